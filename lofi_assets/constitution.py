@@ -1,0 +1,227 @@
+"""The constitution's gates as data, and how a number is judged.
+
+What belongs here: `Gate`, `Verdict`, loading `config/constitution.yaml`, `judge()`. Pure: no Dagster, no audio.
+What does not: how a number is measured (its own module), where a check runs (`defs/gates.py`), the audit of the
+repository (`audit.py`).
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+Scope = Literal["track", "asset", "repository"]
+Op = Literal["<", "<=", ">", ">=", "==", "!="]
+Status = Literal["pass", "fail", "inconclusive"]
+Limit = bool | int | float | str
+
+CONFIG_DIR = Path(os.environ.get("LOFI_CONFIG_DIR", Path(__file__).resolve().parent.parent / "config"))
+"""Configuration of this checkout; `LOFI_CONFIG_DIR` names another."""
+
+GUARDED_ASSETS = ("merged_model", "quantized_tiers", "hub_release")
+"""Assets that refuse to run unless the gates that hold them have passed (design.md section 4, layer 3)."""
+
+
+class ConstitutionError(ValueError):
+    """`config/constitution.yaml` breaks its own rules; the message names the gate and the key."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One row of the table; the keys are explained at the top of `config/constitution.yaml`."""
+
+    id: str
+    article: str
+    scope: Scope
+    measure: str
+    op: Op
+    limit: Limit
+    why: str
+    asset: str | None = None
+    encoder: str | None = None
+    blocking: bool = False
+    holds: tuple[str, ...] = ()
+    signed: bool = False
+    severity: Literal["ERROR", "WARN"] = "ERROR"
+
+    @property
+    def check_name(self) -> str:
+        """Name of its asset check: Dagster allows no dots."""
+        return self.id.replace(".", "_")
+
+    @property
+    def rule(self) -> str:
+        """`measure op limit`, and the encoder it is bound to."""
+        bound = f" ({self.encoder})" if self.encoder else ""
+        return f"{self.measure}{bound} {self.op} {self.limit}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a gate says of one value."""
+
+    gate: Gate
+    status: Status
+    value: Any
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Inconclusive is not passed."""
+        return self.status == "pass"
+
+    @property
+    def text(self) -> str:
+        """For people: the value against the limit, and what makes it inconclusive."""
+        shown = f"{self.value:.4g}" if isinstance(self.value, float) else self.value
+        return f"{self.gate.measure} = {shown}, must be {self.gate.op} {self.gate.limit}" + (
+            f" ({self.note})" if self.note else ""
+        )
+
+
+def load_gates(config_dir: Path = CONFIG_DIR) -> tuple[Gate, ...]:
+    """Every gate, in the order of the table.
+
+    Raises:
+        ConstitutionError: an unknown key, op, scope or guarded asset, or two gates with one id.
+    """
+    rows = load_constitution(config_dir)["gates"]
+    gates = tuple(_gate(row) for row in rows)
+    ids = [gate.id for gate in gates]
+    twice = sorted({gate_id for gate_id in ids if ids.count(gate_id) > 1})
+    if twice:
+        raise ConstitutionError(f"{config_dir / 'constitution.yaml'}: gate ids used twice: {', '.join(twice)}")
+    return gates
+
+
+def load_constitution(config_dir: Path = CONFIG_DIR) -> dict[str, Any]:
+    """The whole file: `version`, `gates` (rows), `training_table`."""
+    path = config_dir / "constitution.yaml"
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConstitutionError(f"{path}: cannot be read ({error})") from error
+    missing = {"version", "gates", "training_table"} - set(data or {})
+    if missing:
+        raise ConstitutionError(f"{path}: lacks {', '.join(sorted(missing))}")
+    return data
+
+
+def _gate(row: Mapping[str, Any]) -> Gate:
+    try:
+        gate = Gate(**{**row, "holds": tuple(row.get("holds", ()))})
+    except TypeError as error:
+        raise ConstitutionError(f"gate {row.get('id', row)}: {error}") from error
+    for key, value, allowed in (
+        ("op", gate.op, ("<", "<=", ">", ">=", "==", "!=")),
+        ("scope", gate.scope, ("track", "asset", "repository")),
+        ("severity", gate.severity, ("ERROR", "WARN")),
+    ):
+        if value not in allowed:
+            raise ConstitutionError(f"gate {gate.id}: {key} is {value!r}, must be one of {', '.join(allowed)}")
+    unknown = set(gate.holds) - set(GUARDED_ASSETS)
+    if unknown:
+        raise ConstitutionError(f"gate {gate.id}: holds {', '.join(sorted(unknown))}, which has no guard")
+    if (gate.scope == "repository") != (gate.asset is None):
+        raise ConstitutionError(f"gate {gate.id}: scope {gate.scope} and asset {gate.asset} do not go together")
+    return gate
+
+
+def gates_of(gates: Sequence[Gate], *, asset: str, scope: Scope) -> tuple[Gate, ...]:
+    """The gates of one asset in one scope."""
+    return tuple(gate for gate in gates if gate.asset == asset and gate.scope == scope)
+
+
+def judge(gate: Gate, measured: Any) -> Verdict:
+    """Judge one measure.
+
+    Args:
+        measured: the value itself, or a mapping with `value` and any of `encoder`, `trained`, `note`.
+    Returns:
+        `inconclusive` for a missing or non-finite number, a negative one where the gate is not `signed`, an untrained encoder, or another encoder than the gate's; else `pass` or `fail`.
+    """
+    details: Mapping[str, Any] = measured if isinstance(measured, Mapping) else {"value": measured}
+    value = details.get("value")
+    doubt = _doubt(gate, value, details)
+    if doubt:
+        return Verdict(gate, "inconclusive", value, doubt)
+    return Verdict(
+        gate, "pass" if _holds(value, gate.op, gate.limit) else "fail", value, str(details.get("note") or "")
+    )
+
+
+def _doubt(gate: Gate, value: Any, details: Mapping[str, Any]) -> str:
+    if value is None:
+        return str(details.get("note") or "not measured")
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not a finite number"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(gate.limit, str | bool):
+            return f"a number where {gate.limit!r} is asked"
+        if value < 0 and not gate.signed:
+            return "negative"
+    elif not isinstance(value, type(gate.limit)):
+        return f"{type(value).__name__} where {type(gate.limit).__name__} is asked"
+    if details.get("trained") is False:
+        return "the encoder is untrained"
+    if gate.encoder and details.get("encoder") != gate.encoder:
+        used = details.get("encoder") or "an unnamed encoder"
+        return f"measured with {used}, the limit is on the scale of {gate.encoder}"
+    return ""
+
+
+def _holds(value: Any, op: Op, limit: Limit) -> bool:
+    match op:
+        case "<":
+            return value < limit
+        case "<=":
+            return value <= limit
+        case ">":
+            return value > limit
+        case ">=":
+            return value >= limit
+        case "==":
+            return value == limit
+        case "!=":
+            return value != limit
+
+
+def judge_track(gates: Sequence[Gate], measures: Mapping[str, Any]) -> Verdict | None:
+    """The first gate that does not pass, of those whose measure is known so far; None if all pass.
+
+    Cheap measures come first and dear ones later, so a track is judged as its measures arrive.
+    """
+    for gate in gates:
+        if gate.measure in measures and not (verdict := judge(gate, measures[gate.measure])).passed:
+            return verdict
+    return None
+
+
+def judge_asset(gates: Sequence[Gate], measures: Mapping[str, Any]) -> list[Verdict]:
+    """Verdicts of an asset's gates over its recorded measures; an absent measure is inconclusive, never skipped."""
+    return [judge(gate, measures.get(gate.measure)) for gate in gates]
+
+
+def gates_page(config_dir: Path = CONFIG_DIR) -> str:
+    """`docs/gates.md`: the whole table for people, generated."""
+    lines = [
+        "# Gates",
+        "",
+        f"Generated by `lofi docs` from `config/constitution.yaml`, version {load_constitution(config_dir)['version']};"
+        " do not edit.",
+        "A verdict is pass, fail or inconclusive; only pass opens anything.",
+        "",
+        "| gate | asset | rule | scope | in the run | holds back | why |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for gate in load_gates(config_dir):
+        effect = "stops what follows" if gate.blocking else ("quarantine" if gate.scope == "track" else gate.severity)
+        lines.append(
+            f"| `{gate.id}` | {gate.asset or 'repository'} | `{gate.rule}` | {gate.scope} | {effect} "
+            f"| {', '.join(gate.holds) or '-'} | {gate.why} ({gate.article}) |"
+        )
+    return "\n".join(lines) + "\n"

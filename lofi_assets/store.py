@@ -1,0 +1,316 @@
+"""Where everything lives, and how it is written.
+
+What belongs here: paths of the storage layout (data model, File Storage Layout; design.md section 2), atomic writes,
+JSON and Parquet tables, content hashes, and increments (new, stale, unchanged, orphaned). What does not: what the
+files mean.
+
+Every write goes to a temporary sibling, is fsynced and renamed, so that a killed process leaves either the old file or
+the whole new one. Nothing here removes a file that it did not write.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+READ_BLOCK = 1 << 20
+"""Bytes read at a time when hashing."""
+
+
+class StoreError(RuntimeError):
+    """A stored file cannot be read or written; the message names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Paths under one data root. The root may be moved: everything recorded is relative to it."""
+
+    root: Path
+
+    @property
+    def raw(self) -> Path:
+        """Audio as acquired: commissioned/, royalty-free/, creative-commons/, partnerships/."""
+        return self.root / "raw"
+
+    @property
+    def processed(self) -> Path:
+        """`<style category>/<track_id>.mp3`."""
+        return self.root / "processed"
+
+    @property
+    def quarantine(self) -> Path:
+        """`<track_id>.json` for every rejected track: rule, reason, measures."""
+        return self.root / "quarantine"
+
+    @property
+    def final(self) -> Path:
+        """Training split: MP3, prompt and lyrics side by side."""
+        return self.root / "final"
+
+    @property
+    def validation(self) -> Path:
+        """Validation split, laid out as `final`."""
+        return self.root / "validation"
+
+    @property
+    def datasets(self) -> Path:
+        """`<dataset_id>/`, one immutable folder per version."""
+        return self.root / "dataset"
+
+    @property
+    def cache(self) -> Path:
+        """Derived data that can be deleted at any time."""
+        return self.root / "cache"
+
+    @property
+    def features(self) -> Path:
+        """Latents and text states, content-addressed."""
+        return self.cache / "features"
+
+    @property
+    def checkpoints(self) -> Path:
+        """`epoch=0-step={N}_lora/` and manifest.json."""
+        return self.root / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        """Training logs, one JSON object per line."""
+        return self.root / "logs"
+
+    @property
+    def samples(self) -> Path:
+        """`<checkpoint_id>/*.wav`."""
+        return self.root / "samples"
+
+    @property
+    def listening(self) -> Path:
+        """The blind listening test: page, clips, results.jsonl."""
+        return self.root / "listening"
+
+    @property
+    def merged(self) -> Path:
+        """`<checkpoint_id>/`: base with the LoRA merged in, in the Hub's layout."""
+        return self.root / "models" / "merged"
+
+    @property
+    def base_models(self) -> Path:
+        """Bases that the project writes itself."""
+        return self.root / "models" / "base"
+
+    @property
+    def quantized(self) -> Path:
+        """`fp32|fp16|int8|int4/`: ONNX components per tier (fp32 is the baseline of the tolerances)."""
+        return self.root / "quantized"
+
+    @property
+    def export(self) -> Path:
+        """The deployable bundle."""
+        return self.root / "export"
+
+    @property
+    def release(self) -> Path:
+        """The folder that is published, with the model card."""
+        return self.root / "release"
+
+    def metadata(self, name: str) -> Path:
+        """A file of `metadata/`."""
+        return self.root / "metadata" / name
+
+    def measures(self, asset: str) -> Path:
+        """The numbers an asset wrote for its gates."""
+        return self.root / "metadata" / "measures" / f"{asset}.json"
+
+    def relative(self, path: Path) -> str:
+        """`path` as stored in records: POSIX, relative to the data root."""
+        return path.relative_to(self.root).as_posix()
+
+
+@dataclass(frozen=True)
+class Increment:
+    """What a stage has to do, by identifier: recorded fingerprints against the wanted ones."""
+
+    new: tuple[str, ...]
+    stale: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    orphaned: tuple[str, ...]
+
+    @property
+    def todo(self) -> tuple[str, ...]:
+        """Identifiers to compute, sorted."""
+        return tuple(sorted((*self.new, *self.stale)))
+
+    def counts(self) -> dict[str, int]:
+        """Number of identifiers in each state."""
+        return {name: len(getattr(self, name)) for name in ("new", "stale", "unchanged", "orphaned")}
+
+
+def plan(*, wanted: Mapping[str, str], recorded: Mapping[str, str]) -> Increment:
+    """Compare wanted with recorded fingerprints (identifier -> fingerprint)."""
+    return Increment(
+        new=tuple(sorted(wanted.keys() - recorded.keys())),
+        stale=tuple(sorted(key for key in wanted.keys() & recorded.keys() if wanted[key] != recorded[key])),
+        unchanged=tuple(sorted(key for key in wanted.keys() & recorded.keys() if wanted[key] == recorded[key])),
+        orphaned=tuple(sorted(recorded.keys() - wanted.keys())),
+    )
+
+
+def fingerprint(*parts: object) -> str:
+    """sha256 (hex) of the canonical JSON of `parts`: the same for the same values on every machine."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 (hex) of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(READ_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_folder(folder: Path) -> dict[str, str]:
+    """Relative POSIX path -> sha256 of every file below `folder`, sorted by path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary sibling to write to; fsynced and renamed over `path` at the end, removed if the block raises."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary sibling folder to fill; takes the place of `path` at the end, removed if the block raises.
+
+    A folder that was there before is moved aside first and removed last, so a reader finds the old or the new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+        _swap_folder(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap_folder(temporary: Path, path: Path) -> None:
+    if not path.exists():
+        temporary.replace(path)
+    else:
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+        path.replace(aside)
+        temporary.replace(path)
+        shutil.rmtree(aside)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> bool:
+    """Write UTF-8 text atomically; an identical file is left untouched. Returns whether it was written."""
+    data = text.encode("utf-8")
+    if path.is_file() and path.read_bytes() == data:
+        return False
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+    return True
+
+
+def write_json(path: Path, data: object) -> bool:
+    """Write indented JSON atomically (non-finite numbers are refused); returns whether the file changed."""
+    return write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, *, default: Any = None) -> Any:
+    """Parsed JSON, or `default` if the file is absent.
+
+    Raises:
+        StoreError: the file is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return default
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: not JSON ({error}); mend or remove the file and run again") from error
+
+
+def write_table(path: Path, table: "pd.DataFrame") -> None:
+    """Write a table as Parquet, atomically. Same rows, same bytes: no index, no time stamps."""
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary, index=False, compression="zstd")
+
+
+def read_table(path: Path) -> "pd.DataFrame":
+    """A Parquet table, empty if the file is absent.
+
+    Raises:
+        StoreError: the file is not Parquet.
+    """
+    import pandas as pd
+
+    if not path.is_file():
+        return pd.DataFrame()
+    try:
+        return pd.read_parquet(path)
+    except Exception as error:
+        raise StoreError(f"{path}: not a Parquet table ({error}); remove it, the next run writes it anew") from error
+
+
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Make `target` the same bytes as `source`, by a hard link where possible; returns whether it acted."""
+    if target.is_file() and (target.samefile(source) or sha256_file(target) == sha256_file(source)):
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)
+    return True
+
+
+def stat_key(path: Path) -> str:
+    """Size and modification time: cheap evidence that a file's recorded hash still holds."""
+    status = path.stat()
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def remembered(path: Path, compute: Callable[[Path], str], memory: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
+    """`(stat_key, value)` of a file, taken from `memory` if size and time are as remembered, else computed."""
+    key = stat_key(path)
+    known = memory.get(str(path))
+    return known if known and known[0] == key else (key, compute(path))
