@@ -1,0 +1,222 @@
+"""Building blocks of the ACE-Step v1 transformer: rotary positions, two attentions, the gated convolution, the block.
+
+Module names are those of the published weights. Tensors are (batch, frames, width) unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NORM_EPS = 1e-6
+LINEAR_ATTENTION_EPS = 1e-15
+FINITE_MASK_FILL = -1e4
+HALF_LIMIT = 65504.0
+
+Rotary = tuple[Tensor, Tensor]
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """Root-mean-square norm over the last dimension, without a learnt scale."""
+    return F.rms_norm(x, (x.shape[-1],), eps=NORM_EPS)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Adaptive layer norm: normalise, then scale and shift by the timestep's embedding (B, 1, width)."""
+    return rms_norm(x) * (1 + scale) + shift
+
+
+def rotary_tables(positions: Tensor, head_dim: int, theta: float) -> Rotary:
+    """Cosine and sine tables in float32 for positions (length,) or (B, 1, length): one more dimension, head_dim.
+
+    The tables hold the frequencies twice, one half after the other, while `rotate` turns interleaved pairs: the published
+    weights were trained with this pairing, so it stays. They are computed for each call, hence no limit on the length.
+    """
+    exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
+    angles = positions.float()[..., None] / theta**exponents
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, rotary: Rotary) -> Tensor:
+    """Turn each interleaved pair of x (B, heads, length, head_dim) by its position's angle."""
+    cosine, sine = rotary
+    first, second = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([-second, first], dim=-1).flatten(-2)
+    return (x.float() * cosine + turned * sine).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """The four projections that both kinds of attention share."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width)
+        self.to_k = nn.Linear(width, width)
+        self.to_v = nn.Linear(width, width)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def _project_out(self, x: Tensor) -> Tensor:
+        return self.to_out[0](x.transpose(1, 2).flatten(-2))
+
+
+class LinearSelfAttention(Attention):
+    """ReLU-kernel linear attention over the frames (Sana's lite linear attention), cost linear in their number."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(width, heads)
+        self.eps = LINEAR_ATTENTION_EPS
+
+    def forward(self, x: Tensor, *, rotary: Rotary, mask: Tensor | None) -> Tensor:
+        """x (B, T, width), mask (B, T) of 1 for a frame and 0 for padding."""
+        query = rotate(self._split(self.to_q(x)), rotary)
+        key = rotate(self._split(self.to_k(x)), rotary)
+        value = self._split(self.to_v(x))
+        if mask is not None:
+            frames = mask[:, None, :, None].to(x.dtype)
+            query, key, value = query * frames, key * frames, value * frames
+        # float32 throughout: sums over thousands of frames overflow half precision
+        query, key, value = F.relu(query).float(), F.relu(key).float(), value.float()
+        weighted = key.transpose(-1, -2) @ value
+        total = key.sum(dim=-2)[..., None]
+        attended = (query @ weighted) / (query @ total + self.eps)
+        if x.dtype == torch.float16:
+            attended = attended.clamp(-HALF_LIMIT, HALF_LIMIT)
+        return self._project_out(attended.to(x.dtype))
+
+
+class CrossAttention(Attention):
+    """Softmax attention of the frames on the context (speaker, text, lyrics)."""
+
+    def __init__(self, width: int, heads: int, *, dead_projections: bool) -> None:
+        super().__init__(width, heads)
+        self.mask_fill = FINITE_MASK_FILL
+        if dead_projections:
+            # in the published weights, never read by the forward pass: kept only so that the file loads name by name
+            self.add_q_proj = nn.Linear(width, width)
+            self.add_k_proj = nn.Linear(width, width)
+            self.add_v_proj = nn.Linear(width, width)
+            self.to_add_out = nn.Linear(width, width)
+
+    def forward(
+        self, x: Tensor, context: Tensor, *, rotary: Rotary, context_rotary: Rotary, allowed: Tensor | None
+    ) -> Tensor:
+        """x (B, T, width), context (B, S, width), allowed (B, 1 or T, S) true where a frame may look."""
+        query = rotate(self._split(self.to_q(x)), rotary)
+        key = rotate(self._split(self.to_k(context)), context_rotary)
+        value = self._split(self.to_v(context))
+        bias = None
+        if allowed is not None:
+            bias = torch.zeros(allowed.shape, dtype=query.dtype, device=query.device)
+            bias = bias.masked_fill(~allowed, self.mask_fill)[:, None]
+        return self._project_out(F.scaled_dot_product_attention(query, key, value, attn_mask=bias))
+
+
+class Convolution(nn.Module):
+    """A 1-d convolution under the name `conv`, over (B, channels, T)."""
+
+    def __init__(self, inputs: int, outputs: int, *, kernel: int = 1, groups: int = 1, bias: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class GatedConvolution(nn.Module):
+    """The feed-forward part: widen, mix three neighbouring frames per channel, gate, narrow."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.inverted_conv = Convolution(width, 2 * hidden)
+        self.depth_conv = Convolution(2 * hidden, 2 * hidden, kernel=3, groups=2 * hidden)
+        self.point_conv = Convolution(hidden, width, bias=False)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None) -> Tensor:
+        """x (B, T, width). With a mask (B, T), padding is zeroed before the convolution that looks at neighbours."""
+        wide = F.silu(self.inverted_conv(x.transpose(1, 2)))
+        if mask is not None:
+            wide = wide * mask[:, None].to(wide.dtype)
+        kept, gate = self.depth_conv(wide).chunk(2, dim=1)
+        return self.point_conv(kept * F.silu(gate)).transpose(1, 2)
+
+
+class TransformerBlock(nn.Module):
+    """Linear self-attention, cross-attention and gated convolution, modulated by the timestep (adaLN-single)."""
+
+    def __init__(self, width: int, heads: int, *, mlp_ratio: float, dead_projections: bool) -> None:
+        super().__init__()
+        self.attn = LinearSelfAttention(width, heads)
+        self.cross_attn = CrossAttention(width, heads, dead_projections=dead_projections)
+        self.ff = GatedConvolution(width, int(width * mlp_ratio))
+        self.scale_shift_table = nn.Parameter(torch.randn(6, width) / width**0.5)
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor,
+        modulation: Tensor,
+        rotary: Rotary,
+        context_rotary: Rotary,
+        mask: Tensor | None,
+        allowed: Tensor | None,
+        zero_padding: bool,
+    ) -> Tensor:
+        """x (B, T, width), context (B, S, width), modulation (B, 6 * width), mask (B, T), allowed (B, 1 or T, S)."""
+        table = self.scale_shift_table + modulation.unflatten(-1, (6, -1))
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = table.chunk(6, dim=1)
+        x = x + gate_a * self.attn(modulate(x, shift_a, scale_a), rotary=rotary, mask=mask)
+        x = x + self.cross_attn(x, context, rotary=rotary, context_rotary=context_rotary, allowed=allowed)
+        return x + gate_f * self.ff(modulate(x, shift_f, scale_f), mask=mask if zero_padding else None)
+
+
+def masked_group_norm(x: Tensor, norm: nn.GroupNorm, mask: Tensor) -> Tensor:
+    """Group norm of x (B, C, 1, T) whose statistics come from the frames where mask (B, T) is 1 only."""
+    grouped = x.float().unflatten(1, (norm.num_groups, -1)).flatten(2, 3)
+    frames = mask[:, None, None].float()
+    count = (frames.sum(dim=-1, keepdim=True) * grouped.shape[2]).clamp(min=1.0)
+    mean = (grouped * frames).sum(dim=(2, 3), keepdim=True) / count
+    centred = grouped - mean
+    variance = ((centred * frames) ** 2).sum(dim=(2, 3), keepdim=True) / count
+    normal = (centred * torch.rsqrt(variance + norm.eps)).reshape(x.shape)
+    return (normal * norm.weight[:, None, None] + norm.bias[:, None, None]).to(x.dtype)
+
+
+class PatchEmbed(nn.Module):
+    """Latents (B, channels, 16, T) -> tokens (B, T, width): one token for each latent frame."""
+
+    def __init__(self, channels: int, width: int, *, patch: tuple[int, int], mult: int) -> None:
+        super().__init__()
+        hidden = channels * mult
+        self.early_conv_layers = nn.Sequential(
+            nn.Conv2d(channels, hidden, kernel_size=patch, stride=patch),
+            nn.GroupNorm(32, hidden, eps=NORM_EPS),
+            nn.Conv2d(hidden, width, kernel_size=1),
+        )
+
+    def forward(self, latents: Tensor, *, mask: Tensor | None) -> Tensor:
+        patches, norm, project = self.early_conv_layers
+        hidden = patches(latents)
+        hidden = norm(hidden) if mask is None else masked_group_norm(hidden, norm, mask)
+        return project(hidden).flatten(2).transpose(1, 2)
+
+
+class FinalLayer(nn.Module):
+    """Tokens (B, T, width) -> velocity (B, channels, 16, T)."""
+
+    def __init__(self, width: int, channels: int, *, patch: tuple[int, int]) -> None:
+        super().__init__()
+        self.channels = channels
+        self.patch = patch
+        self.linear = nn.Linear(width, patch[0] * patch[1] * channels)
+        self.scale_shift_table = nn.Parameter(torch.randn(2, width) / width**0.5)
+
+    def forward(self, x: Tensor, embedded_timestep: Tensor) -> Tensor:
+        shift, scale = (self.scale_shift_table + embedded_timestep[:, None]).chunk(2, dim=1)
+        values = self.linear(modulate(x, shift, scale)).unflatten(-1, (*self.patch, self.channels))
+        return values.permute(0, 4, 2, 1, 3).flatten(-2)
