@@ -1,0 +1,156 @@
+"""What the quantization modules share about ONNX files: precision of a type, walking, loading and saving.
+
+Nothing here changes what a model computes.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+
+BITS: dict[int, int] = {
+    TensorProto.DOUBLE: 64,
+    TensorProto.FLOAT: 32,
+    TensorProto.FLOAT16: 16,
+    TensorProto.BFLOAT16: 16,
+    TensorProto.INT16: 16,
+    TensorProto.UINT16: 16,
+    TensorProto.INT8: 8,
+    TensorProto.UINT8: 8,
+    TensorProto.FLOAT8E4M3FN: 8,
+    TensorProto.FLOAT8E4M3FNUZ: 8,
+    TensorProto.FLOAT8E5M2: 8,
+    TensorProto.FLOAT8E5M2FNUZ: 8,
+    TensorProto.INT4: 4,
+    TensorProto.UINT4: 4,
+    TensorProto.FLOAT4E2M1: 4,
+    TensorProto.INT2: 2,
+    TensorProto.UINT2: 2,
+}
+"""Bits per element of every type that can hold a weight. Index types (int32, int64, bool) are absent: they hold
+none."""
+
+FLOAT_TYPES = frozenset({TensorProto.DOUBLE, TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})
+
+EXTERNAL_DATA_FROM = 64 * 2**20
+"""Weights of 64 MiB and more go to a .data file beside the model: protobuf ends at 2 GiB and is copied whole when
+parsed."""
+
+
+class GraphError(ValueError):
+    """An ONNX graph that a pass cannot handle; the message names the node and what to do."""
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version imported of the default operator domain.
+
+    Raises:
+        GraphError: the default domain is not imported exactly once.
+    """
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    if len(versions) != 1:
+        raise GraphError(
+            f"the default operator domain is imported {len(versions)} times; write exactly one opset_import"
+        )
+    return int(versions[0])
+
+
+def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and every graph nested in its nodes' attributes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            nested = list(attribute.graphs)
+            if attribute.HasField("g"):
+                nested.append(attribute.g)
+            for inner in nested:
+                yield from all_graphs(inner)
+
+
+def attribute_of(node: onnx.NodeProto, name: str, default: object = None) -> object:
+    """The value of an attribute, or the default when the node does not carry it."""
+    for attribute in node.attribute:
+        if attribute.name == name:
+            return onnx.helper.get_attribute_value(attribute)
+    return default
+
+
+def drop_attribute(node: onnx.NodeProto, *names: str) -> None:
+    """Remove the named attributes where present."""
+    kept = [attribute for attribute in node.attribute if attribute.name not in names]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def set_opset(model: onnx.ModelProto, version: int) -> None:
+    """Label the model with a version of the default domain; says nothing about whether its nodes agree."""
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = version
+
+
+def drop_unused_initializers(graph: onnx.GraphProto) -> None:
+    """Remove initializers that no node, nested graph or output reads."""
+    used = {name for inner in all_graphs(graph) for node in inner.node for name in node.input}
+    used |= {output.name for inner in all_graphs(graph) for output in inner.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    if len(kept) != len(graph.initializer):
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
+
+
+def elements(tensor: onnx.TensorProto) -> int:
+    """Number of elements, from the dims alone."""
+    count = 1
+    for size in tensor.dims:
+        count *= size
+    return count
+
+
+def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
+    """Read a model; with `weights=False` external tensors stay on disk (their types and shapes are known all the
+    same)."""
+    return onnx.load(str(path), load_external_data=weights)
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model, its weights beside it as `<name>.data` when they are large, and check the written file.
+
+    Raises:
+        onnx.checker.ValidationError: the model is not valid for the opset it declares.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = path.with_name(path.name + ".data")
+    data.unlink(missing_ok=True)  # onnx appends to an existing data file
+    weight_bytes = sum(elements(tensor) * BITS.get(tensor.data_type, 64) // 8 for tensor in model.graph.initializer)
+    if weight_bytes >= EXTERNAL_DATA_FROM:
+        onnx.save_model(
+            model,
+            str(path),
+            save_as_external_data=True,
+            all_tensors_to_one_file=True,
+            location=data.name,
+            size_threshold=1024,
+        )
+    else:
+        onnx.save_model(model, str(path))
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def model_files(directory: Path) -> list[Path]:
+    """The .onnx files of a folder, sorted by name."""
+    return sorted(directory.glob("*.onnx"))
+
+
+def stored_bytes(path: Path) -> int:
+    """Size on disk of a model with its external data."""
+    data = path.with_name(path.name + ".data")
+    return path.stat().st_size + (data.stat().st_size if data.is_file() else 0)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
