@@ -30,8 +30,9 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 def rotary_tables(positions: Tensor, head_dim: int, theta: float) -> Rotary:
     """Cosine and sine tables in float32 for positions (length,) or (B, 1, length): one more dimension, head_dim.
 
-    The tables hold the frequencies twice, one half after the other, while `rotate` turns interleaved pairs: the published
-    weights were trained with this pairing, so it stays. They are computed for each call, hence no limit on the length.
+    The tables hold the frequencies twice, one half after the other, while `rotate` turns interleaved pairs: the
+    published weights were trained with this pairing, so it stays. They are
+    computed for each call, hence no limit on the length.
     """
     exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
     angles = positions.float()[..., None] / theta**exponents

@@ -1,6 +1,6 @@
 """`ACEStepTransformer2DModel`: the diffusion transformer of ACE-Step v1 (3.5B), with upstream's tensor names.
 
-Here: conditions -> context (`encode`), noisy latents -> velocity (`decode`), both with the SSL projection losses (`forward`).
+Here: conditions -> context (`encode`), noisy latents -> velocity (`decode`), both with the SSL losses (`forward`).
 Not here: the noise schedule and guidance (`flow_matching`), the loop over steps (`sampler`).
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -40,7 +41,7 @@ class TransformerOutput:
     projection_losses: dict[str, Tensor]
 
 
-class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
+class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]
     """The transformer, readable by `from_pretrained` from the Hub's `ace_step_transformer` folder unchanged.
 
     Every field the published config lacks defaults to what upstream hard-codes.
@@ -49,16 +50,17 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         inner_dim: accepted and ignored, as upstream: the width is heads * head dim.
         lyric_num_blocks, lyric_attention_heads, lyric_linear_units, lyric_output_size: sizes of the lyric encoder.
         patch_embed_mult: channels of the patch embedding per latent channel.
-        drop_dead_projections: leave out the cross-attention projections that no forward pass reads (19 % of the weights).
+        drop_dead_projections: leave out the cross-attention projections that no forward pass reads (19 % of weights).
         build_projectors: the SSL projection heads, needed for the SSL losses only.
-        mask_aware_padding: True makes a padded item equal to the same item alone (group norm statistics from real frames
-            only, padding zeroed before the depthwise convolution, padded text not counted in positions). False is
-            upstream's behaviour, where padding leaks. Without padding the two are the same.
+        mask_aware_padding: True makes a padded item equal to the same item alone (group norm statistics from real
+            frames only, padding zeroed before the depthwise convolution, padded text not counted in positions).
+            False is upstream's behaviour, where padding leaks. Without padding the two are the same.
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ("TransformerBlock",)
-    _keys_to_ignore_on_load_unexpected = (DEAD_PROJECTIONS, PROJECTORS)
+    _no_split_modules: Any = ("TransformerBlock",)
+    _keys_to_ignore_on_load_unexpected: Any = (DEAD_PROJECTIONS, PROJECTORS)
+    config: Any
 
     @register_to_config
     def __init__(
@@ -129,6 +131,7 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         export sets `linear_eps=1e-6` and a finite fill (the default fill unless `mask_aware_padding` is off).
         """
         for block in self.transformer_blocks:
+            assert isinstance(block, TransformerBlock)
             if linear_eps is not None:
                 block.attn.eps = linear_eps
             if mask_fill is not None:
@@ -251,7 +254,7 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         for index, block in enumerate(self.transformer_blocks):
             arguments = (x, context, modulation, rotary, context_rotary, mask, allowed, exact)
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = self._gradient_checkpointing_func(block, *arguments)
+                x = self._gradient_checkpointing_func(block, *arguments)  # type: ignore[misc]
             else:
                 x = block(*arguments)
             if index in keep:
@@ -261,7 +264,7 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
     def _rotary(self, x: Tensor, context: Tensor, context_mask: Tensor | None) -> tuple[Rotary, Rotary]:
         """Tables for the frames and for the context.
 
-        Padded text sits between text and lyrics; counting it would move the lyrics with the longest prompt of the batch.
+        Padded text sits between text and lyrics; counted, it would move the lyrics with the batch's longest prompt.
         """
         head_dim, theta = self.config.attention_head_dim, self.config.rope_theta
         positions = torch.arange(context.shape[1], device=x.device)

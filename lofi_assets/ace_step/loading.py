@@ -1,0 +1,234 @@
+"""Reading a base model: the four folders of the Hub repository, from disk or by repository id and pinned revision.
+
+One loader for the published 3.5B model and for the tiny one that `tiny.write_tiny_base` writes. Safetensors only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from lofi_assets.ace_step.lyric_tokenizer import LyricTokenizer
+from lofi_assets.ace_step.music_dcae import MusicDCAE
+from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
+
+TRANSFORMER = "ace_step_transformer"
+DCAE = "music_dcae_f8c8"
+VOCODER = "music_vocoder"
+TEXT_ENCODER = "umt5-base"
+FOLDERS = (TRANSFORMER, DCAE, VOCODER, TEXT_ENCODER)
+LYRIC_VOCABULARY = "lyric_vocab.json"
+ALL = ("transformer", "music_dcae", "text_encoder", "lyric_tokenizer")
+MAX_TEXT_TOKENS = 256
+
+
+class BaseModelError(ValueError):
+    """A base model that cannot be read: says what is missing, where, and what to do."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model; parts that were not asked for are None.
+
+    `music_dcae` is always float32: its decoder and the vocoder decide what is heard.
+    """
+
+    path: Path
+    transformer: ACEStepTransformer2DModel | None = None
+    music_dcae: MusicDCAE | None = None
+    text_encoder: UMT5EncoderModel | None = None
+    tokenizer: PreTrainedTokenizerBase | None = None
+    lyric_tokenizer: LyricTokenizer | None = None
+
+
+def load_base(
+    path_or_repo: str | Path,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    revision: str | None = None,
+    components: Collection[str] = ALL,
+    lyric_vocabulary: Path | None = None,
+    transformer_options: dict[str, Any] | None = None,
+) -> Base:
+    """Read a base model in evaluation mode.
+
+    Args:
+        path_or_repo: a folder with the four sub-folders, or a Hub repository id.
+        dtype: "float32", "bfloat16" or "float16", for transformer and text encoder.
+        revision: commit hash; required for a repository id, so that a run can be repeated.
+        components: of "transformer", "music_dcae", "text_encoder" (with its tokenizer), "lyric_tokenizer".
+        lyric_vocabulary: upstream's vocab.json, which the Hub repository lacks; else `lyric_vocab.json` in the folder.
+        transformer_options: overrides of the transformer's config, e.g. drop_dead_projections.
+    Raises:
+        BaseModelError: a folder or a tensor is missing, or a tensor is not of this model.
+    """
+    unknown = sorted(set(components) - set(ALL))
+    if unknown:
+        raise BaseModelError(f"unknown components {unknown}: choose from {list(ALL)}")
+    path = base_directory(path_or_repo, revision=revision)
+    precision = _dtype(dtype)
+    transformer = music_dcae = text_encoder = tokenizer = lyric_tokenizer = None
+    if "transformer" in components:
+        transformer = load_transformer(path / TRANSFORMER, dtype=dtype, **(transformer_options or {})).to(device)
+    if "music_dcae" in components:
+        music_dcae = MusicDCAE.from_pretrained(path / DCAE, path / VOCODER).to(device)
+    if "text_encoder" in components:
+        text_encoder, tokenizer = _load_text_encoder(path / TEXT_ENCODER, precision)
+        text_encoder = text_encoder.to(device)
+    if "lyric_tokenizer" in components:
+        lyric_tokenizer = _load_lyric_tokenizer(path, lyric_vocabulary)
+    return Base(path, transformer, music_dcae, text_encoder, tokenizer, lyric_tokenizer)
+
+
+def base_directory(path_or_repo: str | Path, *, revision: str | None = None) -> Path:
+    """The local folder of a base model; a repository id is downloaded at its revision, the four folders only.
+
+    Raises:
+        BaseModelError: a local folder is incomplete, or a repository id comes without a revision.
+    """
+    path = Path(path_or_repo)
+    if path.is_dir():
+        missing = [folder for folder in FOLDERS if not (path / folder).is_dir()]
+        if missing:
+            raise BaseModelError(
+                f"{path} is no base model: it lacks {missing}. `lofi tiny-base {path}` writes a tiny one."
+            )
+        return path
+    if isinstance(path_or_repo, Path) or path_or_repo.count("/") != 1:
+        raise BaseModelError(f"no folder {path_or_repo}, and it is no repository id such as ACE-Step/ACE-Step-v1-3.5B")
+    if revision is None:
+        raise BaseModelError(f"{path_or_repo}: give the revision (a commit hash), a moving model cannot be reproduced")
+    from huggingface_hub import snapshot_download
+
+    patterns = [f"{folder}/*.{suffix}" for folder in FOLDERS for suffix in ("json", "safetensors")]
+    return Path(snapshot_download(path_or_repo, revision=revision, allow_patterns=patterns))
+
+
+def load_transformer(
+    directory: Path, *, dtype: str = "float32", mask_aware_padding: bool = True, **options: Any
+) -> ACEStepTransformer2DModel:
+    """Read a transformer folder strictly: every tensor accounted for, except those that the options leave out.
+
+    Args:
+        mask_aware_padding, options: overrides of the config (`drop_dead_projections`, `build_projectors`).
+    Raises:
+        BaseModelError: missing or unknown tensors, or none in safetensors.
+    """
+    try:
+        model, report = ACEStepTransformer2DModel.from_pretrained(
+            str(directory),
+            torch_dtype=_dtype(dtype),
+            use_safetensors=True,
+            output_loading_info=True,
+            mask_aware_padding=mask_aware_padding,
+            **options,
+        )
+    except OSError as error:
+        raise BaseModelError(f"{directory} holds no transformer in safetensors: {error}") from error
+    wrong = {kind: sorted(map(str, report[kind]))[:3] for kind in report if report[kind]}
+    if wrong:
+        raise BaseModelError(
+            f"{directory}: the weights do not fit config.json, for example {wrong}. Fetch the folder again."
+        )
+    return model.eval()
+
+
+def encode_lyrics(base: Base, lyrics: Sequence[str], *, language: str = "en") -> tuple[Tensor, Tensor]:
+    """Lyrics -> token ids (B, Tl) padded with 0, and mask (B, Tl), 1 for a token.
+
+    Raises:
+        BaseModelError: the base was loaded without its lyric tokenizer.
+        LyricError: there are words and no vocabulary.
+    """
+    if base.lyric_tokenizer is None:
+        raise BaseModelError(f"{base.path} was loaded without lyric_tokenizer: name it in components")
+    sequences = [torch.tensor(base.lyric_tokenizer.encode(text, language=language)) for text in lyrics]
+    ids = pad_sequence(sequences, batch_first=True)
+    mask = pad_sequence([torch.ones_like(sequence) for sequence in sequences], batch_first=True)
+    return ids, mask
+
+
+@torch.no_grad()
+def encode_text(base: Base, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Prompts -> text states (B, Tt, width) and mask (B, Tt), 1 for a token; cut at 256 tokens.
+
+    Raises:
+        BaseModelError: the base was loaded without its text encoder.
+    """
+    if base.text_encoder is None or base.tokenizer is None:
+        raise BaseModelError(f"{base.path} was loaded without text_encoder: name it in components")
+    batch = base.tokenizer(
+        list(prompts), return_tensors="pt", padding=True, truncation=True, max_length=MAX_TEXT_TOKENS
+    ).to(base.text_encoder.device)
+    states = base.text_encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    return states.last_hidden_state, batch["attention_mask"]
+
+
+def base_fingerprint(directory: Path) -> str:
+    """Hash of a base model: SHA-256 over the sorted names and SHA-256 sums of its JSON and safetensors files.
+
+    Sums are kept beside the model in `.fingerprint.json` with size and time, since the real model is 8 GB.
+    """
+    note = directory / ".fingerprint.json"
+    known: dict[str, dict[str, Any]] = json.loads(note.read_text()) if note.is_file() else {}
+    files = sorted(path for path in directory.rglob("*") if path.suffix in {".json", ".safetensors"} and path != note)
+    fresh = {str(path.relative_to(directory)): _file_sum(path, known, directory) for path in files}
+    if fresh != known:
+        _write_note(note, fresh)
+    total = hashlib.sha256()
+    for name, entry in fresh.items():
+        total.update(f"{name}\0{entry['sha256']}\n".encode())
+    return total.hexdigest()
+
+
+def _file_sum(path: Path, known: dict[str, dict[str, Any]], directory: Path) -> dict[str, Any]:
+    stat = path.stat()
+    entry = known.get(str(path.relative_to(directory)), {})
+    if (entry.get("size"), entry.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns):
+        return entry
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": digest}
+
+
+def _write_note(note: Path, sums: dict[str, dict[str, Any]]) -> None:
+    try:
+        partial = note.with_suffix(".partial")
+        partial.write_text(json.dumps(sums, indent=1, sort_keys=True))
+        partial.replace(note)
+    except OSError:
+        # a read-only model folder (a shared snapshot) costs a hash on each call, nothing else
+        return
+
+
+def _dtype(name: str) -> torch.dtype:
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise BaseModelError(f"unknown dtype {name!r}: choose from {list(known)}")
+    return known[name]
+
+
+def _load_text_encoder(directory: Path, dtype: torch.dtype) -> tuple[UMT5EncoderModel, PreTrainedTokenizerBase]:
+    from transformers import AutoTokenizer, UMT5EncoderModel
+
+    encoder = UMT5EncoderModel.from_pretrained(str(directory), dtype=dtype, use_safetensors=True, local_files_only=True)
+    return encoder.eval(), AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+
+
+def _load_lyric_tokenizer(path: Path, vocabulary: Path | None) -> LyricTokenizer:
+    if vocabulary is not None:
+        return LyricTokenizer(vocabulary)
+    inside = path / LYRIC_VOCABULARY
+    return LyricTokenizer(inside if inside.is_file() else None)
