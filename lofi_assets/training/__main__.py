@@ -1,0 +1,125 @@
+"""`python -m lofi_assets.training --config run.json`: train, alone or under Dagster Pipes.
+
+Exit codes:
+    0   reached `max_steps`, now or in an earlier call
+    2   the configuration, the base or the device is not as the run says
+    3   the loss diverged; the message names step and track
+    4   a file that the run needs is missing or damaged; the message names it
+    75  stopped by SIGTERM or SIGINT; the state is saved, and the same command goes on from it
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lofi_assets.records import RecordError
+from lofi_assets.store import StoreError, fingerprint
+from lofi_assets.training.checkpoints import CheckpointError
+from lofi_assets.training.config import ConfigError, TrainingRun, load_run
+from lofi_assets.training.features import FeatureError
+from lofi_assets.training.runs import TrainingSummary, finished
+
+DONE, CONFIGURATION, DIVERGED, FILES, INTERRUPTED = 0, 2, 3, 4, 75
+
+Say = Callable[[str], None]
+
+
+class Stop:
+    """Whether SIGTERM or SIGINT came. The first asks the loop to save and end; the second ends at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(number, signal.SIG_DFL)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m lofi_assets.training", description="Train a LoRA.")
+    parser.add_argument("--config", type=Path, required=True, help="the TrainingRun as JSON")
+    parser.add_argument("--fresh", action="store_true", help="archive what this run already has, and start over")
+    options = parser.parse_args(arguments)
+    stop = Stop()
+    with _pipes() as pipes:
+        say: Say = pipes.log.info if pipes else print
+        try:
+            run = load_run(options.config)
+            summary = None if options.fresh else finished(run)
+            code, summary = (DONE, summary) if summary else _train(run, fresh=options.fresh, stop=stop, say=say)
+        except (ConfigError, StoreError, RecordError, CheckpointError, FeatureError) as error:
+            return _fail(error, CONFIGURATION if isinstance(error, ConfigError) else FILES, pipes)
+        if summary is None:
+            return code
+        say(_sentence(run, summary))
+        if pipes and code == DONE:
+            _report(pipes, run, summary)
+    return code
+
+
+def _train(run: TrainingRun, *, fresh: bool, stop: Stop, say: Say) -> tuple[int, TrainingSummary | None]:
+    from lofi_assets.ace_step.loading import BaseModelError
+    from lofi_assets.training.loop import TrainingDiverged, train
+
+    try:
+        summary = train(run, fresh=fresh, stop=stop, say=say)
+    except TrainingDiverged as error:
+        say(f"training diverged: {error}")
+        return DIVERGED, None
+    except BaseModelError as error:
+        raise ConfigError(f"base: {error}") from error
+    return (INTERRUPTED if summary.interrupted else DONE), summary
+
+
+def _fail(error: Exception, code: int, pipes: Any) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    if pipes:
+        pipes.log.error(str(error))
+    return code
+
+
+def _sentence(run: TrainingRun, summary: TrainingSummary) -> str:
+    where = f"run {summary.run_id}, step {summary.step} of {run.training.max_steps}"
+    if not summary.steps_now:
+        state = "stopped before the first step" if summary.interrupted else "already complete, nothing to do"
+        return f"{where}: {state}; checkpoints in {run.checkpoints_dir}"
+    state = "interrupted and saved; the same command goes on from here" if summary.interrupted else "complete"
+    speed = f", {summary.seconds_per_step:.3g} s per step" if summary.seconds_per_step else ""
+    loss = f"mean loss {summary.mean_loss:.4f}" if summary.mean_loss is not None else "no loss"
+    return f"{where}: {state}; {summary.steps_now} steps now{speed}, {loss}; checkpoints in {run.checkpoints_dir}"
+
+
+def _report(pipes: Any, run: TrainingRun, summary: TrainingSummary) -> None:
+    path = {"raw_value": str(run.checkpoints_dir), "type": "path"}
+    pipes.report_asset_materialization(
+        metadata={**summary.as_metadata(), "path": path, "dataset_id": run.dataset_id, "config_hash": run.config_hash},
+        data_version=fingerprint(summary.run_id, summary.step),
+    )
+
+
+@contextmanager
+def _pipes() -> Iterator[Any]:
+    """The Dagster Pipes context when Dagster started this process, else None."""
+    if "DAGSTER_PIPES_CONTEXT" not in os.environ:
+        yield None
+        return
+    from dagster_pipes import open_dagster_pipes
+
+    with open_dagster_pipes() as context:
+        yield context
+
+
+if __name__ == "__main__":
+    sys.exit(main())

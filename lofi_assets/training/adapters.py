@@ -1,0 +1,112 @@
+"""The LoRA on the transformer: put on, written, described so that every reader applies the trained scale.
+
+What belongs here: peft, and the two file forms. What does not: when a checkpoint is due (`loop`), whether one on disk
+is sound (`checkpoints.fault`), merging (`quantization`).
+
+Readers take the scale from different places: peft from adapter_config.json, diffusers from the safetensors metadata. A
+file without either is applied at 1.0 by both, which at alpha 32 and rank 256 (rsLoRA: 2.0) is half of what was trained.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+from peft import LoraConfig
+from safetensors.torch import save_file
+
+from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+from lofi_assets.store import write_json
+from lofi_assets.training.checkpoints import DIFFUSERS_WEIGHTS, PEFT_CONFIG, PEFT_PREFIX, PEFT_WEIGHTS
+from lofi_assets.training.config import LoraSettings
+
+ADAPTER = "default"
+
+
+def add_lora(transformer: ACEStepTransformer2DModel, lora: LoraSettings, *, seed: int) -> dict[str, torch.nn.Parameter]:
+    """Freeze the transformer and put a fresh adapter on it.
+
+    Returns:
+        Trainable parameters in float32, by the name they are saved under (`....to_q.lora_A.weight`), sorted. B starts
+        at zero: the first step starts from the base model.
+    """
+    transformer.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        transformer.add_adapter(_peft_config(lora), adapter_name=ADAPTER)
+    trainable = {
+        name.replace(f".{ADAPTER}.", "."): parameter
+        for name, parameter in transformer.named_parameters()
+        if parameter.requires_grad
+    }
+    for parameter in trainable.values():
+        parameter.data = parameter.data.float()
+    return dict(sorted(trainable.items()))
+
+
+def snapshot(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Float32 CPU copies of the adapter's tensors."""
+    return {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in parameters.items()}
+
+
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """sha256 of names, shapes and bytes: two adapters with the same digest are bit-identical."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(f"{name}{tuple(tensors[name].shape)}".encode())
+        total.update(tensors[name].numpy().data)
+    return total.hexdigest()
+
+
+def write_adapter(folder: Path, tensors: Mapping[str, torch.Tensor], *, lora: LoraSettings, base: str) -> None:
+    """Write the adapter as PEFT and as diffusers / ACE-Step read it; same tensors, same bytes.
+
+    Args:
+        folder: existing folder.
+        tensors: from `snapshot`.
+        base: path or repository of the base model, for readers.
+    """
+    settings = _plain(_peft_config(lora, base=base).to_dict())
+    write_json(folder / PEFT_CONFIG, settings)
+    prefixed = {PEFT_PREFIX + name: tensor for name, tensor in tensors.items()}
+    save_reproducibly(prefixed, folder / PEFT_WEIGHTS, metadata={"format": "pt"})
+    metadata = {"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(settings, sort_keys=True)}
+    save_reproducibly(dict(tensors), folder / DIFFUSERS_WEIGHTS, metadata=metadata)
+
+
+def save_reproducibly(tensors: dict[str, torch.Tensor], path: Path, *, metadata: dict[str, str]) -> None:
+    """Write safetensors whose bytes depend on the content only.
+
+    The library writes metadata keys in the order of a hash map, which differs from one call to the next; putting the
+    header's keys in order leaves its length as it is.
+    """
+    save_file(tensors, path, metadata=metadata)
+    with path.open("r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(ordered) > length:
+            raise RuntimeError(f"{path}: the safetensors header has an unknown form; report the safetensors version")
+        file.seek(8)
+        file.write(ordered.ljust(length))
+
+
+def _peft_config(lora: LoraSettings, *, base: str | None = None) -> LoraConfig:
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
+        target_modules=list(lora.target_modules),
+        use_rslora=lora.use_rslora,
+        lora_dropout=0.0,
+        base_model_name_or_path=base,
+    )
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON, sets in order."""
+    return {name: sorted(value) if isinstance(value, set) else value for name, value in sorted(settings.items())}

@@ -1,0 +1,206 @@
+"""What a training run is: settings, features and places, as one JSON file that reproduces it (constitution II).
+
+What belongs here: the settings with their defaults (constitution, Training Configuration; the trainer defaults of
+ACE-Step v1 where it is silent) and the hashes that say whether two runs are the same. What does not: paths of a
+profile, torch.
+"""
+
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lofi_assets.records import Sha256, Split, TrackId
+from lofi_assets.store import fingerprint, read_json, write_json
+
+UNIDENTIFYING = frozenset({"max_steps", "keep_best", "gradient_checkpointing", "validation_limit", "divergence_factor"})
+"""Training settings that do not change the weights at a given step, so that a run may go on under other values.
+
+`max_steps` is among them under the constant schedule only: a decay to zero makes every step depend on it.
+"""
+
+SPLITS: tuple[Split, ...] = ("train", "validation")
+S = TypeVar("S", bound="Settings")
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class ConfigError(ValueError):
+    """A run cannot be read; the message names the file, the key and the rule."""
+
+
+class Settings(BaseModel):
+    """Base of the settings: immutable, and an unknown key is an error rather than a setting without effect."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class LoraSettings(Settings):
+    """The adapter (`config/lofi_lora_config.json`)."""
+
+    r: Positive = 256
+    """Rank (constitution, Training Configuration)."""
+    lora_alpha: Positive = 32
+    """Numerator of the scale."""
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Module names, matched as suffixes: attention of transformer and lyric encoder, and the speaker embedder."""
+    use_rslora: bool = True
+    """Scale alpha / sqrt(r) instead of alpha / r."""
+
+    @property
+    def scale(self) -> float:
+        """Factor on B A x that training applies, and that every reader of the saved adapter has to apply."""
+        return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
+
+
+class TrainingSettings(Settings):
+    """The optimiser, the objective and the rhythm of checkpoints."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """Peak learning rate (constitution)."""
+    schedule: Literal["constant", "linear"] = "constant"
+    """After the warm-up: constant, so that more steps continue exactly, or linear to 0 at `max_steps`, so that other
+    `max_steps` make another run."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 10
+    """Steps over which the learning rate rises linearly."""
+    max_steps: Positive = 100_000
+    """Optimiser steps (constitution: 500 tracks x 200 repeats)."""
+    checkpoint_interval: Positive = 5_000
+    """Steps between checkpoints (constitution)."""
+    keep_best: Positive = 3
+    """Checkpoints kept by FAD, besides the latest (constitution, Checkpoint Management)."""
+    precision: Literal["bf16-mixed", "32"] = "bf16-mixed"
+    """bf16-mixed: frozen base in bfloat16, adapter and optimiser in float32, autocast. 32: everything float32."""
+    gradient_clip: Annotated[float, Field(gt=0)] = 0.5
+    """Largest gradient norm (constitution)."""
+    batch_size: Positive = 1
+    """Items per forward pass; a batch is cropped to its shortest item, so that nothing is padded in time."""
+    accumulate: Positive = 1
+    """Forward passes per optimiser step."""
+    betas: tuple[Probability, Probability] = (0.8, 0.9)
+    """AdamW moment decay."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    """AdamW decoupled weight decay, on the adapter only."""
+    logit_mean: float = 0.0
+    """Mean of the logit-normal timestep density."""
+    logit_std: Annotated[float, Field(gt=0)] = 1.0
+    """Standard deviation of the logit-normal timestep density."""
+    shift: Annotated[float, Field(gt=0)] = 3.0
+    """Schedule shift; inference uses the same."""
+    text_dropout: Probability = 0.15
+    """Chance that an item is trained without its prompt."""
+    speaker_dropout: Probability = 0.5
+    """Chance that an item is trained without its speaker embedding."""
+    lyric_dropout: Probability = 0.15
+    """Chance that an item is trained without its lyrics."""
+    crop_frames: Positive | None = None
+    """Longest crop in latent frames (10.77 per second), placed at random; null trains on whole tracks."""
+    gradient_checkpointing: bool = True
+    """Recompute block activations in the backward pass: less memory, about a third more time, same gradients."""
+    validation_limit: Annotated[int, Field(ge=0)] = 32
+    """Most validation tracks per validation loss."""
+    divergence_factor: Annotated[float, Field(gt=1)] = 10.0
+    """Stop when the smoothed loss exceeds its lowest value by this factor."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Every random number of the run follows from it."""
+
+
+class TrackFeatures(Settings):
+    """A track as the trainer sees it."""
+
+    track_id: TrackId
+    """Identifier in the dataset."""
+    key: Annotated[str, Field(pattern=r"^[0-9a-f]{32}\.[0-9a-f]{32}$")]
+    """Cached features: key of the latents, a dot, key of the text (`features.FeatureRow.key`)."""
+    split: Split = "train"
+    """Validation tracks are never trained on; they give the validation loss."""
+    repeat: Positive = 1
+    """How often the track comes in one pass over the training set."""
+
+
+class TrainingRun(Settings):
+    """Everything that a run is made from. Relative paths are taken from the working directory."""
+
+    base: Path
+    """Folder of the base model, in the Hub's layout."""
+    base_fingerprint: str
+    """`ace_step.loading.base_fingerprint(base)` when the features were computed."""
+    features_dir: Path
+    """Cache that holds the keys of `tracks`."""
+    tracks: tuple[TrackFeatures, ...]
+    """Training and validation tracks."""
+    dataset_id: str
+    """Dataset version, for people."""
+    dataset_hash: Sha256
+    """Content hash of the dataset version (constitution II)."""
+    checkpoints_dir: Path
+    """Receives `epoch=0-step={N}_lora/` and manifest.json."""
+    logs_dir: Path
+    """Receives `train-<run id>.jsonl`."""
+    lora: LoraSettings
+    """The adapter."""
+    training: TrainingSettings = TrainingSettings()
+    """The optimiser."""
+    device: str = "auto"
+    """`auto` (first GPU, or the CPU), `cpu`, `cuda`, `cuda:1`."""
+
+    @model_validator(mode="after")
+    def _tracks_make_a_training_set(self) -> "TrainingRun":
+        repeated = [name for name, count in Counter(track.track_id for track in self.tracks).items() if count > 1]
+        if repeated:
+            raise ValueError(f"tracks: {', '.join(sorted(repeated))} listed twice; use `repeat`")
+        if not self.of_split("train"):
+            raise ValueError("tracks: none has split 'train'; there is nothing to train on")
+        return self
+
+    def of_split(self, split: Split) -> tuple[TrackFeatures, ...]:
+        """Tracks of a split, sorted by id: the order of the file never matters."""
+        return tuple(sorted((t for t in self.tracks if t.split == split), key=lambda track: track.track_id))
+
+    @cached_property
+    def config_hash(self) -> str:
+        """sha256 of base, adapter and training settings, less those that leave the weights at a given step alone."""
+        free = UNIDENTIFYING if self.training.schedule == "constant" else UNIDENTIFYING - {"max_steps"}
+        return fingerprint(self.base_fingerprint, self.lora.model_dump(), self.training.model_dump(exclude=set(free)))
+
+    @cached_property
+    def run_id(self) -> str:
+        """12 hex digits of configuration, dataset and features: under the same id, a later run continues an earlier."""
+        tracks = [track.model_dump() for split in SPLITS for track in self.of_split(split)]
+        return fingerprint(self.config_hash, self.dataset_hash, tracks)[:12]
+
+
+def load_lora_settings(path: Path) -> LoraSettings:
+    """The adapter's settings from `config/lofi_lora_config.json`.
+
+    Raises:
+        ConfigError: naming file, key and rule.
+    """
+    return _parse(LoraSettings, path)
+
+
+def load_run(path: Path) -> TrainingRun:
+    """A run from its JSON file.
+
+    Raises:
+        ConfigError: naming file, key and rule.
+    """
+    return _parse(TrainingRun, path)
+
+
+def save_run(path: Path, run: TrainingRun) -> None:
+    """Write a run so that `load_run` gives it back."""
+    write_json(path, run.model_dump(mode="json"))
+
+
+def _parse(kind: type[S], path: Path) -> S:
+    data = read_json(path)
+    if data is None:
+        raise ConfigError(f"{path}: no such file; it should hold the {kind.__name__} as JSON")
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or '(run)'}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"{path}: {faults}") from error

@@ -1,0 +1,48 @@
+"""The run's log: one JSON object per line, each step once however often the run was killed.
+
+What belongs here: appending, and cutting back to the step a run goes on from. What does not: progress for people.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lofi_assets.store import atomic_path
+
+
+class StepLog:
+    """Appends lines to a file; a line is whole once `write` returned, and on disk once `sync` did."""
+
+    def __init__(self, path: Path, *, after_step: int) -> None:
+        """Open `path`, keeping only lines up to `after_step`: later ones come again."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in read_log(path) if line["step"] <= after_step]
+        with atomic_path(path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one line."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Bring what was written to disk, before a state is saved that counts on it."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines of a log, without a last one that a killed process left unfinished."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return

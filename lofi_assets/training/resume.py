@@ -1,0 +1,107 @@
+"""The state a killed run goes on from: adapter and optimiser, apart from the checkpoints that are released.
+
+What belongs here: `checkpoints/.resume/step={N}/`, written whole and renamed, the older one removed after. Tensors are
+safetensors and the rest is JSON: nothing is unpickled. Random state is not among it, since every random number follows
+from seed and step (`batches`).
+"""
+
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lofi_assets.store import StoreError, atomic_folder, read_json, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+FOLDER = ".resume"
+STATE = "state.json"
+TENSORS = "tensors.safetensors"
+WEIGHT = "weight"
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where a run stands."""
+
+    folder: Path
+    run_id: str
+    step: int
+    extra: Mapping[str, Any]
+    """Small values of the loop, as JSON."""
+
+
+def resume_point(checkpoints_dir: Path) -> ResumePoint | None:
+    """The furthest saved state, None if there is none. Reads no tensors.
+
+    Raises:
+        StoreError: its JSON is broken.
+    """
+    steps = _folders(checkpoints_dir)
+    if not steps:
+        return None
+    folder = steps[max(steps)]
+    state = read_json(folder / STATE)
+    if state is None:
+        raise StoreError(f"{folder / STATE}: absent; restore the folder, or start over with --fresh")
+    return ResumePoint(folder, state["run_id"], state["step"], state["extra"])
+
+
+def save_state(
+    checkpoints_dir: Path,
+    *,
+    run_id: str,
+    step: int,
+    parameters: "Mapping[str, torch.nn.Parameter]",
+    optimizer: "torch.optim.Optimizer",
+    extra: Mapping[str, Any],
+) -> None:
+    """Save everything that step `step` + 1 depends on, then drop the older state."""
+    from safetensors.torch import save_file
+
+    tensors = {f"{name}/{WEIGHT}": parameter.detach() for name, parameter in parameters.items()}
+    for name, parameter in parameters.items():
+        for field, value in optimizer.state[parameter].items():
+            tensors[f"{name}/{field}"] = value
+    older = _folders(checkpoints_dir)
+    with atomic_folder(checkpoints_dir / FOLDER / f"step={step}") as folder:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, folder / TENSORS)
+        write_json(folder / STATE, {"run_id": run_id, "step": step, "extra": dict(extra)})
+    for past in older.values():
+        if past.name != f"step={step}":
+            shutil.rmtree(past)
+
+
+def restore_state(
+    point: ResumePoint, *, parameters: "Mapping[str, torch.nn.Parameter]", optimizer: "torch.optim.Optimizer"
+) -> None:
+    """Put adapter and optimiser back as they were after step `point.step`.
+
+    Raises:
+        StoreError: the saved tensors are not those of this adapter.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    saved: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in load_file(point.folder / TENSORS).items():
+        name, _, field = key.rpartition("/")
+        saved.setdefault(name, {})[field] = tensor
+    if saved.keys() != parameters.keys():
+        raise StoreError(f"{point.folder}: holds another adapter than this run's; start over with --fresh")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(saved[name].pop(WEIGHT))
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": dict(enumerate(saved[name] for name in parameters)), "param_groups": groups})
+
+
+def _folders(checkpoints_dir: Path) -> dict[int, Path]:
+    found = {}
+    for path in (checkpoints_dir / FOLDER).glob("step=*"):
+        if match := re.fullmatch(r"step=(\d+)", path.name):
+            found[int(match[1])] = path
+    return found

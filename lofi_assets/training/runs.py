@@ -1,0 +1,164 @@
+"""Which run the checkpoints folder belongs to: a changed dataset or configuration starts a new one.
+
+What belongs here: `checkpoints/run.json`, and `checkpoints/archive/<run id>/`, where an earlier run keeps its manifest,
+checkpoints and resumable state. Nothing is deleted, and a run whose dataset and configuration come back goes on where
+it stopped. Imports without torch.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lofi_assets.store import read_json, write_json
+from lofi_assets.training.checkpoints import MANIFEST, PRUNED, CheckpointError, read_manifest
+from lofi_assets.training.config import TrainingRun
+from lofi_assets.training.resume import FOLDER as RESUME
+from lofi_assets.training.resume import resume_point
+
+RUN = "run.json"
+ARCHIVE = "archive"
+UNIDENTIFIED = "unidentified"
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """What a call of the trainer came to."""
+
+    run_id: str
+    """Hash of configuration, dataset and features."""
+    step: int
+    """Optimiser steps done in all."""
+    steps_now: int
+    """Of these, done by this call; 0 for a run that was complete."""
+    last_loss: float | None
+    """Mean training loss of the last step done."""
+    mean_loss: float | None
+    """Mean training loss of the last 50 steps of this call."""
+    validation_loss: float | None
+    """Fixed-noise loss on the validation tracks at the last checkpoint."""
+    seconds_per_step: float | None
+    """Mean wall time, checkpoints included."""
+    checkpoints: tuple[str, ...]
+    """Checkpoint ids in the manifest."""
+    log: str
+    """JSON-lines log of the run."""
+    interrupted: bool = False
+    """Stopped by a signal; the state is saved and the next call goes on."""
+
+    def as_metadata(self) -> dict[str, Any]:
+        """Plain JSON data without the values that are unknown."""
+        data = {**asdict(self), "checkpoints": list(self.checkpoints)}
+        return {name: value for name, value in data.items() if value is not None}
+
+
+def log_path(run: TrainingRun) -> Path:
+    """The run's JSON-lines log: another run writes another file."""
+    return run.logs_dir / f"train-{run.run_id}.jsonl"
+
+
+def current_run(checkpoints_dir: Path) -> str | None:
+    """Id of the run that the checkpoints folder belongs to."""
+    identity = read_json(checkpoints_dir / RUN)
+    return identity["run_id"] if identity else None
+
+
+def finished(run: TrainingRun) -> TrainingSummary | None:
+    """The summary of a run that already reached `max_steps`, None if there is something to do. Reads no tensors."""
+    if current_run(run.checkpoints_dir) != run.run_id:
+        return None
+    point = resume_point(run.checkpoints_dir)
+    manifest = read_manifest(run.checkpoints_dir)
+    step = max([point.step if point else 0, *(record.step for record in manifest)])
+    if step < run.training.max_steps:
+        return None
+    extra = point.extra if point else {}
+    return TrainingSummary(
+        run_id=run.run_id,
+        step=step,
+        steps_now=0,
+        last_loss=extra.get("last_loss"),
+        mean_loss=None,
+        validation_loss=extra.get("validation_loss"),
+        seconds_per_step=None,
+        checkpoints=tuple(record.checkpoint_id for record in manifest),
+        log=str(log_path(run)),
+    )
+
+
+def open_run(run: TrainingRun, *, fresh: bool = False) -> str | None:
+    """Make the checkpoints folder this run's own; returns the id of the run that was archived, if one was.
+
+    Args:
+        fresh: archive even the same run, and start over.
+    Raises:
+        CheckpointError: the run has checkpoints but lost the state to go on from.
+    """
+    folder = run.checkpoints_dir
+    here = current_run(folder)
+    archived = None
+    if here != run.run_id or fresh:
+        archived = _archive(folder, here)
+        if fresh:
+            _archive_log(run, folder / ARCHIVE / (archived or run.run_id))
+        else:
+            _bring_back(folder, run.run_id)
+    write_json(folder / RUN, _identity(run))
+    if read_manifest(folder) and resume_point(folder) is None:
+        raise CheckpointError(
+            f"{folder / RESUME}: absent, so the run cannot go on from its checkpoints (weights alone are not enough to "
+            "continue exactly); restore the folder, or start over with --fresh, which archives them"
+        )
+    return archived
+
+
+def _identity(run: TrainingRun) -> dict[str, str]:
+    return {
+        "run_id": run.run_id,
+        "config_hash": run.config_hash,
+        "dataset_id": run.dataset_id,
+        "dataset_hash": run.dataset_hash,
+    }
+
+
+def _archive(folder: Path, run_id: str | None) -> str | None:
+    """Move what lies in `folder` into the archive, its run.json last: a killed move goes on at the next call."""
+    contents = _contents(folder)
+    if not contents:
+        return None
+    target = _archive_folder(folder, run_id or UNIDENTIFIED)
+    _move(contents, target)
+    return target.name
+
+
+def _archive_log(run: TrainingRun, target: Path) -> None:
+    """Starting over writes the log of the same name anew, so the old one goes with the checkpoints it tells of."""
+    if log_path(run).is_file():
+        _move([log_path(run)], target)
+
+
+def _bring_back(folder: Path, run_id: str) -> None:
+    archived = folder / ARCHIVE / run_id
+    if (archived / RUN).is_file():
+        _move(_contents(archived), folder)
+        archived.rmdir()
+
+
+def _archive_folder(folder: Path, name: str) -> Path:
+    """`archive/<name>`, or with a number where a complete archive of that name exists."""
+    target, number = folder / ARCHIVE / name, 1
+    while (target / RUN).exists() or (name == UNIDENTIFIED and target.exists()):
+        number += 1
+        target = folder / ARCHIVE / f"{name}-{number}"
+    return target
+
+
+def _contents(folder: Path) -> list[Path]:
+    """What belongs to a run, in the order in which it is safe to move."""
+    named = [folder / name for name in (RESUME, MANIFEST, PRUNED, RUN)]
+    return [path for path in (*sorted(folder.glob("epoch=0-step=*_lora")), *named) if path.exists()]
+
+
+def _move(paths: list[Path], target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        path.rename(target / path.name)

@@ -1,0 +1,202 @@
+"""Which checkpoints are kept, which are sound, and whose they are."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from lofi_assets.records import Checkpoint
+from lofi_assets.store import write_json
+from lofi_assets.training.checkpoints import (
+    DIFFUSERS_WEIGHTS,
+    PEFT_CONFIG,
+    PEFT_PREFIX,
+    PEFT_WEIGHTS,
+    CheckpointError,
+    add_record,
+    best,
+    checkpoint_id,
+    fault,
+    is_valid,
+    prune,
+    read_manifest,
+    retention,
+    update_record,
+)
+from lofi_assets.training.runs import ARCHIVE, current_run, finished, open_run
+from lofi_assets_tests.test_training_config import a_run
+
+
+def a_record(step: int, fad: float | None = None, *, valid: bool = True) -> Checkpoint:
+    return Checkpoint(
+        checkpoint_id=checkpoint_id(step),
+        step=step,
+        path=f"checkpoints/{checkpoint_id(step)}",
+        timestamp=datetime(2025, 1, 1, tzinfo=UTC),
+        fad_score=fad,
+        is_valid=valid,
+        config_hash="c" * 64,
+        dataset_hash="d" * 64,
+    )
+
+
+def steps_of(records) -> list[int]:
+    return [record.step for record in records]
+
+
+def write_weights(folder: Path, *, rank: int = 2) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        "x.to_q.lora_A.weight": np.ones((rank, 4), np.float32),
+        "x.to_q.lora_B.weight": np.ones((3, rank), np.float32),
+    }
+    write_json(folder / PEFT_CONFIG, {"r": rank})
+    save_file(tensors, folder / DIFFUSERS_WEIGHTS)
+    save_file({PEFT_PREFIX + name: tensor for name, tensor in tensors.items()}, folder / PEFT_WEIGHTS)
+    return folder
+
+
+def a_folder_with(tmp_path: Path, *records: Checkpoint) -> Path:
+    for record in records:
+        add_record(tmp_path, record)
+        write_weights(tmp_path / record.checkpoint_id)
+    return tmp_path
+
+
+def test_the_best_three_by_fad_and_the_latest_are_kept():
+    manifest = [a_record(step, fad) for step, fad in [(5, 4.0), (10, 1.0), (15, 3.0), (20, 2.0), (25, 9.0)]]
+    kept, given_up = retention(manifest)
+    assert steps_of(kept) == [10, 15, 20, 25]
+    assert steps_of(given_up) == [5]
+
+
+def test_what_was_not_evaluated_is_never_given_up():
+    manifest = [a_record(5), a_record(10, 1.0), a_record(15, 2.0), a_record(20, 3.0), a_record(25, 4.0), a_record(30)]
+    assert steps_of(retention(manifest)[1]) == [25]
+
+
+def test_a_checkpoint_that_does_not_load_is_not_among_the_best():
+    manifest = [
+        a_record(5, 1.0, valid=False),
+        a_record(10, 2.0),
+        a_record(15, 3.0),
+        a_record(20, 4.0),
+        a_record(25, 5.0),
+    ]
+    assert steps_of(retention(manifest)[1]) == [5]
+    assert best(manifest) == manifest[1]
+
+
+def test_nothing_is_best_before_any_evaluation():
+    assert best([a_record(5)]) is None
+    assert retention([]) == ((), ())
+
+
+def test_pruning_removes_folders_and_keeps_their_records(tmp_path: Path):
+    records = [a_record(step, fad) for step, fad in [(5, 4.0), (10, 1.0), (15, 2.0)]]
+    folder = a_folder_with(tmp_path, *records)
+    assert steps_of(prune(folder, keep_best=1)) == [5]
+    assert steps_of(read_manifest(folder)) == [10, 15]
+    assert not (folder / checkpoint_id(5)).exists()
+    assert (folder / checkpoint_id(10)).exists()
+    assert checkpoint_id(5) in (folder / "pruned.json").read_text()
+
+
+def test_a_pruning_that_was_killed_half_way_is_finished_by_the_next(tmp_path: Path):
+    folder = a_folder_with(tmp_path, a_record(5, 4.0), a_record(10, 1.0))
+    prune(folder, keep_best=1)
+    write_weights(folder / checkpoint_id(5))
+    prune(folder, keep_best=1)
+    assert not (folder / checkpoint_id(5)).exists()
+
+
+def test_scores_are_entered_into_the_manifest(tmp_path: Path):
+    folder = a_folder_with(tmp_path, a_record(5), a_record(10))
+    update_record(folder, checkpoint_id(5), fad_score=3.5, samples_generated=True)
+    assert [record.fad_score for record in read_manifest(folder)] == [3.5, None]
+    with pytest.raises(CheckpointError, match="step=7"):
+        update_record(folder, checkpoint_id(7), fad_score=1.0)
+
+
+def test_a_sound_checkpoint_is_valid(tmp_path: Path):
+    assert is_valid(write_weights(tmp_path))
+
+
+def test_a_truncated_file_is_not_valid(tmp_path: Path):
+    path = write_weights(tmp_path) / DIFFUSERS_WEIGHTS
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "does not load" in str(fault(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("x.to_q.lora_B.weight", np.full((3, 2), np.nan, np.float32), "not finite"),
+        ("x.to_q.lora_A.weight", np.ones((1, 4), np.float32), "rank"),
+        ("x.to_k.lora_B.weight", np.ones((3, 2), np.float32), "no half"),
+        ("x.to_q.lora_A.weight", np.zeros((2, 4), np.float32), "different adapters"),
+    ],
+)
+def test_a_damaged_adapter_is_not_valid_and_says_why(tmp_path: Path, name: str, value: np.ndarray, reason: str):
+    folder = write_weights(tmp_path)
+    save_file({**load_file(folder / DIFFUSERS_WEIGHTS), name: value}, folder / DIFFUSERS_WEIGHTS)
+    assert reason in str(fault(folder))
+
+
+def with_state(folder: Path, run_id: str, step: int) -> None:
+    state = {"run_id": run_id, "step": step, "extra": {}}
+    write_json(folder / ".resume" / f"step={step}" / "state.json", state)
+
+
+def test_a_changed_dataset_archives_the_run_and_its_return_brings_it_back(tmp_path: Path):
+    first = a_run(checkpoints_dir=tmp_path)
+    second = a_run(checkpoints_dir=tmp_path, dataset_hash="e" * 64)
+    open_run(first)
+    a_folder_with(tmp_path, a_record(5, 1.0))
+    with_state(tmp_path, first.run_id, 5)
+    assert open_run(second) == first.run_id
+    assert read_manifest(tmp_path) == []
+    assert steps_of(read_manifest(tmp_path / ARCHIVE / first.run_id)) == [5]
+    assert is_valid(tmp_path / ARCHIVE / first.run_id / checkpoint_id(5))
+    assert open_run(first) == second.run_id
+    assert steps_of(read_manifest(tmp_path)) == [5]
+    assert current_run(tmp_path) == first.run_id
+
+
+def test_starting_over_archives_the_same_run_each_time_anew(tmp_path: Path):
+    run = a_run(checkpoints_dir=tmp_path / "checkpoints", logs_dir=tmp_path / "logs")
+    for _ in range(2):
+        open_run(run, fresh=True)
+        a_folder_with(tmp_path / "checkpoints", a_record(5))
+        with_state(tmp_path / "checkpoints", run.run_id, 5)
+    open_run(run, fresh=True)
+    assert sorted(path.name for path in (tmp_path / "checkpoints" / ARCHIVE).iterdir()) == [
+        run.run_id,
+        f"{run.run_id}-2",
+    ]
+    assert read_manifest(tmp_path / "checkpoints") == []
+
+
+def test_checkpoints_of_an_unknown_run_are_archived_too(tmp_path: Path):
+    a_folder_with(tmp_path, a_record(5))
+    open_run(a_run(checkpoints_dir=tmp_path))
+    assert steps_of(read_manifest(tmp_path / ARCHIVE / "unidentified")) == [5]
+
+
+def test_checkpoints_without_their_state_are_not_silently_trained_again(tmp_path: Path):
+    run = a_run(checkpoints_dir=tmp_path)
+    open_run(run)
+    a_folder_with(tmp_path, a_record(5))
+    with pytest.raises(CheckpointError, match="--fresh"):
+        open_run(run)
+
+
+def test_a_run_that_reached_its_steps_is_finished_until_more_are_asked_for(tmp_path: Path):
+    run = a_run(checkpoints_dir=tmp_path, training={"max_steps": 7})
+    open_run(run)
+    assert finished(run) is None
+    with_state(tmp_path, run.run_id, 7)
+    assert finished(run).step == 7
+    assert finished(a_run(checkpoints_dir=tmp_path, training={"max_steps": 8})) is None
