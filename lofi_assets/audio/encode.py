@@ -1,0 +1,140 @@
+"""From decoded samples to the one delivery format: 48 kHz stereo, -1 dBFS, 320 kbit/s MP3 that plays gaplessly.
+
+Belongs here: mastering, encoding, verifying what was written. Does not belong here: whether it is good enough (the
+gates). The same samples give the same bytes on the same machine and library versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import lameenc
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from lofi_assets.audio import decode, measure, mp3
+
+FloatArray = NDArray[np.float32]
+
+SAMPLE_RATE = 48_000
+PEAK_DBFS = -1.0
+"""Sample peak of the 48 kHz signal before encoding (constitution, Peak Level)."""
+HIGHEST_DECODED_PEAK_DBFS = -0.5
+"""A codec moves peaks; above this the track is encoded once more, lower by the excess."""
+BIT_RATE = 320
+LAME_QUALITY = 5
+"""At 320 kbit/s lower numbers cost up to four times the time and measure no better."""
+CHUNK_FRAMES = 10 * SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An MP3 as decoded again after writing.
+
+    Attributes:
+        path: the file.
+        sha256: of its bytes.
+        frames_drift: decoded minus encoded samples per channel; 0 when gapless.
+        peak_dbfs: decoded sample peak.
+        attempts: 1, or 2 if the first came out too hot.
+    """
+
+    path: Path
+    sha256: str
+    sample_rate: int
+    channels: int
+    bit_rate_kbps: int
+    peak_dbfs: float
+    frames: int
+    frames_drift: int
+    attempts: int
+
+
+def master(samples: FloatArray, *, sample_rate: int) -> FloatArray:
+    """Bring samples to 48 kHz stereo without DC, peaking at -1.00 dBFS; digital silence stays silent.
+
+    Resampling moves the peak by up to 0.85 dB, so it comes before the gain.
+
+    Args:
+        samples: (1 or 2, frames) float32.
+    Returns:
+        (2, frames at 48 kHz) float32.
+    """
+    if len(samples) > 2:
+        raise decode.AudioError("audio.channels", f"{len(samples)} channels have no agreed stereo fold-down")
+    centred = samples - samples.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
+    if sample_rate != SAMPLE_RATE:
+        centred = np.stack([soxr.resample(row, sample_rate, SAMPLE_RATE, quality="VHQ") for row in centred])
+    stereo = centred if len(centred) == 2 else np.repeat(centred, 2, axis=0)
+    peak = max(float(stereo.max()), -float(stereo.min()))
+    # Under one step of 24 bits there is only rounding noise, which no gain turns into music.
+    return stereo if peak < 2.0**-23 else stereo * np.float32(10.0 ** (PEAK_DBFS / 20.0) / peak)
+
+
+def encode_mp3(samples: FloatArray) -> bytes:
+    """A gapless 320 kbit/s MP3 of (2, frames) float32 at 48 kHz.
+
+    Samples are rounded and clipped to int16 here: LAME aborts the process on NaN, and a cast wraps around.
+    """
+    encoder = lameenc.Encoder()
+    encoder.set_bit_rate(BIT_RATE)
+    encoder.set_in_sample_rate(SAMPLE_RATE)
+    encoder.set_channels(2)
+    encoder.set_quality(LAME_QUALITY)
+    encoder.silence()
+    music = bytearray()
+    for start in range(0, samples.shape[1], CHUNK_FRAMES):
+        chunk = np.rint(samples[:, start : start + CHUNK_FRAMES].T * 32768.0)
+        music += encoder.encode(np.clip(chunk, -32768, 32767).astype("<i2").tobytes())
+    music += encoder.flush()
+    return mp3.info_frame(bytes(music), samples=samples.shape[1]) + bytes(music)
+
+
+def write_mp3(samples: FloatArray, path: Path) -> Encoded:
+    """Encode, write durably, decode again; if the decoded peak is above -0.5 dBFS, once more at a lower gain.
+
+    `path` is overwritten; give a temporary name and `publish` it when the gates have passed.
+
+    Raises:
+        AudioError: what was written cannot be decoded (`audio.readable`).
+        OSError: the disk is full or the folder is missing.
+    """
+    encoded = _write_and_verify(samples, path, attempts=1)
+    excess = encoded.peak_dbfs - PEAK_DBFS
+    if encoded.peak_dbfs <= HIGHEST_DECODED_PEAK_DBFS:
+        return encoded
+    return _write_and_verify(samples * np.float32(10.0 ** (-excess / 20.0)), path, attempts=2)
+
+
+def _write_and_verify(samples: FloatArray, path: Path, *, attempts: int) -> Encoded:
+    data = encode_mp3(samples)
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    decoded = decode.read_audio(path, root=path.parent)
+    return Encoded(
+        path=path,
+        sha256=hashlib.sha256(data).hexdigest(),
+        sample_rate=decoded.sample_rate,
+        channels=decoded.channels,
+        bit_rate_kbps=decoded.bit_rate_kbps or 0,
+        peak_dbfs=measure.peak_dbfs(decoded.samples),
+        frames=decoded.frames,
+        frames_drift=decoded.frames - samples.shape[1],
+        attempts=attempts,
+    )
+
+
+def publish(part: Path, target: Path) -> None:
+    """Give a finished file its name in one step, so that no reader ever meets half of it."""
+    part.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

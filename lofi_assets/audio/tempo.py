@@ -1,0 +1,154 @@
+"""How fast a track is, or that it cannot be told.
+
+Belongs here: two independent estimates and whether they agree. Does not belong here: words for tempi (`tagging`).
+
+Every tempo tracker errs by octaves (84 read as 42 or 168) and, on swung drums, by 3:2. Both estimates are folded into
+the range that lofi lives in, by how strongly the onsets repeat at each candidate; a tempo is given only if the two
+then agree within 4 %.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+SAMPLE_RATE = 22_050
+HOP = 512
+EXCERPT_S = 60.0
+AGREEMENT = 0.04
+FOLDS = (1.0, 2.0, 0.5, 1.5, 2.0 / 3.0, 3.0, 1.0 / 3.0)
+"""Octaves, then 3:2 and 3:1."""
+
+
+@dataclass(frozen=True)
+class TempoEstimate:
+    """A tempo on which two methods agree after folding.
+
+    Attributes:
+        bpm_raw: what beat tracking said before folding.
+        bpm: folded into the range and refined on the onsets' periodicity.
+        confidence: in [0, 1]; how much of the onset energy repeats at the beat.
+        agrees: both methods gave the same tempo even before folding.
+    """
+
+    bpm_raw: float
+    bpm: float
+    confidence: float
+    agrees: bool
+
+
+def estimate_tempo(
+    samples: FloatArray, *, sample_rate: int, tempo_range: tuple[float, float] = (60.0, 100.0)
+) -> TempoEstimate | None:
+    """Tempo from the middle 60 s; None if nothing repeats or the two methods disagree.
+
+    Args:
+        samples: (channels, frames) or (frames,) float32.
+        tempo_range: beats per minute to fold into; at least an octave wide range never leaves a choice open.
+    """
+    onsets = _onset_envelope(samples, sample_rate)
+    if onsets is None:
+        return None
+    strength = _periodicity(onsets)
+    tracked, spectral = _beat_tracking(onsets, tempo_range), _tempogram(onsets, tempo_range)
+    folded = [_fold(raw, strength, tempo_range) for raw in (tracked, spectral)]
+    if folded[0] is None or folded[1] is None or not _close(folded[0], folded[1]):
+        return None
+    bpm = _refine(folded[0], strength)
+    return TempoEstimate(
+        bpm_raw=round(tracked, 2),
+        bpm=round(bpm, 2),
+        confidence=round(_strength_at(strength, bpm), 4),
+        agrees=_close(tracked, spectral),
+    )
+
+
+def _close(a: float, b: float) -> bool:
+    return abs(a - b) <= AGREEMENT * max(a, b)
+
+
+def _onset_envelope(samples: FloatArray, sample_rate: int) -> FloatArray | None:
+    """Spectral flux of the middle of the track, one value per 23 ms; None without any onset."""
+    librosa = _librosa()
+    mono = samples.mean(axis=0) if samples.ndim == 2 else samples
+    length = int(EXCERPT_S * sample_rate)
+    start = max(0, (len(mono) - length) // 2)
+    excerpt = soxr.resample(mono[start : start + length], sample_rate, SAMPLE_RATE, quality="MQ")
+    onsets = librosa.onset.onset_strength(y=excerpt, sr=SAMPLE_RATE, hop_length=HOP, n_mels=64)
+    return onsets if float(onsets.max(initial=0.0)) > 0 and len(onsets) > 4 * SAMPLE_RATE // HOP else None
+
+
+def _librosa():  # type: ignore[no-untyped-def]
+    """librosa, with a place where its compiled kernels last beyond the process (compiling takes seconds)."""
+    if "NUMBA_CACHE_DIR" not in os.environ:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lofi_assets" / "numba"
+        try:
+            cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.environ["NUMBA_CACHE_DIR"] = str(cache)
+        except OSError:
+            # A read-only home costs compiling again, not the estimate.
+            pass
+    import librosa
+
+    return librosa
+
+
+def _beat_tracking(onsets: FloatArray, tempo_range: tuple[float, float]) -> float:
+    """Dynamic-programming beat tracking (Ellis 2007); the slope of the beats' times is finer than its tempo grid."""
+    librosa = _librosa()
+    centre = float(np.sqrt(tempo_range[0] * tempo_range[1]))
+    tempo, beats = librosa.beat.beat_track(onset_envelope=onsets, sr=SAMPLE_RATE, hop_length=HOP, start_bpm=centre)
+    if len(beats) < 8:
+        return float(np.atleast_1d(tempo)[0])
+    slope = float(np.polyfit(np.arange(len(beats)), beats, 1)[0])
+    return 60.0 * SAMPLE_RATE / HOP / slope
+
+
+def _tempogram(onsets: FloatArray, tempo_range: tuple[float, float]) -> float:
+    """The peak of the onsets' own spectrum weighted by a broad prior around the range: no beats involved."""
+    rate = SAMPLE_RATE / HOP
+    centred = onsets - onsets.mean()
+    spectrum = np.abs(np.fft.rfft(centred * np.hanning(len(centred)), 1 << 15))
+    bpm = np.fft.rfftfreq(1 << 15, 1.0 / rate) * 60.0
+    inside = (bpm > 30.0) & (bpm < 300.0)
+    centre = np.sqrt(tempo_range[0] * tempo_range[1])
+    prior = np.exp(-0.5 * (np.log2(np.maximum(bpm, 1.0) / centre) / 1.0) ** 2)
+    return float(bpm[inside][int(np.argmax((spectrum * prior)[inside]))])
+
+
+def _periodicity(onsets: FloatArray) -> NDArray[np.float64]:
+    """Autocorrelation of the onsets, normalised to 1 at lag 0 and for the shrinking overlap."""
+    centred = (onsets - onsets.mean()).astype(np.float64)
+    size = 1 << (2 * len(centred) - 1).bit_length()
+    spectrum = np.fft.rfft(centred, size)
+    raw = np.fft.irfft(spectrum.real**2 + spectrum.imag**2, size)[: len(centred) * 3 // 4]
+    return raw / raw[0] * len(centred) / (len(centred) - np.arange(len(raw)))
+
+
+def _strength_at(strength: NDArray[np.float64], bpm: float) -> float:
+    """Mean autocorrelation at 1, 2, 4 and 8 beats, in [0, 1]."""
+    period = 60.0 * SAMPLE_RATE / HOP / bpm
+    lags = period * np.array([1.0, 2.0, 4.0, 8.0])
+    return float(np.clip(np.interp(lags[lags < len(strength) - 1], np.arange(len(strength)), strength).mean(), 0, 1))
+
+
+def _fold(raw: float, strength: NDArray[np.float64], tempo_range: tuple[float, float]) -> float | None:
+    """The candidate inside the range at which the onsets repeat most; earlier folds win a tie."""
+    low, high = tempo_range
+    candidates = [raw * fold for fold in FOLDS if low * (1 - AGREEMENT / 2) <= raw * fold <= high * (1 + AGREEMENT / 2)]
+    if not candidates:
+        return None
+    return max(candidates, key=lambda bpm: _strength_at(strength, bpm) - 0.02 * candidates.index(bpm))
+
+
+def _refine(bpm: float, strength: NDArray[np.float64]) -> float:
+    """The tempo within 3 % at which 1, 2, 4 and 8 beats repeat best."""
+    grid = bpm * np.linspace(0.97, 1.03, 121)
+    return float(grid[int(np.argmax([_strength_at(strength, candidate) for candidate in grid]))])
