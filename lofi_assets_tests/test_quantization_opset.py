@@ -5,8 +5,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-pytest.importorskip("onnxruntime")
-
 from lofi_assets.quantization.graph import GraphError, opset_of
 from lofi_assets.quantization.opset import lower_to_17, raise_from_18
 

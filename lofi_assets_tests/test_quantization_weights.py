@@ -5,8 +5,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-pytest.importorskip("onnxruntime")
-
 from lofi_assets.quantization.int4 import pack_int4, quantize_blocks, quantize_int4, restore_blocks
 from lofi_assets.quantization.int8 import quantize_channels, quantize_int8
 from lofi_assets.quantization.weights import store_rest_as_half

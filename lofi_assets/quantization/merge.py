@@ -1,0 +1,177 @@
+"""A trained LoRA merged into its base: the one float32 model that every tier is made from.
+
+The scale comes from the adapter's own configuration (rank-stabilised or not), as it was trained. Merging into weights
+that are already quantized is not possible here: the merge is the first step. Not here: training, ONNX.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+
+from lofi_assets.ace_step.loading import FOLDERS, LYRIC_VOCABULARY, TRANSFORMER, base_fingerprint, load_base
+from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+from lofi_assets.quantization.graph import sha256_of
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+MERGE_REPORT = "merge.json"
+USED_PARTS = {"drop_dead_projections": True, "build_projectors": False}
+"""What no forward pass of a finished model reads, 22 % of the published weights, stays behind."""
+MAX_RELATIVE_ERROR = 1e-3
+"""Float32 rounding over 24 blocks stays two orders below; a wrong scale is two orders above."""
+
+
+class MergeError(ValueError):
+    """An adapter that cannot be merged into this base; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What was merged, and how far the merged model is from base and adapter run together."""
+
+    max_error: float
+    """Largest difference of the velocity over random conditions, as a share of its largest magnitude."""
+    adapter_effect: float
+    """The same between base and merged model: what the adapter changes. Zero means that it does nothing."""
+    modules: int
+    """Layers that carry an adapter."""
+    scale: float
+    rank: int
+    base_fingerprint: str
+    adapter_sha256: str
+
+
+def merge_lora(base_dir: Path, adapter_dir: Path, target_dir: Path) -> MergeReport:
+    """Write `target_dir` as a base model in the Hub's layout whose transformer has the adapter merged in, in float32.
+
+    The other components are hard links to the base's files (copies where linking is impossible). The folder appears
+    at once or not at all, and replaces an earlier one; the report lies in it as merge.json.
+
+    Args:
+        base_dir: the four folders of a base model.
+        adapter_dir: adapter_model.safetensors and adapter_config.json in PEFT form.
+    Raises:
+        MergeError: a file is absent, no layer takes the adapter, layers differ in scale, or the merged model disagrees.
+        BaseModelError: the base cannot be read.
+    """
+    _expect_adapter(adapter_dir)
+    transformer = load_base(base_dir, components=["transformer"], transformer_options=USED_PARTS).transformer
+    assert transformer is not None
+    inputs = _random_inputs(transformer)
+    plain = _velocity(transformer, inputs)
+    model = PeftModel.from_pretrained(transformer, str(adapter_dir))
+    model.eval()
+    layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+    scale, rank = _scale_of(layers, adapter_dir)
+    adapted = _velocity(transformer, inputs)
+    merged = model.merge_and_unload(safe_merge=True)
+    if any("lora_" in name for name, _ in merged.named_parameters()):
+        raise MergeError(f"{adapter_dir}: adapter weights are left after merging; is its adapter_config.json complete?")
+    after = _velocity(merged, inputs)
+    size = float(adapted.abs().max())
+    report = MergeReport(
+        max_error=float((after - adapted).abs().max()) / size,
+        adapter_effect=float((after - plain).abs().max()) / size,
+        modules=len(layers),
+        scale=scale,
+        rank=rank,
+        base_fingerprint=base_fingerprint(base_dir),
+        adapter_sha256=sha256_of(adapter_dir / ADAPTER_WEIGHTS),
+    )
+    if not report.max_error <= MAX_RELATIVE_ERROR:
+        raise MergeError(
+            f"{adapter_dir}: merged and adapter outputs differ by {report.max_error:.2e} of the output, "
+            f"at most {MAX_RELATIVE_ERROR:.0e} is float32 rounding; check lora_alpha and use_rslora in {ADAPTER_CONFIG}"
+        )
+    with replaced_directory(target_dir) as partial:
+        merged.save_pretrained(partial / TRANSFORMER, max_shard_size="100GB")
+        _link_other_components(base_dir, partial)
+        (partial / MERGE_REPORT).write_text(json.dumps(asdict(report), indent=2, sort_keys=True) + "\n")
+    return report
+
+
+@contextlib.contextmanager
+def replaced_directory(target: Path) -> Iterator[Path]:
+    """A new folder beside `target` to fill; on success it takes the target's place, on an error it vanishes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    partial.chmod(0o755)
+    try:
+        yield partial
+        outdated = partial.with_suffix(".outdated")
+        if target.exists():
+            target.rename(outdated)
+        partial.rename(target)
+        shutil.rmtree(outdated, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _expect_adapter(adapter_dir: Path) -> None:
+    missing = [name for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG) if not (adapter_dir / name).is_file()]
+    if missing:
+        raise MergeError(f"{adapter_dir} lacks {' and '.join(missing)}: give a checkpoint's folder in PEFT form")
+    config = PeftConfig.from_pretrained(str(adapter_dir))
+    if str(config.peft_type).rpartition(".")[2] != "LORA":
+        raise MergeError(f"{adapter_dir} is a {config.peft_type} adapter; only LoRA (also rsLoRA, DoRA) can be merged")
+
+
+def _scale_of(layers: Sequence[LoraLayer], adapter_dir: Path) -> tuple[float, int]:
+    if not layers:
+        raise MergeError(f"{adapter_dir}: none of its target_modules is in this base; was it trained on another model?")
+    scales = {round(float(scale), 9) for layer in layers for scale in layer.scaling.values()}
+    ranks = {int(rank) for layer in layers for rank in layer.r.values()}
+    if len(scales) != 1:
+        raise MergeError(
+            f"{adapter_dir}: layers have different scales {sorted(scales)}; train with one rank and one alpha"
+        )
+    return scales.pop(), max(ranks)
+
+
+def _random_inputs(transformer: ACEStepTransformer2DModel) -> dict[str, Tensor]:
+    config = transformer.config
+    random = torch.Generator().manual_seed(0)
+    lyrics = torch.randint(0, config.lyric_encoder_vocab_size, (2, 6), generator=random)
+    return {
+        "hidden_states": torch.randn(2, config.in_channels, config.max_height, 20, generator=random),
+        "text_hidden_states": torch.randn(2, 5, config.text_embedding_dim, generator=random),
+        "text_attention_mask": torch.ones(2, 5, dtype=torch.long),
+        "speaker_embeds": torch.randn(2, config.speaker_embedding_dim, generator=random),
+        "lyric_token_ids": lyrics,
+        "lyric_mask": torch.ones_like(lyrics),
+        "timestep": torch.tensor([850.0, 300.0]),
+    }
+
+
+@torch.no_grad()
+def _velocity(transformer: torch.nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    return transformer(attention_mask=None, **inputs).sample
+
+
+def _link_other_components(base_dir: Path, target: Path) -> None:
+    others = [path for folder in FOLDERS if folder != TRANSFORMER for path in (base_dir / folder).rglob("*")]
+    others += [base_dir / LYRIC_VOCABULARY]
+    for source in others:
+        if source.is_file():
+            destination = target / source.relative_to(base_dir)
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            _link(source.resolve(), destination)
+
+
+def _link(source: Path, destination: Path) -> None:
+    try:
+        os.link(source, destination)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, destination)

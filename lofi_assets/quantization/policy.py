@@ -1,0 +1,284 @@
+"""The precision policy (constitution, Principle IV and Export Requirements), proven from the saved files of a tier.
+
+What is judged: the opset against the tier, nothing but standard operators, the floors of the audio-critical and the
+vocal parts, that the promised quantization is really there, and that no weight of the FP32 files is missing. Numbers
+come from `trace`, never from a manifest. Not here: whether the tier sounds right (FAD, in `lofi_assets.metrics`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import onnx
+
+from lofi_assets.quantization.graph import GraphError, load, opset_of, stored_bytes
+from lofi_assets.quantization.trace import LINEAR_OPS, QUANTIZED_OPS, Trace, Weight, trace
+
+TierName = Literal["fp32", "fp16", "int8", "int4"]
+TIERS: Final[tuple[TierName, ...]] = ("fp32", "fp16", "int8", "int4")
+COMPONENT_FILES: Final = ("text_encoder", "condition_encoder", "transformer", "dcae_decoder", "vocoder")
+
+COMPONENT_FLOORS: Final = {
+    "dcae_decoder": 16,
+    "vocoder": 16,
+    "condition_encoder": 8,
+    "text_encoder": 8,
+    "transformer": 4,
+}
+"""Fewest bits of any weight in a component's file, whatever its name says."""
+
+PROTECTED: Final = {
+    "dcae_decoder": ("dcae_decoder", re.compile(""), 16),
+    "vocoder": ("vocoder", re.compile(""), 16),
+    "lyric_encoder": ("condition_encoder", re.compile(r"^lyric_(encoder|embs|proj)\b"), 8),
+    "speaker_embedder": ("condition_encoder", re.compile(r"^speaker_embedder\b"), 8),
+}
+"""Parts that the constitution names: component, weight names, fewest bits."""
+
+KEPT_IN_FLOAT: Final = re.compile(r"^(proj_in|time_proj|timestep_embedder|t_block|final_layer)\b")
+"""Linear layers of the transformer that every step passes through, 2 % of it: never quantized, not counted as
+missing."""
+
+QUANTIZED_COMPONENTS: Final = ("text_encoder", "condition_encoder", "transformer")
+
+
+@dataclass(frozen=True)
+class TierRule:
+    """What a tier must be, besides the floors."""
+
+    lowest_opset: int
+    highest_opset: int | None = None
+    float_bits: int | None = None
+    """Unquantized tiers: at least half the elements are stored in at most so many bits."""
+    share_8: float = 0.0
+    """Least share of the quantizable elements stored in at most 8 bits, per component."""
+    share_4: float = 0.0
+    """The same in at most 4 bits, for the transformer."""
+
+
+RULES: Final[dict[TierName, TierRule]] = {
+    "fp32": TierRule(17),
+    "fp16": TierRule(17, float_bits=16),
+    "int8": TierRule(17, 17, share_8=0.95),
+    "int4": TierRule(21, share_8=0.95, share_4=0.5),
+}
+
+
+@dataclass(frozen=True)
+class ComponentReport:
+    """One file, measured and judged."""
+
+    component: str
+    opset: int
+    domains: tuple[str, ...]
+    elements_by_bits: dict[int, int]
+    min_bits: int
+    quantized_share: float
+    """Quantizable elements in at most 8 bits."""
+    int4_share: float
+    size_bytes: int
+    size_ratio: float | None
+    """Of the FP32 file's size; None when there is none to compare with."""
+    violations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PolicyReport:
+    """A tier against the policy. It holds if there are no violations."""
+
+    tier: TierName
+    opset: int
+    """The lowest of the files; where they disagree with the tier, a violation says so."""
+    min_bits: dict[str, int]
+    """Protected part -> fewest bits of any of its weights; 0 where the part was not found."""
+    quantized_share: float
+    int4_share: float
+    size_bytes: int
+    size_ratio: float | None
+    violations: tuple[str, ...]
+    components: tuple[ComponentReport, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is violated."""
+        return not self.violations
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain types only; bits become strings, as JSON keys are."""
+        plain = asdict(self)
+        for component in plain["components"]:
+            component["elements_by_bits"] = {str(bits): count for bits, count in component["elements_by_bits"].items()}
+        return plain | {"violations": list(self.violations), "components": list(plain["components"])}
+
+
+def check_tier(directory: Path, *, tier: TierName, baseline: Path | None = None) -> PolicyReport:
+    """Read every component file of a tier's folder and judge the whole.
+
+    Args:
+        baseline: the FP32 tier's folder; without it, sizes are not compared and missing weights go unseen.
+    Raises:
+        FileNotFoundError: a component's file is absent.
+    """
+    traces: dict[str, Trace] = {}
+    components = []
+    for component in COMPONENT_FILES:
+        path = directory / f"{component}.onnx"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is absent: tier {tier} needs {', '.join(COMPONENT_FILES)}; build it again")
+        reference = baseline / path.name if baseline is not None else None
+        report, traces[component] = _check(path, component=component, tier=tier, baseline=reference)
+        components.append(report)
+    min_bits = {part: _part_bits(traces, part) for part in PROTECTED}
+    violations = [f"{report.component}: {text}" for report in components for text in report.violations]
+    for part, (_, _, floor) in PROTECTED.items():
+        if min_bits[part] < floor:
+            found = f"{min_bits[part]} bits" if min_bits[part] else "no weights"
+            violations.append(f"{part}: {found}, at least {floor} bits are required")
+    ratios = [report.size_ratio for report in components]
+    size = sum(report.size_bytes for report in components)
+    whole = None
+    if None not in ratios and baseline is not None:
+        whole = size / sum(stored_bytes(baseline / f"{report.component}.onnx") for report in components)
+    shares = _shares(trace_ for name, trace_ in traces.items() if name in QUANTIZED_COMPONENTS)
+    return PolicyReport(
+        tier=tier,
+        opset=min(report.opset for report in components),
+        min_bits=min_bits,
+        quantized_share=shares[0],
+        int4_share=shares[1],
+        size_bytes=size,
+        size_ratio=whole,
+        violations=tuple(violations),
+        components=tuple(components),
+    )
+
+
+def check_file(path: Path, *, component: str, tier: TierName, baseline: Path | None = None) -> ComponentReport:
+    """Measure and judge one component's file; `baseline` is the same component's FP32 file."""
+    return _check(path, component=component, tier=tier, baseline=baseline)[0]
+
+
+def _check(path: Path, *, component: str, tier: TierName, baseline: Path | None) -> tuple[ComponentReport, Trace]:
+    model = load(path, weights=False)
+    found = trace(model)
+    opset, violations = _opset(model, tier)
+    violations += _format(path, model, found)
+    violations += _precision(found, component, tier)
+    if baseline is not None:
+        violations += _missing(found, trace(load(baseline, weights=False)))
+    counts = Counter[int]()
+    for weight in found.weights:
+        counts[weight.bits] += weight.elements
+    quantized, int4 = _shares([found])
+    size = stored_bytes(path)
+    report = ComponentReport(
+        component=component,
+        opset=opset,
+        domains=tuple(sorted(found.domains)),
+        elements_by_bits=dict(sorted(counts.items())),
+        min_bits=min(counts, default=0),
+        quantized_share=quantized,
+        int4_share=int4,
+        size_bytes=size,
+        size_ratio=size / stored_bytes(baseline) if baseline is not None else None,
+        violations=tuple(violations),
+    )
+    return report, found
+
+
+def _opset(model: onnx.ModelProto, tier: TierName) -> tuple[int, list[str]]:
+    rule = RULES[tier]
+    try:
+        opset = opset_of(model)
+    except GraphError as error:
+        return 0, [str(error)]
+    if opset < rule.lowest_opset:
+        return opset, [f"opset {opset}, tier {tier} needs {rule.lowest_opset} or later"]
+    if rule.highest_opset is not None and opset > rule.highest_opset:
+        return opset, [f"opset {opset}, tier {tier} needs exactly {rule.highest_opset}"]
+    return opset, []
+
+
+def _format(path: Path, model: onnx.ModelProto, found: Trace) -> list[str]:
+    """Valid for the opset on its label, standard operators only, nothing that cannot be read."""
+    declared = {entry.domain or "ai.onnx" for entry in model.opset_import}
+    violations = [f"domain {domain} is used but not imported" for domain in sorted(found.domains - declared)]
+    violations += [f"domain {domain} is not standard" for domain in sorted((found.domains | declared) - {"ai.onnx"})]
+    violations += [f"cannot be read: {place}" for place in found.unreadable]
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        violations.append(f"not valid for the opset it declares: {' '.join(str(error).split())[:200]}")
+    return violations
+
+
+def _precision(found: Trace, component: str, tier: TierName) -> list[str]:
+    rule, floor = RULES[tier], COMPONENT_FLOORS[component]
+    low = sorted({weight.name for weight in found.weights if weight.bits < floor})
+    violations = [f"{len(low)} weights below {floor} bits, first {low[0]}"] if low else []
+    quantizing = sorted(found.operators & QUANTIZED_OPS)
+    if quantizing and (floor >= 16 or tier in ("fp32", "fp16")):
+        violations.append(f"operators {', '.join(quantizing)} in a file that must stay in float")
+    if rule.float_bits is not None:
+        violations += _mostly_half(found)
+    if component in QUANTIZED_COMPONENTS:
+        share_8, share_4 = _shares([found])
+        if share_8 < rule.share_8:
+            violations.append(f"{share_8:.2f} of the linear weights are in 8 bits or fewer, {rule.share_8} is required")
+        if component == "transformer" and share_4 < rule.share_4:
+            violations.append(f"{share_4:.2f} of the linear weights are in 4 bits, {rule.share_4} is required")
+    return violations
+
+
+def _mostly_half(found: Trace) -> list[str]:
+    total = sum(weight.elements for weight in found.weights)
+    half = sum(weight.elements for weight in found.weights if weight.bits <= 16)
+    return [] if total and half >= total / 2 else [f"{half} of {total} weight elements are in half precision"]
+
+
+def _missing(found: Trace, reference: Trace) -> list[str]:
+    have, need = _named(found), _named(reference)
+    missing = sorted(name for name, count in need.items() if have.get(name) != count)
+    return (
+        [f"{len(missing)} weights of the FP32 file are missing or of another size, first {missing[0]}"]
+        if missing
+        else []
+    )
+
+
+def _named(found: Trace) -> dict[str, int]:
+    """Weight matrices and kernels by module name; constants that the exporter made on the way have no such name."""
+    return {weight.name: weight.elements for weight in found.weights if weight.rank >= 2 and "/" not in weight.name}
+
+
+def _quantizable(weight: Weight) -> bool:
+    return weight.operator in LINEAR_OPS and weight.rank >= 2 and not KEPT_IN_FLOAT.match(weight.name)
+
+
+def _shares(traces: Iterable[Trace]) -> tuple[float, float]:
+    """Shares of the quantizable elements in at most 8 and at most 4 bits."""
+    weights = [weight for found in traces for weight in found.weights if _quantizable(weight)]
+    total = sum(weight.elements for weight in weights)
+    if not total:
+        return 0.0, 0.0
+    at_most = [sum(weight.elements for weight in weights if weight.bits <= bits) for bits in (8, 4)]
+    return at_most[0] / total, at_most[1] / total
+
+
+def _part_bits(traces: dict[str, Trace], part: str) -> int:
+    """Fewest bits of the part's weights in any file; 0 when its own component has none of them."""
+    home, names, _ = PROTECTED[part]
+    if not any(names.match(weight.name) for weight in traces[home].weights):
+        return 0
+    anywhere = names.pattern != ""
+    return min(
+        weight.bits
+        for component, found in traces.items()
+        for weight in found.weights
+        if (component == home or anywhere) and names.match(weight.name)
+    )

@@ -1,0 +1,228 @@
+"""Text to music from a tier's folder, with onnxruntime, numpy and tokenizers alone.
+
+One class, five sessions, the loop on the host. The same code runs every tier: inputs and outputs are float32 and int64 in
+all of them. Noise is numpy's, drawn from each item's seed, so tiers are compared on the same noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lofi_assets.quantization.numpy_flow import (
+    Array,
+    Guidance,
+    euler_step,
+    guided_steps,
+    resample,
+    schedule,
+    seeded_noise,
+)
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from lofi_assets.ace_step.lyric_tokenizer import LyricTokenizer
+
+Integers = NDArray[np.int64]
+
+OUTPUT_RATE = 48000
+VOCODER_RATE = 44100
+SAMPLES_PER_FRAME = 4096
+MAX_TEXT_TOKENS = 256
+TOKENIZER = "tokenizer.json"
+LYRIC_VOCABULARY = "lyric_vocab.json"
+
+
+class RuntimeFolderError(FileNotFoundError):
+    """A tier's folder that lacks a file; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a batch is conditioned on; batch first, masks 1 for a token."""
+
+    text_hidden_states: Array
+    text_attention_mask: Integers
+    speaker_embeds: Array
+    lyric_token_ids: Integers
+    lyric_mask: Integers
+
+    def null(self) -> Conditions:
+        """The unconditional branch: zeros under the same masks."""
+        return replace(
+            self,
+            text_hidden_states=np.zeros_like(self.text_hidden_states),
+            speaker_embeds=np.zeros_like(self.speaker_embeds),
+            lyric_token_ids=np.zeros_like(self.lyric_token_ids),
+        )
+
+
+class OnnxPipeline:
+    """A tier, ready to generate.
+
+    Args:
+        folder: with the five component files, the text tokenizer, and lyric_vocab.json if lyrics are to be sung.
+        threads: per session; onnxruntime's choice by default.
+        providers: onnxruntime execution providers, best first.
+    Raises:
+        RuntimeFolderError: a file is absent.
+    """
+
+    def __init__(
+        self, folder: Path, *, threads: int | None = None, providers: Sequence[str] = ("CPUExecutionProvider",)
+    ) -> None:
+        self.folder = Path(folder)
+        self._threads, self._providers = threads, list(providers)
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_file(str(self._file(TOKENIZER)))
+        self._tokenizer.enable_truncation(MAX_TEXT_TOKENS)
+        self._tokenizer.no_padding()
+        self._lyric_tokenizer: LyricTokenizer | None = None
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        seconds: float,
+        seeds: Sequence[int],
+        lyrics: Sequence[str] | None = None,
+        steps: int = 60,
+        guidance_scale: float = 15.0,
+        omega_scale: float = 10.0,
+        guidance_interval: float = 0.5,
+        language: str = "en",
+    ) -> Array:
+        """Music for each prompt: (B, 2, seconds * 48000) float32 in [-1, 1] at 48 kHz; instrumental without lyrics.
+
+        Raises:
+            ValueError: prompts, lyrics and seeds differ in number, or the duration is not above zero.
+        """
+        words = [""] * len(prompts) if lyrics is None else lyrics
+        if not len(prompts) == len(words) == len(seeds) or not prompts:
+            raise ValueError(f"one seed and lyric for each prompt: {len(prompts)}, {len(seeds)}, {len(words)} given")
+        if not seconds > 0:
+            raise ValueError(f"the duration must be above zero, not {seconds} s")
+        frames = math.ceil(seconds * VOCODER_RATE / SAMPLES_PER_FRAME)
+        latents = self.sample_latents(
+            self.conditions(prompts, lyrics=words, language=language),
+            noise=seeded_noise(seeds, frames=frames),
+            steps=steps,
+            guidance_scale=guidance_scale,
+            omega_scale=omega_scale,
+            guidance_interval=guidance_interval,
+        )
+        return self.decode(latents)[..., : round(seconds * OUTPUT_RATE)]
+
+    def conditions(self, prompts: Sequence[str], *, lyrics: Sequence[str], language: str = "en") -> Conditions:
+        """Encode prompts and lyrics; speakers are zeros, as in the published model."""
+        text, text_mask = self.encode_text(prompts)
+        ids, mask = _padded([self._lyric_ids(words, language) for words in lyrics])
+        speaker_width = self.session("condition_encoder").get_inputs()[2].shape[1]
+        return Conditions(text, text_mask, np.zeros((len(prompts), speaker_width), np.float32), ids, mask)
+
+    def tokenize(self, prompts: Sequence[str]) -> tuple[Integers, Integers]:
+        """Token ids (B, tokens) padded with 0, and their mask."""
+        return _padded([encoding.ids for encoding in self._tokenizer.encode_batch(list(prompts))])
+
+    def encode_text(self, prompts: Sequence[str]) -> tuple[Array, Integers]:
+        """Text states (B, tokens, width) and mask (B, tokens)."""
+        ids, mask = self.tokenize(prompts)
+        (states,) = self._run("text_encoder", input_ids=ids, attention_mask=mask)
+        return states, mask
+
+    def sample_latents(
+        self,
+        conditions: Conditions,
+        *,
+        noise: Array,
+        steps: int = 60,
+        guidance_scale: float = 15.0,
+        omega_scale: float = 10.0,
+        guidance_interval: float = 0.5,
+    ) -> Array:
+        """Integrate the flow from noise (B, 8, 16, frames) to latents.
+
+        A guidance scale of 1 or less samples without the unconditional branch.
+        """
+        context = self._run("condition_encoder", **vars(conditions))
+        null = self._run("condition_encoder", **vars(conditions.null())) if guidance_scale > 1 else None
+        sigmas = schedule(steps)
+        guided = guided_steps(steps, guidance_interval)
+        guide = Guidance(guidance_scale)
+        sample = noise
+        for step in range(steps):
+            velocity = self.velocity(sample, context, sigma=float(sigmas[step]))
+            if null is not None and step in guided:
+                velocity = guide(velocity, self.velocity(sample, null, sigma=float(sigmas[step])))
+            now, later = float(sigmas[step]), float(sigmas[step + 1])
+            sample = euler_step(sample, velocity, sigma=now, sigma_next=later, omega=omega_scale)
+        return sample
+
+    def velocity(self, sample: Array, context: Sequence[NDArray], *, sigma: float) -> Array:
+        """The transformer's prediction for all items at one sigma."""
+        states, mask = context
+        (velocity,) = self._run(
+            "transformer",
+            hidden_states=sample,
+            encoder_hidden_states=states,
+            encoder_hidden_mask=mask,
+            timestep=np.full(len(sample), np.float32(sigma) * 1000, np.float32),
+        )
+        return velocity
+
+    def decode(self, latents: Array) -> Array:
+        """Latents (B, 8, 16, frames) -> audio (B, 2, n) at 48 kHz, clipped to [-1, 1]; item by item to bound memory."""
+        tracks = []
+        for item in latents:
+            (mel,) = self._run("dcae_decoder", latents=item[None])
+            (audio,) = self._run("vocoder", mel=mel[0])
+            tracks.append(resample(audio, source=VOCODER_RATE, target=OUTPUT_RATE))
+        return np.clip(np.stack(tracks), -1, 1)
+
+    def session(self, component: str) -> onnxruntime.InferenceSession:
+        """The component's session, opened on first use and kept."""
+        if component not in self._sessions:
+            import onnxruntime
+
+            options = onnxruntime.SessionOptions()
+            if self._threads is not None:
+                options.intra_op_num_threads = self._threads
+            path = self._file(f"{component}.onnx")
+            self._sessions[component] = onnxruntime.InferenceSession(str(path), options, providers=self._providers)
+        return self._sessions[component]
+
+    def _run(self, component: str, **inputs: NDArray) -> list[NDArray]:
+        return self.session(component).run(None, inputs)
+
+    def _file(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise RuntimeFolderError(f"{path} is absent: {self.folder} is no complete tier; build or download it again")
+        return path
+
+    def _lyric_ids(self, words: str, language: str) -> list[int]:
+        if self._lyric_tokenizer is None:
+            from lofi_assets.ace_step.lyric_tokenizer import LyricTokenizer
+
+            vocabulary = self.folder / LYRIC_VOCABULARY
+            self._lyric_tokenizer = LyricTokenizer(vocabulary if vocabulary.is_file() else None)
+        return self._lyric_tokenizer.encode(words, language=language)
+
+
+def _padded(sequences: Sequence[Sequence[int]]) -> tuple[Integers, Integers]:
+    longest = max(map(len, sequences))
+    ids = np.zeros((len(sequences), longest), np.int64)
+    mask = np.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = sequence
+        mask[row, : len(sequence)] = 1
+    return ids, mask

@@ -1,0 +1,283 @@
+"""The policy check proves precision from the file: every deliberately wrong one is caught, for the right reason."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from lofi_assets.quantization.graph import save
+from lofi_assets.quantization.int4 import quantize_int4
+from lofi_assets.quantization.int8 import quantize_int8
+from lofi_assets.quantization.opset import lower_to_17, raise_from_18
+from lofi_assets.quantization.policy import COMPONENT_FILES, PROTECTED, check_file, check_tier
+from lofi_assets.quantization.weights import store_rest_as_half
+
+WIDTH = 64
+LAYERS = {
+    "text_encoder": ["encoder.block.0.layer.0.SelfAttention.q", "encoder.block.0.layer.0.SelfAttention.k"],
+    "condition_encoder": ["speaker_embedder", "lyric_encoder.encoders.0.self_attn.linear_q", "lyric_proj"],
+    "transformer": ["transformer_blocks.0.attn.to_q", "transformer_blocks.0.attn.to_v", "t_block.1"],
+    "dcae_decoder": ["up_blocks.0.attn.to_q", "conv_out"],
+    "vocoder": ["backbone.pwconv1", "head.conv_post"],
+}
+
+
+def component_model(component, *, half=False):
+    """A chain of linear layers with the component's names, and one reduction that 17 and 18 write differently."""
+    rng = np.random.default_rng(1)
+    kind, element = (np.float16, TensorProto.FLOAT16) if half else (np.float32, TensorProto.FLOAT)
+    nodes, constants, value = [], [], "x"
+    for layer in LAYERS[component]:
+        weight = rng.standard_normal((WIDTH, WIDTH)).astype(kind)
+        constants.append(numpy_helper.from_array(weight, f"{layer}.weight"))
+        nodes.append(helper.make_node("MatMul", [value, f"{layer}.weight"], [f"{layer}_out"], layer))
+        value = f"{layer}_out"
+    constants.append(numpy_helper.from_array(np.int64([-1]), "axes"))
+    nodes.append(helper.make_node("ReduceMean", [value, "axes"], ["y"], "mean"))
+    graph = helper.make_graph(
+        nodes,
+        component,
+        [helper.make_tensor_value_info("x", element, ("n", WIDTH))],
+        [helper.make_tensor_value_info("y", element, ("n", 1))],
+        constants,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def everything(module):
+    return True
+
+
+def body(module):
+    return not module.startswith("t_block")
+
+
+def int8_model(component):
+    if component in ("dcae_decoder", "vocoder"):
+        return lower_to_17(component_model(component, half=True))
+    model = lower_to_17(component_model(component))
+    quantize_int8(model, wanted=body)
+    store_rest_as_half(model)
+    return model
+
+
+def int4_model(component):
+    model = raise_from_18(component_model(component, half=True))
+    if component == "transformer":
+        quantize_int4(model, wanted=body)
+    elif component not in ("dcae_decoder", "vocoder"):
+        quantize_int8(model, wanted=everything)
+    return model
+
+
+MAKERS = {
+    "fp32": component_model,
+    "fp16": lambda component: component_model(component, half=True),
+    "int8": int8_model,
+    "int4": int4_model,
+}
+
+
+@pytest.fixture(scope="module")
+def tiers(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tiers")
+    for tier, make in MAKERS.items():
+        for component in COMPONENT_FILES:
+            save(make(component), root / tier / f"{component}.onnx")
+    return root
+
+
+def with_file(tiers, tier, component, model, tmp_path):
+    """A copy of a tier in which one component's file is another one."""
+    for path in (tiers / tier).iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    onnx.save_model(model, str(tmp_path / f"{component}.onnx"))
+    return check_tier(tmp_path, tier=tier, baseline=tiers / "fp32")
+
+
+def assert_only(report, *words):
+    assert report.violations
+    for violation in report.violations:
+        assert any(word in violation for word in words), report.violations
+
+
+@pytest.mark.parametrize(("tier", "opset"), [("fp32", 18), ("fp16", 18), ("int8", 17), ("int4", 21)])
+def test_a_tier_built_by_the_recipe_holds(tiers, tier, opset):
+    report = check_tier(tiers / tier, tier=tier, baseline=tiers / "fp32")
+    assert report.violations == ()
+    assert report.opset == opset
+    floats = {"fp32": 32}.get(tier, 16)
+    vocal = {"int8": 8, "int4": 8}.get(tier, floats)
+    assert report.min_bits == dict(zip(PROTECTED, (floats, floats, vocal, vocal), strict=True))
+    assert json.loads(json.dumps(report.as_json()))["tier"] == tier
+
+
+def test_shares_and_sizes_are_measured(tiers):
+    int8 = check_tier(tiers / "int8", tier="int8", baseline=tiers / "fp32")
+    int4 = check_tier(tiers / "int4", tier="int4", baseline=tiers / "fp32")
+    assert int8.quantized_share == int4.quantized_share == 1.0
+    assert int8.int4_share == 0.0
+    assert int4.int4_share == pytest.approx(2 / 7)
+    assert int4.size_ratio < int8.size_ratio < 0.6
+    assert check_tier(tiers / "int8", tier="int8").size_ratio is None
+
+
+def test_int4_in_the_lyric_encoder_is_caught(tiers, tmp_path):
+    model = raise_from_18(component_model("condition_encoder", half=True))
+    quantize_int4(model, wanted=lambda module: module.startswith("lyric"))
+    quantize_int8(model, wanted=everything)
+    report = with_file(tiers, "int4", "condition_encoder", model, tmp_path)
+    assert report.min_bits["lyric_encoder"] == 4
+    assert report.min_bits["speaker_embedder"] == 8
+    assert_only(report, "lyric_encoder: 4 bits", "below 8 bits")
+
+
+def test_int4_in_the_speaker_embedder_is_caught_even_in_the_contributed_packed_form(tiers, tmp_path):
+    model = raise_from_18(component_model("condition_encoder", half=True))
+    quantize_int8(model, wanted=lambda module: module != "speaker_embedder")
+    packed = numpy_helper.from_array(np.zeros((WIDTH, 2, 16), np.uint8), "speaker_embedder.weight_q8")
+    scales = numpy_helper.from_array(np.ones(WIDTH * 2, np.float16), "scales")
+    node = next(node for node in model.graph.node if node.name == "speaker_embedder")
+    packed_node = helper.make_node(
+        "MatMulNBits",
+        ["x", packed.name, "scales"],
+        list(node.output),
+        node.name,
+        domain="com.microsoft",
+        K=WIDTH,
+        N=WIDTH,
+        bits=4,
+        block_size=32,
+    )
+    node.CopyFrom(packed_node)
+    model.graph.initializer.extend([packed, scales])
+    report = with_file(tiers, "int4", "condition_encoder", model, tmp_path)
+    assert report.min_bits["speaker_embedder"] == 4
+    assert any("com.microsoft is used but not imported" in text for text in report.violations)
+    assert any("com.microsoft is not standard" in text for text in report.violations)
+    assert any("speaker_embedder: 4 bits" in text for text in report.violations)
+
+
+@pytest.mark.parametrize("component", ["vocoder", "dcae_decoder"])
+def test_an_int8_vocoder_or_decoder_is_caught(tiers, tmp_path, component):
+    model = lower_to_17(component_model(component))
+    quantize_int8(model, wanted=everything)
+    report = with_file(tiers, "int8", component, model, tmp_path)
+    assert report.min_bits[component] == 8
+    assert_only(report, f"{component}: 8 bits", "below 16 bits", "must stay in float")
+
+
+def test_opset_18_labelled_17_is_caught(tiers, tmp_path):
+    model = component_model("vocoder", half=True)
+    model.opset_import[0].version = 17
+    report = with_file(tiers, "int8", "vocoder", model, tmp_path)
+    assert_only(report, "not valid for the opset it declares")
+
+
+def test_int8_at_18_and_int4_at_17_are_caught(tiers, tmp_path):
+    assert_only(
+        with_file(tiers, "int8", "transformer", raise_from_18(component_model("transformer"), opset=18), tmp_path),
+        "needs exactly 17",
+        "8 bits or fewer",
+    )
+    assert_only(with_file(tiers, "int4", "vocoder", int8_model("vocoder"), tmp_path), "needs 21 or later")
+
+
+def test_a_model_without_an_opset_import_is_caught(tiers, tmp_path):
+    model = int8_model("transformer")
+    del model.opset_import[:]
+    report = with_file(tiers, "int8", "transformer", model, tmp_path)
+    assert any("imported 0 times" in text for text in report.violations)
+
+
+def test_the_fp32_file_under_the_name_of_a_tier_is_caught(tiers, tmp_path):
+    report = with_file(tiers, "int8", "transformer", lower_to_17(component_model("transformer")), tmp_path)
+    assert_only(report, "0.00 of the linear weights are in 8 bits or fewer")
+    report = check_file(
+        tiers / "fp32" / "vocoder.onnx", component="vocoder", tier="fp16", baseline=tiers / "fp32" / "vocoder.onnx"
+    )
+    assert_only(report, "in half precision")
+    report = check_file(tiers / "int8" / "transformer.onnx", component="transformer", tier="fp16")
+    assert_only(report, "must stay in float")
+
+
+def test_an_int4_tier_that_is_int8_is_caught(tiers, tmp_path):
+    model = raise_from_18(component_model("transformer", half=True))
+    quantize_int8(model, wanted=everything)
+    assert_only(with_file(tiers, "int4", "transformer", model, tmp_path), "in 4 bits")
+
+
+def test_a_weight_that_went_missing_is_caught(tiers, tmp_path):
+    model = int8_model("transformer")
+    cut = component_model("transformer")
+    del cut.graph.node[1]
+    cut.graph.node[1].input[0] = cut.graph.node[0].output[0]
+    cut.graph.initializer.remove(cut.graph.initializer[1])
+    model = lower_to_17(cut)
+    quantize_int8(model, wanted=body)
+    assert_only(with_file(tiers, "int8", "transformer", model, tmp_path), "1 weights of the FP32 file are missing")
+
+
+def test_a_vocal_part_that_is_absent_is_caught(tiers, tmp_path):
+    model = int8_model("text_encoder")
+    report = with_file(tiers, "int8", "condition_encoder", model, tmp_path)
+    assert report.min_bits["lyric_encoder"] == 0
+    assert any("lyric_encoder: no weights" in text for text in report.violations)
+
+
+def test_a_vocal_part_is_judged_where_it_is_moved_to(tiers, tmp_path):
+    model = int4_model("transformer")
+    lyric = component_model("condition_encoder", half=True).graph.initializer[1]
+    model.graph.initializer.append(lyric)
+    model.graph.node.append(helper.make_node("MatMul", ["x", lyric.name], ["extra"], "lyric_encoder"))
+    quantize_int4(model, wanted=lambda module: module.startswith("lyric"))
+    report = with_file(tiers, "int4", "transformer", model, tmp_path)
+    assert report.min_bits["lyric_encoder"] == 4
+
+
+def test_integers_taken_apart_by_hand_are_caught(tiers, tmp_path):
+    model = int8_model("condition_encoder")
+    shift = numpy_helper.from_array(np.uint8([4]), "shift")
+    packed = numpy_helper.from_array(np.zeros((WIDTH, WIDTH), np.uint8), "lyric_proj.weight_q8b")
+    model.graph.initializer.extend([shift, packed])
+    model.graph.node.append(helper.make_node("BitShift", [packed.name, "shift"], ["half"], direction="RIGHT"))
+    report = with_file(tiers, "int8", "condition_encoder", model, tmp_path)
+    assert any("takes the integers of lyric_proj" in text for text in report.violations)
+
+
+def test_weights_in_constant_nodes_and_nested_graphs_count(tiers, tmp_path):
+    inner = numpy_helper.from_array(np.zeros((WIDTH, WIDTH), np.int8), "hidden")
+    scale = numpy_helper.from_array(np.float32(1), "s")
+    branch = helper.make_graph(
+        [
+            helper.make_node("Constant", [], ["hidden"], value=inner),
+            helper.make_node("Constant", [], ["s"], value=scale),
+            helper.make_node("DequantizeLinear", ["hidden", "s"], ["w"]),
+            helper.make_node("Transpose", ["w"], ["wt"]),
+            helper.make_node("MatMul", ["x", "wt"], ["z"]),
+        ],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, (None, WIDTH))],
+    )
+    model = lower_to_17(component_model("vocoder"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    model.graph.node.append(helper.make_node("If", ["yes"], ["z_out"], then_branch=branch, else_branch=branch))
+    report = with_file(tiers, "int8", "vocoder", model, tmp_path)
+    assert report.min_bits["vocoder"] == 8
+
+
+def test_scales_are_no_weights():
+    model = int4_model("transformer")
+    from lofi_assets.quantization.trace import trace
+
+    assert sorted(weight.name for weight in trace(model).weights) == sorted(
+        f"{n}.weight" for n in LAYERS["transformer"]
+    )
+
+
+def test_an_absent_component_is_an_error(tiers, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"text_encoder\.onnx"):
+        check_tier(tmp_path, tier="int8")
