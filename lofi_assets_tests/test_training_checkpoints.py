@@ -25,7 +25,7 @@ from lofi_assets.training.checkpoints import (
     retention,
     update_record,
 )
-from lofi_assets.training.runs import ARCHIVE, current_run, finished, open_run
+from lofi_assets.training.runs import ARCHIVE, current_run, exclusive, finished, open_run
 from lofi_assets_tests.test_training_config import a_run
 
 
@@ -200,3 +200,18 @@ def test_a_run_that_reached_its_steps_is_finished_until_more_are_asked_for(tmp_p
     with_state(tmp_path, run.run_id, 7)
     assert finished(run).step == 7
     assert finished(a_run(checkpoints_dir=tmp_path, training={"max_steps": 8})) is None
+
+
+def test_what_a_killed_process_left_half_written_is_swept_up(tmp_path: Path):
+    left = [tmp_path / ".epoch=0-step=5_lora.0a1b2c3d.part", tmp_path / ".resume" / ".step=5.0a1b2c3d.part"]
+    for folder in left:
+        write_weights(folder)
+    open_run(a_run(checkpoints_dir=tmp_path))
+    assert not any(folder.exists() for folder in left)
+
+
+def test_two_processes_never_train_into_one_folder(tmp_path: Path):
+    with exclusive(tmp_path), pytest.raises(CheckpointError, match="another process"), exclusive(tmp_path):
+        pass
+    with exclusive(tmp_path):
+        pass

@@ -6,7 +6,6 @@ profile, torch.
 """
 
 from collections import Counter
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -159,13 +158,13 @@ class TrainingRun(Settings):
         """Tracks of a split, sorted by id: the order of the file never matters."""
         return tuple(sorted((t for t in self.tracks if t.split == split), key=lambda track: track.track_id))
 
-    @cached_property
+    @property
     def config_hash(self) -> str:
         """sha256 of base, adapter and training settings, less those that leave the weights at a given step alone."""
         free = UNIDENTIFYING if self.training.schedule == "constant" else UNIDENTIFYING - {"max_steps"}
         return fingerprint(self.base_fingerprint, self.lora.model_dump(), self.training.model_dump(exclude=set(free)))
 
-    @cached_property
+    @property
     def run_id(self) -> str:
         """12 hex digits of configuration, dataset and features: under the same id, a later run continues an earlier."""
         tracks = [track.model_dump() for split in SPLITS for track in self.of_split(split)]

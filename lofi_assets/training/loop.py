@@ -109,9 +109,9 @@ class Trainer:
             for items in levels:
                 values = [float(self.objective.losses([item])) for item in items]
                 if values:
-                    losses[f"t={self.objective.timesteps[items[0].timestep_index]:.0f}"] = math.fsum(values) / len(
+                    losses[f"t={self.objective.schedule.timesteps[items[0].timestep_index]:.0f}"] = math.fsum(
                         values
-                    )
+                    ) / len(values)
         if losses:
             losses["mean"] = math.fsum(losses.values()) / len(losses)
             self.progress.validation_loss = losses["mean"]
@@ -171,7 +171,7 @@ class Trainer:
         return total, seen
 
     def _timestep(self, item: Item) -> float:
-        return float(self.objective.timesteps[item.timestep_index])
+        return float(self.objective.schedule.timesteps[item.timestep_index])
 
     def _judge(self, rate: float, seen: list[str]) -> None:
         smoothed, lowest, factor = self.progress.smoothed, self.progress.lowest, self.run.training.divergence_factor
@@ -218,10 +218,10 @@ def train(
         raise ConfigError(
             f"base: {run.base} has changed since the features were computed; materialise feature_cache again"
         )
-    archived = runs.open_run(run, fresh=fresh)
-    if archived:
-        say(f"another dataset or configuration: the earlier run is kept in {runs.ARCHIVE}/{archived}")
-    with deterministic(device):
+    with runs.exclusive(run.checkpoints_dir), deterministic(device):
+        archived = runs.open_run(run, fresh=fresh)
+        if archived:
+            say(f"a new run; the earlier one is kept in {run.checkpoints_dir.name}/{runs.ARCHIVE}/{archived}")
         trainer = _prepare(run, device, say)
         try:
             return _run(trainer, stop)
@@ -296,11 +296,11 @@ def _prepare(run: TrainingRun, device: torch.device, say: Say) -> Trainer:
         resume.restore_state(point, parameters=parameters, optimizer=optimizer)
         progress = Progress(step=point.step, **point.extra)
         say(f"going on after step {point.step}")
-    timesteps, sigmas = training_schedule(shift=settings.shift)
-    source, validation = _sources(run, timesteps=len(timesteps))
+    schedule = training_schedule(shift=settings.shift)
+    source, validation = _sources(run, timesteps=len(schedule.timesteps))
     return Trainer(
         run=run,
-        objective=Objective(base.transformer, sigmas, timesteps, getattr(torch, name)),
+        objective=Objective(base.transformer, schedule, getattr(torch, name)),
         parameters=parameters,
         optimizer=optimizer,
         source=source,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from lofi_assets.ace_step.flow_matching import Schedule, add_noise, denoising_loss
 from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
 from lofi_assets.training.batches import Item
 
@@ -23,20 +24,18 @@ class Objective:
     """Flow-matching loss of a transformer."""
 
     transformer: ACEStepTransformer2DModel
-    sigmas: Tensor
-    """(steps,) noise share of each timestep index, in (0, 1]."""
-    timesteps: Tensor
-    """(steps,) what the transformer is told, 1000 * sigma."""
+    schedule: Schedule
+    """Noise shares and timesteps, by timestep index."""
     dtype: torch.dtype
     """Of the frozen weights; below float32 the transformer runs under autocast."""
 
     def losses(self, items: Sequence[Item]) -> Tensor:
-        """(B,) float32: per item, the squared error of the predicted latents, mean over its own frames."""
+        """(B,) float32, each item's mean over its own frames: a long item weighs as much as a short one."""
         latents, mask = _stacked([item.latents for item in items], self.device)
         noise, _ = _stacked([item.noise for item in items], self.device)
         index = torch.tensor([item.timestep_index for item in items])
-        sigma = self.sigmas[index].to(self.device)[:, None, None, None]
-        noisy = sigma * noise + (1 - sigma) * latents
+        sigmas = self.schedule.sigmas[index].to(self.device)
+        noisy = add_noise(latents, noise, sigmas)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype != torch.float32):
             context, context_mask = self._context(items)
             velocity = self.transformer.decode(
@@ -44,9 +43,9 @@ class Objective:
                 attention_mask=mask,
                 encoder_hidden_states=context,
                 encoder_hidden_mask=context_mask,
-                timestep=self.timesteps[index].to(self.device),
+                timestep=self.schedule.timesteps[index].to(self.device),
             )
-        return _errors(noisy - sigma * velocity.float(), latents, mask)
+        return denoising_loss(velocity.float(), noisy=noisy, clean=latents, sigmas=sigmas, mask=mask)
 
     @property
     def device(self) -> torch.device:
@@ -81,11 +80,3 @@ def _stacked(tensors: Sequence[Tensor], device: torch.device) -> tuple[Tensor, T
     if min(lengths) == longest:
         return padded, None
     return padded, (torch.arange(longest)[None] < torch.tensor(lengths)[:, None]).long().to(device)
-
-
-def _errors(predicted: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
-    """(B,) squared error, each item's mean over its own frames: a long item weighs as much as a short one."""
-    frames = (predicted - target).square().mean(dim=(1, 2))
-    if mask is None:
-        return frames.mean(dim=1)
-    return (frames * mask).sum(dim=1) / mask.sum(dim=1)

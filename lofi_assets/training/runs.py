@@ -5,6 +5,10 @@ checkpoints and resumable state. Nothing is deleted, and a run whose dataset and
 it stopped. Imports without torch.
 """
 
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ from lofi_assets.training.resume import FOLDER as RESUME
 from lofi_assets.training.resume import resume_point
 
 RUN = "run.json"
+LOCK = ".lock"
 ARCHIVE = "archive"
 UNIDENTIFIED = "unidentified"
 
@@ -85,6 +90,24 @@ def finished(run: TrainingRun) -> TrainingSummary | None:
     )
 
 
+@contextmanager
+def exclusive(checkpoints_dir: Path) -> Iterator[None]:
+    """Keep the folder to this process for the block; the lock ends with the process, however it ends.
+
+    Raises:
+        CheckpointError: another process trains into it.
+    """
+    checkpoints_dir.mkdir(parents=True, exist_ok=True)
+    with (checkpoints_dir / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CheckpointError(
+                f"{checkpoints_dir}: another process trains into it; wait for it or stop it"
+            ) from error
+        yield
+
+
 def open_run(run: TrainingRun, *, fresh: bool = False) -> str | None:
     """Make the checkpoints folder this run's own; returns the id of the run that was archived, if one was.
 
@@ -94,6 +117,7 @@ def open_run(run: TrainingRun, *, fresh: bool = False) -> str | None:
         CheckpointError: the run has checkpoints but lost the state to go on from.
     """
     folder = run.checkpoints_dir
+    _sweep(folder)
     here = current_run(folder)
     archived = None
     if here != run.run_id or fresh:
@@ -118,6 +142,13 @@ def _identity(run: TrainingRun) -> dict[str, str]:
         "dataset_id": run.dataset_id,
         "dataset_hash": run.dataset_hash,
     }
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process was writing: up to gigabytes, and no reader's name leads there."""
+    for pattern in (".epoch=0-step=*.part", f"{RESUME}/.step=*.part"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path)
 
 
 def _archive(folder: Path, run_id: str | None) -> str | None:
