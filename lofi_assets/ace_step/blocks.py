@@ -202,6 +202,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, latents: Tensor, *, mask: Tensor | None) -> Tensor:
         patches, norm, project = self.early_conv_layers
+        assert isinstance(norm, nn.GroupNorm)
         hidden = patches(latents)
         hidden = norm(hidden) if mask is None else masked_group_norm(hidden, norm, mask)
         return project(hidden).flatten(2).transpose(1, 2)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from lofi_assets.ace_step.lyric_tokenizer import LyricTokenizer
@@ -81,14 +81,16 @@ def load_base(
     precision = _dtype(dtype)
     transformer = music_dcae = text_encoder = tokenizer = lyric_tokenizer = None
     if "transformer" in components:
-        transformer = load_transformer(path / TRANSFORMER, dtype=dtype, **(transformer_options or {})).to(device)
+        transformer = load_transformer(path / TRANSFORMER, dtype=dtype, **(transformer_options or {}))
     if "music_dcae" in components:
-        music_dcae = MusicDCAE.from_pretrained(path / DCAE, path / VOCODER).to(device)
+        music_dcae = MusicDCAE.from_pretrained(path / DCAE, path / VOCODER)
     if "text_encoder" in components:
         text_encoder, tokenizer = _load_text_encoder(path / TEXT_ENCODER, precision)
-        text_encoder = text_encoder.to(device)
     if "lyric_tokenizer" in components:
         lyric_tokenizer = _load_lyric_tokenizer(path, lyric_vocabulary)
+    for module in (transformer, music_dcae, text_encoder):
+        if isinstance(module, nn.Module):
+            nn.Module.to(module, device)
     return Base(path, transformer, music_dcae, text_encoder, tokenizer, lyric_tokenizer)
 
 

@@ -68,8 +68,8 @@ class LyricTokenizer:
             if is_instrumental(lyrics):
                 return list(NO_LYRICS)
             raise LyricError(
-                "these lyrics need upstream's lyric vocabulary, which is not on the Hub: put ACE-Step's vocab.json beside "
-                "the model folders as lyric_vocab.json, or leave the lyrics empty"
+                "these lyrics need upstream's lyric vocabulary, which is not on the Hub: put ACE-Step's vocab.json "
+                "beside the model folders as lyric_vocab.json, or leave the lyrics empty"
             )
         self._check_language(language)
         ids = [self._start]
@@ -85,6 +85,12 @@ class LyricTokenizer:
             previous = spoken
             ids += [*self._encode_line(line, spoken), self._space]
         return ids[:MAX_IDS]
+
+    def language_of(self, ids: list[int]) -> str:
+        """The language that encoded lyrics are in: the first mark that is not English, "en" without one."""
+        assert self._tokenizer is not None
+        marks = (re.fullmatch(r"\[([a-z]{2})(?:-[a-z]+)?\]", self._tokenizer.id_to_token(id_) or "") for id_ in ids)
+        return next((mark[1] for mark in marks if mark and mark[1] != "en"), "en")
 
     def _encode_line(self, line: str, language: str) -> list[int]:
         text = spell_out(line) if language == "en" else " ".join(line.replace('"', "").lower().split())

@@ -9,11 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
+from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
+from transformers import UMT5Config, UMT5EncoderModel
 
 from lofi_assets.ace_step.loading import DCAE, LYRIC_VOCABULARY, TEXT_ENCODER, TRANSFORMER, VOCODER
 from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
-from lofi_assets.ace_step.vocoder import ADaMoSHiFiGANV1, HiFiGANGenerator, NormedConv, NormedUpsample
+from lofi_assets.ace_step.vocoder import ADaMoSHiFiGANV1, HiFiGANGenerator, NormedUpsample, ResidualStack
 
 TEXT_WIDTH = 32
 LATENT_CHANNELS = 8
@@ -22,9 +23,9 @@ WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789,.-'&/"
 WORDS = (
     "lofi hip hop chill chillhop beats study jazz jazzy piano rhodes guitar bass drums vinyl crackle tape warm mellow",
-    "rain rainy night sleep ambient dreamy nostalgic melancholic relaxed calm peaceful happy sad slow medium fast tempo",
-    "instrumental no vocals bpm boom bap dusty analog synth pad keys strings saxophone flute trumpet acoustic electric",
-    "soft swing groove bossa nova soul funk city cafe coffee morning evening summer winter ocean forest space reverb lo",
+    "rain rainy night sleep ambient dreamy nostalgic melancholic relaxed calm peaceful happy sad slow medium fast",
+    "tempo instrumental no vocals bpm boom bap dusty analog synth pad keys strings saxophone flute trumpet acoustic",
+    "electric soft swing groove bossa nova soul funk city cafe coffee morning evening summer winter ocean forest lo",
 )
 LANGUAGES = ("en", "de", "fr", "es", "it", "pt")
 LYRIC_CHARACTERS = "abcdefghijklmnopqrstuvwxyzàáâäçèéêëíîïñóôöùúûüß!'(),-./:;?"
@@ -64,10 +65,8 @@ def _transformer(lyric_ids: int) -> ACEStepTransformer2DModel:
     return model.eval()
 
 
-def _dcae() -> nn.Module:
-    from diffusers import AutoencoderDC
-
-    return AutoencoderDC(
+def _dcae() -> AutoencoderDC:
+    model = AutoencoderDC(
         in_channels=2,
         latent_channels=LATENT_CHANNELS,
         attention_head_dim=8,
@@ -84,7 +83,8 @@ def _dcae() -> nn.Module:
         decoder_norm_types="rms_norm",
         decoder_act_fns="silu",
         scaling_factor=0.41407,
-    ).eval()
+    )
+    return model.eval()
 
 
 def _vocoder() -> ADaMoSHiFiGANV1:
@@ -110,14 +110,17 @@ def _make_audible(head: HiFiGANGenerator) -> None:
         if isinstance(module, NormedUpsample):
             taken = module.weight_v.shape[0] / (module.weight_v.shape[1] * module.rate)
             module.weight_g.data.fill_((silu_power * taken) ** -0.5)
-        elif isinstance(module, NormedConv):
-            module.weight_g.data.fill_(silu_power**-0.5)
+        elif isinstance(module, ResidualStack):
+            for dilated, plain in zip(module.convs1, module.convs2, strict=True):
+                dilated.weight_g.data.fill_(silu_power**-0.5)
+                plain.weight_g.data.fill_(0.3)
     head.conv_pre.weight_g.data.fill_(1.0)
-    head.conv_post.weight_g.data.fill_(0.1)
+    # the last stage's activation has a mean above zero: a kernel that sums to zero leaves no constant offset
+    head.conv_post.weight_v.data -= head.conv_post.weight_v.data.mean(dim=-1, keepdim=True)
+    head.conv_post.weight_g.data.fill_(0.3)
 
 
-def _text_encoder(vocabulary: int) -> nn.Module:
-    from transformers import UMT5Config, UMT5EncoderModel
+def _text_encoder(vocabulary: int) -> UMT5EncoderModel:
 
     config = UMT5Config(
         vocab_size=vocabulary,
