@@ -1,0 +1,396 @@
+"""The vocabulary of prompts and the 38 style presets, read from `config/styles/`.
+
+What belongs here: reading and checking the taxonomy, the presets and the table that says which tags the audio tagger's
+labels support. What does not: applying them to a track (`tagging.py`). Pure but for reading those files.
+"""
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from lofi_assets.records import (
+    STYLE_COUNTS,
+    STYLE_PREFIXES,
+    StylePreset,
+    TagCategory,
+    TagCategoryName,
+    dump,
+    parse,
+)
+
+CATEGORIES: tuple[TagCategoryName, ...] = get_args(TagCategoryName)
+"""The seven categories in the order of a prompt (constitution V)."""
+
+PRESET_FIELDS: dict[str, TagCategoryName] = {
+    "base_tags": "genre",
+    "instruments": "instruments",
+    "production": "production",
+    "mood_options": "mood",
+    "atmosphere": "atmosphere",
+    "vocal_type": "vocal_type",
+}
+"""Field of a StylePreset -> the category its tags come from."""
+
+WIDEST_TEMPO_RANGE = 40
+"""BPM. A wider range holds a tempo and nearly its double, and then says nothing about octave errors."""
+
+AudioTagger = Literal["msd", "mtt"]
+Index = dict[str, tuple[TagCategoryName, str]]
+"""Folded spelling -> (category, canonical tag)."""
+_BPM = re.compile(r"(?:bpm:? )?0*([0-9]{2,3}(?:\.[0-9]+)?) ?(?:bpm)?")
+
+
+class StyleError(ValueError):
+    """The style configuration breaks a rule; the message names the file, the key and what to do."""
+
+
+@dataclass(frozen=True)
+class TempoWord:
+    """A tempo tag: the BPM that earn it when measured, and the wider range that does not contradict it."""
+
+    tag: str
+    measured: tuple[int, int]
+    plausible: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class HeardRule:
+    """What one label of the audio tagger means: a tag from probability `at` upwards, or nothing, and why."""
+
+    tag: str | None
+    at: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """The controlled vocabulary: seven categories, their aliases, what excludes what, and what labels mean."""
+
+    categories: tuple[TagCategory, ...]
+    bpm_range: tuple[int, int]
+    tempo_words: tuple[TempoWord, ...]
+    opposites: Mapping[str, frozenset[str]]
+    heard: Mapping[AudioTagger, Mapping[str, HeardRule]]
+    index: Index
+
+    def canonical(self, tag: str) -> tuple[TagCategoryName, str] | None:
+        """(category, canonical tag) of any known spelling, or None. `<n> bpm` is a tempo tag within `bpm_range`."""
+        folded = fold(tag)
+        bpm = bpm_of(folded)
+        if bpm is not None:
+            low, high = self.bpm_range
+            return ("tempo", bpm_tag(bpm)) if low <= bpm <= high else None
+        return self.index.get(folded)
+
+    def contradicts(self, a: str, b: str) -> bool:
+        """Whether two canonical tags exclude each other. Two different BPM do, and a BPM and a word far from it."""
+        first, second = bpm_of(a), bpm_of(b)
+        if first is not None and second is not None:
+            return first != second
+        if first is not None:
+            return self._implausible(b, first)
+        if second is not None:
+            return self._implausible(a, second)
+        return b in self.opposites.get(a, frozenset())
+
+    def tempo_word(self, bpm: float) -> str | None:
+        """The word for a measured tempo, or None outside `bpm_range`."""
+        whole = round(bpm)
+        return next((word.tag for word in self.tempo_words if word.measured[0] <= whole <= word.measured[1]), None)
+
+    def _implausible(self, tag: str, bpm: int) -> bool:
+        return any(word.tag == tag and not word.plausible[0] <= bpm <= word.plausible[1] for word in self.tempo_words)
+
+
+def fold(tag: str) -> str:
+    """Spelling reduced to what counts: compatibility form, no case, hyphens and underscores as single spaces."""
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tag).casefold())
+    return re.sub(r"[\s_\-‐-―]+", " ", text).strip(" .;:!#'\"")
+
+
+def bpm_tag(bpm: float) -> str:
+    """The tempo tag of a BPM, rounded to a whole number."""
+    return f"{round(bpm)} bpm"
+
+
+def bpm_of(tag: str) -> int | None:
+    """The BPM that a tag such as `82 bpm` or `bpm 82` names, or None if it names none."""
+    match = _BPM.fullmatch(tag) if "bpm" in tag else None
+    return round(float(match[1])) if match else None
+
+
+def load_taxonomy(config_dir: Path) -> Taxonomy:
+    """Read `styles/taxonomy.yaml` and `styles/musicnn_map.yaml` under `config_dir`.
+
+    Raises:
+        StyleError: a file is missing or not YAML, a tag stands twice, or an alias, rule or contradiction names a tag
+            that the vocabulary lacks.
+    """
+    path, map_path = (config_dir / "styles" / name for name in ("taxonomy.yaml", "musicnn_map.yaml"))
+    data = _read(path)
+    categories = _categories(path, data)
+    index = _index(path, categories)
+    bpm_range, words = _tempo(path, data, index)
+    return Taxonomy(
+        categories=categories,
+        bpm_range=bpm_range,
+        tempo_words=words,
+        opposites=_opposites(path, data, index),
+        heard=_heard_rules(map_path, index),
+        index=index,
+    )
+
+
+def load_presets(config_dir: Path, taxonomy: Taxonomy) -> dict[str, StylePreset]:
+    """All presets by id, in the data model's order, each with its parent's values where it sets none of its own.
+
+    A child's list replaces its parent's; `null` drops an inherited atmosphere or vocal type.
+
+    Raises:
+        StyleError: a file is missing or not YAML, ids are not exactly those of the data model, a parent is unknown or
+            its own descendant, a tag is not canonical or contradicts another of the preset, or two presets are alike.
+    """
+    folder = config_dir / "styles" / "presets"
+    raw: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for category, count in STYLE_COUNTS.items():
+        path = folder / f"{category}.yaml"
+        entries = _entries(path)
+        found = [str(entry.get("style_id")) for entry in entries]
+        expected = [f"{_prefix(category)}-{number:02d}" for number in range(1, count + 1)]
+        if found != expected:
+            raise StyleError(f"{path}: holds {found}; the data model counts {expected}, each once and in this order")
+        raw |= {entry["style_id"]: (path, entry | {"category": category}) for entry in entries}
+    presets = {style_id: _preset(style_id, raw, taxonomy) for style_id in raw}
+    _require_distinct(presets)
+    return presets
+
+
+def preset_tags(preset: StylePreset) -> dict[TagCategoryName, tuple[str, ...]]:
+    """The tags of a preset by category, in its own order; categories it leaves open are absent."""
+    tags: dict[TagCategoryName, tuple[str, ...]] = {}
+    for field, category in PRESET_FIELDS.items():
+        value = getattr(preset, field)
+        if value is not None:
+            tags[category] = (value,) if isinstance(value, str) else tuple(value)
+    return tags
+
+
+def taxonomy_fingerprint(taxonomy: Taxonomy, presets: Mapping[str, StylePreset]) -> str:
+    """SHA-256 of what tagging depends on; comments, key order and spacing of the files do not change it."""
+    content = {
+        "categories": [dump(category) for category in taxonomy.categories],
+        "bpm": taxonomy.bpm_range,
+        "words": [asdict(word) for word in taxonomy.tempo_words],
+        "opposites": {tag: sorted(others) for tag, others in taxonomy.opposites.items()},
+        "heard": {
+            tagger: {label: [rule.tag, rule.at] for label, rule in rules.items()}
+            for tagger, rules in taxonomy.heard.items()
+        },
+        "presets": {style_id: dump(preset) for style_id, preset in presets.items()},
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Plain YAML data; a key that stands twice is an error, where PyYAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                problem = f"the key {key_node.value!r} stands twice; keep one"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except OSError as error:
+        raise StyleError(f"{path}: cannot be read ({error.strerror}); restore it from the repository") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StyleError(f"{path}: not YAML: {' '.join(str(error).split())}; mend that line") from error
+
+
+@contextmanager
+def _shape(path: Path, key: str, expected: str) -> Iterator[None]:
+    """Turn what goes wrong on data of another shape into a StyleError that says which shape is expected."""
+    try:
+        yield
+    except StyleError:
+        raise
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise StyleError(f"{path}: {key}: {expected} ({type(error).__name__}: {error})") from error
+
+
+def _categories(path: Path, data: Any) -> tuple[TagCategory, ...]:
+    with _shape(path, "categories", "must list rows with category, tags and aliases, all of them text"):
+        rows = [
+            {"category": row["category"], "tags": row["tags"], "canonical_forms": row.get("aliases", {})}
+            for row in data["categories"]
+        ]
+        categories = tuple(parse(TagCategory, row, where=str(row["category"])) for row in rows)
+    names = tuple(category.category for category in categories)
+    if names != CATEGORIES:
+        raise StyleError(f"{path}: categories are {names}; the constitution has {CATEGORIES} in this order")
+    return categories
+
+
+def _index(path: Path, categories: Sequence[TagCategory]) -> Index:
+    index: Index = {}
+    for category in categories:
+        name = category.category
+        for spelling, tag in [(tag, tag) for tag in category.tags] + list(category.canonical_forms.items()):
+            where = f"{path}: {name}: {spelling!r}"
+            if tag not in category.tags:
+                raise StyleError(f"{where} is an alias of {tag!r}, which is no {name} tag; add that tag or mend it")
+            if tag != tag.casefold().strip() or "," in tag or "bpm" in tag or not tag.isprintable() or not fold(tag):
+                raise StyleError(f"{where}: a tag is lower case, on one line, without comma or bpm; rename it")
+            known = index.setdefault(fold(spelling), (name, tag))
+            if known != (name, tag):
+                raise StyleError(f"{where} already means {known[1]!r} in {known[0]}; keep it in one place")
+        if len(set(category.tags)) != len(category.tags):
+            raise StyleError(f"{path}: {name}: a tag stands twice; keep one")
+    return index
+
+
+def _tempo(path: Path, data: Any, index: Index) -> tuple[tuple[int, int], tuple[TempoWord, ...]]:
+    with _shape(path, "tempo", "must give bpm lowest / highest, and words with tag and two ranges"):
+        low, high = int(data["tempo"]["bpm"]["lowest"]), int(data["tempo"]["bpm"]["highest"])
+        words = tuple(
+            TempoWord(word["tag"], _pair(word["measured"]), _pair(word["plausible"])) for word in data["tempo"]["words"]
+        )
+    expected = low
+    for word in words:
+        _require_known(path, "tempo.words", [word.tag], index)
+        inside = word.plausible[0] <= word.measured[0] <= word.measured[1] <= word.plausible[1]
+        if word.measured[0] != expected or not inside:
+            raise StyleError(f"{path}: tempo.words: {word.tag!r} must be measured from {expected}, inside plausible")
+        expected = word.measured[1] + 1
+    if expected != high + 1:
+        raise StyleError(f"{path}: tempo.words end at {expected - 1} bpm; they must reach bpm.highest, {high}")
+    return (low, high), words
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    low, high = value
+    return int(low), int(high)
+
+
+def _opposites(path: Path, data: Any, index: Index) -> dict[str, frozenset[str]]:
+    with _shape(path, "exclusive / opposed", "must be lists of tags / rows with one and other"):
+        pairs = [(a, b) for group in data.get("exclusive", []) for a in group for b in group if a != b]
+        pairs += [(a, b) for row in data.get("opposed", []) for a in row["one"] for b in row["other"]]
+    opposites: dict[str, set[str]] = {}
+    for a, b in pairs:
+        _require_known(path, "exclusive / opposed", [a, b], index)
+        if a == b:
+            raise StyleError(f"{path}: opposed: {a!r} stands on both sides; take it off one")
+        opposites.setdefault(a, set()).add(b)
+        opposites.setdefault(b, set()).add(a)
+    return {tag: frozenset(others) for tag, others in opposites.items()}
+
+
+def _require_known(path: Path, key: str, tags: Sequence[str], index: Index) -> None:
+    for tag in tags:
+        if index.get(fold(str(tag)), ("", ""))[1] != tag:
+            raise StyleError(f"{path}: {key}: {tag!r} is not a canonical tag of taxonomy.yaml; add it there or mend it")
+
+
+def _heard_rules(path: Path, index: Index) -> dict[AudioTagger, dict[str, HeardRule]]:
+    data = _read(path)
+    rules: dict[AudioTagger, dict[str, HeardRule]] = {}
+    for tagger in get_args(AudioTagger):
+        with _shape(path, tagger, "each label needs {tag, at: 0 to 1} or {ignore: reason}"):
+            rules[tagger] = {label: _heard_rule(label, row) for label, row in data[tagger].items()}
+        for label, rule in rules[tagger].items():
+            _require_known(path, f"{tagger}.{label}", [rule.tag] if rule.tag else [], index)
+    return rules
+
+
+def _heard_rule(label: str, row: Mapping[str, Any]) -> HeardRule:
+    if set(row) == {"ignore"} and row["ignore"]:
+        return HeardRule(tag=None, at=1.0, reason=str(row["ignore"]))
+    if set(row) == {"tag", "at"} and row["tag"] and 0 < float(row["at"]) < 1:
+        return HeardRule(tag=str(row["tag"]), at=float(row["at"]), reason="")
+    raise ValueError(f"{label}: {dict(row)}")
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    data = _read(path)
+    if not isinstance(data, list) or not all(isinstance(entry, dict) for entry in data):
+        raise StyleError(f"{path}: must be a list of mappings; start each entry with `- `")
+    return data
+
+
+def _prefix(category: str) -> str:
+    return next(prefix for prefix, name in STYLE_PREFIXES.items() if name == category)
+
+
+def _preset(style_id: str, raw: Mapping[str, tuple[Path, dict[str, Any]]], taxonomy: Taxonomy) -> StylePreset:
+    path, own = raw[style_id]
+    where = f"{path}: {style_id}"
+    unknown = sorted(set(own) - set(StylePreset.model_fields))
+    if unknown:
+        raise StyleError(f"{where}: unknown fields {unknown}; the data model has {list(StylePreset.model_fields)}")
+    merged = {key: value for key, value in _inherited(style_id, raw).items() if value is not None}
+    with _shape(path, style_id, "breaks the data model"):
+        preset = parse(StylePreset, merged, where=style_id)
+    low, high = preset.tempo_range
+    if not taxonomy.bpm_range[0] <= low < high <= taxonomy.bpm_range[1] or high - low > WIDEST_TEMPO_RANGE:
+        raise StyleError(
+            f"{where}: tempo_range {[low, high]} must rise, within {list(taxonomy.bpm_range)} bpm, "
+            f"by at most {WIDEST_TEMPO_RANGE}"
+        )
+    _require_canonical(where, preset, taxonomy)
+    return preset
+
+
+def _inherited(style_id: str, raw: Mapping[str, tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
+    """Fields of a preset over those of its ancestors; identity and name are never inherited."""
+    chain = [style_id]
+    while (parent := raw[chain[-1]][1].get("extends")) is not None:
+        path, _ = raw[chain[-1]]
+        if parent not in raw:
+            raise StyleError(f"{path}: {chain[-1]} extends {parent!r}, which no file holds; name one that exists")
+        if parent in chain:
+            raise StyleError(f"{path}: {chain[-1]} extends its own descendant {parent} ({' > '.join(chain)}); break it")
+        chain.append(parent)
+    fields: dict[str, Any] = {}
+    for ancestor in reversed(chain[1:]):
+        fields |= {key: raw[ancestor][1][key] for key in (*PRESET_FIELDS, "tempo_range") if key in raw[ancestor][1]}
+    return fields | raw[style_id][1]
+
+
+def _require_canonical(where: str, preset: StylePreset, taxonomy: Taxonomy) -> None:
+    by_category = preset_tags(preset)
+    for category, tags in by_category.items():
+        for tag in tags:
+            if taxonomy.canonical(tag) != (category, tag):
+                raise StyleError(f"{where}: {tag!r} is no canonical {category} tag; add it to taxonomy.yaml or mend it")
+        if len(set(tags)) != len(tags):
+            raise StyleError(f"{where}: a {category} tag stands twice; keep one")
+    # Moods are options of which a prompt takes one, so they are held against the other tags only.
+    fixed = [tag for category, tags in by_category.items() if category != "mood" for tag in tags]
+    for tag in [*fixed, *by_category["mood"]]:
+        for other in fixed:
+            if taxonomy.contradicts(tag, other):
+                raise StyleError(f"{where}: {tag!r} and {other!r} exclude each other in taxonomy.yaml; drop one")
+
+
+def _require_distinct(presets: Mapping[str, StylePreset]) -> None:
+    seen: dict[frozenset[str], str] = {}
+    for style_id, preset in presets.items():
+        tags = frozenset(tag for group in preset_tags(preset).values() for tag in group)
+        other = seen.setdefault(tags, style_id)
+        if other != style_id:
+            raise StyleError(f"config/styles/presets: {other} and {style_id} hold the same tags; make one distinct")

@@ -1,0 +1,399 @@
+"""From evidence about a track to its tags, style, prompt and lyrics.
+
+What belongs here: weighing what a curator wrote, what the file says of itself, what was measured and what the audio
+tagger heard. What does not: the vocabulary (`styles.py`), measuring and listening (`audio/`), files (`store.py`).
+Nothing is invented: each tag has an origin, and only an assigned style fills a genre or a mood that no evidence gave.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Literal, get_args
+
+from lofi_assets.records import StylePreset, TagCategoryName
+from lofi_assets.styles import CATEGORIES, Taxonomy, bpm_of, bpm_tag, preset_tags
+
+Origin = Literal["human", "metadata", "signal", "audio_model", "preset"]
+Presets = Mapping[str, StylePreset]
+StyleOrigin = Literal["human", "suggested"]
+ORIGINS: tuple[Origin, ...] = get_args(Origin)
+"""Strongest first: of two tags that exclude each other the one whose origin stands earlier is kept."""
+
+PROMPT_CHARACTERS = 256
+"""The public ACE-Step trainer cuts a prompt there (facts/ace_step_v1.md 2.10), in the middle of whichever tag."""
+
+METADATA_CONFIDENCE = 0.8
+"""A file's own tags come from whoever exported it, often by default."""
+
+TEMPO_CONFIDENCE = 0.3
+"""Least periodicity that is a tempo: `audio.tempo` gives white noise 0.004, chords without drums 0.4, drums 0.7."""
+
+PRESET_CONFIDENCE = 0.5
+"""Of a tag filled from the style that a person assigned; of a suggested style, that times the style's confidence."""
+
+STYLE_CONFIDENCE = 0.1
+"""A suggestion whose lead over the next style is smaller goes to a person."""
+
+HEARD_CONFIDENCE = 0.7
+"""Ceiling for the audio tagger: its probabilities are not calibrated for lofi."""
+
+FILTERED_BELOW_HZ, FILTERED_DROP_DB = 9000.0, 12.0
+"""A fall this steep (per 500 Hz) this low is a filter or a former sample rate, which sound alike; gentler ones hide."""
+
+INSTRUMENTAL = "[Instrumental]"
+"""Content of a lyrics file without words (constitution V)."""
+
+SECTIONS = (
+    *("Intro", "Verse", "Pre-Chorus", "Chorus", "Post-Chorus", "Refrain", "Hook", "Bridge"),
+    *("Interlude", "Instrumental", "Break", "Drop", "Solo", "Outro"),
+)
+"""Structure markers of a lyrics file; each may carry a number, as in `[Verse 2]`."""
+
+_SECTION_OF = {name.replace("-", "").casefold(): name for name in SECTIONS}
+_MARKER = re.compile(r"\[([^\[\]]+?)(?:\s+([0-9]{1,2}))?\]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class TaggingError(ValueError):
+    """Evidence or lyrics that cannot be used; the message names the line or label and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What is known about a track before tagging; whatever is absent says nothing."""
+
+    track_id: str
+    curated_tags: tuple[str, ...] = ()
+    """From the curator's `<stem>_prompt.txt` (see `split_tags`)."""
+    curated_styles: tuple[str, ...] = ()
+    """Style ids from the curator's `style_mapping.json`."""
+    metadata_tags: tuple[str, ...] = ()
+    """Genre, mood and the like from the audio file's own tags."""
+    bpm: float | None = None
+    """Measured tempo."""
+    bpm_confidence: float = 0.0
+    """0 to 1, as `audio.tempo` gives it."""
+    key: str | None = None
+    """Estimated key. Recorded, never a tag: estimators are wrong too often, and no category is for it."""
+    signals: Mapping[str, Any] = field(default_factory=dict)
+    """The measures of `audio.process` by name; `dual_mono`, `edge_hz` and `edge_drop_db` are read."""
+    msd: Mapping[str, float] = field(default_factory=dict)
+    """MusiCNN MSD label -> mean probability over the track."""
+    mtt: Mapping[str, float] = field(default_factory=dict)
+    """MusiCNN MTT label -> mean probability over the track."""
+    lyrics: str | None = None
+    """Content of the curator's `<stem>_lyrics.txt`."""
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A canonical tag, where it comes from, and how far that is to be trusted (0 to 1)."""
+
+    category: TagCategoryName
+    tag: str
+    origin: Origin
+    confidence: float
+
+
+@dataclass(frozen=True)
+class TrackTags:
+    """Tags in prompt order, styles of which the first decides the folder, and what a person should know."""
+
+    track_id: str
+    tags: tuple[Tag, ...]
+    style_ids: tuple[str, ...]
+    style_confidence: float
+    style_origin: StyleOrigin
+    unknown_tags: tuple[str, ...]
+    """Curated tags that the taxonomy lacks: not used."""
+    notes: tuple[str, ...]
+
+    @property
+    def needs_review(self) -> bool:
+        """Whether a person should look: a close call of style, an unknown curated tag, or a note."""
+        unsure = self.style_origin == "suggested" and self.style_confidence < STYLE_CONFIDENCE
+        return unsure or bool(self.unknown_tags) or bool(self.notes)
+
+
+def tag_track(evidence: Evidence, taxonomy: Taxonomy, presets: Presets) -> TrackTags:
+    """Tags and styles of a track; deterministic, never empty, without contradiction or duplicate.
+
+    A curator's word comes first, then the file's own tags, then measures, then the audio tagger. The style fills the
+    genre if neither a person nor the file gave one, and the mood if nothing did and the style is no close call.
+
+    Raises:
+        TaggingError: the audio tagger reports a label that `config/styles/musicnn_map.yaml` lacks.
+    """
+    notes: list[str] = []
+    curated, unknown = _read_tags(evidence.curated_tags, taxonomy, origin="human", confidence=1.0)
+    observed = [
+        *curated,
+        *_from_lyrics(evidence.lyrics, curated, notes),
+        *_from_metadata(evidence.metadata_tags, taxonomy),
+        *_from_tempo(evidence, taxonomy, notes),
+        *_from_signals(evidence.signals),
+        *_from_audio_model(evidence, taxonomy),
+    ]
+    kept = _settle(observed, taxonomy, notes)
+    if _voice([tag.tag for tag in kept], taxonomy) and not (evidence.lyrics or "").strip():
+        notes.append("a voice is tagged but there are no lyrics; add a lyrics file or mend the tag")
+    style_ids, confidence, origin = _styles(evidence, kept, taxonomy, presets, notes)
+    filled = _fill(kept, presets, style_ids, confidence=confidence, origin=origin)
+    tags = _fit(_settle([*kept, *filled], taxonomy, notes), notes)
+    return TrackTags(
+        track_id=evidence.track_id,
+        tags=tuple(sorted(tags, key=_prompt_order)),
+        style_ids=style_ids,
+        style_confidence=confidence,
+        style_origin=origin,
+        unknown_tags=unknown,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def suggest_style(tags: Sequence[Tag], taxonomy: Taxonomy, presets: Presets) -> tuple[str, float]:
+    """The preset that the evidence is nearest to, and by how much it leads (0 to 1).
+
+    Nearness is the cosine between the tags, weighted by confidence and by how few presets share them, and the preset's;
+    times how well the tempo and the presence of a voice fit. The first preset wins a tie, with no lead.
+    """
+    vectors = {style_id: list(chain(*preset_tags(preset).values())) for style_id, preset in presets.items()}
+    rarity = _rarity(vectors.values())
+    found = {tag.tag: tag.confidence * rarity[tag.tag] for tag in tags if tag.tag in rarity}
+    bpm, voice = _bpm(tags), _voice([tag.tag for tag in tags], taxonomy)
+    scores = {
+        style_id: (0.05 + 0.95 * _cosine(found, {tag: rarity[tag] for tag in vectors[style_id]}))
+        * _tempo_fit(preset, bpm)
+        * _voice_fit(preset, voice, taxonomy)
+        for style_id, preset in presets.items()
+    }
+    best, *others = sorted(scores, key=lambda style_id: -scores[style_id])
+    return best, round(scores[best] - (scores[others[0]] if others else 0.0), 4)
+
+
+def prompt_text(tags: Iterable[Tag]) -> str:
+    """Tags as a prompt: comma and space between, category by category, alphabetical inside one, BPM after words."""
+    return ", ".join(dict.fromkeys(tag.tag for tag in sorted(tags, key=_prompt_order)))
+
+
+def parse_prompt(text: str, taxonomy: Taxonomy) -> tuple[tuple[Tag, ...], tuple[str, ...]]:
+    """(tags in prompt order, unknown words) of a prompt, taken as a person's. Inverse of `prompt_text`."""
+    tags, unknown = _read_tags(split_tags(text), taxonomy, origin="human", confidence=1.0)
+    return tuple(sorted(tags, key=_prompt_order)), unknown
+
+
+def split_tags(text: str) -> tuple[str, ...]:
+    """The parts of a comma- or line-separated list of tags, without the empty ones."""
+    return tuple(part.strip() for part in re.split(r"[,\n]", text) if part.strip())
+
+
+def lyrics_text(raw: str | None) -> str:
+    """Validated content of a lyrics file; `[Instrumental]` when there are no lyrics.
+
+    Markers stand on lines of their own, in one spelling; the first line that is not blank is one.
+
+    Raises:
+        TaggingError: naming the line of an unknown or misplaced marker, words before any, or a control character.
+    """
+    text = (raw or "").removeprefix("\ufeff").replace("\r\n", "\n")
+    lines = [_lyrics_line(number, line.strip(" \t")) for number, line in enumerate(text.split("\n"), start=1)]
+    opening = next((number for number, line in enumerate(lines) if line), None)
+    if opening is None:
+        return INSTRUMENTAL
+    if not lines[opening].startswith("["):
+        raise TaggingError(f"lyrics line {opening + 1}: words before any section; put [Verse] on a line above")
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines).strip("\n"))
+
+
+def has_words(lyrics: str) -> bool:
+    """Whether lyrics that passed `lyrics_text` hold anything but markers."""
+    return any(line and not line.startswith("[") for line in lyrics.splitlines())
+
+
+def _lyrics_line(number: int, line: str) -> str:
+    if _CONTROL.search(line):
+        raise TaggingError(f"lyrics line {number}: holds a control character; remove it")
+    if "[" not in line and "]" not in line:
+        return line
+    match = _MARKER.fullmatch(line)
+    if match is None:
+        raise TaggingError(f"lyrics line {number}: {line!r}: a marker stands alone on its line, as in [Verse 1]")
+    section = _SECTION_OF.get(re.sub(r"[\s-]", "", match[1]).casefold())
+    if section is None:
+        known = ", ".join(f"[{name}]" for name in SECTIONS)
+        raise TaggingError(f"lyrics line {number}: unknown marker {line!r}; use one of {known}")
+    return f"[{section} {int(match[2])}]" if match[2] else f"[{section}]"
+
+
+def _read_tags(
+    words: Iterable[str], taxonomy: Taxonomy, *, origin: Origin, confidence: float
+) -> tuple[list[Tag], tuple[str, ...]]:
+    tags: dict[str, Tag] = {}
+    unknown = []
+    for word in words:
+        known = taxonomy.canonical(word)
+        if known is None:
+            unknown.append(word)
+        else:
+            tags.setdefault(known[1], Tag(*known, origin, confidence))
+    return list(tags.values()), tuple(dict.fromkeys(unknown))
+
+
+def _from_lyrics(lyrics: str | None, curated: Sequence[Tag], notes: list[str]) -> list[Tag]:
+    """A curator's lyrics file says whether there is a voice, unless a curated tag says more."""
+    if lyrics is None or not lyrics.strip():
+        return []
+    try:
+        text = lyrics_text(lyrics)
+    except TaggingError as error:
+        notes.append(str(error))
+        return []
+    if any(tag.category == "vocal_type" for tag in curated) or not (has_words(text) or text == INSTRUMENTAL):
+        return []
+    return [Tag("vocal_type", "vocals" if has_words(text) else "instrumental", "human", 1.0)]
+
+
+def _from_metadata(words: Iterable[str], taxonomy: Taxonomy) -> list[Tag]:
+    """The known ones of the file's own tags; what taggers leave there by default is no reason to disturb a person."""
+    parts = [part for word in words for part in ([word] if taxonomy.canonical(word) else re.split(r"[,;/|\n]", word))]
+    return _read_tags(parts, taxonomy, origin="metadata", confidence=METADATA_CONFIDENCE)[0]
+
+
+def _from_tempo(evidence: Evidence, taxonomy: Taxonomy, notes: list[str]) -> list[Tag]:
+    bpm = evidence.bpm
+    if bpm is None or not math.isfinite(bpm):
+        return []
+    word = taxonomy.tempo_word(bpm)
+    if word is None or evidence.bpm_confidence < TEMPO_CONFIDENCE:
+        notes.append(f"tempo {bpm:.1f} bpm is uncertain ({evidence.bpm_confidence:.2f}) or out of range, and not used")
+        return []
+    confidence = min(evidence.bpm_confidence, 1.0)
+    return [Tag("tempo", word, "signal", confidence), Tag("tempo", bpm_tag(bpm), "signal", confidence)]
+
+
+def _from_signals(signals: Mapping[str, Any]) -> list[Tag]:
+    """All that measures support; brightness, flatness and loudness need thresholds proven on tagged lofi first."""
+    tags = [Tag("production", "mono", "signal", 0.9)] if signals.get("dual_mono") is True else []
+    edge, drop = signals.get("edge_hz"), signals.get("edge_drop_db")
+    if edge is not None and drop is not None and 0 < edge < FILTERED_BELOW_HZ and drop >= FILTERED_DROP_DB:
+        tags.append(Tag("production", "low-pass filtered", "signal", 0.6))
+    return tags
+
+
+def _from_audio_model(evidence: Evidence, taxonomy: Taxonomy) -> list[Tag]:
+    """The strongest hearing of each tag; of a voice the general word only if no kind of voice was heard."""
+    heard: dict[tuple[TagCategoryName, str], float] = {}
+    for rules, probabilities in ((taxonomy.heard["msd"], evidence.msd), (taxonomy.heard["mtt"], evidence.mtt)):
+        for label, probability in probabilities.items():
+            if label not in rules:
+                where = "config/styles/musicnn_map.yaml"
+                raise TaggingError(f"{evidence.track_id}: {where} lacks the label {label!r}; map or ignore it there")
+            known = taxonomy.canonical(rules[label].tag or "")
+            if known and probability >= rules[label].at:
+                heard[known] = max(heard.get(known, 0.0), float(probability))
+    if any(category == "vocal_type" and tag not in ("vocals", "instrumental") for category, tag in heard):
+        heard.pop(("vocal_type", "vocals"), None)
+    return [Tag(*known, "audio_model", round(min(p, HEARD_CONFIDENCE), 4)) for known, p in heard.items()]
+
+
+def _settle(tags: Iterable[Tag], taxonomy: Taxonomy, notes: list[str]) -> list[Tag]:
+    """One tag per word and no contradiction: the stronger origin, then the higher confidence, stays."""
+    kept: dict[str, Tag] = {}
+    for tag in sorted(tags, key=_strength):
+        if tag.tag in kept:
+            continue
+        rival = next((other for other in kept.values() if taxonomy.contradicts(tag.tag, other.tag)), None)
+        if rival is None:
+            kept[tag.tag] = tag
+        else:
+            notes.append(f"{tag.tag} ({tag.origin}) contradicts {rival.tag} ({rival.origin}) and is not used")
+    return list(kept.values())
+
+
+def _strength(tag: Tag) -> tuple[int, float, int, str]:
+    return ORIGINS.index(tag.origin), -tag.confidence, CATEGORIES.index(tag.category), tag.tag
+
+
+def _prompt_order(tag: Tag) -> tuple[int, int, str]:
+    return CATEGORIES.index(tag.category), bpm_of(tag.tag) or 0, tag.tag
+
+
+def _fit(tags: Sequence[Tag], notes: list[str]) -> list[Tag]:
+    """Drop the weakest tags until the prompt is short enough, but never the strongest genre."""
+    kept = sorted(tags, key=_strength)
+    anchor = next((tag for tag in kept if tag.category == "genre"), None)
+    while len(prompt_text(kept)) > PROMPT_CHARACTERS:
+        weakest = next(tag for tag in reversed(kept) if tag is not anchor)
+        kept.remove(weakest)
+        notes.append(f"{weakest.tag} ({weakest.origin}) goes beyond {PROMPT_CHARACTERS} characters and is not used")
+    return kept
+
+
+def _styles(
+    evidence: Evidence, tags: Sequence[Tag], taxonomy: Taxonomy, presets: Presets, notes: list[str]
+) -> tuple[tuple[str, ...], float, StyleOrigin]:
+    unknown = [style_id for style_id in evidence.curated_styles if style_id not in presets]
+    notes += [f"style {style_id!r} in style_mapping.json is no preset and is not used" for style_id in unknown]
+    curated = tuple(dict.fromkeys(style_id for style_id in evidence.curated_styles if style_id in presets))
+    bpm = _bpm(tags)
+    if curated and bpm is not None and _tempo_fit(presets[curated[0]], bpm) < 1.0:
+        notes.append(f"{bpm} bpm lies outside the tempo range of {curated[0]}; check both")
+    if curated:
+        return curated, 1.0, "human"
+    best, lead = suggest_style(tags, taxonomy, presets)
+    return (best,), lead, "suggested"
+
+
+def _fill(
+    tags: Sequence[Tag], presets: Presets, style_ids: Sequence[str], *, confidence: float, origin: StyleOrigin
+) -> list[Tag]:
+    """Genre of the assigned style unless a person or the file named one, and its first mood if there is none."""
+    preset = presets[style_ids[0]]
+    share = round(PRESET_CONFIDENCE * confidence, 4)
+    genres = preset.base_tags if origin == "human" else preset.base_tags[:1]
+    named = any(tag.category == "genre" and tag.origin in ("human", "metadata") for tag in tags)
+    filled = [] if named else [Tag("genre", tag, "preset", share) for tag in genres]
+    if confidence >= STYLE_CONFIDENCE and not any(tag.category == "mood" for tag in tags):
+        filled.append(Tag("mood", preset.mood_options[0], "preset", share))
+    return filled
+
+
+def _rarity(vectors: Collection[Sequence[str]]) -> dict[str, float]:
+    """Weight of each tag: 1 when one preset has it, falling to near 0 when all do."""
+    counts = Counter(tag for tags in vectors for tag in tags)
+    return {tag: math.log((1 + len(vectors)) / count) / math.log(1 + len(vectors)) for tag, count in counts.items()}
+
+
+def _cosine(a: Mapping[str, float], b: Mapping[str, float]) -> float:
+    norms = math.hypot(*a.values()) * math.hypot(*b.values())
+    return math.fsum(weight * b[tag] for tag, weight in a.items() if tag in b) / norms if norms else 0.0
+
+
+def _tempo_fit(preset: StylePreset, bpm: float | None) -> float:
+    """1 inside the preset's range or when unknown; half of that 10 BPM outside it."""
+    if bpm is None:
+        return 1.0
+    low, high = preset.tempo_range
+    return float(0.5 ** (max(low - bpm, bpm - high, 0.0) / 10))
+
+
+def _bpm(tags: Iterable[Tag]) -> int | None:
+    return next((bpm for tag in tags if (bpm := bpm_of(tag.tag)) is not None), None)
+
+
+def _voice(tags: Collection[str], taxonomy: Taxonomy) -> bool | None:
+    """True when a voice leads, False when there is none, None when nothing is known."""
+    if any(taxonomy.contradicts(tag, "instrumental") for tag in tags):
+        return True
+    return False if "instrumental" in tags else None
+
+
+def _voice_fit(preset: StylePreset, voice: bool | None, taxonomy: Taxonomy) -> float:
+    """1 when preset and track agree on a leading voice; a sung style needs evidence of one."""
+    sung = _voice([preset.vocal_type or ""], taxonomy) is True
+    if voice is None:
+        return 0.7 if sung else 1.0
+    return 1.0 if sung == voice else 0.4
