@@ -276,7 +276,8 @@ def _from_tempo(evidence: Evidence, taxonomy: Taxonomy, notes: list[str]) -> lis
 
 def _from_signals(signals: Mapping[str, Any]) -> list[Tag]:
     """All that measures support; brightness, flatness and loudness need thresholds proven on tagged lofi first."""
-    tags = [Tag("production", "mono", "signal", 0.9)] if signals.get("dual_mono") is True else []
+    # Compared, not tested for identity: a table gives numpy's own truth values, and NaN for an absent one.
+    tags = [Tag("production", "mono", "signal", 0.9)] if signals.get("dual_mono") in (True,) else []
     edge, drop = signals.get("edge_hz"), signals.get("edge_drop_db")
     if edge is not None and drop is not None and 0 < edge < FILTERED_BELOW_HZ and drop >= FILTERED_DROP_DB:
         tags.append(Tag("production", "low-pass filtered", "signal", 0.6))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -75,6 +76,8 @@ def test_a_curators_tempo_word_outlives_an_octave_error() -> None:
 
 def test_measures_support_only_what_they_show() -> None:
     assert words(tag(signals={"dual_mono": True}), origin="signal") == {"mono"}
+    assert words(tag(signals={"dual_mono": np.bool_(True)}), origin="signal") == {"mono"}
+    assert words(tag(signals={"dual_mono": float("nan")}), origin="signal") == set()
     assert words(tag(signals={"edge_hz": 7000.0, "edge_drop_db": 30.0}), origin="signal") == {"low-pass filtered"}
     for nothing in ({}, {"edge_hz": 7000.0, "edge_drop_db": 4.0}, {"edge_hz": 16000.0, "edge_drop_db": 40.0}):
         assert words(tag(signals=nothing), origin="signal") == set()
