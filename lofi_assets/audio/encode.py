@@ -7,7 +7,6 @@ gates). The same samples give the same bytes on the same machine and library ver
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,9 +94,9 @@ def encode_mp3(samples: FloatArray) -> bytes:
 
 
 def write_mp3(samples: FloatArray, path: Path) -> Encoded:
-    """Encode, write durably, decode again; if the decoded peak is above -0.5 dBFS, once more at a lower gain.
+    """Encode, write, decode again; if the decoded peak is above -0.5 dBFS, once more, lower by the excess over -1.
 
-    `path` is overwritten; give a temporary name and `publish` it when the gates have passed.
+    `path` is overwritten in place: give the temporary name of a `store.atomic_path`.
 
     Raises:
         AudioError: what was written cannot be decoded (`audio.readable`).
@@ -112,10 +111,7 @@ def write_mp3(samples: FloatArray, path: Path) -> Encoded:
 
 def _write_and_verify(samples: FloatArray, path: Path, *, attempts: int) -> Encoded:
     data = encode_mp3(samples)
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_bytes(data)
     decoded = decode.read_audio(path, root=path.parent)
     return Encoded(
         path=path,
@@ -128,13 +124,3 @@ def _write_and_verify(samples: FloatArray, path: Path, *, attempts: int) -> Enco
         frames_drift=decoded.frames - samples.shape[1],
         attempts=attempts,
     )
-
-
-def publish(part: Path, target: Path) -> None:
-    """Give a finished file its name in one step, so that no reader ever meets half of it."""
-    part.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

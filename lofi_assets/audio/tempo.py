@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soxr
@@ -33,8 +34,8 @@ class TempoEstimate:
 
     Attributes:
         bpm_raw: what beat tracking said before folding.
-        bpm: folded into the range and refined on the onsets' periodicity.
-        confidence: in [0, 1]; how much of the onset energy repeats at the beat.
+        bpm: the same, folded into the range.
+        confidence: in [0, 1]; how much of the onset pattern repeats after 1, 2, 4 and 8 beats.
         agrees: both methods gave the same tempo even before folding.
     """
 
@@ -61,11 +62,10 @@ def estimate_tempo(
     folded = [_fold(raw, strength, tempo_range) for raw in (tracked, spectral)]
     if folded[0] is None or folded[1] is None or not _close(folded[0], folded[1]):
         return None
-    bpm = _refine(folded[0], strength)
     return TempoEstimate(
         bpm_raw=round(tracked, 2),
-        bpm=round(bpm, 2),
-        confidence=round(_strength_at(strength, bpm), 4),
+        bpm=round(folded[0], 2),
+        confidence=round(_strength_at(strength, folded[0]), 4),
         agrees=_close(tracked, spectral),
     )
 
@@ -85,7 +85,7 @@ def _onset_envelope(samples: FloatArray, sample_rate: int) -> FloatArray | None:
     return onsets if float(onsets.max(initial=0.0)) > 0 and len(onsets) > 4 * SAMPLE_RATE // HOP else None
 
 
-def _librosa():  # type: ignore[no-untyped-def]
+def _librosa() -> Any:
     """librosa, with a place where its compiled kernels last beyond the process (compiling takes seconds)."""
     if "NUMBA_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lofi_assets" / "numba"
@@ -146,9 +146,3 @@ def _fold(raw: float, strength: NDArray[np.float64], tempo_range: tuple[float, f
     if not candidates:
         return None
     return max(candidates, key=lambda bpm: _strength_at(strength, bpm) - 0.02 * candidates.index(bpm))
-
-
-def _refine(bpm: float, strength: NDArray[np.float64]) -> float:
-    """The tempo within 3 % at which 1, 2, 4 and 8 beats repeat best."""
-    grid = bpm * np.linspace(0.97, 1.03, 121)
-    return float(grid[int(np.argmax([_strength_at(strength, candidate) for candidate in grid]))])

@@ -1,0 +1,107 @@
+"""The process pool: what a job can do to itself and to the others."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lofi_assets.workers import RULE, WorkerFailure, map_tracks
+
+
+def behave(job: str) -> str:
+    """What the jobs of these tests do in a worker."""
+    name, _, argument = job.partition(":")
+    if name == "exit":
+        os._exit(3)
+    if name == "abort":
+        os.abort()
+    if name == "hang":
+        time.sleep(600)
+    if name == "once":
+        # Dies the first time only: the file tells whether it has been here.
+        marker = Path(argument)
+        if not marker.exists():
+            marker.touch()
+            os._exit(9)
+    if name == "raise":
+        raise ValueError("no such key")
+    if name == "hoard":
+        return str(len(bytearray(3 << 30)))
+    if name == "threads":
+        return os.environ["OMP_NUM_THREADS"]
+    return f"done {job}"
+
+
+def _run(jobs: list[str], *, timeout_s: float = 30.0, workers: int = 2) -> dict[str, str | WorkerFailure]:
+    return dict(map_tracks(behave, jobs, workers=workers, timeout_s=timeout_s, memory_gb=2.0, label="test"))
+
+
+def test_jobs_that_kill_or_hang_their_worker_do_not_touch_the_others(tmp_path: Path) -> None:
+    good = [f"job:{index}" for index in range(6)]
+    bad = ["exit", "abort", "hang", "raise", "hoard", f"once:{tmp_path / 'marker'}"]
+    results = _run([*good[:3], *bad, *good[3:]], timeout_s=4.0)
+    assert all(results[job] == f"done {job}" for job in good)
+    failures = {job: result for job, result in results.items() if isinstance(result, WorkerFailure)}
+    assert failures.keys() == {"exit", "abort", "hang", "raise", "hoard"}
+    assert all(failure.rule == RULE for failure in failures.values())
+    assert "exit status 3" in failures["exit"].reason and failures["exit"].retried
+    assert "SIGABRT" in failures["abort"].reason
+    assert "4 s" in failures["hang"].reason
+    assert "ValueError: no such key" in failures["raise"].reason and not failures["raise"].retried
+    assert "memory" in failures["hoard"].reason
+
+
+def test_a_worker_that_died_once_by_accident_costs_no_track(tmp_path: Path) -> None:
+    job = f"once:{tmp_path / 'marker'}"
+    assert _run([job]) == {job: f"done {job}"}
+
+
+def test_a_worker_uses_one_thread() -> None:
+    assert _run(["threads"], workers=1) == {"threads": "1"}
+
+
+def test_without_workers_an_exception_is_still_a_failure_of_one_job() -> None:
+    results = _run(["raise", "job:1"], workers=0)
+    assert results["job:1"] == "done job:1"
+    assert results["raise"] == WorkerFailure("ValueError: no such key")
+
+
+def test_no_jobs_start_no_processes() -> None:
+    assert _run([]) == {}
+
+
+def test_closing_the_iterator_ends_the_workers() -> None:
+    results = map_tracks(behave, ["job:1", "hang", "hang"], workers=2, timeout_s=60, memory_gb=2, label="test")
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_parent_leaves_no_orphans(tmp_path: Path, signum: signal.Signals) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "from lofi_assets.workers import map_tracks\n"
+        "from lofi_assets_tests.test_workers import behave\n"
+        "if __name__ == '__main__':\n"
+        "    jobs = ['job:1', 'hang', 'hang']\n"
+        "    for job, _ in map_tracks(behave, jobs, workers=2, timeout_s=60, memory_gb=2, label='test'):\n"
+        "        print(job, flush=True)\n",
+        encoding="utf-8",
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    parent = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True
+    )
+    assert parent.stdout is not None and parent.stdout.readline() == "job:1\n"
+    children = psutil.Process(parent.pid).children(recursive=True)
+    assert children
+    parent.send_signal(signum)
+    parent.wait(timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
