@@ -14,7 +14,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from lofi_assets.ace_step.loading import DCAE, LYRIC_VOCABULARY, TEXT_ENCODER, TRANSFORMER, VOCODER
 from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
-from lofi_assets.ace_step.vocoder import ADaMoSHiFiGANV1, HiFiGANGenerator, NormedUpsample, ResidualStack
+from lofi_assets.ace_step.vocoder import ADaMoSHiFiGANV1, HiFiGANGenerator, NormedConv, NormedUpsample
 
 TEXT_WIDTH = 32
 LATENT_CHANNELS = 8
@@ -106,18 +106,16 @@ def _make_audible(head: HiFiGANGenerator) -> None:
     With the usual start the output would be silence, and silence cannot be measured by anything downstream.
     """
     silu_power = 0.355  # mean square of silu(x) for standard normal x
-    for module in head.modules():
+    for name, module in head.named_modules():
         if isinstance(module, NormedUpsample):
             taken = module.weight_v.shape[0] / (module.weight_v.shape[1] * module.rate)
             module.weight_g.data.fill_((silu_power * taken) ** -0.5)
-        elif isinstance(module, ResidualStack):
-            for dilated, plain in zip(module.convs1, module.convs2, strict=True):
-                dilated.weight_g.data.fill_(silu_power**-0.5)
-                plain.weight_g.data.fill_(0.3)
+        elif isinstance(module, NormedConv):
+            module.weight_g.data.fill_(0.3 if ".convs2." in name else silu_power**-0.5)
     head.conv_pre.weight_g.data.fill_(1.0)
     # the last stage's activation has a mean above zero: a kernel that sums to zero leaves no constant offset
     head.conv_post.weight_v.data -= head.conv_post.weight_v.data.mean(dim=-1, keepdim=True)
-    head.conv_post.weight_g.data.fill_(0.3)
+    head.conv_post.weight_g.data.fill_(0.12)
 
 
 def _text_encoder(vocabulary: int) -> UMT5EncoderModel:
