@@ -1,0 +1,220 @@
+"""What turns audio into embedding windows, and the cache that does it once per file.
+
+Every encoder hears the same thing: mono, at one loudness, resampled to its own rate; level alone moves FAD by several
+points. An encoder's weights and version are part of its numbers, so both are part of the cache key.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from lofi_assets.metrics.errors import MetricError
+
+Samples = npt.NDArray[np.float32]
+
+LOUDNESS_LUFS = -23.0
+"""EBU R 128's programme loudness; every clip is brought there before it is heard."""
+
+PREPARATION = f"mono-lufs{LOUDNESS_LUFS:g}-soxr1"
+"""Names how audio is prepared; part of every version string. Change it when `prepared` changes."""
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """An encoder of audio. `trained` is False for random weights, whose numbers must not pass a gate."""
+
+    name: str
+    version: str
+    sample_rate: int
+    window_s: float
+    hop_s: float
+    dim: int
+    normalized: bool
+    trained: bool
+    weights_sha256: str
+
+    def embed(self, audio: Samples) -> Samples:
+        """(windows, dim) of audio (channels, frames) or (frames,) at `sample_rate`."""
+        ...
+
+
+class MusicnnEmbedder:
+    """MusiCNN's 200 penultimate activations of 3 s windows, one every second. Trained, shipped with the project."""
+
+    name = "musicnn"
+    version = f"msd-penultimate-hop1s-{PREPARATION}"
+    sample_rate = 16_000
+    window_s = 3.0
+    hop_s = 1.0
+    dim = 200
+    normalized = False
+    trained = True
+
+    def __init__(self) -> None:
+        from lofi_assets.audio.musicnn import WEIGHTS, MusicNN
+
+        self._network = MusicNN(model="msd")
+        self.weights_sha256 = file_sha256(WEIGHTS / "msd_musicnn.safetensors")
+
+    def embed(self, audio: Samples) -> Samples:
+        """(windows, 200); MetricError for audio shorter than 3 s or not finite."""
+        mono = levelled(audio, sample_rate=self.sample_rate, min_seconds=self.window_s)
+        return self._network.embed(mono, hop_s=self.hop_s)
+
+
+class MusicnnTagger:
+    """MusiCNN's 50 MSD and 50 MTT tag probabilities of 3 s windows side by side, as an embedding of 100."""
+
+    name = "musicnn_tags"
+    version = f"msd+mtt-tags-hop3s-{PREPARATION}"
+    sample_rate = 16_000
+    window_s = 3.0
+    hop_s = 3.0
+    dim = 100
+    normalized = False
+    trained = True
+
+    def __init__(self) -> None:
+        from lofi_assets.audio.musicnn import LABELS, WEIGHTS, MusicNN
+
+        self._networks = MusicNN(model="msd"), MusicNN(model="mtt")
+        self.labels = (*(f"msd:{tag}" for tag in LABELS["msd"]), *(f"mtt:{tag}" for tag in LABELS["mtt"]))
+        hashes = (file_sha256(WEIGHTS / f"{model}_musicnn.safetensors") for model in ("msd", "mtt"))
+        self.weights_sha256 = hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+    def embed(self, audio: Samples) -> Samples:
+        """(windows, 100) in [0, 1], columns as `labels`; MetricError for audio shorter than 3 s or not finite."""
+        mono = levelled(audio, sample_rate=self.sample_rate, min_seconds=self.window_s)
+        return np.concatenate([network.tags(mono, hop_s=self.hop_s) for network in self._networks], axis=1)
+
+
+def load_embedder(name: str, *, weights: Path | None = None, device: str = "cpu") -> Embedder:
+    """The encoder of a name: "musicnn" (shipped), "vggish" (`weights`: a file), "laion_clap" (`weights`: a folder).
+
+    Raises:
+        MetricError: an unknown name, or weights that are absent; the message says where they come from.
+    """
+    if name == "musicnn":
+        return MusicnnEmbedder()
+    if name == "vggish":
+        from lofi_assets.metrics.vggish import VggishEmbedder
+
+        return VggishEmbedder.load(weights, device=device)
+    if name == "laion_clap":
+        from lofi_assets.metrics.clap import ClapEmbedder
+
+        return ClapEmbedder.load(weights, device=device)
+    raise MetricError(f"no encoder is called {name!r}; there are musicnn, vggish and laion_clap")
+
+
+def embed_files(
+    paths: Iterable[Path], embedder: Embedder, cache_dir: Path, *, progress: bool = True
+) -> dict[Path, Samples]:
+    """Embedding windows of every file, each computed once and kept in `cache_dir` as (windows, dim) float32 .npy.
+
+    The key is the file's content with the encoder's name, version and weights, so nothing stale is ever read.
+
+    Raises:
+        MetricError: a file that cannot be read or embedded, named in the message.
+    """
+    from tqdm import tqdm
+
+    wanted = list(dict.fromkeys(paths))
+    bar = tqdm(wanted, desc=f"embedding ({embedder.name})", unit="clip", disable=not progress, leave=False)
+    return {path: _embed_file(path, embedder, cache_dir) for path in bar}
+
+
+def read_samples(path: Path) -> tuple[Samples, int]:
+    """(channels, frames) float32 and the sample rate of a file; MetricError when it cannot be decoded or is empty."""
+    import soundfile
+
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, RuntimeError) as error:
+        raise MetricError(f"{path}: cannot be decoded ({error}); generate or export it again") from error
+    if not len(samples):
+        raise MetricError(f"{path}: holds no samples; generate or export it again")
+    return samples.T, int(rate)
+
+
+def levelled(audio: Samples, *, sample_rate: int, min_seconds: float) -> Samples:
+    """Mono (frames,) at -23 LUFS. Silence stays silence: it has no loudness to bring up.
+
+    Raises:
+        MetricError: NaN or infinity, or shorter than `min_seconds`.
+    """
+    import pyloudnorm
+
+    mono = np.asarray(audio, dtype=np.float32)
+    mono = mono.mean(axis=0) if mono.ndim == 2 else mono
+    if not np.isfinite(mono).all():
+        raise MetricError("the audio holds NaN or infinity")
+    if len(mono) < min_seconds * sample_rate:
+        raise MetricError(f"{len(mono) / sample_rate:.2f} s of audio; the encoder's window is {min_seconds:g} s")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        loudness = pyloudnorm.Meter(sample_rate).integrated_loudness(mono.astype(np.float64))
+    if not np.isfinite(loudness):
+        return mono
+    return (mono * 10.0 ** ((LOUDNESS_LUFS - loudness) / 20.0)).astype(np.float32)
+
+
+def resampled(samples: Samples, *, source: int, target: int) -> Samples:
+    """(channels, frames) at another rate, soxr's high quality."""
+    import soxr
+
+    return samples if source == target else soxr.resample(samples.T, source, target, quality="HQ").T
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checked_embedding(windows: npt.ArrayLike, embedder: Embedder) -> Samples:
+    """The windows as float32; MetricError for another shape than (>= 1, dim), NaN or infinity."""
+    array = np.asarray(windows, dtype=np.float32)
+    if array.ndim != 2 or array.shape[1] != embedder.dim or not len(array):
+        raise MetricError(f"{embedder.name} gave {array.shape}, expected (windows, {embedder.dim})")
+    if not np.isfinite(array).all():
+        raise MetricError(f"{embedder.name} gave NaN or infinity")
+    return array
+
+
+def _embed_file(path: Path, embedder: Embedder, cache_dir: Path) -> Samples:
+    if not path.is_file():
+        raise MetricError(f"{path}: no such file; generate the samples again")
+    code = hashlib.sha256(f"{embedder.name}|{embedder.version}|{embedder.weights_sha256}".encode()).hexdigest()
+    cached = cache_dir / f"{embedder.name}-{code[:12]}" / f"{file_sha256(path)}.npy"
+    try:
+        return checked_embedding(np.load(cached, allow_pickle=False), embedder)
+    except (OSError, ValueError):
+        pass  # absent, or cut short by a crash of the disk: computed below
+    try:
+        samples, rate = read_samples(path)
+        windows = checked_embedding(
+            embedder.embed(resampled(samples, source=rate, target=embedder.sample_rate)), embedder
+        )
+    except MetricError as error:
+        raise error if str(path) in str(error) else MetricError(f"{path}: {error}") from error
+    except Exception as error:
+        raise MetricError(f"{path}: {embedder.name} failed: {type(error).__name__}: {error}") from error
+    _write_atomically(cached, lambda file: np.save(file, windows))
+    return windows
+
+
+def _write_atomically(path: Path, write: Callable[[str], None]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".npy")
+    os.close(descriptor)
+    try:
+        write(name)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)

@@ -1,0 +1,320 @@
+"""One checkpoint's samples against the reference set: the numbers that gates judge.
+
+A number that cannot be trusted is None with a note. What is judged by which limit is `lofi_assets.constitution`'s.
+"""
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lofi_assets.metrics.alignment import RelativeAlignment, TagAlignment, relative_alignment, tag_alignment
+from lofi_assets.metrics.clap import ClapEmbedder
+from lofi_assets.metrics.coverage import SampleCheck, StyleCoverage, StyleSample, check_sample, style_coverage
+from lofi_assets.metrics.embedders import Embedder, MusicnnTagger, Samples, embed_files, file_sha256, read_samples
+from lofi_assets.metrics.errors import MetricError, attempt
+from lofi_assets.metrics.frechet import (
+    frechet_distance,
+    frechet_infinity,
+    frechet_interval,
+    frechet_statistics,
+    split_half_floor,
+)
+from lofi_assets.metrics.kernel import kernel_distance
+
+WINDOWS_PER_DIMENSION = 10
+"""With fewer windows than this times the dimension on either side, FAD's upward bias is a visible part of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratedSample:
+    """Audio that a checkpoint made."""
+
+    path: Path
+    prompt: str
+    style_id: str
+    seed: int
+    seconds: float | None = None
+    """Length asked for; None when any is right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceTrack:
+    """A track of the validation split."""
+
+    path: Path
+    prompt: str
+    style_ids: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrechetResult:
+    """FAD with what it takes to read it; `value` is None, with a note, when it could not be measured."""
+
+    value: float | None
+    interval: tuple[float, float] | None
+    """95 %, clip bootstrap of both sets."""
+    floor: float | None
+    """Median FAD between halves of the reference: what this encoder reads when there is no difference."""
+    over_floor: float | None
+    infinity: float | None
+    """FAD extrapolated to endless samples, where there are enough of them."""
+    kad: float | None
+    n_clips: int
+    n_windows: int
+    n_reference_clips: int
+    n_reference_windows: int
+    enough_windows: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Everything measured of one checkpoint."""
+
+    checkpoint_id: str
+    encoder: str
+    encoder_version: str
+    encoder_weights_sha256: str
+    trained: bool
+    reference_sha256: str
+    """Over the reference's audio hashes, in any order."""
+    fad: FrechetResult
+    clap: RelativeAlignment | None
+    clap_note: str
+    """Why `clap` is None, or which checkpoint it is of."""
+    tag_alignment: TagAlignment | None
+    style_coverage: StyleCoverage
+    problems: dict[str, tuple[str, ...]]
+    """Per sample file name what is wrong with its audio; without those that are right."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values; NaN and infinity become None."""
+        return dict(plain_json(asdict(self)))
+
+
+def evaluate_checkpoint(
+    *,
+    checkpoint_id: str,
+    samples: Sequence[GeneratedSample],
+    reference: Sequence[ReferenceTrack],
+    embedder: Embedder,
+    cache_dir: Path,
+    seed: int,
+    clap: ClapEmbedder | None = None,
+    n_resamples: int = 1000,
+    progress: bool = True,
+) -> Evaluation:
+    """Measure a checkpoint's samples against the reference; deterministic, and independent of the order of either list.
+
+    Audio that is silent or clipped still counts towards every distance: leaving it out would flatter the model. Audio
+    that cannot be embedded makes the measure None.
+
+    Raises:
+        MetricError: the reference is empty or cannot be read. That is no property of the checkpoint.
+    """
+    if not reference:
+        raise MetricError("the reference holds no tracks; the validation split is empty, so add tracks to the dataset")
+    samples = sorted(samples, key=lambda s: str(s.path))
+    reference = sorted(reference, key=lambda t: str(t.path))
+
+    def windows(encoder: Embedder, items: Sequence[GeneratedSample] | Sequence[ReferenceTrack]) -> list[Samples]:
+        found = embed_files([item.path for item in items], encoder, cache_dir, progress=progress)
+        return [found[item.path] for item in items]
+
+    checks = _checked(samples)
+    tagger = MusicnnTagger()
+    tags = _clip_means(windows(tagger, reference))
+    sample_tags, tag_note = attempt(lambda: _clip_means(windows(tagger, samples)))
+    clap_result, clap_note = _clap(clap, samples, reference, windows, seed=seed, n_resamples=n_resamples)
+    return Evaluation(
+        checkpoint_id=checkpoint_id,
+        encoder=embedder.name,
+        encoder_version=embedder.version,
+        encoder_weights_sha256=embedder.weights_sha256,
+        trained=embedder.trained,
+        reference_sha256=reference_sha256([track.path for track in reference]),
+        fad=_frechet(
+            embedder,
+            windows(embedder, reference),
+            attempt(lambda: windows(embedder, samples)),
+            seed=seed,
+            n_resamples=n_resamples,
+        ),
+        clap=clap_result,
+        clap_note=clap_note,
+        tag_alignment=_tags_aligned(samples, sample_tags, tag_note, reference, tags, tagger.labels, seed, n_resamples),
+        style_coverage=_coverage(samples, checks, sample_tags, reference, tags),
+        problems={s.path.name: c.problems for s, c in zip(samples, checks, strict=True) if c.problems},
+    )
+
+
+def reference_sha256(paths: Sequence[Path]) -> str:
+    """Hash of a reference set: SHA-256 over its files' sorted hashes."""
+    return hashlib.sha256("".join(sorted(map(file_sha256, paths))).encode()).hexdigest()
+
+
+def _frechet(
+    embedder: Embedder,
+    reference: list[Samples],
+    generated: tuple[list[Samples] | None, str],
+    *,
+    seed: int,
+    n_resamples: int,
+) -> FrechetResult:
+    windows, note = generated
+    theirs = _by_clip(reference)
+    ours = _by_clip(windows or [])
+    counts = {"n_windows": sum(map(len, ours.values())), "n_reference_windows": sum(map(len, theirs.values()))}
+    if not embedder.trained:
+        note = f"{embedder.name} is untrained: its distances mean nothing"
+    parts: dict[str, Any] = {}
+    if not note:
+        parts, note = _distances(ours, theirs, seed=seed, n_resamples=n_resamples)
+    value, floor = parts.get("value"), parts.get("floor")
+    return FrechetResult(
+        value=value,
+        interval=parts.get("interval"),
+        floor=floor,
+        over_floor=value / floor if value is not None and floor else None,
+        infinity=parts.get("infinity"),
+        kad=parts.get("kad"),
+        n_clips=len(ours),
+        n_reference_clips=len(theirs),
+        enough_windows=min(counts.values()) >= WINDOWS_PER_DIMENSION * embedder.dim,
+        note=note,
+        **counts,
+    )
+
+
+def _distances(
+    ours: Mapping[str, Samples], theirs: Mapping[str, Samples], *, seed: int, n_resamples: int
+) -> tuple[dict[str, Any], str]:
+    """Every distance on its own: one that needs more clips than there are does not take the others with it."""
+    if not ours:
+        return {}, "no samples were generated"
+    x, y = np.concatenate([*theirs.values()]), np.concatenate([*ours.values()])
+    wanted: dict[str, Callable[[], Any]] = {
+        "value": lambda: frechet_distance(y, x),
+        "floor": lambda: split_half_floor(theirs, seed=seed),
+        "interval": lambda: tuple(frechet_interval(ours, theirs, seed=seed, n_resamples=n_resamples)),
+        "kad": lambda: kernel_distance(x, y),
+        "infinity": lambda: frechet_infinity(ours, frechet_statistics(x), seed=seed)[0],
+    }
+    parts, notes = {}, []
+    for name, measure in wanted.items():
+        parts[name], failure = attempt(measure)
+        if failure and name != "infinity":  # too few samples for it is the rule, not a fault
+            notes.append(f"{name}: {failure}")
+    return parts, "; ".join(notes)
+
+
+def _clap(
+    clap: ClapEmbedder | None,
+    samples: Sequence[GeneratedSample],
+    reference: Sequence[ReferenceTrack],
+    windows: Callable[..., list[Samples]],
+    *,
+    seed: int,
+    n_resamples: int,
+) -> tuple[RelativeAlignment | None, str]:
+    if clap is None:
+        return None, "no CLAP checkpoint is configured"
+    if not clap.trained:
+        return None, "the CLAP weights are untrained: their cosines mean nothing"
+    result, failure = attempt(
+        lambda: relative_alignment(
+            generated_audio=_clip_means(windows(clap, samples)),
+            generated_text=clap.embed_text([sample.prompt for sample in samples]),
+            real_audio=_clip_means(windows(clap, reference)),
+            real_text=clap.embed_text([track.prompt for track in reference]),
+            seed=seed,
+            n_resamples=n_resamples,
+        )
+    )
+    return result, failure or f"{clap.name} {clap.version} weights {clap.weights_sha256[:12]}"
+
+
+def _tags_aligned(
+    samples: Sequence[GeneratedSample],
+    tags: npt.NDArray[np.floating] | None,
+    failure: str,
+    reference: Sequence[ReferenceTrack],
+    reference_tags: npt.NDArray[np.floating],
+    labels: Sequence[str],
+    seed: int,
+    n_resamples: int,
+) -> TagAlignment:
+    if tags is None or not len(tags):
+        note = failure or "no samples were generated"
+        return TagAlignment(auc=None, lower=None, reference_auc=None, n_clips=0, n_unmapped=len(samples), note=note)
+    return tag_alignment(
+        generated_tags=tags,
+        generated_prompts=[sample.prompt for sample in samples],
+        reference_tags=reference_tags,
+        reference_prompts=[track.prompt for track in reference],
+        labels=labels,
+        seed=seed,
+        n_resamples=n_resamples,
+    )
+
+
+def _coverage(
+    samples: Sequence[GeneratedSample],
+    checks: Sequence[SampleCheck],
+    tags: npt.NDArray[np.floating] | None,
+    reference: Sequence[ReferenceTrack],
+    reference_tags: npt.NDArray[np.floating],
+) -> StyleCoverage:
+    by_style: dict[str, list[npt.NDArray[np.floating]]] = defaultdict(list)
+    for track, row in zip(reference, reference_tags, strict=True):
+        for style in track.style_ids:
+            by_style[style].append(row)
+    judged = [
+        StyleSample(style_id=sample.style_id, usable=check.usable, tags=None if tags is None else tags[index])
+        for index, (sample, check) in enumerate(zip(samples, checks, strict=True))
+    ]
+    return style_coverage(judged, {style: np.array(rows) for style, rows in by_style.items()})
+
+
+def _checked(samples: Sequence[GeneratedSample]) -> list[SampleCheck]:
+    """Every sample's own faults, and copies: of equal audio, all but the first are marked."""
+    seen: dict[str, str] = {}
+    checks = []
+    for sample in samples:
+        try:
+            audio, rate = read_samples(sample.path)
+            check = check_sample(audio, sample_rate=rate, seconds=sample.seconds)
+        except MetricError as error:
+            check = SampleCheck(problems=(str(error),), audio_sha256="")
+        first = seen.setdefault(check.audio_sha256, sample.path.name) if check.audio_sha256 else sample.path.name
+        if first != sample.path.name:
+            check = SampleCheck(problems=(*check.problems, f"same audio as {first}"), audio_sha256=check.audio_sha256)
+        checks.append(check)
+    return checks
+
+
+def _by_clip(windows: Sequence[Samples]) -> dict[str, Samples]:
+    return {f"{index:06d}": clip for index, clip in enumerate(windows)}
+
+
+def _clip_means(windows: Sequence[Samples]) -> npt.NDArray[np.floating]:
+    """(clips, dim): the mean window of each clip."""
+    return np.array([clip.mean(axis=0, dtype=np.float64) for clip in windows])
+
+
+def plain_json(value: Any) -> Any:
+    """The value with tuples as lists, and None for NaN and infinity, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

@@ -1,0 +1,89 @@
+"""One quantised tier against FP32, on samples generated in pairs: the tolerance of Quality Metrics in numbers."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lofi_assets.metrics.embedders import Embedder, Samples, embed_files
+from lofi_assets.metrics.errors import MetricError, attempt
+from lofi_assets.metrics.evaluate import GeneratedSample, ReferenceTrack, plain_json
+from lofi_assets.metrics.frechet import frechet_distance, frechet_statistics, paired_tier_ratio
+
+
+@dataclass(frozen=True, kw_only=True)
+class TierFidelity:
+    """How much farther from the reference a tier lies than FP32, on paired samples."""
+
+    ratio: float | None
+    """FAD_tier / FAD_fp32 - 1."""
+    upper: float | None
+    """One-sided 95 % upper bound, by which the tolerance is judged."""
+    fad_fp32: float | None
+    fad_tier: float | None
+    fad_between: float | None
+    """FAD of the tier's samples against FP32's own: finer than the ratio."""
+    n_pairs: int
+    encoder: str
+    encoder_version: str
+    trained: bool
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values; infinity becomes None."""
+        return dict(plain_json(asdict(self)))
+
+
+def evaluate_tier(
+    *,
+    fp32: Sequence[GeneratedSample],
+    tier: Sequence[GeneratedSample],
+    reference: Sequence[ReferenceTrack],
+    embedder: Embedder,
+    cache_dir: Path,
+    seed: int,
+    n_resamples: int = 1000,
+    progress: bool = True,
+) -> TierFidelity:
+    """FAD of a tier relative to FP32; samples are paired by prompt, style and seed.
+
+    Never raises for bad samples: they make the numbers None, with a note.
+    """
+
+    def clips(items: Sequence[GeneratedSample]) -> dict[str, Samples]:
+        found = embed_files([item.path for item in items], embedder, cache_dir, progress=progress)
+        keyed = {f"{item.style_id}|{item.seed}|{item.prompt}": found[item.path] for item in items}
+        if len(keyed) < len(items):
+            raise MetricError("two samples share prompt, style and seed, so they cannot be paired; vary the seed")
+        return keyed
+
+    def measured() -> tuple[float, float, float, float, float]:
+        if not embedder.trained:
+            raise MetricError(f"{embedder.name} is untrained: its distances mean nothing")
+        if not reference:
+            raise MetricError("the reference holds no tracks")
+        known = embed_files(sorted(track.path for track in reference), embedder, cache_dir, progress=progress)
+        target = frechet_statistics(np.concatenate([*known.values()]), name="reference")
+        base, other = clips(fp32), clips(tier)
+        ratio = paired_tier_ratio(base, other, target, seed=seed, n_resamples=n_resamples)
+        a, b = (np.concatenate([arm[key] for key in sorted(arm)]) for arm in (base, other))
+        return *ratio, frechet_distance(a, target), frechet_distance(b, target), frechet_distance(b, a)
+
+    values, note = attempt(measured)
+    ratio, upper, fad_fp32, fad_tier, between = values or (None,) * 5
+    if upper is not None and not np.isfinite(upper):
+        note = "FP32 lies too close to the reference, or too unsurely away from it, for a ratio; generate more pairs"
+    return TierFidelity(
+        ratio=ratio,
+        upper=upper,
+        fad_fp32=fad_fp32,
+        fad_tier=fad_tier,
+        fad_between=between,
+        n_pairs=len(fp32),
+        encoder=embedder.name,
+        encoder_version=embedder.version,
+        trained=embedder.trained,
+        note=note,
+    )

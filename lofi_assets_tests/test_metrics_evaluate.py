@@ -1,0 +1,242 @@
+"""Checkpoint and tier evaluation on real audio: order, determinism, and the ways in which nothing may pass."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+
+from lofi_assets.metrics.embedders import MusicnnEmbedder, embed_files
+from lofi_assets.metrics.errors import MetricError
+from lofi_assets.metrics.evaluate import GeneratedSample, ReferenceTrack, evaluate_checkpoint, reference_sha256
+from lofi_assets.metrics.frechet import frechet_distance
+from lofi_assets.metrics.tier import evaluate_tier
+
+RATE = 22050
+SECONDS = 4.0
+STYLES = {"CORE-01": "jazz, piano", "CORE-02": "ambient, synth"}
+
+
+def music(seed: int, style: str) -> np.ndarray:
+    """A chord loop with a beat, different for every seed; the second style is a pad without one."""
+    r = np.random.default_rng(seed)
+    t = np.arange(round(SECONDS * RATE)) / RATE
+    root = 110.0 * 2 ** (r.integers(12) / 12)
+    beat = (t * r.uniform(1.2, 1.6)) % 1.0
+    decay = np.exp(-4.0 * beat) if style == "CORE-01" else 0.6 + 0.4 * np.sin(2 * np.pi * 0.2 * t)
+    chord = sum(np.sin(2 * np.pi * root * ratio * t + r.uniform(0, 6)) / ratio for ratio in (1, 1.2, 1.5, 2, 3))
+    drums = (style == "CORE-01") * np.exp(-30 * beat) * r.normal(size=t.size)
+    return (0.12 * decay * chord + 0.1 * drums + 0.002 * r.normal(size=t.size)).astype(np.float32)
+
+
+def written(path, audio, rate=RATE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, audio, rate, subtype="FLOAT", format="WAV")
+    return path
+
+
+def sample_at(path, style, seed):
+    return GeneratedSample(path=path, prompt=STYLES[style], style_id=style, seed=seed, seconds=SECONDS)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Reference tracks, samples of two styles, the real encoder and one cache for all tests."""
+    root = tmp_path_factory.mktemp("world")
+    reference = [
+        ReferenceTrack(path=written(root / "ref" / f"{style}-{i}.wav", music(i, style)), prompt=p, style_ids=[style])
+        for style, p in STYLES.items()
+        for i in range(4)
+    ]
+    samples = [
+        sample_at(written(root / "gen" / f"{style}-{i}.wav", music(50 + i, style)), style, i)
+        for style in STYLES
+        for i in range(3)
+    ]
+    return root, reference, samples, MusicnnEmbedder()
+
+
+def evaluated(world, *, samples=None, reference=None, embedder=None, **options):
+    root, known, made, musicnn = world
+    return evaluate_checkpoint(
+        checkpoint_id="epoch=0-step=10_lora",
+        samples=made if samples is None else samples,
+        reference=known if reference is None else reference,
+        embedder=embedder or musicnn,
+        cache_dir=root / "cache",
+        seed=0,
+        n_resamples=50,
+        progress=False,
+        **options,
+    )
+
+
+def test_an_evaluation_carries_everything_that_its_numbers_depend_on(world):
+    result = evaluated(world)
+    fad = result.fad
+    assert fad.value > 0 and fad.floor > 0 and fad.over_floor == fad.value / fad.floor and not fad.note
+    assert fad.interval[0] < fad.value < fad.interval[1]
+    assert (fad.n_clips, fad.n_windows, fad.n_reference_clips, fad.n_reference_windows) == (6, 12, 8, 16)
+    assert not fad.enough_windows and fad.infinity is None
+    assert (result.encoder, result.trained) == ("musicnn", True) and "lufs-23" in result.encoder_version
+    assert result.reference_sha256 == reference_sha256([track.path for track in reversed(world[1])])
+    assert result.clap is None and "no CLAP checkpoint" in result.clap_note
+    assert result.tag_alignment.auc is not None
+    assert result.style_coverage.styles == {
+        "CORE-01": {"generated": True, "recognizable": False},
+        "CORE-02": {"generated": True, "recognizable": False},
+    }, "three samples of two styles cannot beat chance one half"
+    assert result.style_coverage.top1 == 1.0 and not result.problems
+    json.dumps(result.as_dict(), allow_nan=False)
+
+
+def test_evaluation_is_deterministic_and_blind_to_listing_order(world):
+    first = evaluated(world).as_dict()
+    again = evaluated(world, samples=world[2][::-1], reference=world[1][::-1]).as_dict()
+    assert again == first
+
+
+def test_an_untrained_encoder_has_no_distance(world):
+    class Untrained(MusicnnEmbedder):
+        trained = False
+
+    fad = evaluated(world, embedder=Untrained()).fad
+    assert (fad.value, fad.interval, fad.floor, fad.over_floor, fad.kad) == (None,) * 5
+    assert "untrained" in fad.note
+
+
+def test_no_samples_one_sample_or_a_broken_one_is_none_with_a_reason(world, tmp_path):
+    empty = evaluated(world, samples=[])
+    assert empty.fad.value is None and "no samples" in empty.fad.note and empty.tag_alignment.auc is None
+    lone = evaluated(world, samples=world[2][:1]).fad
+    assert lone.value is not None and lone.interval is None and "interval" in lone.note
+    nan = written(tmp_path / "nan.wav", np.full(RATE * 4, np.nan, dtype=np.float32))
+    for path, reason in ((nan, "NaN"), (tmp_path / "absent.wav", "absent.wav")):
+        result = evaluated(world, samples=[*world[2], sample_at(path, "CORE-01", 9)])
+        assert result.fad.value is None and reason in result.fad.note
+        assert result.tag_alignment.auc is None and path.name in result.problems
+        assert not result.style_coverage.styles["CORE-01"]["generated"]
+
+
+def test_silence_is_measured_against_the_model_and_marked(world, tmp_path):
+    silent = sample_at(written(tmp_path / "silent.wav", np.zeros(round(SECONDS * RATE), np.float32)), "CORE-02", 9)
+    result = evaluated(world, samples=[*world[2], silent])
+    assert result.fad.value > evaluated(world).fad.value
+    assert not result.style_coverage.styles["CORE-02"]["generated"] and "silent" in result.problems["silent.wav"][0]
+
+
+def test_a_copy_is_not_a_second_sample(world, tmp_path):
+    copied = replace(world[2][0], path=written(tmp_path / "zz-copy.wav", music(50, "CORE-01")), seed=99)
+    problems = evaluated(world, samples=[*world[2], copied]).problems
+    assert list(problems) == [copied.path.name] or list(problems) == [world[2][0].path.name]
+    assert "same audio as" in next(iter(problems.values()))[0]
+
+
+def test_a_reference_that_is_empty_or_unreadable_is_an_error(world, tmp_path):
+    with pytest.raises(MetricError, match="no tracks"):
+        evaluated(world, reference=[])
+    missing = ReferenceTrack(path=tmp_path / "gone.wav", prompt="jazz", style_ids=["CORE-01"])
+    with pytest.raises(MetricError, match=r"gone\.wav"):
+        evaluated(world, reference=[*world[1], missing])
+
+
+class FakeClap:
+    """An encoder whose audio and text agree by construction: text is the style, audio is the style plus its clip."""
+
+    name, version, sample_rate, window_s, hop_s, dim = "laion_clap", "fake", 48000, 10.0, 10.0, 16
+    normalized, weights_sha256 = False, "f" * 64
+
+    def __init__(self, *, trained: bool) -> None:
+        self.trained = trained
+
+    def embed_text(self, texts):
+        rows = np.stack([np.random.default_rng(sum(map(ord, text))).normal(size=16) for text in texts])
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def embed(self, audio):
+        mono = audio.mean(axis=0)
+        beat = np.abs(mono).max() / np.abs(mono).mean() > 6
+        own = np.random.default_rng(int(abs(mono[:1000].sum()) * 1e6)).normal(size=16)
+        return (self.embed_text([STYLES["CORE-01" if beat else "CORE-02"]]) + 0.1 * own).astype(np.float32)
+
+
+def test_clap_is_relative_and_an_untrained_clap_gives_none(world):
+    aligned = evaluated(world, clap=FakeClap(trained=True))
+    assert aligned.clap.value == pytest.approx(1.0, abs=0.1) and aligned.clap.lower <= aligned.clap.value
+    assert aligned.clap.raw_cosine < 1.0 and "ffff" in aligned.clap_note
+    untrained = evaluated(world, clap=FakeClap(trained=False))
+    assert untrained.clap is None and "untrained" in untrained.clap_note
+
+
+def tier_of(world, tmp_path, damage):
+    made = []
+    for sample in world[2]:
+        audio, rate = soundfile.read(sample.path, dtype="float32")
+        made.append(replace(sample, path=written(tmp_path / sample.path.name, damage(audio), rate)))
+    return made
+
+
+def tier_fidelity(world, tier, **options):
+    root, reference, fp32, musicnn = world
+    return evaluate_tier(
+        fp32=fp32,
+        tier=tier,
+        reference=reference,
+        cache_dir=root / "cache",
+        seed=0,
+        n_resamples=100,
+        progress=False,
+        **{"embedder": musicnn, **options},
+    )
+
+
+def test_a_tier_is_paired_with_fp32_and_damage_shows(world, tmp_path):
+    same = tier_fidelity(world, tier_of(world, tmp_path / "same", lambda a: a))
+    assert same.ratio == pytest.approx(0, abs=1e-9) and same.upper == pytest.approx(0, abs=1e-9)
+    assert same.fad_between == pytest.approx(0, abs=1e-6) and same.n_pairs == 6
+    coarse = tier_fidelity(world, tier_of(world, tmp_path / "coarse", lambda a: np.round(a * 8) / 8))
+    assert coarse.fad_between > 1 and coarse.upper > 0.15 and coarse.fad_tier > coarse.fad_fp32
+
+
+def test_a_tier_without_pairs_or_without_a_trained_encoder_has_no_ratio(world, tmp_path):
+    tier = tier_of(world, tmp_path, lambda a: a)
+    for result in (
+        tier_fidelity(world, tier[:-1]),
+        tier_fidelity(world, [replace(tier[0], seed=77), *tier[1:]]),
+        tier_fidelity(world, [*tier[:-1], replace(tier[0])]),
+        tier_fidelity(world, []),
+    ):
+        assert result.ratio is None and result.upper is None and result.note
+
+    class Untrained(MusicnnEmbedder):
+        trained = False
+
+    assert tier_fidelity(world, tier, embedder=Untrained()).upper is None
+
+
+DEGRADATIONS = {
+    "12 bit": lambda a, r: np.round(a * 2048) / 2048,
+    "noise 40 dB": lambda a, r: a + 0.01 * a.std() * r.normal(size=a.size),
+    "noise 20 dB": lambda a, r: a + 0.1 * a.std() * r.normal(size=a.size),
+    "noise 0 dB": lambda a, r: a + a.std() * r.normal(size=a.size),
+    "only noise": lambda a, r: r.normal(size=a.size) * a.std(),
+}
+
+
+@pytest.mark.slow
+def test_distance_grows_with_every_step_of_degradation(world, tmp_path):
+    root, reference, _, musicnn = world
+    clean = embed_files([t.path for t in reference], musicnn, root / "cache", progress=False)
+    target = np.concatenate([*clean.values()])
+    distances = []
+    for name, damage in DEGRADATIONS.items():
+        paths = []
+        for index, track in enumerate(reference):
+            audio = soundfile.read(track.path, dtype="float32")[0]
+            damaged = damage(audio, np.random.default_rng(index)).astype(np.float32)
+            paths.append(written(tmp_path / name / track.path.name, damaged))
+        found = embed_files(paths, musicnn, root / "cache", progress=False)
+        distances.append(frechet_distance(np.concatenate([*found.values()]), target))
+    assert distances == sorted(distances), dict(zip(DEGRADATIONS, distances, strict=True))
+    assert distances[-1] > 20 * distances[0]
