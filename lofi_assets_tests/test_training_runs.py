@@ -17,6 +17,7 @@ from peft import PeftModel
 
 from lofi_assets.ace_step.loading import base_fingerprint, load_base
 from lofi_assets.ace_step.tiny import write_tiny_base
+from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
 from lofi_assets.store import read_json, sha256_file
 from lofi_assets.training import adapters, resume
 from lofi_assets.training.__main__ import CONFIGURATION, DIVERGED, DONE, FILES, INTERRUPTED
@@ -29,13 +30,22 @@ from lofi_assets.training.checkpoints import (
     is_valid,
     read_manifest,
 )
-from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings, load_run, save_run
+from lofi_assets.training.config import (
+    LoraSettings,
+    TrackFeatures,
+    TrainingRun,
+    TrainingSettings,
+    load_lora_settings,
+    load_run,
+    save_run,
+)
 from lofi_assets.training.features import FeatureJob, cache_features, read_conditions
 from lofi_assets.training.log import read_log
 from lofi_assets.training.loop import TrainingDiverged, learning_rate, train
 from lofi_assets.training.resume import resume_point
 from lofi_assets.training.runs import ARCHIVE, finished, log_path
 
+LORA_CONFIG = Path(__file__).resolve().parent.parent / "config" / "lofi_lora_config.json"
 TARGETS = ("speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0")
 SECONDS = {"one": 1.5, "two": 2.0, "three": 1.0}
 
@@ -277,6 +287,14 @@ def test_every_reader_applies_the_trained_strength(make_run):
     assert moved > 1e-3
     assert (velocity(by_diffusers, run) - expected).abs().max() < 1e-5 * moved
     assert (velocity(by_peft, run) - expected).abs().max() < 1e-5 * moved
+
+
+def test_the_shipped_adapter_fits_the_published_model():
+    with torch.device("meta"):
+        transformer = ACEStepTransformer2DModel(drop_dead_projections=True, build_projectors=False)
+        parameters = adapters.add_lora(transformer, load_lora_settings(LORA_CONFIG), seed=0)
+    assert len(parameters) == 2 * 211
+    assert sum(parameter.numel() for parameter in parameters.values()) == 261_881_856
 
 
 def test_a_batch_has_the_gradient_of_its_items_one_by_one(make_run):
