@@ -141,6 +141,14 @@ class _Encoder:
         return self._load("text_encoder", "lyric_tokenizer")
 
     @cached_property
+    def resolved_device(self) -> str:
+        import torch
+
+        if self.device != "auto":
+            return self.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    @cached_property
     def speaker_width(self) -> int:
         config = read_json(self.base_path / "ace_step_transformer" / "config.json", default={})
         return int(config.get("speaker_embedding_dim", 512))
@@ -148,7 +156,7 @@ class _Encoder:
     def _load(self, *components: str) -> "Base":
         from lofi_assets.ace_step.loading import load_base
 
-        return load_base(self.base_path, dtype=self.dtype, device=self.device, components=components)
+        return load_base(self.base_path, dtype=self.dtype, device=self.resolved_device, components=components)
 
 
 def cache_features(
@@ -157,14 +165,14 @@ def cache_features(
     base_path: Path,
     base_fingerprint: str,
     cache_dir: Path,
-    device: str = "cpu",
+    device: str = "auto",
     dtype: str = "float32",
 ) -> list[FeatureRow]:
     """Features of every track, computed where missing or damaged. A killed call goes on: each file is whole or absent.
 
     Args:
         base_fingerprint: with the content and `FEATURES_VERSION` it makes the keys.
-        device: of the encoders.
+        device: of the encoders; `auto` is the first GPU, or the CPU.
         dtype: of the text encoder (the DCAE is always float32); features are stored in float32.
     Returns:
         One row per track, in the order given.
@@ -266,7 +274,7 @@ def _latents(encoder: _Encoder, job: FeatureJob) -> Arrays:
         )
     dcae = encoder.audio.music_dcae
     assert dcae is not None
-    stereo = torch.from_numpy(decoded.samples).clamp(-1, 1).expand(2, -1)[None].to(encoder.device)
+    stereo = torch.from_numpy(decoded.samples).clamp(-1, 1).expand(2, -1)[None].to(encoder.resolved_device)
     with torch.inference_mode():
         latents, lengths = dcae.encode(stereo, sample_rate=decoded.sample_rate)
     return {"latents": latents[0, ..., : int(lengths[0])].float().cpu().contiguous().numpy()}
