@@ -47,7 +47,8 @@ class MelScale(nn.Module):
 
     def __init__(self, *, n_freqs: int, n_mels: int, f_min: float, f_max: float, sample_rate: int) -> None:
         super().__init__()
-        filters = melscale_fbanks(n_freqs, f_min, f_max, n_mels, sample_rate, norm="slaney", mel_scale="slaney")
+        with torch.device("cpu"):  # the filters look at values, which a meta device has none of
+            filters = melscale_fbanks(n_freqs, f_min, f_max, n_mels, sample_rate, norm="slaney", mel_scale="slaney")
         self.register_buffer("fb", filters)
 
     def forward(self, magnitudes: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ MARKS = ("[intro]", "[verse]", "[chorus]", "[bridge]", "[outro]")
 def write_tiny_base(directory: Path, *, seed: int = 0) -> None:
     """Write the four folders and a character vocabulary for lyrics; the same bytes for the same seed."""
     directory.mkdir(parents=True, exist_ok=True)
-    lyric_ids = _write_lyric_vocabulary(directory / LYRIC_VOCABULARY)
+    lyric_ids = write_lyric_vocabulary(directory / LYRIC_VOCABULARY)
     text_ids = _write_text_tokenizer(directory / TEXT_ENCODER)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -155,7 +155,7 @@ def _write_text_tokenizer(directory: Path) -> int:
     return len(fast)
 
 
-def _write_lyric_vocabulary(path: Path) -> int:
+def write_lyric_vocabulary(path: Path) -> int:
     """A character-level vocabulary in the format of upstream's vocab.json; returns its size."""
     from tokenizers import Tokenizer
     from tokenizers.models import BPE
