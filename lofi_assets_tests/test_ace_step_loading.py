@@ -194,4 +194,5 @@ def test_the_hubs_older_config_loads_unchanged(spoilt, base):
         del config[name]
     path.write_text(json.dumps(config | {"_class_name": "Transformer2DModel", "_diffusers_version": "0.27.2"}))
     again = load_base(spoilt, components=["transformer"]).transformer
+    assert again is not None
     assert torch.equal(again.final_layer.linear.weight, base.transformer.final_layer.linear.weight)
