@@ -142,7 +142,8 @@ def judge(gate: Gate, measured: Any) -> Verdict:
     Args:
         measured: the value itself, or a mapping with `value` and any of `encoder`, `trained`, `note`.
     Returns:
-        `inconclusive` for a missing or non-finite number, a negative one where the gate is not `signed`, an untrained encoder, or another encoder than the gate's; else `pass` or `fail`.
+        `inconclusive` for a missing or non-finite number, a negative one where the gate is not `signed`, an untrained
+        encoder, or another encoder than the gate's; else `pass` or `fail`.
     """
     details: Mapping[str, Any] = measured if isinstance(measured, Mapping) else {"value": measured}
     value = details.get("value")
@@ -159,19 +160,22 @@ def _doubt(gate: Gate, value: Any, details: Mapping[str, Any]) -> str:
         return str(details.get("note") or "not measured")
     if isinstance(value, float) and not math.isfinite(value):
         return "not a finite number"
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if isinstance(gate.limit, str | bool):
-            return f"a number where {gate.limit!r} is asked"
-        if value < 0 and not gate.signed:
-            return "negative"
-    elif not isinstance(value, type(gate.limit)):
+    if _kind(value) != _kind(gate.limit):
         return f"{type(value).__name__} where {type(gate.limit).__name__} is asked"
+    if _kind(value) == "number" and value < 0 and not gate.signed:
+        return "negative"
     if details.get("trained") is False:
         return "the encoder is untrained"
     if gate.encoder and details.get("encoder") != gate.encoder:
         used = details.get("encoder") or "an unnamed encoder"
         return f"measured with {used}, the limit is on the scale of {gate.encoder}"
     return ""
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    return "number" if isinstance(value, int | float) else type(value).__name__
 
 
 def _holds(value: Any, op: Op, limit: Limit) -> bool:

@@ -1,0 +1,38 @@
+# Each target makes the virtual environment with pip if it is missing.
+VENV ?= .venv
+PYTHON ?= python3.11
+BIN := $(VENV)/bin
+export DAGSTER_HOME ?= $(CURDIR)/.dagster
+
+.PHONY: demo test slow dev lint bench clean-demo
+
+demo: $(VENV)/installed
+	$(BIN)/lofi demo
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/lofi constitution --audit-only
+
+slow: $(VENV)/installed
+	$(BIN)/python -m pytest -m slow
+
+dev: $(VENV)/installed $(DAGSTER_HOME)/dagster.yaml
+	$(BIN)/dg dev --host 127.0.0.1 --port 3000
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed
+	$(BIN)/python -m lofi_assets_tests.bench
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
+	mkdir -p $(DAGSTER_HOME)
+	cp $< $@

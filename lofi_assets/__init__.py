@@ -1,0 +1,12 @@
+"""Licensed lofi tracks -> a released, gated ACE-Step LoRA, as Dagster assets.
+
+The lineage, which is also the order of files, groups, docs and tests:
+
+    licensed_sources -> style_taxonomy -> processed_tracks -> prompts -> dataset_manifest -> feature_cache
+    -> lora_checkpoints -> generated_samples -> quality_metrics -> human_evaluation -> merged_model
+    -> quantized_tiers -> onnx_artifacts -> model_card -> hub_release
+
+`defs/` and `definitions.py` alone know Dagster; every other module is domain code that runs without it. What
+definitions import stays light: torch, transformers, diffusers, onnxruntime and librosa are imported where the work is
+done. Gates are data (`config/constitution.yaml`), files are laid out by `store.py`, sizes come from `profiles.py`.
+"""

@@ -1,0 +1,5 @@
+"""The only package that knows Dagster: assets in lineage order, their checks, automation, sensors, jobs, resources.
+
+What belongs here: thin shells. An asset reads where its inputs are, calls one domain function and reports; it knows
+nothing of samples, tensors or files. What does not: anything that could run without Dagster.
+"""

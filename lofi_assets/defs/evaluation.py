@@ -1,0 +1,57 @@
+"""Evaluation: what the checkpoints sound like, in numbers and to people."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from lofi_assets import evaluation, listening, sampling
+from lofi_assets.defs.automation import WHEN_INPUTS_CHANGE
+from lofi_assets.defs.dataset import dataset_manifest
+from lofi_assets.defs.gates import gate_checks
+from lofi_assets.defs.reporting import report
+from lofi_assets.defs.resources import Platform
+from lofi_assets.defs.training import lora_checkpoints
+
+
+@dg.asset(
+    group_name="evaluation",
+    kinds={"audio", "pytorch"},
+    owners=["team:evaluation"],
+    deps=[dataset_manifest, lora_checkpoints],
+    automation_condition=WHEN_INPUTS_CHANGE,
+    pool="gpu",
+)
+def generated_samples(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+    """Audio for the validation prompts with fixed seeds, of every checkpoint that is not pruned."""
+    return report(context, platform.store, sampling.generate_samples(platform.store, platform.profile))
+
+
+@dg.asset(
+    group_name="evaluation",
+    kinds={"json"},
+    owners=["team:evaluation"],
+    deps=[dataset_manifest, lora_checkpoints, generated_samples],
+    automation_condition=WHEN_INPUTS_CHANGE,
+    pool="gpu",
+)
+def quality_metrics(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+    """FAD, KAD, alignment and style coverage of every checkpoint, with encoder, n and interval; then retention."""
+    outcome = evaluation.evaluate_checkpoints(platform.store, platform.profile, now=datetime.now(UTC))
+    return report(context, platform.store, outcome)
+
+
+@dg.asset(
+    group_name="evaluation",
+    kinds={"json", "html"},
+    owners=["team:evaluation"],
+    deps=[dataset_manifest, generated_samples, quality_metrics],
+    automation_condition=WHEN_INPUTS_CHANGE,
+)
+def human_evaluation(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+    """The blind listening test of the best checkpoint: its page, and the statistics of the answers so far."""
+    return report(context, platform.store, listening.evaluate_listening(platform.store, platform.profile))
+
+
+generated_samples_gates = gate_checks(generated_samples)
+quality_metrics_gates = gate_checks(quality_metrics)
+human_evaluation_gates = gate_checks(human_evaluation)

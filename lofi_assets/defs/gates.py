@@ -1,0 +1,114 @@
+"""Asset checks and the release guard, both from the constitution's table.
+
+Three layers (design.md section 4): blocking checks hold inside one run; `all_deps_blocking_checks_passed()` holds in
+automation (`automation.py`); `require_gates` holds in the body of the guarded assets, whoever started the run.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from lofi_assets.constitution import Gate, Verdict, load_gates
+from lofi_assets.defs.resources import Platform
+from lofi_assets.store import Store
+from lofi_assets.verdicts import held_back_by, recorded, verdict
+
+DATA_VERSION_TAG = "dagster/data_version"
+"""Tag under which Dagster keeps a materialisation's data version."""
+
+
+def gate_checks(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
+    """Every gate of one asset as an asset check; they read what the asset recorded and never touch audio."""
+    key = asset.key
+    gates = {gate.check_name: gate for gate in load_gates() if gate.asset == key.to_user_string()}
+
+    @dg.multi_asset_check(
+        name=f"{key.to_python_identifier()}_gates",
+        specs=[_spec(gate, key) for gate in gates.values()],
+        can_subset=True,
+    )
+    def evaluate_gates(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
+        measures = recorded(platform.store, key.to_user_string())
+        for check in sorted(context.selected_asset_check_keys, key=lambda check: list(gates).index(check.name)):
+            yield _result(verdict(gates[check.name], measures), key, measures.data_version if measures else "")
+
+    return evaluate_gates
+
+
+def _spec(gate: Gate, key: dg.AssetKey) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(
+        gate.check_name,
+        asset=key,
+        description=f"{gate.rule}. {gate.why} ({gate.article})",
+        blocking=gate.blocking or gate.scope == "track",
+        metadata={"gate": gate.id, "article": gate.article, "rule": gate.rule, "holds": ", ".join(gate.holds) or "-"},
+    )
+
+
+def _result(found: Verdict, key: dg.AssetKey, data_version: str) -> dg.AssetCheckResult:
+    severity = dg.AssetCheckSeverity.ERROR if found.gate.severity == "ERROR" else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(
+        passed=found.passed,
+        asset_key=key,
+        check_name=found.gate.check_name,
+        severity=severity,
+        description=f"{found.status}: {found.text}",
+        metadata={
+            "verdict": found.status,
+            "value": "not measured" if found.value is None else str(found.value),
+            "limit": f"{found.gate.op} {found.gate.limit}",
+            "data_version": data_version,
+        },
+    )
+
+
+def require_gates(context: dg.AssetExecutionContext, store: Store) -> None:
+    """Refuse to go on unless every gate that holds this asset has passed for the very build it would use.
+
+    Raises:
+        dg.Failure: naming each gate that is missing, failed, inconclusive or about another build.
+    """
+    asset = context.asset_key.to_user_string()
+    held = held_back(context.instance, store, asset)
+    if held:
+        raise dg.Failure(
+            f"{asset} is held back by {len(held)} gate(s):\n" + "\n".join(f"- {_line(found)}" for found in held),
+            metadata={found.gate.check_name: dg.MetadataValue.text(_line(found)) for found in held},
+            allow_retries=False,
+        )
+
+
+def held_back(instance: dg.DagsterInstance, store: Store, asset: str) -> list[Verdict]:
+    """The gates that hold `asset` back now, judged against what this instance materialised last."""
+    gates = load_gates()
+    materialized = {name: _materialized_version(instance, name) for name in _lineage_of(gates)}
+    overruled = [
+        gate.id for gate in gates if asset in gate.holds and gate.asset and _overruled(instance, gate, materialized)
+    ]
+    return held_back_by(store, gates, asset=asset, materialized=materialized, overruled=overruled)
+
+
+def _lineage_of(gates: tuple[Gate, ...]) -> list[str]:
+    return sorted({gate.asset for gate in gates if gate.asset})
+
+
+def _materialized_version(instance: dg.DagsterInstance, asset: str) -> str:
+    event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+    tags = (event.asset_materialization.tags or {}) if event and event.asset_materialization else {}
+    return tags.get(DATA_VERSION_TAG, "")
+
+
+def _overruled(instance: dg.DagsterInstance, gate: Gate, materialized: dict[str, str]) -> bool:
+    """Whether the latest evaluation of this gate failed on this very build, be it a check's or a person's."""
+    asset = str(gate.asset)
+    record = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(dg.AssetKey(asset), gate.check_name))
+    evaluation = record.evaluation if record else None
+    if evaluation is None or evaluation.passed:
+        return False
+    version = evaluation.metadata.get("data_version")
+    by_a_person = evaluation.target_materialization_data is None
+    return by_a_person and version is not None and version.value == materialized.get(asset)
+
+
+def _line(found: Verdict) -> str:
+    return f"{found.gate.id}: {found.status}, {found.text}. {found.gate.why}"

@@ -1,0 +1,44 @@
+"""Quantization: the best checkpoint merged into its base, then three ONNX tiers."""
+
+import dagster as dg
+
+from lofi_assets import optimization
+from lofi_assets.defs.automation import WHEN_INPUTS_CHANGE
+from lofi_assets.defs.dataset import dataset_manifest
+from lofi_assets.defs.evaluation import quality_metrics
+from lofi_assets.defs.gates import gate_checks, require_gates
+from lofi_assets.defs.reporting import report
+from lofi_assets.defs.resources import Platform
+from lofi_assets.defs.training import lora_checkpoints
+
+
+@dg.asset(
+    group_name="quantization",
+    kinds={"pytorch", "safetensors"},
+    owners=["team:release"],
+    deps=[lora_checkpoints, quality_metrics],
+    automation_condition=WHEN_INPUTS_CHANGE,
+)
+def merged_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+    """The best checkpoint's LoRA merged into the base in FP32, with the error against the adapter."""
+    require_gates(context, platform.store)
+    return report(context, platform.store, optimization.merge_best(platform.store, platform.profile))
+
+
+@dg.asset(
+    group_name="quantization",
+    kinds={"onnx"},
+    owners=["team:release"],
+    deps=[dataset_manifest, merged_model],
+    code_version=optimization.TIERS_VERSION,
+    automation_condition=WHEN_INPUTS_CHANGE,
+    pool="gpu",
+)
+def quantized_tiers(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+    """FP16, INT8 and INT4 ONNX tiers: precision proven from the files, FAD of the files against FP32."""
+    require_gates(context, platform.store)
+    return report(context, platform.store, optimization.quantize(platform.store, platform.profile))
+
+
+merged_model_gates = gate_checks(merged_model)
+quantized_tiers_gates = gate_checks(quantized_tiers)

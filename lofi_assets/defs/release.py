@@ -1,0 +1,52 @@
+"""Release: the bundle, its card, and publication once every gate holds."""
+
+import dagster as dg
+
+from lofi_assets.defs.automation import WHEN_INPUTS_CHANGE
+from lofi_assets.defs.dataset import dataset_manifest
+from lofi_assets.defs.evaluation import human_evaluation, quality_metrics
+from lofi_assets.defs.gates import gate_checks, require_gates
+from lofi_assets.defs.quantization import merged_model, quantized_tiers
+from lofi_assets.defs.reporting import report
+from lofi_assets.defs.resources import Platform
+from lofi_assets.release import bundle, card, hub
+
+
+@dg.asset(
+    group_name="release",
+    kinds={"onnx", "json"},
+    owners=["team:release"],
+    deps=[quantized_tiers],
+    automation_condition=WHEN_INPUTS_CHANGE,
+)
+def onnx_artifacts(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+    """The deployable bundle: tiers, manifest with hashes, an example that was run from the bundle alone."""
+    return report(context, platform.store, bundle.build_bundle(platform.store))
+
+
+@dg.asset(
+    group_name="release",
+    kinds={"markdown"},
+    owners=["team:release"],
+    deps=[dataset_manifest, quality_metrics, human_evaluation, merged_model, quantized_tiers, onnx_artifacts],
+    automation_condition=WHEN_INPUTS_CHANGE,
+)
+def model_card(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+    """The card, generated from what the assets recorded; a person approves the text they read."""
+    return report(context, platform.store, card.write_card(platform.store, platform.profile))
+
+
+@dg.asset(
+    group_name="release",
+    kinds={"huggingface"},
+    owners=["team:release"],
+    deps=[human_evaluation, onnx_artifacts, model_card],
+)
+def hub_release(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+    """The published folder; refuses, naming the gates, unless every gate holds for the very build it would publish."""
+    require_gates(context, platform.store)
+    return report(context, platform.store, hub.publish(platform.store, platform.profile))
+
+
+onnx_artifacts_gates = gate_checks(onnx_artifacts)
+model_card_gates = gate_checks(model_card)

@@ -1,0 +1,49 @@
+"""Tracks: normalised audio, and the prompts that describe it."""
+
+import dagster as dg
+
+from lofi_assets import library
+from lofi_assets import prompts as prompting
+from lofi_assets.constitution import load_gates
+from lofi_assets.defs.automation import WHEN_INPUTS_CHANGE
+from lofi_assets.defs.gates import gate_checks
+from lofi_assets.defs.reporting import report
+from lofi_assets.defs.resources import Platform
+from lofi_assets.defs.sources import licensed_sources, style_taxonomy
+
+
+@dg.asset(
+    group_name="tracks",
+    kinds={"audio", "parquet"},
+    owners=["team:audio"],
+    deps=[licensed_sources, style_taxonomy],
+    code_version=library.TRACKS_VERSION,
+    automation_condition=WHEN_INPUTS_CHANGE,
+)
+def processed_tracks(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+    """48 kHz stereo MP3 at -1 dBFS with every measurement; what breaks a rule is in quarantine with the rule's id."""
+    outcome = library.process_library(
+        platform.store,
+        gates=load_gates(),
+        settings=platform.profile.audio,
+        tempo_ranges=prompting.curated_tempo_ranges(platform.store),
+        style_of=prompting.categories(platform.store),
+    )
+    return report(context, platform.store, outcome)
+
+
+@dg.asset(
+    group_name="tracks",
+    kinds={"text", "parquet"},
+    owners=["team:curation"],
+    deps=[processed_tracks, style_taxonomy],
+    code_version=prompting.PROMPTS_VERSION,
+    automation_condition=WHEN_INPUTS_CHANGE,
+)
+def prompts(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+    """Tags per track with origin and confidence, style ids, and the prompt and lyrics files beside the audio."""
+    return report(context, platform.store, prompting.write_prompts(platform.store))
+
+
+processed_tracks_gates = gate_checks(processed_tracks)
+prompts_gates = gate_checks(prompts)

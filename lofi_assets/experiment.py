@@ -1,0 +1,253 @@
+"""A dataset version and a base model -> cached features, and the training run over them (constitution II).
+
+What belongs here: which base a profile means, the run's configuration file, and what a finished run says to the gates.
+What does not: the optimisation itself (`training/`), which runs in its own process.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lofi_assets import pictures
+from lofi_assets.constitution import CONFIG_DIR
+from lofi_assets.library import INVENTORY, rows_of
+from lofi_assets.outcome import Outcome
+from lofi_assets.profiles import BaseModelSettings, Profile, ProfileError
+from lofi_assets.records import Checkpoint
+from lofi_assets.sources import withdrawn_tracks
+from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, write_json
+from lofi_assets.training.checkpoints import describe, fault, read_manifest, update_record
+from lofi_assets.training.config import TrainingRun, TrainingSettings, load_lora_settings, save_run
+from lofi_assets.training.log import read_log
+from lofi_assets.training.resume import resume_point
+from lofi_assets.training.runs import current_run, finished, log_path
+
+FEATURES = "feature_cache.json"
+RUN_CONFIG = "training_run.json"
+REQUIRED_STATE = ("seed", "record.dataset_hash", "record.config_hash", "provenance.command", "provenance.packages")
+"""What a checkpoint must say of itself to be reproducible (constitution II)."""
+
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A training run as it will be, or was, executed."""
+
+    run: TrainingRun
+    config: Path
+    remaining_steps: int
+
+
+def resolve_base(store: Store, settings: BaseModelSettings) -> Path:
+    """Folder of the base model in the Hub's layout; a tiny one is written, a Hub one downloaded, if it is not there."""
+    if settings.kind == "tiny":
+        folder = store.base_models / "tiny"
+        if not folder.is_dir():
+            from lofi_assets.ace_step.tiny import write_tiny_base
+
+            with atomic_folder(folder) as temporary:
+                write_tiny_base(temporary)
+        return folder
+    if settings.kind == "folder":
+        return Path(settings.path) if Path(settings.path).is_absolute() else store.root / settings.path
+    from lofi_assets.ace_step.loading import base_directory
+
+    return base_directory(settings.path, revision=settings.revision)
+
+
+def base_identity(folder: Path) -> str:
+    """Fingerprint of a base model's weights and configuration."""
+    from lofi_assets.ace_step.identity import base_fingerprint
+
+    return base_fingerprint(folder)
+
+
+def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
+    """Features of every track of the current dataset version; what is cached is read, not computed again."""
+    from lofi_assets.training.features import FeatureJob, cache_features, orphaned_features
+
+    folder, manifest, tracks = current_dataset(store)
+    base = resolve_base(store, profile.base_model)
+    identity = base_identity(base)
+    jobs = [
+        FeatureJob(
+            track_id=track["track_id"],
+            audio=folder / "audio" / f"{track['track_id']}.mp3",
+            audio_sha256=track["audio_sha256"],
+            prompt=_text(folder, track["track_id"], "prompt"),
+            lyrics=_text(folder, track["track_id"], "lyrics"),
+        )
+        for track in tracks
+    ]
+    rows = cache_features(
+        jobs,
+        base_path=base,
+        base_fingerprint=identity,
+        cache_dir=store.features,
+        device=profile.training.get("device", "cpu"),
+    )
+    splits = {track["track_id"]: track["split"] for track in tracks}
+    features = [{"track_id": row.track_id, "key": row.key, "split": splits[row.track_id]} for row in rows]
+    write_json(
+        store.metadata(FEATURES),
+        {"base": str(base), "base_fingerprint": identity, "dataset_hash": manifest["hash"], "tracks": features},
+    )
+    return Outcome(
+        data_version=fingerprint(identity, [(row.track_id, row.key) for row in rows]),
+        counts={
+            "tracks": len(rows),
+            "latent_frames": sum(row.frames for row in rows),
+            "recomputed": sum(not row.reused for row in rows),
+            "orphaned_files": len(orphaned_features(store.features, rows)),
+        },
+        values={"missing_features": len(tracks) - len(rows)},
+        details={"base": str(base), "base_fingerprint": identity},
+    )
+
+
+def _text(folder: Path, track_id: str, kind: str) -> str:
+    return (folder / "audio" / f"{track_id}_{kind}.txt").read_text(encoding="utf-8").strip()
+
+
+def current_dataset(store: Store) -> tuple[Path, dict[str, Any], list[dict[str, Any]]]:
+    """Folder, manifest and tracks of the current dataset version.
+
+    Raises:
+        FileNotFoundError: no dataset was built yet.
+    """
+    manifest = read_json(store.metadata("dataset_manifest.json"))
+    if manifest is None:
+        raise FileNotFoundError(
+            f"{store.metadata('dataset_manifest.json')}: no dataset yet; materialise dataset_manifest"
+        )
+    folder = store.datasets / manifest["dataset_id"]
+    return folder, manifest, read_json(folder / "tracks.json", default=[])
+
+
+def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_DIR) -> PlannedRun:
+    """Write the run's configuration file, and say how many steps are left to do."""
+    _, manifest, _ = current_dataset(store)
+    features = read_json(store.metadata(FEATURES))
+    lora = load_lora_settings(config_dir / "lofi_lora_config.json").model_dump() | profile.lora
+    run = TrainingRun.model_validate(
+        {
+            "base": features["base"],
+            "base_fingerprint": features["base_fingerprint"],
+            "features_dir": store.features,
+            "tracks": features["tracks"],
+            "dataset_id": manifest["dataset_id"],
+            "dataset_hash": manifest["hash"],
+            "checkpoints_dir": store.checkpoints,
+            "logs_dir": store.logs,
+            "lora": lora,
+            "training": training_settings(profile).model_dump(),
+            "device": profile.training.get("device", "auto"),
+        }
+    )
+    config = store.metadata(RUN_CONFIG)
+    save_run(config, run)
+    return PlannedRun(run, config, 0 if finished(run) else run.training.max_steps - _steps_done(run))
+
+
+def _steps_done(run: TrainingRun) -> int:
+    point = resume_point(run.checkpoints_dir) if current_run(run.checkpoints_dir) == run.run_id else None
+    return point.step if point else 0
+
+
+def training_settings(profile: Profile) -> TrainingSettings:
+    """The profile's training section over the trainer's defaults.
+
+    Raises:
+        ProfileError: naming the key that is unknown or does not fit.
+    """
+    values = {key: value for key, value in profile.training.items() if key != "device"}
+    try:
+        return TrainingSettings.model_validate(values)
+    except ValidationError as error:
+        raise ProfileError(f"profile {profile.name}, training: {error}") from error
+
+
+def describe_training(store: Store, planned: PlannedRun) -> Outcome:
+    """What the checkpoints are, for the gates and for people; each is loaded to see whether it can be."""
+    run = planned.run
+    withdrawn = withdrawn_tracks(rows_of(store, INVENTORY))
+    records = [_checked(store, record) for record in read_manifest(store.checkpoints)]
+    states = {record.checkpoint_id: describe(store.checkpoints / record.checkpoint_id) for record in records}
+    losses = read_losses(log_path(run))
+    last_loss = losses[-1][1] if losses else None
+    interval = run.training.checkpoint_interval
+    return Outcome(
+        data_version=fingerprint(run.run_id, max((record.step for record in records), default=0)),
+        counts={
+            "checkpoints": len(records),
+            "steps": max((record.step for record in records), default=0),
+            "recomputed": planned.remaining_steps,
+        },
+        values={
+            "checkpoints": len(records),
+            "invalid_checkpoints": sum(not record.is_valid for record in records),
+            "off_interval_checkpoints": sum(
+                record.step % interval != 0 and record.step != run.training.max_steps for record in records
+            ),
+            "unreproducible_checkpoints": sum(
+                not _reproducible(store, record, states[record.checkpoint_id]) for record in records
+            ),
+            "foreign_dataset_checkpoints": sum(record.dataset_hash != run.dataset_hash for record in records),
+            "checkpoints_on_revoked_tracks": sum(bool(withdrawn & _trained_on(store, record)) for record in records),
+            "last_loss": last_loss,
+        },
+        rows=[_shown(record, states[record.checkpoint_id]) for record in records],
+        details={
+            "run": run.run_id,
+            "config": str(planned.config),
+            "log": str(log_path(run)),
+            "command": f"python -m lofi_assets.training --config {planned.config}",
+            "last_loss": last_loss if last_loss is not None and math.isfinite(last_loss) else None,
+        },
+        pictures={"loss": lambda: pictures.loss_curve(losses)} if losses else {},
+    )
+
+
+def _checked(store: Store, record: Checkpoint) -> Checkpoint:
+    valid = fault(store.checkpoints / record.checkpoint_id) is None
+    if valid == record.is_valid:
+        return record
+    return update_record(store.checkpoints, record.checkpoint_id, is_valid=valid)
+
+
+def _reproducible(store: Store, record: Checkpoint, state: Mapping[str, Any]) -> bool:
+    folder = store.checkpoints / record.checkpoint_id
+    return (folder / "config.json").is_file() and all(_nested(state, key) for key in REQUIRED_STATE)
+
+
+def _nested(state: Mapping[str, Any], key: str) -> bool:
+    value: Any = state
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value not in (None, "", {})
+
+
+def _trained_on(store: Store, record: Checkpoint) -> set[str]:
+    run = read_json(store.checkpoints / record.checkpoint_id / "config.json", default={})
+    return {track["track_id"] for track in run.get("tracks", ()) if track.get("split") == "train"}
+
+
+def _shown(record: Checkpoint, state: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "checkpoint": record.checkpoint_id,
+        "step": record.step,
+        "valid": record.is_valid,
+        "train_loss": state.get("train_loss"),
+        "validation_loss": state.get("validation_loss"),
+        "fad": record.fad_score,
+        "saved": str(record.timestamp),
+    }
+
+
+def read_losses(path: Path) -> Sequence[tuple[int, float]]:
+    """(step, loss) of every step in a training log."""
+    return [(line["step"], line["loss"]) for line in read_log(path) if line.get("loss") is not None]

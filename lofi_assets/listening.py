@@ -1,0 +1,77 @@
+"""The blind listening test of the best checkpoint, and the statistics of its answers (constitution III).
+
+What belongs here: which clips stand against which, where answers are collected. What does not: the page and the
+statistics (`metrics/listening_page.py`, `metrics/listening.py`).
+"""
+
+from pathlib import Path
+from typing import Any
+
+from lofi_assets.outcome import Outcome
+from lofi_assets.profiles import Profile
+from lofi_assets.records import Checkpoint
+from lofi_assets.sampling import reference_tracks, samples_of
+from lofi_assets.store import Store, fingerprint, write_json
+from lofi_assets.training.checkpoints import best, read_manifest
+
+
+def evaluate_listening(store: Store, profile: Profile) -> Outcome:
+    """Write the best checkpoint's listening test if it is not there, and judge the answers collected so far."""
+    chosen = best(read_manifest(store.checkpoints))
+    test = _listening_test(store, profile, chosen) if chosen else None
+    results = test / "results.jsonl" if test else None
+    statistics, note = _statistics(test, results)
+    summary = {"checkpoint_id": chosen.checkpoint_id if chosen else None, "note": note, "statistics": statistics}
+    write_json(store.metadata("human_evaluation.json"), summary)
+    answers = {"note": note}
+    return Outcome(
+        data_version=fingerprint(test.name if test else "", statistics),
+        counts={
+            "listeners": (statistics or {}).get("evaluator_count", 0),
+            "trials": (statistics or {}).get("n_trials", 0),
+        },
+        values={
+            "p_value": {"value": (statistics or {}).get("p_value"), **answers},
+            "equivalence": {"value": (statistics or {}).get("verdict"), **answers},
+        },
+        details={
+            "page": str(test / "page" / "index.html") if test else None,
+            "answers": str(results) if results else None,
+            "note": note or None,
+            "statistics": statistics,
+        },
+    )
+
+
+def _listening_test(store: Store, profile: Profile, chosen: Checkpoint) -> Path | None:
+    from lofi_assets.metrics.errors import MetricError
+    from lofi_assets.metrics.listening_page import Clip, write_listening_page
+
+    samples = samples_of(store, chosen)
+    folder = store.listening / f"step-{chosen.step}-{samples.get('key', '')[:12]}"
+    if (folder / "truth.json").is_file():
+        return folder
+    ai_clips = [Clip(store.root / clip["path"], clip["style_id"]) for clip in samples.get("clips", ())]
+    real_clips = [Clip(track.path, track.style_ids[0]) for track in reference_tracks(store)]
+    try:
+        write_listening_page(
+            folder, ai_clips=ai_clips, real_clips=real_clips, seed=profile.sampling.seed, title=chosen.checkpoint_id
+        )
+    except MetricError as error:
+        write_json(folder / "not_written.json", {"reason": str(error)})
+        return None
+    return folder
+
+
+def _statistics(test: Path | None, results: Path | None) -> tuple[dict[str, Any] | None, str]:
+    from lofi_assets.metrics.errors import MetricError
+    from lofi_assets.metrics.listening import evaluate_trials, read_trials
+
+    if test is None or results is None:
+        return None, "no listening test could be made from the samples"
+    if not results.is_file():
+        return None, f"no answers yet: people open {test / 'page' / 'index.html'}, their answers go to {results}"
+    try:
+        return evaluate_trials(read_trials(results, truth_path=test / "truth.json")).as_dict(), ""
+    except MetricError as error:
+        return None, str(error)

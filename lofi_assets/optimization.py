@@ -1,0 +1,212 @@
+"""The best checkpoint -> one merged model -> three ONNX tiers, and what each tier costs in FAD (constitution III, IV).
+
+What belongs here: which checkpoint, what is unchanged, the paired comparison of the tiers. What does not: merging,
+exporting and the precision policy themselves (`quantization/`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lofi_assets.evaluation import load_encoder
+from lofi_assets.experiment import FEATURES
+from lofi_assets.outcome import Outcome
+from lofi_assets.profiles import Profile, SamplingSettings
+from lofi_assets.records import Checkpoint
+from lofi_assets.sampling import SamplePrompt, reference_tracks, sample_prompts, write_clip
+from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, sha256_file, write_json
+from lofi_assets.training.checkpoints import best, read_manifest
+
+TIERS_VERSION = "1"
+"""Raised when the comparison of the tiers changes; the export has its own version."""
+COMPARED = ("fp16", "int8", "int4")
+PROTECTED = {"audio_critical_bits": ("dcae_decoder", "vocoder"), "vocal_bits": ("lyric_encoder", "speaker_embedder")}
+"""Measure -> parts whose lowest precision it is, over all tiers (constitution IV)."""
+TIER_FAD = "tier_fad.json"
+
+
+class NothingToMergeError(RuntimeError):
+    """No checkpoint has been evaluated; the message says which asset to materialise."""
+
+
+def best_checkpoint(store: Store) -> Checkpoint:
+    """The valid checkpoint with the lowest FAD.
+
+    Raises:
+        NothingToMergeError: none has a FAD.
+    """
+    chosen = best(read_manifest(store.checkpoints))
+    if chosen is None:
+        raise NothingToMergeError(
+            f"{store.checkpoints}: no valid checkpoint has a FAD; materialise generated_samples and quality_metrics"
+        )
+    return chosen
+
+
+def merge_best(store: Store, profile: Profile) -> Outcome:
+    """Merge the best checkpoint into its base; an existing merge of the same adapter and base is kept."""
+    chosen = best_checkpoint(store)
+    adapter, target = store.checkpoints / chosen.checkpoint_id, store.merged / chosen.checkpoint_id
+    features = read_json(store.metadata(FEATURES))
+    wanted = {
+        "adapter_sha256": sha256_file(adapter / "adapter_model.safetensors"),
+        "base_fingerprint": features["base_fingerprint"],
+    }
+    known = read_json(target / "merge.json", default={})
+    unchanged = all(known.get(key) == value for key, value in wanted.items())
+    if not unchanged:
+        from lofi_assets.quantization.merge import merge_lora
+
+        known = asdict(merge_lora(Path(features["base"]), adapter, target))
+    write_json(store.metadata("merged_model.json"), {"checkpoint_id": chosen.checkpoint_id, **known})
+    return Outcome(
+        data_version=fingerprint(known["adapter_sha256"], known["base_fingerprint"]),
+        counts={"modules": known["modules"], "recomputed": int(not unchanged)},
+        values={"merge_max_error": known["max_error"]},
+        details={
+            "checkpoint": chosen.checkpoint_id,
+            "fad": chosen.fad_score,
+            "scale": known["scale"],
+            "rank": known["rank"],
+            "adapter_effect": known["adapter_effect"],
+            "folder": str(target),
+        },
+    )
+
+
+def merged_folder(store: Store) -> Path:
+    """Folder of the current merged model."""
+    return store.merged / read_json(store.metadata("merged_model.json"))["checkpoint_id"]
+
+
+def quantize(store: Store, profile: Profile) -> Outcome:
+    """Build the tiers that changed, prove their precision from the files, and measure each against FP32."""
+    from lofi_assets.quantization.tiers import build_tiers
+
+    merged = read_json(store.metadata("merged_model.json"))
+    reports = build_tiers(
+        merged_folder(store),
+        store.quantized,
+        provenance={"checkpoint": merged["checkpoint_id"], "adapter": merged["adapter_sha256"]},
+    )
+    fidelity, measured_now = _compare(store, profile, reports[0].fingerprint)
+    policies = {report.tier: report.policy for report in reports}
+    released = [report for report in reports if report.tier in COMPARED]
+    return Outcome(
+        data_version=fingerprint(reports[0].fingerprint, TIERS_VERSION, profile.quantization.model_dump()),
+        counts={"tiers": len(released), "recomputed": sum(report.rebuilt for report in reports) + measured_now},
+        values={
+            "tiers": len(released),
+            "opset_int8": policies["int8"].opset,
+            "opset_int4": policies["int4"].opset,
+            "policy_violations": sum(len(report.policy.violations) for report in released),
+            **{
+                measure: min(report.policy.min_bits[part] for report in released for part in parts)
+                for measure, parts in PROTECTED.items()
+            },
+            **{f"fad_increase_{tier}": _increase(fidelity[tier]) for tier in COMPARED},
+        },
+        rows=[_shown(report, fidelity.get(report.tier)) for report in reports],
+        details={"merged_model": merged["checkpoint_id"], "folder": str(store.quantized), "fidelity": fidelity},
+    )
+
+
+def _increase(fidelity: Mapping[str, Any]) -> dict[str, Any]:
+    note = fidelity["note"] or f"point {_percent(fidelity['ratio'])}, {fidelity['n_pairs']} pairs"
+    return {
+        "value": fidelity["upper"],
+        "encoder": fidelity["encoder"],
+        "trained": fidelity["trained"],
+        "note": note,
+    }
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:+.1f} %"
+
+
+def _shown(report: Any, fidelity: Mapping[str, Any] | None) -> dict[str, Any]:
+    measured = fidelity or {}
+    return {
+        "tier": report.tier,
+        "opset": report.policy.opset,
+        "megabytes": round(report.policy.size_bytes / 1e6, 3),
+        "of_fp32": report.policy.size_ratio,
+        "quantized_share": report.policy.quantized_share,
+        "int4_share": report.policy.int4_share,
+        "transformer_snr_db": report.snr_db.get("transformer"),
+        "fad": measured.get("fad_tier"),
+        "fad_increase": measured.get("ratio"),
+        "upper_95": measured.get("upper"),
+        "violations": "; ".join(report.policy.violations),
+    }
+
+
+def _compare(store: Store, profile: Profile, model: str) -> tuple[dict[str, dict[str, Any]], int]:
+    """Tier -> its FAD against FP32 on paired prompts and seeds; and how many tiers were sampled now."""
+    prompts = sample_prompts(store, profile.quantization)
+    key = fingerprint(
+        TIERS_VERSION,
+        model,
+        [asdict(prompt) for prompt in prompts],
+        profile.quantization.model_dump(),
+        profile.evaluation.model_dump(),
+    )
+    known = read_json(store.metadata(TIER_FAD), default={})
+    if known.get("key") == key:
+        return known["fidelity"], 0
+    from lofi_assets.metrics.tier import evaluate_tier
+
+    clips = {tier: _sample_tier(store, tier, prompts, profile.quantization, key) for tier in ("fp32", *COMPARED)}
+    embedder, reference = load_encoder(store, profile.evaluation), reference_tracks(store)
+    fidelity = {
+        tier: evaluate_tier(
+            fp32=clips["fp32"],
+            tier=clips[tier],
+            reference=reference,
+            embedder=embedder,
+            cache_dir=store.cache / "embeddings",
+            seed=profile.quantization.seed,
+            n_resamples=profile.evaluation.resamples,
+        ).as_dict()
+        for tier in COMPARED
+    }
+    write_json(store.metadata(TIER_FAD), {"key": key, "fidelity": fidelity})
+    return fidelity, len(clips)
+
+
+def _sample_tier(
+    store: Store, tier: str, prompts: Sequence[SamplePrompt], settings: SamplingSettings, key: str
+) -> list[Any]:
+    """Clips of one tier's files run in ONNX Runtime; finished tiers are read back after an interruption."""
+    from tqdm import tqdm
+
+    from lofi_assets.metrics.evaluate import GeneratedSample
+    from lofi_assets.quantization.runtime import OnnxPipeline
+
+    folder = store.samples / "tiers" / tier
+    if read_json(folder / "samples.json", default={}).get("key") != key:
+        pipeline = OnnxPipeline(store.quantized / tier)
+        with atomic_folder(folder) as temporary:
+            for item in tqdm(prompts, desc=f"sampling {tier}", unit="clip"):
+                audio = pipeline.generate(
+                    [item.prompt],
+                    lyrics=[item.lyrics],
+                    seconds=settings.seconds,
+                    seeds=[item.seed],
+                    steps=settings.steps,
+                    guidance_scale=settings.guidance_scale,
+                )
+                write_clip(temporary / f"{item.name}.flac", audio[0])
+            write_json(temporary / "samples.json", {"key": key})
+    return [
+        GeneratedSample(
+            path=folder / f"{item.name}.flac",
+            prompt=item.prompt,
+            style_id=item.style_id,
+            seed=item.seed,
+            seconds=settings.seconds,
+        )
+        for item in prompts
+    ]

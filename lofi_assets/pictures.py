@@ -1,0 +1,84 @@
+"""Small PNGs for asset metadata: waveforms, spectrograms, loss curves, FAD by step.
+
+At most 50 kB each, since they stay in Dagster's event log. matplotlib is imported when something is drawn.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+INK, ACCENT, SOFT = "#2b2d42", "#c8553d", "#8d99ae"
+
+
+def waveforms(envelopes: Mapping[str, Sequence[Sequence[float]]]) -> bytes:
+    """One row per track: its envelope as (min, max) pairs in [-1, 1]."""
+    figure = _figure(width=7.2, height=0.75 * len(envelopes) + 0.2)
+    axes = figure.subplots(len(envelopes), 1, squeeze=False)[:, 0]
+    for axis, (name, pairs) in zip(axes, envelopes.items(), strict=True):
+        low, high = zip(*pairs, strict=True)
+        axis.fill_between(range(len(pairs)), low, high, color=INK, linewidth=0)
+        axis.set(xlim=(0, len(pairs)), ylim=(-1, 1))
+        axis.set_axis_off()
+        axis.set_title(name, loc="left", fontsize=7, color=SOFT, pad=1)
+    return _png(figure)
+
+
+def spectrogram(samples: "np.ndarray", *, sample_rate: int, title: str) -> bytes:
+    """Log-mel spectrogram of (channels, frames) or (frames,) audio."""
+    import librosa
+    import numpy as np
+
+    mono = samples.mean(axis=0) if samples.ndim == 2 else samples
+    hop = max(512, len(mono) // 500)
+    mel = librosa.feature.melspectrogram(y=mono, sr=sample_rate, n_fft=2048, hop_length=hop, n_mels=80, fmax=16000)
+    level = librosa.power_to_db(mel, ref=np.max, top_db=80)
+    figure = _figure(width=6.4, height=2.2)
+    axis = figure.subplots()
+    axis.imshow(level, origin="lower", aspect="auto", cmap="magma", extent=(0, len(mono) / sample_rate, 0, 80))
+    axis.set(xlabel="seconds", ylabel="mel band")
+    axis.set_title(title, loc="left", fontsize=8)
+    return _png(figure)
+
+
+def loss_curve(losses: Sequence[tuple[int, float]]) -> bytes:
+    """Training loss by step, with its running mean."""
+    steps, values = zip(*losses, strict=True)
+    figure = _figure(width=6.4, height=2.4)
+    axis = figure.subplots()
+    axis.plot(steps, values, color=SOFT, linewidth=0.8, label="loss")
+    axis.plot(steps, _running_mean(values, window=max(1, len(values) // 20)), color=ACCENT, label="running mean")
+    axis.set(xlabel="step", ylabel="flow-matching loss")
+    axis.legend(frameon=False, fontsize=7)
+    return _png(figure)
+
+
+def score_by_step(points: Mapping[int, float], *, label: str, marks: Mapping[str, float]) -> bytes:
+    """A score of every checkpoint by step, with horizontal marks such as the floor or a limit."""
+    figure = _figure(width=6.4, height=2.4)
+    axis = figure.subplots()
+    axis.plot(list(points), list(points.values()), "o-", color=ACCENT)
+    for name, value in marks.items():
+        axis.axhline(value, color=INK, linestyle=":", linewidth=1)
+        axis.annotate(name, (min(points), value), fontsize=7, color=INK, va="bottom")
+    axis.set(xlabel="step", ylabel=label)
+    return _png(figure)
+
+
+def _running_mean(values: Sequence[float], *, window: int) -> list[float]:
+    return [sum(values[max(0, i - window + 1) : i + 1]) / min(i + 1, window) for i in range(len(values))]
+
+
+def _figure(*, width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=80, layout="constrained")
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", pil_kwargs={"optimize": True})
+    return buffer.getvalue()

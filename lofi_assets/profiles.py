@@ -1,0 +1,130 @@
+"""Profiles: sizes, models and counts of one deployment (design.md section 6).
+
+`LOFI_PROFILE` names a file of `config/profiles/` (default `demo`), `LOFI_DATA_DIR` the data root. A profile never sets
+a gate: unknown keys are refused here, and `lofi constitution` audits the files.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lofi_assets.constitution import CONFIG_DIR
+
+
+class ProfileError(ValueError):
+    """A profile cannot be read; the message names the file and the key."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class BaseModelSettings(_Section):
+    """Which ACE-Step v1 to train on."""
+
+    kind: Literal["tiny", "folder", "hub"]
+    """tiny: written here with random weights; folder: a local folder in the Hub's layout; hub: downloaded."""
+    path: str = ""
+    """Folder, or Hub repository id."""
+    revision: str | None = None
+    """Hub commit; the fingerprint of the weights is recorded in any case."""
+
+
+class AudioSettings(_Section):
+    """How tracks are worked on."""
+
+    workers: int
+    """Worker processes; 0 means one per core."""
+    timeout_s: float
+    """Seconds after which a worker on one track is ended."""
+    memory_gb: float
+    """Memory that one worker may take."""
+
+
+class SamplingSettings(_Section):
+    """Audio generated for the validation prompts, or for the tier comparison."""
+
+    count: int
+    """Clips per checkpoint or tier."""
+    seconds: float
+    """Length of a clip."""
+    steps: int
+    """Euler steps."""
+    guidance_scale: float
+    """Strength of adaptive projected guidance."""
+    seed: int
+    """Clip i uses `seed + i`."""
+    device: str = "cpu"
+    """Torch device."""
+
+
+class EvaluationSettings(_Section):
+    """Encoders of the metrics."""
+
+    encoder: Literal["musicnn", "vggish"]
+    """FAD and KAD encoder; the gate's limit is on VGGish's scale."""
+    encoder_weights: str | None = None
+    """Weights of the encoder, relative to the data root; MusiCNN's are shipped."""
+    clap: str | None = None
+    """Folder of a trained CLAP model, relative to the data root; without it the CLAP gate stays inconclusive."""
+    resamples: int
+    """Bootstrap resamples."""
+    device: str = "cpu"
+    """Torch device."""
+
+
+class ReleaseSettings(_Section):
+    """Where a release goes once every gate holds."""
+
+    target: Literal["folder", "hub"]
+    """A local folder under `release/published`, or the Hugging Face Hub."""
+    license: str
+    """Licence of the released weights, an SPDX id."""
+    repo_id: str = ""
+    """Hub repository."""
+
+
+class Profile(_Section):
+    """One file of `config/profiles/`."""
+
+    name: str
+    """The file's stem."""
+    base_model: BaseModelSettings
+    audio: AudioSettings
+    lora: dict[str, Any]
+    """Overrides of `config/lofi_lora_config.json`; production overrides nothing."""
+    training: dict[str, Any]
+    """Fields of `training.config.TrainingSettings`."""
+    sampling: SamplingSettings
+    evaluation: EvaluationSettings
+    quantization: SamplingSettings
+    release: ReleaseSettings
+    alerts: tuple[str, ...] = ()
+    """apprise URLs; `LOFI_ALERT_URLS` (comma-separated) adds more. None: alerts go to the log."""
+
+
+@cache
+def load_profile(name: str | None = None, *, config_dir: Path = CONFIG_DIR) -> Profile:
+    """The named profile, else `LOFI_PROFILE`, else demo.
+
+    Raises:
+        ProfileError: no such file, a key that is not known, or a value that does not fit.
+    """
+    name = name or os.environ.get("LOFI_PROFILE", "demo")
+    path = config_dir / "profiles" / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in (config_dir / "profiles").glob("*.yaml")))
+        raise ProfileError(f"{path}: no such profile; LOFI_PROFILE can be {known}")
+    try:
+        return Profile(name=name, **yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (ValidationError, yaml.YAMLError, TypeError) as error:
+        raise ProfileError(f"{path}: {error}") from error
+
+
+def data_root() -> Path:
+    """`LOFI_DATA_DIR`, else `data/` beside `config/`."""
+    return Path(os.environ.get("LOFI_DATA_DIR", CONFIG_DIR.parent / "data")).resolve()

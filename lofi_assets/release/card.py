@@ -1,0 +1,220 @@
+"""The model card, generated from what the assets recorded, and a person's approval of it (constitution, Export).
+
+What belongs here: the text, which sections it must have, the approval file. What does not: the numbers, which are read.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from lofi_assets.constitution import load_constitution, load_gates
+from lofi_assets.experiment import current_dataset
+from lofi_assets.library import INVENTORY, rows_of
+from lofi_assets.outcome import Outcome
+from lofi_assets.profiles import Profile
+from lofi_assets.store import Store, read_json, write_json, write_text
+from lofi_assets.verdicts import verdicts
+
+SECTIONS = (
+    "What it is",
+    "Usage",
+    "Training data",
+    "Training",
+    "Quality",
+    "Tiers",
+    "Intended use and limits",
+    "Licence and attribution",
+)
+"""Headings a card must have, each with text under it."""
+APPROVAL = "approval.json"
+CARD_GATES = ("model_card",)
+
+
+class ApprovalError(RuntimeError):
+    """There is no card to approve, or it is not the one the person read."""
+
+
+def write_card(store: Store, profile: Profile) -> Outcome:
+    """Write `release/README.md`; says whether a person approved exactly this text."""
+    text = card_text(store, profile)
+    changed = write_text(store.release / "README.md", text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    approval = read_json(store.release / APPROVAL, default={})
+    approved = approval.get("card_sha256") == digest and bool(approval.get("approved_by"))
+    by = f"approved by {approval.get('approved_by')}" if approved else f"read it, then: lofi approve-card {digest[:12]}"
+    return Outcome(
+        data_version=digest,
+        counts={"characters": len(text), "recomputed": int(changed)},
+        values={
+            "missing_sections": len(missing_sections(text)),
+            "approved": {"value": approved, "note": by},
+        },
+        details={"card": text, "approval": by, "path": str(store.release / "README.md")},
+    )
+
+
+def approve(store: Store, *, card: str, by: str, now: datetime | None = None) -> str:
+    """Record that a person approves the card whose sha256 starts with `card`; returns the whole hash.
+
+    Raises:
+        ApprovalError: no card, or another text than the one that was read.
+    """
+    path = store.release / "README.md"
+    if not path.is_file():
+        raise ApprovalError(f"{path}: there is no card yet; materialise model_card")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if len(card) < 8 or not digest.startswith(card):
+        raise ApprovalError(f"{path} has sha256 {digest[:12]}..., not {card!r}; read the card as it is now")
+    stamp = (now or datetime.now(UTC)).isoformat(timespec="seconds")
+    write_json(store.release / APPROVAL, {"card_sha256": digest, "approved_by": by, "date": stamp})
+    return digest
+
+
+def missing_sections(text: str) -> list[str]:
+    """Required sections that are absent or empty."""
+    missing = []
+    for section in SECTIONS:
+        _, found, rest = text.partition(f"\n## {section}\n")
+        if not found or not rest.partition("\n## ")[0].strip():
+            missing.append(section)
+    return missing
+
+
+def card_text(store: Store, profile: Profile) -> str:
+    """The card as Markdown with the Hub's metadata block; the same text for the same recorded facts."""
+    _, manifest, tracks = current_dataset(store)
+    merged = read_json(store.metadata("merged_model.json"), default={})
+    checkpoint = merged.get("checkpoint_id", "")
+    quality = read_json(store.metadata("quality_metrics.json"), default={}).get(checkpoint, {}).get("evaluation", {})
+    run = read_json(store.checkpoints / checkpoint / "config.json", default={})
+    parts = {
+        "What it is": _what(profile, checkpoint),
+        "Usage": _usage(),
+        "Training data": _data(manifest),
+        "Training": _training(run, merged),
+        "Quality": _quality(store, quality),
+        "Tiers": _tiers(store),
+        "Intended use and limits": _limits(),
+        "Licence and attribution": _licence(store, profile, {track["track_id"] for track in tracks}),
+    }
+    body = "\n\n".join(f"## {title}\n\n{text.strip()}" for title, text in parts.items())
+    return f"{_front_matter(profile, quality)}\n# Lofi LoRA for ACE-Step v1\n\n{body}\n"
+
+
+def _front_matter(profile: Profile, quality: Mapping[str, Any]) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    fad = (quality.get("fad") or {}).get("value")
+    results = [
+        EvalResult(
+            task_type="text-to-audio",
+            dataset_type="private",
+            dataset_name="held-out lofi tracks",
+            metric_type="fad",
+            metric_name=f"FAD ({quality.get('encoder')})",
+            metric_value=round(fad, 3),
+        )
+    ]
+    data = ModelCardData(
+        license=profile.release.license,
+        base_model=profile.base_model.path if profile.base_model.kind == "hub" else None,
+        base_model_relation="adapter" if profile.base_model.kind == "hub" else None,
+        library_name="onnx",
+        pipeline_tag="text-to-audio",
+        tags=["lora", "music", "text-to-music", "lofi", "onnx", "ace-step"],
+        metrics=["fad"],
+        model_name="lofi-lora" if fad is not None else None,
+        eval_results=results if fad is not None else None,
+        ignore_metadata_errors=True,
+    )
+    return f"---\n{data.to_yaml()}\n---\n"
+
+
+def _what(profile: Profile, checkpoint: str) -> str:
+    base = profile.base_model.path or f"a {profile.base_model.kind} base of the same architecture, random weights"
+    return (
+        f"A low-rank adaptation of ACE-Step v1 for lofi music: checkpoint `{checkpoint}`, trained on {base}. Every "
+        f"track was licensed for AI training; every rule of the project's constitution (version "
+        f"{load_constitution()['version']}) was checked by a gate whose verdict is listed below."
+    )
+
+
+def _usage() -> str:
+    return (
+        "With numpy and ONNX Runtime alone, from this folder:\n\n```\npip install -r requirements.txt\n"
+        'python example.py "lofi hip hop, mellow, rhodes, 74 bpm, vinyl crackle" --tier int8\n```\n\n'
+        "`fp16` for quality, `int8` for a balance of size and quality, `int4` for experiments on small devices. "
+        "Prompts are comma-separated tags: genre, mood, instruments, tempo, production, atmosphere, vocal type."
+    )
+
+
+def _data(manifest: Mapping[str, Any]) -> str:
+    styles = ", ".join(f"{name} {count}" for name, count in manifest["style_distribution"].items())
+    return (
+        f"Dataset `{manifest['dataset_id']}` (sha256 `{manifest['hash']}`): {manifest['track_count']} tracks, "
+        f"{manifest['total_duration']:.2f} hours; {manifest['train_count']} to train, "
+        f"{manifest['validation_count']} held out. Tracks per style: {styles}."
+    )
+
+
+def _training(run: Mapping[str, Any], merged: Mapping[str, Any]) -> str:
+    settings = {**run.get("lora", {}), **run.get("training", {})}
+    shown = ("r", "lora_alpha", "use_rslora", "learning_rate", "max_steps", "precision", "gradient_clip", "seed")
+    rows = "\n".join(f"| {name} | {settings.get(name)} |" for name in shown)
+    return (
+        f"| setting | value |\n|---|---|\n{rows}\n\n"
+        f"Base fingerprint `{merged.get('base_fingerprint')}`, adapter sha256 `{merged.get('adapter_sha256')}`, "
+        f"applied scale {merged.get('scale')}."
+    )
+
+
+def _quality(store: Store, quality: Mapping[str, Any]) -> str:
+    fad = quality.get("fad") or {}
+    gates = [gate for gate in load_gates() if gate.asset not in CARD_GATES and gate.scope == "asset"]
+    rows = "\n".join(f"| `{found.gate.id}` | {found.status} | {found.text} |" for found in verdicts(store, gates))
+    human = read_json(store.metadata("human_evaluation.json"), default={})
+    listening = json.dumps(human.get("statistics")) if human.get("statistics") else human.get("note") or "not run"
+    return (
+        f"FAD {_number(fad.get('value'))} ({quality.get('encoder')}, {fad.get('n_clips')} clips, "
+        f"{fad.get('n_windows')} windows, floor {_number(fad.get('floor'))}), KAD {_number(fad.get('kad'))}. "
+        f"Listening test: {listening}.\n\n"
+        f"| gate | verdict | value and limit |\n|---|---|---|\n{rows}"
+    )
+
+
+def _tiers(store: Store) -> str:
+    fidelity = read_json(store.metadata("tier_fad.json"), default={}).get("fidelity", {})
+    rows = []
+    for tier in ("fp16", "int8", "int4"):
+        manifest = read_json(store.quantized / tier / "manifest.json", default={})
+        policy, measured = manifest.get("policy", {}), fidelity.get(tier, {})
+        size = f"{policy.get('size_bytes', 0) / 1e6:.2f} MB"
+        bits = ", ".join(f"{part} {count}" for part, count in sorted(policy.get("min_bits", {}).items()))
+        rows.append(f"| {tier} | {manifest.get('opset')} | {size} | {bits} | {_number(measured.get('upper'))} |")
+    table = "| tier | opset | size | fewest bits | FAD increase over FP32, 95 % upper bound |\n|---|---|---|---|---|\n"
+    return table + "\n".join(rows)
+
+
+def _limits() -> str:
+    return (
+        "For making instrumental and vocal lofi music. Not for imitating a living artist, and not for passing "
+        "generated music off as human where that matters. The model knows the styles of its taxonomy and "
+        "little else; speech, other genres and long song structure are outside what was evaluated."
+    )
+
+
+def _licence(store: Store, profile: Profile, used: set[str]) -> str:
+    rows = [row for row in rows_of(store, INVENTORY) if row["track_id"] in used]
+    types = sorted({f"{row['license_type']} ({row['provider']})" for row in rows})
+    credits = sorted({row["attribution"] for row in rows if row["attribution"]})
+    lines = [f"Weights: {profile.release.license}. Training tracks were used under:", ""]
+    lines += [f"- {kind}" for kind in types]
+    if credits:
+        lines += ["", "Attribution:", "", *(f"- {credit}" for credit in credits)]
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.3g}"

@@ -1,0 +1,286 @@
+"""Licence records against raw files (constitution I).
+
+What belongs here: which raw files exist, which record claims each, and whether that record permits AI training today.
+What does not: whether the audio is any good (`audio/`). Licence types are data: `config/licenses.yaml`.
+"""
+
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from lofi_assets.constitution import Gate, judge_track
+from lofi_assets.records import RecordError, SourceRecord, parse
+from lofi_assets.store import Store, fingerprint, read_json, remembered, sha256_file
+
+LicenceStatus = Literal["permitted", "denied", "ambiguous"]
+
+AUDIO_SUFFIXES = frozenset(
+    {".wav", ".flac", ".aif", ".aiff", ".aifc", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".mp4", ".wma"}
+    | {".caf", ".w64", ".rf64", ".au", ".snd", ".ape", ".wv", ".alac"}
+)
+"""Raw files with these suffixes are expected to be audio; their content decides what they are."""
+
+
+SIDECAR_BYTES = 1 << 16
+"""Largest prompt or lyrics file that is read."""
+
+
+class SourceError(ValueError):
+    """A licence file cannot be read; the message names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """An audio file under `raw/`."""
+
+    track_id: str
+    path: str
+    """Relative to the data root, POSIX."""
+    sha256: str
+    """Empty for anything that is not a regular file."""
+    bytes: int
+    stat: str
+    """Size and modification time, by which an unchanged file is not read again."""
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """One raw file with what was decided about it; a row of `raw_inventory.parquet`."""
+
+    track_id: str
+    path: str
+    sha256: str
+    bytes: int
+    stat: str
+    status: Literal["verified", "rejected"]
+    rule: str
+    reason: str
+    source_id: str
+    license_type: str
+    provider: str
+    attribution: str
+    measures: str
+    """JSON of the measures that the licence gates judged."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """`sources.json`, read: the valid records, and what is wrong with the others."""
+
+    records: tuple[SourceRecord, ...]
+    problems: tuple[str, ...]
+
+
+class LicenceTable:
+    """Licence types of `config/licenses.yaml`; an unlisted one is ambiguous."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._status: dict[str, LicenceStatus] = {
+            _licence_key(name): row["status"] for row in rows for name in (row["id"], *row.get("aliases", ()))
+        }
+
+    def status(self, license_type: str) -> LicenceStatus:
+        """permitted, denied or ambiguous."""
+        return self._status.get(_licence_key(license_type), "ambiguous")
+
+
+def _licence_key(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+
+
+def load_licences(config_dir: Path) -> LicenceTable:
+    """Read `config/licenses.yaml`.
+
+    Raises:
+        SourceError: a row without id or with a status that does not exist.
+    """
+    path = config_dir / "licenses.yaml"
+    rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+    rows = rows["licenses"] if isinstance(rows, dict) else rows
+    for row in rows:
+        if row.get("status") not in ("permitted", "denied", "ambiguous") or not row.get("id"):
+            raise SourceError(f"{path}: {row}: needs an id and a status permitted, denied or ambiguous")
+    return LicenceTable(rows)
+
+
+def load_sources(path: Path) -> SourceFile:
+    """Read `metadata/sources.json`, record by record: one bad record does not hide the others.
+
+    Raises:
+        SourceError: the file is not a JSON array.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path}: not JSON ({error}); mend it, no track is used until it can be read") from error
+    if not isinstance(data, list):
+        raise SourceError(f"{path}: must be an array of SourceRecord (config/schemas/source_record.json)")
+    records, problems = [], []
+    for index, item in enumerate(data):
+        try:
+            records.append(parse(SourceRecord, item, where=f"{path.name}[{index}]"))
+        except RecordError as error:
+            problems.append(str(error))
+    twice = [source_id for source_id, n in Counter(record.source_id for record in records).items() if n > 1]
+    problems += [f"{path.name}: source_id {source_id!r} is used by more than one record" for source_id in twice]
+    return SourceFile(tuple(record for record in records if record.source_id not in twice), tuple(problems))
+
+
+def track_id_of(path: Path) -> str:
+    """Track id of a raw file: its stem in ASCII, everything else than letters, digits and `-` as `_`."""
+    ascii_stem = unicodedata.normalize("NFKD", path.stem).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^A-Za-z0-9-]+", "_", ascii_stem).strip("_-")[:120]
+    return slug or f"track_{fingerprint(path.stem)[:8]}"
+
+
+def scan_raw(store: Store, *, memory: Mapping[str, tuple[str, str]]) -> list[RawFile]:
+    """Every audio file under `raw/`, sorted by path; links are listed but never followed.
+
+    Args:
+        memory: relative path -> (stat key, sha256) of the last inventory; a file whose size and time are unchanged is
+            not read again.
+    """
+    by_path = {str(store.root / path): known for path, known in memory.items()}
+    files = []
+    for path in sorted(store.raw.rglob("*")) if store.raw.is_dir() else []:
+        if path.suffix.lower() not in AUDIO_SUFFIXES or path.name.startswith("."):
+            continue
+        regular = path.is_file() and not path.is_symlink()
+        stat, digest = remembered(path, sha256_file, by_path) if regular else ("", "")
+        size = int(stat.partition(":")[0]) if regular else 0
+        files.append(RawFile(track_id_of(path), store.relative(path), digest, size, stat))
+    return files
+
+
+def verify_sources(
+    files: Sequence[RawFile],
+    *,
+    source_file: SourceFile,
+    licences: LicenceTable,
+    gates: Sequence[Gate],
+    today: date,
+) -> list[SourceRow]:
+    """Judge every raw file by the track-scope licence gates; the first one missed is its rejection."""
+    claims: dict[str, list[SourceRecord]] = {}
+    for record in source_file.records:
+        for track_id in set(record.track_ids):
+            claims.setdefault(track_id, []).append(record)
+    stems = Counter(file.track_id for file in files)
+    return [
+        _verify(file, claims.get(file.track_id, []), stems[file.track_id], licences=licences, gates=gates, today=today)
+        for file in files
+    ]
+
+
+def _verify(
+    file: RawFile,
+    claimed_by: list[SourceRecord],
+    same_stem: int,
+    *,
+    licences: LicenceTable,
+    gates: Sequence[Gate],
+    today: date,
+) -> SourceRow:
+    record = claimed_by[0] if len(claimed_by) == 1 and same_stem == 1 else None
+    measures: dict[str, Any] = {}
+    if not file.sha256:
+        rule, reason = "audio.readable", "not a regular file (links and devices are never followed)"
+    else:
+        measures = {"claiming_records": len(claimed_by) * same_stem} | (
+            _claim_measures(record, licences=licences, today=today) if record else {}
+        )
+        verdict = judge_track(gates, measures)
+        rule = verdict.gate.id if verdict else ""
+        reason = _explain(verdict.text, claimed_by, same_stem) if verdict else ""
+    return SourceRow(
+        **file.__dict__,
+        status="rejected" if rule else "verified",
+        rule=rule,
+        reason=reason,
+        source_id=record.source_id if record else "",
+        license_type=record.license_type if record else "",
+        provider=record.provider if record else "",
+        attribution=(record.attribution or "") if record else "",
+        measures=json.dumps(measures, sort_keys=True),
+    )
+
+
+def _claim_measures(record: SourceRecord, *, licences: LicenceTable, today: date) -> dict[str, Any]:
+    return {
+        "license_status": licences.status(record.license_type),
+        "ai_training_rights_confirmed": bool(record.ai_training_rights and record.verified_by and record.evidence),
+        "days_until_acquired": (record.date_acquired - today).days,
+        "cost_recorded": record.source_type != "commissioned" or record.cost is not None,
+        "revoked": bool((record.model_extra or {}).get("revoked")),
+    }
+
+
+def _explain(text: str, claimed_by: list[SourceRecord], same_stem: int) -> str:
+    if same_stem > 1:
+        return f"{same_stem} raw files share this track id; rename all but one"
+    if not claimed_by:
+        return "no record of sources.json lists this track id; add one with verified rights"
+    if len(claimed_by) > 1:
+        return f"claimed by {', '.join(record.source_id for record in claimed_by)}; one must let go"
+    record = claimed_by[0]
+    return f"source {record.source_id} ({record.license_type}): {text}"
+
+
+def curator_sidecars(store: Store, raw_path: str) -> tuple[str, str | None]:
+    """Prompt and lyrics text that a curator put beside a raw file: `<stem>_prompt.txt`, `<stem>_lyrics.txt`."""
+    path = store.root / raw_path
+    prompt = path.with_name(f"{path.stem}_prompt.txt")
+    lyrics = path.with_name(f"{path.stem}_lyrics.txt")
+    return _text(prompt) or "", _text(lyrics)
+
+
+def withdrawn_tracks(rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Tracks of the inventory whose rights do not hold today: what was trained on them cannot be released."""
+    return {row["track_id"] for row in rows if row["rule"].startswith("licence.")}
+
+
+def _text(path: Path) -> str | None:
+    """Content of a regular file of at most 64 kB; bytes that are not UTF-8 are shown as such, not guessed."""
+    if not path.is_file() or path.is_symlink() or path.stat().st_size > SIDECAR_BYTES:
+        return None
+    return path.read_text(encoding="utf-8", errors="backslashreplace")
+
+
+def curated_styles(store: Store, *, written_by_tagger: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Style ids that a person put into `style_mapping.json`: entries that differ from what the tagger last wrote."""
+    mapping = read_json(store.metadata("style_mapping.json"), default={})
+    if not isinstance(mapping, dict):
+        raise SourceError(f"{store.metadata('style_mapping.json')}: must be an object of track id -> [style ids]")
+    return {
+        track_id: tuple(styles)
+        for track_id, styles in mapping.items()
+        if list(styles) != list(written_by_tagger.get(track_id, ()))
+    }
+
+
+@dataclass(frozen=True)
+class Landing:
+    """State of everything that people put into the data root."""
+
+    key: str
+    """Moves when a file appears, goes or changes."""
+    files: int
+    newest: float
+    """Modification time of the newest file, seconds since the epoch."""
+
+
+def landing_state(store: Store) -> Landing:
+    """Raw files with their sidecars, and the records that people edit; by name, size and time, nothing is read."""
+    edited = [store.metadata("sources.json"), store.metadata("style_mapping.json")]
+    paths = [path for path in (*sorted(store.raw.rglob("*")), *edited) if path.is_file() and not path.is_symlink()]
+    stats = [(store.relative(path), path.stat()) for path in paths if not path.name.endswith(".part")]
+    key = fingerprint([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+    return Landing(key, len(stats), max((stat.st_mtime for _, stat in stats), default=0.0))

@@ -1,0 +1,56 @@
+"""What the command line prints: assets with their counts, gates with their verdicts, rejects with their rules."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from lofi_assets.constitution import Verdict
+from lofi_assets.library import INVENTORY, PROCESSED, rows_of
+from lofi_assets.store import Store
+from lofi_assets.verdicts import recorded
+
+COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+
+
+def assets_table(store: Store, assets: Sequence[str]) -> Table:
+    """One row per asset: its counts, and whether anything was recomputed."""
+    table = Table(title="Assets", title_justify="left")
+    for column in ("asset", "counts", "recomputed"):
+        table.add_column(column)
+    for asset in assets:
+        measures = recorded(store, asset)
+        counts = dict(measures.counts) if measures else {}
+        again = counts.pop("recomputed", None)
+        shown = ", ".join(f"{name} {count}" for name, count in counts.items()) or "not materialised"
+        table.add_row(asset, shown, "" if again is None else "nothing" if again == 0 else str(again))
+    return table
+
+
+def gates_table(verdicts: Sequence[Verdict]) -> Table:
+    """One row per gate: verdict, number, limit, note."""
+    table = Table(title="Gates", title_justify="left")
+    for column in ("gate", "verdict", "value", "limit", "note"):
+        table.add_column(column, overflow="fold")
+    for found in verdicts:
+        limit = "0 violating" if found.gate.scope == "track" else f"{found.gate.op} {found.gate.limit}"
+        colour = COLOURS[found.status]
+        table.add_row(found.gate.id, f"[{colour}]{found.status}[/]", _number(found.value), limit, found.note)
+    return table
+
+
+def rejects_table(store: Store) -> Table:
+    """One row per rejected raw file: the rule that caught it, and why."""
+    table = Table(title="Rejected", title_justify="left")
+    for column in ("track", "rule", "reason"):
+        table.add_column(column, overflow="fold")
+    for name in (INVENTORY, PROCESSED):
+        for row in rows_of(store, name):
+            if row["status"] == "rejected":
+                table.add_row(row["track_id"], row["rule"], row["reason"])
+    return table
+
+
+def _number(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
