@@ -222,4 +222,4 @@ def test_kernel_distance_is_near_zero_for_one_population_and_grows_with_the_shif
 
 def test_kernel_distance_refuses_a_reference_of_copies():
     with pytest.raises(MetricError, match="identical"):
-        kernel_distance(np.ones((5, 3)), normal(0, 5, 3))
+        kernel_distance(np.repeat(normal(1, 1, 3), 7, axis=0), normal(0, 5, 3))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from lofi_assets.metrics.clap import ClapEmbedder, ten_second_windows
+from lofi_assets.metrics.clap import ClapEmbedder, ten_second_windows, unit_rows
 from lofi_assets.metrics.embedders import (
     Embedder,
     MusicnnEmbedder,
@@ -224,6 +224,27 @@ def test_clap_from_a_local_directory_is_deterministic_and_tells_texts_apart(clap
     assert np.linalg.norm(texts, axis=1) == pytest.approx(1.0)
     assert not np.allclose(*texts)
     assert clap.embed_text(["piano"])[0] == pytest.approx(texts[0], abs=1e-5), "padding changes nothing"
+
+
+def test_clap_vectors_are_those_of_transformers_before_it_normalises(clap_directory):
+    import torch
+    from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
+
+    model = ClapModel.from_pretrained(clap_directory).eval()
+    audio = levelled(chord(10, 48000), sample_rate=48000, min_seconds=1)
+    features = ClapFeatureExtractor.from_pretrained(clap_directory)(
+        audio, sampling_rate=48000, return_tensors="pt", truncation="rand_trunc"
+    )
+    tokens = AutoTokenizer.from_pretrained(clap_directory)(["slow piano"], return_tensors="pt")
+    with torch.inference_mode():
+        theirs = [
+            model.get_audio_features(**features).pooler_output.numpy(),
+            model.get_text_features(**tokens).pooler_output.numpy(),
+        ]
+    clap = ClapEmbedder.load(clap_directory, trained=False)
+    ours = unit_rows(clap.embed(audio)), clap.embed_text(["slow piano"])
+    for own, expected in zip(ours, theirs, strict=True):
+        assert own == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_tokenizer_that_reads_every_text_alike_is_caught(clap_directory, tmp_path):

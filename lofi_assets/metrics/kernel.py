@@ -5,14 +5,16 @@ Needs no Gaussian shape and settles with about a fifth of the windows FAD wants.
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import cdist, pdist
 
 from lofi_assets.metrics.errors import MetricError
 from lofi_assets.metrics.frechet import FloatArray, checked_windows
 
 SCALE = 100.0
-MAX_FOR_MEDIAN = 4000
+MAX_FOR_MEDIAN = 2000
 """Of a larger reference every k-th window counts: pairs grow with the square, their median hardly moves."""
+
+SMALLEST_BANDWIDTH = 1e-5
+"""Relative to the largest value; below it windows differ by rounding, and the kernel would measure that."""
 
 BLOCK = 2048
 
@@ -21,11 +23,15 @@ def median_distance(reference: npt.ArrayLike) -> float:
     """Median pairwise Euclidean distance of the reference's windows (n, d): the kernel's bandwidth.
 
     Raises:
-        MetricError: every second pair of windows is identical, so that the median is zero.
+        MetricError: most pairs of windows are identical, so that the median is zero.
     """
     windows = checked_windows(reference, name="reference")
-    median = float(np.median(pdist(windows[:: -(-len(windows) // MAX_FOR_MEDIAN)])))
-    if median <= 0.0:
+    least = SMALLEST_BANDWIDTH * float(np.abs(windows).max())
+    windows = windows - windows.mean(axis=0)
+    some = windows[:: -(-len(windows) // MAX_FOR_MEDIAN)]
+    pairs = np.triu_indices(len(some), k=1)
+    median = float(np.sqrt(np.median(_squared_distances(some, some)[pairs])))
+    if median <= least:
         raise MetricError("reference: most windows are identical, so KAD has no bandwidth; look for silence or copies")
     return median
 
@@ -44,6 +50,7 @@ def kernel_distance(reference: npt.ArrayLike, generated: npt.ArrayLike, *, bandw
         raise MetricError(f"embeddings have {x.shape[1]} and {y.shape[1]} dimensions: two encoders were mixed")
     sigma = median_distance(x) if bandwidth is None else bandwidth
     n, m = len(x), len(y)
+    x, y = x - x.mean(axis=0), y - x.mean(axis=0)  # near the origin the expanded squares lose nothing
     within_x = (_kernel_sum(x, x, sigma) - n) / (n * (n - 1))
     within_y = (_kernel_sum(y, y, sigma) - m) / (m * (m - 1))
     return SCALE * (within_x + within_y - 2.0 * _kernel_sum(x, y, sigma) / (n * m))
@@ -51,5 +58,11 @@ def kernel_distance(reference: npt.ArrayLike, generated: npt.ArrayLike, *, bandw
 
 def _kernel_sum(x: FloatArray, y: FloatArray, sigma: float) -> float:
     exponent = -0.5 / sigma**2
-    blocks = (cdist(x[start : start + BLOCK], y, "sqeuclidean") for start in range(0, len(x), BLOCK))
+    blocks = (_squared_distances(x[start : start + BLOCK], y) for start in range(0, len(x), BLOCK))
     return float(sum(np.exp(exponent * block).sum() for block in blocks))
+
+
+def _squared_distances(x: FloatArray, y: FloatArray) -> FloatArray:
+    """(n, m), from one matrix product; ten times faster than subtracting rows."""
+    squares = np.square(x).sum(axis=1)[:, None] + np.square(y).sum(axis=1)
+    return np.maximum(squares - 2.0 * x @ y.T, 0.0)
