@@ -30,7 +30,7 @@ def demo() -> None:
 @click.option("--seed", default=0, show_default=True, help="Another seed, other music.")
 def demo_corpus(seed: int) -> None:
     """Write synthesised lofi tracks, their licence records, and rejects that must be caught."""
-    from lofi_assets.demo_corpus import write_demo_corpus
+    from lofi_assets.demo_corpus.corpus import write_demo_corpus
 
     console.print(write_demo_corpus(data_root(), seed=seed))
 
@@ -54,7 +54,7 @@ def verify_reference(directory: Path) -> None:
 
     comparisons = verify_reference(directory)
     click.echo(format_comparisons(comparisons))
-    if not comparisons or not all(comparison.within for comparison in comparisons):
+    if not comparisons or not all(comparison.passed for comparison in comparisons):
         sys.exit(1)
 
 

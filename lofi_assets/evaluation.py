@@ -64,7 +64,7 @@ def _evaluate(
 
     settings = profile.evaluation
     embedder = load_encoder(store, settings)
-    clap = ClapEmbedder(store.root / settings.clap, device=settings.device) if settings.clap else None
+    clap = ClapEmbedder.load(store.root / settings.clap, device=settings.device) if settings.clap else None
     reference = reference_tracks(store)
     found = {}
     for record in records:

@@ -32,7 +32,6 @@ REQUIRED_STATE = ("seed", "record.dataset_hash", "record.config_hash", "provenan
 """What a checkpoint must say of itself to be reproducible (constitution II)."""
 
 
-
 @dataclass(frozen=True)
 class PlannedRun:
     """A training run as it will be, or was, executed."""

@@ -218,8 +218,8 @@ def _row(result: "ProcessResult | WorkerFailure", track_id: str, wanted: str) ->
         empty = {"source_sha256": "", "audio_sha256": "", "quality_score": 0, "duration": 0.0, "words": ""}
         measures = {"worker_survived": False}
         return _decided(track_id, wanted if result.retried else "", result.rule, result.reason, measures) | empty
-    measures = result.measures | {"worker_survived": True}
-    row = _decided(track_id, wanted, result.rule, result.reason, measures)
+    heard: dict[str, Any] = {**result.measures, "worker_survived": True}
+    row = _decided(track_id, wanted, result.rule, result.reason, heard)
     return row | {
         "source_sha256": result.source_sha256,
         "audio_sha256": result.sha256,

@@ -51,8 +51,8 @@ def _listening_test(store: Store, profile: Profile, chosen: Checkpoint) -> Path 
     folder = store.listening / f"step-{chosen.step}-{samples.get('key', '')[:12]}"
     if (folder / "truth.json").is_file():
         return folder
-    ai_clips = [Clip(store.root / clip["path"], clip["style_id"]) for clip in samples.get("clips", ())]
-    real_clips = [Clip(track.path, track.style_ids[0]) for track in reference_tracks(store)]
+    ai_clips = [Clip(path=store.root / clip["path"], style_id=clip["style_id"]) for clip in samples.get("clips", ())]
+    real_clips = [Clip(path=track.path, style_id=track.style_ids[0]) for track in reference_tracks(store)]
     try:
         write_listening_page(
             folder, ai_clips=ai_clips, real_clips=real_clips, seed=profile.sampling.seed, title=chosen.checkpoint_id

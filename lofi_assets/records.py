@@ -75,6 +75,10 @@ class Track(Record):
     """10 % of the duplicate groups go to validation by a stable hash."""
     human_verified: bool = False
     """A person reviewed tags and audio."""
+    audio_sha256: Sha256 | None = None
+    """Extension: hash of the processed MP3."""
+    group: str | None = None
+    """Extension: near-duplicates share a group, and a group never straddles the split."""
     state: TrackState = "TRAINING_READY"
     """Extension: where in RAW -> PROCESSED -> TAGGED -> (VERIFIED) -> TRAINING_READY the track is."""
 

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-_changed = (
+_changed: dg.AutomationCondition = (
     dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed())
     | dg.AutomationCondition.code_version_changed()
     | dg.AutomationCondition.newly_missing()

@@ -31,7 +31,7 @@ def run_demo(console: Console) -> int:
     Returns:
         0 if every step but a held-back release succeeded, else 1.
     """
-    from lofi_assets.demo_corpus import write_demo_corpus
+    from lofi_assets.demo_corpus.corpus import write_demo_corpus
 
     started = time.monotonic()
     dagster_home()

@@ -1,5 +1,6 @@
 """Resources: where the data is, which profile, how training is launched, and whom to alert."""
 
+import logging
 import os
 
 import dagster as dg
@@ -31,7 +32,7 @@ class Platform(dg.ConfigurableResource):
 class Notifier(dg.ConfigurableResource):
     """Sends alerts with apprise to whatever the configuration names; without any URL they go to the log."""
 
-    def send(self, *, platform: Platform, title: str, body: str, log: dg.DagsterLogManager) -> None:
+    def send(self, *, platform: Platform, title: str, body: str, log: logging.Logger) -> None:
         """Alert people.
 
         Raises:

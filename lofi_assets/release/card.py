@@ -106,7 +106,7 @@ def card_text(store: Store, profile: Profile) -> str:
 def _front_matter(profile: Profile, quality: Mapping[str, Any]) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    fad = (quality.get("fad") or {}).get("value")
+    fad: float | None = (quality.get("fad") or {}).get("value")
     results = [
         EvalResult(
             task_type="text-to-audio",
@@ -114,7 +114,7 @@ def _front_matter(profile: Profile, quality: Mapping[str, Any]) -> str:
             dataset_name="held-out lofi tracks",
             metric_type="fad",
             metric_name=f"FAD ({quality.get('encoder')})",
-            metric_value=round(fad, 3),
+            metric_value=round(fad or 0.0, 3),
         )
     ]
     data = ModelCardData(
