@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from lofi_assets.quantization import graph
 from lofi_assets.quantization.graph import save
 from lofi_assets.quantization.int4 import quantize_int4
 from lofi_assets.quantization.int8 import quantize_int8
@@ -281,3 +282,16 @@ def test_scales_are_no_weights():
 def test_an_absent_component_is_an_error(tiers, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"text_encoder\.onnx"):
         check_tier(tmp_path, tier="int8")
+
+
+def test_weights_in_a_data_file_are_judged_as_well_and_their_loss_is_caught(tiers, tmp_path, monkeypatch):
+    monkeypatch.setattr(graph, "EXTERNAL_DATA_FROM", 0)
+    for component in COMPONENT_FILES:
+        save(int8_model(component), tmp_path / f"{component}.onnx")
+        save(int8_model(component), tmp_path / f"{component}.onnx")
+    inside, outside = (check_tier(path, tier="int8", baseline=tiers / "fp32") for path in (tiers / "int8", tmp_path))
+    assert outside.violations == ()
+    assert outside.min_bits == inside.min_bits
+    assert outside.size_bytes == pytest.approx(inside.size_bytes, rel=0.1)
+    (tmp_path / "vocoder.onnx.data").unlink()
+    assert_only(check_tier(tmp_path, tier="int8"), "not valid")

@@ -12,14 +12,14 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
+import onnx
 import torch
 from torch import Tensor, nn
 
 from lofi_assets.ace_step.loading import Base
-from lofi_assets.quantization.graph import GraphError, opset_of, save
+from lofi_assets.quantization.graph import GraphError, opset_of
 from lofi_assets.quantization.names import give_stable_names
 
 EXPORT_OPSET = 18
@@ -46,7 +46,7 @@ class PointwiseLinear(nn.Linear):
         """The same map with the same weights, shared."""
         linear = cls(conv.in_channels, conv.out_channels, bias=conv.bias is not None, device="meta")
         linear.weight = nn.Parameter(conv.weight.detach().squeeze(-1), requires_grad=False)
-        if conv.bias is not None:
+        if isinstance(conv.bias, nn.Parameter):
             linear.bias = conv.bias
         return linear
 
@@ -184,8 +184,10 @@ def needs(component: ComponentName) -> str:
     )
 
 
-def export(exportable: Exportable, path: Path, *, precision: Precision) -> None:
-    """Export to `path` at opset 18 with stable names. For `half`, the module is converted in place and stays so.
+def export(exportable: Exportable, *, precision: Precision) -> onnx.ModelProto:
+    """The component as an ONNX model at opset 18 with stable names.
+
+    For `half`, the module is converted in place and stays so.
 
     Raises:
         ExportError: the exporter returned another opset than asked for.
@@ -207,16 +209,14 @@ def export(exportable: Exportable, path: Path, *, precision: Precision) -> None:
             verbose=False,
         )
     if program is None:
-        raise ExportError(f"{path.name}: the exporter returned no program")
+        raise ExportError("the exporter returned no program")
     proto = program.model_proto
     if opset_of(proto) != EXPORT_OPSET:
-        raise ExportError(f"{path.name}: asked for opset {EXPORT_OPSET}, the exporter returned {opset_of(proto)}")
+        raise ExportError(f"asked for opset {EXPORT_OPSET}, the exporter returned {opset_of(proto)}")
     if proto.functions:
-        raise GraphError(
-            f"{path.name}: {len(proto.functions)} functions were not inlined; the passes read one graph only"
-        )
+        raise GraphError(f"{len(proto.functions)} functions were not inlined; the passes read one graph only")
     give_stable_names(proto, wrapper="model")
-    save(proto, path)
+    return proto
 
 
 def _halve(module: nn.Module) -> None:

@@ -3,7 +3,6 @@
 Nothing here changes what a model computes.
 """
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,18 +138,7 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def model_files(directory: Path) -> list[Path]:
-    """The .onnx files of a folder, sorted by name."""
-    return sorted(directory.glob("*.onnx"))
-
-
 def stored_bytes(path: Path) -> int:
     """Size on disk of a model with its external data."""
     data = path.with_name(path.name + ".data")
     return path.stat().st_size + (data.stat().st_size if data.is_file() else 0)
-
-
-def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -6,12 +6,8 @@ that are already quantized is not possible here: the merge is the first step. No
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,7 +18,7 @@ from torch import Tensor
 
 from lofi_assets.ace_step.loading import FOLDERS, LYRIC_VOCABULARY, TRANSFORMER, base_fingerprint, load_base
 from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
-from lofi_assets.quantization.graph import sha256_of
+from lofi_assets.store import atomic_folder, link_or_copy, sha256_file
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -88,35 +84,18 @@ def merge_lora(base_dir: Path, adapter_dir: Path, target_dir: Path) -> MergeRepo
         scale=scale,
         rank=rank,
         base_fingerprint=base_fingerprint(base_dir),
-        adapter_sha256=sha256_of(adapter_dir / ADAPTER_WEIGHTS),
+        adapter_sha256=sha256_file(adapter_dir / ADAPTER_WEIGHTS),
     )
     if not report.max_error <= MAX_RELATIVE_ERROR:
         raise MergeError(
             f"{adapter_dir}: merged and adapter outputs differ by {report.max_error:.2e} of the output, "
             f"at most {MAX_RELATIVE_ERROR:.0e} is float32 rounding; check lora_alpha and use_rslora in {ADAPTER_CONFIG}"
         )
-    with replaced_directory(target_dir) as partial:
+    with atomic_folder(target_dir) as partial:
         merged.save_pretrained(partial / TRANSFORMER, max_shard_size="100GB")
         _link_other_components(base_dir, partial)
         (partial / MERGE_REPORT).write_text(json.dumps(asdict(report), indent=2, sort_keys=True) + "\n")
     return report
-
-
-@contextlib.contextmanager
-def replaced_directory(target: Path) -> Iterator[Path]:
-    """A new folder beside `target` to fill; on success it takes the target's place, on an error it vanishes."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-    partial.chmod(0o755)
-    try:
-        yield partial
-        outdated = partial.with_suffix(".outdated")
-        if target.exists():
-            target.rename(outdated)
-        partial.rename(target)
-        shutil.rmtree(outdated, ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _expect_adapter(adapter_dir: Path) -> None:
@@ -165,13 +144,4 @@ def _link_other_components(base_dir: Path, target: Path) -> None:
     others += [base_dir / LYRIC_VOCABULARY]
     for source in others:
         if source.is_file():
-            destination = target / source.relative_to(base_dir)
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            _link(source.resolve(), destination)
-
-
-def _link(source: Path, destination: Path) -> None:
-    try:
-        os.link(source, destination)
-    except OSError:  # another file system, or one without links
-        shutil.copy2(source, destination)
+            link_or_copy(source.resolve(), target / source.relative_to(base_dir))

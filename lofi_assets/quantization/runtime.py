@@ -1,7 +1,7 @@
 """Text to music from a tier's folder, with onnxruntime, numpy and tokenizers alone.
 
-One class, five sessions, the loop on the host. The same code runs every tier: inputs and outputs are float32 and int64 in
-all of them. Noise is numpy's, drawn from each item's seed, so tiers are compared on the same noise.
+One class, five sessions, the loop on the host. The same code runs every tier: inputs and outputs are float32 and
+int64 in all of them. Noise is numpy's, drawn from each item's seed, so tiers are compared on the same noise.
 """
 
 from __future__ import annotations
@@ -55,12 +55,13 @@ class Conditions:
     lyric_mask: Integers
 
     def null(self) -> Conditions:
-        """The unconditional branch: zeros under the same masks."""
+        """The unconditional branch: zeros throughout, no lyric counted, the text mask kept."""
         return replace(
             self,
             text_hidden_states=np.zeros_like(self.text_hidden_states),
             speaker_embeds=np.zeros_like(self.speaker_embeds),
             lyric_token_ids=np.zeros_like(self.lyric_token_ids),
+            lyric_mask=np.zeros_like(self.lyric_mask),
         )
 
 

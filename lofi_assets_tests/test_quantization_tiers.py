@@ -1,0 +1,300 @@
+"""From a small base to four tiers: exports compute what torch computes, and what is derived keeps the policy."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from transformers import UMT5Config, UMT5EncoderModel
+
+from lofi_assets.ace_step.loading import TEXT_ENCODER, TRANSFORMER, encode_text, load_base
+from lofi_assets.ace_step.sampler import conditions_for, sample_latents
+from lofi_assets.ace_step.tiny import write_tiny_base
+from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+from lofi_assets.quantization import export as export_module
+from lofi_assets.quantization import tiers as tiers_module
+from lofi_assets.quantization.export import COMPONENTS, ExportError, PointwiseLinear, export, needs, prepare
+from lofi_assets.quantization.graph import load, opset_of
+from lofi_assets.quantization.opset import lower_to_17
+from lofi_assets.quantization.policy import TIERS, check_tier
+from lofi_assets.quantization.runtime import OnnxPipeline, RuntimeFolderError
+from lofi_assets.quantization.tiers import Recipe, TierError, build_tiers, is_current, tier_fingerprint
+from lofi_assets.quantization.trace import trace
+
+PROMPTS = ["lofi hip hop, piano, rain", "chill"]
+
+
+SMALLER = {
+    TRANSFORMER: (ACEStepTransformer2DModel, {"num_layers": 1, "lyric_num_blocks": 1, "ssl_encoder_depths": [0, 0]}),
+    TEXT_ENCODER: (UMT5EncoderModel, {"num_layers": 1}),
+}
+"""Export time goes by the number of nodes: one block of each will do."""
+
+
+@pytest.fixture(scope="module")
+def base_dir(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("base") / "small"
+    write_tiny_base(directory)
+    torch.manual_seed(2)
+    for folder, (model, sizes) in SMALLER.items():
+        config = json.loads((directory / folder / "config.json").read_text()) | sizes
+        (directory / folder / "model.safetensors").unlink(missing_ok=True)
+        if model is UMT5EncoderModel:
+            built = model(UMT5Config(**config))
+        else:
+            built = model(**{name: value for name, value in config.items() if not name.startswith("_")})
+        built.save_pretrained(directory / folder)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def built(base_dir, tmp_path_factory):
+    root = tmp_path_factory.mktemp("quantized")
+    reports = build_tiers(base_dir, root, provenance={"checkpoint": "test"}, progress=lambda line: None)
+    return root, {report.tier: report for report in reports}
+
+
+@pytest.fixture(scope="module")
+def fp32(built):
+    return OnnxPipeline(built[0] / "fp32", threads=1)
+
+
+def wrapped(base_dir, component):
+    return prepare(component, load_base(base_dir, components=[needs(component)]))
+
+
+def at_another_length(exportable):
+    """Example inputs with random values and every free dimension changed, alike dimensions alike."""
+    sizes = {"batch": 3, "tokens": 11, "lyrics": 4, "frames": 41, "context": 6, "mel_frames": 19}
+    generator = torch.Generator().manual_seed(9)
+    inputs = {}
+    for name, example in exportable.inputs.items():
+        shape = [
+            sizes[exportable.free[name][axis]] if axis in exportable.free[name] else n
+            for axis, n in enumerate(example.shape)
+        ]
+        if example.is_floating_point():
+            inputs[name] = torch.rand(shape, generator=generator) * (1000 if name == "timestep" else 2) - 0.5
+        elif "mask" in name:
+            inputs[name] = torch.ones(shape, dtype=torch.long)
+            inputs[name][0, -2:] = 0
+        else:
+            inputs[name] = torch.randint(0, 50, shape, generator=generator)
+    return inputs
+
+
+def run(path, inputs):
+    """Without onnxruntime's own rewriting, which differs by opset."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {name: value.numpy() for name, value in inputs.items()})
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_float32_export_computes_what_torch_computes_at_other_lengths(base_dir, built, component):
+    exportable = wrapped(base_dir, component)
+    inputs = at_another_length(exportable)
+    with torch.no_grad():
+        expected = exportable.module(*inputs.values())
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    for wanted, got in zip(expected, run(built[0] / "fp32" / f"{component}.onnx", inputs), strict=True):
+        assert got.shape == tuple(wanted.shape)
+        assert np.abs(got - wanted.numpy()).max() <= 2e-4 * max(1.0, float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_lowering_to_17_changes_no_bit(base_dir, built, component, tmp_path):
+    path = built[0] / "fp32" / f"{component}.onnx"
+    lowered = lower_to_17(load(path))
+    assert opset_of(lowered) == 17
+    onnx.save_model(lowered, str(tmp_path / "17.onnx"))
+    inputs = at_another_length(wrapped(base_dir, component))
+    for before, after in zip(run(path, inputs), run(tmp_path / "17.onnx", inputs), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_replacing_pointwise_convolutions_changes_nothing_but_the_kind_of_layer():
+    conv = torch.nn.Conv1d(12, 20, 1)
+    x = torch.randn(2, 12, 7)
+    torch.testing.assert_close(PointwiseLinear.of(conv)(x), conv(x), atol=1e-6, rtol=1e-5)
+
+
+def test_every_linear_layer_is_named_after_its_module_in_every_tier(base_dir, built):
+    transformer = load_base(base_dir, components=["transformer"]).transformer
+    living = {
+        name
+        for name, module in transformer.transformer_blocks.named_modules(prefix="transformer_blocks")
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv1d) and "add_" not in name
+    }
+    for tier in TIERS:
+        weights = {weight.name for weight in trace(load(built[0] / tier / "transformer.onnx")).weights}
+        assert {f"{name}.weight" for name in living} <= weights
+
+
+def test_no_dead_module_and_no_machine_path_is_in_a_file(built):
+    for tier in TIERS:
+        for path in (built[0] / tier).glob("*.onnx"):
+            text = path.read_bytes()
+            for unwanted in (b"add_q_proj", b"to_add_out", b"projectors", b"lora_", b"site-packages", b"stack_trace"):
+                assert unwanted not in text, f"{unwanted!r} in {path}"
+    names = {weight.name for weight in trace(load(built[0] / "fp32" / "transformer.onnx")).weights}
+    assert not any(name.startswith(("lyric", "speaker", "genre")) for name in names)
+
+
+def test_free_dimensions_have_names(built):
+    graph = load(built[0] / "fp16" / "transformer.onnx").graph
+    dims = {value.name: [dim.dim_param for dim in value.type.tensor_type.shape.dim] for value in graph.input}
+    assert dims["hidden_states"] == ["batch", "", "", "frames"]
+    assert dims["encoder_hidden_states"] == ["batch", "context", ""]
+
+
+def test_half_precision_keeps_long_sums_in_float32(built):
+    model = load(built[0] / "fp16" / "transformer.onnx")
+    kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+    division = next(node for node in model.graph.node if node.name.startswith("transformer_blocks.0.attn/Div"))
+    assert kinds[division.output[0]] == onnx.TensorProto.FLOAT
+    products = [node for node in model.graph.node if node.name == "transformer_blocks.0.attn.to_q"]
+    assert kinds[products[0].output[0]] == onnx.TensorProto.FLOAT16
+
+
+def test_an_exporter_that_returns_another_opset_is_caught(base_dir, monkeypatch):
+    class Program:
+        model_proto = onnx.helper.make_model(
+            onnx.helper.make_graph([], "g", [], []), opset_imports=[onnx.helper.make_opsetid("", 19)]
+        )
+
+    monkeypatch.setattr(export_module.torch.onnx, "export", lambda *a, **k: Program)
+    with pytest.raises(ExportError, match="asked for opset 18, the exporter returned 19"):
+        export(wrapped(base_dir, "text_encoder"), precision="float32")
+
+
+def test_all_four_tiers_keep_the_policy_at_their_opsets(built):
+    root, reports = built
+    assert [reports[tier].policy.violations for tier in TIERS] == [()] * 4
+    assert [reports[tier].policy.opset for tier in TIERS] == [18, 18, 17, 21]
+    int8, int4 = (check_tier(root / tier, tier=tier, baseline=root / "fp32") for tier in ("int8", "int4"))
+    assert (
+        int8.min_bits == int4.min_bits == {"dcae_decoder": 16, "vocoder": 16, "lyric_encoder": 8, "speaker_embedder": 8}
+    )
+    assert int4.components[2].int4_share > 0.5
+
+
+def test_fidelity_falls_with_the_bits_and_stays_usable(built):
+    decibel = {tier: report.snr_db["transformer"] for tier, report in built[1].items()}
+    assert decibel["fp32"] == 200 > decibel["fp16"] > decibel["int8"] > decibel["int4"] > 25
+    assert all(report.snr_db["vocoder"] > 40 for report in built[1].values())
+    assert all(report.snr_db["condition_encoder"] > 30 for report in built[1].values())
+
+
+def test_a_manifest_accounts_for_every_file_and_the_files_say_where_they_come_from(built, base_dir):
+    directory = built[0] / "int4"
+    manifest = json.loads((directory / "manifest.json").read_text())
+    assert set(manifest["files"]) == {path.name for path in directory.iterdir()} - {"manifest.json"}
+    assert {"tokenizer.json", "lyric_vocab.json", "vocoder.onnx"} <= set(manifest["files"])
+    assert manifest["opset"] == 21 and manifest["policy"]["violations"] == []
+    session = onnxruntime.InferenceSession(str(directory / "transformer.onnx"))
+    properties = session.get_modelmeta().custom_metadata_map
+    assert properties["tier"] == "int4" and properties["checkpoint"] == "test"
+    assert properties["fingerprint"] == manifest["fingerprint"] == tier_fingerprint(base_dir)
+
+
+def test_unchanged_tiers_are_left_alone_and_a_damaged_one_is_derived_again(built, base_dir, tmp_path):
+    root = tmp_path / "quantized"
+    shutil.copytree(built[0], root)
+    lines = []
+    again = build_tiers(base_dir, root, provenance={"checkpoint": "test"}, progress=lines.append)
+    assert [report.rebuilt for report in again] == [False] * 4
+    assert lines == ["fp32: unchanged", "fp16: unchanged", "int8: unchanged", "int4: unchanged"]
+    assert [report.snr_db for report in again] == [built[1][tier].snr_db for tier in TIERS]
+    good = (root / "int4" / "transformer.onnx").read_bytes()
+    (root / "int4" / "transformer.onnx").write_bytes(good[:-1] + b"x")
+    assert not is_current(root / "int4", tier_fingerprint(base_dir))
+    again = build_tiers(base_dir, root, provenance={"checkpoint": "test"}, progress=lines.append)
+    assert [report.rebuilt for report in again] == [False, False, False, True]
+    assert (root / "int4" / "transformer.onnx").read_bytes() == good
+    assert sorted(path.name for path in root.iterdir()) == sorted(TIERS)
+
+
+def test_a_tier_that_breaks_the_policy_is_not_put_in_place(built, base_dir, tmp_path, monkeypatch):
+    root = tmp_path / "quantized"
+    shutil.copytree(built[0], root)
+    (root / "int8" / "manifest.json").unlink()
+    before = (root / "int8" / "transformer.onnx").read_bytes()
+    monkeypatch.setattr(tiers_module, "quantize_int8", lambda model, wanted: [])
+    with pytest.raises(TierError, match="8 bits or fewer"):
+        build_tiers(base_dir, root, progress=lambda line: None)
+    assert (root / "int8" / "transformer.onnx").read_bytes() == before
+    assert sorted(path.name for path in root.iterdir()) == sorted(TIERS)
+
+
+def test_another_recipe_or_model_is_another_fingerprint(base_dir, tmp_path):
+    assert tier_fingerprint(base_dir) != tier_fingerprint(base_dir, recipe=Recipe(int8_layers=()))
+    other = tmp_path / "other"
+    shutil.copytree(base_dir, other)
+    (other / "merge.json").write_text('{"scale": 2.0}')
+    assert tier_fingerprint(other) != tier_fingerprint(base_dir)
+
+
+def test_the_numpy_sampler_gives_the_latents_of_the_torch_sampler(base_dir, fp32):
+    base = load_base(base_dir)
+    noise = torch.randn(2, 8, 16, 21, generator=torch.Generator().manual_seed(1))
+    lyrics = ["", "[verse]\nhello there"]
+    settings = {"steps": 6, "guidance_scale": 7.0, "guidance_interval": 0.8}
+    wanted = sample_latents(
+        base.transformer, conditions_for(base, prompts=PROMPTS, lyrics=lyrics), noise=noise, **settings
+    )
+    got = fp32.sample_latents(fp32.conditions(PROMPTS, lyrics=lyrics), noise=noise.numpy(), **settings)
+    np.testing.assert_allclose(got, wanted.numpy(), atol=2e-4)
+    audio = fp32.decode(got)
+    np.testing.assert_allclose(audio, base.music_dcae.decode(wanted).clamp(-1, 1).numpy(), atol=2e-3)
+
+
+def test_text_is_tokenised_and_encoded_as_in_training(base_dir, fp32):
+    wanted, mask = encode_text(load_base(base_dir, components=["text_encoder"]), PROMPTS)
+    states, got_mask = fp32.encode_text(PROMPTS)
+    np.testing.assert_array_equal(got_mask, mask.numpy())
+    np.testing.assert_allclose(states, wanted.numpy(), atol=1e-5)
+
+
+def test_music_has_the_asked_length_and_depends_on_its_own_seed_only(fp32):
+    pair = fp32.generate(PROMPTS, seconds=1.5, seeds=[3, 4], steps=3)
+    assert pair.shape == (2, 2, 72000) and pair.dtype == np.float32
+    assert np.isfinite(pair).all() and np.abs(pair).max() <= 1
+    alone = fp32.generate(PROMPTS[:1], seconds=1.5, seeds=[3], steps=3)
+    assert np.abs(alone[0] - pair[0]).max() < 1e-2
+    assert np.abs(pair[0] - pair[1]).max() > 0.05
+    with pytest.raises(ValueError, match="one seed and lyric for each prompt"):
+        fp32.generate(PROMPTS, seconds=1.5, seeds=[3])
+
+
+def test_a_tier_runs_without_torch(built):
+    code = f"""
+import sys
+from pathlib import Path
+from lofi_assets.quantization.runtime import OnnxPipeline
+audio = OnnxPipeline(Path({str(built[0] / "int4")!r})).generate(["lofi"], seconds=1, seeds=[1], steps=2)
+assert audio.shape == (1, 2, 48000)
+assert not {{"torch", "transformers", "diffusers", "onnx"}} & set(sys.modules), "heavy import"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_an_incomplete_folder_is_named(tmp_path):
+    with pytest.raises(RuntimeFolderError, match=r"tokenizer\.json is absent"):
+        OnnxPipeline(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_tiny_base_of_the_demo_goes_through_all_tiers_and_twice_to_the_same_bytes(tmp_path):
+    write_tiny_base(tmp_path / "base")
+    first = build_tiers(tmp_path / "base", tmp_path / "a")
+    build_tiers(tmp_path / "base", tmp_path / "b")
+    assert all(report.policy.holds for report in first)
+    for path in sorted((tmp_path / "a").rglob("*.*")):
+        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes(), path
