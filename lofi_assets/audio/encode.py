@@ -65,13 +65,17 @@ def master(samples: FloatArray, *, sample_rate: int) -> FloatArray:
     """
     if len(samples) > 2:
         raise decode.AudioError("audio.channels", f"{len(samples)} channels have no agreed stereo fold-down")
-    centred = samples - samples.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
-    if sample_rate != SAMPLE_RATE:
-        centred = np.stack([soxr.resample(row, sample_rate, SAMPLE_RATE, quality="VHQ") for row in centred])
-    stereo = centred if len(centred) == 2 else np.repeat(centred, 2, axis=0)
+    rows = []
+    for row in samples:
+        centred = row - row.mean(dtype=np.float64).astype(np.float32)
+        resampled = sample_rate != SAMPLE_RATE
+        rows.append(soxr.resample(centred, sample_rate, SAMPLE_RATE, quality="VHQ") if resampled else centred)
+    stereo = np.stack([rows[0], rows[-1]])
     peak = max(float(stereo.max()), -float(stereo.min()))
     # Under one step of 24 bits there is only rounding noise, which no gain turns into music.
-    return stereo if peak < 2.0**-23 else stereo * np.float32(10.0 ** (PEAK_DBFS / 20.0) / peak)
+    if peak >= 2.0**-23:
+        stereo *= np.float32(10.0 ** (PEAK_DBFS / 20.0) / peak)
+    return stereo
 
 
 def encode_mp3(samples: FloatArray) -> bytes:

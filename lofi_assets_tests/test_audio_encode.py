@@ -1,0 +1,87 @@
+"""Mastering and encoding: gapless, at -1 dBFS, the same bytes every time."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lofi_assets.audio import encode, measure, mp3
+from lofi_assets.audio.decode import AudioError, read_audio
+
+RATE = 48_000
+
+
+def _tone(frames: int, *, rate: int = RATE, channels: int = 2) -> np.ndarray:
+    time = np.arange(frames) / rate
+    chord = sum(np.sin(2 * np.pi * hertz * time + phase) for hertz, phase in ((220.0, 0), (331.0, 1), (440.7, 2)))
+    return np.tile((chord * 0.2 * (1 + 0.3 * np.sin(2 * np.pi * 2 * time))).astype(np.float32), (channels, 1))
+
+
+@pytest.mark.parametrize("frames", [48_000, 48_001, 1152 * 40, 1152 * 40 - 576, 1152 * 40 + 1151, 12_345])
+def test_an_mp3_decodes_to_exactly_the_samples_that_went_in(tmp_path: Path, frames: int) -> None:
+    mastered = encode.master(_tone(frames), sample_rate=RATE)
+    encoded = encode.write_mp3(mastered, tmp_path / "a.mp3")
+    decoded = read_audio(tmp_path / "a.mp3", root=tmp_path).samples
+    assert (encoded.frames, encoded.frames_drift, encoded.sample_rate, encoded.channels) == (frames, 0, RATE, 2)
+    assert encoded.bit_rate_kbps == 320
+    # Not only as many, but in the same place: a shift by one sample is ten times worse.
+    middle = slice(2_000, frames - 2_000)
+    error = np.abs(decoded[:, middle] - mastered[:, middle]).mean()
+    shifted = np.abs(np.roll(decoded, 1, axis=1)[:, middle] - mastered[:, middle]).mean()
+    assert error < 0.1 * shifted
+
+
+def test_the_info_frame_says_what_the_file_is() -> None:
+    data = encode.encode_mp3(encode.master(_tone(50_000), sample_rate=RATE))
+    found = mp3.scan(data)
+    assert found is not None and found.damage == ""
+    assert found.claimed_frames == found.frames and found.claimed_bytes == len(data)
+    assert found.delay == 576
+    assert found.frames * 1152 - found.delay - found.padding == 50_000
+    info = data[:960]
+    assert int.from_bytes(info[190:192], "big") == mp3.crc16(info[:190])
+    assert int.from_bytes(info[188:190], "big") == mp3.crc16(data[960:])
+
+
+def test_the_same_samples_give_the_same_bytes() -> None:
+    mastered = encode.master(_tone(60_000, rate=44_100), sample_rate=44_100)
+    assert encode.encode_mp3(mastered) == encode.encode_mp3(mastered.copy())
+
+
+@pytest.mark.parametrize("rate", [8_000, 32_000, 44_100, 48_000, 96_000])
+def test_any_rate_becomes_48_khz_stereo_at_minus_one_dbfs(rate: int) -> None:
+    mastered = encode.master(_tone(rate, rate=rate, channels=1) + 0.1, sample_rate=rate)
+    assert mastered.shape == (2, RATE) and mastered.dtype == np.float32
+    np.testing.assert_array_equal(mastered[0], mastered[1])
+    assert abs(measure.peak_dbfs(mastered) - -1.0) < 0.005
+    assert measure.dc_offset(mastered) < 0.01
+
+
+def test_mono_becomes_stereo_and_peaks_where_it_should_after_decoding(tmp_path: Path) -> None:
+    encoded = encode.write_mp3(encode.master(_tone(RATE, channels=1), sample_rate=RATE), tmp_path / "a.mp3")
+    assert encoded.channels == 2 and -1.3 <= encoded.peak_dbfs <= -0.5
+
+
+def test_a_master_that_the_codec_overshoots_is_encoded_once_more_and_lower(tmp_path: Path) -> None:
+    square = np.sign(np.sin(2 * np.pi * 110 * np.arange(RATE) / RATE)).astype(np.float32)
+    encoded = encode.write_mp3(encode.master(np.stack([square, square]), sample_rate=RATE), tmp_path / "a.mp3")
+    assert encoded.attempts == 2
+    assert -1.3 <= encoded.peak_dbfs <= -0.5
+
+
+def test_samples_beyond_full_scale_are_clipped_and_do_not_wrap_around(tmp_path: Path) -> None:
+    loud = _tone(RATE) * 3
+    (tmp_path / "a.mp3").write_bytes(encode.encode_mp3(loud))
+    decoded = read_audio(tmp_path / "a.mp3", root=tmp_path).samples
+    assert np.corrcoef(decoded[0], np.clip(loud[0], -1, 1))[0, 1] > 0.999
+
+
+def test_digital_silence_stays_silent() -> None:
+    silence = encode.master(np.zeros((2, RATE), np.float32), sample_rate=RATE)
+    assert not silence.any()
+
+
+def test_surround_is_refused_and_not_folded_down() -> None:
+    with pytest.raises(AudioError) as caught:
+        encode.master(_tone(RATE, channels=6), sample_rate=RATE)
+    assert caught.value.rule == "audio.channels"
