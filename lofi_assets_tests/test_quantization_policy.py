@@ -279,6 +279,12 @@ def test_scales_are_no_weights():
     )
 
 
+def test_two_nodes_of_one_name_are_caught_since_no_runtime_loads_them(tiers, tmp_path):
+    model = int8_model("transformer")
+    model.graph.node[0].name = model.graph.node[1].name
+    assert_only(with_file(tiers, "int8", "transformer", model, tmp_path), "several nodes are called")
+
+
 def test_an_absent_component_is_an_error(tiers, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"text_encoder\.onnx"):
         check_tier(tmp_path, tier="int8")

@@ -138,7 +138,7 @@ def test_the_rest_is_stored_in_half_and_a_table_is_cast_row_by_row():
     stored = store_rest_as_half(model)
     assert {s.name for s in stored} == {"a.weight", "table.weight"}  # b is below 1,024 elements
     casts = [node for node in model.graph.node if node.op_type == "Cast"]
-    assert {node.name for node in casts} == {"a/cast", "table/cast"}
+    assert {node.name for node in casts} == {"a.weight/cast", "table/cast"}
     table = next(node for node in model.graph.node if node.op_type == "Gather")
     assert table.input[0] == "table.weight_f16"
     assert signal_to_noise(before, run(model, x, ids)) > 60

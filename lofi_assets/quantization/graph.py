@@ -33,6 +33,9 @@ none."""
 
 FLOAT_TYPES = frozenset({TensorProto.DOUBLE, TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
+WEIGHTED = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Gather"})
+"""Operators whose one large constant is a module's weight."""
+
 EXTERNAL_DATA_FROM = 64 * 2**20
 """Weights of 64 MiB and more go to a .data file beside the model: protobuf ends at 2 GiB and is copied whole when
 parsed."""

@@ -100,7 +100,7 @@ def _dequantize(linear: LinearWeight) -> onnx.NodeProto:
         "DequantizeLinear",
         [f"{linear.name}_q4", f"{linear.name}_scale"],
         [linear.name],
-        f"{linear.module}/dequantize",
+        f"{linear.name}/dequantize",
         axis=linear.reduce_axis,
         block_size=BLOCK,
     )

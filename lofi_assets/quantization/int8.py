@@ -69,6 +69,6 @@ def _dequantize(linear: LinearWeight) -> onnx.NodeProto:
         "DequantizeLinear",
         [f"{linear.name}_q8", f"{linear.name}_scale"],
         [linear.name],
-        f"{linear.module}/dequantize",
+        f"{linear.name}/dequantize",
         axis=1 - linear.reduce_axis,
     )

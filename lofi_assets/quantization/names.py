@@ -10,12 +10,9 @@ from collections import Counter
 
 import onnx
 
-from lofi_assets.quantization.graph import BITS, GraphError, all_graphs
+from lofi_assets.quantization.graph import BITS, WEIGHTED, GraphError, all_graphs
 
 SCOPES = "pkg.torch.onnx.name_scopes"
-WEIGHTED = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Gather"})
-"""Operators whose one constant tensor is the module's weight."""
-
 _ANONYMOUS = re.compile(r"^[a-z_]+(_\d+)?$")
 
 

@@ -210,6 +210,10 @@ def _format(path: Path, model: onnx.ModelProto, found: Trace) -> list[str]:
     violations = [f"domain {domain} is used but not imported" for domain in sorted(found.domains - declared)]
     violations += [f"domain {domain} is not standard" for domain in sorted((found.domains | declared) - {"ai.onnx"})]
     violations += [f"cannot be read: {place}" for place in found.unreadable]
+    names = Counter(node.name for node in model.graph.node if node.name)
+    repeated = sorted(name for name, times in names.items() if times > 1)
+    if repeated:  # the ONNX checker lets it pass, ONNX Runtime does not load it
+        violations.append(f"several nodes are called {repeated[0]}")
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

@@ -12,10 +12,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from lofi_assets.quantization.graph import FLOAT_TYPES, attribute_of, elements
+from lofi_assets.quantization.graph import FLOAT_TYPES, WEIGHTED, attribute_of, elements
 
 HALF_FROM = 1024
-"""Smaller tensors (norms, biases, tables of one row) stay as they are: nothing to gain, everything to lose."""
+"""Smaller tensors stay as they are: nothing to gain."""
 
 HALF_LIMIT = 65504.0
 
@@ -110,16 +110,20 @@ def replace_weights(
 def store_rest_as_half(model: onnx.ModelProto) -> list[Stored]:
     """Store the large float32 weights that are left in float16, in place; they are cast back where they are read.
 
+    Weights are what products, convolutions and look-ups read; norms and modulation tables stay in float32.
+
     An embedding table is read first and its few rows cast after, so that the table is never held in float32.
 
     Raises:
         ValueError: a weight exceeds float16's range.
     """
     graph = model.graph
+    read = {name for node in graph.node if node.op_type in WEIGHTED for name in node.input}
     large = {
         tensor.name: tensor
         for tensor in graph.initializer
-        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) >= 2 and elements(tensor) >= HALF_FROM
+        if tensor.data_type == TensorProto.FLOAT and tensor.name in read
+        if len(tensor.dims) >= 2 and elements(tensor) >= HALF_FROM
     }
     gathered = _tables_only_gathered(graph, set(large))
     stored, tensors, casts = [], [], []
@@ -131,9 +135,7 @@ def store_rest_as_half(model: onnx.ModelProto) -> list[Stored]:
         tensors.append(numpy_helper.from_array(half, f"{name}_f16"))
         stored.append(Stored(name, 16, weight.size, relative_error(weight, half.astype(np.float32))))
         if name not in gathered:
-            casts.append(
-                helper.make_node("Cast", [f"{name}_f16"], [name], f"{module_of(name)}/cast", to=TensorProto.FLOAT)
-            )
+            casts.append(helper.make_node("Cast", [f"{name}_f16"], [name], f"{name}/cast", to=TensorProto.FLOAT))
     replace_weights(model, large, tensors, casts)
     _cast_gathered_rows(graph, gathered)
     return stored
