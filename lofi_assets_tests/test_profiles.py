@@ -1,0 +1,170 @@
+"""What a deployment may set, and what makes two training runs of it the same run."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lofi_assets.constitution import CONFIG_DIR
+from lofi_assets.experiment import FEATURES, PlannedRun, plan_training, training_settings
+from lofi_assets.profiles import Profile, ProfileError, data_root, load_profile
+from lofi_assets.store import Store, read_json, write_json
+from lofi_assets.training.config import load_run
+
+KEY = f"{'a' * 32}.{'b' * 32}"
+
+
+@pytest.fixture
+def config_dir(tmp_path: Path) -> Path:
+    """A copy of the profiles: each test loads its own files, since profiles are read once per process."""
+    shutil.copytree(CONFIG_DIR / "profiles", tmp_path / "config" / "profiles")
+    return tmp_path / "config"
+
+
+def edit(config_dir: Path, **changes: Any) -> None:
+    path = config_dir / "profiles" / "demo.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text("utf-8")), **changes}), encoding="utf-8")
+
+
+# --- profiles --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["demo", "production"])
+def test_the_shipped_profiles_load(name: str) -> None:
+    profile = load_profile(name)
+    assert profile.name == name
+    training_settings(profile)
+
+
+def test_the_demo_needs_no_account_and_production_changes_nothing_of_the_adapter() -> None:
+    demo, production = load_profile("demo"), load_profile("production")
+    assert (demo.base_model.kind, demo.release.target, demo.evaluation.clap) == ("tiny", "folder", None)
+    assert (production.base_model.kind, production.evaluation.encoder, production.lora) == ("hub", "vggish", {})
+
+
+def test_the_demo_is_the_default_and_the_environment_names_another(
+    config_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LOFI_PROFILE", raising=False)
+    assert load_profile(config_dir=config_dir).name == "demo"
+
+
+def test_the_environment_names_the_profile(config_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOFI_PROFILE", "production")
+    assert load_profile(config_dir=config_dir).name == "production"
+
+
+def test_an_unknown_profile_says_which_there_are(config_dir: Path) -> None:
+    with pytest.raises(ProfileError, match=r"staging\.yaml.*demo, production"):
+        load_profile("staging", config_dir=config_dir)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"gates": {"quality.fad": 9.0}}, "gates"),
+        ({"name": "other"}, "name"),
+        ({"sampling": {"count": 4}}, "sampling.seconds"),
+        ({"release": {"target": "ftp", "license": "mit"}}, "release.target"),
+        ({"base_model": {"kind": "tiny", "trust_remote_code": True}}, "base_model.trust_remote_code"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_key_that_is_not_known_or_does_not_fit_is_named(config_dir: Path, changes: dict[str, Any], key: str) -> None:
+    edit(config_dir, **changes)
+    with pytest.raises(ProfileError, match=rf"demo\.yaml(?s:.*){key}"):
+        load_profile("demo", config_dir=config_dir)
+
+
+@pytest.mark.parametrize("text", ["", "[", "- a\n- b", "demo"])
+def test_a_profile_that_is_no_table_is_named(config_dir: Path, text: str) -> None:
+    (config_dir / "profiles" / "demo.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ProfileError, match=r"demo\.yaml"):
+        load_profile("demo", config_dir=config_dir)
+
+
+def test_a_training_setting_that_does_not_exist_is_named() -> None:
+    profile = load_profile("demo").model_copy(update={"training": {"max_step": 30}})
+    with pytest.raises(ProfileError, match=r"profile demo, training(?s:.*)max_step"):
+        training_settings(profile)
+
+
+def test_the_data_root_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOFI_DATA_DIR", str(tmp_path / "elsewhere"))
+    assert data_root() == tmp_path / "elsewhere"
+    monkeypatch.delenv("LOFI_DATA_DIR")
+    assert data_root() == CONFIG_DIR.parent / "data"
+
+
+# --- the training run of a profile -----------------------------------------------------------------------------------
+
+
+def a_store(root: Path, *, dataset_hash: str = "d" * 64, key: str = KEY) -> Store:
+    """A store with a dataset and its cached features, as `feature_cache` leaves it."""
+    store = Store(root)
+    write_json(store.metadata("dataset_manifest.json"), {"dataset_id": "lofi-1", "hash": dataset_hash})
+    tracks = [{"track_id": "one", "key": key, "split": "train"}, {"track_id": "two", "key": KEY, "split": "validation"}]
+    features = {"base": str(root / "base"), "base_fingerprint": "f" * 64, "tracks": tracks}
+    write_json(store.metadata(FEATURES), features)
+    return store
+
+
+def planned(root: Path, profile: Profile | None = None, **options: Any) -> PlannedRun:
+    return plan_training(a_store(root, **options), profile or load_profile("demo"))
+
+
+def with_training(**changes: Any) -> Profile:
+    demo = load_profile("demo")
+    return demo.model_copy(update={"training": {**demo.training, **changes}})
+
+
+def test_the_same_data_and_profile_are_the_same_run_in_any_place(tmp_path: Path) -> None:
+    first, again, moved = planned(tmp_path / "a"), planned(tmp_path / "a"), planned(tmp_path / "b")
+    assert first == again
+    assert moved.run.run_id == first.run.run_id and moved.run.features_dir != first.run.features_dir
+
+
+def test_another_dataset_or_other_features_are_another_run(tmp_path: Path) -> None:
+    runs = [
+        planned(tmp_path),
+        planned(tmp_path, dataset_hash="e" * 64),
+        planned(tmp_path, key=f"{'c' * 32}.{'b' * 32}"),
+    ]
+    assert len({plan.run.run_id for plan in runs}) == 3
+
+
+@pytest.mark.parametrize("changes", [{"learning_rate": 2e-4}, {"seed": 5}, {"crop_frames": 128}])
+def test_a_setting_that_moves_the_weights_makes_another_run(tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert planned(tmp_path, with_training(**changes)).run.run_id != planned(tmp_path).run.run_id
+
+
+def test_another_rank_makes_another_run(tmp_path: Path) -> None:
+    profile = load_profile("demo").model_copy(update={"lora": {"r": 16, "lora_alpha": 8}})
+    assert planned(tmp_path, profile).run.config_hash != planned(tmp_path).run.config_hash
+
+
+@pytest.mark.parametrize("changes", [{"max_steps": 60}, {"device": "cuda"}])
+def test_more_steps_or_another_device_continue_the_run(tmp_path: Path, changes: dict[str, Any]) -> None:
+    plan, before = planned(tmp_path, with_training(**changes)), planned(tmp_path)
+    assert plan.run.run_id == before.run.run_id
+    assert plan.remaining_steps == plan.run.training.max_steps
+
+
+def test_the_planned_run_is_on_disk_as_it_will_be_executed(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    assert load_run(plan.config) == plan.run
+    assert read_json(plan.config)["lora"]["r"] == 8
+
+
+def test_production_trains_by_the_constitutions_table(tmp_path: Path) -> None:
+    run = planned(tmp_path, load_profile("production")).run
+    assert (run.lora.r, run.lora.lora_alpha, run.lora.use_rslora) == (256, 32, True)
+    assert (run.training.max_steps, run.training.checkpoint_interval) == (100_000, 5_000)
+    assert (run.training.learning_rate, run.training.precision) == (1e-4, "bf16-mixed")
+
+
+def test_training_without_a_dataset_says_what_to_materialise_first(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="materialise dataset_manifest"):
+        plan_training(Store(tmp_path), load_profile("demo"))
