@@ -68,6 +68,8 @@ class Verdict:
     status: Status
     value: Any
     note: str = ""
+    counted: bool = False
+    """`value` is the number of accepted tracks that break the gate, rather than its measure."""
 
     @property
     def passed(self) -> bool:
@@ -77,6 +79,8 @@ class Verdict:
     @property
     def text(self) -> str:
         """For people: the value against the limit, and what makes it inconclusive."""
+        if self.counted:
+            return f"{self.value} accepted tracks break {self.gate.rule} ({self.note})"
         shown = f"{self.value:.4g}" if isinstance(self.value, float) else self.value
         return f"{self.gate.measure} = {shown}, must be {self.gate.op} {self.gate.limit}" + (
             f" ({self.note})" if self.note else ""

@@ -19,11 +19,14 @@ from lofi_assets.defs import (
 )
 
 
-def build_defs(*, resources_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+def build_defs(
+    *, resources_overrides: Mapping[str, Any] | None = None, loggers: Mapping[str, dg.LoggerDefinition] | None = None
+) -> dg.Definitions:
     """Definitions for production, tests and the command line alike.
 
     Args:
         resources_overrides: resources by name (`platform`, `notifier`, `pipes`) in place of the default ones.
+        loggers: in place of Dagster's console logger.
     """
     return dg.Definitions(
         assets=[
@@ -73,6 +76,7 @@ def build_defs(*, resources_overrides: Mapping[str, Any] | None = None) -> dg.De
             "pipes": dg.PipesSubprocessClient(),
             **(resources_overrides or {}),
         },
+        loggers=loggers,
         executor=dg.multiprocess_executor.configured({"max_concurrent": 2, "start_method": {"forkserver": {}}}),
     )
 

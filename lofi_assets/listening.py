@@ -14,13 +14,15 @@ from lofi_assets.sampling import reference_tracks, samples_of
 from lofi_assets.store import Store, fingerprint, write_json
 from lofi_assets.training.checkpoints import best, read_manifest
 
+RESULTS = "results.jsonl"
+"""Answers, one JSON object per line, as the page exports them."""
+
 
 def evaluate_listening(store: Store, profile: Profile) -> Outcome:
     """Write the best checkpoint's listening test if it is not there, and judge the answers collected so far."""
     chosen = best(read_manifest(store.checkpoints))
     test = _listening_test(store, profile, chosen) if chosen else None
-    results = test / "results.jsonl" if test else None
-    statistics, note = _statistics(test, results)
+    statistics, note = _statistics(store, test)
     summary = {"checkpoint_id": chosen.checkpoint_id if chosen else None, "note": note, "statistics": statistics}
     write_json(store.metadata("human_evaluation.json"), summary)
     answers = {"note": note}
@@ -36,7 +38,7 @@ def evaluate_listening(store: Store, profile: Profile) -> Outcome:
         },
         details={
             "page": str(test / "page" / "index.html") if test else None,
-            "answers": str(results) if results else None,
+            "answers": str(test / RESULTS) if test else None,
             "note": note or None,
             "statistics": statistics,
         },
@@ -63,14 +65,16 @@ def _listening_test(store: Store, profile: Profile, chosen: Checkpoint) -> Path 
     return folder
 
 
-def _statistics(test: Path | None, results: Path | None) -> tuple[dict[str, Any] | None, str]:
+def _statistics(store: Store, test: Path | None) -> tuple[dict[str, Any] | None, str]:
     from lofi_assets.metrics.errors import MetricError
     from lofi_assets.metrics.listening import evaluate_trials, read_trials
 
-    if test is None or results is None:
+    if test is None:
         return None, "no listening test could be made from the samples"
+    results = test / RESULTS
     if not results.is_file():
-        return None, f"no answers yet: people open {test / 'page' / 'index.html'}, their answers go to {results}"
+        where = store.relative(test)
+        return None, f"no answers yet: {where}/page/index.html is the test, {where}/{RESULTS} its answers"
     try:
         return evaluate_trials(read_trials(results, truth_path=test / "truth.json")).as_dict(), ""
     except MetricError as error:

@@ -32,7 +32,7 @@ def gates_table(verdicts: Sequence[Verdict]) -> Table:
     for column in ("gate", "verdict", "value", "limit", "note"):
         table.add_column(column, overflow="fold")
     for found in verdicts:
-        limit = "0 violating" if found.gate.scope == "track" else f"{found.gate.op} {found.gate.limit}"
+        limit = "0 tracks" if found.counted else f"{found.gate.op} {found.gate.limit}"
         colour = COLOURS[found.status]
         table.add_row(found.gate.id, f"[{colour}]{found.status}[/]", _number(found.value), limit, found.note)
     return table

@@ -81,7 +81,7 @@ def _track_verdict(gate: Gate, counts: Mapping[str, int] | None) -> Verdict:
     if counts is None:
         return Verdict(gate, "inconclusive", None, "not measured")
     note = f"{counts['accepted']} tracks accepted, {counts['rejected']} rejected by this rule"
-    return Verdict(gate, "fail" if counts["violating"] else "pass", counts["violating"], note)
+    return Verdict(gate, "fail" if counts["violating"] else "pass", counts["violating"], note, counted=True)
 
 
 def verdicts(store: Store, gates: Sequence[Gate]) -> list[Verdict]:
