@@ -75,7 +75,8 @@ def test_what_is_no_audio_is_unreadable(tmp_path: Path, content: bytes) -> None:
 
 def test_only_regular_files_inside_the_root_are_opened(tmp_path: Path) -> None:
     root, outside = tmp_path / "raw", tmp_path / "elsewhere"
-    root.mkdir(), outside.mkdir()
+    root.mkdir()
+    outside.mkdir()
     target = _wav(outside / "a.wav")
     os.mkfifo(root / "fifo.wav")
     (root / "link.wav").symlink_to(target)

@@ -153,7 +153,7 @@ def test_the_ledger_is_where_the_records_say_the_evidence_is() -> None:
 @pytest.mark.slow
 def test_every_planted_fault_is_caught_by_its_rule_and_every_good_track_passes(tmp_path: Path) -> None:
     from lofi_assets.audio.fingerprint import find_duplicates
-    from lofi_assets.audio.process import ProcessJob, process_track
+    from lofi_assets.audio.process import ProcessJob, ProcessResult, process_track
     from lofi_assets.constitution import gates_of, load_gates
     from lofi_assets.workers import map_tracks
 
@@ -164,10 +164,10 @@ def test_every_planted_fault_is_caught_by_its_rule_and_every_good_track_passes(t
         ProcessJob(e.track_id, tmp_path / e.path, tmp_path / "raw", tmp_path / "out" / f"{e.track_id}.mp3", gates)
         for e in entries
     ]
-    results = {
-        job.track_id: result
-        for job, result in map_tracks(process_track, jobs, workers=2, timeout_s=120, memory_gb=4, label="processing")
-    }
+    results: dict[str, ProcessResult] = {}
+    for job, result in map_tracks(process_track, jobs, workers=2, timeout_s=120, memory_gb=4, label="processing"):
+        assert isinstance(result, ProcessResult), result
+        results[job.track_id] = result
     for entry in entries:
         expected = entry.expected_rule if (entry.expected_rule or "").startswith("audio.") else None
         if expected != "audio.near_duplicate":

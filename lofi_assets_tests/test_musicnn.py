@@ -7,9 +7,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from lofi_assets.audio import musicnn
-from lofi_assets.audio.musicnn import LABELS, PATCH_S, MusicNN, log_mel_patches
+from lofi_assets.audio.musicnn import LABELS, PATCH_S, ModelName, MusicNN, log_mel_patches
 
-MODELS = ("msd", "mtt")
+MODELS: tuple[ModelName, ...] = ("msd", "mtt")
 TWELVE_SECONDS = 12 * musicnn.SAMPLE_RATE
 
 
@@ -18,7 +18,7 @@ def _noise(frames: int, *, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_tags_and_embeddings_match_the_published_network(reference_dir: Path, model: str) -> None:
+def test_tags_and_embeddings_match_the_published_network(reference_dir: Path, model: ModelName) -> None:
     golden = load_file(reference_dir / "musicnn" / f"{model}_golden.safetensors")
     network = MusicNN(model)
     audio = golden["input.audio_16k"]
@@ -46,7 +46,7 @@ def test_loud_audio_does_not_overflow_the_float16_rounding() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_tag_has_a_label(model: str) -> None:
+def test_every_tag_has_a_label(model: ModelName) -> None:
     tags = MusicNN(model).tags(_noise(TWELVE_SECONDS))
     assert tags.shape == (4, len(LABELS[model])) == (4, 50)
     assert ((tags >= 0) & (tags <= 1)).all()

@@ -36,9 +36,9 @@ REVIEW_BER = 0.38
 """Below this a person should listen: sped up, remixed, or the same loop."""
 LEAST_OVERLAP = 0.5
 """Share of the shorter track that must overlap: over a few seconds two songs of one tempo agree by chance."""
-LEAST_HITS = 4
-"""Shared words that make a pair worth comparing. Half a minute that differs in 15 % of its bits has 25; unrelated
-tracks of a minute share 0.2 on average."""
+LEAST_HITS, LEAST_HIT_SHARE = 4, 0.02
+"""Words shared, absolutely and of the shorter track, that make a pair worth comparing: recordings that differ in 15 %
+of their bits share 8 % of their words, two songs of one synthetic band 2 % in one case of sixteen."""
 MOST_TRACKS_PER_WORD = 64
 """A word that more tracks share says nothing (a fade, a held bass note) and would cost a quadratic number of pairs."""
 
@@ -116,7 +116,7 @@ def find_duplicates(fingerprints: Mapping[str, Fingerprint]) -> list[DuplicatePa
 
 
 def _candidates(tracks: list[Fingerprint]) -> set[tuple[int, int]]:
-    """Pairs of positions with at least four hits: words that are equal under one of the four masks."""
+    """Pairs of positions with enough hits: words that are equal under one of the four masks."""
     hits: dict[tuple[int, int], int] = {}
     for byte in range(4):
         mask = np.uint32(0xFFFFFFFF ^ (0xFF << (8 * byte)))
@@ -129,7 +129,8 @@ def _candidates(tracks: list[Fingerprint]) -> set[tuple[int, int]]:
         for group in _shared(owner, bounds):
             for pair in combinations(group, 2):
                 hits[pair] = hits.get(pair, 0) + 1
-    return {pair for pair, count in hits.items() if count >= LEAST_HITS}
+    least = [max(LEAST_HITS, LEAST_HIT_SHARE * len(track)) for track in tracks]
+    return {(a, b) for (a, b), count in hits.items() if count >= min(least[a], least[b])}
 
 
 def _shared(owner: NDArray[np.int64], bounds: NDArray[np.int64]) -> list[list[int]]:
