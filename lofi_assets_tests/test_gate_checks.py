@@ -1,0 +1,300 @@
+"""Gates as asset checks: what they say of recorded measures, and what a failure stops in the same run.
+
+`StandIns` puts small outcomes in the place of the domain's work, so that the real definitions run in milliseconds; the
+other tests of the Dagster side use it too.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from lofi_assets import dataset, evaluation, experiment, library, listening, optimization, prompts, sampling, verdicts
+from lofi_assets.constitution import Gate, load_gates
+from lofi_assets.definitions import build_defs
+from lofi_assets.defs.resources import Platform
+from lofi_assets.outcome import Outcome
+from lofi_assets.release import bundle, card, hub
+from lofi_assets.store import Store
+from lofi_assets.verdicts import Measures, record, upstream_versions
+
+SEAMS: dict[str, tuple[Any, str]] = {
+    "licensed_sources": (library, "inventory_sources"),
+    "style_taxonomy": (prompts, "describe_taxonomy"),
+    "processed_tracks": (library, "process_library"),
+    "prompts": (prompts, "write_prompts"),
+    "dataset_manifest": (dataset, "assemble"),
+    "feature_cache": (experiment, "cache_dataset_features"),
+    "lora_checkpoints": (experiment, "describe_training"),
+    "generated_samples": (sampling, "generate_samples"),
+    "quality_metrics": (evaluation, "evaluate_checkpoints"),
+    "human_evaluation": (listening, "evaluate_listening"),
+    "merged_model": (optimization, "merge_best"),
+    "quantized_tiers": (optimization, "quantize"),
+    "onnx_artifacts": (bundle, "build_bundle"),
+    "model_card": (card, "write_card"),
+    "hub_release": (hub, "publish"),
+}
+"""The one domain function that each asset calls for its outcome, in lineage order."""
+
+GATES = {gate.id: gate for gate in load_gates()}
+
+
+def passing_value(gate: Gate) -> Any:
+    """A measure that the gate lets through, with the encoder that it is bound to."""
+    limit = gate.limit
+    match gate.op:
+        case "<":
+            value: Any = 1.0 if limit == float("inf") else float(limit) / 2
+        case ">":
+            value = float(limit) + 0.1
+        case "!=":
+            value = "something else"
+        case _:
+            value = limit
+    return {"value": value, "encoder": gate.encoder} if gate.encoder else value
+
+
+@dataclass
+class StandIns:
+    """Outcomes in the place of the domain's work; everything passes until a test says otherwise."""
+
+    root: Path
+    versions: dict[str, str] = field(default_factory=dict)
+    """Asset -> data version, else `<asset> 1`."""
+    measured: dict[str, Any] = field(default_factory=dict)
+    """Gate id -> its measure; for a track-scope gate its counts. None: the asset does not record it."""
+    broken: dict[str, Exception] = field(default_factory=dict)
+    """Asset -> what its work raises."""
+    worked: list[str] = field(default_factory=list)
+    """Assets whose work was done, in order."""
+
+    @property
+    def store(self) -> Store:
+        """The temporary data root."""
+        return Store(self.root)
+
+    @cached_property
+    def defs(self) -> dg.Definitions:
+        """The real definitions on the temporary data root."""
+        return build_defs(resources_overrides={"platform": Platform(data_dir=str(self.root), profile_name="demo")})
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> "StandIns":
+        """Take the domain's place until the test ends."""
+        for asset, (module, name) in SEAMS.items():
+            monkeypatch.setattr(module, name, lambda *_, asset=asset, **__: self.work(asset))
+        monkeypatch.setattr(prompts, "curated_tempo_ranges", lambda _: {})
+        monkeypatch.setattr(prompts, "categories", lambda _: lambda rows: {})
+        monkeypatch.setattr(experiment, "plan_training", lambda *_: SimpleNamespace(remaining_steps=0))
+        return self
+
+    def work(self, asset: str) -> Outcome:
+        """What the asset's domain function gives back."""
+        self.worked.append(asset)
+        if asset in self.broken:
+            raise self.broken[asset]
+        gates = [gate for gate in GATES.values() if gate.asset == asset]
+        return Outcome(
+            data_version=self.versions.get(asset, f"{asset} 1"),
+            counts={"recomputed": 0},
+            values=self._values([gate for gate in gates if gate.scope == "asset"]),
+            tracks={
+                gate.id: counts
+                for gate in gates
+                if gate.scope == "track"
+                and (counts := self.measured.get(gate.id, {"accepted": 3, "violating": 0, "rejected": 0})) is not None
+            },
+        )
+
+    def _values(self, gates: Collection[Gate]) -> dict[str, Any]:
+        values = {gate.measure: self.measured.get(gate.id, passing_value(gate)) for gate in gates}
+        return {measure: value for measure, value in values.items() if value is not None}
+
+    def materialize(self, instance: dg.DagsterInstance, *assets: str) -> dg.ExecuteInProcessResult:
+        """One run of the named assets with their checks; of the whole lineage if none is named."""
+        job = self.defs.resolve_implicit_global_asset_job_def()
+        selection = [dg.AssetKey(asset) for asset in assets] or None
+        return job.execute_in_process(instance=instance, asset_selection=selection, raise_on_error=False)
+
+    def report(self, instance: dg.DagsterInstance, *assets: str) -> None:
+        """A test's starting point: what a green run of the named assets leaves for automation and for the guard."""
+        graph = self.defs.resolve_asset_graph()
+        for asset in assets:
+            outcome, key = self.work(asset), dg.AssetKey(asset)
+            upstream = upstream_versions(self.store, [key.to_user_string() for key in graph.get(key).parent_keys])
+            record(self.store, Measures(asset, outcome.data_version, upstream, outcome.values, outcome.tracks))
+            report_build(instance, asset, outcome.data_version)
+            for gate in GATES.values():
+                if gate.asset == asset and (gate.blocking or gate.scope == "track"):
+                    passed = dg.AssetCheckEvaluation(
+                        asset_key=key, check_name=gate.check_name, passed=True, metadata={}
+                    )
+                    instance.report_runless_asset_event(passed)
+
+
+def report_build(instance: dg.DagsterInstance, asset: str, data_version: str) -> None:
+    """A materialisation as the instance remembers it."""
+    tags = {"dagster/data_version": data_version}
+    instance.report_runless_asset_event(dg.AssetMaterialization(dg.AssetKey(asset), tags=tags))
+
+
+def materialized(result: dg.ExecuteInProcessResult) -> list[str]:
+    """Assets that a run materialised, in order."""
+    return [event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key]
+
+
+def evaluations(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    """Check name -> its evaluation in a run."""
+    return {found.check_name: found for found in result.get_asset_check_evaluations()}
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
+    return StandIns(tmp_path).install(monkeypatch)
+
+
+@pytest.fixture
+def instance():
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+def run_checks(instance: dg.DagsterInstance, root: Path, asset: str) -> dict[str, dg.AssetCheckEvaluation]:
+    """The checks of one asset alone, as the UI's "execute check" does."""
+    defs = build_defs(resources_overrides={"platform": Platform(data_dir=str(root), profile_name="demo")})
+    job = defs.resolve_implicit_global_asset_job_def()
+    checks = [key for key in defs.resolve_asset_graph().asset_check_keys if key.asset_key.to_user_string() == asset]
+    subset = job.get_subset(asset_check_selection=set(checks), asset_selection=set())
+    return evaluations(subset.execute_in_process(instance=instance, raise_on_error=False))
+
+
+def test_when_every_measure_passes_the_whole_lineage_materialises_in_order(stand_ins: StandIns, instance) -> None:
+    result = stand_ins.materialize(instance)
+    assert result.success
+    assert set(materialized(result)) == set(SEAMS)
+    order = materialized(result)
+    for asset, gate in ((gate.asset, gate) for gate in GATES.values() if gate.asset):
+        assert all(order.index(str(asset)) < order.index(held) for held in gate.holds)
+    found = evaluations(result)
+    assert len(found) == sum(gate.asset is not None for gate in GATES.values())
+    assert all(evaluation.passed for evaluation in found.values())
+
+
+def test_a_check_judges_what_was_recorded_and_does_no_work(stand_ins: StandIns, instance) -> None:
+    record(stand_ins.store, Measures("merged_model", "v7", values={"merge_max_error": 1e-6}))
+    found = run_checks(instance, stand_ins.root, "merged_model")
+    assert found["merge_parity"].passed
+    assert found["merge_parity"].metadata["data_version"].value == "v7"
+    assert stand_ins.worked == []
+
+
+@pytest.mark.parametrize(
+    ("gate_id", "measure", "status", "severity"),
+    [
+        ("quality.fad", {"value": 4.99, "encoder": "vggish"}, "pass", "ERROR"),
+        ("quality.fad", {"value": 5.0, "encoder": "vggish"}, "fail", "ERROR"),
+        ("quality.fad", {"value": -0.1, "encoder": "vggish"}, "inconclusive", "ERROR"),
+        ("quality.fad", {"value": 1.0, "encoder": "musicnn"}, "inconclusive", "ERROR"),
+        ("quality.fad", {"value": 1.0, "encoder": "vggish", "trained": False}, "inconclusive", "ERROR"),
+        ("quality.fad_relative", 1.5, "pass", "WARN"),
+        ("quality.fad_relative", 2.0, "fail", "WARN"),
+        ("quality.fad_relative", float("nan"), "inconclusive", "WARN"),
+        ("quality.measured", 0, "pass", "ERROR"),
+        ("quality.measured", 1, "fail", "ERROR"),
+        ("quality.measured", "0", "inconclusive", "ERROR"),
+    ],
+)
+def test_only_pass_passes_and_severity_is_the_tables(
+    tmp_path: Path, instance, gate_id: str, measure: Any, status: str, severity: str
+) -> None:
+    gate = GATES[gate_id]
+    record(Store(tmp_path), Measures(str(gate.asset), "v1", values={gate.measure: measure}))
+    found = run_checks(instance, tmp_path, str(gate.asset))[gate.check_name]
+    assert found.metadata["verdict"].value == status
+    assert found.passed == (status == "pass")
+    assert found.severity == dg.AssetCheckSeverity(severity)
+    assert found.metadata["limit"].value == f"{gate.op} {gate.limit}"
+
+
+@pytest.mark.parametrize("asset", sorted({str(gate.asset) for gate in GATES.values() if gate.asset}))
+def test_an_absent_measure_never_passes(tmp_path: Path, instance, asset: str) -> None:
+    record(Store(tmp_path), Measures(asset, "v1"))
+    found = run_checks(instance, tmp_path, asset)
+    assert len(found) == sum(gate.asset == asset for gate in GATES.values())
+    assert {evaluation.metadata["verdict"].value for evaluation in found.values()} == {"inconclusive"}
+    assert not any(evaluation.passed for evaluation in found.values())
+
+
+def test_a_check_of_an_asset_that_was_never_materialised_does_not_pass(tmp_path: Path, instance) -> None:
+    found = run_checks(instance, tmp_path, "model_card")
+    assert found and not any(evaluation.passed for evaluation in found.values())
+    assert "not materialised yet" in str(found["card_approved"].description)
+
+
+@pytest.mark.parametrize("asset", ["licensed_sources", "processed_tracks", "prompts"])
+def test_an_accepted_track_that_violates_a_rule_fails_its_check(tmp_path: Path, instance, asset: str) -> None:
+    rules = [gate for gate in GATES.values() if gate.asset == asset and gate.scope == "track"]
+    counts = {"accepted": 3, "violating": 1, "rejected": 2}
+    record(Store(tmp_path), Measures(asset, "v1", tracks={gate.id: counts for gate in rules}))
+    found = run_checks(instance, tmp_path, asset)
+    assert rules
+    for gate in rules:
+        evaluation = found[gate.check_name]
+        assert not evaluation.passed and evaluation.blocking
+        assert evaluation.metadata["value"].value == "1"
+
+
+def test_rejected_tracks_alone_do_not_fail_the_asset(stand_ins: StandIns, instance) -> None:
+    stand_ins.measured["audio.clipping"] = {"accepted": 1, "violating": 0, "rejected": 40}
+    found = evaluations(stand_ins.materialize(instance, "processed_tracks"))
+    assert found["audio_clipping"].passed
+    assert "40 rejected" in str(found["audio_clipping"].description)
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        {"dataset.leak": 1},
+        {"dataset.leak": None},
+        {"dataset.hash": False},
+    ],
+    ids=["failed", "not measured", "false"],
+)
+def test_a_blocking_failure_stops_what_follows_in_the_same_run(
+    stand_ins: StandIns, instance, measured: Mapping[str, Any]
+) -> None:
+    stand_ins.measured |= measured
+    result = stand_ins.materialize(instance, "dataset_manifest", "feature_cache", "lora_checkpoints")
+    assert not result.success
+    assert materialized(result) == ["dataset_manifest"]
+
+
+def test_a_track_that_should_have_been_rejected_stops_what_follows(stand_ins: StandIns, instance) -> None:
+    stand_ins.measured["licence.revoked"] = {"accepted": 3, "violating": 1, "rejected": 0}
+    result = stand_ins.materialize(instance, "licensed_sources", "processed_tracks")
+    assert not result.success
+    assert materialized(result) == ["licensed_sources"]
+
+
+@pytest.mark.parametrize("gate_id", ["tracks.rejected_share", "quality.fad"])
+def test_a_failure_that_does_not_block_leaves_the_run_green(stand_ins: StandIns, instance, gate_id: str) -> None:
+    gate = GATES[gate_id]
+    stand_ins.measured[gate_id] = {"value": 99.0, "encoder": "vggish"} if gate.encoder else 0.9
+    following = {"tracks.rejected_share": "prompts", "quality.fad": "human_evaluation"}[gate_id]
+    result = stand_ins.materialize(instance, str(gate.asset), following)
+    assert result.success
+    assert not evaluations(result)[gate.check_name].passed
+    assert following in materialized(result)
+
+
+def test_measures_name_their_build_and_the_builds_they_came_from(stand_ins: StandIns, instance) -> None:
+    stand_ins.versions = {"licensed_sources": "s1", "style_taxonomy": "t1", "processed_tracks": "p1"}
+    stand_ins.materialize(instance, "licensed_sources", "style_taxonomy", "processed_tracks")
+    found = verdicts.recorded(stand_ins.store, "processed_tracks")
+    assert found is not None
+    assert (found.data_version, found.upstream) == ("p1", {"licensed_sources": "s1", "style_taxonomy": "t1"})
