@@ -23,7 +23,7 @@ ORIGINS: tuple[Origin, ...] = get_args(Origin)
 """Strongest first: of two tags that exclude each other the one whose origin stands earlier is kept."""
 
 PROMPT_CHARACTERS = 256
-"""The public ACE-Step trainer cuts a prompt there (facts/ace_step_v1.md 2.10), in the middle of whichever tag."""
+"""The public ACE-Step trainer cuts a prompt there, in the middle of whichever tag."""
 
 METADATA_CONFIDENCE = 0.8
 """A file's own tags come from whoever exported it, often by default."""

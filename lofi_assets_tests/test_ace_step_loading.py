@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lofi_assets.ace_step import loading
-from lofi_assets.ace_step.loading import BaseModelError, base_fingerprint, encode_lyrics, encode_text, load_base
+from lofi_assets.ace_step.identity import base_fingerprint
+from lofi_assets.ace_step.loading import BaseModelError, encode_lyrics, encode_text, load_base
 from lofi_assets.ace_step.sampler import conditions_for, sample_latents, text_to_music
 from lofi_assets.ace_step.tiny import write_tiny_base
 

@@ -87,7 +87,7 @@ def test_measures_support_only_what_they_show() -> None:
 
 
 def test_the_resting_answers_of_the_audio_tagger_are_no_evidence() -> None:
-    """What it says of a sine, of noise, of speech and of a loop without guitar (facts/metrics.md 2.6)."""
+    """What it says of a sine, of noise, of speech and of a loop without guitar."""
     msd = {"ambient": 0.40, "electronic": 0.37, "Hip-Hop": 0.34}
     mtt = {"flute": 0.52, "fast": 0.41, "slow": 0.37, "guitar": 0.30, "drums": 0.25, "piano": 0.12}
     assert words(tag(msd=msd, mtt=mtt), origin="audio_model") == set()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from lofi_assets.ace_step.loading import base_fingerprint
+from lofi_assets.ace_step.identity import base_fingerprint
 from lofi_assets.ace_step.tiny import write_tiny_base
 from lofi_assets.store import sha256_file
 from lofi_assets.training.features import (

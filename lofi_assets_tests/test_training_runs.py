@@ -15,7 +15,8 @@ import soundfile
 import torch
 from peft import PeftModel
 
-from lofi_assets.ace_step.loading import base_fingerprint, load_base
+from lofi_assets.ace_step.identity import base_fingerprint
+from lofi_assets.ace_step.loading import load_base
 from lofi_assets.ace_step.tiny import write_tiny_base
 from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
 from lofi_assets.store import read_json, sha256_file

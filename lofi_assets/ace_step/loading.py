@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from lofi_assets.ace_step.identity import base_fingerprint as base_fingerprint
 from lofi_assets.ace_step.lyric_tokenizer import LyricTokenizer
 from lofi_assets.ace_step.music_dcae import MusicDCAE
 from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel

@@ -16,7 +16,8 @@ from peft import PeftConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
-from lofi_assets.ace_step.loading import FOLDERS, LYRIC_VOCABULARY, TRANSFORMER, base_fingerprint, load_base
+from lofi_assets.ace_step.identity import base_fingerprint
+from lofi_assets.ace_step.loading import FOLDERS, LYRIC_VOCABULARY, TRANSFORMER, load_base
 from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
 from lofi_assets.store import atomic_folder, link_or_copy, sha256_file
 

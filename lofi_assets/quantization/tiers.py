@@ -18,7 +18,8 @@ from typing import Any, Final
 
 import onnx
 
-from lofi_assets.ace_step.loading import LYRIC_VOCABULARY, TEXT_ENCODER, base_fingerprint, load_base
+from lofi_assets.ace_step.identity import base_fingerprint
+from lofi_assets.ace_step.loading import LYRIC_VOCABULARY, TEXT_ENCODER, load_base
 from lofi_assets.quantization import fidelity
 from lofi_assets.quantization.export import COMPONENTS, ComponentName, Precision, export, needs, prepare
 from lofi_assets.quantization.graph import load, save

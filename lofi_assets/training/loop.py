@@ -18,7 +18,8 @@ import torch
 from tqdm import tqdm
 
 from lofi_assets.ace_step.flow_matching import training_schedule
-from lofi_assets.ace_step.loading import base_fingerprint, load_base
+from lofi_assets.ace_step.identity import base_fingerprint
+from lofi_assets.ace_step.loading import load_base
 from lofi_assets.records import Checkpoint, dump
 from lofi_assets.store import atomic_folder, write_json
 from lofi_assets.training import adapters, checkpoints, features, resume, runs
