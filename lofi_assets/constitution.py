@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,6 +88,7 @@ class Verdict:
         )
 
 
+@cache
 def load_gates(config_dir: Path = CONFIG_DIR) -> tuple[Gate, ...]:
     """Every gate, in the order of the table.
 

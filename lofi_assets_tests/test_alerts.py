@@ -207,10 +207,5 @@ def test_a_failed_run_alerts_with_its_id_and_step(failed_run_alert: tuple[str, s
     assert run_id in body and "style_taxonomy" in body
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="defs/sensors.py: failure_event.message names the steps, not what went wrong",
-)
 def test_a_failed_run_alerts_with_the_error(failed_run_alert: tuple[str, str, str]) -> None:
     assert "no space left on /srv/lofi" in failed_run_alert[2]

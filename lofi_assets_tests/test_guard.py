@@ -171,9 +171,6 @@ def test_a_persons_pass_does_not_lift_a_failed_number(stand_ins: StandIns, insta
     assert held(stand_ins, instance) == {"quality.fad": "fail"}
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="defs/gates.py _overruled reads the latest evaluation only"
-)
 def test_a_persons_failed_verdict_outlives_the_checks_of_the_same_build(
     stand_ins: StandIns, instance, built: None
 ) -> None:
@@ -183,9 +180,6 @@ def test_a_persons_failed_verdict_outlives_the_checks_of_the_same_build(
     assert held(stand_ins, instance) == {"human.equivalence": "fail"}
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="defs/gates.py _overruled ignores a verdict that names no build"
-)
 def test_a_persons_failed_verdict_without_a_build_holds(stand_ins: StandIns, instance, built: None) -> None:
     """The UI and the API let a person leave the build out: doubt is against the release."""
     instance.report_runless_asset_event(

@@ -128,9 +128,6 @@ def test_what_the_platform_writes_asks_for_nothing(tmp_path: Path, tick: Tick) -
     assert isinstance(tick(), str)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="defs/sensors.py: Dagster launches a run key once, and the key is the bare state"
-)
 def test_a_file_that_is_taken_away_again_is_noticed(tmp_path: Path, tick: Tick) -> None:
     """Dagster never launches a run key twice, so a state that comes back needs another one."""
     land(tmp_path, "raw/commissioned/rain.wav")
@@ -143,11 +140,6 @@ def test_a_file_that_is_taken_away_again_is_noticed(tmp_path: Path, tick: Tick) 
     assert taken.run_key is None or taken.run_key not in keys
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="defs/sensors.py: a time in the future counts as still arriving until then",
-)
 def test_a_file_dated_in_the_future_does_not_stop_deliveries(
     tmp_path: Path, tick: Tick, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,16 +98,22 @@ def _materialized_version(instance: dg.DagsterInstance, asset: str) -> str:
     return tags.get(DATA_VERSION_TAG, "")
 
 
+MAX_EVALUATIONS = 100
+"""How far back a person's verdict is looked for; checks of the same build push it down."""
+
+
 def _overruled(instance: dg.DagsterInstance, gate: Gate, materialized: dict[str, str]) -> bool:
-    """Whether the latest evaluation of this gate failed on this very build, be it a check's or a person's."""
+    """Whether a person's latest verdict on this build, or on no named build, is a failure; no check can lift it."""
     asset = str(gate.asset)
-    record = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(dg.AssetKey(asset), gate.check_name))
-    evaluation = record.evaluation if record else None
-    if evaluation is None or evaluation.passed:
-        return False
-    version = evaluation.metadata.get("data_version")
-    by_a_person = evaluation.target_materialization_data is None
-    return by_a_person and version is not None and version.value == materialized.get(asset)
+    key = dg.AssetCheckKey(dg.AssetKey(asset), gate.check_name)
+    for record in instance.event_log_storage.get_asset_check_execution_history(key, limit=MAX_EVALUATIONS):
+        evaluation = record.evaluation
+        if evaluation is None or evaluation.target_materialization_data is not None:
+            continue
+        version = evaluation.metadata.get("data_version")
+        if version is None or version.value == materialized.get(asset):
+            return not evaluation.passed
+    return False
 
 
 def _line(found: Verdict) -> str:

@@ -40,9 +40,6 @@ def metadata(outcome: Outcome) -> dict[str, dg.MetadataValue]:
     """Counts as numbers, facts by type, at most 50 table rows, pictures inline."""
     shown: dict[str, dg.MetadataValue] = {name: dg.MetadataValue.int(n) for name, n in outcome.counts.items()}
     shown |= {name: _fact(value) for name, value in outcome.details.items() if value is not None}
-    if outcome.rows:
-        shown["table"] = _table(outcome.rows)
-        shown["dagster/row_count"] = dg.MetadataValue.int(len(outcome.rows))
     for title, draw in outcome.pictures.items():
         picture = draw()
         if len(picture) <= MAX_PICTURE_BYTES:
@@ -51,6 +48,9 @@ def metadata(outcome: Outcome) -> dict[str, dg.MetadataValue]:
             )
         else:
             shown[title] = dg.MetadataValue.text(f"not shown: {len(picture)} bytes, at most {MAX_PICTURE_BYTES}")
+    if outcome.rows:
+        shown["table"] = _table(outcome.rows)
+        shown["dagster/row_count"] = dg.MetadataValue.int(len(outcome.rows))
     return shown
 
 

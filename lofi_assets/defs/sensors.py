@@ -26,12 +26,16 @@ SETTLE_SECONDS = 5
 def new_tracks_landed(context: dg.SensorEvaluationContext, platform: Platform) -> dg.RunRequest | dg.SkipReason:
     """Files under raw/, licence or style records changed: take inventory; automation rebuilds what it touches."""
     landed = landing_state(platform.store)
-    if landed.key == context.cursor:
+    number, _, known = (context.cursor or "0:").partition(":")
+    if landed.files == 0 and not context.cursor:
+        return dg.SkipReason("the data root is empty: put audio under raw/ and its licence into metadata/sources.json")
+    if landed.key == known:
         return dg.SkipReason(f"nothing new among {landed.files} files")
-    if time.time() - landed.newest < SETTLE_SECONDS:
+    if 0 <= time.time() - landed.newest < SETTLE_SECONDS:
         return dg.SkipReason("files are still arriving")
-    context.update_cursor(landed.key)
-    return dg.RunRequest(run_key=landed.key)
+    cursor = f"{int(number) + 1}:{landed.key}"
+    context.update_cursor(cursor)
+    return dg.RunRequest(run_key=cursor)
 
 
 @dg.run_failure_sensor(default_status=dg.DefaultSensorStatus.RUNNING)
@@ -41,9 +45,14 @@ def failed_run_alerts(context: dg.RunFailureSensorContext, platform: Platform, n
     notifier.send(
         platform=platform,
         title=f"lofi: run {run.job_name} failed",
-        body=f"run {run.run_id}\n{context.failure_event.message or ''}"[:2000],
+        body="\n".join((f"run {run.run_id}", context.failure_event.message or "", *_errors(context)))[:2000],
         log=context.log,
     )
+
+
+def _errors(context: dg.RunFailureSensorContext) -> list[str]:
+    failures = [(event.step_key, event.step_failure_data.error) for event in context.get_step_failure_events()]
+    return [f"{step}: {(error.cause or error).message.strip()}" for step, error in failures if error]
 
 
 @dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
