@@ -46,7 +46,7 @@ def unpinned_requirements(path: Path) -> list[str]:
     if not path.is_file():
         return [f"{path.name} is missing"]
     lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line and not line.startswith("--hash") and not PINNED.match(line)]
+    return [line for line in lines if line and not PINNED.match(line)]
 
 
 def training_table_mismatches(config_dir: Path) -> list[str]:

@@ -118,6 +118,8 @@ def load_constitution(config_dir: Path = CONFIG_DIR) -> dict[str, Any]:
 
 
 def _gate(row: Mapping[str, Any]) -> Gate:
+    if not isinstance(row, Mapping):
+        raise ConstitutionError(f"gate {row!r}: must be a mapping of keys")
     try:
         gate = Gate(**{**row, "holds": tuple(row.get("holds", ()))})
     except TypeError as error:
@@ -129,6 +131,8 @@ def _gate(row: Mapping[str, Any]) -> Gate:
     ):
         if value not in allowed:
             raise ConstitutionError(f"gate {gate.id}: {key} is {value!r}, must be one of {', '.join(allowed)}")
+    if gate.scope != "asset" and gate.holds:
+        raise ConstitutionError(f"gate {gate.id}: scope {gate.scope} cannot hold an asset back; only asset gates do")
     unknown = set(gate.holds) - set(GUARDED_ASSETS)
     if unknown:
         raise ConstitutionError(f"gate {gate.id}: holds {', '.join(sorted(unknown))}, which has no guard")

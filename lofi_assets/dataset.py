@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lofi_assets.library import DUPLICATES, PROCESSED, accepted_tracks, rows_of, verified_sources
+from lofi_assets.library import DUPLICATES, PROCESSED, PROMPTS, accepted_tracks, rows_of, verified_sources
 from lofi_assets.outcome import Outcome
 from lofi_assets.records import STYLE_COUNTS, STYLE_PREFIXES, Dataset, Split, Track, dump
 from lofi_assets.store import Store, atomic_folder, fingerprint, link_or_copy, read_json, sha256_file, write_json
@@ -103,9 +103,17 @@ def straddling_groups(splits: Mapping[str, Split], groups: Mapping[str, str]) ->
 
 
 def dataset_hash(candidates: Iterable[Candidate]) -> str:
-    """Content hash: audio bytes, prompt, lyrics and split of every track, whatever the order of the files."""
-    rows = sorted((c.track.track_id, c.audio_sha256, c.prompt, c.lyrics, c.track.split) for c in candidates)
-    return fingerprint("dataset-1", rows)
+    """Content hash: audio, prompt, lyrics, split, styles and source of every track, whatever the order of the files."""
+    return _hash_rows([_hash_row(dump(c.track), c.audio_sha256, c.prompt, c.lyrics) for c in candidates])
+
+
+def _hash_row(track: Mapping[str, Any], audio_sha256: str, prompt: str, lyrics: str) -> tuple[Any, ...]:
+    stated = (track["split"], track["style_ids"], track["source_id"])
+    return (track["track_id"], audio_sha256, prompt, lyrics, *stated)
+
+
+def _hash_rows(rows: Iterable[tuple[Any, ...]]) -> str:
+    return fingerprint("dataset-1", sorted(rows))
 
 
 def style_distribution(tracks: Iterable[Track]) -> dict[str, int]:
@@ -135,8 +143,8 @@ def build_dataset(store: Store, candidates: Sequence[Candidate], *, now: datetim
 def _write_version(folder: Path, ordered: Sequence[Candidate], *, digest: str, now: datetime, name: str) -> None:
     for candidate in ordered:
         link_or_copy(candidate.audio, folder / "audio" / f"{candidate.track.track_id}.mp3")
-        (folder / "audio" / f"{candidate.track.track_id}_prompt.txt").write_text(candidate.prompt, encoding="utf-8")
-        (folder / "audio" / f"{candidate.track.track_id}_lyrics.txt").write_text(candidate.lyrics, encoding="utf-8")
+        for kind, text in (("prompt", candidate.prompt), ("lyrics", candidate.lyrics)):
+            (folder / "audio" / f"{candidate.track.track_id}_{kind}.txt").write_bytes(text.encode())
     tracks = [candidate.track for candidate in ordered]
     record = Dataset(
         dataset_id=name,
@@ -150,8 +158,9 @@ def _write_version(folder: Path, ordered: Sequence[Candidate], *, digest: str, n
     )
     write_json(folder / "dataset.json", dump(record))
     write_json(folder / "tracks.json", [dump(track) for track in tracks])
-    _write_hugging_face(folder / "train", [c for c in ordered if c.track.split == "train"], name=name)
-    _write_hugging_face(folder / "validation", [c for c in ordered if c.track.split == "validation"], name=name)
+    for split in ("train", "validation"):
+        if rows := [candidate for candidate in ordered if candidate.track.split == split]:
+            _write_hugging_face(folder / split, rows, name=name)
 
 
 def _write_hugging_face(folder: Path, rows: Sequence[Candidate], *, name: str) -> None:
@@ -206,9 +215,9 @@ def verify_dataset(folder: Path) -> bool:
         paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".mp3", "_prompt.txt", "_lyrics.txt")]
         if not all(path.is_file() for path in paths):
             return False
-        prompt, lyrics = (path.read_text(encoding="utf-8") for path in paths[1:])
-        rows.append((item["track_id"], sha256_file(paths[0]), prompt, lyrics, item.get("split", "train")))
-    return fingerprint("dataset-1", sorted(rows)) == record.get("hash")
+        prompt, lyrics = (path.read_bytes().decode("utf-8", errors="backslashreplace") for path in paths[1:])
+        rows.append(_hash_row(item, sha256_file(paths[0]), prompt, lyrics))
+    return _hash_rows(rows) == record.get("hash")
 
 
 def recorded_splits(store: Store) -> dict[str, Split]:
@@ -221,7 +230,7 @@ def recorded_splits(store: Store) -> dict[str, Split]:
 def assemble(store: Store, *, now: datetime) -> Outcome:
     """The dataset of every accepted and tagged track whose source is verified today (see `build_dataset`)."""
     verified = {row["track_id"]: row["sha256"] for row in verified_sources(store)}
-    prompts = {row["track_id"]: row for row in rows_of(store, "prompts.parquet") if row["status"] == "tagged"}
+    prompts = {row["track_id"]: row for row in rows_of(store, PROMPTS) if row["status"] == "tagged"}
     rows = [row for row in accepted_tracks(store) if row["track_id"] in prompts]
     pairs = [(pair["a"], pair["b"]) for pair in read_json(store.metadata(DUPLICATES), default=[])]
     known = [row["track_id"] for row in rows_of(store, PROCESSED)]

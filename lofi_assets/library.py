@@ -18,7 +18,15 @@ from lofi_assets import pictures
 from lofi_assets.constitution import CONFIG_DIR, Gate, gates_of, judge_track
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
-from lofi_assets.sources import SourceRow, load_licences, load_sources, scan_raw, verify_sources
+from lofi_assets.sources import (
+    SourceRow,
+    curated_styles,
+    curator_sidecars,
+    load_licences,
+    load_sources,
+    scan_raw,
+    verify_sources,
+)
 from lofi_assets.store import Store, fingerprint, link_or_copy, plan, read_json, read_table, write_json, write_table
 from lofi_assets.verdicts import track_rule_counts
 
@@ -31,6 +39,7 @@ TRACKS_VERSION = "1"
 
 INVENTORY = "raw_inventory.parquet"
 PROCESSED = "processed_tracks.parquet"
+PROMPTS = "prompts.parquet"
 DUPLICATES = "duplicates.json"
 DUPLICATE_RULE = "audio.near_duplicate"
 
@@ -55,7 +64,11 @@ def inventory_sources(store: Store, *, gates: Sequence[Gate], today: date, confi
     verified = [row for row in rows if row.status == "verified"]
     rejected = [row for row in rows if row.status == "rejected"]
     return Outcome(
-        data_version=fingerprint([(r.track_id, r.sha256, r.status, r.source_id, r.license_type) for r in rows]),
+        data_version=fingerprint(
+            [(row.track_id, row.sha256, row.status, row.source_id, row.license_type) for row in rows],
+            [curator_sidecars(store, row.path) for row in verified],
+            curated(store),
+        ),
         counts={
             "raw_files": len(rows),
             "verified": len(verified),
@@ -96,6 +109,13 @@ def write_rows(store: Store, name: str, rows: Sequence[Mapping[str, Any]]) -> No
     import pandas as pd
 
     write_table(store.metadata(name), pd.DataFrame(list(rows)))
+
+
+def curated(store: Store) -> dict[str, tuple[str, ...]]:
+    """Track id -> style ids that a person named in `style_mapping.json`."""
+    suggested = (row for row in rows_of(store, PROMPTS) if row["style_origin"] == "suggested")
+    written = {row["track_id"]: json.loads(row["style_ids"]) for row in suggested}
+    return curated_styles(store, written_by_tagger=written)
 
 
 def verified_sources(store: Store) -> list[Row]:

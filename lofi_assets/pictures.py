@@ -4,6 +4,7 @@ At most 50 kB each, since they stay in Dagster's event log. matplotlib is import
 """
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,9 @@ def score_by_step(points: Mapping[int, float], *, label: str, marks: Mapping[str
 
 
 def _running_mean(values: Sequence[float], *, window: int) -> list[float]:
-    return [sum(values[max(0, i - window + 1) : i + 1]) / min(i + 1, window) for i in range(len(values))]
+    sums = [0.0, *itertools.accumulate(values)]
+    starts = [max(0, end - window) for end in range(1, len(sums))]
+    return [(sums[end] - sums[start]) / (end - start) for end, start in enumerate(starts, start=1)]
 
 
 def _figure(*, width: float, height: float) -> "Figure":
@@ -79,6 +82,11 @@ def _figure(*, width: float, height: float) -> "Figure":
 
 
 def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", pil_kwargs={"optimize": True})
-    return buffer.getvalue()
+    """The figure in 32 colours: a third of the bytes of full colour, and nobody sees the difference at this size."""
+    from PIL import Image
+
+    drawn, packed = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png")
+    image = Image.open(drawn).convert("RGB").quantize(32, dither=Image.Dither.NONE)
+    image.save(packed, format="png", optimize=True)
+    return packed.getvalue()

@@ -107,14 +107,17 @@ class Profile(_Section):
     """apprise URLs; `LOFI_ALERT_URLS` (comma-separated) adds more. None: alerts go to the log."""
 
 
-@cache
 def load_profile(name: str | None = None, *, config_dir: Path = CONFIG_DIR) -> Profile:
     """The named profile, else `LOFI_PROFILE`, else demo.
 
     Raises:
         ProfileError: no such file, a key that is not known, or a value that does not fit.
     """
-    name = name or os.environ.get("LOFI_PROFILE", "demo")
+    return _read_profile(name or os.environ.get("LOFI_PROFILE", "demo"), config_dir)
+
+
+@cache
+def _read_profile(name: str, config_dir: Path) -> Profile:
     path = config_dir / "profiles" / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in (config_dir / "profiles").glob("*.yaml")))

@@ -11,10 +11,10 @@ from functools import cache
 from typing import Any
 
 from lofi_assets.constitution import CONFIG_DIR, Gate, gates_of, judge_track, load_gates
-from lofi_assets.library import Row, accepted_tracks, rows_of, write_quarantine, write_rows
+from lofi_assets.library import PROMPTS, Row, accepted_tracks, curated, rows_of, write_quarantine, write_rows
 from lofi_assets.outcome import Outcome
 from lofi_assets.records import STYLE_PREFIXES, StylePreset
-from lofi_assets.sources import curated_styles, curator_sidecars
+from lofi_assets.sources import curator_sidecars
 from lofi_assets.store import Store, fingerprint, plan, write_json, write_text
 from lofi_assets.styles import Taxonomy, load_presets, load_taxonomy, preset_tags, taxonomy_fingerprint
 from lofi_assets.tagging import (
@@ -31,8 +31,6 @@ from lofi_assets.verdicts import track_rule_counts
 
 PROMPTS_VERSION = "1"
 """Raised when tagging changes: every prompt is then written again."""
-
-PROMPTS = "prompts.parquet"
 
 
 @cache
@@ -76,14 +74,9 @@ def curated_tempo_ranges(store: Store) -> dict[str, tuple[int, int]]:
     _, presets = vocabulary()
     return {
         track_id: presets[styles[0]].tempo_range
-        for track_id, styles in _curated(store).items()
+        for track_id, styles in curated(store).items()
         if styles and styles[0] in presets
     }
-
-
-def _curated(store: Store) -> dict[str, tuple[str, ...]]:
-    written = {row["track_id"]: json.loads(row["style_ids"]) for row in rows_of(store, PROMPTS)}
-    return curated_styles(store, written_by_tagger=written)
 
 
 def categories(store: Store) -> Callable[[Sequence[Row]], dict[str, str]]:
@@ -102,11 +95,11 @@ def category_of(style_ids: Sequence[str]) -> str:
 
 def _tag(store: Store, rows: Sequence[Row]) -> list[TrackTags]:
     taxonomy, presets = vocabulary()
-    curated = _curated(store)
-    return [tag_track(evidence(store, row, curated.get(row["track_id"], ())), taxonomy, presets) for row in rows]
+    named = curated(store)
+    return [tag_track(evidence(store, row, named.get(row["track_id"], ())), taxonomy, presets) for row in rows]
 
 
-def evidence(store: Store, row: Row, curated: tuple[str, ...]) -> Evidence:
+def evidence(store: Store, row: Row, styles: tuple[str, ...]) -> Evidence:
     """What is known about a processed track: the curator's files, and what the audio chain measured and heard."""
     prompt, lyrics = curator_sidecars(store, row["raw_path"])
     measures = json.loads(row["measures"])
@@ -114,7 +107,7 @@ def evidence(store: Store, row: Row, curated: tuple[str, ...]) -> Evidence:
     return Evidence(
         track_id=row["track_id"],
         curated_tags=split_tags(prompt),
-        curated_styles=curated,
+        curated_styles=styles,
         bpm=measures.get("tempo_bpm"),
         bpm_confidence=measures.get("tempo_confidence") or 0.0,
         signals=measures,
@@ -142,10 +135,10 @@ def write_prompts(store: Store) -> Outcome:
         _prompt_row(store, tracks[tags.track_id], tags, taxonomy, gates) for tags in _tag(store, list(tracks.values()))
     ]
     increment = plan(wanted={row["track_id"]: row["fingerprint"] for row in rows}, recorded=recorded)
-    curated = _curated(store)
+    named = curated(store)
     write_rows(store, PROMPTS, rows)
     styles = {row["track_id"]: json.loads(row["style_ids"]) for row in rows}
-    write_json(store.metadata("style_mapping.json"), {key: list(value) for key, value in curated.items()} | styles)
+    write_json(store.metadata("style_mapping.json"), {key: list(value) for key, value in named.items()} | styles)
     write_quarantine(store, "prompts", [row for row in rows if row["status"] == "rejected"])
     return _outcome(store, rows, taxonomy, gates, increment.counts() | {"recomputed": len(increment.todo)})
 

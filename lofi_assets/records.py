@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import jsonschema
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 R = TypeVar("R", bound="Record")
 
@@ -251,12 +251,19 @@ def parse(kind: type[R], data: object, *, where: str) -> R:
     found = violations(kind, data)
     if found:
         raise RecordError(f"{where}: not a valid {kind.__name__}: {'; '.join(found)}")
-    return kind.model_validate(data)
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise RecordError(f"{where}: not a valid {kind.__name__}: {faults}") from error
 
 
 def dump(record: Record) -> dict[str, Any]:
     """Plain JSON data of a record; validated against the schema on the way out, so that no invalid file is written."""
-    data = record.model_dump(mode="json", exclude_none=True)
+    fields = type(record).model_fields
+    required = {name for name, field in fields.items() if field.is_required()}
+    dumped = record.model_dump(mode="json")
+    data = {name: value for name, value in dumped.items() if value is not None or name in required}
     found = violations(type(record), data)
     if found:
         raise RecordError(f"refusing to write an invalid {type(record).__name__}: {'; '.join(found)}")

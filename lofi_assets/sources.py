@@ -216,11 +216,17 @@ def _verify(
 def _claim_measures(record: SourceRecord, *, licences: LicenceTable, today: date) -> dict[str, Any]:
     return {
         "license_status": licences.status(record.license_type),
-        "ai_training_rights_confirmed": bool(record.ai_training_rights and record.verified_by and record.evidence),
+        "ai_training_rights_confirmed": record.ai_training_rights
+        and _said(record.verified_by)
+        and _said(record.evidence),
         "days_until_acquired": (record.date_acquired - today).days,
         "cost_recorded": record.source_type != "commissioned" or record.cost is not None,
         "revoked": bool((record.model_extra or {}).get("revoked")),
     }
+
+
+def _said(text: str | None) -> bool:
+    return bool(text and text.strip())
 
 
 def _explain(text: str, claimed_by: list[SourceRecord], same_stem: int) -> str:
@@ -256,13 +262,17 @@ def _text(path: Path) -> str | None:
 
 def curated_styles(store: Store, *, written_by_tagger: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """Style ids that a person put into `style_mapping.json`: entries that differ from what the tagger last wrote."""
-    mapping = read_json(store.metadata("style_mapping.json"), default={})
+    path = store.metadata("style_mapping.json")
+    mapping = read_json(path, default={})
     if not isinstance(mapping, dict):
-        raise SourceError(f"{store.metadata('style_mapping.json')}: must be an object of track id -> [style ids]")
+        raise SourceError(f"{path}: must be an object of track id -> [style ids]")
+    for track_id, styles in mapping.items():
+        if not isinstance(styles, list) or not all(isinstance(style, str) for style in styles):
+            raise SourceError(f'{path}: {track_id}: must be a list of style ids such as ["CORE-01"], not {styles!r}')
     return {
         track_id: tuple(styles)
         for track_id, styles in mapping.items()
-        if list(styles) != list(written_by_tagger.get(track_id, ()))
+        if styles != list(written_by_tagger.get(track_id, ()))
     }
 
 

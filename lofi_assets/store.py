@@ -9,6 +9,7 @@ the whole new one. Nothing here removes a file that it did not write.
 """
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +50,7 @@ class Store:
 
     @property
     def quarantine(self) -> Path:
-        """`<track_id>.json` for every rejected track: rule, reason, measures."""
+        """`<stage>/<track_id>.json` for every rejected track: rule, reason, measures."""
         return self.root / "quarantine"
 
     @property
@@ -165,8 +167,14 @@ def plan(*, wanted: Mapping[str, str], recorded: Mapping[str, str]) -> Increment
 
 def fingerprint(*parts: object) -> str:
     """sha256 (hex) of the canonical JSON of `parts`: the same for the same values on every machine."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_canonical)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _canonical(value: object) -> str:
+    if isinstance(value, Path | date):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no canonical form to fingerprint; pass JSON data")
 
 
 def sha256_file(path: Path) -> str:
@@ -203,7 +211,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary sibling folder to fill; takes the place of `path` at the end, removed if the block raises.
 
-    A folder that was there before is moved aside first and removed last, so a reader finds the old or the new one.
+    A folder that was there before is swapped out and removed last, so a reader finds the old or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
@@ -220,14 +228,25 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def _swap_folder(temporary: Path, path: Path) -> None:
+    """Put `temporary` in the place of `path`; what was there is left under the name of `temporary`."""
     if not path.exists():
         temporary.replace(path)
-    else:
+    elif not _exchange(temporary, path):
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
         path.replace(aside)
         temporary.replace(path)
         shutil.rmtree(aside)
     _sync_folder(path.parent)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two names in one step, so that a killed process leaves no gap; False where the system cannot (renameat2)."""
+    at_cwd, rename_exchange = -100, 2
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    return renameat2(at_cwd, os.fsencode(first), at_cwd, os.fsencode(second), rename_exchange) == 0
 
 
 def _sync_folder(folder: Path) -> None:
@@ -297,9 +316,12 @@ def link_or_copy(source: Path, target: Path) -> bool:
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         os.link(source, temporary)
+        temporary.replace(target)
     except OSError:
-        shutil.copyfile(source, temporary)
-    temporary.replace(target)
+        with atomic_path(target) as copy:
+            shutil.copyfile(source, copy)
+    finally:
+        temporary.unlink(missing_ok=True)
     return True
 
 

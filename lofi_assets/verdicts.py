@@ -101,7 +101,7 @@ def held_back_by(
     Returns:
         One verdict per gate that is missing, failed, inconclusive, overruled or about another build.
     """
-    held = []
+    held, refused = [], set(overruled)
     for gate in gates:
         if asset not in gate.holds or gate.asset is None:
             continue
@@ -109,7 +109,7 @@ def held_back_by(
         stale = _stale(store, gate.asset, materialized)
         if stale:
             held.append(Verdict(gate, "inconclusive", found.value, stale))
-        elif gate.id in set(overruled):
+        elif gate.id in refused:
             held.append(Verdict(gate, "fail", found.value, "a failed verdict was recorded for this build"))
         elif not found.passed:
             held.append(found)

@@ -244,7 +244,6 @@ def test_a_flipped_bit_in_a_version_is_found(store: Store, name: str) -> None:
     assert not verify_dataset(folder)
 
 
-@pytest.mark.xfail(strict=True, reason="dataset.verify_dataset: UnicodeDecodeError instead of False")
 def test_a_text_that_is_no_longer_text_is_found(store: Store) -> None:
     folder = built(store, library(store)).folder
     (folder / "audio" / "b_prompt.txt").write_bytes(b"lofi\xff")
@@ -270,10 +269,6 @@ def test_whatever_the_lyrics_hold_a_version_verifies(store: Store, lyrics: str) 
     assert verify_dataset(built(store, [candidate(store, "a", lyrics=lyrics)]).folder)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="dataset.verify_dataset: read_text turns line ends of other systems into others than were hashed",
-)
 @pytest.mark.parametrize("lyrics", ["[Verse]\r\nrain", "[Verse]\rrain"])
 def test_line_ends_of_other_systems_verify_too(store: Store, lyrics: str) -> None:
     assert verify_dataset(built(store, [candidate(store, "a", lyrics=lyrics)]).folder)
@@ -287,9 +282,6 @@ def test_changing_a_processed_file_later_does_not_change_a_version(store: Store)
     assert verify_dataset(folder)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="dataset.build_dataset: styles are in tracks.json and dataset.json but not in the hash"
-)
 def test_a_style_that_leaves_the_prompt_alone_still_reaches_the_manifest(store: Store) -> None:
     built(store, [candidate(store, "a")])
     moved = candidate(store, "a", style_ids=["SEASON-01"], category="seasonal")
@@ -317,14 +309,9 @@ def test_each_split_loads_with_exactly_the_columns_that_the_public_trainer_reads
     assert (store.root / row["filename"]).is_file()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="dataset._write_hugging_face: datasets cannot load what it saved of an empty split"
-)
-def test_an_empty_split_is_an_empty_dataset(store: Store) -> None:
-    import datasets
-
+def test_an_empty_split_is_not_written_since_nothing_could_load_it(store: Store) -> None:
     folder = built(store, [candidate(store, "a")]).folder
-    assert len(datasets.load_from_disk(str(folder / "validation"))) == 0
+    assert (folder / "train").is_dir() and not (folder / "validation").exists()
 
 
 @settings(max_examples=5, deadline=None)

@@ -10,11 +10,10 @@ from lofi_assets.pictures import loss_curve, score_by_step, spectrogram, wavefor
 LIMIT = 50_000
 """Bytes: pictures stay in Dagster's event log (lofi_assets/pictures.py)."""
 RATE = 48_000
-too_large = pytest.mark.xfail(strict=True, reason="pictures._png: RGBA of detailed pictures is 80 to 140 kB, not 50 kB")
 
 
 def is_png(data: bytes) -> bool:
-    return data.startswith(b"\x89PNG\r\n") and len(data) > 500
+    return data.startswith(b"\x89PNG\r\n") and len(data) > 200
 
 
 def six_envelopes() -> dict[str, list[tuple[float, float]]]:
@@ -36,7 +35,6 @@ def test_waveforms_of_one_or_six_tracks_are_one_picture() -> None:
     assert is_png(waveforms({"track_001": [(-0.5, 0.5)] * 400}))
 
 
-@too_large
 def test_six_waveforms_fit_the_event_log() -> None:
     assert len(waveforms(six_envelopes())) <= LIMIT
 
@@ -46,7 +44,6 @@ def test_stereo_and_mono_have_a_spectrogram() -> None:
     assert is_png(spectrogram(chords()[0], sample_rate=RATE, title="lofi, chill"))
 
 
-@too_large
 def test_a_spectrogram_fits_the_event_log() -> None:
     assert len(spectrogram(chords(), sample_rate=RATE, title="lofi, chill")) <= LIMIT
 

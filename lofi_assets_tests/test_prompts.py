@@ -158,9 +158,6 @@ def test_a_curators_style_decides_folder_and_tempo_range(store: Store) -> None:
     assert mapping(store)["a"] == ["SEASON-02", "CORE-01"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="prompts._curated: what a person chose is taken for the tagger's word from the second run on"
-)
 def test_a_curators_style_stays_however_often_prompts_are_written(store: Store) -> None:
     curate(store, a=["SEASON-02"])
     first = write_prompts(store)

@@ -231,9 +231,6 @@ def test_a_date_in_another_form_is_named() -> None:
         parse(SourceRecord, with_field(SourceRecord, "date_acquired", "20250115"), where="sources.json")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="records.parse: pydantic's ValidationError escapes where it is stricter than the schema"
-)
 @pytest.mark.parametrize(
     ("kind", "field", "value"),
     [
@@ -269,7 +266,6 @@ def test_no_invalid_record_is_ever_written() -> None:
         dump(broken)
 
 
-@pytest.mark.xfail(strict=True, reason="records.dump: exclude_none drops the required, nullable fad_score")
 def test_a_score_that_could_not_be_measured_is_recorded_as_such() -> None:
     metrics = QualityMetrics(
         checkpoint_id="epoch=0-step=5000_lora", evaluation_date=datetime(2025, 1, 15, tzinfo=UTC), fad_score=None

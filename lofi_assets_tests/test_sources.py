@@ -121,7 +121,6 @@ def test_every_licence_rule_of_the_table_is_tried_here() -> None:
     assert table == {rule for rule, _ in REJECTED.values()} | {"licence.record"}
 
 
-@pytest.mark.xfail(strict=True, reason="sources._claim_measures: blanks count as a verifier or as evidence")
 @pytest.mark.parametrize("field", ["verified_by", "evidence"])
 def test_a_blank_verifier_or_evidence_is_none(store: Store, field: str) -> None:
     raw(store, "a/track_001.wav")
@@ -199,7 +198,6 @@ def test_an_invalid_record_does_not_hide_the_others(store: Store) -> None:
     assert "sources.json[0]" in outcome.details["problems"] and "source_type" in outcome.details["problems"]
 
 
-@pytest.mark.xfail(strict=True, reason="records.parse: pydantic's ValidationError escapes for a cost that is NaN")
 def test_a_record_with_a_number_that_is_none_does_not_hide_the_others(store: Store) -> None:
     raw(store, "a/track_001.wav")
     path = store.metadata("sources.json")
@@ -361,9 +359,6 @@ def test_a_style_mapping_that_is_no_object_is_refused_by_name(store: Store, cont
         curated_styles(store, written_by_tagger={})
 
 
-@pytest.mark.xfail(
-    strict=True, reason="sources.curated_styles: an entry that is no list of texts is split or raises TypeError"
-)
 @pytest.mark.parametrize("content", [{"a": "CORE-01"}, {"a": None}, {"a": [1]}])
 def test_a_style_entry_of_another_form_is_refused_by_name(store: Store, content: object) -> None:
     write_json(store.metadata("style_mapping.json"), content)

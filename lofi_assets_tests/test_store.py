@@ -131,7 +131,6 @@ def test_a_process_killed_while_filling_a_folder_leaves_the_old_one(tmp_path: Pa
     assert (folder / "a").read_text() == "old"
 
 
-@pytest.mark.xfail(strict=True, reason="store._swap_folder: two renames, the folder is absent between them")
 def test_a_folder_is_never_absent_while_it_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between any two renames the process may be killed; a reader must find the old folder or the new one."""
     folder = tmp_path / "export"
@@ -236,7 +235,6 @@ def test_a_fingerprint_ignores_the_order_of_keys_and_nothing_else() -> None:
     assert len(set(different)) == len(different)
 
 
-@pytest.mark.xfail(strict=True, reason="store.fingerprint: default=str writes a set in hash order")
 def test_a_set_is_refused_or_has_one_fingerprint_in_every_process() -> None:
     code = (
         "from lofi_assets.store import fingerprint\n"
@@ -286,7 +284,6 @@ def test_where_links_are_impossible_the_bytes_are_copied(tmp_path: Path, monkeyp
     assert link_or_copy(source, target) is False and leftovers(tmp_path) == []
 
 
-@pytest.mark.xfail(strict=True, reason="store.link_or_copy: no finally around the temporary file")
 def test_a_copy_that_fails_leaves_the_target_and_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, target = tmp_path / "a.mp3", tmp_path / "b.mp3"
     source.write_bytes(b"music")

@@ -62,6 +62,8 @@ def approve(store: Store, *, card: str, by: str, now: datetime | None = None) ->
         ApprovalError: no card, or another text than the one that was read.
     """
     path = store.release / "README.md"
+    if not by.strip():
+        raise ApprovalError("an approval needs a name: --by NAME")
     if not path.is_file():
         raise ApprovalError(f"{path}: there is no card yet; materialise model_card")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
