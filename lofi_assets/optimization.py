@@ -198,11 +198,11 @@ def _sample_tier(
                     steps=settings.steps,
                     guidance_scale=settings.guidance_scale,
                 )
-                write_clip(temporary / f"{item.name}.flac", audio[0])
+                write_clip(temporary / f"{item.name}.mp3", audio[0])
             write_json(temporary / "samples.json", {"key": key})
     return [
         GeneratedSample(
-            path=folder / f"{item.name}.flac",
+            path=folder / f"{item.name}.mp3",
             prompt=item.prompt,
             style_id=item.style_id,
             seed=item.seed,

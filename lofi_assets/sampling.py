@@ -19,6 +19,8 @@ from lofi_assets.training.checkpoints import read_manifest, update_record
 from lofi_assets.training.runs import current_run
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from lofi_assets.ace_step.loading import Base
     from lofi_assets.metrics.evaluate import GeneratedSample, ReferenceTrack
 
@@ -153,11 +155,11 @@ def _generate_batch(
     )
     clips = []
     for item, samples in zip(batch, audio, strict=True):
-        write_clip(folder / f"{item.name}.flac", samples)
+        write_clip(folder / f"{item.name}.mp3", samples)
         problems = check_sample(samples, sample_rate=48000, seconds=settings.seconds).problems
         clips.append(
             {
-                "path": store.relative(final / f"{item.name}.flac"),
+                "path": store.relative(final / f"{item.name}.mp3"),
                 "prompt": item.prompt,
                 "style_id": item.style_id,
                 "seed": item.seed,
@@ -167,13 +169,16 @@ def _generate_batch(
     return clips
 
 
-def write_clip(path: Path, samples: Any) -> None:
-    """Write (2, frames) float audio at 48 kHz as 24-bit FLAC; beyond full scale it is clipped, NaN becomes silence."""
-    import numpy as np
-    import soundfile
+def write_clip(path: Path, samples: "np.ndarray") -> None:
+    """Write (2, frames) float audio at 48 kHz through the codec of the tracks it is compared with.
 
-    bounded = np.nan_to_num(np.clip(samples, -1.0, 1.0), nan=0.0)
-    soundfile.write(path, bounded.T, 48000, format="FLAC", subtype="PCM_24")
+    Otherwise metrics and listeners would judge the codec. NaN becomes silence; the caller has recorded it as a problem.
+    """
+    import numpy as np
+
+    from lofi_assets.audio.encode import encode_mp3
+
+    path.write_bytes(encode_mp3(np.nan_to_num(samples, nan=0.0)))
 
 
 def _spectrogram(store: Store, clip: Mapping[str, Any]) -> bytes:

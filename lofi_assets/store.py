@@ -90,7 +90,7 @@ class Store:
 
     @property
     def samples(self) -> Path:
-        """`<checkpoint_id>/*.wav`."""
+        """`<checkpoint_id>/*.mp3`."""
         return self.root / "samples"
 
     @property
