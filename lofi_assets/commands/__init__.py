@@ -1,0 +1,4 @@
+"""Command groups of `lofi`, one file per stage of the lineage; `cli.py` lists them.
+
+What belongs here: arguments, output, exit codes. What does not: the work, which is in the module of the stage.
+"""
