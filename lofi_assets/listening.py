@@ -57,7 +57,11 @@ def _listening_test(store: Store, profile: Profile, chosen: Checkpoint) -> Path 
     real_clips = [Clip(path=track.path, style_id=track.style_ids[0]) for track in reference_tracks(store)]
     try:
         write_listening_page(
-            folder, ai_clips=ai_clips, real_clips=real_clips, seed=profile.sampling.seed, title=f"Lofi listening test {folder.name[-4:]}"
+            folder,
+            ai_clips=ai_clips,
+            real_clips=real_clips,
+            seed=profile.sampling.seed,
+            title=f"Lofi listening test {folder.name[-4:]}",
         )
     except MetricError as error:
         write_json(folder / "not_written.json", {"reason": str(error)})
