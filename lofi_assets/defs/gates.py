@@ -55,11 +55,18 @@ def _result(found: Verdict, key: dg.AssetKey, data_version: str) -> dg.AssetChec
         description=f"{found.status}: {found.text}",
         metadata={
             "verdict": found.status,
-            "value": "not measured" if found.value is None else str(found.value),
+            "value": _shown(found.value),
             "limit": f"{found.gate.op} {found.gate.limit}",
             "data_version": data_version,
         },
     )
+
+
+def _shown(value: object) -> dg.MetadataValue:
+    """A number stays a number, so that the UI plots it over time."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return dg.MetadataValue.float(float(value))
+    return dg.MetadataValue.text("not measured" if value is None else str(value))
 
 
 def require_gates(context: dg.AssetExecutionContext, store: Store) -> None:
