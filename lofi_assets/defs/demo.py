@@ -6,6 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
+import click
 import dagster as dg
 from rich.console import Console
 
@@ -16,6 +17,9 @@ from lofi_assets.defs.resources import Platform
 from lofi_assets.store import Store
 from lofi_assets.tables import assets_table, gates_table, rejects_table
 from lofi_assets.verdicts import recorded, verdicts
+
+PROCESS_TAG = "lofi/process"
+"""Which process a demo run is: by it the next demo sees that an earlier one was killed."""
 
 
 @dg.logger
@@ -45,6 +49,42 @@ def dagster_home() -> Path:
     return home
 
 
+def process_mark(process: int) -> str:
+    """`id:start time`, which no later process shares; the id alone where the system has no /proc; "" if it is gone."""
+    try:
+        os.kill(process, 0)
+        status = Path(f"/proc/{process}/stat")
+        started = status.read_text().rpartition(")")[2].split()[19] if status.is_file() else ""
+    except (ProcessLookupError, FileNotFoundError):
+        return ""
+    except PermissionError:
+        started = ""
+    return f"{process}:{started}"
+
+
+def bury_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark demo runs whose process was killed as failed and give back their pool slots; returns their ids.
+
+    A killed process cannot report its end, and the next run would wait for its slot in the pool `gpu` for ever.
+
+    Raises:
+        click.ClickException: another demo is still running on this instance.
+    """
+    alive = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    dead = []
+    for run in instance.get_runs(filters=alive):
+        mark = run.tags.get(PROCESS_TAG)
+        if mark is None:
+            continue
+        process = mark.partition(":")[0]
+        if process_mark(int(process)) == mark:
+            raise click.ClickException(f"another demo runs as process {process}; wait for it, or end it")
+        instance.report_run_failed(run, message=f"its process {process} was killed")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        dead.append(run.run_id)
+    return dead
+
+
 def run_demo(console: Console) -> int:
     """Write the demo corpus, materialise everything, print what came of it.
 
@@ -59,9 +99,13 @@ def run_demo(console: Console) -> int:
     write_demo_corpus(store.root)
     definitions = build_defs(loggers={"console": quiet_console})
     with dg.DagsterInstance.get() as instance:
+        bury_dead_runs(instance)
         job = definitions.resolve_job_def("everything")
         result = job.execute_in_process(
-            instance=instance, raise_on_error=False, run_config={"loggers": {"console": {}}}
+            instance=instance,
+            raise_on_error=False,
+            run_config={"loggers": {"console": {}}},
+            tags={PROCESS_TAG: process_mark(os.getpid())},
         )
         held = held_back(instance, store, "hub_release")
     assets = [key.to_user_string() for key in definitions.resolve_asset_graph().toposorted_asset_keys]
