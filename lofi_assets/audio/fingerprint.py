@@ -9,14 +9,18 @@ few bits, and other music agrees in half of them by chance.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
+
+from lofi_assets.store import read_json, write_json
 
 FloatArray = NDArray[np.float32]
 Fingerprint = NDArray[np.uint32]
@@ -36,11 +40,20 @@ REVIEW_BER = 0.38
 """Below this a person should listen: sped up, remixed, or the same loop."""
 LEAST_OVERLAP = 0.5
 """Share of the shorter track that must overlap: over a few seconds two songs of one tempo agree by chance."""
-LEAST_HITS, LEAST_HIT_SHARE = 4, 0.02
+LEAST_HITS, LEAST_HIT_SHARE = 4, 0.005
 """Words shared, absolutely and of the shorter track, that make a pair worth comparing: recordings that differ in 15 %
-of their bits share 8 % of their words, two songs of one synthetic band 2 % in one case of sixteen."""
+of their bits share 0.55 % of their words, at 8 % (the worst of the disguises measured) 7 %; two songs of one synthetic
+band, tempo and key share 0.02 %."""
 MOST_TRACKS_PER_WORD = 64
-"""A word that more tracks share says nothing (a fade, a held bass note) and would cost a quadratic number of pairs."""
+"""Tracks that share a word are paired with each other up to here, and beyond it with two of them only: a fade or a
+held bass note would cost a quadratic number of pairs, while the copies of one upload still meet."""
+HUBS = 2
+LARGEST_GROUP = 300
+"""Copies of one recording are all compared with each other up to this many."""
+HITS_AT_ONCE = 50_000_000
+"""Hits counted in one go, 8 bytes each and twice that to sort them."""
+MEMORY_VERSION = 2
+"""Raised when other pairs would be found: what was compared before is then compared again."""
 
 
 @dataclass(frozen=True)
@@ -99,46 +112,160 @@ def _band_energies(mono: FloatArray) -> FloatArray:
 def find_duplicates(fingerprints: Mapping[str, Fingerprint]) -> list[DuplicatePair]:
     """Every pair that shares a recording or might, most similar first.
 
-    Candidates come from an inverted index: two tracks meet only where three of the four bytes of some word are equal.
-    Each candidate pair is then compared at every offset at once.
+    Candidates come from an inverted index: two tracks meet only where some of their words are equal. Each candidate
+    pair is then compared at every offset at once.
 
     Args:
         fingerprints: track id -> words, as `fingerprint` returns them.
     """
-    names = sorted(fingerprints)
-    tracks = [np.asarray(fingerprints[name], dtype=np.uint32) for name in names]
-    pairs = []
-    for first, second in sorted(_candidates(tracks)):
-        similarity, offset = compare(tracks[first], tracks[second])
-        if 1.0 - similarity < REVIEW_BER:
-            pairs.append(DuplicatePair(names[first], names[second], similarity, offset))
+    return find_duplicates_among(fingerprints, {})
+
+
+def find_duplicates_among(
+    new: Mapping[str, Fingerprint], known: Mapping[str, Fingerprint], *, found: Iterable[DuplicatePair] = ()
+) -> list[DuplicatePair]:
+    """Every pair with at least one track of `new`, most similar first; pairs within `known` are not looked at again.
+
+    Args:
+        found: pairs within `known`, by which a new track meets every copy of what it duplicates.
+    """
+    names = sorted({*new, *known})
+    tracks = [np.asarray(new[name] if name in new else known[name], dtype=np.uint32) for name in names]
+    fresh = np.array([name in new for name in names], dtype=bool)
+    places = {name: place for place, name in enumerate(names)}
+    same = {(places[pair.a], places[pair.b]) for pair in found if pair.verdict == "duplicate"}
+    pairs: dict[tuple[int, int], DuplicatePair] = {}
+    looked_at: set[tuple[int, int]] = set()
+    todo = _candidates(tracks, fresh)
+    while todo := todo - looked_at:
+        looked_at |= todo
+        for first, second in sorted(todo):
+            similarity, offset = compare(tracks[first], tracks[second])
+            if 1.0 - similarity < REVIEW_BER:
+                pairs[first, second] = DuplicatePair(names[first], names[second], similarity, offset)
+        same |= {key for key, pair in pairs.items() if pair.verdict == "duplicate"}
+        todo = {(a, b) for a, b in _within_groups(same) if fresh[a] or fresh[b]}
+    return _ranked(pairs.values())
+
+
+def update_duplicates(fingerprints: Mapping[str, Fingerprint], *, memory: Path) -> list[DuplicatePair]:
+    """What `find_duplicates` finds, comparing only tracks that are new or sound different than they did last time.
+
+    Args:
+        memory: JSON file with what was compared before and what was found; may be deleted at any time.
+    """
+    before = read_json(memory, default={})
+    before = before if before.get("version") == MEMORY_VERSION else {}
+    compared: Mapping[str, str] = before.get("compared", {})
+    digests = {
+        name: hashlib.blake2b(words.tobytes(), digest_size=8).hexdigest() for name, words in fingerprints.items()
+    }
+    known = {name: words for name, words in fingerprints.items() if compared.get(name) == digests[name]}
+    kept = [DuplicatePair(*row) for row in before.get("pairs", ()) if row[0] in known and row[1] in known]
+    new = {name: words for name, words in fingerprints.items() if name not in known}
+    pairs = _ranked([*kept, *(find_duplicates_among(new, known, found=kept) if new else ())])
+    rows = [[pair.a, pair.b, pair.similarity, pair.offset] for pair in pairs]
+    if new or digests.keys() != compared.keys():
+        write_json(memory, {"version": MEMORY_VERSION, "compared": digests, "pairs": rows})
+    return pairs
+
+
+def _ranked(pairs: Iterable[DuplicatePair]) -> list[DuplicatePair]:
     return sorted(pairs, key=lambda pair: (-pair.similarity, pair.a, pair.b))
 
 
-def _candidates(tracks: list[Fingerprint]) -> set[tuple[int, int]]:
-    """Pairs of positions with enough hits: words that are equal under one of the four masks."""
-    hits: dict[tuple[int, int], int] = {}
-    for byte in range(4):
-        mask = np.uint32(0xFFFFFFFF ^ (0xFF << (8 * byte)))
-        words = [np.unique(track[track != 0] & mask) for track in tracks]
-        value = np.concatenate([*words, np.zeros(0, dtype=np.uint32)])
-        owner = np.repeat(np.arange(len(tracks)), [len(unique) for unique in words])
-        order = np.lexsort((owner, value))
-        value, owner = value[order], owner[order]
-        bounds = np.flatnonzero(np.diff(value)) + 1
-        for group in _shared(owner, bounds):
-            for pair in combinations(group, 2):
-                hits[pair] = hits.get(pair, 0) + 1
-    least = [max(LEAST_HITS, LEAST_HIT_SHARE * len(track)) for track in tracks]
-    return {(a, b) for (a, b), count in hits.items() if count >= min(least[a], least[b])}
+def _within_groups(same: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+    """All pairs of tracks that a chain of copies connects."""
+    group: dict[int, list[int]] = {}
+    for pair in same:
+        first, second = (group.setdefault(track, [track]) for track in pair)
+        if first is not second:
+            small, large = sorted((first, second), key=len)
+            large += small
+            group |= dict.fromkeys(small, large)
+    members = {id(tracks): sorted(tracks) for tracks in group.values()}
+    return {pair for tracks in members.values() if len(tracks) <= LARGEST_GROUP for pair in combinations(tracks, 2)}
 
 
-def _shared(owner: NDArray[np.int64], bounds: NDArray[np.int64]) -> list[list[int]]:
-    """Owners of every word that 2 to 64 tracks share."""
-    starts = np.concatenate([[0], bounds])
-    sizes = np.diff(np.concatenate([starts, [len(owner)]]))
-    chosen = np.flatnonzero((sizes >= 2) & (sizes <= MOST_TRACKS_PER_WORD))
-    return [owner[starts[index] : starts[index] + sizes[index]].tolist() for index in chosen]
+def _candidates(tracks: Sequence[Fingerprint], fresh: NDArray[np.bool_]) -> set[tuple[int, int]]:
+    """Pairs of positions, at least one of them fresh, that share enough words."""
+    value, owner = _postings(tracks, fresh)
+    starts = np.flatnonzero(np.diff(value, prepend=~value[:1]))
+    sizes = np.diff(starts, append=len(value))
+    least = np.array([max(LEAST_HITS, LEAST_HIT_SHARE * len(track)) for track in tracks])
+    partners = np.repeat(np.where(sizes > MOST_TRACKS_PER_WORD, HUBS, sizes / 2), sizes)
+    blocks = np.cumsum(np.bincount(owner, weights=partners, minlength=len(tracks))) // HITS_AT_ONCE
+    found: set[tuple[int, int]] = set()
+    for block in np.unique(blocks[owner]):
+        mine = np.flatnonzero(blocks[owner] == block)
+        pair, hits = np.unique(_hits(mine, value, owner, starts, count=len(tracks)), return_counts=True)
+        pair, hits = pair[hits >= LEAST_HITS], hits[hits >= LEAST_HITS]
+        a, b = np.divmod(pair, len(tracks))
+        chosen = (hits >= np.minimum(least[a], least[b])) & (fresh[a] | fresh[b])
+        found |= set(zip(a[chosen].tolist(), b[chosen].tolist(), strict=True))
+    return found
+
+
+def _postings(tracks: Sequence[Fingerprint], fresh: NDArray[np.bool_]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """(words, positions of the tracks that have them), sorted: only words that two tracks share, one of them fresh.
+
+    A table of 16 million slots tells in one look-up that a known track's word is in no fresh one, so that one track
+    among 100,000 costs a pass over their words and no sorting.
+    """
+    wanted = np.zeros(1 << 24, dtype=bool)
+    for place in np.flatnonzero(fresh):
+        wanted[_slots(tracks[place])] = True
+    words = [
+        np.unique(track[track != 0] if new else track[(track != 0) & wanted[_slots(track)]])
+        for track, new in zip(tracks, fresh, strict=True)
+    ]
+    lengths = [len(unique) for unique in words]
+    keys = np.concatenate([*words, np.zeros(0, dtype=np.uint32)]).astype(np.uint64)
+    del words
+    keys <<= np.uint64(32)
+    keys |= np.repeat(np.arange(len(tracks), dtype=np.uint32), lengths)
+    keys.sort()
+    value = (keys >> np.uint64(32)).astype(np.uint32)
+    twin = value[1:] == value[:-1]
+    shared = np.append(twin, False) | np.append(False, twin)[: len(value)]
+    value, owner = value[shared], keys[shared].astype(np.uint32).astype(np.int64)
+    if fresh.all() or not len(value):
+        return value, owner
+    starts = np.flatnonzero(np.diff(value, prepend=~value[:1]))
+    useful = np.repeat(np.logical_or.reduceat(fresh[owner], starts), np.diff(starts, append=len(value)))
+    return value[useful], owner[useful]
+
+
+def _slots(words: Fingerprint) -> NDArray[np.uint32]:
+    return (words * np.uint32(2_654_435_761)) >> np.uint32(8)
+
+
+def _hits(
+    mine: NDArray[np.int64],
+    value: NDArray[np.uint32],
+    owner: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    *,
+    count: int,
+) -> NDArray[np.int64]:
+    """`first * count + second` for every word that a track at the entries `mine` shares with one before it.
+
+    All hits of a pair come from entries of its second track, so that tracks can be counted block by block.
+    """
+    group = np.searchsorted(starts, mine, side="right") - 1
+    rank = mine - starts[group]
+    crowded = np.diff(starts, append=len(value))[group] > MOST_TRACKS_PER_WORD
+    hits = [np.zeros(0, dtype=np.int64)]
+    for hub in range(HUBS):
+        later = crowded & (rank > hub)
+        hits.append(owner[starts[group[later]] + hub] * count + owner[mine[later]])
+    at, before = mine[~crowded], rank[~crowded]
+    for lag in range(1, MOST_TRACKS_PER_WORD):
+        at, before = at[before >= lag], before[before >= lag]
+        if not len(at):
+            break
+        hits.append(owner[at - lag] * count + owner[at])
+    return np.concatenate(hits)
 
 
 def compare(a: Fingerprint, b: Fingerprint) -> tuple[float, float]:
