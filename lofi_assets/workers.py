@@ -8,22 +8,32 @@ A cluster takes this module's place by offering `map_tracks` with the same signa
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
+import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, as_completed
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+Watch = Callable[[str], None]
+"""Told once a second what takes long, or "" when nothing does."""
 
 RULE = "audio.worker"
 TASKS_PER_WORKER = 200
 """A worker is replaced after this many tracks, so that leaks in C libraries do not add up over a night."""
+SLOW_SHARE = 0.1
+"""A job that has taken this share of its time is named beside the progress bar: it may hang."""
+TICK_S = 1.0
+"""Seconds between two looks at what is running."""
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -76,7 +86,8 @@ def map_tracks(
     from tqdm import tqdm
 
     with tqdm(total=len(jobs), desc=label, unit="track", file=sys.stderr, disable=None) as bar:
-        run = _run_here(function, jobs) if workers == 0 else _run_pooled(function, jobs, workers, timeout_s, memory_gb)
+        pool = _Pool(workers, timeout_s, memory_gb, lambda slow: bar.set_postfix_str(slow))
+        run = _run_here(function, jobs) if workers == 0 else _run_pooled(function, jobs, pool)
         with contextlib.closing(run):
             for job, result in run:
                 bar.update()
@@ -91,17 +102,27 @@ def _run_here(function: Callable[[T], R], jobs: Sequence[T]) -> Generator[tuple[
             yield job, WorkerFailure(_raised(error))
 
 
+@dataclass(frozen=True)
+class _Pool:
+    """How jobs are run; see `map_tracks`."""
+
+    workers: int
+    timeout_s: float
+    memory_gb: float
+    watch: Watch
+
+
 def _run_pooled(
-    function: Callable[[T], R], jobs: Sequence[T], workers: int, timeout_s: float, memory_gb: float
+    function: Callable[[T], R], jobs: Sequence[T], settings: _Pool
 ) -> Generator[tuple[T, R | WorkerFailure], None, None]:
     died: list[_Died[T]] = []
-    for outcome in _run_once(function, jobs, min(workers, len(jobs)), timeout_s, memory_gb):
+    for outcome in _run_once(function, jobs, settings):
         if isinstance(outcome, _Died):
             died.append(outcome)
         else:
             yield outcome
     for first in died:
-        for second in _run_once(function, [first.job], 1, timeout_s, memory_gb):
+        for second in _run_once(function, [first.job], settings):
             if isinstance(second, _Died):
                 yield first.job, WorkerFailure(f"{first.reason}; tried again alone: {second.reason}", retried=True)
             else:
@@ -109,30 +130,73 @@ def _run_pooled(
 
 
 def _run_once(
-    function: Callable[[T], R], jobs: Sequence[T], workers: int, timeout_s: float, memory_gb: float
+    function: Callable[[T], R], jobs: Sequence[T], settings: _Pool
 ) -> Generator[tuple[T, R | WorkerFailure] | _Died[T], None, None]:
     from pebble import ProcessPool
 
     if not jobs:
         return
     pool = ProcessPool(
-        max_workers=workers,
+        max_workers=min(settings.workers, len(jobs)),
         max_tasks=TASKS_PER_WORKER,
         initializer=_start_worker,
-        initargs=(memory_gb,),
+        initargs=(settings.memory_gb,),
         # Forking copies the locks of threads that do not exist in the child; torch and Dagster both have threads.
         context=multiprocessing.get_context("spawn"),
     )
+    done: queue.SimpleQueue[Future[R]] = queue.SimpleQueue()
+    waiting: dict[Future[R], T] = {}
+    started: dict[Future[R], float] = {}
+    looked = time.monotonic()
     try:
-        waiting: dict[Future[R], T] = {pool.schedule(function, args=[job], timeout=timeout_s): job for job in jobs}
-        for future in as_completed(list(waiting)):
-            yield _outcome(future, waiting.pop(future), timeout_s)
+        with _without_interrupts():
+            for job in jobs:
+                future: Future[R] = pool.schedule(function, args=[job], timeout=settings.timeout_s)
+                waiting[future] = job
+                future.add_done_callback(done.put)
+        while waiting:
+            with contextlib.suppress(queue.Empty):
+                future = done.get(timeout=TICK_S)
+                started.pop(future, None)
+                yield _outcome(future, waiting.pop(future), settings.timeout_s)
+            if time.monotonic() - looked >= TICK_S:
+                looked = time.monotonic()
+                settings.watch(_slow(waiting, started, settings))
     finally:
         pool.stop()
         pool.join()
 
 
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Threads and processes started inside never see Ctrl-C, not even before `_start_worker` runs."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _slow(waiting: Mapping[Future[Any], Any], started: dict[Future[Any], float], settings: _Pool) -> str:
+    """The job that has run longest, if that is long; "" otherwise. Jobs start in order, so the first ones run."""
+    now = time.monotonic()
+    running = [future for future in islice(waiting, settings.workers) if future.running()]
+    if not running:
+        return ""
+    oldest = min(running, key=lambda future: started.setdefault(future, now))
+    seconds = now - started[oldest]
+    if seconds < SLOW_SHARE * settings.timeout_s:
+        return ""
+    name = getattr(waiting[oldest], "track_id", waiting[oldest])
+    return f"{str(name)[:60]!r} takes {seconds:.0f} s of {settings.timeout_s:g} s"
+
+
 def _outcome(future: Future[Any], job: T, timeout_s: float) -> tuple[T, Any] | _Died[T]:
+    from concurrent.futures.process import BrokenProcessPool
+
     from pebble import ProcessExpired
 
     error = future.exception()
@@ -140,6 +204,8 @@ def _outcome(future: Future[Any], job: T, timeout_s: float) -> tuple[T, Any] | _
         return job, future.result()
     if isinstance(error, ProcessExpired):
         return _Died(job, f"its worker died ({_exit(error.exitcode)})")
+    if isinstance(error, BrokenProcessPool):
+        return _Died(job, "the pool broke while it waited")
     if isinstance(error, TimeoutError):
         return _Died(job, f"it did not end within {timeout_s:g} s")
     return job, WorkerFailure(_raised(error))
@@ -159,8 +225,10 @@ def _raised(error: BaseException) -> str:
 
 
 def _start_worker(memory_gb: float) -> None:
-    """Runs first in every worker: one thread, a memory limit, and no life beyond the parent's."""
+    """Runs first in every worker: one thread, a memory limit, silence, and no life beyond the parent's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with_parent()
+    _be_quiet()
     for variable in _THREAD_VARIABLES:
         os.environ[variable] = "1"
     with contextlib.suppress(ImportError):
@@ -168,16 +236,37 @@ def _start_worker(memory_gb: float) -> None:
         from threadpoolctl import threadpool_limits
 
         threadpool_limits(1)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
     _limit_memory(memory_gb)
 
 
 def _die_with_parent() -> None:
-    """A killed parent cannot stop its workers; they notice that it is gone."""
+    """A killed parent cannot stop its workers: the kernel does (Linux), and a thread that notices elsewhere.
+
+    The thread alone is not enough, for it needs the interpreter's lock, which a decoder that hangs may hold.
+    """
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    if parent is None:
+        return
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent.pid:
+            os._exit(1)
+    threading.Thread(target=_outlive, args=(parent,), daemon=True).start()
+
+
+def _outlive(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _be_quiet() -> None:
+    """C libraries write about damaged files to both streams, through the progress bar and into results."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
 
 
 def _limit_memory(memory_gb: float) -> None:

@@ -1,5 +1,7 @@
 """From decoded samples to the one delivery format: 48 kHz stereo, -1 dBFS, 320 kbit/s MP3 that plays gaplessly.
 
+Beside it, where training should not hear a lossy generation more, the same master as 24-bit FLAC.
+
 Belongs here: mastering, encoding, verifying what was written. Does not belong here: whether it is good enough (the
 gates). The same samples give the same bytes on the same machine and library versions.
 """
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import lameenc
 import numpy as np
+import soundfile
 import soxr
 from numpy.typing import NDArray
 
@@ -128,3 +131,19 @@ def _write_and_verify(samples: FloatArray, path: Path, *, attempts: int) -> Enco
         frames_drift=decoded.frames - samples.shape[1],
         attempts=attempts,
     )
+
+
+def write_flac(samples: FloatArray, path: Path) -> str:
+    """Write (2, frames) float32 at 48 kHz as 24-bit FLAC, read it back, compare every sample; returns its sha256.
+
+    Raises:
+        AudioError: what was written is not what went in (`audio.length`).
+        OSError: the disk is full or the folder is missing.
+    """
+    # libsndfile takes the upper 24 bits of an int32; scaling here makes the comparison exact.
+    steps = np.clip(np.rint(samples.T * 2.0**23), -(2**23), 2**23 - 1).astype(np.int32) << 8
+    soundfile.write(path, steps, SAMPLE_RATE, format="FLAC", subtype="PCM_24")
+    written, sample_rate = soundfile.read(path, dtype="int32", always_2d=True)
+    if sample_rate != SAMPLE_RATE or not np.array_equal(written, steps):
+        raise decode.AudioError("audio.length", f"{path.name!r} does not decode to the samples that were written")
+    return hashlib.sha256(path.read_bytes()).hexdigest()

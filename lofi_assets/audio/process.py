@@ -1,5 +1,7 @@
 """One raw file, judged and turned into a verified MP3 with everything that is known about its sound.
 
+A file that is too long for one track may be cut into several (`segment`), each judged as a track of its own.
+
 Belongs here: the order of the work. Cheap measures come first, encoding last, and the gates are asked after every
 stage, so that a bad file costs little. Does not belong here: how anything is measured, and any limit.
 
@@ -8,8 +10,8 @@ Everything that goes in and comes out can be pickled: `process_track` runs in wo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from lofi_assets.audio import encode, measure, score, tempo
+from lofi_assets.audio import encode, measure, score, segment, tempo
 from lofi_assets.audio.decode import AudioError, Decoded, read_audio
 from lofi_assets.audio.fingerprint import Fingerprint, fingerprint
 from lofi_assets.constitution import Gate, judge_track
@@ -44,6 +46,8 @@ class ProcessJob:
         target: where the MP3 goes, `<track_id>.mp3`; its folder is made.
         gates: track-scope gates of `processed_tracks`, in the order of the table.
         tempo_range: BPM that a tempo is folded into.
+        lossless: also write the master as FLAC beside the MP3 (`flac_beside`).
+        segment: cut a file that is too long for one track into parts.
     """
 
     track_id: str
@@ -52,6 +56,8 @@ class ProcessJob:
     target: Path
     gates: tuple[Gate, ...]
     tempo_range: tuple[float, float] = (60.0, 100.0)
+    lossless: bool = False
+    segment: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,10 @@ class ProcessResult:
         score_parts: what `quality_score` is made of.
         fingerprint: little-endian uint32 words (`fingerprint_words`), for `find_duplicates`.
         source_sha256, sha256: of the raw file's and of the MP3's bytes; "" if there are none.
+        lossless_sha256: of the FLAC's bytes; "" if none was asked for.
         envelope: (400, 2) lowest and highest sample of the master, for a picture; None if rejected before mastering.
+        parts: of a file that was cut: one result per part, with its own id, verdict and MP3. The file itself then has
+            neither; what is known of it is its hash and duration.
     """
 
     track_id: str
@@ -78,7 +87,9 @@ class ProcessResult:
     fingerprint: bytes = b""
     source_sha256: str = ""
     sha256: str = ""
+    lossless_sha256: str = ""
     envelope: FloatArray | None = None
+    parts: tuple[ProcessResult, ...] = ()
 
     @property
     def accepted(self) -> bool:
@@ -89,6 +100,20 @@ class ProcessResult:
     def fingerprint_words(self) -> Fingerprint:
         """The fingerprint as uint32 words."""
         return np.frombuffer(self.fingerprint, dtype="<u4")
+
+
+Work = Callable[[Measures, dict[str, Any]], None]
+"""Fills in measures and other fields of a `ProcessResult` as it goes; raises at the first rule that is broken."""
+
+
+def flac_beside(mp3: Path) -> Path:
+    """Where the lossless master of a work file lies."""
+    return mp3.with_suffix(".flac")
+
+
+def part_id(track_id: str, number: int) -> str:
+    """Id of the n-th part, from 1, of a file that was cut; the ids of files longer than 116 characters are cut too."""
+    return f"{track_id[:116]}_s{number:02d}"
 
 
 class _Rejected(Exception):
@@ -110,25 +135,47 @@ def measure_file(path: Path, *, root: Path) -> Measures:
 
 
 def process_track(job: ProcessJob) -> ProcessResult:
-    """Read, measure, judge, master, listen to, encode and verify one track.
+    """Read, measure, judge, master, listen to, encode and verify one track, or each part of a file that is cut.
 
     Never raises for anything that a file can do: a broken rule is a rejection, and so is whatever a decoder throws.
+    """
+    parts: list[ProcessResult] = []
+
+    def work(measures: Measures, known: dict[str, Any]) -> None:
+        decoded = read_audio(job.source, root=job.root)
+        known["source_sha256"] = decoded.sha256
+        if cuts := cuts_of(decoded, job.gates) if job.segment else []:
+            measures["duration_s"] = round(decoded.seconds, 6)
+            parts.extend(_process_parts(job, decoded, cuts))
+            return
+        mastered = master_of(job.source.name, decoded, job.gates, measures, known)
+        del decoded
+        _publish(job, mastered, measures, known)
+
+    result = attempt(job.track_id, job.source.name, work)
+    return replace(result, parts=tuple(parts)) if result.accepted else result
+
+
+def attempt(track_id: str, name: str, work: Work) -> ProcessResult:
+    """Do the work on one file; a rule that it breaks, or whatever the audio code throws, becomes a rejection.
+
+    Raises:
+        OSError, MemoryError: a full disk or a small machine is not the file's fault.
     """
     known: dict[str, Any] = {}
     measures: Measures = {}
     try:
-        _process(job, measures, known)
+        work(measures, known)
     except (_Rejected, AudioError) as broken:
         rule, reason = broken.rule, broken.reason if isinstance(broken, _Rejected) else broken.message
         measures |= _failed_measure(rule)
-        return ProcessResult(job.track_id, rule=rule, reason=reason, measures=measures, **known)
+        return ProcessResult(track_id, rule=rule, reason=reason, measures=measures, **known)
     except (OSError, MemoryError):
-        # A full disk or a small machine is not the file's fault.
         raise
     except Exception as error:
-        reason = f"{job.source.name!r} broke the audio code: {type(error).__name__}: {error}"
-        return ProcessResult(job.track_id, "audio.readable", reason, measures | {"readable": False}, **known)
-    return ProcessResult(job.track_id, measures=measures, **known)
+        reason = f"{name!r} broke the audio code: {type(error).__name__}: {error}"
+        return ProcessResult(track_id, "audio.readable", reason, measures | {"readable": False}, **known)
+    return ProcessResult(track_id, measures=measures, **known)
 
 
 def _failed_measure(rule: str) -> Measures:
@@ -137,45 +184,80 @@ def _failed_measure(rule: str) -> Measures:
     return failed.get(rule, {})
 
 
-def _process(job: ProcessJob, measures: Measures, known: dict[str, Any]) -> None:
-    """Fill `measures` and `known` stage by stage; raises `_Rejected` at the first gate missed."""
-    decoded = read_audio(job.source, root=job.root)
-    known["source_sha256"] = decoded.sha256
-    measures |= _source_measures(decoded)
-    _judge(job, measures)
+def cuts_of(decoded: Decoded, gates: Sequence[Gate]) -> list[int]:
+    """Frames at which a file must be cut to pass the gates on duration; none if it passes or cannot be cut."""
+    limits = [gate.limit for gate in gates if gate.measure == "duration_s" and gate.op in ("<", "<=")]
+    if all(isinstance(limit, str) or decoded.seconds <= limit for limit in limits):
+        return []
+    return segment.cut_points(decoded.samples, sample_rate=decoded.sample_rate)
 
+
+def _process_parts(job: ProcessJob, decoded: Decoded, cuts: list[int]) -> list[ProcessResult]:
+    results = []
+    for number, samples in enumerate(segment.cut(decoded.samples, at=cuts, sample_rate=decoded.sample_rate), start=1):
+        track_id = part_id(job.track_id, number)
+        target = job.target.with_name(track_id + job.target.name.removeprefix(job.track_id))
+        part, piece = replace(job, track_id=track_id, target=target), replace(decoded, samples=samples)
+        results.append(_process_part(part, piece))
+    return results
+
+
+def _process_part(job: ProcessJob, decoded: Decoded) -> ProcessResult:
+    def work(measures: Measures, known: dict[str, Any]) -> None:
+        known["source_sha256"] = decoded.sha256
+        _publish(job, master_of(job.source.name, decoded, job.gates, measures, known), measures, known)
+
+    return attempt(job.track_id, job.source.name, work)
+
+
+def master_of(
+    name: str, decoded: Decoded, gates: Sequence[Gate], measures: Measures, known: dict[str, Any]
+) -> FloatArray:
+    """Measure and judge the source, master it, measure and judge the master; raises at the first gate missed."""
+    measures |= _source_measures(decoded)
+    _judge(name, gates, measures)
     mastered = encode.master(decoded.samples, sample_rate=decoded.sample_rate)
-    del decoded
     known["envelope"] = measure.envelope(mastered)
     measures |= _master_measures(mastered)
-    _judge(job, measures)
-
+    _judge(name, gates, measures)
     known["score_parts"] = score.score_parts(measures)
     measures["quality_score"] = score.total_score(known["score_parts"])
+    return mastered
+
+
+def _publish(job: ProcessJob, mastered: FloatArray, measures: Measures, known: dict[str, Any]) -> None:
+    """Listen to the master and write it; nothing is left at the target unless every gate is passed."""
     measures |= _tempo_measures(mastered, job.tempo_range)
-    words = fingerprint(mastered, sample_rate=encode.SAMPLE_RATE)
-    known["fingerprint"] = words.astype("<u4").tobytes()
+    known["fingerprint"] = fingerprint(mastered, sample_rate=encode.SAMPLE_RATE).astype("<u4").tobytes()
     known["tags"] = _tags(mastered)
-
     with atomic_path(job.target) as part:
-        encoded = encode.write_mp3(mastered, part)
-        measures |= {
-            "sample_rate": encoded.sample_rate,
-            "channels": encoded.channels,
-            "bit_rate_kbps": encoded.bit_rate_kbps,
-            "peak_dbfs": round(encoded.peak_dbfs, 3),
-            "frames": encoded.frames,
-            "frames_drift": encoded.frames_drift,
-            "encode_attempts": encoded.attempts,
-        }
-        _judge(job, measures)
-        known["sha256"] = encoded.sha256
+        digest = write_and_judge(job.source.name, mastered, part, job.gates, measures)
+        if job.lossless:
+            with atomic_path(flac_beside(job.target)) as flac:
+                known["lossless_sha256"] = encode.write_flac(mastered, flac)
+    known["sha256"] = digest
 
 
-def _judge(job: ProcessJob, measures: Measures) -> None:
-    verdict = judge_track(job.gates, measures)
+def write_and_judge(name: str, mastered: FloatArray, path: Path, gates: Sequence[Gate], measures: Measures) -> str:
+    """Encode a master to `path`, decode it again, judge that; returns the file's sha256."""
+    encoded = encode.write_mp3(mastered, path)
+    measures |= {
+        "sample_rate": encoded.sample_rate,
+        "channels": encoded.channels,
+        "bit_rate_kbps": encoded.bit_rate_kbps,
+        "peak_dbfs": round(encoded.peak_dbfs, 3),
+        "frames": encoded.frames,
+        "frames_drift": encoded.frames_drift,
+        "encode_attempts": encoded.attempts,
+    }
+    _judge(name, gates, measures)
+    return encoded.sha256
+
+
+def _judge(name: str, gates: Sequence[Gate], measures: Measures) -> None:
+    verdict = judge_track(gates, measures)
     if verdict is not None:
-        raise _Rejected(verdict.gate.id, f"{job.source.name!r}: {verdict.text}")
+        raise _Rejected(verdict.gate.id, f"{name!r}: {verdict.text}")
 
 
 def _source_measures(decoded: Decoded) -> Measures:
