@@ -121,6 +121,17 @@ class TagCategory(Record):
     """Alias -> canonical tag."""
 
 
+class Revocation(Record):
+    """Extension: a licence, or part of it, that no longer holds."""
+
+    date: date
+    """When it was recorded (ISO 8601)."""
+    by: Annotated[str, Field(min_length=1)]
+    """Who recorded it."""
+    reason: Annotated[str, Field(min_length=1)]
+    """Why the rights ended."""
+
+
 class SourceRecord(Record):
     """Licence and provenance of one or more tracks (constitution I)."""
 
@@ -146,8 +157,16 @@ class SourceRecord(Record):
     """Extension: the rights holder explicitly permits AI training."""
     evidence: str | None = None
     """Extension: URL, or file under the data root, that proves the rights."""
+    evidence_sha256: Sha256 | None = None
+    """Extension: hash of the evidence file; another file under its name proves nothing."""
+    verified_on: date | None = None
+    """Extension: when `verified_by` confirmed the AI training rights (ISO 8601)."""
     attribution: str | None = None
     """Extension: text the licence asks the model card to carry."""
+    revoked: Revocation | bool | None = None
+    """Extension: the whole licence was withdrawn; `true` does the same without saying when and why."""
+    revoked_tracks: dict[TrackId, Revocation] | None = None
+    """Extension: tracks whose rights were withdrawn while the others' hold."""
 
 
 class Checkpoint(Record):

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +18,8 @@ import yaml
 
 from lofi_assets.constitution import Gate, judge_track
 from lofi_assets.records import RecordError, SourceRecord, parse
+from lofi_assets.rights import EVIDENCE, LicenceStatus, claim_measures, evidence_fault
 from lofi_assets.store import Store, fingerprint, read_json, remembered, sha256_file
-
-LicenceStatus = Literal["permitted", "denied", "ambiguous"]
 
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".flac", ".aif", ".aiff", ".aifc", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".mp4", ".wma"}
@@ -77,22 +76,53 @@ class SourceFile:
 
     records: tuple[SourceRecord, ...]
     problems: tuple[str, ...]
+    evidence_faults: Mapping[str, str] = field(default_factory=dict)
+    """Source id -> why its evidence proves nothing; absent if it stands."""
+    invalid_claims: frozenset[str] = frozenset()
+    """Track ids that an invalid record lists: no other record may have them while that is so."""
+
+
+@dataclass(frozen=True)
+class LicenceType:
+    """One row of `config/licenses.yaml`."""
+
+    id: str
+    status: LicenceStatus
+    why: str
+    attribution: bool = False
+    """The licence asks for the rights holder's name wherever the work is used."""
+
+
+UNLISTED = LicenceType("", "ambiguous", "Not listed in config/licenses.yaml; non-permissive until it is clarified.")
 
 
 class LicenceTable:
     """Licence types of `config/licenses.yaml`; an unlisted one is ambiguous."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        self._status: dict[str, LicenceStatus] = {
-            _licence_key(name): row["status"] for row in rows for name in (row["id"], *row.get("aliases", ()))
+        self._types = {
+            _licence_key(name): LicenceType(row["id"], row["status"], row.get("why", ""), bool(row.get("attribution")))
+            for row in rows
+            for name in (row["id"], *row.get("aliases", ()))
         }
+
+    def find(self, license_type: str) -> LicenceType:
+        """The listed type that a record's words mean: an id, an alias, or the address of a Creative Commons deed."""
+        return self._types.get(_licence_key(license_type), UNLISTED)
 
     def status(self, license_type: str) -> LicenceStatus:
         """permitted, denied or ambiguous."""
-        return self._status.get(_licence_key(license_type), "ambiguous")
+        return self.find(license_type).status
+
+
+_DEED = re.compile(r"^(?:https?://)?(?:www\.)?creativecommons\.org/(?:licenses|publicdomain)/([a-z-]+)/(\d\.\d)(?:/|$)")
+_DEED_IDS = {"zero": "cc0", "mark": "cc pdm"}
 
 
 def _licence_key(name: str) -> str:
+    if deed := _DEED.match(name.strip().casefold()):
+        code, version = deed.groups()
+        name = f"{_DEED_IDS.get(code, f'cc {code}')} {version}"
     return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
@@ -112,26 +142,41 @@ def load_licences(config_dir: Path) -> LicenceTable:
 
 
 def load_sources(path: Path) -> SourceFile:
-    """Read `metadata/sources.json`, record by record: one bad record does not hide the others.
+    """Read `<data root>/metadata/sources.json`, record by record: one bad record does not hide the others.
 
     Raises:
         SourceError: the file is not a JSON array.
     """
+    records: list[SourceRecord] = []
+    problems, invalid_claims = [], set()
+    for index, item in enumerate(_read_records(path)):
+        try:
+            records.append(parse(SourceRecord, item, where=f"{path.name}[{index}]"))
+        except RecordError as error:
+            problems.append(str(error))
+            invalid_claims |= _listed(item)
+    twice = {source_id for source_id, n in Counter(record.source_id for record in records).items() if n > 1}
+    problems += [f"{path.name}: source_id {source_id!r} is used by more than one record" for source_id in sorted(twice)]
+    invalid_claims |= {track for record in records if record.source_id in twice for track in record.track_ids}
+    valid = tuple(record for record in records if record.source_id not in twice)
+    faults = {record.source_id: evidence_fault(record, root=path.parent.parent) for record in valid}
+    proofless = {source_id: fault for source_id, fault in faults.items() if fault}
+    return SourceFile(valid, tuple(problems), proofless, frozenset(invalid_claims))
+
+
+def _read_records(path: Path) -> list[Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise SourceError(f"{path}: not JSON ({error}); mend it, no track is used until it can be read") from error
     if not isinstance(data, list):
         raise SourceError(f"{path}: must be an array of SourceRecord (config/schemas/source_record.json)")
-    records, problems = [], []
-    for index, item in enumerate(data):
-        try:
-            records.append(parse(SourceRecord, item, where=f"{path.name}[{index}]"))
-        except RecordError as error:
-            problems.append(str(error))
-    twice = [source_id for source_id, n in Counter(record.source_id for record in records).items() if n > 1]
-    problems += [f"{path.name}: source_id {source_id!r} is used by more than one record" for source_id in twice]
-    return SourceFile(tuple(record for record in records if record.source_id not in twice), tuple(problems))
+    return data
+
+
+def _listed(item: Any) -> set[str]:
+    tracks = item.get("track_ids") if isinstance(item, dict) else None
+    return {track for track in tracks if isinstance(track, str)} if isinstance(tracks, list) else set()
 
 
 def track_id_of(path: Path) -> str:
@@ -175,31 +220,68 @@ def verify_sources(
             claims.setdefault(track_id, []).append(record)
     stems = Counter(file.track_id for file in files)
     return [
-        _verify(file, claims.get(file.track_id, []), stems[file.track_id], licences=licences, gates=gates, today=today)
+        _verify(
+            file,
+            Claim(
+                tuple(claims.get(file.track_id, ())), file.track_id in source_file.invalid_claims, stems[file.track_id]
+            ),
+            source_file=source_file,
+            licences=licences,
+            gates=gates,
+            today=today,
+        )
         for file in files
     ]
 
 
+@dataclass(frozen=True)
+class Claim:
+    """Who says that a raw file is theirs to license."""
+
+    records: tuple[SourceRecord, ...]
+    invalid: bool
+    """A record that cannot be used lists the track too."""
+    same_stem: int
+    """Raw files of this track id."""
+
+    @property
+    def count(self) -> int:
+        """Claims that count; an invalid one gives no rights, and takes those of others away."""
+        return (len(self.records) + (self.invalid and bool(self.records))) * self.same_stem
+
+    @property
+    def record(self) -> SourceRecord | None:
+        """The one record, if there is exactly one claim."""
+        return self.records[0] if self.count == 1 else None
+
+
 def _verify(
     file: RawFile,
-    claimed_by: list[SourceRecord],
-    same_stem: int,
+    claim: Claim,
     *,
+    source_file: SourceFile,
     licences: LicenceTable,
     gates: Sequence[Gate],
     today: date,
 ) -> SourceRow:
-    record = claimed_by[0] if len(claimed_by) == 1 and same_stem == 1 else None
+    record = claim.record
     measures: dict[str, Any] = {}
     if not file.sha256:
         rule, reason = "audio.readable", "not a regular file (links and devices are never followed)"
     else:
-        measures = {"claiming_records": len(claimed_by) * same_stem} | (
-            _claim_measures(record, licences=licences, today=today) if record else {}
-        )
+        measures = {"claiming_records": claim.count}
+        if record:
+            fault = source_file.evidence_faults.get(record.source_id, "")
+            measures |= claim_measures(
+                record,
+                track_id=file.track_id,
+                evidence_fault=fault,
+                license_status=licences.status(record.license_type),
+                today=today,
+            )
         verdict = judge_track(gates, measures)
         rule = verdict.gate.id if verdict else ""
-        reason = _explain(verdict.text, claimed_by, same_stem) if verdict else ""
+        reason = _explain(verdict.text, claim) if verdict else ""
     return SourceRow(
         **file.__dict__,
         status="rejected" if rule else "verified",
@@ -213,30 +295,16 @@ def _verify(
     )
 
 
-def _claim_measures(record: SourceRecord, *, licences: LicenceTable, today: date) -> dict[str, Any]:
-    return {
-        "license_status": licences.status(record.license_type),
-        "ai_training_rights_confirmed": record.ai_training_rights
-        and _said(record.verified_by)
-        and _said(record.evidence),
-        "days_until_acquired": (record.date_acquired - today).days,
-        "cost_recorded": record.source_type != "commissioned" or record.cost is not None,
-        "revoked": bool((record.model_extra or {}).get("revoked")),
-    }
-
-
-def _said(text: str | None) -> bool:
-    return bool(text and text.strip())
-
-
-def _explain(text: str, claimed_by: list[SourceRecord], same_stem: int) -> str:
-    if same_stem > 1:
-        return f"{same_stem} raw files share this track id; rename all but one"
-    if not claimed_by:
-        return "no record of sources.json lists this track id; add one with verified rights"
-    if len(claimed_by) > 1:
-        return f"claimed by {', '.join(record.source_id for record in claimed_by)}; one must let go"
-    record = claimed_by[0]
+def _explain(text: str, claim: Claim) -> str:
+    if claim.same_stem > 1:
+        return f"{claim.same_stem} raw files share this track id; rename all but one"
+    if not claim.records:
+        also = "; one that lists it is invalid" if claim.invalid else ""
+        return f"no record of sources.json lists this track id{also}; add one with verified rights"
+    if claim.count > 1:
+        names = [record.source_id for record in claim.records] + ["an invalid record"] * claim.invalid
+        return f"claimed by {', '.join(names)}; one must let go"
+    record = claim.records[0]
     return f"source {record.source_id} ({record.license_type}): {text}"
 
 
@@ -288,9 +356,12 @@ class Landing:
 
 
 def landing_state(store: Store) -> Landing:
-    """Raw files with their sidecars, and the records that people edit; by name, size and time, nothing is read."""
+    """Raw files with their sidecars, evidence, and the records that people edit; by name, size and time, unread."""
     edited = [store.metadata("sources.json"), store.metadata("style_mapping.json")]
-    paths = [path for path in (*sorted(store.raw.rglob("*")), *edited) if path.is_file() and not path.is_symlink()]
+    evidence = sorted(store.metadata(EVIDENCE).rglob("*"))
+    paths = [
+        path for path in (*sorted(store.raw.rglob("*")), *edited, *evidence) if path.is_file() and not path.is_symlink()
+    ]
     stats = [(store.relative(path), path.stat()) for path in paths if not path.name.endswith(".part")]
     key = fingerprint([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
     return Landing(key, len(stats), max((stat.st_mtime for _, stat in stats), default=0.0))

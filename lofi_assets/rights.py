@@ -1,0 +1,87 @@
+"""What one licence record proves: confirmed rights, their evidence, and whether they were withdrawn (constitution I).
+
+What belongs here: the measures of one record. What does not: which raw file it is about (`sources.py`), how records are
+edited and reported (`ledger.py`).
+"""
+
+import re
+from datetime import date
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from lofi_assets.records import Revocation, SourceRecord
+from lofi_assets.store import sha256_file
+
+LicenceStatus = Literal["permitted", "denied", "ambiguous"]
+
+EVIDENCE = "evidence"
+"""Folder of `metadata/` that receives evidence files; others may lie anywhere under the data root."""
+
+
+def claim_measures(
+    record: SourceRecord, *, track_id: str | None, evidence_fault: str, license_status: LicenceStatus, today: date
+) -> dict[str, Any]:
+    """What the licence gates judge of a record, for one of its tracks or (None) for the record as a whole."""
+    return {
+        "license_status": license_status,
+        "ai_training_rights_confirmed": _noted(_rights_fault(record, evidence_fault), good=True),
+        "days_until_acquired": (record.date_acquired - today).days,
+        "cost_recorded": record.source_type != "commissioned" or record.cost is not None,
+        "revoked": _noted(revocation_of(record, track_id), good=False),
+    }
+
+
+def _noted(fault: str, *, good: bool) -> Any:
+    """`good` where nothing is at fault, else its contrary with the fault as a note."""
+    return {"value": not good, "note": fault} if fault else good
+
+
+def _rights_fault(record: SourceRecord, evidence_fault: str) -> str:
+    if not record.ai_training_rights:
+        return "ai_training_rights is not true"
+    return evidence_fault if _said(record.verified_by) else "verified_by names nobody"
+
+
+def revocation_of(record: SourceRecord, track_id: str | None) -> str:
+    """When, by whom and why the rights in a track (or, with None, the whole record) were withdrawn; empty if not."""
+    mark = record.revoked or ((record.revoked_tracks or {}).get(track_id) if track_id else None)
+    if isinstance(mark, Revocation):
+        return f"revoked {mark.date} by {mark.by}: {mark.reason}"
+    return "revoked" if mark else ""
+
+
+def _said(text: str | None) -> bool:
+    return bool(text and text.strip())
+
+
+def evidence_fault(record: SourceRecord, *, root: Path) -> str:
+    """Why a record's evidence proves nothing; empty if it stands. An address is taken as it is: nothing is fetched."""
+    evidence = (record.evidence or "").strip()
+    if not evidence:
+        return "it names no evidence"
+    if is_address(evidence):
+        return ""
+    path = evidence_path(evidence, root=root)
+    if path is None:
+        return f"its evidence {evidence} is not a file under the data root (links are never followed)"
+    if record.evidence_sha256 and sha256_file(path) != record.evidence_sha256:
+        return f"its evidence {evidence} is not the file whose evidence_sha256 was recorded"
+    return ""
+
+
+def is_address(evidence: str) -> bool:
+    """Whether evidence is an address rather than a file."""
+    return re.match(r"https?://[^\s/]+", evidence) is not None
+
+
+def evidence_path(evidence: str, *, root: Path) -> Path | None:
+    """The regular file that evidence names, relative to the data root; None for anything else."""
+    relative = PurePosixPath(evidence)
+    if relative.is_absolute() or ".." in relative.parts or "\0" in evidence:
+        return None
+    path = root / relative
+    steps = [root.joinpath(*relative.parts[:count]) for count in range(1, len(relative.parts) + 1)]
+    try:
+        return path if path.is_file() and not any(step.is_symlink() for step in steps) else None
+    except OSError:
+        return None
