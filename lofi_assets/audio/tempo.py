@@ -2,9 +2,10 @@
 
 Belongs here: two independent estimates and whether they agree. Does not belong here: words for tempi (`tagging`).
 
-Every tempo tracker errs by octaves (84 read as 42 or 168) and, on swung drums, by 3:2. Both estimates are folded into
-the range that lofi lives in, by how strongly the onsets repeat at each candidate; a tempo is given only if the two
-then agree within 4 %.
+Every tempo tracker errs by octaves (84 read as 42 or 168) and, on swung drums, by 3:2. Both estimates are folded towards
+the range that the style lives in, by how strongly the onsets repeat at each candidate; a tempo is given only if the two
+then agree within 4 %. The range decides between octaves, it does not overrule the drums: a track at 104 stays at 104
+where 70 would fit the style and the onsets do not repeat at 70.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ EXCERPT_S = 60.0
 AGREEMENT = 0.04
 LEAST_CONFIDENCE = 0.15
 """Songs with drums reach 0.6; beatless pads stay under 0.05 and only seem to have a tempo."""
+LOFI_RANGE = (62.0, 124.0)
+"""BPM for a track of unknown style. One octave: every tempo has one reading inside, so no octave is left to chance."""
+SPAN = (40.0, 200.0)
+"""BPM that count as a tempo at all."""
+OUTSIDE = 0.5
+"""What an octave outside the range costs, in units of periodicity: more than half time gains (0.05 to 0.2)."""
 FOLDS = (1.0, 2.0, 0.5, 1.5, 2.0 / 3.0, 3.0, 1.0 / 3.0)
 """Octaves, then 3:2 and 3:1."""
 
@@ -36,7 +43,7 @@ class TempoEstimate:
 
     Attributes:
         bpm_raw: what beat tracking said before folding.
-        bpm: the same, folded into the range.
+        bpm: the same, folded towards the range.
         confidence: in [0, 1]; how much of the onset pattern repeats after 1, 2, 4 and 8 beats.
         agrees: both methods gave the same tempo even before folding.
     """
@@ -48,13 +55,13 @@ class TempoEstimate:
 
 
 def estimate_tempo(
-    samples: FloatArray, *, sample_rate: int, tempo_range: tuple[float, float] = (60.0, 100.0)
+    samples: FloatArray, *, sample_rate: int, tempo_range: tuple[float, float] = LOFI_RANGE
 ) -> TempoEstimate | None:
     """Tempo from the middle 60 s; None if nothing repeats or the two methods disagree.
 
     Args:
         samples: (channels, frames) or (frames,) float32.
-        tempo_range: beats per minute to fold into; at least an octave wide range never leaves a choice open.
+        tempo_range: beats per minute in which the style lives.
     """
     onsets = _onset_envelope(samples, sample_rate)
     if onsets is None:
@@ -62,14 +69,15 @@ def estimate_tempo(
     strength = _periodicity(onsets)
     tracked, spectral = _beat_tracking(onsets, tempo_range), _tempogram(onsets, tempo_range)
     folded = [_fold(raw, strength, tempo_range) for raw in (tracked, spectral)]
-    if folded[0] is None or folded[1] is None or not _close(folded[0], folded[1]):
+    bpm = None if folded[0] is None or folded[1] is None else _agreed(folded[0], folded[1], strength, tempo_range)
+    if bpm is None:
         return None
-    confidence = _strength_at(strength, folded[0])
+    confidence = _strength_at(strength, bpm)
     if confidence < LEAST_CONFIDENCE:
         return None
     return TempoEstimate(
         bpm_raw=round(tracked, 2),
-        bpm=round(folded[0], 2),
+        bpm=round(bpm, 2),
         confidence=round(confidence, 4),
         agrees=_close(tracked, spectral),
     )
@@ -145,9 +153,24 @@ def _strength_at(strength: NDArray[np.float64], bpm: float) -> float:
 
 
 def _fold(raw: float, strength: NDArray[np.float64], tempo_range: tuple[float, float]) -> float | None:
-    """The candidate inside the range at which the onsets repeat most; earlier folds win a tie."""
-    low, high = tempo_range
-    candidates = [raw * fold for fold in FOLDS if low * (1 - AGREEMENT / 2) <= raw * fold <= high * (1 + AGREEMENT / 2)]
+    """The candidate at which the onsets repeat most, less what lies outside the range; earlier folds win a tie."""
+    candidates = [raw * fold for fold in FOLDS if SPAN[0] <= raw * fold <= SPAN[1]]
     if not candidates:
         return None
-    return max(candidates, key=lambda bpm: _strength_at(strength, bpm) - 0.02 * candidates.index(bpm))
+    return max(candidates, key=lambda bpm: _plausibility(bpm, strength, tempo_range) - 0.02 * candidates.index(bpm))
+
+
+def _agreed(a: float, b: float, strength: NDArray[np.float64], tempo_range: tuple[float, float]) -> float | None:
+    """The tempo on which two readings agree; readings an octave apart share the beat, and the better one is it."""
+    if _close(a, b):
+        return a
+    if _close(2 * min(a, b), max(a, b)):
+        return max(a, b, key=lambda bpm: _plausibility(bpm, strength, tempo_range))
+    return None
+
+
+def _plausibility(bpm: float, strength: NDArray[np.float64], tempo_range: tuple[float, float]) -> float:
+    """How much the onsets repeat, less the distance to the range, of which half an agreement's tolerance is free."""
+    low, high = tempo_range[0] * (1 - AGREEMENT / 2), tempo_range[1] * (1 + AGREEMENT / 2)
+    octaves_outside = max(0.0, float(np.log2(low / bpm)), float(np.log2(bpm / high)))
+    return _strength_at(strength, bpm) - OUTSIDE * octaves_outside
