@@ -12,6 +12,7 @@ from typing import Any
 
 from lofi_assets.constitution import CONFIG_DIR, Gate, gates_of, judge_track, load_gates
 from lofi_assets.library import PROMPTS, Row, accepted_tracks, curated, rows_of, write_quarantine, write_rows
+from lofi_assets.lyrics import LyricsError, lyrics_text
 from lofi_assets.outcome import Outcome
 from lofi_assets.records import STYLE_PREFIXES, StylePreset
 from lofi_assets.sources import curator_sidecars
@@ -19,9 +20,7 @@ from lofi_assets.store import Store, fingerprint, plan, write_json, write_text
 from lofi_assets.styles import Taxonomy, load_presets, load_taxonomy, preset_tags, taxonomy_fingerprint
 from lofi_assets.tagging import (
     Evidence,
-    TaggingError,
     TrackTags,
-    lyrics_text,
     parse_prompt,
     prompt_text,
     split_tags,
@@ -120,7 +119,7 @@ def evidence(store: Store, row: Row, styles: tuple[str, ...]) -> Evidence:
 def _valid_lyrics(lyrics: str | None) -> bool:
     try:
         lyrics_text(lyrics)
-    except TaggingError:
+    except LyricsError:
         return False
     return True
 
@@ -176,7 +175,7 @@ def _prompt_row(store: Store, track: Row, tags: TrackTags, taxonomy: Taxonomy, g
 def _lyrics_fault(lyrics: str | None) -> str:
     try:
         lyrics_text(lyrics)
-    except TaggingError as error:
+    except LyricsError as error:
         return str(error)
     return ""
 

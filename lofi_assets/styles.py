@@ -8,13 +8,10 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
-
-import yaml
 
 from lofi_assets.records import (
     STYLE_COUNTS,
@@ -25,6 +22,7 @@ from lofi_assets.records import (
     dump,
     parse,
 )
+from lofi_assets.style_files import StyleError, expected_shape, read_yaml
 
 CATEGORIES: tuple[TagCategoryName, ...] = get_args(TagCategoryName)
 """The seven categories in the order of a prompt (constitution V)."""
@@ -46,10 +44,6 @@ AudioTagger = Literal["msd", "mtt"]
 Index = dict[str, tuple[TagCategoryName, str]]
 """Folded spelling -> (category, canonical tag)."""
 _BPM = re.compile(r"(?:bpm:? )?0*([0-9]{2,3}(?:\.[0-9]+)?) ?(?:bpm)?")
-
-
-class StyleError(ValueError):
-    """The style configuration breaks a rule; the message names the file, the key and what to do."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +129,7 @@ def load_taxonomy(config_dir: Path) -> Taxonomy:
             that the vocabulary lacks.
     """
     path, map_path = (config_dir / "styles" / name for name in ("taxonomy.yaml", "musicnn_map.yaml"))
-    data = _read(path)
+    data = read_yaml(path)
     categories = _categories(path, data)
     index = _index(path, categories)
     bpm_range, words = _tempo(path, data, index)
@@ -199,41 +193,8 @@ def taxonomy_fingerprint(taxonomy: Taxonomy, presets: Mapping[str, StylePreset])
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Plain YAML data; a key that stands twice is an error, where PyYAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen:
-                problem = f"the key {key_node.value!r} stands twice; keep one"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except OSError as error:
-        raise StyleError(f"{path}: cannot be read ({error.strerror}); restore it from the repository") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StyleError(f"{path}: not YAML: {' '.join(str(error).split())}; mend that line") from error
-
-
-@contextmanager
-def _shape(path: Path, key: str, expected: str) -> Iterator[None]:
-    """Turn what goes wrong on data of another shape into a StyleError that says which shape is expected."""
-    try:
-        yield
-    except StyleError:
-        raise
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise StyleError(f"{path}: {key}: {expected} ({type(error).__name__}: {error})") from error
-
-
 def _categories(path: Path, data: Any) -> tuple[TagCategory, ...]:
-    with _shape(path, "categories", "must list rows with category, tags and aliases, all of them text"):
+    with expected_shape(path, "categories", "must list rows with category, tags and aliases, all of them text"):
         rows = [
             {"category": row["category"], "tags": row["tags"], "canonical_forms": row.get("aliases", {})}
             for row in data["categories"]
@@ -264,7 +225,7 @@ def _index(path: Path, categories: Sequence[TagCategory]) -> Index:
 
 
 def _tempo(path: Path, data: Any, index: Index) -> tuple[tuple[int, int], tuple[TempoWord, ...]]:
-    with _shape(path, "tempo", "must give bpm lowest / highest, and words with tag and two ranges"):
+    with expected_shape(path, "tempo", "must give bpm lowest / highest, and words with tag and two ranges"):
         low, high = int(data["tempo"]["bpm"]["lowest"]), int(data["tempo"]["bpm"]["highest"])
         words = tuple(
             TempoWord(word["tag"], _pair(word["measured"]), _pair(word["plausible"])) for word in data["tempo"]["words"]
@@ -287,7 +248,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 def _opposites(path: Path, data: Any, index: Index) -> dict[str, frozenset[str]]:
-    with _shape(path, "exclusive / opposed", "must be lists of tags / rows with one and other"):
+    with expected_shape(path, "exclusive / opposed", "must be lists of tags / rows with one and other"):
         pairs = [(a, b) for group in data.get("exclusive", []) for a in group for b in group if a != b]
         pairs += [(a, b) for row in data.get("opposed", []) for a in row["one"] for b in row["other"]]
     opposites: dict[str, set[str]] = {}
@@ -307,10 +268,10 @@ def _require_known(path: Path, key: str, tags: Sequence[str], index: Index) -> N
 
 
 def _heard_rules(path: Path, index: Index) -> dict[AudioTagger, dict[str, HeardRule]]:
-    data = _read(path)
+    data = read_yaml(path)
     rules: dict[AudioTagger, dict[str, HeardRule]] = {}
     for tagger in get_args(AudioTagger):
-        with _shape(path, tagger, "each label needs {tag, at: 0 to 1} or {ignore: reason}"):
+        with expected_shape(path, tagger, "each label needs {tag, at: 0 to 1} or {ignore: reason}"):
             rules[tagger] = {label: _heard_rule(label, row) for label, row in data[tagger].items()}
         for label, rule in rules[tagger].items():
             _require_known(path, f"{tagger}.{label}", [rule.tag] if rule.tag else [], index)
@@ -326,7 +287,7 @@ def _heard_rule(label: str, row: Mapping[str, Any]) -> HeardRule:
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
-    data = _read(path)
+    data = read_yaml(path)
     if not isinstance(data, list) or not all(isinstance(entry, dict) for entry in data):
         raise StyleError(f"{path}: must be a list of mappings; start each entry with `- `")
     return data
@@ -343,7 +304,7 @@ def _preset(style_id: str, raw: Mapping[str, tuple[Path, dict[str, Any]]], taxon
     if unknown:
         raise StyleError(f"{where}: unknown fields {unknown}; the data model has {list(StylePreset.model_fields)}")
     merged = {key: value for key, value in _inherited(style_id, raw).items() if value is not None}
-    with _shape(path, style_id, "breaks the data model"):
+    with expected_shape(path, style_id, "breaks the data model"):
         preset = parse(StylePreset, merged, where=style_id)
     low, high = preset.tempo_range
     if not taxonomy.bpm_range[0] <= low < high <= taxonomy.bpm_range[1] or high - low > WIDEST_TEMPO_RANGE:

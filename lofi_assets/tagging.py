@@ -1,4 +1,4 @@
-"""From evidence about a track to its tags, style, prompt and lyrics.
+"""From evidence about a track to its tags, style and prompt.
 
 What belongs here: weighing what a curator wrote, what the file says of itself, what was measured and what the audio
 tagger heard. What does not: the vocabulary (`styles.py`), measuring and listening (`audio/`), files (`store.py`).
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal, get_args
 
+from lofi_assets.lyrics import INSTRUMENTAL, LyricsError, has_words, lyrics_text
 from lofi_assets.records import StylePreset, TagCategoryName
 from lofi_assets.styles import CATEGORIES, Taxonomy, bpm_of, bpm_tag, preset_tags
 
@@ -43,22 +44,9 @@ HEARD_CONFIDENCE = 0.7
 FILTERED_BELOW_HZ, FILTERED_DROP_DB = 9000.0, 12.0
 """A fall this steep (per 500 Hz) this low is a filter or a former sample rate, which sound alike; gentler ones hide."""
 
-INSTRUMENTAL = "[Instrumental]"
-"""Content of a lyrics file without words (constitution V)."""
-
-SECTIONS = (
-    *("Intro", "Verse", "Pre-Chorus", "Chorus", "Post-Chorus", "Refrain", "Hook", "Bridge"),
-    *("Interlude", "Instrumental", "Break", "Drop", "Solo", "Outro"),
-)
-"""Structure markers of a lyrics file; each may carry a number, as in `[Verse 2]`."""
-
-_SECTION_OF = {name.replace("-", "").casefold(): name for name in SECTIONS}
-_MARKER = re.compile(r"\[([^\[\]]+?)(?:\s+([0-9]{1,2}))?\]")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
-
 
 class TaggingError(ValueError):
-    """Evidence or lyrics that cannot be used; the message names the line or label and what to do."""
+    """Evidence that cannot be used; the message names the label and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,44 +178,6 @@ def split_tags(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in re.split(r"[,\n]", text) if part.strip())
 
 
-def lyrics_text(raw: str | None) -> str:
-    """Validated content of a lyrics file; `[Instrumental]` when there are no lyrics.
-
-    Markers stand on lines of their own, in one spelling; the first line that is not blank is one.
-
-    Raises:
-        TaggingError: naming the line of an unknown or misplaced marker, words before any, or a control character.
-    """
-    text = (raw or "").removeprefix("\ufeff").replace("\r\n", "\n")
-    lines = [_lyrics_line(number, line.strip(" \t")) for number, line in enumerate(text.split("\n"), start=1)]
-    opening = next((number for number, line in enumerate(lines) if line), None)
-    if opening is None:
-        return INSTRUMENTAL
-    if not lines[opening].startswith("["):
-        raise TaggingError(f"lyrics line {opening + 1}: words before any section; put [Verse] on a line above")
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines).strip("\n"))
-
-
-def has_words(lyrics: str) -> bool:
-    """Whether lyrics that passed `lyrics_text` hold anything but markers."""
-    return any(line and not line.startswith("[") for line in lyrics.splitlines())
-
-
-def _lyrics_line(number: int, line: str) -> str:
-    if _CONTROL.search(line):
-        raise TaggingError(f"lyrics line {number}: holds a control character; remove it")
-    if "[" not in line and "]" not in line:
-        return line
-    match = _MARKER.fullmatch(line)
-    if match is None:
-        raise TaggingError(f"lyrics line {number}: {line!r}: a marker stands alone on its line, as in [Verse 1]")
-    section = _SECTION_OF.get(re.sub(r"[\s-]", "", match[1]).casefold())
-    if section is None:
-        known = ", ".join(f"[{name}]" for name in SECTIONS)
-        raise TaggingError(f"lyrics line {number}: unknown marker {line!r}; use one of {known}")
-    return f"[{section} {int(match[2])}]" if match[2] else f"[{section}]"
-
-
 def _read_tags(
     words: Iterable[str], taxonomy: Taxonomy, *, origin: Origin, confidence: float
 ) -> tuple[list[Tag], tuple[str, ...]]:
@@ -248,7 +198,7 @@ def _from_lyrics(lyrics: str | None, curated: Sequence[Tag], notes: list[str]) -
         return []
     try:
         text = lyrics_text(lyrics)
-    except TaggingError as error:
+    except LyricsError as error:
         notes.append(str(error))
         return []
     if any(tag.category == "vocal_type" for tag in curated) or not (has_words(text) or text == INSTRUMENTAL):

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lofi_assets import styles, tagging
+from lofi_assets import lyrics, styles, tagging
+from lofi_assets.lyrics import LyricsError
 from lofi_assets.records import TagCategoryName
 from lofi_assets.tagging import Evidence, Tag, TaggingError, TrackTags
 
@@ -190,16 +191,16 @@ def test_a_prompt_stands_in_the_order_of_the_categories() -> None:
 
 @pytest.mark.parametrize("raw", [None, "", "  \n\t\n", "[instrumental]", "\ufeff[Instrumental]\r\n"])
 def test_no_lyrics_means_instrumental(raw: str | None) -> None:
-    assert tagging.lyrics_text(raw) == "[Instrumental]"
+    assert lyrics.lyrics_text(raw) == "[Instrumental]"
 
 
 def test_markers_get_one_spelling_and_words_stay_as_they_are() -> None:
     raw = "[verse 1]\r\nRain on the window, \r\n\n\n\n[pre chorus]\nhold on\n[CHORUS]\nstay (stay)\n[Outro]"
-    text = tagging.lyrics_text(raw)
+    text = lyrics.lyrics_text(raw)
     assert text == "[Verse 1]\nRain on the window,\n\n[Pre-Chorus]\nhold on\n[Chorus]\nstay (stay)\n[Outro]"
-    assert tagging.lyrics_text(text) == text
-    assert tagging.has_words(text)
-    assert not tagging.has_words("[Intro]\n[Verse]\n[Outro]")
+    assert lyrics.lyrics_text(text) == text
+    assert lyrics.has_words(text)
+    assert not lyrics.has_words("[Intro]\n[Verse]\n[Outro]")
 
 
 @pytest.mark.parametrize(
@@ -213,14 +214,14 @@ def test_markers_get_one_spelling_and_words_stay_as_they_are() -> None:
     ],
 )
 def test_broken_lyrics_are_refused_by_line(raw: str, message: str) -> None:
-    with pytest.raises(TaggingError, match=message):
-        tagging.lyrics_text(raw)
+    with pytest.raises(LyricsError, match=message):
+        lyrics.lyrics_text(raw)
 
 
 @given(st.lists(st.sampled_from(["[Verse]", "[chorus 2]", "la la", "", "  x  "]), max_size=12))
 def test_lyrics_that_pass_once_pass_again_unchanged(lines: list[str]) -> None:
-    text = tagging.lyrics_text("[Intro]\n" + "\n".join(lines))
-    assert tagging.lyrics_text(text) == text
+    text = lyrics.lyrics_text("[Intro]\n" + "\n".join(lines))
+    assert lyrics.lyrics_text(text) == text
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,10 @@ def table(readings: Sequence[Reading]) -> str:
     lines = ["| songs | n | style known: within 4 % | style unknown: within 4 % | after octaves | not told |"]
     lines += ["|---|---|---|---|---|---|"]
     for name, rows in groups.items():
-        shares = (share(rows, known=known, octaves=octaves) for known, octaves in ((1, 0), (0, 0), (0, 1)))
+        shares = (
+            share(rows, known=known, octaves=octaves)
+            for known, octaves in ((True, False), (False, False), (False, True))
+        )
         untold = sum(row.unknown_style is None for row in rows)
         lines.append(f"| {name} | {len(rows)} | " + " | ".join(f"{value:.2f}" for value in shares) + f" | {untold} |")
     return "\n".join(lines)

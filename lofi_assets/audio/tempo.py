@@ -2,10 +2,10 @@
 
 Belongs here: two independent estimates and whether they agree. Does not belong here: words for tempi (`tagging`).
 
-Every tempo tracker errs by octaves (84 read as 42 or 168) and, on swung drums, by 3:2. Both estimates are folded towards
-the range that the style lives in, by how strongly the onsets repeat at each candidate; a tempo is given only if the two
-then agree within 4 %. The range decides between octaves, it does not overrule the drums: a track at 104 stays at 104
-where 70 would fit the style and the onsets do not repeat at 70.
+Every tempo tracker errs by octaves (84 read as 42 or 168) and, on swung drums, by 3:2. Both estimates are folded
+towards the range that the style lives in, by how strongly the onsets repeat at each candidate; a tempo is given only if
+the two then agree within 4 %. The range decides between octaves, it does not overrule the drums: a track at 104 stays
+at 104 where 70 would fit the style but the onsets do not repeat at 70.
 """
 
 from __future__ import annotations

@@ -1,0 +1,61 @@
+"""Lyrics files: structure markers in one spelling, words only inside a section, `[Instrumental]` without words.
+
+What belongs here: the text of a lyrics file (constitution V). What does not: what it says of a voice (`tagging.py`).
+"""
+
+import re
+
+INSTRUMENTAL = "[Instrumental]"
+"""Content of a lyrics file without words (constitution V)."""
+
+SECTIONS = (
+    *("Intro", "Verse", "Pre-Chorus", "Chorus", "Post-Chorus", "Refrain", "Hook", "Bridge"),
+    *("Interlude", "Instrumental", "Break", "Drop", "Solo", "Outro"),
+)
+"""Structure markers of a lyrics file; each may carry a number, as in `[Verse 2]`."""
+
+_SECTION_OF = {name.replace("-", "").casefold(): name for name in SECTIONS}
+_MARKER = re.compile(r"\[([^\[\]]+?)(?:\s+([0-9]{1,2}))?\]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class LyricsError(ValueError):
+    """A lyrics file that cannot be used; the message names the line and what to do."""
+
+
+def lyrics_text(raw: str | None) -> str:
+    """Validated content of a lyrics file; `[Instrumental]` when there are no lyrics.
+
+    Markers stand on lines of their own, in one spelling; the first line that is not blank is one.
+
+    Raises:
+        LyricsError: naming the line of an unknown or misplaced marker, words before any, or a control character.
+    """
+    text = (raw or "").removeprefix("\ufeff").replace("\r\n", "\n")
+    lines = [_lyrics_line(number, line.strip(" \t")) for number, line in enumerate(text.split("\n"), start=1)]
+    opening = next((number for number, line in enumerate(lines) if line), None)
+    if opening is None:
+        return INSTRUMENTAL
+    if not lines[opening].startswith("["):
+        raise LyricsError(f"lyrics line {opening + 1}: words before any section; put [Verse] on a line above")
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines).strip("\n"))
+
+
+def has_words(lyrics: str) -> bool:
+    """Whether lyrics that passed `lyrics_text` hold anything but markers."""
+    return any(line and not line.startswith("[") for line in lyrics.splitlines())
+
+
+def _lyrics_line(number: int, line: str) -> str:
+    if _CONTROL.search(line):
+        raise LyricsError(f"lyrics line {number}: holds a control character; remove it")
+    if "[" not in line and "]" not in line:
+        return line
+    match = _MARKER.fullmatch(line)
+    if match is None:
+        raise LyricsError(f"lyrics line {number}: {line!r}: a marker stands alone on its line, as in [Verse 1]")
+    section = _SECTION_OF.get(re.sub(r"[\s-]", "", match[1]).casefold())
+    if section is None:
+        known = ", ".join(f"[{name}]" for name in SECTIONS)
+        raise LyricsError(f"lyrics line {number}: unknown marker {line!r}; use one of {known}")
+    return f"[{section} {int(match[2])}]" if match[2] else f"[{section}]"
