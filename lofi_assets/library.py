@@ -1,7 +1,7 @@
 """The library of tracks: raw files -> inventory -> processed tracks, track by track and only what changed.
 
-What belongs here: what has to be done (fingerprints), one row per track in the stage's table, quarantine, duplicates.
-What does not: the work on one file (`audio/`), licences (`sources.py`), styles (`tagging.py`).
+What belongs here: what has to be done (fingerprints), which rows the stage's table has, quarantine, duplicates. What
+does not: the work on one file (`audio/`), its columns (`track_rows.py`), licences (`sources.py`), styles.
 """
 
 import base64
@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lofi_assets import pictures
 from lofi_assets.constitution import CONFIG_DIR, Gate, gates_of, judge_track
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
@@ -28,11 +27,9 @@ from lofi_assets.sources import (
     verify_sources,
 )
 from lofi_assets.store import Store, fingerprint, link_or_copy, plan, read_json, read_table, write_json, write_table
+from lofi_assets.track_rows import PART, Row, result_rows, score_entry, shown_track, waveforms
 from lofi_assets.verdicts import track_rule_counts
-
-if TYPE_CHECKING:
-    from lofi_assets.audio.process import ProcessResult
-    from lofi_assets.workers import WorkerFailure
+from lofi_assets.work_files import clear_stale, clear_unfinished, have_audio, work_file
 
 TRACKS_VERSION = "1"
 """Raised when the audio chain changes what it measures or writes: every track is then processed again."""
@@ -41,12 +38,12 @@ INVENTORY = "raw_inventory.parquet"
 PROCESSED = "processed_tracks.parquet"
 PROMPTS = "prompts.parquet"
 DUPLICATES = "duplicates.json"
+SCORES = "quality_scores.json"
 DUPLICATE_RULE = "audio.near_duplicate"
 
 LOFI_TEMPO = (60, 100)
 """BPM range into which octave errors are folded for a track whose style no curator has named."""
 
-Row = dict[str, Any]
 StyleOf = Callable[[Sequence[Row]], Mapping[str, str]]
 """Accepted rows -> track id -> style category; `prompts.categories` in production."""
 
@@ -112,15 +109,37 @@ def write_rows(store: Store, name: str, rows: Sequence[Mapping[str, Any]]) -> No
 
 
 def curated(store: Store) -> dict[str, tuple[str, ...]]:
-    """Track id -> style ids that a person named in `style_mapping.json`."""
+    """Track id -> style ids that a person named in `style_mapping.json`; parts of a file have what the file has."""
     suggested = (row for row in rows_of(store, PROMPTS) if row["style_origin"] == "suggested")
     written = {row["track_id"]: json.loads(row["style_ids"]) for row in suggested}
-    return curated_styles(store, written_by_tagger=written)
+    named = curated_styles(store, written_by_tagger=written)
+    inherited = {row["track_id"]: named[row["part_of"]] for row in _parts(store) if row["part_of"] in named}
+    return inherited | named
 
 
 def verified_sources(store: Store) -> list[Row]:
-    """Inventory rows that may be processed."""
-    return [row for row in rows_of(store, INVENTORY) if row["status"] == "verified"]
+    """Inventory rows of what may be processed and used; a file that was cut also has one per part, under its id."""
+    files = _verified_files(store)
+    return [
+        *files.values(),
+        *(files[row["part_of"]] | {"track_id": row["track_id"]} for row in _parts(store) if row["part_of"] in files),
+    ]
+
+
+def _verified_files(store: Store) -> dict[str, Row]:
+    return {row["track_id"]: row for row in rows_of(store, INVENTORY) if row["status"] == "verified"}
+
+
+def _parts(store: Store) -> list[Row]:
+    """Ids only: the table's other columns hold megabytes."""
+    import pandas as pd
+    from pyarrow.parquet import read_schema
+
+    path = store.metadata(PROCESSED)
+    if not path.is_file() or "part_of" not in read_schema(path).names:
+        return []
+    found = pd.read_parquet(path, columns=["track_id", "part_of"], filters=[("part_of", "!=", "")])
+    return [{str(key): value for key, value in row.items()} for row in found.to_dict("records")]
 
 
 def accepted_tracks(store: Store) -> list[Row]:
@@ -142,39 +161,41 @@ def process_library(
         tempo_ranges: track id -> BPM range of the style a curator named, where one did.
         style_of: decides the folder of each accepted track.
     """
+    clear_unfinished(store, tables=(PROCESSED, DUPLICATES, SCORES))
     inventory = rows_of(store, INVENTORY)
-    verified = {row["track_id"]: row for row in verified_sources(store)}
+    verified = _verified_files(store)
     track_gates = gates_of(gates, asset="processed_tracks", scope="track")
-    recorded = {row["track_id"]: row for row in rows_of(store, PROCESSED)}
+    recorded: dict[str, list[Row]] = {}
+    for row in rows_of(store, PROCESSED):
+        recorded.setdefault(row.get("part_of") or row["track_id"], []).append(row)
     wanted = {
-        track_id: fingerprint(TRACKS_VERSION, row["sha256"], tempo_ranges.get(track_id, LOFI_TEMPO))
+        track_id: fingerprint(TRACKS_VERSION, row["sha256"], tempo_ranges.get(track_id, LOFI_TEMPO), *_extras(settings))
         for track_id, row in verified.items()
     }
-    increment = plan(wanted=wanted, recorded={key: row["fingerprint"] for key, row in recorded.items()})
-    lost = [key for key in increment.unchanged if not _has_audio(store, recorded[key])]
+    increment = plan(wanted=wanted, recorded={key: rows[0]["fingerprint"] for key, rows in recorded.items()})
+    lost = [key for key in increment.unchanged if not have_audio(store, recorded[key])]
     fresh, computed = _process(
         store, [*increment.todo, *lost], verified, wanted, gates=track_gates, settings=settings, ranges=tempo_ranges
     )
-    rows = [fresh.get(key) or recorded[key] for key in sorted(wanted)]
-    rows, pairs = _mark_duplicates(rows, recorded=recorded, gates=track_gates)
+    rows = [row for key in sorted(wanted) for row in fresh.get(key) or recorded[key]]
+    before = {row["track_id"]: row for key in recorded for row in recorded[key]}
+    rows, pairs = _mark_duplicates(rows, recorded=before, gates=track_gates, memory=store.cache / DUPLICATES)
     rows = _place(store, rows, style_of)
     write_rows(store, PROCESSED, rows)
-    write_json(store.metadata(DUPLICATES), pairs)
+    write_json(store.metadata(DUPLICATES), [*pairs, *_same_file(rows)])
     accepted = [row for row in rows if row["status"] == "accepted"]
-    write_json(store.metadata("quality_scores.json"), {row["track_id"]: _score_entry(row) for row in accepted})
+    write_json(store.metadata(SCORES), {row["track_id"]: score_entry(row) for row in accepted})
     rejected = [row for row in rows if row["status"] == "rejected"]
     write_quarantine(store, "sources", [row for row in inventory if row["status"] == "rejected"])
     write_quarantine(store, "tracks", rejected)
-    return _outcome(accepted, rejected, verified, increment.counts() | {"recomputed": computed}, track_gates)
+    clear_stale(store, rows, wanted)
+    licensed = {row["track_id"]: verified[row["part_of"] or row["track_id"]]["sha256"] for row in rows}
+    return _outcome(accepted, rejected, licensed, increment.counts() | {"recomputed": computed}, track_gates)
 
 
-def _has_audio(store: Store, row: Row) -> bool:
-    return not row["audio_sha256"] or _work_file(store, row["track_id"]).is_file()
-
-
-def _work_file(store: Store, track_id: str) -> Path:
-    """Where the chain writes a track; `processed/<category>/` links to it, so that a new style only moves a link."""
-    return store.cache / "tracks" / f"{track_id}.mp3"
+def _extras(settings: AudioSettings) -> list[str]:
+    """What a profile adds to the work, for its fingerprint."""
+    return [name for name in ("lossless", "segment") if getattr(settings, name)]
 
 
 def _process(
@@ -186,26 +207,30 @@ def _process(
     gates: Sequence[Gate],
     settings: AudioSettings,
     ranges: Mapping[str, tuple[int, int]],
-) -> tuple[dict[str, Row], int]:
-    """Rows of the tracks to do, and how many were computed now rather than adopted from an interrupted run."""
+) -> tuple[dict[str, list[Row]], int]:
+    """Rows of the files to do, and how many were computed now rather than adopted from an interrupted run."""
     from lofi_assets.audio.process import ProcessJob, process_track
     from lofi_assets.workers import map_tracks
 
-    rows: dict[str, Row] = {}
-    jobs = []
+    rows: dict[str, list[Row]] = {}
+    jobs: list[ProcessJob] = []
+    taken = {PART.sub("", track_id) for track_id in wanted if PART.search(track_id)}
     for track_id in todo:
-        kept = read_json(_work_file(store, track_id).with_suffix(".json"), default={})
-        if kept.get("fingerprint") == wanted[track_id] and _has_audio(store, kept):
-            rows[track_id] = kept | _provenance(verified[track_id])
+        kept = read_json(work_file(store, track_id, wanted[track_id], ".json"), default=[])
+        if kept and kept[0]["fingerprint"] == wanted[track_id] and have_audio(store, kept):
+            rows[track_id] = [row | _provenance(verified[track_id]) for row in kept]
             continue
         jobs.append(
             ProcessJob(
                 track_id=track_id,
                 source=store.root / verified[track_id]["path"],
                 root=store.raw,
-                target=_work_file(store, track_id),
+                target=work_file(store, track_id, wanted[track_id]),
                 gates=tuple(gates),
                 tempo_range=ranges.get(track_id, LOFI_TEMPO),
+                lossless=settings.lossless,
+                # Where raw files are named like its parts, a long file stays whole, and too long.
+                segment=settings.segment and track_id[:116] not in taken,
             )
         )
     results = map_tracks(
@@ -217,9 +242,9 @@ def _process(
         label="processing tracks",
     )
     for job, result in results:
-        row = _row(result, job.track_id, wanted[job.track_id])
-        write_json(_work_file(store, job.track_id).with_suffix(".json"), row)
-        rows[job.track_id] = row | _provenance(verified[job.track_id])
+        made = result_rows(result, job.track_id, wanted[job.track_id])
+        write_json(job.target.with_suffix(".json"), made)
+        rows[job.track_id] = [row | _provenance(verified[job.track_id]) for row in made]
     return rows, len(jobs)
 
 
@@ -227,47 +252,8 @@ def _provenance(source: Row) -> Row:
     return {"source_id": source["source_id"], "raw_path": source["path"]}
 
 
-def _row(result: "ProcessResult | WorkerFailure", track_id: str, wanted: str) -> Row:
-    """One row of the table, from a worker's result or from its death.
-
-    A job that raised (a full disk, no memory) keeps no fingerprint, so that the next run tries it again.
-    """
-    from lofi_assets.workers import WorkerFailure
-
-    if isinstance(result, WorkerFailure):
-        empty = {"source_sha256": "", "audio_sha256": "", "quality_score": 0, "duration": 0.0, "words": ""}
-        measures = {"worker_survived": False}
-        return _decided(track_id, wanted if result.retried else "", result.rule, result.reason, measures) | empty
-    heard: dict[str, Any] = {**result.measures, "worker_survived": True}
-    row = _decided(track_id, wanted, result.rule, result.reason, heard)
-    return row | {
-        "source_sha256": result.source_sha256,
-        "audio_sha256": result.sha256,
-        "quality_score": int(result.measures.get("quality_score") or 0),
-        "duration": float(result.measures.get("duration_s") or 0.0),
-        "words": base64.b64encode(result.fingerprint).decode("ascii"),
-        "heard": json.dumps(result.tags, sort_keys=True),
-        "score_parts": json.dumps(result.score_parts, sort_keys=True),
-        "envelope": json.dumps([] if result.envelope is None else result.envelope.round(3).tolist()),
-    }
-
-
-def _decided(track_id: str, wanted: str, rule: str, reason: str, measures: Mapping[str, Any]) -> Row:
-    return {
-        "track_id": track_id,
-        "fingerprint": wanted,
-        "status": "rejected" if rule else "accepted",
-        "rule": rule,
-        "reason": reason,
-        "measures": json.dumps(measures, sort_keys=True),
-        "heard": "{}",
-        "score_parts": "{}",
-        "envelope": "[]",
-    }
-
-
 def _mark_duplicates(
-    rows: Sequence[Row], *, recorded: Mapping[str, Row], gates: Sequence[Gate]
+    rows: Sequence[Row], *, recorded: Mapping[str, Row], gates: Sequence[Gate], memory: Path
 ) -> tuple[list[Row], list[Row]]:
     """Reject every track that duplicates one before it; also the pairs found, which the split keeps together.
 
@@ -275,12 +261,18 @@ def _mark_duplicates(
     """
     import numpy as np
 
-    from lofi_assets.audio.fingerprint import find_duplicates
+    from lofi_assets.audio.fingerprint import update_duplicates
 
     sound = {row["track_id"]: row for row in rows if row["status"] == "accepted" or row["rule"] == DUPLICATE_RULE}
-    found = find_duplicates(
-        {track_id: np.frombuffer(base64.b64decode(row["words"]), dtype=np.uint32) for track_id, row in sound.items()}
-    )
+    files = {track_id: row.get("part_of") or track_id for track_id, row in sound.items()}
+    found = [
+        pair
+        for pair in update_duplicates(
+            {key: np.frombuffer(base64.b64decode(row["words"]), dtype=np.uint32) for key, row in sound.items()},
+            memory=memory,
+        )
+        if files[pair.a] != files[pair.b]
+    ]
     similar: dict[str, list[tuple[str, float]]] = {}
     for pair in found:
         similar.setdefault(pair.a, []).append((pair.b, pair.similarity))
@@ -305,6 +297,15 @@ def _mark_duplicates(
     return [judged.get(row["track_id"], row) for row in rows], pairs
 
 
+def _same_file(rows: Sequence[Row]) -> list[Row]:
+    """Pairs that keep the parts of one file on one side of the split, whether they sound alike or not."""
+    parts: dict[str, list[str]] = {}
+    for row in rows:
+        if row.get("part_of"):
+            parts.setdefault(row["part_of"], []).append(row["track_id"])
+    return [{"a": ids[0], "b": other, "part_of": whole} for whole, ids in sorted(parts.items()) for other in ids[1:]]
+
+
 def _kept(row: Row | None) -> bool:
     return row is not None and row["status"] == "accepted"
 
@@ -321,17 +322,19 @@ def _place(store: Store, rows: Sequence[Row], style_of: StyleOf) -> list[Row]:
         stem = path.name.removesuffix(".mp3").removesuffix("_prompt.txt").removesuffix("_lyrics.txt")
         if path.with_name(stem) not in keep and stem != path.name:
             path.unlink()
+    works = {row["track_id"]: row["fingerprint"] for row in accepted}
     for track_id, path in wanted.items():
-        link_or_copy(_work_file(store, track_id), path)
-    return [
-        row | {"audio_path": store.relative(wanted[row["track_id"]]) if row["track_id"] in wanted else ""}
-        for row in rows
-    ]
+        link_or_copy(work_file(store, track_id, works[track_id]), path)
+    return [row | _paths(store, row, wanted.get(row["track_id"])) for row in rows]
 
 
-def _score_entry(row: Row) -> Row:
-    """An entry of `quality_scores.json` (data model, File Storage Layout)."""
-    return {"score": int(row["quality_score"]), "verified": False, "parts": json.loads(row["score_parts"])}
+def _paths(store: Store, row: Row, audio: Path | None) -> Row:
+    """Where a track's files are, relative to the data root; "" for what it does not have."""
+    flac = work_file(store, row["track_id"], row["fingerprint"], ".flac") if row.get("lossless_sha256") else None
+    return {
+        "audio_path": store.relative(audio) if audio else "",
+        "lossless_path": store.relative(flac) if flac else "",
+    }
 
 
 def write_quarantine(store: Store, stage: str, rows: Iterable[Row]) -> None:
@@ -350,11 +353,11 @@ def write_quarantine(store: Store, stage: str, rows: Iterable[Row]) -> None:
 def _outcome(
     accepted: Sequence[Row],
     rejected: Sequence[Row],
-    verified: Mapping[str, Row],
+    licensed: Mapping[str, str],
     counts: Mapping[str, int],
     gates: Sequence[Gate],
 ) -> Outcome:
-    unlicensed = [row for row in accepted if verified.get(row["track_id"], {}).get("sha256") != row["source_sha256"]]
+    unlicensed = [row for row in accepted if licensed.get(row["track_id"]) != row["source_sha256"]]
     total = len(accepted) + len(rejected)
     return Outcome(
         data_version=fingerprint([(row["track_id"], row["audio_sha256"], row["audio_path"]) for row in accepted]),
@@ -369,28 +372,7 @@ def _outcome(
             accepted=[json.loads(row["measures"]) for row in accepted],
             rejected_by=Counter(row["rule"] for row in rejected),
         ),
-        rows=[_shown_track(row) for row in (*rejected, *accepted)],
+        rows=[shown_track(row) for row in (*rejected, *accepted)],
         details={"hours": sum(row["duration"] for row in accepted) / 3600},
-        pictures=_pictures(accepted),
+        pictures=waveforms(accepted),
     )
-
-
-def _shown_track(row: Row) -> Row:
-    measures = json.loads(row["measures"])
-    shown = ("duration_s", "tempo_bpm", "loudness_lufs", "peak_dbfs", "clipped_share", "silent_share")
-    return {
-        "track_id": row["track_id"],
-        "status": row["status"],
-        "rule": row["rule"],
-        "reason": row["reason"],
-        "score": row["quality_score"],
-        **{name: measures.get(name) for name in shown},
-        "audio": row["audio_path"],
-    }
-
-
-def _pictures(accepted: Sequence[Row]) -> dict[str, Callable[[], bytes]]:
-    if not accepted:
-        return {}
-    envelopes = {row["track_id"]: json.loads(row["envelope"]) for row in accepted[:6]}
-    return {"waveforms": lambda: pictures.waveforms(envelopes)}

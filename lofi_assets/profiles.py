@@ -43,6 +43,10 @@ class AudioSettings(_Section):
     """Seconds after which a worker on one track is ended."""
     memory_gb: float
     """Memory that one worker may take."""
+    lossless: bool = False
+    """Keep each master as 24-bit FLAC beside its MP3 and train on that; about 12 MB per minute."""
+    segment: bool = False
+    """Cut a file that is too long for one track into parts of 60 to 120 s at quiet points, instead of rejecting it."""
 
 
 class SamplingSettings(_Section):

@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -151,7 +152,7 @@ def test_a_track_without_rights_today_leaves_the_library_and_comes_back_without_
 def test_an_output_that_was_deleted_is_made_again(store: Store, run: Run) -> None:
     inventory(store, a="1", b="2")
     run()
-    (store.cache / "tracks" / "a.mp3").unlink()
+    next((store.cache / "tracks").glob("a.*.mp3")).unlink()
     (store.processed / "core" / "a.mp3").unlink()
     _, worked = run()
     assert worked == ["a"] and (store.processed / "core" / "a.mp3").is_file()
@@ -257,8 +258,13 @@ def row(track_id: str, words: np.ndarray, *, score: int = 80, status: str = "acc
     }
 
 
+def mark(rows: Sequence[Row], recorded: Mapping[str, Row] | None = None) -> tuple[list[Row], list[Row]]:
+    with TemporaryDirectory() as folder:
+        return _mark_duplicates(rows, recorded=recorded or {}, gates=TRACK_GATES, memory=Path(folder) / "memory.json")
+
+
 def judged(rows: Sequence[Row], *, recorded: Mapping[str, Row] | None = None) -> tuple[dict[str, str], list[Row]]:
-    marked, pairs = _mark_duplicates(rows, recorded=recorded or {}, gates=TRACK_GATES)
+    marked, pairs = mark(rows, recorded or {})
     assert [row["track_id"] for row in marked] == [row["track_id"] for row in rows]
     return {row["track_id"]: row["rule"] for row in marked}, pairs
 
@@ -279,13 +285,13 @@ def test_a_track_accepted_earlier_stays_when_a_better_copy_lands() -> None:
 
 
 def test_the_reason_names_the_track_that_stays() -> None:
-    marked, _ = _mark_duplicates([row("a", sound(1)), row("b", sound(1))], recorded={}, gates=TRACK_GATES)
+    marked, _ = mark([row("a", sound(1)), row("b", sound(1))])
     assert "same recording as a" in marked[1]["reason"]
     assert json.loads(marked[1]["measures"])["duplicate_similarity"] == 1.0
 
 
 def test_tracks_of_their_own_are_kept_and_carry_the_measure() -> None:
-    marked, pairs = _mark_duplicates([row("a", sound(1)), row("b", sound(2))], recorded={}, gates=TRACK_GATES)
+    marked, pairs = mark([row("a", sound(1)), row("b", sound(2))])
     assert [row["status"] for row in marked] == ["accepted", "accepted"] and pairs == []
     assert [json.loads(row["measures"])["duplicate_similarity"] for row in marked] == [0.0, 0.0]
 

@@ -1,0 +1,119 @@
+"""Rows of `processed_tracks.parquet`: what a worker gives back, as plain columns.
+
+What belongs here: the columns and their meaning. What does not: which tracks are worked on (`library.py`).
+
+Besides the verdict a row holds its measures, tags heard, score parts, envelope and fingerprint words, the hash of the
+MP3 (`audio_sha256`, "" without one) and of the lossless master (`lossless_sha256`), and `part_of`: the id of the raw
+file that was cut, "" for a track that is a whole file.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lofi_assets import pictures
+
+if TYPE_CHECKING:
+    from lofi_assets.audio.process import ProcessResult
+    from lofi_assets.workers import WorkerFailure
+
+Row = dict[str, Any]
+
+PART = re.compile(r"_s\d{2,}$")
+"""How the id of a part ends (`audio.process.part_id`)."""
+
+
+def raw_track_id(track_id: str, *, inventory: Collection[str]) -> str:
+    """Id of the raw file that a track comes from: its own, or, for a part that no raw file is named like, the whole's.
+
+    Args:
+        inventory: ids of all raw files.
+    """
+    whole = PART.sub("", track_id)
+    if track_id in inventory or whole == track_id:
+        return track_id
+    # Ids of parts are cut to the length that a record allows.
+    return next((known for known in sorted(inventory) if known[:116] == whole), whole)
+
+
+def result_rows(result: "ProcessResult | WorkerFailure", track_id: str, wanted: str) -> list[Row]:
+    """The rows of one raw file: one, or one per part; from a worker's result or from its death.
+
+    Args:
+        wanted: fingerprint of the work. A job that raised (a full disk, no memory) keeps none, so that the next run
+            tries it again.
+    """
+    from lofi_assets.workers import WorkerFailure
+
+    if isinstance(result, WorkerFailure):
+        measures = {"worker_survived": False}
+        return [_decided(track_id, wanted if result.retried else "", result.rule, result.reason, measures)]
+    if result.parts:
+        return [_heard(part, wanted) | {"part_of": track_id} for part in result.parts]
+    return [_heard(result, wanted)]
+
+
+def _heard(result: "ProcessResult", wanted: str) -> Row:
+    measures: dict[str, Any] = {**result.measures, "worker_survived": True}
+    return _decided(result.track_id, wanted, result.rule, result.reason, measures) | {
+        "heard": json.dumps(result.tags, sort_keys=True),
+        "score_parts": json.dumps(result.score_parts, sort_keys=True),
+        "envelope": json.dumps([] if result.envelope is None else result.envelope.round(3).tolist()),
+        "source_sha256": result.source_sha256,
+        "audio_sha256": result.sha256,
+        "lossless_sha256": result.lossless_sha256,
+        "quality_score": int(result.measures.get("quality_score") or 0),
+        "duration": float(result.measures.get("duration_s") or 0.0),
+        "words": base64.b64encode(result.fingerprint).decode("ascii"),
+    }
+
+
+def _decided(track_id: str, wanted: str, rule: str, reason: str, measures: Mapping[str, Any]) -> Row:
+    return {
+        "track_id": track_id,
+        "part_of": "",
+        "fingerprint": wanted,
+        "status": "rejected" if rule else "accepted",
+        "rule": rule,
+        "reason": reason,
+        "measures": json.dumps(measures, sort_keys=True),
+        "heard": "{}",
+        "score_parts": "{}",
+        "envelope": "[]",
+        "source_sha256": "",
+        "audio_sha256": "",
+        "lossless_sha256": "",
+        "quality_score": 0,
+        "duration": 0.0,
+        "words": "",
+    }
+
+
+def score_entry(row: Row) -> Row:
+    """An entry of `quality_scores.json` (data model, File Storage Layout)."""
+    return {"score": int(row["quality_score"]), "verified": False, "parts": json.loads(row["score_parts"])}
+
+
+def shown_track(row: Row) -> Row:
+    """A row as the UI shows it."""
+    measures = json.loads(row["measures"])
+    shown = ("duration_s", "tempo_bpm", "loudness_lufs", "peak_dbfs", "clipped_share", "silent_share")
+    return {
+        "track_id": row["track_id"],
+        "status": row["status"],
+        "rule": row["rule"],
+        "reason": row["reason"],
+        "score": row["quality_score"],
+        **{name: measures.get(name) for name in shown},
+        "audio": row["audio_path"],
+    }
+
+
+def waveforms(accepted: Sequence[Row]) -> dict[str, Callable[[], bytes]]:
+    """Pictures of the first tracks."""
+    if not accepted:
+        return {}
+    envelopes = {row["track_id"]: json.loads(row["envelope"]) for row in accepted[:6]}
+    return {"waveforms": lambda: pictures.waveforms(envelopes)}
