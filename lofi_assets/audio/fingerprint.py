@@ -213,7 +213,7 @@ def _postings(tracks: Sequence[Fingerprint], fresh: NDArray[np.bool_]) -> tuple[
     among 100,000 costs a pass over their words and no sorting.
     """
     wanted = np.zeros(1 << 24, dtype=bool)
-    for place in np.flatnonzero(fresh):
+    for place in np.flatnonzero(fresh).tolist():
         wanted[_slots(tracks[place])] = True
     words = [
         np.unique(track[track != 0] if new else track[(track != 0) & wanted[_slots(track)]])
