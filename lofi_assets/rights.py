@@ -58,14 +58,14 @@ def evidence_fault(record: SourceRecord, *, root: Path) -> str:
     """Why a record's evidence proves nothing; empty if it stands. An address is taken as it is: nothing is fetched."""
     evidence = (record.evidence or "").strip()
     if not evidence:
-        return "it names no evidence"
+        return "no evidence is named"
     if is_address(evidence):
         return ""
     path = evidence_path(evidence, root=root)
     if path is None:
-        return f"its evidence {evidence} is not a file under the data root (links are never followed)"
+        return f"evidence {evidence} is not a file under the data root (links are never followed)"
     if record.evidence_sha256 and sha256_file(path) != record.evidence_sha256:
-        return f"its evidence {evidence} is not the file whose evidence_sha256 was recorded"
+        return f"evidence {evidence} is not the file whose evidence_sha256 was recorded"
     return ""
 
 

@@ -115,6 +115,13 @@ class LicenceTable:
         return self.find(license_type).status
 
 
+def attribution_of(text: str | None, provider: str, licence: LicenceType) -> str:
+    """What the model card says of a source; the provider where the licence asks for a name and the record has none."""
+    if text and text.strip():
+        return " ".join(text.split())
+    return f"{provider} ({licence.id})" if licence.attribution else ""
+
+
 _DEED = re.compile(r"^(?:https?://)?(?:www\.)?creativecommons\.org/(?:licenses|publicdomain)/([a-z-]+)/(\d\.\d)(?:/|$)")
 _DEED_IDS = {"zero": "cc0", "mark": "cc pdm"}
 
@@ -186,8 +193,15 @@ def track_id_of(path: Path) -> str:
     return slug or f"track_{fingerprint(path.stem)[:8]}"
 
 
+def raw_paths(store: Store) -> list[tuple[Path, bool]]:
+    """Every audio file under `raw/`, sorted by path, and whether it is a regular file; links are never followed."""
+    paths = sorted(store.raw.rglob("*")) if store.raw.is_dir() else []
+    audio = [path for path in paths if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")]
+    return [(path, path.is_file() and not path.is_symlink()) for path in audio]
+
+
 def scan_raw(store: Store, *, memory: Mapping[str, tuple[str, str]]) -> list[RawFile]:
-    """Every audio file under `raw/`, sorted by path; links are listed but never followed.
+    """Every audio file under `raw/` with its hash, sorted by path.
 
     Args:
         memory: relative path -> (stat key, sha256) of the last inventory; a file whose size and time are unchanged is
@@ -195,10 +209,7 @@ def scan_raw(store: Store, *, memory: Mapping[str, tuple[str, str]]) -> list[Raw
     """
     by_path = {str(store.root / path): known for path, known in memory.items()}
     files = []
-    for path in sorted(store.raw.rglob("*")) if store.raw.is_dir() else []:
-        if path.suffix.lower() not in AUDIO_SUFFIXES or path.name.startswith("."):
-            continue
-        regular = path.is_file() and not path.is_symlink()
+    for path, regular in raw_paths(store):
         stat, digest = remembered(path, sha256_file, by_path) if regular else ("", "")
         size = int(stat.partition(":")[0]) if regular else 0
         files.append(RawFile(track_id_of(path), store.relative(path), digest, size, stat))

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from lofi_assets.constitution import load_constitution, load_gates
+from lofi_assets.constitution import CONFIG_DIR, load_constitution, load_gates
 from lofi_assets.experiment import current_dataset
 from lofi_assets.library import INVENTORY, rows_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
+from lofi_assets.sources import attribution_of, load_licences
 from lofi_assets.store import Store, read_json, write_json, write_text
 from lofi_assets.verdicts import verdicts
 
@@ -210,7 +211,9 @@ def _limits() -> str:
 def _licence(store: Store, profile: Profile, used: set[str]) -> str:
     rows = [row for row in rows_of(store, INVENTORY) if row["track_id"] in used]
     types = sorted({f"{row['license_type']} ({row['provider']})" for row in rows})
-    credits = sorted({row["attribution"] for row in rows if row["attribution"]})
+    licences = load_licences(CONFIG_DIR)
+    named = [attribution_of(row["attribution"], row["provider"], licences.find(row["license_type"])) for row in rows]
+    credits = sorted({text for text in named if text})
     lines = [f"Weights: {profile.release.license}. Training tracks were used under:", ""]
     lines += [f"- {kind}" for kind in types]
     if credits:

@@ -1,0 +1,342 @@
+"""Editing `metadata/sources.json`: adding, verifying and revoking licences (constitution I).
+
+What belongs here: who may change a record and how, and the file's text, of which only the record in question changes.
+What does not: what records mean (`sources.py`, `rights.py`), the report over them (`ledger_page.py`).
+
+Every edit holds a lock, replaces the file atomically, and leaves the bytes of every other record as they were.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from lofi_assets.records import RecordError, SourceRecord, dump, parse, violations
+from lofi_assets.rights import EVIDENCE, evidence_fault, evidence_path, is_address
+from lofi_assets.sources import LicenceTable
+from lofi_assets.store import READ_BLOCK, Store, atomic_path, sha256_file, write_text
+
+SOURCES = "sources.json"
+LOCK = ".sources.lock"
+LOCK_WAIT_S = 30.0
+"""An edit takes milliseconds; whoever holds the lock longer hangs."""
+
+EVIDENCE_BYTES = 100 << 20
+"""Largest evidence file that is copied: a contract, a page saved as PDF, a mail; not a delivery."""
+
+FIXES: Mapping[str, str] = {
+    "source_id": "a name of its own, such as studio-7",
+    "track_ids": "stems of raw files in letters, digits, _ and -, such as rain_01",
+    "source_type": "commissioned, royalty_free, creative_commons or partnership",
+    "provider": "platform or artist",
+    "license_type": "an id or alias of config/licenses.yaml, such as CC-BY-4.0",
+    "cost": "US dollars, 0 or more; commissioned work must have it, even if it was free",
+    "date_acquired": "a day as YYYY-MM-DD, not in the future",
+    "verified_by": "the name of the person who confirmed the rights",
+    "evidence": "an address (https://...), or a file under the data root; --evidence-file copies one there",
+}
+"""Field -> what it should be."""
+
+
+class LedgerError(ValueError):
+    """A record cannot be added or changed; the message names the field or file and the remedy."""
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One element of the array: its data, and where its text stands in the file."""
+
+    data: Any
+    start: int
+    end: int
+
+
+class LedgerText:
+    """The text of `sources.json`, of which one record at a time is changed."""
+
+    def __init__(self, text: str, *, path: Path) -> None:
+        self.text, self.path = text, path
+        self.items = _items(text, path=path)
+
+    def find(self, source_id: str) -> dict[str, Any]:
+        """The record of a source, as it stands in the file.
+
+        Raises:
+            LedgerError: none, or more than one.
+        """
+        found = [item.data for item in self.items if _source_id(item.data) == source_id]
+        if len(found) != 1:
+            known = ", ".join(sorted(filter(None, (_source_id(item.data) for item in self.items)))) or "none"
+            what = f"{len(found)} records have" if found else "no record has"
+            raise LedgerError(f"{self.path}: {what} source_id {source_id!r}; there are: {known}")
+        return dict(found[0])
+
+    def replaced(self, source_id: str, data: Mapping[str, Any]) -> str:
+        """The file's text with one record replaced."""
+        (item,) = (item for item in self.items if _source_id(item.data) == source_id)
+        return self.text[: item.start] + self._dumped(data, like=item) + self.text[item.end :]
+
+    def appended(self, data: Mapping[str, Any]) -> str:
+        """The file's text with one record after the last."""
+        if not self.items:
+            return json.dumps([dict(data)], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        last = self.items[-1]
+        before = self.items[-2].end if len(self.items) > 1 else self.text.index("[") + 1
+        gap = self.text[before : last.start].replace(",", "")
+        return f"{self.text[: last.end]},{gap or ' '}{self._dumped(data, like=last)}{self.text[last.end :]}"
+
+    def _dumped(self, data: Mapping[str, Any], *, like: _Item) -> str:
+        """JSON in the form of another record of the file: its margin and indent, on one line or on many."""
+        text, line = self.text[like.start : like.end], self.text[: like.start].rpartition("\n")[2]
+        margin = line if not line.strip() else ""
+        inner = re.match(r"\{\r?\n([ \t]+)\"", text)
+        unit = inner.group(1).removeprefix(margin) or "  " if inner else None
+        escaped = self.text.isascii() and "\\u" in self.text
+        dumped = json.dumps(data, indent=unit, ensure_ascii=escaped, allow_nan=False)
+        return dumped.replace("\n", ("\r\n" if "\r\n" in self.text else "\n") + margin)
+
+
+def _items(text: str, *, path: Path) -> list[_Item]:
+    decoder, items = json.JSONDecoder(), []
+    try:
+        if not isinstance(json.loads(text), list):
+            raise LedgerError(f"{path}: must be an array of SourceRecord (config/schemas/source_record.json)")
+    except json.JSONDecodeError as error:
+        raise LedgerError(f"{path}: not JSON ({error}); mend it by hand first") from error
+    position = _skip(text, text.index("[") + 1, "")
+    while text[position] != "]":
+        data, end = decoder.raw_decode(text, position)
+        items.append(_Item(data, position, end))
+        position = _skip(text, end, ",")
+    return items
+
+
+def _skip(text: str, position: int, also: str) -> int:
+    while text[position] in " \t\r\n" + also:
+        position += 1
+    return position
+
+
+def _source_id(data: Any) -> str:
+    return str(data.get("source_id", "")) if isinstance(data, dict) else ""
+
+
+@contextlib.contextmanager
+def _locked(store: Store) -> Iterator[LedgerText]:
+    """The ledger, kept to this process for the block.
+
+    Raises:
+        LedgerError: another process keeps it, or it cannot be read.
+    """
+    path = store.metadata(SOURCES)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with store.metadata(LOCK).open("w") as lock:
+        _wait(lambda: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB), path)
+        try:
+            text = path.read_bytes().decode("utf-8") if path.exists() else "[]\n"
+        except UnicodeDecodeError as error:
+            raise LedgerError(f"{path}: not UTF-8 ({error}); mend it by hand first") from error
+        yield LedgerText(text if text.strip() else "[]\n", path=path)
+
+
+def _wait(take: Callable[[], None], path: Path) -> None:
+    until = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            return take()
+        except BlockingIOError as error:
+            if time.monotonic() > until:
+                raise LedgerError(f"{path}: another process has been editing it for {LOCK_WAIT_S:.0f} s") from error
+            time.sleep(0.02)
+
+
+def add(
+    store: Store, data: Mapping[str, Any], *, evidence_file: Path | None = None, licences: LicenceTable, today: date
+) -> SourceRecord:
+    """Add a record; its evidence file, if given, is copied to `metadata/evidence/` and its hash recorded.
+
+    Raises:
+        LedgerError: naming every field at fault and what it should be; nothing is written then.
+    """
+    with _locked(store) as ledger:
+        stated = {key: value for key, value in data.items() if value is not None}
+        if stated.get("ai_training_rights") and stated.get("verified_by"):
+            stated.setdefault("verified_on", today.isoformat())
+        stated = _evidence(store, str(stated.get("source_id")), stated.get("evidence"), evidence_file) | stated
+        record = _valid(stated)
+        faults = [
+            *_claim_faults(ledger, record),
+            *_policy_faults(record, today=today),
+            *_rights_faults(store, record, licences, copied=evidence_file is not None),
+        ]
+        if faults:
+            raise LedgerError(f"source {record.source_id} was not added:\n" + "\n".join(f"- {text}" for text in faults))
+        _keep_evidence(store, record, evidence_file)
+        write_text(ledger.path, ledger.appended(dump(record)))
+    return record
+
+
+def verify(
+    store: Store,
+    source_id: str,
+    *,
+    by: str,
+    evidence: str | None = None,
+    evidence_file: Path | None = None,
+    licences: LicenceTable,
+    today: date,
+) -> SourceRecord:
+    """Record who confirmed the AI training rights of a source, when, and by what evidence (default: the recorded one).
+
+    Raises:
+        LedgerError: no such record, a denied or revoked licence, no name, or evidence that proves nothing.
+    """
+    with _locked(store) as ledger:
+        data = ledger.find(source_id)
+        stated: dict[str, Any] = {"ai_training_rights": True, "verified_by": by, "verified_on": today.isoformat()}
+        if evidence or evidence_file:
+            data.pop("evidence_sha256", None)
+            stated |= _evidence(store, source_id, evidence, evidence_file)
+        elif not data.get("evidence_sha256"):
+            stated |= _evidence(store, source_id, data.get("evidence"), None)
+        record = _valid(data | stated)
+        faults = _rights_faults(store, record, licences, copied=evidence_file is not None)
+        if record.revoked:
+            faults.append("revoked: the licence was withdrawn; a new one is a new record, over new track ids")
+        if faults:
+            raise LedgerError(f"source {source_id} was not verified:\n" + "\n".join(f"- {text}" for text in faults))
+        _keep_evidence(store, record, evidence_file)
+        write_text(ledger.path, ledger.replaced(source_id, data | stated))
+    return record
+
+
+def revoke(
+    store: Store, source_id: str, *, reason: str, by: str, track: str | None = None, today: date
+) -> tuple[str, ...]:
+    """Mark a licence, or one track of it, as withdrawn; returns the tracks concerned. Nothing is deleted.
+
+    A record that is otherwise invalid can be revoked too: a withdrawal must not wait for a clean ledger.
+
+    Raises:
+        LedgerError: no such record or track, no name or reason, or revoked before (the first mark stays).
+    """
+    missing = [f"--{name}" for name, text in (("by", by), ("reason", reason)) if not text.strip()]
+    if missing:
+        raise LedgerError(f"a revocation goes on record with a name and a reason; {' and '.join(missing)} is empty")
+    mark = {"date": today.isoformat(), "by": by.strip(), "reason": reason.strip()}
+    with _locked(store) as ledger:
+        data = ledger.find(source_id)
+        listed = data.get("track_ids")
+        tracks = tuple(map(str, listed)) if isinstance(listed, list) else ()
+        if track is not None and track not in tracks:
+            raise LedgerError(f"source {source_id} does not list track {track!r}; it lists {', '.join(tracks)}")
+        marked: dict[str, Any] = data["revoked_tracks"] if isinstance(data.get("revoked_tracks"), dict) else {}
+        if before := data.get("revoked") or (track and marked.get(track)):
+            raise LedgerError(f"{track or 'source ' + source_id} is revoked already: {json.dumps(before)}")
+        changed = {"revoked_tracks": {**marked, track: mark}} if track else {"revoked": mark}
+        write_text(ledger.path, ledger.replaced(source_id, data | changed))
+    return (track,) if track else tracks
+
+
+def _valid(data: Mapping[str, Any]) -> SourceRecord:
+    faults = violations(SourceRecord, dict(data))
+    if faults:
+        shown = [f"- {_with_fix(fault)}" for fault in faults]
+        raise LedgerError(f"not a valid record of source {data.get('source_id')!r}:\n" + "\n".join(shown))
+    try:
+        return parse(SourceRecord, dict(data), where="record")
+    except RecordError as error:
+        raise LedgerError(str(error)) from error
+
+
+def _with_fix(fault: str) -> str:
+    name = fault.partition(":")[0].partition(".")[0]
+    if name == "(record)":
+        name = next((field for field in FIXES if f"'{field}'" in fault), name)
+    return f"{fault}; it should be {FIXES[name]}" if name in FIXES else fault
+
+
+def _claim_faults(ledger: LedgerText, record: SourceRecord) -> list[str]:
+    others = [item.data for item in ledger.items if isinstance(item.data, dict)]
+    faults = []
+    if any(_source_id(data) == record.source_id for data in others):
+        faults.append(f"source_id: {record.source_id} is taken; it should be {FIXES['source_id']}")
+    for data in others:
+        listed = data.get("track_ids")
+        if shared := sorted(set(record.track_ids) & set(map(str, listed if isinstance(listed, list) else []))):
+            faults.append(f"track_ids: {', '.join(shared)} belongs to source {_source_id(data)}; one must let go")
+    return faults
+
+
+def _policy_faults(record: SourceRecord, *, today: date) -> list[str]:
+    faults = []
+    blank = [name for name in ("source_id", "provider", "license_type") if not getattr(record, name).strip()]
+    faults += [f"{name}: blank; it should be {FIXES[name]}" for name in blank]
+    if record.date_acquired > today:
+        faults.append(f"date_acquired: {record.date_acquired} is in the future; it should be {FIXES['date_acquired']}")
+    if record.source_type == "commissioned" and record.cost is None:
+        faults.append(f"cost: missing; it should be {FIXES['cost']}")
+    return faults
+
+
+def _rights_faults(store: Store, record: SourceRecord, licences: LicenceTable, *, copied: bool) -> list[str]:
+    """What stands against rights that a record claims; nothing if it claims none. `copied` evidence is checked."""
+    faults = []
+    if record.ai_training_rights:
+        kind = licences.find(record.license_type)
+        if kind.status == "denied":
+            faults.append(f"license_type: {record.license_type} is denied and no statement lifts that: {kind.why}")
+        if not (record.verified_by or "").strip():
+            faults.append(f"verified_by: missing; it should be {FIXES['verified_by']}")
+    if not copied and (record.ai_training_rights or record.evidence is not None):
+        fault = evidence_fault(record, root=store.root)
+        faults += [f"evidence: {fault}; it should be {FIXES['evidence']}"] if fault else []
+    return faults
+
+
+def _evidence(store: Store, source_id: str, evidence: str | None, file: Path | None) -> dict[str, str]:
+    """Fields `evidence` and `evidence_sha256`: of an address, a file of the data root, or a file to be copied."""
+    if file is not None and evidence:
+        raise LedgerError(
+            "evidence: give --evidence (an address or file of the data root) or --evidence-file, not both"
+        )
+    if file is not None:
+        digest = _digest(file)
+        name = re.sub(r"[^A-Za-z0-9-]+", "_", source_id)[:60] or "source"
+        suffix = re.sub(r"[^A-Za-z0-9.]", "", file.suffix)[:12].lower()
+        path = store.metadata(EVIDENCE) / f"{name}-{digest[:12]}{suffix}"
+        return {"evidence": store.relative(path), "evidence_sha256": digest}
+    if not evidence:
+        return {}
+    path_in_root = None if is_address(evidence) else evidence_path(evidence, root=store.root)
+    return {"evidence": evidence} | ({"evidence_sha256": sha256_file(path_in_root)} if path_in_root else {})
+
+
+def _digest(file: Path) -> str:
+    if not file.is_file():
+        raise LedgerError(f"--evidence-file {file}: not a regular file")
+    if not 0 < file.stat().st_size <= EVIDENCE_BYTES:
+        raise LedgerError(f"--evidence-file {file}: empty, or larger than {EVIDENCE_BYTES >> 20} MB")
+    return sha256_file(file)
+
+
+def _keep_evidence(store: Store, record: SourceRecord, file: Path | None) -> None:
+    """Copy a new evidence file to where the record says it is; the bytes are those that were hashed."""
+    if file is None:
+        return
+    target, digest = store.root / str(record.evidence), hashlib.sha256()
+    if evidence_path(str(record.evidence), root=store.root) and sha256_file(target) == record.evidence_sha256:
+        return
+    with atomic_path(target) as temporary, file.open("rb") as source, temporary.open("wb") as copy:
+        while block := source.read(READ_BLOCK):
+            digest.update(block)
+            copy.write(block)
+        if digest.hexdigest() != record.evidence_sha256:
+            raise LedgerError(f"--evidence-file {file}: it changed while it was copied; try again")
