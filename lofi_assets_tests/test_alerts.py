@@ -7,6 +7,7 @@ import apprise
 import dagster as dg
 import pytest
 
+from lofi_assets.definitions import build_defs
 from lofi_assets.defs import sensors
 from lofi_assets.defs.resources import Notifier, Platform
 from lofi_assets_tests.test_gate_checks import GATES, StandIns
@@ -209,3 +210,9 @@ def test_a_failed_run_alerts_with_its_id_and_step(failed_run_alert: tuple[str, s
 
 def test_a_failed_run_alerts_with_the_error(failed_run_alert: tuple[str, str, str]) -> None:
     assert "no space left on /srv/lofi" in failed_run_alert[2]
+
+
+def test_a_check_that_is_only_planned_alerts_nobody(instance, tick: Tick, inbox: Inbox) -> None:
+    instance.create_run_for_job(job_def=build_defs().resolve_job_def("everything"))
+    assert tick() == NOTHING
+    assert inbox == []

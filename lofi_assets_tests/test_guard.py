@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 
 from lofi_assets.constitution import GUARDED_ASSETS
+from lofi_assets.definitions import build_defs
 from lofi_assets.defs.gates import held_back
 from lofi_assets.verdicts import record, recorded
 from lofi_assets_tests.test_gate_checks import GATES, SEAMS, StandIns, materialized, report_build
@@ -188,3 +189,11 @@ def test_a_persons_failed_verdict_without_a_build_holds(stand_ins: StandIns, ins
         )
     )
     assert "human.equivalence" in held(stand_ins, instance)
+
+
+def test_a_run_that_was_killed_before_its_checks_does_not_break_the_guard(
+    stand_ins: StandIns, instance, built: None
+) -> None:
+    """It leaves planned evaluations without a result behind."""
+    instance.create_run_for_job(job_def=build_defs().resolve_job_def("everything"))
+    assert held(stand_ins, instance) == {}

@@ -5,6 +5,7 @@ automation (`automation.py`); `require_gates` holds in the body of the guarded a
 """
 
 from collections.abc import Iterator
+from typing import TypeGuard
 
 import dagster as dg
 
@@ -115,12 +116,17 @@ def _overruled(instance: dg.DagsterInstance, gate: Gate, materialized: dict[str,
     key = dg.AssetCheckKey(dg.AssetKey(asset), gate.check_name)
     for record in instance.event_log_storage.get_asset_check_execution_history(key, limit=MAX_EVALUATIONS):
         evaluation = record.evaluation
-        if evaluation is None or evaluation.target_materialization_data is not None:
+        if not evaluated(evaluation) or evaluation.target_materialization_data is not None:
             continue
         version = evaluation.metadata.get("data_version")
         if version is None or version.value == materialized.get(asset):
             return not evaluation.passed
     return False
+
+
+def evaluated(evaluation: object) -> TypeGuard[dg.AssetCheckEvaluation]:
+    """Whether a recorded evaluation took place: a run that goes on, or was killed, leaves planned ones."""
+    return isinstance(evaluation, dg.AssetCheckEvaluation)
 
 
 def _line(found: Verdict) -> str:
