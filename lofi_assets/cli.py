@@ -6,6 +6,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from lofi_assets.commands.inspect import inspect
+from lofi_assets.commands.sources import sources
 from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.profiles import data_root
 from lofi_assets.store import Store
@@ -16,6 +18,10 @@ console = Console(width=160 if not sys.stdout.isatty() else None)
 @click.group()
 def main() -> None:
     """Licensed lofi tracks to a released, gated ACE-Step LoRA."""
+
+
+for command in (sources, inspect):
+    main.add_command(command)
 
 
 @main.command()
