@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from lofi_assets.constitution import CONFIG_DIR, Gate, gates_of, judge_track, load_gates
+from lofi_assets.evidence import Evidence
 from lofi_assets.library import PROMPTS, Row, accepted_tracks, curated, rows_of, write_quarantine, write_rows
 from lofi_assets.lyrics import LyricsError, lyrics_text
 from lofi_assets.outcome import Outcome
@@ -19,7 +20,6 @@ from lofi_assets.sources import curator_sidecars
 from lofi_assets.store import Store, fingerprint, plan, write_json, write_text
 from lofi_assets.styles import Taxonomy, load_presets, load_taxonomy, preset_tags, taxonomy_fingerprint
 from lofi_assets.tagging import (
-    Evidence,
     TrackTags,
     parse_prompt,
     prompt_text,
@@ -28,7 +28,7 @@ from lofi_assets.tagging import (
 )
 from lofi_assets.verdicts import track_rule_counts
 
-PROMPTS_VERSION = "1"
+PROMPTS_VERSION = "2"
 """Raised when tagging changes: every prompt is then written again."""
 
 

@@ -71,6 +71,8 @@ class Taxonomy:
     categories: tuple[TagCategory, ...]
     bpm_range: tuple[int, int]
     tempo_words: tuple[TempoWord, ...]
+    kinds: Mapping[str, frozenset[str]]
+    """General tag -> the tags of its category that already say it."""
     opposites: Mapping[str, frozenset[str]]
     heard: Mapping[AudioTagger, Mapping[str, HeardRule]]
     index: Index
@@ -137,6 +139,7 @@ def load_taxonomy(config_dir: Path) -> Taxonomy:
         categories=categories,
         bpm_range=bpm_range,
         tempo_words=words,
+        kinds=_kinds(path, data, index),
         opposites=_opposites(path, data, index),
         heard=_heard_rules(map_path, index),
         index=index,
@@ -183,6 +186,7 @@ def taxonomy_fingerprint(taxonomy: Taxonomy, presets: Mapping[str, StylePreset])
         "categories": [dump(category) for category in taxonomy.categories],
         "bpm": taxonomy.bpm_range,
         "words": [asdict(word) for word in taxonomy.tempo_words],
+        "kinds": {tag: sorted(kinds) for tag, kinds in taxonomy.kinds.items()},
         "opposites": {tag: sorted(others) for tag, others in taxonomy.opposites.items()},
         "heard": {
             tagger: {label: [rule.tag, rule.at] for label, rule in rules.items()}
@@ -245,6 +249,17 @@ def _tempo(path: Path, data: Any, index: Index) -> tuple[tuple[int, int], tuple[
 def _pair(value: Any) -> tuple[int, int]:
     low, high = value
     return int(low), int(high)
+
+
+def _kinds(path: Path, data: Any, index: Index) -> dict[str, frozenset[str]]:
+    with expected_shape(path, "kinds", "must map a general tag to a list of tags"):
+        kinds = {str(tag): [str(kind) for kind in rows] for tag, rows in data.get("kinds", {}).items()}
+    for tag, rows in kinds.items():
+        _require_known(path, f"kinds: {tag}", [tag, *rows], index)
+        strange = [kind for kind in rows if kind == tag or index[fold(kind)][0] != index[fold(tag)][0]]
+        if strange:
+            raise StyleError(f"{path}: kinds: {tag!r}: {strange} is no kind of it; name other tags of its category")
+    return {tag: frozenset(rows) for tag, rows in kinds.items()}
 
 
 def _opposites(path: Path, data: Any, index: Index) -> dict[str, frozenset[str]]:

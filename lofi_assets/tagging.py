@@ -9,20 +9,17 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
+from lofi_assets.evidence import ORIGINS, Evidence, Origin, Tag
 from lofi_assets.lyrics import INSTRUMENTAL, LyricsError, has_words, lyrics_text
 from lofi_assets.records import StylePreset, TagCategoryName
 from lofi_assets.styles import CATEGORIES, Taxonomy, bpm_of, bpm_tag, preset_tags
 
-Origin = Literal["human", "metadata", "signal", "audio_model", "preset"]
 Presets = Mapping[str, StylePreset]
 StyleOrigin = Literal["human", "suggested"]
-ORIGINS: tuple[Origin, ...] = get_args(Origin)
-"""Strongest first: of two tags that exclude each other the one whose origin stands earlier is kept."""
-
 PROMPT_CHARACTERS = 256
 """The public ACE-Step trainer cuts a prompt there, in the middle of whichever tag."""
 
@@ -41,49 +38,27 @@ STYLE_CONFIDENCE = 0.1
 HEARD_CONFIDENCE = 0.7
 """Ceiling for the audio tagger: its probabilities are not calibrated for lofi."""
 
+NO_VOICE_BELOW = 0.15
+"""A track in which no voice label of the audio tagger reaches this, and all were asked, is instrumental."""
+
+NO_VOICE_CONFIDENCE = 0.5
+"""Of that: absence heard by a tagger that knows few kinds of voice."""
+
+HALF_A_HINT = 0.5
+"""Share of a word's weight that counts for its general word or its kinds when a style is suggested."""
+
+UNSEEN_THEME = 0.5
+"""Factor for a season or a theme without its atmosphere in evidence: sound alone does not tell autumn from jazz."""
+
+FACTORY_BPM = 120
+"""What programs write into a file when nobody said: believed only if the measurement agrees."""
+
 FILTERED_BELOW_HZ, FILTERED_DROP_DB = 9000.0, 12.0
 """A fall this steep (per 500 Hz) this low is a filter or a former sample rate, which sound alike; gentler ones hide."""
 
 
 class TaggingError(ValueError):
     """Evidence that cannot be used; the message names the label and what to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What is known about a track before tagging; whatever is absent says nothing."""
-
-    track_id: str
-    curated_tags: tuple[str, ...] = ()
-    """From the curator's `<stem>_prompt.txt` (see `split_tags`)."""
-    curated_styles: tuple[str, ...] = ()
-    """Style ids from the curator's `style_mapping.json`."""
-    metadata_tags: tuple[str, ...] = ()
-    """Genre, mood and the like from the audio file's own tags."""
-    bpm: float | None = None
-    """Measured tempo."""
-    bpm_confidence: float = 0.0
-    """0 to 1, as `audio.tempo` gives it."""
-    key: str | None = None
-    """Estimated key. Recorded, never a tag: estimators are wrong too often, and no category is for it."""
-    signals: Mapping[str, Any] = field(default_factory=dict)
-    """The measures of `audio.process` by name; `dual_mono`, `edge_hz` and `edge_drop_db` are read."""
-    msd: Mapping[str, float] = field(default_factory=dict)
-    """MusiCNN MSD label -> mean probability over the track."""
-    mtt: Mapping[str, float] = field(default_factory=dict)
-    """MusiCNN MTT label -> mean probability over the track."""
-    lyrics: str | None = None
-    """Content of the curator's `<stem>_lyrics.txt`."""
-
-
-@dataclass(frozen=True)
-class Tag:
-    """A canonical tag, where it comes from, and how far that is to be trusted (0 to 1)."""
-
-    category: TagCategoryName
-    tag: str
-    origin: Origin
-    confidence: float
 
 
 @dataclass(frozen=True)
@@ -125,7 +100,7 @@ def tag_track(evidence: Evidence, taxonomy: Taxonomy, presets: Presets) -> Track
         *_from_signals(evidence.signals),
         *_from_audio_model(evidence, taxonomy),
     ]
-    kept = _settle(observed, taxonomy, notes)
+    kept = _without_general(_settle(observed, taxonomy, notes), taxonomy)
     if _voice([tag.tag for tag in kept], taxonomy) and not (evidence.lyrics or "").strip():
         notes.append("a voice is tagged but there are no lyrics; add a lyrics file or mend the tag")
     style_ids, confidence, origin = _styles(evidence, kept, taxonomy, presets, notes)
@@ -150,11 +125,13 @@ def suggest_style(tags: Sequence[Tag], taxonomy: Taxonomy, presets: Presets) -> 
     """
     vectors = {style_id: list(chain(*preset_tags(preset).values())) for style_id, preset in presets.items()}
     rarity = _rarity(vectors.values())
-    found = {tag.tag: tag.confidence * rarity[tag.tag] for tag in tags if tag.tag in rarity}
+    hints = _hints(tags, taxonomy)
+    found = {tag: weight * rarity[tag] for tag, weight in hints.items() if tag in rarity}
     bpm, voice = _bpm(tags), _voice([tag.tag for tag in tags], taxonomy)
     scores = {
         style_id: (0.05 + 0.95 * _cosine(found, {tag: rarity[tag] for tag in vectors[style_id]}))
         * _tempo_fit(preset, bpm)
+        * _theme_fit(preset, hints)
         * _voice_fit(preset, voice, taxonomy)
         for style_id, preset in presets.items()
     }
@@ -163,7 +140,10 @@ def suggest_style(tags: Sequence[Tag], taxonomy: Taxonomy, presets: Presets) -> 
 
 
 def prompt_text(tags: Iterable[Tag]) -> str:
-    """Tags as a prompt: comma and space between, category by category, alphabetical inside one, BPM after words."""
+    """Tags as a prompt: comma and space between, category by category, alphabetical inside one, BPM after words.
+
+    Genres that say lofi come first, as a musician would say what it is before what it leans to.
+    """
     return ", ".join(dict.fromkeys(tag.tag for tag in sorted(tags, key=_prompt_order)))
 
 
@@ -213,15 +193,28 @@ def _from_metadata(words: Iterable[str], taxonomy: Taxonomy) -> list[Tag]:
 
 
 def _from_tempo(evidence: Evidence, taxonomy: Taxonomy, notes: list[str]) -> list[Tag]:
-    bpm = evidence.bpm
-    if bpm is None or not math.isfinite(bpm):
-        return []
+    """A word and a number; what the file states settles the octave of what was measured, and alone it is believed."""
+    measured, stated = _usable(evidence.bpm, taxonomy), _usable(evidence.metadata_bpm, taxonomy)
+    if measured is None or evidence.bpm_confidence < TEMPO_CONFIDENCE:
+        if evidence.bpm is not None and math.isfinite(evidence.bpm):
+            sure = f"{evidence.bpm_confidence:.2f}"
+            notes.append(f"tempo {evidence.bpm:.1f} bpm is uncertain ({sure}) or out of range, and not used")
+        believed = stated is not None and round(stated) != FACTORY_BPM
+        return _tempo_tags(stated, taxonomy, "metadata", METADATA_CONFIDENCE) if stated and believed else []
+    if stated is not None and any(abs(stated * octave / measured - 1) <= 0.04 for octave in (0.5, 1, 2)):
+        return _tempo_tags(stated, taxonomy, "metadata", METADATA_CONFIDENCE)
+    if stated is not None and round(stated) != FACTORY_BPM:
+        notes.append(f"the file states {stated:.0f} bpm but {measured:.0f} was measured and is used")
+    return _tempo_tags(measured, taxonomy, "signal", min(evidence.bpm_confidence, 1.0))
+
+
+def _usable(bpm: float | None, taxonomy: Taxonomy) -> float | None:
+    return bpm if bpm is not None and math.isfinite(bpm) and taxonomy.tempo_word(bpm) else None
+
+
+def _tempo_tags(bpm: float, taxonomy: Taxonomy, origin: Origin, confidence: float) -> list[Tag]:
     word = taxonomy.tempo_word(bpm)
-    if word is None or evidence.bpm_confidence < TEMPO_CONFIDENCE:
-        notes.append(f"tempo {bpm:.1f} bpm is uncertain ({evidence.bpm_confidence:.2f}) or out of range, and not used")
-        return []
-    confidence = min(evidence.bpm_confidence, 1.0)
-    return [Tag("tempo", word, "signal", confidence), Tag("tempo", bpm_tag(bpm), "signal", confidence)]
+    return [Tag("tempo", tag, origin, confidence) for tag in (word, bpm_tag(bpm)) if tag]
 
 
 def _from_signals(signals: Mapping[str, Any]) -> list[Tag]:
@@ -247,7 +240,38 @@ def _from_audio_model(evidence: Evidence, taxonomy: Taxonomy) -> list[Tag]:
                 heard[known] = max(heard.get(known, 0.0), float(probability))
     if any(category == "vocal_type" and tag not in ("vocals", "instrumental") for category, tag in heard):
         heard.pop(("vocal_type", "vocals"), None)
-    return [Tag(*known, "audio_model", round(min(p, HEARD_CONFIDENCE), 4)) for known, p in heard.items()]
+    tags = [Tag(*known, "audio_model", round(min(p, HEARD_CONFIDENCE), 4)) for known, p in heard.items()]
+    if _no_voice_heard(evidence, taxonomy) and ("vocal_type", "instrumental") not in heard:
+        tags.append(Tag("vocal_type", "instrumental", "audio_model", NO_VOICE_CONFIDENCE))
+    return tags
+
+
+def _no_voice_heard(evidence: Evidence, taxonomy: Taxonomy) -> bool:
+    """Whether both taggers were asked for every kind of voice and heard none."""
+    answers = [
+        probabilities.get(label, 1.0)
+        for rules, probabilities in ((taxonomy.heard["msd"], evidence.msd), (taxonomy.heard["mtt"], evidence.mtt))
+        for label, rule in rules.items()
+        if rule.tag and taxonomy.contradicts(rule.tag, "instrumental")
+    ]
+    return max(answers) < NO_VOICE_BELOW
+
+
+def _without_general(tags: Sequence[Tag], taxonomy: Taxonomy) -> list[Tag]:
+    """Leave out what the audio tagger heard in general where a stronger origin says it in particular."""
+    said = {tag.tag for tag in tags if tag.origin != "audio_model"}
+    return [tag for tag in tags if tag.tag in said or not taxonomy.kinds.get(tag.tag, frozenset()) & said]
+
+
+def _hints(tags: Iterable[Tag], taxonomy: Taxonomy) -> dict[str, float]:
+    """Tag -> confidence; a general word is half a hint at each of its kinds, and each kind at the general word."""
+    hints: dict[str, float] = {}
+    for tag in tags:
+        general = [word for word, kinds in taxonomy.kinds.items() if tag.tag in kinds]
+        for kin in (*taxonomy.kinds.get(tag.tag, ()), *general):
+            hints[kin] = max(hints.get(kin, 0.0), HALF_A_HINT * tag.confidence)
+        hints[tag.tag] = max(hints.get(tag.tag, 0.0), tag.confidence)
+    return hints
 
 
 def _settle(tags: Iterable[Tag], taxonomy: Taxonomy, notes: list[str]) -> list[Tag]:
@@ -268,8 +292,9 @@ def _strength(tag: Tag) -> tuple[int, float, int, str]:
     return ORIGINS.index(tag.origin), -tag.confidence, CATEGORIES.index(tag.category), tag.tag
 
 
-def _prompt_order(tag: Tag) -> tuple[int, int, str]:
-    return CATEGORIES.index(tag.category), bpm_of(tag.tag) or 0, tag.tag
+def _prompt_order(tag: Tag) -> tuple[int, int, bool, str]:
+    leaning = tag.category == "genre" and not tag.tag.startswith("lofi")
+    return CATEGORIES.index(tag.category), bpm_of(tag.tag) or 0, leaning, tag.tag
 
 
 def _fit(tags: Sequence[Tag], notes: list[str]) -> list[Tag]:
@@ -329,6 +354,12 @@ def _tempo_fit(preset: StylePreset, bpm: float | None) -> float:
         return 1.0
     low, high = preset.tempo_range
     return float(0.5 ** (max(low - bpm, bpm - high, 0.0) / 10))
+
+
+def _theme_fit(preset: StylePreset, hints: Collection[str]) -> float:
+    """1 unless the preset is a season or a theme whose atmosphere nothing speaks for."""
+    themed = preset.category in ("seasonal", "thematic")
+    return UNSEEN_THEME if themed and preset.atmosphere not in hints else 1.0
 
 
 def _bpm(tags: Iterable[Tag]) -> int | None:

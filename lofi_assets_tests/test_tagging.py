@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lofi_assets import lyrics, styles, tagging
+from lofi_assets.evidence import Evidence, Tag
 from lofi_assets.lyrics import LyricsError
 from lofi_assets.records import TagCategoryName
-from lofi_assets.tagging import Evidence, Tag, TaggingError, TrackTags
+from lofi_assets.tagging import TaggingError, TrackTags
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 TAXONOMY = styles.load_taxonomy(CONFIG)
@@ -236,3 +237,54 @@ def test_broken_lyrics_are_noted_and_say_nothing() -> None:
     outcome = tag(lyrics="[Nonsense]")
     assert any("unknown marker" in note for note in outcome.notes)
     assert words(outcome, origin="human") == set()
+
+
+# --- what the file states, general words, absent voices --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stated", "measured", "confidence", "expected"),
+    [
+        (150.0, 75.2, 0.7, "150 bpm"),
+        (75.0, 75.4, 0.7, "75 bpm"),
+        (93.0, 75.0, 0.7, "75 bpm"),
+        (120.0, 75.0, 0.7, "75 bpm"),
+        (93.0, None, 0.0, "93 bpm"),
+        (120.0, None, 0.0, None),
+        (1e9, 75.0, 0.7, "75 bpm"),
+        (float("nan"), None, 0.0, None),
+    ],
+)
+def test_a_stated_tempo_settles_the_octave_and_alone_is_believed(
+    stated: float, measured: float | None, confidence: float, expected: str | None
+) -> None:
+    outcome = tag(metadata_bpm=stated, bpm=measured, bpm_confidence=confidence)
+    found = [tag.tag for tag in outcome.tags if tag.tag.endswith("bpm")]
+    assert found == ([expected] if expected else [])
+    assert any("the file states" in note for note in outcome.notes) == (stated == 93.0 and measured is not None)
+
+
+def test_a_general_word_that_was_heard_is_not_repeated_beside_its_kind() -> None:
+    outcome = tag(curated_tags=("jazzhop", "felt piano"), msd={"jazz": 0.6}, mtt={"piano": 0.7})
+    assert words(outcome) >= {"jazzhop", "felt piano"} and not words(outcome) & {"jazz", "piano"}
+    assert {"jazz", "piano"} <= words(tag(msd={"jazz": 0.6}, mtt={"piano": 0.7}))
+    assert {"piano", "felt piano"} <= words(tag(curated_tags=("piano", "felt piano")))
+
+
+def test_a_track_in_which_no_kind_of_voice_is_heard_is_instrumental() -> None:
+    silent = {tagger: dict.fromkeys(rules, 0.05) for tagger, rules in TAXONOMY.heard.items()}
+    assert "instrumental" in words(tag(**silent), origin="audio_model")
+    assert "instrumental" not in words(tag(msd=silent["msd"], mtt=silent["mtt"] | {"woman": 0.2}))
+    assert "instrumental" not in words(tag(msd=silent["msd"]))
+    assert words(tag(**silent, curated_tags=("rap",))) & {"instrumental", "rap"} == {"rap"}
+
+
+def test_a_prompt_says_lofi_before_what_it_leans_to() -> None:
+    text = tagging.prompt_text(as_tags([("genre", "jazz"), ("genre", "boom bap"), ("genre", "lofi hip hop")]))
+    assert text == "lofi hip hop, boom bap, jazz"
+
+
+def test_a_season_is_not_suggested_from_sound_alone() -> None:
+    heard = [("genre", "jazz"), ("instruments", "piano"), ("instruments", "upright bass"), ("tempo", "80 bpm")]
+    style, _ = tagging.suggest_style(as_tags(heard), TAXONOMY, PRESETS)  # type: ignore[arg-type]
+    assert PRESETS[style].category in ("core", "instrumental")

@@ -1,0 +1,53 @@
+"""What is known about a track before it is tagged, and a tag with where it comes from.
+
+What belongs here: these two shapes. What does not: weighing evidence (`tagging.py`), gathering it (`prompts.py`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from lofi_assets.records import TagCategoryName
+
+Origin = Literal["human", "metadata", "signal", "audio_model", "preset"]
+ORIGINS: tuple[Origin, ...] = get_args(Origin)
+"""Strongest first: of two tags that exclude each other the one whose origin stands earlier is kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What is known about a track before tagging; whatever is absent says nothing."""
+
+    track_id: str
+    curated_tags: tuple[str, ...] = ()
+    """From the curator's `<stem>_prompt.txt` (see `split_tags`)."""
+    curated_styles: tuple[str, ...] = ()
+    """Style ids from the curator's `style_mapping.json`."""
+    metadata_tags: tuple[str, ...] = ()
+    """Genre, mood and the like from the audio file's own tags."""
+    metadata_bpm: float | None = None
+    """Tempo that the audio file states."""
+    bpm: float | None = None
+    """Measured tempo."""
+    bpm_confidence: float = 0.0
+    """0 to 1, as `audio.tempo` gives it."""
+    key: str | None = None
+    """Estimated key. Recorded, never a tag: estimators are wrong too often, and no category is for it."""
+    signals: Mapping[str, Any] = field(default_factory=dict)
+    """The measures of `audio.process` by name; `dual_mono`, `edge_hz` and `edge_drop_db` are read."""
+    msd: Mapping[str, float] = field(default_factory=dict)
+    """MusiCNN MSD label -> mean probability over the track."""
+    mtt: Mapping[str, float] = field(default_factory=dict)
+    """MusiCNN MTT label -> mean probability over the track."""
+    lyrics: str | None = None
+    """Content of the curator's `<stem>_lyrics.txt`."""
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A canonical tag, where it comes from, and how far that is to be trusted (0 to 1)."""
+
+    category: TagCategoryName
+    tag: str
+    origin: Origin
+    confidence: float
