@@ -6,18 +6,30 @@ What does not: the weighing of evidence (`tagging.py`), the vocabulary (`styles.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
+from lofi_assets.audio.metadata import METADATA_VERSION, FileTags, read_tags, stated_bpm
 from lofi_assets.constitution import CONFIG_DIR, Gate, gates_of, judge_track, load_gates
 from lofi_assets.evidence import Evidence
-from lofi_assets.library import PROMPTS, Row, accepted_tracks, curated, rows_of, write_quarantine, write_rows
+from lofi_assets.library import (
+    DUPLICATES,
+    PROMPTS,
+    Row,
+    accepted_tracks,
+    curated,
+    rows_of,
+    write_quarantine,
+    write_rows,
+)
 from lofi_assets.lyrics import LyricsError, lyrics_text
 from lofi_assets.outcome import Outcome
-from lofi_assets.records import STYLE_PREFIXES, StylePreset
+from lofi_assets.records import STYLE_PREFIXES, StylePreset, TrackState
+from lofi_assets.review import Review, apply_review, decisions, proposal_of, queue_of, read_reviews
 from lofi_assets.sources import curator_sidecars
-from lofi_assets.store import Store, fingerprint, plan, write_json, write_text
+from lofi_assets.states import advance
+from lofi_assets.store import Store, fingerprint, plan, read_json, write_json, write_text
 from lofi_assets.styles import Taxonomy, load_presets, load_taxonomy, preset_tags, taxonomy_fingerprint
 from lofi_assets.tagging import (
     TrackTags,
@@ -68,13 +80,26 @@ def describe_taxonomy() -> Outcome:
     )
 
 
+def named_styles(store: Store) -> dict[str, tuple[str, ...]]:
+    """Track id -> style ids that a person named in `style_mapping.json`.
+
+    Styles that a review gave stand there too, but are no evidence: the review is about what tagging says without it.
+    """
+    named = curated(store)
+    for row in rows_of(store, PROMPTS):
+        written = tuple(json.loads(row["style_ids"]))
+        if row.get("reviewed_styles") and named.get(row["track_id"]) == written:
+            named[row["track_id"]] = tuple(json.loads(row["curated_styles"]))
+    return {track_id: styles for track_id, styles in named.items() if styles}
+
+
 def curated_tempo_ranges(store: Store) -> dict[str, tuple[int, int]]:
     """Track id -> tempo range of the first style that a curator named for it."""
     _, presets = vocabulary()
     return {
         track_id: presets[styles[0]].tempo_range
-        for track_id, styles in curated(store).items()
-        if styles and styles[0] in presets
+        for track_id, styles in named_styles(store).items()
+        if styles[0] in presets
     }
 
 
@@ -82,7 +107,7 @@ def categories(store: Store) -> Callable[[Sequence[Row]], dict[str, str]]:
     """A function from processed rows to the style category that decides each track's folder."""
 
     def decide(rows: Sequence[Row]) -> dict[str, str]:
-        return {tags.track_id: category_of(tags.style_ids) for tags in _tag(store, rows)}
+        return {item.evidence.track_id: category_of(item.tags.style_ids) for item in tag_tracks(store, rows)}
 
     return decide
 
@@ -92,14 +117,53 @@ def category_of(style_ids: Sequence[str]) -> str:
     return STYLE_PREFIXES[style_ids[0].partition("-")[0]]
 
 
-def _tag(store: Store, rows: Sequence[Row]) -> list[TrackTags]:
+@dataclass(frozen=True)
+class TaggedTrack:
+    """A track with its tags as they stand, and what they rest on."""
+
+    evidence: Evidence
+    tags: TrackTags
+    proposal: str
+    """Fingerprint of the tags without any review (`review.proposal_of`)."""
+    review: Review | None
+    """The decision that holds for this very audio and proposal."""
+    file_tags: FileTags
+
+
+def tag_tracks(store: Store, rows: Sequence[Row]) -> list[TaggedTrack]:
+    """Tags of processed tracks, with the reviews that hold for them."""
     taxonomy, presets = vocabulary()
-    named = curated(store)
-    return [tag_track(evidence(store, row, named.get(row["track_id"], ())), taxonomy, presets) for row in rows]
+    named, holding = named_styles(store), decisions(read_reviews(store))
+    known = {row["track_id"]: row for row in rows_of(store, PROMPTS)}
+    tagged = []
+    for row in rows:
+        file_tags = _file_tags(store, row, known.get(row["track_id"], {}))
+        found = evidence(store, row, named.get(row["track_id"], ()), file_tags)
+        proposed = tag_track(found, taxonomy, presets)
+        proposal = proposal_of(proposed, lyrics_text(found.lyrics))
+        review = holding.get((row["track_id"], row["audio_sha256"], proposal))
+        tags = apply_review(proposed, review, found, taxonomy, presets)
+        tagged.append(TaggedTrack(found, tags, proposal, review, file_tags))
+    return tagged
 
 
-def evidence(store: Store, row: Row, styles: tuple[str, ...]) -> Evidence:
-    """What is known about a processed track: the curator's files, and what the audio chain measured and heard."""
+def _file_tags(store: Store, row: Row, known: Row) -> FileTags:
+    """What the raw file says of itself; read only when its content is not the one whose tags are on record."""
+    if known.get("file_tags_of") == _file_tags_key(row):
+        stored: FileTags = json.loads(known["file_tags"])
+        return stored
+    return read_tags(store.root / row["raw_path"])
+
+
+def _file_tags_key(row: Row) -> str:
+    return f"{METADATA_VERSION}:{row['source_sha256']}"
+
+
+def evidence(store: Store, row: Row, styles: tuple[str, ...], file_tags: FileTags) -> Evidence:
+    """What is known about a processed track: the curator's files, the raw file's tags, what was measured and heard.
+
+    The title is left out: a song called Rain is not evidence of rain.
+    """
     prompt, lyrics = curator_sidecars(store, row["raw_path"])
     measures = json.loads(row["measures"])
     heard = json.loads(row["heard"])
@@ -107,6 +171,10 @@ def evidence(store: Store, row: Row, styles: tuple[str, ...]) -> Evidence:
         track_id=row["track_id"],
         curated_tags=split_tags(prompt),
         curated_styles=styles,
+        metadata_tags=tuple(
+            text for field in ("genre", "mood", "keywords", "comment") for text in file_tags.get(field, ())
+        ),
+        metadata_bpm=stated_bpm(file_tags),
         bpm=measures.get("tempo_bpm"),
         bpm_confidence=measures.get("tempo_confidence") or 0.0,
         signals=measures,
@@ -131,45 +199,88 @@ def write_prompts(store: Store) -> Outcome:
     tracks = {row["track_id"]: row for row in accepted_tracks(store)}
     gates = gates_of(load_gates(), asset="prompts", scope="track")
     rows = [
-        _prompt_row(store, tracks[tags.track_id], tags, taxonomy, gates) for tags in _tag(store, list(tracks.values()))
+        _prompt_row(store, tracks[item.evidence.track_id], item, taxonomy, gates)
+        for item in tag_tracks(store, list(tracks.values()))
     ]
     increment = plan(wanted={row["track_id"]: row["fingerprint"] for row in rows}, recorded=recorded)
-    named = curated(store)
+    named = named_styles(store)
     write_rows(store, PROMPTS, rows)
     styles = {row["track_id"]: json.loads(row["style_ids"]) for row in rows}
     write_json(store.metadata("style_mapping.json"), {key: list(value) for key, value in named.items()} | styles)
-    write_quarantine(store, "prompts", [row for row in rows if row["status"] == "rejected"])
+    _write_verified(store, rows)
+    write_quarantine(store, "prompts", [row for row in rows if row["status"] != "tagged"])
     return _outcome(store, rows, taxonomy, gates, increment.counts() | {"recomputed": len(increment.todo)})
 
 
-def _prompt_row(store: Store, track: Row, tags: TrackTags, taxonomy: Taxonomy, gates: Sequence[Gate]) -> dict[str, Any]:
+def _prompt_row(
+    store: Store, track: Row, item: TaggedTrack, taxonomy: Taxonomy, gates: Sequence[Gate]
+) -> dict[str, Any]:
+    tags, review = item.tags, item.review
     _, lyrics = curator_sidecars(store, track["raw_path"])
-    reason = _lyrics_fault(lyrics)
-    measures = {"lyrics_valid": not reason}
+    fault = _lyrics_fault(lyrics)
+    measures = {"lyrics_valid": not fault}
     verdict = judge_track(gates, measures)
     prompt = prompt_text(tags.tags)
-    words = lyrics_text(None if reason else lyrics)
+    words = lyrics_text(None if fault else lyrics)
     for path, text in zip(prompt_paths(track), (prompt, words), strict=True):
         write_text(store.root / path, text)
     _, unknown = parse_prompt(prompt, taxonomy)
+    status = "rejected" if verdict else "review_rejected" if _said(review, "rejected") else "tagged"
+    state = _state(bool(verdict), review)
     return {
         "track_id": track["track_id"],
-        "status": "rejected" if verdict else "tagged",
+        "status": status,
+        "state": state,
         "rule": verdict.gate.id if verdict else "",
-        "reason": reason,
+        "reason": fault or (f"rejected by {review.by}: {review.note}" if review and status != "tagged" else ""),
         "prompt": prompt,
         "lyrics": words,
         "style_ids": json.dumps(tags.style_ids),
         "style_confidence": tags.style_confidence,
         "style_origin": tags.style_origin,
-        "needs_review": tags.needs_review,
+        "curated_styles": json.dumps(item.evidence.curated_styles),
+        "needs_review": tags.needs_review and review is None,
         "tags": json.dumps([asdict(tag) for tag in tags.tags]),
         "unknown_curated": json.dumps(tags.unknown_tags),
         "unknown_in_prompt": len(unknown),
         "notes": "; ".join(tags.notes),
         "measures": json.dumps(measures),
-        "fingerprint": fingerprint(PROMPTS_VERSION, prompt, words, tags.style_ids, bool(verdict)),
+        "audio_sha256": track["audio_sha256"],
+        "proposal": item.proposal,
+        "reviewed_by": review.by if review else "",
+        "reviewed_on": review.at.date().isoformat() if review else "",
+        "reviewed_styles": bool(review and review.styles),
+        "file_tags": json.dumps(item.file_tags),
+        "file_tags_of": _file_tags_key(track),
+        "fingerprint": fingerprint(PROMPTS_VERSION, prompt, words, tags.style_ids, status, state),
     }
+
+
+def _said(review: Review | None, decision: str) -> bool:
+    return review is not None and review.decision == decision
+
+
+def _state(broken: bool, review: Review | None) -> TrackState:
+    """PROCESSED if the lyrics are broken, VERIFIED if a person accepted this very content, else TAGGED."""
+    if broken:
+        return advance("RAW", "PROCESSED")
+    tagged = advance("PROCESSED", "TAGGED")
+    return advance(tagged, "VERIFIED") if _said(review, "accepted") else tagged
+
+
+def _write_verified(store: Store, rows: Sequence[Row]) -> None:
+    """Say in `quality_scores.json` which tracks a person accepted, and when (data model, File Storage Layout)."""
+    path = store.metadata("quality_scores.json")
+    accepted = {row["track_id"]: row["reviewed_on"] for row in rows if row["state"] == "VERIFIED"}
+    scores = read_json(path, default={})
+    if scores:
+        write_json(
+            path,
+            {
+                track_id: entry | {"verified": track_id in accepted, "date": accepted.get(track_id)}
+                for track_id, entry in scores.items()
+            },
+        )
 
 
 def _lyrics_fault(lyrics: str | None) -> str:
@@ -194,13 +305,17 @@ def _outcome(
     missing = [
         path for row in tagged for path in prompt_paths(tracks[row["track_id"]]) if not (store.root / path).is_file()
     ]
-    rejected = len(rows) - len(tagged)
+    rejected = sum(row["status"] == "rejected" for row in rows)
+    pairs, reviews = read_json(store.metadata(DUPLICATES), default=[]), read_reviews(store)
+    waiting = queue_of([row for row in rows if row["status"] != "rejected"], pairs=pairs, reviews=reviews)
     return Outcome(
         data_version=fingerprint([(row["track_id"], row["fingerprint"]) for row in rows]),
         counts={
             "tracks": len(tagged),
             "rejected": rejected,
-            "to_review": sum(bool(row["needs_review"]) for row in tagged),
+            "rejected_in_review": len(rows) - len(tagged) - rejected,
+            "verified": sum(row["state"] == "VERIFIED" for row in rows),
+            "to_review": sum(bool(item.reasons) for item in waiting),
             **counts,
         },
         values={
@@ -225,6 +340,7 @@ def _shown(row: Row) -> dict[str, Any]:
         "styles": ", ".join(json.loads(row["style_ids"])),
         "style_origin": row["style_origin"],
         "style_confidence": row["style_confidence"],
+        "state": row["state"],
         "review": bool(row["needs_review"]),
         "notes": row["reason"] or row["notes"],
     }

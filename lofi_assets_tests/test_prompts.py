@@ -40,6 +40,8 @@ def processed(track_id: str, *, status: str = "accepted", **measures: Any) -> di
         "audio_path": f"processed/core/{track_id}.mp3",
         "measures": json.dumps({"tempo_bpm": 74.2, "tempo_confidence": 0.9, **measures}),
         "heard": "{}",
+        "source_sha256": "5" * 64,
+        "audio_sha256": "a" * 64,
     }
 
 
@@ -198,13 +200,13 @@ def test_the_first_style_is_the_folder() -> None:
 
 
 def test_a_tempo_that_could_not_be_told_says_nothing(store: Store) -> None:
-    found = evidence(store, processed("b", tempo_bpm=None, tempo_confidence=None), ())
+    found = evidence(store, processed("b", tempo_bpm=None, tempo_confidence=None), (), {})
     assert (found.bpm, found.bpm_confidence, found.curated_tags) == (None, 0.0, ())
 
 
 def test_what_the_audio_model_heard_reaches_the_tagger(store: Store) -> None:
     row = processed("a") | {"heard": json.dumps({"msd": {"jazz": 0.6}, "mtt": {"piano": 0.8}})}
-    found = evidence(store, row, ("CORE-03",))
+    found = evidence(store, row, ("CORE-03",), {})
     assert (found.msd, found.mtt, found.curated_styles) == ({"jazz": 0.6}, {"piano": 0.8}, ("CORE-03",))
     assert found.curated_tags == ("lofi", "chill", "rhodes", "74 bpm")
 
