@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lofi_assets import workers
 from lofi_assets.workers import RULE, WorkerFailure, map_tracks
 
 
@@ -32,6 +33,8 @@ def behave(job: str) -> str:
         raise ValueError("no such key")
     if name == "hoard":
         return str(len(bytearray(3 << 30)))
+    if name == "noise":
+        os.system("echo from a C library; echo and another >&2")
     if name == "threads":
         return os.environ["OMP_NUM_THREADS"]
     return f"done {job}"
@@ -59,6 +62,21 @@ def test_jobs_that_kill_or_hang_their_worker_do_not_touch_the_others(tmp_path: P
 def test_a_worker_that_died_once_by_accident_costs_no_track(tmp_path: Path) -> None:
     job = f"once:{tmp_path / 'marker'}"
     assert _run([job]) == {job: f"done {job}"}
+
+
+def test_a_job_that_takes_long_is_named_beside_the_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "TICK_S", 0.1)
+    seen: list[str] = []
+    pool = workers._Pool(1, 2.0, 2.0, seen.append)
+    (outcome,) = workers._run_once(behave, ["hang"], pool)
+    assert isinstance(outcome, workers._Died)
+    # Nothing while it starts and runs for less than a tenth of its time.
+    assert seen[0] == "" and seen[-1].startswith("'hang' takes") and seen[-1].endswith("of 2 s")
+
+
+def test_workers_write_nothing_into_the_streams_of_the_command(capfd: pytest.CaptureFixture[str]) -> None:
+    assert _run(["noise", "job:1"])["noise"] == "done noise"
+    assert capfd.readouterr().out == ""
 
 
 def test_a_worker_uses_one_thread() -> None:
