@@ -1,24 +1,28 @@
 """Tracks -> an immutable, hashed dataset version (constitution II; data model, Dataset).
 
 What belongs here: the split, the content hash, the training folders and the Hugging Face dataset in the columns that
-the public ACE-Step trainer reads. What does not: the judgement of tracks (`audio/`) and prompts (`tagging.py`).
+the public ACE-Step trainer reads. What does not: the judgement of tracks (`audio/`) and prompts (`tagging.py`), and
+what a version says of itself (`dataset_card.py`).
 """
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lofi_assets.library import DUPLICATES, PROCESSED, PROMPTS, accepted_tracks, rows_of, verified_sources
+from lofi_assets import dataset_card
+from lofi_assets.dataset_card import SUFFIXES, Described, read_track, style_distribution, write_hugging_face
+from lofi_assets.library import DUPLICATES, INVENTORY, PROCESSED, PROMPTS
 from lofi_assets.outcome import Outcome
-from lofi_assets.records import STYLE_COUNTS, STYLE_PREFIXES, Dataset, Split, Track, dump
-from lofi_assets.store import Store, atomic_folder, fingerprint, link_or_copy, read_json, sha256_file, write_json
+from lofi_assets.records import Dataset, Split, Track, dump
+from lofi_assets.store import Store, StoreError, atomic_folder, fingerprint, link_or_copy, read_json, write_json
 
-DATASET_VERSION = "1"
+DATASET_VERSION = "2"
 """Raised when the layout of a dataset version changes."""
 
 VALIDATION_SHARE = 0.10
@@ -29,6 +33,12 @@ MIN_SECONDS, MAX_SECONDS = 30.0, 180.0
 
 SPLIT_SALT = "lofi-split-1"
 """Part of every split decision; changing it would move every track."""
+
+FILE_HASHES = "dataset_files.json"
+"""In the cache: hash of every audio file by size and time, so that an unchanged one is not read again."""
+
+SHOWN = 50
+"""Tracks of a change that go into the event log."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,12 @@ class Candidate:
     lyrics: str
     audio_sha256: str
     group: str
-    """Near-duplicates share a group; a group never straddles the split."""
+    """Near-duplicates and segments of one file share a group; a group never straddles the split."""
+    measures: str = "{}"
+    """JSON of what was measured, for the statistics."""
+    license_type: str = ""
+    provider: str = ""
+    attribution: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,8 +98,10 @@ def assign_splits(groups: Mapping[str, str], *, recorded: Mapping[str, Split]) -
 
     Args:
         groups: track id -> group id.
-        recorded: track id -> split in the latest dataset. Were two recorded groups to merge, validation wins: a track
-            that was validated against is never trained on.
+        recorded: track id -> split in the latest dataset. Were a new track to bridge two recorded groups, validation
+            wins: a track that was validated against is never trained on. The tracks that move from train then hold for
+            checkpoints of the new version only; those of the old one have heard them, and the gate on checkpoints of
+            another dataset keeps the two apart.
     """
     kept: dict[str, Split] = {}
     for track_id, split in recorded.items():
@@ -104,7 +121,12 @@ def straddling_groups(splits: Mapping[str, Split], groups: Mapping[str, str]) ->
 
 def dataset_hash(candidates: Iterable[Candidate]) -> str:
     """Content hash: audio, prompt, lyrics, split, styles and source of every track, whatever the order of the files."""
-    return _hash_rows([_hash_row(dump(c.track), c.audio_sha256, c.prompt, c.lyrics) for c in candidates])
+    return _hash_rows([_hash_row(_plain(c.track), c.audio_sha256, c.prompt, c.lyrics) for c in candidates])
+
+
+def _plain(track: Track) -> dict[str, Any]:
+    """As `records.dump` writes it; the schema comes from the model that already checked every field."""
+    return track.model_dump(mode="json", exclude_none=True)
 
 
 def _hash_row(track: Mapping[str, Any], audio_sha256: str, prompt: str, lyrics: str) -> tuple[Any, ...]:
@@ -114,12 +136,6 @@ def _hash_row(track: Mapping[str, Any], audio_sha256: str, prompt: str, lyrics: 
 
 def _hash_rows(rows: Iterable[tuple[Any, ...]]) -> str:
     return fingerprint("dataset-1", sorted(rows))
-
-
-def style_distribution(tracks: Iterable[Track]) -> dict[str, int]:
-    """Tracks per style category, by each track's first style."""
-    counts = Counter(STYLE_PREFIXES[track.style_ids[0].partition("-")[0]] for track in tracks)
-    return {category: counts.get(category, 0) for category in STYLE_COUNTS}
 
 
 def build_dataset(store: Store, candidates: Sequence[Candidate], *, now: datetime) -> BuiltDataset:
@@ -133,18 +149,22 @@ def build_dataset(store: Store, candidates: Sequence[Candidate], *, now: datetim
     created = not folder.is_dir()
     if created:
         with atomic_folder(folder) as temporary:
-            _write_version(temporary, ordered, digest=digest, now=now, name=folder.name)
+            _write_version(temporary, ordered, digest=digest, now=now, name=folder.name, before=_current(store))
     _publish_split_folders(store, ordered, folder)
     manifest = read_json(folder / "dataset.json")
     write_json(store.metadata("dataset_manifest.json"), manifest)
     return BuiltDataset(Dataset.model_validate(manifest), folder, tuple(c.track for c in ordered), created)
 
 
-def _write_version(folder: Path, ordered: Sequence[Candidate], *, digest: str, now: datetime, name: str) -> None:
+def _write_version(
+    folder: Path, ordered: Sequence[Candidate], *, digest: str, now: datetime, name: str, before: Path
+) -> None:
+    (folder / "audio").mkdir()
     for candidate in ordered:
-        link_or_copy(candidate.audio, folder / "audio" / f"{candidate.track.track_id}.mp3")
-        for kind, text in (("prompt", candidate.prompt), ("lyrics", candidate.lyrics)):
-            (folder / "audio" / f"{candidate.track.track_id}_{kind}.txt").write_bytes(text.encode())
+        stem = candidate.track.track_id
+        _link(candidate.audio, folder / "audio" / f"{stem}.mp3")
+        for suffix, text in zip(SUFFIXES[1:], (candidate.prompt, candidate.lyrics), strict=True):
+            _write_or_link(folder / "audio" / f"{stem}{suffix}", text.encode(), before / "audio" / f"{stem}{suffix}")
     tracks = [candidate.track for candidate in ordered]
     record = Dataset(
         dataset_id=name,
@@ -157,90 +177,121 @@ def _write_version(folder: Path, ordered: Sequence[Candidate], *, digest: str, n
         hash=digest,
     )
     write_json(folder / "dataset.json", dump(record))
-    write_json(folder / "tracks.json", [dump(track) for track in tracks])
+    write_json(folder / "tracks.json", [_plain(track) for track in tracks])
     for split in ("train", "validation"):
-        if rows := [candidate for candidate in ordered if candidate.track.split == split]:
-            _write_hugging_face(folder / split, rows, name=name)
-
-
-def _write_hugging_face(folder: Path, rows: Sequence[Candidate], *, name: str) -> None:
-    """One split in the columns that the public ACE-Step v1 trainer reads."""
-    import datasets
-
-    features = datasets.Features(
-        {
-            "keys": datasets.Value("string"),
-            "filename": datasets.Value("string"),
-            "tags": datasets.List(datasets.Value("string")),
-            "speaker_emb_path": datasets.Value("string"),
-            "norm_lyrics": datasets.Value("string"),
-            "recaption": {},
-        }
+        if rows := [(c.track.track_id, c.prompt, c.lyrics) for c in ordered if c.track.split == split]:
+            write_hugging_face(folder / split, rows)
+    counted = dataset_card.statistics(
+        [Described(c.track, json.loads(c.measures), c.license_type, c.provider, c.attribution) for c in ordered]
     )
-    columns: dict[str, list[Any]] = {
-        "keys": [row.track.track_id for row in rows],
-        "filename": [f"dataset/{name}/audio/{row.track.track_id}.mp3" for row in rows],
-        "tags": [row.prompt.split(", ") for row in rows],
-        "speaker_emb_path": ["" for _ in rows],
-        "norm_lyrics": [row.lyrics for row in rows],
-        "recaption": [{} for _ in rows],
-    }
-    datasets.disable_progress_bars()
-    datasets.Dataset.from_dict(columns, features=features).save_to_disk(folder)
+    write_json(folder / "statistics.json", counted)
+    (folder / "README.md").write_bytes(dataset_card.card_text(record, counted).encode())
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _write_or_link(target: Path, data: bytes, before: Path) -> None:
+    """A text as in the version before is a link to it: an unchanged track costs a new version no space and no sync."""
+    try:
+        if before.read_bytes() == data:
+            return _link(before, target)
+    except OSError:
+        pass
+    target.write_bytes(data)
 
 
 def _publish_split_folders(store: Store, ordered: Sequence[Candidate], folder: Path) -> None:
-    """Make `final/` and `validation/` show exactly this version; only names of the layout are removed."""
+    """Make `final/` and `validation/` show exactly this version; only names of the layout are removed.
+
+    A link shares its inode with the version's file, and listing a folder tells inodes: what is right already is not
+    looked at again.
+    """
+    there = _inodes(folder / "audio")
     for split, target in (("train", store.final), ("validation", store.validation)):
-        wanted = {
-            f"{candidate.track.track_id}{suffix}": folder / "audio" / f"{candidate.track.track_id}{suffix}"
-            for candidate in ordered
-            if candidate.track.split == split
-            for suffix in (".mp3", "_prompt.txt", "_lyrics.txt")
-        }
+        stems = [candidate.track.track_id for candidate in ordered if candidate.track.split == split]
+        wanted = {f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES}
         target.mkdir(parents=True, exist_ok=True)
-        for path in target.iterdir():
-            if path.name not in wanted and path.name.endswith((".mp3", "_prompt.txt", "_lyrics.txt")):
-                path.unlink()
-        for name, source in wanted.items():
-            link_or_copy(source, target / name)
+        here = _inodes(target)
+        for name in here.keys() - wanted:
+            if name.endswith(SUFFIXES):
+                (target / name).unlink()
+        for name in sorted(wanted & there.keys()):
+            if here.get(name) != there[name]:
+                link_or_copy(folder / "audio" / name, target / name)
 
 
-def verify_dataset(folder: Path) -> bool:
-    """Whether the files of a dataset version still hash to the recorded hash: they are read again, not assumed."""
+def _inodes(folder: Path) -> dict[str, int]:
+    with os.scandir(folder) as entries:
+        return {entry.name: entry.inode() for entry in entries}
+
+
+def verify_dataset(folder: Path, *, memory: dict[str, tuple[str, str]] | None = None) -> bool:
+    """Whether the files of a dataset version still hash to the recorded hash.
+
+    Args:
+        memory: file name -> (size and time, sha256) of audio that was read before, brought up to date here. Without it
+            every byte is read again.
+    """
     record = read_json(folder / "dataset.json", default={})
     rows = []
     for item in read_json(folder / "tracks.json", default=[]):
-        stem = folder / "audio" / item["track_id"]
-        paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".mp3", "_prompt.txt", "_lyrics.txt")]
-        if not all(path.is_file() for path in paths):
+        try:
+            rows.append(_hash_row(item, *read_track(folder, item["track_id"], memory=memory)))
+        except OSError:
             return False
-        prompt, lyrics = (path.read_bytes().decode("utf-8", errors="backslashreplace") for path in paths[1:])
-        rows.append(_hash_row(item, sha256_file(paths[0]), prompt, lyrics))
     return _hash_rows(rows) == record.get("hash")
+
+
+def _hash_verified(store: Store, folder: Path) -> bool:
+    """`verify_dataset`, reading only audio that changed since it was last read; `lofi dataset verify` reads all."""
+    path = store.cache / FILE_HASHES
+    memory = {name: (stat, digest) for name, (stat, digest) in read_json(path, default={}).items()}
+    before = dict(memory)
+    verified = verify_dataset(folder, memory=memory)
+    if memory != before:
+        write_json(path, memory)
+    return verified
 
 
 def recorded_splits(store: Store) -> dict[str, Split]:
     """Track id -> split in the current dataset version; empty before the first one."""
-    manifest = read_json(store.metadata("dataset_manifest.json"), default={})
-    tracks = read_json(store.datasets / manifest.get("dataset_id", "none") / "tracks.json", default=[])
+    tracks = read_json(_current(store) / "tracks.json", default=[])
     return {item["track_id"]: item.get("split", "train") for item in tracks}
+
+
+def _current(store: Store) -> Path:
+    manifest = read_json(store.metadata("dataset_manifest.json"), default={})
+    return store.datasets / str(manifest.get("dataset_id"))
+
+
+def linked_tracks(rows: Sequence[Mapping[str, Any]], pairs: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Pairs that share a group: near-duplicates down to the review band, and whatever comes from one raw file."""
+    yield from ((pair["a"], pair["b"]) for pair in pairs)
+    first: dict[str, str] = {}
+    for row in rows:
+        for origin in filter(None, (row["raw_path"], row["source_sha256"])):
+            yield first.setdefault(origin, row["track_id"]), row["track_id"]
 
 
 def assemble(store: Store, *, now: datetime) -> Outcome:
     """The dataset of every accepted and tagged track whose source is verified today (see `build_dataset`)."""
-    verified = {row["track_id"]: row["sha256"] for row in verified_sources(store)}
-    prompts = {row["track_id"]: row for row in rows_of(store, PROMPTS) if row["status"] == "tagged"}
-    rows = [row for row in accepted_tracks(store) if row["track_id"] in prompts]
-    pairs = [(pair["a"], pair["b"]) for pair in read_json(store.metadata(DUPLICATES), default=[])]
-    known = [row["track_id"] for row in rows_of(store, PROCESSED)]
-    groups = group_tracks(known, linked=pairs)
-    licensed = [row for row in rows if verified.get(row["track_id"]) == row["source_sha256"]]
+    verified = {row["track_id"]: row for row in _rows(store, INVENTORY, *_SOURCE) if row["status"] == "verified"}
+    prompts = {row["track_id"]: row for row in _rows(store, PROMPTS, *_PROMPT) if row["status"] == "tagged"}
+    known = _rows(store, PROCESSED, *_TRACK)
+    rows = [row for row in known if row["status"] == "accepted" and row["track_id"] in prompts]
+    licensed = [row for row in rows if verified.get(row["track_id"], {}).get("sha256") == row["source_sha256"]]
+    pairs = read_json(store.metadata(DUPLICATES), default=[])
+    groups = group_tracks((row["track_id"] for row in known), linked=linked_tracks(known, pairs))
     before = recorded_splits(store)
     splits = assign_splits({row["track_id"]: groups[row["track_id"]] for row in licensed}, recorded=before)
     candidates = [
-        _candidate(store, row, prompts[row["track_id"]], groups[row["track_id"]], splits[row["track_id"]])
-        for row in licensed
+        _candidate(store, row | verified[key], prompts[key], groups[key], splits[key])
+        for row, key in ((row, row["track_id"]) for row in licensed)
     ]
     built = build_dataset(store, candidates, now=now)
     durations = [track.duration for track in built.tracks]
@@ -260,7 +311,7 @@ def assemble(store: Store, *, now: datetime) -> Outcome:
             "validation_count": record.validation_count,
             "straddling_groups": len(straddling_groups(splits, groups)),
             "tracks_out_of_range": sum(not MIN_SECONDS <= seconds <= MAX_SECONDS for seconds in durations),
-            "hash_verified": verify_dataset(built.folder),
+            "hash_verified": _hash_verified(store, built.folder),
         },
         rows=[_shown(candidate) for candidate in candidates],
         details={
@@ -272,6 +323,28 @@ def assemble(store: Store, *, now: datetime) -> Outcome:
             "folder": str(built.folder),
         },
     )
+
+
+_SOURCE = ("track_id", "status", "sha256", "license_type", "provider", "attribution")
+_PROMPT = ("track_id", "status", "prompt", "lyrics", "style_ids")
+_AUDIO = ("audio_sha256", "audio_path", "raw_path", "duration", "quality_score", "measures")
+_TRACK = ("track_id", "status", "source_id", "source_sha256", *_AUDIO)
+
+
+def _rows(store: Store, name: str, *columns: str) -> list[dict[str, Any]]:
+    """Some columns of a table: fingerprints and envelopes are most of `processed_tracks.parquet`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = store.metadata(name)
+    try:
+        present = pq.read_schema(path).names
+        table = pq.read_table(path, columns=list(columns)) if present else None
+    except FileNotFoundError:
+        return []
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path}: not a Parquet table ({error}); remove it, the next run writes it anew") from error
+    return table.to_pylist() if table else []
 
 
 def _candidate(store: Store, row: Mapping[str, Any], prompt: Mapping[str, Any], group: str, split: Split) -> Candidate:
@@ -296,7 +369,7 @@ def _candidate(store: Store, row: Mapping[str, Any], prompt: Mapping[str, Any], 
         audio=store.root / row["audio_path"],
         prompt=prompt["prompt"],
         lyrics=prompt["lyrics"],
-        audio_sha256=row["audio_sha256"],
+        **{name: row[name] for name in ("audio_sha256", "measures", "license_type", "provider", "attribution")},
         group=group,
     )
 
@@ -315,8 +388,13 @@ def _shown(candidate: Candidate) -> dict[str, Any]:
 
 
 def _changes(before: Mapping[str, Split], now: Mapping[str, Split]) -> dict[str, list[str]]:
+    """At most 50 names of each kind; `lofi dataset diff` names them all."""
+    changed = {
+        "added": now.keys() - before.keys(),
+        "removed": before.keys() - now.keys(),
+        "moved": {key for key in now.keys() & before.keys() if now[key] != before[key]},
+    }
     return {
-        "added": sorted(now.keys() - before.keys()),
-        "removed": sorted(before.keys() - now.keys()),
-        "moved": sorted(key for key in now.keys() & before.keys() if now[key] != before[key]),
+        kind: [*sorted(keys)[:SHOWN], *([f"and {len(keys) - SHOWN} more"] if len(keys) > SHOWN else [])]
+        for kind, keys in changed.items()
     }

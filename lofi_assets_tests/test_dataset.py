@@ -306,7 +306,7 @@ def test_each_split_loads_with_exactly_the_columns_that_the_public_trainer_reads
     row = train[0]
     assert row["tags"] == ["lofi", "chill", "74 bpm"] and row["norm_lyrics"] == "[Instrumental]"
     assert row["speaker_emb_path"] == "" and not row["recaption"]
-    assert (store.root / row["filename"]).is_file()
+    assert (found.folder / row["filename"]).is_file()
 
 
 def test_an_empty_split_is_not_written_since_nothing_could_load_it(store: Store) -> None:

@@ -1,0 +1,137 @@
+"""`lofi dataset`: the versions of the training set."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lofi_assets.profiles import data_root
+from lofi_assets.store import Store
+
+EXAMPLES = 10
+"""Tracks of each kind that a difference names; `--json` names them all."""
+
+
+@click.group()
+def dataset() -> None:
+    """Versions of the training set: list, compare, verify, export."""
+
+
+@dataset.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array.")
+def list_versions(as_json: bool) -> None:
+    """Every version that was built, oldest first; * is the current one."""
+    from lofi_assets.dataset_card import versions
+    from lofi_assets.store import read_json
+
+    store = Store(data_root())
+    current = read_json(store.metadata("dataset_manifest.json"), default={}).get("dataset_id")
+    records = [read_json(folder / "dataset.json") | {"folder": str(folder)} for folder in versions(store)]
+    records = [record | {"current": record["dataset_id"] == current} for record in records]
+    records.sort(key=lambda record: (record["created"], record["dataset_id"]))
+    if as_json:
+        click.echo(json.dumps(records, indent=2))
+        return
+    for record in records:
+        click.echo(
+            f"{'*' if record['current'] else ' '} {record['dataset_id']}  {record['created'][:19]}  "
+            f"{record['track_count']} tracks ({record['train_count']} train, {record['validation_count']} validation), "
+            f"{record['total_duration']:.2f} h"
+        )
+    if not records:
+        click.echo(f"{store.datasets}: no version yet; materialise dataset_manifest")
+
+
+@dataset.command()
+@click.argument("before")
+@click.argument("after", default="")
+@click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON object.")
+def diff(before: str, after: str, as_json: bool) -> None:
+    """What changed from version BEFORE to AFTER (default: the current one); ids may be shortened."""
+    from lofi_assets.dataset_card import DatasetError, difference, find_version
+
+    store = Store(data_root())
+    try:
+        found = difference(find_version(store, before), find_version(store, after))
+    except DatasetError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else difference_text(found))
+
+
+def difference_text(found: dict[str, Any]) -> str:
+    """A difference for people: totals, then up to ten tracks of each kind."""
+    lines = [" -> ".join(found["versions"])]
+    totals = {"tracks": found["tracks"], "hours": found["hours"], **found["splits"]}
+    moved = {name: counts for name, counts in found["styles"].items() if counts[0] != counts[1]}
+    lines += [f"  {name}: {_step(*counts)}" for name, counts in (totals | moved).items()]
+    for kind in ("added", "removed"):
+        lines += _named(kind, [f"  {track_id}" for track_id in found[kind]])
+    for field, tracks in found["changed"].items():
+        told = [f"  {key}: {_short(first)} -> {_short(second)}" for key, (first, second) in tracks.items()]
+        lines += _named(f"{field} changed", told)
+    same = not (found["added"] or found["removed"] or any(found["changed"].values()))
+    return "\n".join([*lines, *(["no track differs"] if same else [])])
+
+
+def _step(first: float, second: float) -> str:
+    return f"{first:g} -> {second:g} ({second - first:+g})" if first != second else f"{first:g}"
+
+
+def _named(kind: str, lines: list[str]) -> list[str]:
+    rest = [f"  ... and {len(lines) - EXAMPLES} more (--json names them)"] if len(lines) > EXAMPLES else []
+    return [f"{kind}: {len(lines)}", *lines[:EXAMPLES], *rest] if lines else []
+
+
+def _short(value: object) -> str:
+    text = ", ".join(value) if isinstance(value, list) else str(value)
+    text = " / ".join(text.splitlines())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@dataset.command()
+@click.argument("version", default="")
+@click.option("--all", "every", is_flag=True, help="Every version, not only one.")
+def verify(version: str, every: bool) -> None:
+    """Read every file of VERSION (default: the current one) again; non-zero if anything is not as recorded."""
+    from lofi_assets.dataset import verify_dataset
+    from lofi_assets.dataset_card import DatasetError, dataset_faults, find_version, versions
+
+    store = Store(data_root())
+    try:
+        folders = versions(store) if every else [find_version(store, version)]
+    except DatasetError as error:
+        raise click.ClickException(str(error)) from error
+    broken = False
+    for folder in folders:
+        read: dict[str, tuple[str, str]] = {}
+        faults = dataset_faults(folder, memory=read)
+        intact = not faults and verify_dataset(folder, memory=read)
+        broken = broken or not intact
+        if not intact and not faults:
+            faults = [f"{folder}: the content no longer has the recorded hash: split, styles or sources were changed"]
+        for fault in faults:
+            click.echo(fault, err=True)
+        click.echo(f"{folder.name}: {'intact' if intact else 'BROKEN: move it away and materialise dataset_manifest'}")
+    sys.exit(1 if broken else 0)
+
+
+@dataset.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--version", default="", help="Which version; the current one if left out.")
+@click.option("--split", type=click.Choice(["train", "validation"]), default="train", show_default=True)
+@click.option("--repeat-count", type=click.IntRange(1), default=1, show_default=True, help="Longer epochs, no space.")
+@click.option("--absolute", is_flag=True, help="Absolute audio paths, for a trainer started from anywhere.")
+def export(directory: Path, version: str, split: str, repeat_count: int, absolute: bool) -> None:
+    """Write DIRECTORY for the public ACE-Step v1 trainer: its dataset, and audio as hard links."""
+    from lofi_assets.dataset_card import DatasetError, export_dataset, find_version
+
+    try:
+        folder = find_version(Store(data_root()), version)
+        tracks = export_dataset(folder, directory, split=split, repeat_count=repeat_count, absolute=absolute)
+    except DatasetError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{directory}: {tracks} tracks of {folder.name} ({split}), {tracks * repeat_count} rows")
+    start = "anywhere" if absolute else str(directory)
+    click.echo(f"start the trainer from {start} with --dataset_path {directory.resolve() / 'dataset'}")
