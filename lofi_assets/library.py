@@ -131,14 +131,25 @@ def _verified_files(store: Store) -> dict[str, Row]:
 
 
 def _parts(store: Store) -> list[Row]:
-    """Ids only: the table's other columns hold megabytes."""
+    return _columns(store, "track_id", "part_of", where="part_of")
+
+
+def lossless_masters(store: Store) -> dict[str, tuple[Path, str]]:
+    """sha256 of a track's MP3 -> the FLAC of the same master and its sha256, where the profile keeps them."""
+    rows = _columns(store, "audio_sha256", "lossless_path", "lossless_sha256", where="lossless_sha256")
+    found = {row["audio_sha256"]: (store.root / row["lossless_path"], row["lossless_sha256"]) for row in rows}
+    return {digest: master for digest, master in found.items() if master[0].is_file()}
+
+
+def _columns(store: Store, *names: str, where: str) -> list[Row]:
+    """A few columns of the processed tracks for which one is not empty: the others hold megabytes."""
     import pandas as pd
     from pyarrow.parquet import read_schema
 
     path = store.metadata(PROCESSED)
-    if not path.is_file() or "part_of" not in read_schema(path).names:
+    if not path.is_file() or where not in read_schema(path).names:
         return []
-    found = pd.read_parquet(path, columns=["track_id", "part_of"], filters=[("part_of", "!=", "")])
+    found = pd.read_parquet(path, columns=list(names), filters=[(where, "!=", "")])
     return [{str(key): value for key, value in row.items()} for row in found.to_dict("records")]
 
 

@@ -21,6 +21,7 @@ from lofi_assets.library import (
     Row,
     _mark_duplicates,
     curated,
+    lossless_masters,
     process_library,
     rows_of,
     verified_sources,
@@ -421,7 +422,9 @@ def test_a_lossless_master_is_listed_and_made_again_when_lost(store: Store, run:
     run(lossless, settings=LOSSLESS)
     (row,) = rows_of(store, PROCESSED)
     assert row["lossless_sha256"] == "flac" and (store.root / row["lossless_path"]).read_bytes() == b"fLaC"
+    assert lossless_masters(store) == {"mp3 of 1": (store.root / row["lossless_path"], "flac")}
     (store.root / row["lossless_path"]).unlink()
+    assert lossless_masters(store) == {}
     assert run(lossless, settings=LOSSLESS)[1] == ["a"]
     assert run(accepted)[1] == ["a"] and rows_of(store, PROCESSED)[0]["lossless_path"] == ""
     assert not list((store.cache / "tracks").glob("*.flac"))
