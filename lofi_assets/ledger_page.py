@@ -17,6 +17,7 @@ from lofi_assets.ledger import SOURCES
 from lofi_assets.records import SourceRecord
 from lofi_assets.rights import claim_measures, is_address, revocation_of
 from lofi_assets.sources import (
+    UNREAD,
     LicenceTable,
     LicenceType,
     RawFile,
@@ -29,9 +30,6 @@ from lofi_assets.sources import (
     verify_sources,
 )
 from lofi_assets.store import Store, read_json
-
-UNREAD = "unread"
-"""In the place of a hash: the ledger asks who claims a file, not what is in it."""
 
 
 @dataclass(frozen=True)
@@ -166,25 +164,6 @@ def used_in(made: Sequence[Use], tracks: Iterable[str]) -> list[Use]:
     """What was made from any of the tracks."""
     wanted = set(tracks)
     return [use for use in made if wanted & use.tracks]
-
-
-def unlicensed(
-    store: Store, tracks: Iterable[str], *, licences: LicenceTable, gates: Sequence[Gate], today: date
-) -> dict[str, str]:
-    """Track id -> why its rights do not hold by the records as they are now, whether or not its raw file is there.
-
-    The inventory tells the same of raw files as of its last materialisation; this asks about tracks that a model was
-    made from, at the moment of asking.
-    """
-    files = [RawFile(track, "", UNREAD, 0, "") for track in sorted(set(tracks))]
-    rows = verify_sources(
-        files,
-        source_file=load_sources(store.metadata(SOURCES)),
-        licences=licences,
-        gates=gates_of(gates, asset="licensed_sources", scope="track"),
-        today=today,
-    )
-    return {row.track_id: f"{row.rule}: {row.reason}" for row in rows if row.status == "rejected"}
 
 
 def ledger_page(store: Store, found: Survey, *, today: date) -> str:

@@ -8,7 +8,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -27,6 +27,9 @@ AUDIO_SUFFIXES = frozenset(
 )
 """Raw files with these suffixes are expected to be audio; their content decides what they are."""
 
+
+UNREAD = "unread"
+"""In the place of a hash, where the question is who claims a file and not what is in it."""
 
 SIDECAR_BYTES = 1 << 16
 """Largest prompt or lyrics file that is read."""
@@ -330,6 +333,19 @@ def curator_sidecars(store: Store, raw_path: str) -> tuple[str, str | None]:
 def withdrawn_tracks(rows: Sequence[Mapping[str, Any]]) -> set[str]:
     """Tracks of the inventory whose rights do not hold today: what was trained on them cannot be released."""
     return {row["track_id"] for row in rows if row["rule"].startswith("licence.")}
+
+
+def unlicensed(
+    store: Store, tracks: Iterable[str], *, licences: LicenceTable, gates: Sequence[Gate], today: date
+) -> dict[str, str]:
+    """Track id -> why its rights do not hold by the records as they are now, whether or not its raw file is there.
+
+    The inventory knows raw files as of its last materialisation; this is asked about tracks that a model learnt.
+    """
+    files = [RawFile(track_id, "", UNREAD, 0, "") for track_id in sorted(set(tracks))]
+    found = load_sources(store.metadata("sources.json"))
+    rows = verify_sources(files, source_file=found, licences=licences, gates=gates, today=today)
+    return {row.track_id: f"{row.rule}: {row.reason}" for row in rows if row.rule}
 
 
 def _text(path: Path) -> str | None:
