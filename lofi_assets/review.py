@@ -164,8 +164,16 @@ def apply_review(
 
 def queue(store: Store) -> list[QueueItem]:
     """Every tagged track with the reasons for which a person should look at it now, by track id."""
-    rows = [row for row in rows_of(store, PROMPTS) if row["status"] != "rejected"]
+    rows = list(_tagged(store).values())
     return queue_of(rows, pairs=read_json(store.metadata(DUPLICATES), default=[]), reviews=read_reviews(store))
+
+
+def _tagged(store: Store) -> dict[str, Row]:
+    """Track id -> row of `prompts.parquet`, without the tracks whose lyrics are broken."""
+    rows = rows_of(store, PROMPTS)
+    if rows and "proposal" not in rows[0]:
+        raise ReviewError(f"{store.metadata(PROMPTS)}: written before there were reviews; materialise prompts again")
+    return {row["track_id"]: row for row in rows if row["status"] != "rejected"}
 
 
 def queue_of(rows: Sequence[Row], *, pairs: Sequence[Mapping[str, Any]], reviews: Sequence[Review]) -> list[QueueItem]:
@@ -229,7 +237,7 @@ def decide(
         raise ReviewError("a decision needs a name: --by NAME")
     if decision == "rejected" and not note.strip():
         raise ReviewError("a rejection needs a reason: --reason TEXT")
-    rows = {row["track_id"]: row for row in rows_of(store, PROMPTS) if row["status"] != "rejected"}
+    rows = _tagged(store)
     missing = sorted(set(track_ids) - rows.keys())
     if missing:
         raise ReviewError(f"{', '.join(missing)}: not among the tagged tracks; see lofi review list --all")

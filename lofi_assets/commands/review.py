@@ -1,0 +1,141 @@
+"""`lofi review`: what a person should look at, one track with its evidence, and the decision about it.
+
+What belongs here: arguments and text on the terminal. What does not: the queue and the decisions (`review.py`).
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import click
+
+from lofi_assets.profiles import data_root
+from lofi_assets.store import Store
+
+APPLY = "materialise processed_tracks and prompts (lofi job refresh_data) to apply it"
+MEASURES = ("duration_s", "tempo_bpm", "tempo_bpm_raw", "tempo_confidence", "loudness_lufs", "centroid_hz", "dual_mono")
+HEARD = 6
+"""Strongest labels of the audio tagger that are shown per model."""
+
+
+@click.group()
+def review() -> None:
+    """Tracks that wait for a person, and what people decided about them."""
+
+
+@review.command("list")
+@click.option("--all", "everything", is_flag=True, help="Also tracks that need nobody.")
+def list_tracks(everything: bool) -> None:
+    """One track per line with its state, styles and prompt; below it every reason to look at it."""
+    from lofi_assets.review import queue
+
+    items = _refusing(lambda: queue(Store(data_root())))
+    shown = [item for item in items if everything or item.reasons]
+    for item in shown:
+        row = item.row
+        styles = ",".join(json.loads(row["style_ids"]))
+        click.echo(f"{row['track_id']}  {item.decision or row['state']}  {styles}  {row['prompt']}")
+        for reason in item.reasons:
+            click.echo(f"    {reason}")
+    waiting = sum(bool(item.reasons) for item in items)
+    click.echo(f"{waiting} of {len(items)} tagged tracks wait for a person")
+
+
+@review.command()
+@click.argument("track")
+def show(track: str) -> None:
+    """Everything that decided the tags of TRACK, and where to listen to it."""
+    from lofi_assets.library import PROCESSED, rows_of
+    from lofi_assets.review import queue, read_reviews
+
+    store = Store(data_root())
+    items = {item.row["track_id"]: item for item in _refusing(lambda: queue(store))}
+    processed = {row["track_id"]: row for row in rows_of(store, PROCESSED)}
+    if track not in items or track not in processed:
+        raise click.ClickException(f"{track}: not among the tagged tracks; see lofi review list --all")
+    item, sound = items[track], processed[track]
+    history = [review for review in read_reviews(store) if review.track_id == track]
+    measures, heard = json.loads(sound["measures"]), json.loads(sound["heard"])
+    lines = [
+        ("track", f"{track}  {item.decision or item.row['state']}"),
+        ("audio", str(store.root / sound["audio_path"])),
+        ("raw", f"{store.root / sound['raw_path']}  ({sound['source_id']})"),
+        ("prompt", item.row["prompt"]),
+        ("styles", _styles(item.row)),
+        *_numbered("look at", item.reasons),
+        *_numbered("tag", [_tag(tag) for tag in json.loads(item.row["tags"])]),
+        ("measured", "  ".join(f"{name} {measures.get(name)}" for name in MEASURES)),
+        *((f"heard {model}", _strongest(labels)) for model, labels in sorted(heard.items())),
+        *((f"file {field}", " / ".join(texts)) for field, texts in json.loads(item.row["file_tags"]).items()),
+        *_numbered("note", [note for note in item.row["notes"].split("; ") if note]),
+        ("lyrics", item.row["lyrics"].replace("\n", " / ")),
+        *_numbered("decided", [f"{past.at.date()} {past.by}: {past.decision} {past.note}" for past in history]),
+    ]
+    for label, text in lines:
+        click.echo(f"{label:10s} {text}".rstrip())
+
+
+@review.command()
+@click.argument("tracks", nargs=-1, required=True)
+@click.option("--by", required=True, help="Your name; it goes on record.")
+@click.option("--styles", default="", help="Style ids in place of the proposed ones, as CORE-01,THEME-03.")
+@click.option("--tags", default="", help="The whole prompt in place of the proposed one.")
+@click.option("--note", default="")
+def accept(tracks: tuple[str, ...], by: str, styles: str, tags: str, note: str) -> None:
+    """You heard the TRACKS and read their tags: they go from TAGGED to VERIFIED."""
+    chosen = [style.strip() for style in styles.split(",") if style.strip()]
+    _decide(tracks, decision="accepted", by=by, styles=chosen, tags=tags, note=note)
+
+
+@review.command()
+@click.argument("tracks", nargs=-1, required=True)
+@click.option("--by", required=True, help="Your name; it goes on record.")
+@click.option("--reason", required=True, help="Why; it goes on record.")
+def reject(tracks: tuple[str, ...], by: str, reason: str) -> None:
+    """Keep the TRACKS, as they are now, out of the dataset."""
+    _decide(tracks, decision="rejected", by=by, note=reason)
+
+
+def _decide(tracks: Sequence[str], *, decision: Literal["accepted", "rejected"], **words: Any) -> None:
+    from lofi_assets.prompts import vocabulary
+    from lofi_assets.review import decide
+
+    now = datetime.now(UTC).replace(microsecond=0)
+    taken = _refusing(
+        lambda: decide(Store(data_root()), tracks, decision=decision, at=now, vocabulary=vocabulary(), **words)
+    )
+    click.echo(f"{decision} {len(taken)}: {', '.join(review.track_id for review in taken)}; {APPLY}")
+
+
+def _refusing(work: Callable[[], Any]) -> Any:
+    """Errors of the review become a message and a non-zero exit."""
+    from lofi_assets.review import ReviewError
+    from lofi_assets.store import StoreError
+
+    try:
+        return work()
+    except (ReviewError, StoreError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _numbered(label: str, texts: Sequence[str]) -> list[tuple[str, str]]:
+    return [(label if index == 0 else "", text) for index, text in enumerate(texts)]
+
+
+def _styles(row: dict[str, Any]) -> str:
+    styles = ", ".join(json.loads(row["style_ids"]))
+    return f"{styles}  ({row['style_origin']}, {row['style_confidence']:.2f})"
+
+
+def _tag(tag: dict[str, Any]) -> str:
+    return f"{tag['category']:12s} {tag['tag']:20s} {tag['origin']:12s} {tag['confidence']:.2f}"
+
+
+def _strongest(labels: dict[str, float]) -> str:
+    strongest = sorted(labels.items(), key=lambda item: -item[1])[:HEARD]
+    return "  ".join(f"{label} {probability:.2f}" for label, probability in strongest)
+
+
+if __name__ == "__main__":
+    review()
