@@ -335,6 +335,7 @@ def dataset_faults(folder: Path, *, memory: dict[str, tuple[str, str]]) -> list[
     faults = []
     for item in tracks:
         stem = folder / "audio" / item["track_id"]
+        row = rows.pop(stem.name, None)
         try:
             digest, prompt, lyrics = read_track(folder, item["track_id"], memory=memory)
         except OSError as error:
@@ -343,7 +344,7 @@ def dataset_faults(folder: Path, *, memory: dict[str, tuple[str, str]]) -> list[
         if digest != item.get("audio_sha256", digest):
             faults.append(f"{stem}.mp3: is not the audio that tracks.json records")
         told = (f"{stem.name}.mp3", item["split"], prompt.split(", "), lyrics)
-        if rows.pop(stem.name, None) != told:
+        if row != told:
             faults.append(f"{stem}_prompt.txt, _lyrics.txt: differ from the row in {item['split']}/")
     return [*faults, *(f"{folder}: the trainer's rows have {key}, tracks.json has not" for key in sorted(rows))]
 

@@ -1,6 +1,8 @@
 """The split, the content hash, and the immutable dataset versions."""
 
 import random
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lofi_assets import dataset_card
 from lofi_assets.dataset import (
     BuiltDataset,
     Candidate,
@@ -16,6 +19,7 @@ from lofi_assets.dataset import (
     build_dataset,
     dataset_hash,
     group_tracks,
+    linked_tracks,
     recorded_splits,
     split_of,
     straddling_groups,
@@ -147,6 +151,81 @@ def test_the_split_of_a_track_is_the_same_on_every_machine_and_in_every_version(
     assert validating == [3, 11, 34, 38, 39, 58]
 
 
+@given(LIBRARY, st.lists(LIBRARY, min_size=1, max_size=4), PAIRS)
+def test_however_a_library_grows_only_a_bridge_to_validation_moves_a_track(
+    old: set[str], arrivals: list[set[str]], linked: list[tuple[str, str]]
+) -> None:
+    splits = assign_splits(group_tracks(old, linked=linked), recorded={})
+    known = set(old)
+    for added in arrivals:
+        known |= added
+        groups = group_tracks(known, linked=linked)
+        grown = assign_splits(groups, recorded=splits)
+        moved = {track_id for track_id in splits if grown[track_id] != splits[track_id]}
+        assert all(grown[track_id] == "validation" for track_id in moved), "nothing ever moves into training"
+        for track_id in moved:
+            mates = {other for other in splits if groups[other] == groups[track_id]}
+            assert "validation" in {splits[other] for other in mates}, "a move needs a mate that validated"
+        assert straddling_groups(grown, groups) == []
+        splits = grown
+
+
+@given(LIBRARY, PAIRS, st.dictionaries(IDS, SPLITS, max_size=20), st.randoms(use_true_random=False))
+def test_the_split_does_not_depend_on_the_order_of_anything(
+    tracks: set[str], linked: list[tuple[str, str]], recorded: dict[str, Split], shuffle: random.Random
+) -> None:
+    def shuffled(items: Any) -> list[Any]:
+        return shuffle.sample(list(items), len(items))
+
+    expected = assign_splits(group_tracks(sorted(tracks), linked=linked), recorded=recorded)
+    groups = group_tracks(shuffled(tracks), linked=[shuffle.choice([(a, b), (b, a)]) for a, b in shuffled(linked)])
+    again = assign_splits(dict(shuffled(groups.items())), recorded=dict(shuffled(recorded.items())))
+    assert again == expected
+
+
+@given(LIBRARY, PAIRS)
+def test_a_bridge_that_leaves_again_moves_nothing_back(tracks: set[str], linked: list[tuple[str, str]]) -> None:
+    bridged = assign_splits(group_tracks(tracks, linked=linked), recorded={})
+    assert assign_splits(group_tracks(tracks, linked=[]), recorded=bridged) == bridged
+
+
+def test_the_split_is_the_same_under_another_hash_seed(tmp_path: Path) -> None:
+    """PYTHONHASHSEED orders sets and is what differs between two runs on two machines."""
+    code = (
+        "from lofi_assets.dataset import assign_splits, group_tracks\n"
+        "tracks = {f'track_{n:03}' for n in range(200)}\n"
+        "linked = {(f'track_{n:03}', f'track_{n * 7 % 200:03}') for n in range(0, 200, 5)}\n"
+        "splits = assign_splits(group_tracks(tracks, linked=linked), recorded={})\n"
+        "print(sorted(splits.items()))"
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed, "PATH": "", "TZ": zone},
+            capture_output=True,
+            check=True,
+            cwd=Path(__file__).parents[1],
+        ).stdout
+        for seed, zone in (("1", "UTC"), ("2", "Asia/Tokyo"))
+    ]
+    assert runs[0] == runs[1] and b"validation" in runs[0]
+
+
+def test_pieces_of_one_file_and_tracks_to_review_share_a_group() -> None:
+    rows = [
+        {"track_id": "long_1", "raw_path": "raw/long.wav", "source_sha256": "aa"},
+        {"track_id": "long_2", "raw_path": "raw/long.wav", "source_sha256": "aa"},
+        {"track_id": "again", "raw_path": "raw/again.wav", "source_sha256": "aa"},
+        {"track_id": "alike", "raw_path": "raw/alike.wav", "source_sha256": "bb"},
+        {"track_id": "broken", "raw_path": "raw/broken.wav", "source_sha256": ""},
+        {"track_id": "torn", "raw_path": "raw/torn.wav", "source_sha256": ""},
+    ]
+    linked = linked_tracks(rows, [{"a": "alike", "b": "long_2", "similarity": 0.62}])
+    groups = group_tracks((str(row["track_id"]) for row in rows), linked=linked)
+    assert {track for track, group in groups.items() if group == "again"} == {"again", "alike", "long_1", "long_2"}
+    assert groups["broken"] == "broken" and groups["torn"] == "torn"
+
+
 # --- the hash --------------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +248,35 @@ def test_the_hash_does_not_depend_on_where_the_data_lie(tmp_path: Path) -> None:
 def test_the_hash_moves_with_whatever_training_reads(store: Store, changes: dict[str, Any]) -> None:
     before = dataset_hash([candidate(store, "a")])
     assert dataset_hash([candidate(store, "a", **changes)]) != before
+
+
+@settings(max_examples=25)
+@given(
+    st.dictionaries(
+        st.from_regex(r"[a-z0-9][a-z0-9_-]{0,8}", fullmatch=True),
+        st.tuples(st.text(max_size=20), st.text(max_size=20), SPLITS, st.binary(max_size=8)),
+        min_size=1,
+        max_size=6,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_the_hash_does_not_depend_on_order_or_machine(
+    tmp_path_factory: pytest.TempPathFactory,
+    tracks: dict[str, tuple[str, str, Split, bytes]],
+    shuffle: random.Random,
+) -> None:
+    def made(order: list[str]) -> list[Candidate]:
+        store = Store(tmp_path_factory.mktemp("machine"))
+        texts = ((track_id, *tracks[track_id]) for track_id in order)
+        return [candidate(store, key, prompt=p, lyrics=w, split=s, audio=a) for key, p, w, s, a in texts]
+
+    names = sorted(tracks)
+    digest = dataset_hash(made(names))
+    assert dataset_hash(made(shuffle.sample(names, len(names)))) == digest
+    first, *rest = names
+    prompt, lyrics, split, audio = tracks[first]
+    tracks[first] = (f"{prompt}.", lyrics, split, audio)
+    assert dataset_hash(made([first, *rest])) != digest
 
 
 # --- versions --------------------------------------------------------------------------------------------------------
@@ -203,6 +311,41 @@ def test_building_the_same_dataset_again_changes_nothing(store: Store) -> None:
     assert state(store.root) == before
     assert (first.created, again.created) == (True, False)
     assert again.record == first.record
+
+
+def test_a_version_shares_what_did_not_change_with_the_one_before(store: Store) -> None:
+    first = built(store, library(store))
+    second = built(store, [*library(store), candidate(store, "d", prompt="lofi, rain")])
+    for name in ("a.mp3", "a_prompt.txt", "a_lyrics.txt"):
+        assert (first.folder / "audio" / name).samefile(second.folder / "audio" / name)
+        assert (second.folder / "audio" / name).samefile(store.final / name)
+    changed = built(store, [candidate(store, "a", prompt="lofi, sad")])
+    assert (changed.folder / "audio" / "a_prompt.txt").read_text() == "lofi, sad"
+    assert (first.folder / "audio" / "a_prompt.txt").read_text() == "lofi, chill, 74 bpm"
+
+
+def test_audio_is_read_once_and_again_only_when_it_changed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(dataset_card, "sha256_file", lambda path: read.append(path.name) or sha256_file(path))
+    memory: dict[str, tuple[str, str]] = {}
+    tracks = library(store)
+    assert verify_dataset(built(store, tracks).folder, memory=memory) and read == ["a.mp3", "b.mp3", "c.mp3"]
+    second = built(store, [*tracks, candidate(store, "d")]).folder
+    read.clear()
+    assert verify_dataset(second, memory=memory) and read == ["d.mp3"]
+    read.clear()
+    assert verify_dataset(second, memory=memory) and read == []
+    path = second / "audio" / "b.mp3"
+    path.unlink()
+    path.write_bytes(b"ID3 x")
+    assert not verify_dataset(second, memory=memory) and read == ["b.mp3"]
+
+
+def test_a_version_that_lost_a_file_is_reported_and_not_mended_in_silence(store: Store) -> None:
+    folder = built(store, library(store)).folder
+    (folder / "audio" / "b.mp3").unlink()
+    again = built(store, library(store))
+    assert not again.created and not verify_dataset(again.folder)
 
 
 def test_a_removed_track_leaves_the_split_folders_and_stays_in_the_old_version(store: Store) -> None:
