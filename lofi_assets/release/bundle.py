@@ -1,12 +1,15 @@
 """The deployable bundle: tiers, runtime, example, and a manifest with the hash of every file (constitution, Export).
 
 The bundle needs nothing of this project: the numpy runtime is copied into it and its imports are rewritten, and the
-example is run from the bundle alone, in a process of its own, before anything is reported.
+example is run from the bundle alone, in a process of its own that can import nothing but the bundle's requirements,
+before anything is reported.
 """
 
-import os
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,8 @@ from lofi_assets.optimization import COMPARED
 from lofi_assets.outcome import Outcome
 from lofi_assets.store import Store, atomic_folder, fingerprint, link_or_copy, read_json, sha256_folder, write_json
 
-BUNDLE_VERSION = "1"
-"""Raised when what goes into a bundle changes."""
+BUNDLE_VERSION = "2"
+"""Raised when what goes into a bundle, or how it is proven, changes."""
 MANIFEST = "bundle.json"
 PACKAGE = Path(lofi_assets.__file__).parent
 RUNTIME = {
@@ -26,38 +29,137 @@ RUNTIME = {
     "english.py": "ace_step/english.py",
 }
 """File of the bundle's `lofi_onnx` package -> module it is copied from."""
-EXAMPLE_SECONDS = 2.0
+REQUIREMENTS = ("numpy", "onnxruntime", "tokenizers", "soundfile")
+EXAMPLE_ARGUMENTS = ("lofi, chill", "--tier", "int8", "--steps", "2", "--seconds", "2")
 EXAMPLE_TIMEOUT_S = 600
+
+ISOLATED = """
+import runpy, sys
+refused, sys.argv = frozenset(sys.argv[1].split(",")), sys.argv[2:]
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in refused:
+            raise ModuleNotFoundError(f"No module named {name!r}: not in the bundle's requirements.txt", name=name)
+sys.meta_path.insert(0, Refuse())
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a script where the named packages do not exist: the virtual environment of this project holds all of them."""
+
+
+class BundleError(RuntimeError):
+    """There is nothing to bundle; the message names the file and the asset to materialise."""
 
 
 def build_bundle(store: Store) -> Outcome:
-    """Write `export/` unless its manifest shows that it is current; then verify every file and run the example."""
-    tiers = {tier: read_json(store.quantized / tier / "manifest.json") for tier in COMPARED}
+    """Write `export/` unless its manifest shows that it is current; then verify every file and run the example.
+
+    Raises:
+        BundleError: a tier is absent.
+    """
+    tiers = {tier: _tier_files(store, tier) for tier in COMPARED}
     runtime = {name: (PACKAGE / source).read_text(encoding="utf-8") for name, source in RUNTIME.items()}
     example = (PACKAGE / "release" / "example.py").read_text(encoding="utf-8")
-    key = fingerprint(BUNDLE_VERSION, {tier: manifest["files"] for tier, manifest in tiers.items()}, runtime, example)
+    key = fingerprint(BUNDLE_VERSION, tiers, runtime, example)
+    weights = {f"{tier}/{name}": entry["sha256"] for tier, files in tiers.items() for name, entry in files.items()}
     known = read_json(store.export / MANIFEST, default={})
-    current = known.get("key") == key and _verified(store.export, known) == 0
+    current = known.get("key") == key and known["example"]["ran"] and not differences(store.export, expected=weights)
     if not current:
         with atomic_folder(store.export) as folder:
             _write(folder, store, runtime, example)
-            run = _run_example(folder)
+            run = run_example(folder)
             write_json(folder / MANIFEST, {"key": key, "example": run, "files": _hashes(folder)})
-    manifest = read_json(store.export / MANIFEST)
-    files = manifest["files"]
+    manifest, wrong = read_json(store.export / MANIFEST), differences(store.export, expected=weights)
     return Outcome(
         data_version=key,
-        counts={"files": len(files), "tiers": len(tiers), "recomputed": int(not current)},
+        counts={"files": len(manifest["files"]), "tiers": len(tiers), "recomputed": int(not current)},
         values={
-            "missing_or_altered_files": _verified(store.export, manifest),
+            "missing_or_altered_files": {"value": len(wrong), "note": "; ".join(wrong)},
             "example_runs": {"value": manifest["example"]["ran"], "note": manifest["example"]["note"]},
         },
-        rows=[{"file": name, "sha256": digest} for name, digest in files.items()],
+        rows=[{"file": name, "sha256": digest} for name, digest in manifest["files"].items()],
         details={"folder": str(store.export), "example": manifest["example"]["note"] or "ran"},
     )
 
 
-def _write(folder: Path, store: Store, runtime: dict[str, str], example: str) -> None:
+def differences(folder: Path, *, expected: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """What is wrong with a bundle, one line per file: `altered NAME`, `missing NAME` or `not listed NAME`.
+
+    Args:
+        expected: file -> sha256 known from elsewhere, which goes before what the bundle's own manifest says.
+    """
+    found = _hashes(folder) if folder.is_dir() else {}
+    listed = read_json(folder / MANIFEST, default={}).get("files", {}) | dict(expected or {})
+    wrong = {name: "altered" if name in found else "missing" for name in listed if found.get(name) != listed[name]}
+    wrong |= dict.fromkeys(found.keys() - listed.keys(), "not listed")
+    return tuple(f"{fault} {name}" for name, fault in sorted(wrong.items()))
+
+
+def run_example(folder: Path) -> dict[str, Any]:
+    """Run a bundle's example where only the bundle, its requirements and the standard library can be imported.
+
+    Returns:
+        `ran`, and `note`: the end of what went to stderr if it did not.
+    """
+    output = folder / "example.wav"
+    command = [sys.executable, "-I", "-B", "-c", ISOLATED, ",".join(outside(REQUIREMENTS))]
+    command += [str(folder / "example.py"), *EXAMPLE_ARGUMENTS, "--output", str(output)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=EXAMPLE_TIMEOUT_S, cwd=folder, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return {"ran": False, "note": f"not finished after {EXAMPLE_TIMEOUT_S} s"}
+    ran = done.returncode == 0 and output.is_file()
+    output.unlink(missing_ok=True)
+    return {"ran": ran, "note": "" if ran else done.stderr.strip()[-500:] or "it wrote no audio"}
+
+
+def outside(requirements: Iterable[str]) -> list[str]:
+    """Installed top-level packages that the requirements do not bring with them, and this project."""
+    from packaging.utils import canonicalize_name
+
+    inside = _closure(requirements)
+    refused = {
+        name for name, owners in _installed().items() if not inside & {canonicalize_name(owner) for owner in owners}
+    }
+    return sorted(refused | {PACKAGE.name})
+
+
+@cache
+def _installed() -> Mapping[str, list[str]]:
+    """Top-level package -> distributions that brought it."""
+    return metadata.packages_distributions()
+
+
+def _closure(requirements: Iterable[str]) -> set[str]:
+    """Distributions that installing the requirements would install here, by canonical name."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    found: set[str] = set()
+    todo = [Requirement(text) for text in requirements]
+    while todo:
+        wanted = todo.pop()
+        name = canonicalize_name(wanted.name)
+        if name in found or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
+            continue
+        found.add(name)
+        try:
+            todo += [Requirement(text) for text in metadata.requires(name) or ()]
+        except metadata.PackageNotFoundError:
+            continue  # an absent optional part: whoever needs it finds out when the example runs
+    return found
+
+
+def _tier_files(store: Store, tier: str) -> dict[str, Any]:
+    path = store.quantized / tier / "manifest.json"
+    manifest = read_json(path)
+    if manifest is None:
+        raise BundleError(f"{path}: absent; materialise quantized_tiers")
+    return manifest["files"]
+
+
+def _write(folder: Path, store: Store, runtime: Mapping[str, str], example: str) -> None:
     for tier in COMPARED:
         for path in sorted((store.quantized / tier).iterdir()):
             link_or_copy(path, folder / tier / path.name)
@@ -67,7 +169,7 @@ def _write(folder: Path, store: Store, runtime: dict[str, str], example: str) ->
     for name, text in runtime.items():
         (package / name).write_text(_standalone(text), encoding="utf-8")
     (folder / "example.py").write_text(example, encoding="utf-8")
-    (folder / "requirements.txt").write_text("numpy\nonnxruntime\ntokenizers\nsoundfile\n", encoding="utf-8")
+    (folder / "requirements.txt").write_text("".join(f"{name}\n" for name in REQUIREMENTS), encoding="utf-8")
 
 
 def _standalone(text: str) -> str:
@@ -77,29 +179,6 @@ def _standalone(text: str) -> str:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
+    """Every file but the manifest, and but what Python caches when somebody runs the example in place."""
     found = sha256_folder(folder)
     return {name: digest for name, digest in found.items() if name != MANIFEST and "__pycache__" not in name}
-
-
-def _verified(folder: Path, manifest: dict[str, Any]) -> int:
-    """Files that are missing, altered or not listed."""
-    found = _hashes(folder) if folder.is_dir() else {}
-    listed = manifest.get("files", {})
-    return sum(found.get(name) != listed.get(name) for name in found.keys() | listed.keys())
-
-
-def _run_example(folder: Path) -> dict[str, Any]:
-    """Run the bundle's example in a process that cannot import this project."""
-    output = folder / "example.wav"
-    command = [sys.executable, "-B", str(folder / "example.py"), "lofi, chill", "--tier", "int8", "--steps", "2"]
-    command += ["--seconds", str(EXAMPLE_SECONDS), "--output", str(output)]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=EXAMPLE_TIMEOUT_S, cwd=folder, env=environment, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return {"ran": False, "note": f"not finished after {EXAMPLE_TIMEOUT_S} s"}
-    ran = done.returncode == 0 and output.is_file()
-    output.unlink(missing_ok=True)
-    return {"ran": ran, "note": "" if ran else done.stderr.strip()[-500:]}
