@@ -1,0 +1,48 @@
+"""`python -m lofi_assets_tests.bench [--only NAME]... [--profile]`: measure the budgets and print them."""
+
+import argparse
+import importlib
+import os
+import sys
+import time
+import warnings
+
+from rich.console import Console
+
+from lofi_assets_tests.bench.report import Row, print_rows
+
+BUDGETS = ("location", "frechet", "refresh", "audio", "training", "quantization")
+"""Modules of this package with a function `rows`; lighter ones first, so that none finds the memory full."""
+
+
+def main() -> int:
+    """Measure what was asked for; nothing is asserted, and what cannot be measured does not hide the rest."""
+    parser = argparse.ArgumentParser(prog="python -m lofi_assets_tests.bench", description=main.__doc__)
+    parser.add_argument("--only", action="append", choices=BUDGETS, help="a budget to measure; may be repeated")
+    parser.add_argument("--profile", action="store_true", help="also print where an unchanged refresh spends its time")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    console = Console()
+    console.print(f"{os.cpu_count()} cores; ratios hold within this run", highlight=False)
+    rows: list[Row] = []
+    failed: list[str] = []
+    for name in arguments.only or BUDGETS:
+        started = time.perf_counter()
+        try:
+            rows += importlib.import_module(f"lofi_assets_tests.bench.{name}").rows()
+        except Exception as error:
+            failed.append(f"{name} ({type(error).__name__}: {error})")
+        console.print(f"{name}: took {time.perf_counter() - started:.0f} s", highlight=False)
+    print_rows(console, rows)
+    if arguments.profile:
+        refresh = importlib.import_module("lofi_assets_tests.bench.refresh")
+        path = refresh.write_profile()
+        console.print(f"Where an unchanged refresh spends its time ({path}):", highlight=False)
+        console.print(path.read_text(encoding="utf-8"), highlight=False, markup=False)
+    if failed:
+        console.print(f"NOT MEASURED: {'; '.join(failed)}", style="red", markup=False)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""Budget: a step of the training loop is no slower than the bare transformer step (at least 0.95 of its speed)."""
+
+import contextlib
+import io
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from lofi_assets.ace_step.flow_matching import training_schedule
+from lofi_assets.ace_step.identity import base_fingerprint
+from lofi_assets.ace_step.loading import load_base
+from lofi_assets.ace_step.tiny import write_tiny_base
+from lofi_assets.store import sha256_file
+from lofi_assets.training import adapters
+from lofi_assets.training.batches import Item, Source
+from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
+from lofi_assets.training.features import FeatureJob, cache_features, read_conditions, read_latents
+from lofi_assets.training.loop import train
+from lofi_assets.training.objective import Objective
+from lofi_assets_tests.bench.material import write_song
+from lofi_assets_tests.bench.report import Row
+
+LEAST_RATIO = 0.95
+STEPS, WARM_UP = 30, 6
+TARGETS = ("speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0")
+
+
+class BareStep:
+    """Forward, backward, clip and optimiser on the items that the loop sees, prepared beforehand."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        options = {"drop_dead_projections": True, "build_projectors": False}
+        base = load_base(run.base, components=("transformer",), transformer_options=options)
+        assert base.transformer is not None
+        settings = run.training
+        self.parameters = list(adapters.add_lora(base.transformer, run.lora, seed=settings.seed).values())
+        if settings.gradient_checkpointing:
+            base.transformer.enable_gradient_checkpointing()
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+        )
+        schedule = training_schedule(shift=settings.shift)
+        self.objective = Objective(base.transformer, schedule, torch.float32)
+        source = Source(
+            tracks=run.of_split("train"),
+            settings=settings,
+            timesteps=len(schedule.timesteps),
+            read_latents=lambda track: read_latents(run.features_dir, track.key),
+            read_conditions=lambda track: read_conditions(run.features_dir, track.key),
+        )
+        self.items: list[Item] = [source.item(position) for position in range(STEPS + 2)]
+        self.clip = settings.gradient_clip
+
+    def seconds(self, position: int, *, deterministic: bool) -> float:
+        """Time of the step on item `position`."""
+        before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(deterministic)
+        started = time.perf_counter()
+        self.objective.losses([self.items[position]]).mean().backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        taken = time.perf_counter() - started
+        torch.use_deterministic_algorithms(before)
+        return taken
+
+
+class Watch:
+    """Asked by the loop after every step whether to stop; times that step, then the bare ones on the same item."""
+
+    def __init__(self, bare: BareStep) -> None:
+        self.bare = bare
+        self.loop: list[float] = []
+        self.plain: list[float] = []
+        self.fixed: list[float] = []
+        self.calls = 0
+        self.left = time.perf_counter()
+
+    def __call__(self) -> bool:
+        self.loop.append(time.perf_counter() - self.left)
+        position = max(0, self.calls - 2)  # the loop asks twice before its first step
+        self.plain.append(self.bare.seconds(position, deterministic=False))
+        self.fixed.append(self.bare.seconds(position, deterministic=True))
+        self.calls += 1
+        self.left = time.perf_counter()
+        return False
+
+
+def rows() -> list[Row]:
+    """The loop through its public door, `train`, and the bare step between its steps."""
+    with tempfile.TemporaryDirectory(prefix="lofi-bench-") as name:
+        run = _run(Path(name))
+        watch = Watch(BareStep(run))
+        with contextlib.redirect_stderr(io.StringIO()):
+            train(run, stop=watch, say=lambda _: None)
+    loop, plain, fixed = (statistics.median(side[WARM_UP:]) for side in (watch.loop, watch.plain, watch.fixed))
+    note = (
+        f"tiny base, 120 s of latents, rank 8, float32, {len(watch.loop) - WARM_UP} steps taken in turns on the same "
+        f"items: loop {1e3 * loop:.1f} ms with cache, noise, log and progress; bare {1e3 * plain:.1f} ms; bare with "
+        f"deterministic kernels {1e3 * fixed:.1f} ms"
+    )
+    return [
+        Row("training step, speed of the loop over the bare step", plain / loop, "x", LEAST_RATIO, "least", note),
+        Row("the same, bare step with deterministic kernels as well", fixed / loop, "x", LEAST_RATIO, "least"),
+    ]
+
+
+def _run(root: Path) -> TrainingRun:
+    with contextlib.redirect_stderr(io.StringIO()):
+        write_tiny_base(root / "base")
+    identity = base_fingerprint(root / "base")
+    song = write_song(root / "song.wav", seconds=120.0)
+    job = FeatureJob("song", song, sha256_file(song), "lofi hip hop, piano, vinyl crackle, rain, mellow, 82 bpm")
+    with contextlib.redirect_stderr(io.StringIO()):
+        (row,) = cache_features(
+            [job], base_path=root / "base", base_fingerprint=identity, cache_dir=root / "features", device="cpu"
+        )
+    return TrainingRun(
+        base=root / "base",
+        base_fingerprint=identity,
+        features_dir=root / "features",
+        tracks=(TrackFeatures(track_id="song", key=row.key),),
+        dataset_id="bench",
+        dataset_hash="0" * 64,
+        checkpoints_dir=root / "checkpoints",
+        logs_dir=root / "logs",
+        lora=LoraSettings(r=8, lora_alpha=8, target_modules=TARGETS),
+        training=TrainingSettings(max_steps=STEPS, checkpoint_interval=STEPS + 1, precision="32", seed=1234),
+        device="cpu",
+    )
