@@ -206,11 +206,14 @@ def _doubts(row: Row) -> list[str]:
 
 
 def _similar(pairs: Sequence[Mapping[str, Any]], *, among: set[str]) -> dict[str, list[str]]:
-    """Track id -> tracks still in the library that may be the same recording; sure copies are already out."""
+    """Track id -> tracks still in the library that may be the same recording.
+
+    Sure copies are already out; pairs without a similarity belong together for another reason.
+    """
     found: dict[str, list[str]] = {}
     for pair in pairs:
         for one, other in ((pair["a"], pair["b"]), (pair["b"], pair["a"])):
-            if one in among and other in among:
+            if "similarity" in pair and one in among and other in among:
                 found.setdefault(one, []).append(f"may be the same recording as {other} ({pair['similarity']:.2f})")
     return found
 
