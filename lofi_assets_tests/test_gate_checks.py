@@ -246,7 +246,7 @@ def test_an_accepted_track_that_violates_a_rule_fails_its_check(tmp_path: Path, 
     for gate in rules:
         evaluation = found[gate.check_name]
         assert not evaluation.passed and evaluation.blocking
-        assert evaluation.metadata["value"].value == "1"
+        assert evaluation.metadata["value"].value == 1
 
 
 def test_rejected_tracks_alone_do_not_fail_the_asset(stand_ins: StandIns, instance) -> None:

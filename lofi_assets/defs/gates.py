@@ -65,8 +65,10 @@ def _result(found: Verdict, key: dg.AssetKey, data_version: str) -> dg.AssetChec
 
 def _shown(value: object) -> dg.MetadataValue:
     """A number stays a number, so that the UI plots it over time."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return dg.MetadataValue.float(float(value))
+    if isinstance(value, bool):
+        return dg.MetadataValue.bool(value)
+    if isinstance(value, int | float):
+        return dg.MetadataValue.int(value) if isinstance(value, int) else dg.MetadataValue.float(value)
     return dg.MetadataValue.text("not measured" if value is None else str(value))
 
 
