@@ -100,9 +100,7 @@ def test_unknown_tags_contradictions_and_likely_copies_are_reasons(store: Store)
 
 def test_a_copy_that_is_already_out_is_no_reason(store: Store) -> None:
     parts_of_one_file = {"a": "sure", "b": "vague", "part_of": "long"}
-    write_json(
-        store.metadata(DUPLICATES), [{"a": "sure", "b": "rejected_one", "similarity": 0.99}, parts_of_one_file]
-    )
+    write_json(store.metadata(DUPLICATES), [{"a": "sure", "b": "rejected_one", "similarity": 0.99}, parts_of_one_file])
     assert "sure" not in waiting(store)
 
 

@@ -13,7 +13,7 @@ import click
 from lofi_assets.profiles import data_root
 from lofi_assets.store import Store
 
-APPLY = "materialise processed_tracks and prompts (lofi job refresh_data) to apply it"
+APPLY = "materialise processed_tracks and prompts to apply it"
 MEASURES = ("duration_s", "tempo_bpm", "tempo_bpm_raw", "tempo_confidence", "loudness_lufs", "centroid_hz", "dual_mono")
 HEARD = 6
 """Strongest labels of the audio tagger that are shown per model."""
