@@ -17,7 +17,7 @@ from typing import Any
 
 from lofi_assets import dataset_card
 from lofi_assets.dataset_card import SUFFIXES, Described, read_track, style_distribution, write_hugging_face
-from lofi_assets.library import DUPLICATES, INVENTORY, PROCESSED, PROMPTS
+from lofi_assets.library import DUPLICATES, PROCESSED, PROMPTS, verified_sources
 from lofi_assets.outcome import Outcome
 from lofi_assets.records import Dataset, Split, Track, dump
 from lofi_assets.store import Store, StoreError, atomic_folder, fingerprint, link_or_copy, read_json, write_json
@@ -280,7 +280,7 @@ def linked_tracks(rows: Sequence[Mapping[str, Any]], pairs: Iterable[Mapping[str
 
 def assemble(store: Store, *, now: datetime) -> Outcome:
     """The dataset of every accepted and tagged track whose source is verified today (see `build_dataset`)."""
-    verified = {row["track_id"]: row for row in _rows(store, INVENTORY, *_SOURCE) if row["status"] == "verified"}
+    verified = {row["track_id"]: row for row in verified_sources(store)}
     prompts = {row["track_id"]: row for row in _rows(store, PROMPTS, *_PROMPT) if row["status"] == "tagged"}
     known = _rows(store, PROCESSED, *_TRACK)
     rows = [row for row in known if row["status"] == "accepted" and row["track_id"] in prompts]
@@ -290,7 +290,7 @@ def assemble(store: Store, *, now: datetime) -> Outcome:
     before = recorded_splits(store)
     splits = assign_splits({row["track_id"]: groups[row["track_id"]] for row in licensed}, recorded=before)
     candidates = [
-        _candidate(store, row | verified[key], prompts[key], groups[key], splits[key])
+        _candidate(store, verified[key] | row, prompts[key], groups[key], splits[key])
         for row, key in ((row, row["track_id"]) for row in licensed)
     ]
     built = build_dataset(store, candidates, now=now)
@@ -325,7 +325,6 @@ def assemble(store: Store, *, now: datetime) -> Outcome:
     )
 
 
-_SOURCE = ("track_id", "status", "sha256", "license_type", "provider", "attribution")
 _PROMPT = ("track_id", "status", "prompt", "lyrics", "style_ids")
 _AUDIO = ("audio_sha256", "audio_path", "raw_path", "duration", "quality_score", "measures")
 _TRACK = ("track_id", "status", "source_id", "source_sha256", *_AUDIO)

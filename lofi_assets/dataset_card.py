@@ -320,8 +320,9 @@ def read_texts(folder: Path, track_id: str) -> tuple[str, str]:
     Raises:
         OSError: a file is missing.
     """
-    paths = [folder / "audio" / f"{track_id}{suffix}" for suffix in SUFFIXES[1:]]
-    prompt, lyrics = (path.read_bytes().decode("utf-8", errors="backslashreplace") for path in paths)
+    audio = folder / "audio"
+    texts = ((audio / f"{track_id}{suffix}").read_bytes() for suffix in SUFFIXES[1:])
+    prompt, lyrics = (text.decode("utf-8", errors="backslashreplace") for text in texts)
     return prompt, lyrics
 
 
