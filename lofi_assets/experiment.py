@@ -7,19 +7,21 @@ What does not: the optimisation itself (`training/`), which runs in its own proc
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from lofi_assets import pictures
-from lofi_assets.constitution import CONFIG_DIR
-from lofi_assets.library import INVENTORY, rows_of
+from lofi_assets.constitution import CONFIG_DIR, load_gates
+from lofi_assets.library import INVENTORY, lossless_masters, rows_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import BaseModelSettings, Profile, ProfileError
 from lofi_assets.records import Checkpoint
-from lofi_assets.sources import withdrawn_tracks
+from lofi_assets.sources import load_licences, unlicensed, withdrawn_tracks
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, write_json
+from lofi_assets.track_rows import raw_track_id
 from lofi_assets.training.checkpoints import describe, fault, read_manifest, update_record
 from lofi_assets.training.config import TrainingRun, TrainingSettings, load_lora_settings, save_run
 from lofi_assets.training.log import read_log
@@ -72,11 +74,13 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
     folder, manifest, tracks = current_dataset(store)
     base = resolve_base(store, profile.base_model)
     identity = base_identity(base)
+    # The MP3 is the delivery format; training hears the same master without its loss where the profile keeps it.
+    masters = lossless_masters(store)
     jobs = [
         FeatureJob(
             track_id=track["track_id"],
-            audio=folder / "audio" / f"{track['track_id']}.mp3",
-            audio_sha256=track["audio_sha256"],
+            audio=masters.get(track["audio_sha256"], (folder / "audio" / f"{track['track_id']}.mp3", ""))[0],
+            audio_sha256=masters.get(track["audio_sha256"], (None, track["audio_sha256"]))[1],
             prompt=_text(folder, track["track_id"], "prompt"),
             lyrics=_text(folder, track["track_id"], "lyrics"),
         )
@@ -173,7 +177,6 @@ def training_settings(profile: Profile) -> TrainingSettings:
 def describe_training(store: Store, planned: PlannedRun) -> Outcome:
     """What the checkpoints are, for the gates and for people; each is loaded to see whether it can be."""
     run = planned.run
-    withdrawn = withdrawn_tracks(rows_of(store, INVENTORY))
     records = [_checked(store, record) for record in read_manifest(store.checkpoints)]
     states = {record.checkpoint_id: describe(store.checkpoints / record.checkpoint_id) for record in records}
     losses = read_losses(log_path(run))
@@ -196,7 +199,7 @@ def describe_training(store: Store, planned: PlannedRun) -> Outcome:
                 not _reproducible(store, record, states[record.checkpoint_id]) for record in records
             ),
             "foreign_dataset_checkpoints": sum(record.dataset_hash != run.dataset_hash for record in records),
-            "checkpoints_on_revoked_tracks": sum(bool(withdrawn & _trained_on(store, record)) for record in records),
+            "checkpoints_on_revoked_tracks": len(on_revoked_tracks(store)),
             "last_loss": last_loss,
         },
         rows=[_shown(record, states[record.checkpoint_id]) for record in records],
@@ -228,6 +231,30 @@ def _nested(state: Mapping[str, Any], key: str) -> bool:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value not in (None, "", {})
+
+
+def on_revoked_tracks(store: Store, *, today: date | None = None) -> dict[str, str]:
+    """Checkpoint id -> why a track that it was trained on has no rights now: by the inventory, or the records since.
+
+    The records are asked as they stand, so that a revocation counts before anything is materialised again, and after
+    the raw file is gone.
+    """
+    rows = {row["track_id"]: row for row in rows_of(store, INVENTORY)}
+    trained = {
+        record.checkpoint_id: {raw_track_id(track, inventory=rows.keys()) for track in _trained_on(store, record)}
+        for record in read_manifest(store.checkpoints)
+    }
+    if not trained:
+        return {}
+    lost = {track: rows[track]["reason"] for track in withdrawn_tracks(list(rows.values()))} | unlicensed(
+        store,
+        set().union(*trained.values()),
+        licences=load_licences(CONFIG_DIR),
+        gates=load_gates(),
+        today=today or datetime.now(UTC).date(),
+    )
+    found = {name: sorted(tracks & lost.keys()) for name, tracks in trained.items()}
+    return {name: f"{tracks[0]}: {lost[tracks[0]]}" for name, tracks in found.items() if tracks}
 
 
 def _trained_on(store: Store, record: Checkpoint) -> set[str]:

@@ -63,6 +63,7 @@ def inventory_sources(store: Store, *, gates: Sequence[Gate], today: date, confi
     return Outcome(
         data_version=fingerprint(
             [(row.track_id, row.sha256, row.status, row.source_id, row.license_type) for row in rows],
+            sorted({(row.source_id, row.provider, row.attribution) for row in verified}),
             [curator_sidecars(store, row.path) for row in verified],
             curated(store),
         ),

@@ -239,6 +239,22 @@ def test_what_was_built_from_it_is_refused_in_other_runs_before_anything_is_trai
     assert all("checkpoint.revoked" in model.held(asset) for asset in GUARDED_ASSETS)
 
 
+def test_a_release_is_refused_the_moment_the_licence_is_revoked(model: Lineage) -> None:
+    model.revoke()
+    for asset in GUARDED_ASSETS:
+        message = model.refused(asset)
+        assert "- checkpoint.revoked: fail" in message and "by Grace: contract ended" in message
+
+
+def test_a_checkpoint_stays_marked_when_the_raw_file_is_gone(model: Lineage) -> None:
+    model.revoke(track=GONE[0])
+    (model.store.raw / "partnerships" / f"{GONE[0]}.wav").unlink()
+    model.run("licensed_sources")
+    model.run("lora_checkpoints")
+    measures = recorded(model.store, "lora_checkpoints")
+    assert measures is not None and measures.values["checkpoints_on_revoked_tracks"] == STEPS
+
+
 def test_every_checkpoint_trained_on_it_is_marked_and_cannot_be_released(model: Lineage) -> None:
     model.revoke(track=GONE[0])
     model.run("licensed_sources")

@@ -11,6 +11,7 @@ import dagster as dg
 
 from lofi_assets.constitution import Gate, Verdict, load_gates
 from lofi_assets.defs.resources import Platform
+from lofi_assets.experiment import on_revoked_tracks
 from lofi_assets.store import Store
 from lofi_assets.verdicts import held_back_by, recorded, verdict
 
@@ -95,7 +96,20 @@ def held_back(instance: dg.DagsterInstance, store: Store, asset: str) -> list[Ve
     overruled = [
         gate.id for gate in gates if asset in gate.holds and gate.asset and _overruled(instance, gate, materialized)
     ]
-    return held_back_by(store, gates, asset=asset, materialized=materialized, overruled=overruled)
+    held = held_back_by(store, gates, asset=asset, materialized=materialized, overruled=overruled)
+    revoked = _revoked_since(store, gates, asset)
+    return [*revoked, *(found for found in held if found.gate.id not in {known.gate.id for known in revoked})]
+
+
+REVOKED = "checkpoint.revoked"
+"""The gate that a revocation fails at once, whatever was measured when the checkpoints were materialised."""
+
+
+def _revoked_since(store: Store, gates: tuple[Gate, ...], asset: str) -> list[Verdict]:
+    lost = on_revoked_tracks(store)
+    note = next(iter(lost.values()), "")
+    held_by = [gate for gate in gates if gate.id == REVOKED and asset in gate.holds]
+    return [Verdict(gate, "fail", len(lost), note) for gate in held_by if lost]
 
 
 def _lineage_of(gates: tuple[Gate, ...]) -> list[str]:

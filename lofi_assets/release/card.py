@@ -16,6 +16,7 @@ from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
 from lofi_assets.sources import attribution_of, load_licences
 from lofi_assets.store import Store, read_json, write_json, write_text
+from lofi_assets.track_rows import raw_track_id
 from lofi_assets.verdicts import verdicts
 
 SECTIONS = (
@@ -209,7 +210,10 @@ def _limits() -> str:
 
 
 def _licence(store: Store, profile: Profile, used: set[str]) -> str:
-    rows = [row for row in rows_of(store, INVENTORY) if row["track_id"] in used]
+    inventory = rows_of(store, INVENTORY)
+    files = {row["track_id"] for row in inventory}
+    sources = {raw_track_id(track_id, inventory=files) for track_id in used}
+    rows = [row for row in inventory if row["track_id"] in sources]
     types = sorted({f"{row['license_type']} ({row['provider']})" for row in rows})
     licences = load_licences(CONFIG_DIR)
     named = [attribution_of(row["attribution"], row["provider"], licences.find(row["license_type"])) for row in rows]
