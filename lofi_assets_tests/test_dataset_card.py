@@ -4,15 +4,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lofi_assets.constitution import load_gates
+from lofi_assets.dataset import assemble
 from lofi_assets.dataset_card import Described, card_text, histogram, statistics
+from lofi_assets.library import inventory_sources
 from lofi_assets.records import Dataset, Track
 from lofi_assets.store import Store, read_json
 from lofi_assets_tests.test_dataset import LATER, NOW, build_dataset, candidate
+from lofi_assets_tests.test_scale import processed_library, raw_library
 
 MEASURES = json.dumps({"tempo_bpm": 76.2, "loudness_lufs": -13.4})
 
@@ -139,3 +144,19 @@ def test_a_card_without_measures_says_so(tmp_path: Path) -> None:
 def test_a_version_carries_its_card(tmp_path: Path, name: str) -> None:
     store = Store(tmp_path)
     assert (build_dataset(store, tracks(store), now=NOW).folder / name).is_file()
+
+
+def test_licences_and_measures_of_the_stages_reach_the_card_for_parts_of_a_file_too(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    raw_library(store, 3)
+    inventory_sources(store, gates=load_gates(), today=NOW.date())
+    processed_library(store, 3)
+    for name in ("processed_tracks.parquet", "prompts.parquet"):
+        table = pd.read_parquet(store.metadata(name)).assign(part_of="")
+        table.loc[1, ["track_id", "part_of"]] = ["track_000001_p1", "track_000001"]
+        table.to_parquet(store.metadata(name))
+    outcome = assemble(store, now=NOW)
+    assert outcome.counts["tracks"] == 3 and outcome.values["unlicensed_tracks"] == 0
+    counted = read_json(Path(outcome.details["folder"]) / "statistics.json")
+    assert counted["licences"] == {"AI training license": 3} and counted["providers"] == {"Someone": 3}
+    assert counted["tempo_bpm"] == {"75 to 80": 3} and counted["loudness_lufs"] == {"-14 to -12": 3}
