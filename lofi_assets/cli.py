@@ -6,7 +6,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from lofi_assets.commands.dataset import dataset
 from lofi_assets.commands.inspect import inspect
+from lofi_assets.commands.review import review
 from lofi_assets.commands.sources import sources
 from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.profiles import data_root
@@ -20,7 +22,7 @@ def main() -> None:
     """Licensed lofi tracks to a released, gated ACE-Step LoRA."""
 
 
-for command in (sources, inspect):
+for command in (sources, inspect, review, dataset):
     main.add_command(command)
 
 

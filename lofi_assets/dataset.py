@@ -20,6 +20,7 @@ from lofi_assets.dataset_card import SUFFIXES, Described, read_track, style_dist
 from lofi_assets.library import DUPLICATES, PROCESSED, PROMPTS, verified_sources
 from lofi_assets.outcome import Outcome
 from lofi_assets.records import Dataset, Split, Track, dump
+from lofi_assets.states import advance
 from lofi_assets.store import Store, StoreError, atomic_folder, fingerprint, link_or_copy, read_json, write_json
 
 DATASET_VERSION = "2"
@@ -325,7 +326,7 @@ def assemble(store: Store, *, now: datetime) -> Outcome:
     )
 
 
-_PROMPT = ("track_id", "status", "prompt", "lyrics", "style_ids")
+_PROMPT = ("track_id", "status", "state", "prompt", "lyrics", "style_ids")
 _AUDIO = ("audio_sha256", "audio_path", "raw_path", "duration", "quality_score", "measures")
 _TRACK = ("track_id", "status", "source_id", "source_sha256", *_AUDIO)
 
@@ -349,19 +350,18 @@ def _rows(store: Store, name: str, *columns: str) -> list[dict[str, Any]]:
 def _candidate(store: Store, row: Mapping[str, Any], prompt: Mapping[str, Any], group: str, split: Split) -> Candidate:
     stem = row["audio_path"].removesuffix(".mp3")
     track = Track(
-        track_id=row["track_id"],
+        **{name: row[name] for name in ("track_id", "duration", "source_id", "audio_sha256")},
         filename=f"{row['track_id']}.mp3",
         audio_path=row["audio_path"],
         prompt_path=f"{stem}_prompt.txt",
         lyrics_path=f"{stem}_lyrics.txt",
-        duration=row["duration"],
         sample_rate=48000,
         quality_score=int(row["quality_score"]),
         style_ids=json.loads(prompt["style_ids"]),
-        source_id=row["source_id"],
         split=split,
-        audio_sha256=row["audio_sha256"],
         group=group,
+        human_verified=prompt["state"] == "VERIFIED",
+        state=advance(prompt["state"], "TRAINING_READY"),
     )
     return Candidate(
         track=track,

@@ -31,7 +31,7 @@ from lofi_assets.track_rows import PART, Row, result_rows, score_entry, shown_tr
 from lofi_assets.verdicts import track_rule_counts
 from lofi_assets.work_files import clear_stale, clear_unfinished, have_audio, work_file
 
-TRACKS_VERSION = "1"
+TRACKS_VERSION = "2"
 """Raised when the audio chain changes what it measures or writes: every track is then processed again."""
 
 INVENTORY = "raw_inventory.parquet"
@@ -41,8 +41,8 @@ DUPLICATES = "duplicates.json"
 SCORES = "quality_scores.json"
 DUPLICATE_RULE = "audio.near_duplicate"
 
-LOFI_TEMPO = (60, 100)
-"""BPM range into which octave errors are folded for a track whose style no curator has named."""
+LOFI_TEMPO = (62, 124)
+"""BPM range that decides octaves for a track whose style no curator has named (`audio.tempo.LOFI_RANGE`)."""
 
 StyleOf = Callable[[Sequence[Row]], Mapping[str, str]]
 """Accepted rows -> track id -> style category; `prompts.categories` in production."""
@@ -196,7 +196,8 @@ def process_library(
     write_rows(store, PROCESSED, rows)
     write_json(store.metadata(DUPLICATES), [*pairs, *_same_file(rows)])
     accepted = [row for row in rows if row["status"] == "accepted"]
-    write_json(store.metadata(SCORES), {row["track_id"]: score_entry(row) for row in accepted})
+    reviewed = {row["track_id"]: row for row in rows_of(store, PROMPTS) if row.get("state") == "VERIFIED"}
+    write_json(store.metadata(SCORES), {row["track_id"]: score_entry(row, reviewed) for row in accepted})
     rejected = [row for row in rows if row["status"] == "rejected"]
     write_quarantine(store, "sources", [row for row in inventory if row["status"] == "rejected"])
     write_quarantine(store, "tracks", rejected)

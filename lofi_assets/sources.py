@@ -384,7 +384,7 @@ class Landing:
 
 def landing_state(store: Store) -> Landing:
     """Raw files with their sidecars, evidence, and the records that people edit; by name, size and time, unread."""
-    edited = [store.metadata("sources.json"), store.metadata("style_mapping.json")]
+    edited = [store.metadata(name) for name in ("sources.json", "style_mapping.json", "reviews.jsonl")]
     evidence = sorted(store.metadata(EVIDENCE).rglob("*"))
     paths = [
         path for path in (*sorted(store.raw.rglob("*")), *edited, *evidence) if path.is_file() and not path.is_symlink()

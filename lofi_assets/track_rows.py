@@ -91,9 +91,20 @@ def _decided(track_id: str, wanted: str, rule: str, reason: str, measures: Mappi
     }
 
 
-def score_entry(row: Row) -> Row:
-    """An entry of `quality_scores.json` (data model, File Storage Layout)."""
-    return {"score": int(row["quality_score"]), "verified": False, "parts": json.loads(row["score_parts"])}
+def score_entry(row: Row, reviewed: Mapping[str, Row]) -> Row:
+    """An entry of `quality_scores.json` (data model, File Storage Layout).
+
+    Args:
+        reviewed: track id -> row of `prompts.parquet` of the tracks that a person accepted, for whatever audio.
+    """
+    accepted = reviewed.get(row["track_id"], {})
+    verified = accepted.get("audio_sha256") == row["audio_sha256"]
+    return {
+        "score": int(row["quality_score"]),
+        "verified": verified,
+        "date": accepted["reviewed_on"] if verified else None,
+        "parts": json.loads(row["score_parts"]),
+    }
 
 
 def shown_track(row: Row) -> Row:

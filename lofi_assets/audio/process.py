@@ -55,7 +55,7 @@ class ProcessJob:
     root: Path
     target: Path
     gates: tuple[Gate, ...]
-    tempo_range: tuple[float, float] = (60.0, 100.0)
+    tempo_range: tuple[float, float] = tempo.LOFI_RANGE
     lossless: bool = False
     segment: bool = False
 
