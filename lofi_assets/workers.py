@@ -149,7 +149,7 @@ def _run_once(
     started: dict[Future[R], float] = {}
     looked = time.monotonic()
     try:
-        with _without_interrupts():
+        with without_interrupts():
             for job in jobs:
                 future: Future[R] = pool.schedule(function, args=[job], timeout=settings.timeout_s)
                 waiting[future] = job
@@ -168,7 +168,7 @@ def _run_once(
 
 
 @contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
+def without_interrupts() -> Iterator[None]:
     """Threads and processes started inside never see Ctrl-C, not even before `_start_worker` runs."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

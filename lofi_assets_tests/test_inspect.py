@@ -125,6 +125,8 @@ def test_ctrl_c_ends_it_with_whole_lines_no_traceback_and_no_workers(tmp_path: P
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        # What a buffered readline took too much, communicate would not give back.
+        bufsize=0,
     )
     assert process.stdout is not None
     first = process.stdout.readline()

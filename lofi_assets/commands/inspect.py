@@ -24,6 +24,7 @@ def inspect(
     are done. Nothing is written to the library. Exits 0 when every file got its line, whatever the verdicts.
     """
     from lofi_assets.profiles import load_profile
+    from lofi_assets.workers import without_interrupts
 
     if not files:
         click.echo("no files given; name audio files or folders", err=True)
@@ -38,7 +39,10 @@ def inspect(
         )
         for record in records:
             # ASCII only: names may hold newlines, control characters, and bytes that are no text.
-            click.echo(json.dumps(record, ensure_ascii=True, allow_nan=False))
+            line = json.dumps(record, ensure_ascii=True, allow_nan=False)
+            with without_interrupts():
+                # An interrupt inside a write that waits for its reader would leave half a line.
+                click.echo(line)
     except KeyboardInterrupt:
         click.echo("interrupted; the lines above are complete", err=True)
         sys.exit(130)
