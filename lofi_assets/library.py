@@ -9,7 +9,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ def inventory_sources(store: Store, *, gates: Sequence[Gate], today: date, confi
     rows = verify_sources(
         files, source_file=source_file, licences=load_licences(config_dir), gates=track_gates, today=today
     )
-    write_rows(store, INVENTORY, [asdict(row) for row in rows])
+    write_rows(store, INVENTORY, [vars(row) for row in rows])
     verified = [row for row in rows if row.status == "verified"]
     rejected = [row for row in rows if row.status == "rejected"]
     return Outcome(
