@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 	$(BIN)/lofi demo
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
 	$(BIN)/lofi constitution --audit-only
 
 slow: $(VENV)/installed
