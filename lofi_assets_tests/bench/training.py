@@ -121,12 +121,14 @@ def rows() -> list[Row]:
     finally:
         torch.set_num_threads(threads)
     loop, plain, fixed = (side[WARM_UP:] for side in (watch.loop, watch.plain, watch.fixed))
+    told = (
+        "loop {:.1f} ms with cache, noise, log and progress; bare {:.1f} ms; bare with deterministic kernels {:.1f} ms"
+    )
     medians = [1e3 * statistics.median(side) for side in (loop, plain, fixed)]
     note = (
-        f"tiny base, 120 s of latents, rank 8, float32, one thread; median over {len(loop)} steps, each beside the bare "
-        "one on the same item: loop {:.1f} ms with cache, noise, log and progress; bare {:.1f} ms; bare with "
-        "deterministic kernels {:.1f} ms"
-    ).format(*medians)
+        f"tiny base, 120 s of latents, rank 8, float32, one thread; median ratio of {len(loop)} steps, each beside the "
+        f"bare one on the same item: {told.format(*medians)}"
+    )
     return [
         Row(
             "training step, speed of the loop over the bare step", _ratio(plain, loop), "x", LEAST_RATIO, "least", note
