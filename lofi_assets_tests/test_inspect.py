@@ -119,7 +119,11 @@ def test_a_file_that_hangs_or_kills_its_worker_is_a_record_too(tmp_path: Path) -
 def test_ctrl_c_ends_it_with_whole_lines_no_traceback_and_no_workers(tmp_path: Path) -> None:
     for index in range(400):
         (tmp_path / f"{index}.wav").write_bytes(b"RIFF")
-    code = "from lofi_assets.commands.inspect import inspect; inspect()"
+    # A shell that starts the tests in the background lets them inherit an ignored SIGINT.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from lofi_assets.commands.inspect import inspect; inspect()"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code, "--workers", "2", str(tmp_path)],
         stdout=subprocess.PIPE,

@@ -85,7 +85,7 @@ def processed_library(store: Store, rows: int) -> None:
             | {"measures": measures, "words": "A" * 5_200}
         )
         prompts.append(
-            {"track_id": key, "status": "tagged", "prompt": f"lofi, chill, {number % 60 + 60} bpm"}
+            {"track_id": key, "status": "tagged", "state": "TAGGED", "prompt": f"lofi, chill, {number % 60 + 60} bpm"}
             | {"lyrics": "[Instrumental]", "style_ids": '["CORE-01"]', "style_origin": "suggested"}
         )
     pd.DataFrame(tracks).to_parquet(store.metadata("processed_tracks.parquet"), index=False, compression="zstd")

@@ -104,9 +104,12 @@ def test_closing_the_iterator_ends_the_workers() -> None:
 def test_an_interrupted_parent_leaves_no_orphans(tmp_path: Path, signum: signal.Signals) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
+        "import signal\n"
         "from lofi_assets.workers import map_tracks\n"
         "from lofi_assets_tests.test_workers import behave\n"
         "if __name__ == '__main__':\n"
+        # A shell that starts the tests in the background lets them inherit an ignored SIGINT.
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    jobs = ['job:1', 'hang', 'hang']\n"
         "    for job, _ in map_tracks(behave, jobs, workers=2, timeout_s=60, memory_gb=2, label='test'):\n"
         "        print(job, flush=True)\n",
