@@ -22,7 +22,7 @@ from lofi_assets.records import Checkpoint
 from lofi_assets.sources import load_licences, unlicensed, withdrawn_tracks
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, write_json
 from lofi_assets.track_rows import raw_track_id
-from lofi_assets.training.checkpoints import describe, fault, read_manifest, update_record
+from lofi_assets.training.checkpoints import PRUNED, describe, fault, read_manifest, update_record
 from lofi_assets.training.config import TrainingRun, TrainingSettings, load_lora_settings, save_run
 from lofi_assets.training.log import read_log
 from lofi_assets.training.resume import resume_point
@@ -190,7 +190,8 @@ def describe_training(store: Store, planned: PlannedRun) -> Outcome:
             "recomputed": planned.remaining_steps,
         },
         values={
-            "checkpoints": len(records),
+            # With the pruned ones: retention must not change what the run is said to have produced.
+            "checkpoints": len(records) + len(read_json(store.checkpoints / PRUNED, default=[])),
             "invalid_checkpoints": sum(not record.is_valid for record in records),
             "off_interval_checkpoints": sum(
                 record.step % interval != 0 and record.step != run.training.max_steps for record in records
