@@ -107,7 +107,7 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
             "recomputed": sum(not row.reused for row in rows),
             "orphaned_files": len(orphaned_features(store.features, rows)),
         },
-        values={"missing_features": len(tracks) - len(rows)},
+        values={"missing_features": sum(not (row.path.is_file() and row.text_path.is_file()) for row in rows)},
         details={"base": str(base), "base_fingerprint": identity},
     )
 
