@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets.constitution import CONFIG_DIR, Gate, gates_of, judge_track
+from lofi_assets.judgement import judged_today, law_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
 from lofi_assets.sources import (
@@ -184,11 +185,14 @@ def process_library(
         for track_id, row in verified.items()
     }
     increment = plan(wanted=wanted, recorded={key: rows[0]["fingerprint"] for key, rows in recorded.items()})
-    lost = [key for key in increment.unchanged if not have_audio(store, recorded[key])]
+    standing = {
+        key: judged_today(recorded[key], gates=track_gates, segment=settings.segment) for key in increment.unchanged
+    }
+    again = [key for key, rows in standing.items() if rows is None or not have_audio(store, rows)]
     fresh, computed = _process(
-        store, [*increment.todo, *lost], verified, wanted, gates=track_gates, settings=settings, ranges=tempo_ranges
+        store, [*increment.todo, *again], verified, wanted, gates=track_gates, settings=settings, ranges=tempo_ranges
     )
-    rows = [row for key in sorted(wanted) for row in fresh.get(key) or recorded[key]]
+    rows = [row for key in sorted(wanted) for row in fresh.get(key) or standing[key] or ()]
     before = {row["track_id"]: row for key in recorded for row in recorded[key]}
     rows, pairs = _mark_duplicates(rows, recorded=before, gates=track_gates, memory=store.cache / DUPLICATES)
     rows = _place(store, rows, style_of)
@@ -228,9 +232,13 @@ def _process(
     jobs: list[ProcessJob] = []
     taken = {PART.sub("", track_id) for track_id in wanted if PART.search(track_id)}
     for track_id in todo:
+        provenance = _provenance(verified[track_id])
         kept = read_json(work_file(store, track_id, wanted[track_id], ".json"), default=[])
-        if kept and kept[0]["fingerprint"] == wanted[track_id] and have_audio(store, kept):
-            rows[track_id] = [row | _provenance(verified[track_id]) for row in kept]
+        found = (
+            judged_today([row | provenance for row in kept], gates=gates, segment=settings.segment) if kept else None
+        )
+        if found and found[0]["fingerprint"] == wanted[track_id] and have_audio(store, found):
+            rows[track_id] = found
             continue
         jobs.append(
             ProcessJob(
@@ -245,6 +253,7 @@ def _process(
                 segment=settings.segment and track_id[:116] not in taken,
             )
         )
+    law = law_of(gates)
     results = map_tracks(
         process_track,
         jobs,
@@ -254,7 +263,7 @@ def _process(
         label="processing tracks",
     )
     for job, result in results:
-        made = result_rows(result, job.track_id, wanted[job.track_id])
+        made = result_rows(result, job.track_id, wanted[job.track_id], judged_by=law)
         write_json(job.target.with_suffix(".json"), made)
         rows[job.track_id] = [row | _provenance(verified[job.track_id]) for row in made]
     return rows, len(jobs)

@@ -38,21 +38,24 @@ def raw_track_id(track_id: str, *, inventory: Collection[str]) -> str:
     return next((known for known in sorted(inventory) if known[:116] == whole), whole)
 
 
-def result_rows(result: "ProcessResult | WorkerFailure", track_id: str, wanted: str) -> list[Row]:
+def result_rows(result: "ProcessResult | WorkerFailure", track_id: str, wanted: str, *, judged_by: str) -> list[Row]:
     """The rows of one raw file: one, or one per part; from a worker's result or from its death.
 
     Args:
         wanted: fingerprint of the work. A job that raised (a full disk, no memory) keeps none, so that the next run
             tries it again.
+        judged_by: the gates of the day (`judgement.law_of`).
     """
     from lofi_assets.workers import WorkerFailure
 
     if isinstance(result, WorkerFailure):
         measures = {"worker_survived": False}
-        return [_decided(track_id, wanted if result.retried else "", result.rule, result.reason, measures)]
-    if result.parts:
-        return [_heard(part, wanted) | {"part_of": track_id} for part in result.parts]
-    return [_heard(result, wanted)]
+        rows = [_decided(track_id, wanted if result.retried else "", result.rule, result.reason, measures)]
+    elif result.parts:
+        rows = [_heard(part, wanted) | {"part_of": track_id} for part in result.parts]
+    else:
+        rows = [_heard(result, wanted)]
+    return [row | {"judged_by": judged_by} for row in rows]
 
 
 def _heard(result: "ProcessResult", wanted: str) -> Row:

@@ -40,11 +40,6 @@ SPLITS: st.SearchStrategy[Split] = st.sampled_from(["train", "validation"])
 COLUMNS = ["keys", "filename", "tags", "speaker_emb_path", "norm_lyrics", "recaption"]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "data")
-
-
 def candidate(store: Store, track_id: str, *, split: Split = "train", **changes: Any) -> Candidate:
     """A tagged track whose audio is a few bytes in the store."""
     category = changes.pop("category", "core")

@@ -2,126 +2,27 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import pytest
 
-import lofi_assets.workers
-from lofi_assets.audio.process import ProcessJob, ProcessResult, part_id
-from lofi_assets.constitution import gates_of, load_gates
+from lofi_assets.audio.process import ProcessJob, ProcessResult
 from lofi_assets.library import (
     DUPLICATE_RULE,
     INVENTORY,
     PROCESSED,
     Row,
     _mark_duplicates,
-    curated,
-    lossless_masters,
-    process_library,
     rows_of,
-    verified_sources,
     write_quarantine,
     write_rows,
 )
-from lofi_assets.outcome import Outcome
-from lofi_assets.profiles import AudioSettings
-from lofi_assets.store import Store, read_json, write_json
-from lofi_assets.track_rows import raw_track_id
+from lofi_assets.store import Store, read_json
 from lofi_assets.workers import WorkerFailure
-
-GATES = load_gates()
-TRACK_GATES = gates_of(GATES, asset="processed_tracks", scope="track")
-SETTINGS = AudioSettings(workers=1, timeout_s=10, memory_gb=1)
-Answer = Callable[[ProcessJob], ProcessResult | WorkerFailure]
-GOOD_MEASURES: dict[str, Any] = {
-    "readable": True,
-    "codec_accepted": True,
-    "source_sample_rate": 44100,
-    "source_channels": 2,
-    "duration_s": 60.0,
-    "clipped_share": 0.0,
-    "silent_share": 0.0,
-    "sample_rate": 48000,
-    "channels": 2,
-    "bit_rate_kbps": 320,
-    "peak_dbfs": -1.0,
-    "frames_drift": 0,
-    "quality_score": 80,
-}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "data")
-
-
-def sound(seed: int) -> np.ndarray:
-    """A fingerprint of a minute: random words, so that two seeds share nothing."""
-    return np.random.default_rng(seed).integers(1, 2**32, size=640, dtype=np.uint32)
-
-
-def inventory(store: Store, **sha256: str) -> None:
-    """Verified raw files: track id -> content hash."""
-    rows = [
-        {"track_id": key, "path": f"raw/{key}.wav", "sha256": digest, "status": "verified", "source_id": "s1"}
-        for key, digest in sha256.items()
-    ]
-    write_rows(store, INVENTORY, rows)
-
-
-def accepted(job: ProcessJob, *, seed: int | None = None, score: int = 80) -> ProcessResult:
-    """What the audio chain gives for a good file; the MP3 is where the job wants it."""
-    job.target.parent.mkdir(parents=True, exist_ok=True)
-    (row,) = [row for row in rows_of(Store(job.root.parent), INVENTORY) if row["track_id"] == job.track_id]
-    job.target.write_bytes(f"ID3 {job.track_id} of {row['sha256']}".encode())
-    return ProcessResult(
-        track_id=job.track_id,
-        measures={**GOOD_MEASURES, "quality_score": score},
-        fingerprint=sound(seed if seed is not None else sum(job.track_id.encode())).tobytes(),
-        source_sha256=row["sha256"],
-        sha256=f"mp3 of {row['sha256']}",
-        envelope=np.zeros((4, 2), dtype=np.float32),
-    )
-
-
-@pytest.fixture
-def run(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Outcome, list[str]]]:
-    """Processes the library with answers in place of the audio chain; says which tracks were worked on."""
-
-    def processed(
-        answer: Answer = accepted, styles: Mapping[str, str] | None = None, settings: AudioSettings = SETTINGS
-    ) -> tuple[Outcome, list[str]]:
-        worked: list[str] = []
-
-        def answered(_: object, jobs: Sequence[ProcessJob], **__: object) -> Iterator[tuple[ProcessJob, Any]]:
-            for job in jobs:
-                worked.append(job.track_id)
-                yield job, answer(job)
-
-        monkeypatch.setattr(lofi_assets.workers, "map_tracks", answered)
-        outcome = process_library(
-            store,
-            gates=GATES,
-            settings=settings,
-            tempo_ranges={},
-            style_of=lambda rows: {row["track_id"]: (styles or {}).get(row["track_id"], "core") for row in rows},
-        )
-        return outcome, worked
-
-    return processed
-
-
-Run = Callable[..., tuple[Outcome, list[str]]]
-
-
-def statuses(store: Store) -> dict[str, tuple[str, str]]:
-    return {row["track_id"]: (row["status"], row["rule"]) for row in rows_of(store, PROCESSED)}
-
+from lofi_assets_tests.stand_in_audio import TRACK_GATES, Run, accepted, inventory, sound, statuses
 
 # --- increments ------------------------------------------------------------------------------------------------------
 
@@ -342,129 +243,3 @@ def test_quarantine_shows_the_rejected_of_its_own_stage_only(store: Store) -> No
     assert [path.relative_to(store.quarantine).as_posix() for path in store.quarantine.rglob("*.json")] == [
         "prompts/b.json"
     ]
-
-
-# --- parts of long files, lossless masters, work files ---------------------------------------------------------------
-
-CUTTING = SETTINGS.model_copy(update={"segment": True})
-LOSSLESS = SETTINGS.model_copy(update={"lossless": True})
-
-
-def in_parts(job: ProcessJob) -> ProcessResult:
-    """Three parts that sound the same, as a loop does; the second is rejected."""
-    parts = []
-    for number in (1, 2, 3):
-        track_id = f"{job.track_id}_s0{number}"
-        target = job.target.with_name(job.target.name.replace(job.track_id, track_id, 1))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(track_id.encode())
-        part = accepted(job, seed=5)
-        parts.append(replace(part, track_id=track_id, sha256=track_id, rule="audio.silence" if number == 2 else ""))
-    job.target.unlink()
-    parts[1] = replace(parts[1], sha256="")
-    return ProcessResult(job.track_id, source_sha256=parts[0].source_sha256, parts=tuple(parts))
-
-
-def test_parts_of_a_file_are_tracks_that_share_its_source_and_its_side_of_the_split(store: Store, run: Run) -> None:
-    inventory(store, long="1", other="2")
-    outcome, _ = run(lambda job: in_parts(job) if job.track_id == "long" else accepted(job), settings=CUTTING)
-    assert statuses(store) == {
-        "long_s01": ("accepted", ""),
-        "long_s02": ("rejected", "audio.silence"),
-        "long_s03": ("accepted", ""),
-        "other": ("accepted", ""),
-    }
-    pairs = [(pair["a"], pair["b"]) for pair in read_json(store.metadata("duplicates.json"))]
-    assert pairs == [("long_s01", "long_s02"), ("long_s01", "long_s03")]
-    assert outcome.values["unlicensed_tracks"] == 0
-    sources = {row["track_id"]: (row["sha256"], row["source_id"]) for row in verified_sources(store)}
-    assert sources["long_s01"] == sources["long_s03"] == sources["long"] == ("1", "s1")
-    again, worked = run(in_parts, settings=CUTTING)
-    assert worked == [] and again.data_version == outcome.data_version
-
-
-def test_parts_have_the_style_that_a_curator_gave_their_file(store: Store, run: Run) -> None:
-    inventory(store, long="1")
-    write_json(store.metadata("style_mapping.json"), {"long": ["CORE-02"], "long_s03": ["CORE-03"]})
-    run(in_parts, settings=CUTTING)
-    assert curated(store) == {key: (f"CORE-0{n}",) for key, n in (("long", 2), ("long_s01", 2), ("long_s02", 2))} | {
-        "long_s03": ("CORE-03",)
-    }
-
-
-def test_the_id_of_a_part_leads_back_to_its_file_unless_a_file_is_named_so() -> None:
-    assert raw_track_id("song_s01", inventory={"song", "other"}) == "song"
-    assert raw_track_id("song_s01", inventory={"song", "song_s01"}) == "song_s01"
-    assert raw_track_id("song", inventory={"song"}) == "song"
-    long_name = "n" * 120
-    assert raw_track_id(part_id(long_name, 12), inventory={long_name}) == long_name
-
-
-def test_a_file_whose_parts_would_be_named_like_other_files_is_not_cut(store: Store, run: Run) -> None:
-    inventory(store, song="1", song_s01="2", free="3")
-    may_cut: dict[str, bool] = {}
-
-    def watched(job: ProcessJob) -> ProcessResult:
-        may_cut[job.track_id] = job.segment
-        return accepted(job)
-
-    run(watched, settings=CUTTING)
-    assert may_cut == {"song": False, "song_s01": True, "free": True}
-
-
-def test_a_lossless_master_is_listed_and_made_again_when_lost(store: Store, run: Run) -> None:
-    def lossless(job: ProcessJob) -> ProcessResult:
-        result = accepted(job)
-        job.target.with_suffix(".flac").write_bytes(b"fLaC")
-        return replace(result, lossless_sha256="flac")
-
-    inventory(store, a="1")
-    run(lossless, settings=LOSSLESS)
-    (row,) = rows_of(store, PROCESSED)
-    assert row["lossless_sha256"] == "flac" and (store.root / row["lossless_path"]).read_bytes() == b"fLaC"
-    assert lossless_masters(store) == {"mp3 of 1": (store.root / row["lossless_path"], "flac")}
-    (store.root / row["lossless_path"]).unlink()
-    assert lossless_masters(store) == {}
-    assert run(lossless, settings=LOSSLESS)[1] == ["a"]
-    assert run(accepted)[1] == ["a"] and rows_of(store, PROCESSED)[0]["lossless_path"] == ""
-    assert not list((store.cache / "tracks").glob("*.flac"))
-
-
-def test_work_files_of_a_track_that_is_now_rejected_or_changed_are_removed(store: Store, run: Run) -> None:
-    inventory(store, a="1", b="2", gone="3")
-    run()
-    inventory(store, a="1 changed", b="2 changed")
-    run(lambda job: ProcessResult(job.track_id, "audio.clipping", "0.2") if job.track_id == "a" else accepted(job))
-    left = sorted(path.name.partition(".")[0] + path.suffix for path in (store.cache / "tracks").iterdir())
-    assert left == ["a.json", "b.json", "b.mp3", "gone.json", "gone.mp3"]
-
-
-def test_a_run_killed_while_a_file_was_replaced_never_mixes_two_versions(store: Store, run: Run) -> None:
-    inventory(store, a="1")
-    run()
-    inventory(store, a="2")
-
-    def killed(job: ProcessJob) -> ProcessResult:
-        accepted(job)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(killed)
-    inventory(store, a="1")
-    run()
-    assert (store.processed / "core" / "a.mp3").read_bytes() == b"ID3 a of 1"
-
-
-def test_what_a_killed_run_left_half_written_is_cleared(store: Store, run: Run) -> None:
-    inventory(store, a="1")
-    run()
-    left = (
-        store.cache / "tracks" / ".a.mp3.0a.part",
-        store.processed / "core" / ".a.mp3.0a.part",
-        store.metadata(".processed_tracks.parquet.0a.part"),
-    )
-    foreign = store.metadata(".sources.json.0a.part")
-    for path in (*left, foreign):
-        path.touch()
-    run()
-    assert not any(path.exists() for path in left) and foreign.exists()

@@ -65,11 +65,6 @@ REJECTED: dict[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "data")
-
-
 def raw(store: Store, name: str, content: bytes = b"RIFF music") -> Path:
     path = store.raw / name
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,74 @@
+"""Recorded tracks under the gates as they are today: an amended limit counts without the audio being worked on again.
+
+What belongs here: whether a recorded verdict still stands, and what it is otherwise. What does not: the rules of
+judging (`constitution.py`), copies of a recording, which are judged over the whole library each time (`library.py`).
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from lofi_assets.constitution import Gate, Verdict, judge_track
+from lofi_assets.store import fingerprint
+from lofi_assets.track_rows import Row
+
+AMONG_TRACKS = "duplicate_similarity"
+"""The one measure that a track does not have by itself."""
+
+
+def law_of(gates: Sequence[Gate]) -> str:
+    """Short hash of what tracks are judged by: rules and their order, not the words around them."""
+    return fingerprint([(gate.id, gate.measure, gate.op, gate.limit) for gate in _own(gates)])[:12]
+
+
+def judged_today(rows: Sequence[Row], *, gates: Sequence[Gate], segment: bool) -> list[Row] | None:
+    """The rows of one raw file, judged by today's gates from the measures on record.
+
+    A track that is turned away now keeps its audio, so that it comes back without work if the limit is set back.
+
+    Args:
+        gates: track-scope gates of `processed_tracks`.
+        segment: long files are cut into parts (`AudioSettings.segment`).
+    Returns:
+        None if only working on the file again can tell: a rejected one whose rule no longer rejects it, one for which
+        a gate's measure was never taken, or one that is to be cut where it was whole, or the other way round.
+    """
+    law = law_of(gates)
+    if all(row.get("judged_by") == law for row in rows):
+        return list(rows)
+    if segment and bool(rows[0].get("part_of")) != _too_long(rows, gates):
+        return None
+    judged = [_judged(row, gates, law) for row in rows]
+    return None if None in judged else [row for row in judged if row is not None]
+
+
+def _judged(row: Row, gates: Sequence[Gate], law: str) -> Row | None:
+    measures = json.loads(row["measures"])
+    own = _own(gates)
+    verdict = judge_track(own, measures)
+    whole = bool(row["audio_sha256"]) and all(gate.measure in measures for gate in own)
+    if verdict is None and not whole:
+        return None
+    return row | {
+        "status": "rejected" if verdict else "accepted",
+        "rule": verdict.gate.id if verdict else "",
+        "reason": _reason(row, verdict) if verdict else "",
+        "judged_by": law,
+    }
+
+
+def _reason(row: Row, verdict: Verdict) -> str:
+    """With today's limit; of a yes or no, what the decoder or the worker said stays, which no measure holds."""
+    if verdict.gate.id == row["rule"] and isinstance(verdict.gate.limit, bool):
+        return str(row["reason"])
+    return f"{PurePath(row['raw_path']).name!r}: {verdict.text}"
+
+
+def _too_long(rows: Sequence[Row], gates: Sequence[Gate]) -> bool:
+    seconds = sum(row["duration"] for row in rows)
+    limits = [gate.limit for gate in gates if gate.measure == "duration_s" and gate.op in ("<", "<=")]
+    return any(not isinstance(limit, str) and seconds > limit for limit in limits)
+
+
+def _own(gates: Sequence[Gate]) -> list[Gate]:
+    return [gate for gate in gates if gate.measure != AMONG_TRACKS]
