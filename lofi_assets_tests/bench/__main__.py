@@ -15,6 +15,8 @@ from lofi_assets_tests.bench.report import Row, print_rows
 
 BUDGETS = ("location", "frechet", "refresh", "audio", "training", "quantization")
 """Modules of this package with a function `rows`; lighter ones first, so that none finds the memory full."""
+ON_REQUEST = ("throughput",)
+"""Measured only when named: minutes each."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Usage:
 def main() -> int:
     """Measure what was asked for; nothing is asserted, and what cannot be measured does not hide the rest."""
     parser = argparse.ArgumentParser(prog="python -m lofi_assets_tests.bench", description=main.__doc__)
-    parser.add_argument("--only", action="append", choices=BUDGETS, help="a budget to measure; may be repeated")
+    parser.add_argument("--only", action="append", choices=(*BUDGETS, *ON_REQUEST), help="a budget to measure; may be repeated")
     parser.add_argument("--profile", action="store_true", help="also print where an unchanged refresh spends its time")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")

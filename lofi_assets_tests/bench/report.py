@@ -16,7 +16,7 @@ class Row:
 
     what: str
     measured: float
-    unit: Literal["s", "CPU-s", "x", ""]
+    unit: Literal["s", "CPU-s", "x", "MB", ""]
     limit: float | None = None
     """None: told for orientation, without a budget."""
     at: Literal["most", "least"] = "most"
