@@ -40,7 +40,7 @@ from lofi_assets.tagging import (
 )
 from lofi_assets.verdicts import track_rule_counts
 
-PROMPTS_VERSION = "2"
+PROMPTS_VERSION = "3"
 """Raised when tagging changes: every prompt is then written again."""
 
 

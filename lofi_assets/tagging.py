@@ -47,8 +47,9 @@ NO_VOICE_CONFIDENCE = 0.5
 HALF_A_HINT = 0.5
 """Share of a word's weight that counts for its general word or its kinds when a style is suggested."""
 
-UNSEEN_THEME = 0.5
-"""Factor for a season or a theme without its atmosphere in evidence: sound alone does not tell autumn from jazz."""
+UNSEEN = 0.5
+"""Factor for a season or a theme without its atmosphere in evidence, and for an instrument's style without that
+instrument: sound alone does not tell autumn from jazz, and jazz chords are no saxophone."""
 
 FACTORY_BPM = 120
 """What programs write into a file when nobody said: believed only if the measurement agrees."""
@@ -131,7 +132,7 @@ def suggest_style(tags: Sequence[Tag], taxonomy: Taxonomy, presets: Presets) -> 
     scores = {
         style_id: (0.05 + 0.95 * _cosine(found, {tag: rarity[tag] for tag in vectors[style_id]}))
         * _tempo_fit(preset, bpm)
-        * _theme_fit(preset, hints)
+        * _subject_fit(preset, hints)
         * _voice_fit(preset, voice, taxonomy)
         for style_id, preset in presets.items()
     }
@@ -356,10 +357,15 @@ def _tempo_fit(preset: StylePreset, bpm: float | None) -> float:
     return float(0.5 ** (max(low - bpm, bpm - high, 0.0) / 10))
 
 
-def _theme_fit(preset: StylePreset, hints: Collection[str]) -> float:
-    """1 unless the preset is a season or a theme whose atmosphere nothing speaks for."""
-    themed = preset.category in ("seasonal", "thematic")
-    return UNSEEN_THEME if themed and preset.atmosphere not in hints else 1.0
+def _subject_fit(preset: StylePreset, hints: Collection[str]) -> float:
+    """1 unless nothing speaks for what the preset is about: its atmosphere, or the instrument it lists first."""
+    match preset.category:
+        case "seasonal" | "thematic":
+            return 1.0 if preset.atmosphere in hints else UNSEEN
+        case "instrumental":
+            return 1.0 if preset.instruments[0] in hints else UNSEEN
+        case _:
+            return 1.0
 
 
 def _bpm(tags: Iterable[Tag]) -> int | None:

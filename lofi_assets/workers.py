@@ -34,7 +34,18 @@ SLOW_SHARE = 0.1
 """A job that has taken this share of its time is named beside the progress bar: it may hang."""
 TICK_S = 1.0
 """Seconds between two looks at what is running."""
+START_S = 120.0
+"""No worker takes up work for so long: they die before they can, and the pool would replace them for ever."""
+NOT_STARTING = (
+    "worker processes end before they take up work; what ended them stands above. Workers import the script that "
+    "started this process: one without `if __name__ == '__main__':` around its work starts itself in every worker. "
+    "Otherwise look at the machine's memory and at its limit on processes"
+)
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+class WorkersDoNotStart(RuntimeError):
+    """Worker processes end before they take up work, which is no file's fault; the message says what to look at."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,8 @@ class _Died(Generic[T]):
 
     job: T
     reason: str
+    pool_broke: bool = False
+    """It was not this job's worker that died."""
 
 
 def map_tracks(
@@ -82,6 +95,8 @@ def map_tracks(
         memory_gb: data that one worker may allocate (Linux). It is the writable memory that is limited (RLIMIT_DATA)
             and not the address space: torch maps gigabytes of libraries that it never touches.
         label: text in front of the progress bar, which is drawn on stderr if that is a terminal.
+    Raises:
+        WorkersDoNotStart: no worker took up work for two minutes, or the pool broke again over a single job.
     """
     from tqdm import tqdm
 
@@ -123,6 +138,8 @@ def _run_pooled(
             yield outcome
     for first in died:
         for second in _run_once(function, [first.job], settings):
+            if isinstance(second, _Died) and second.pool_broke:
+                raise WorkersDoNotStart(NOT_STARTING)
             if isinstance(second, _Died):
                 yield first.job, WorkerFailure(f"{first.reason}; tried again alone: {second.reason}", retried=True)
             else:
@@ -147,7 +164,7 @@ def _run_once(
     done: queue.SimpleQueue[Future[R]] = queue.SimpleQueue()
     waiting: dict[Future[R], T] = {}
     started: dict[Future[R], float] = {}
-    looked = time.monotonic()
+    looked = alive = time.monotonic()
     try:
         with without_interrupts():
             for job in jobs:
@@ -159,9 +176,13 @@ def _run_once(
                 future = done.get(timeout=TICK_S)
                 started.pop(future, None)
                 yield _outcome(future, waiting.pop(future), settings.timeout_s)
+                alive = time.monotonic()
             if time.monotonic() - looked >= TICK_S:
                 looked = time.monotonic()
                 settings.watch(_slow(waiting, started, settings))
+                alive = looked if _running(waiting, settings) else alive
+            if waiting and looked - alive > START_S:
+                raise WorkersDoNotStart(NOT_STARTING)
     finally:
         pool.stop()
         pool.join()
@@ -183,7 +204,7 @@ def without_interrupts() -> Iterator[None]:
 def _slow(waiting: Mapping[Future[Any], Any], started: dict[Future[Any], float], settings: _Pool) -> str:
     """The job that has run longest, if that is long; "" otherwise. Jobs start in order, so the first ones run."""
     now = time.monotonic()
-    running = [future for future in islice(waiting, settings.workers) if future.running()]
+    running = _running(waiting, settings)
     if not running:
         return ""
     oldest = min(running, key=lambda future: started.setdefault(future, now))
@@ -192,6 +213,10 @@ def _slow(waiting: Mapping[Future[Any], Any], started: dict[Future[Any], float],
         return ""
     name = getattr(waiting[oldest], "track_id", waiting[oldest])
     return f"{str(name)[:60]!r} takes {seconds:.0f} s of {settings.timeout_s:g} s"
+
+
+def _running(waiting: Mapping[Future[Any], Any], settings: _Pool) -> list[Future[Any]]:
+    return [future for future in islice(waiting, settings.workers) if future.running()]
 
 
 def _outcome(future: Future[Any], job: T, timeout_s: float) -> tuple[T, Any] | _Died[T]:
@@ -205,7 +230,7 @@ def _outcome(future: Future[Any], job: T, timeout_s: float) -> tuple[T, Any] | _
     if isinstance(error, ProcessExpired):
         return _Died(job, f"its worker died ({_exit(error.exitcode)})")
     if isinstance(error, BrokenProcessPool):
-        return _Died(job, "the pool broke while it waited")
+        return _Died(job, "the pool broke while it waited", pool_broke=True)
     if isinstance(error, TimeoutError):
         return _Died(job, f"it did not end within {timeout_s:g} s")
     return job, WorkerFailure(_raised(error))

@@ -288,3 +288,11 @@ def test_a_season_is_not_suggested_from_sound_alone() -> None:
     heard = [("genre", "jazz"), ("instruments", "piano"), ("instruments", "upright bass"), ("tempo", "80 bpm")]
     style, _ = tagging.suggest_style(as_tags(heard), TAXONOMY, PRESETS)  # type: ignore[arg-type]
     assert PRESETS[style].category in ("core", "instrumental")
+
+
+def test_a_style_of_an_instrument_is_not_suggested_without_that_instrument() -> None:
+    heard = [("genre", "jazz"), ("instruments", "piano"), ("tempo", "66 bpm"), ("vocal_type", "instrumental")]
+    style, _ = tagging.suggest_style(as_tags(heard), TAXONOMY, PRESETS)  # type: ignore[arg-type]
+    assert PRESETS[style].category == "core"
+    style, _ = tagging.suggest_style(as_tags([*heard, ("instruments", "saxophone")]), TAXONOMY, PRESETS)  # type: ignore[arg-type]
+    assert style == "INST-05"

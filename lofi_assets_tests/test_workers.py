@@ -126,3 +126,17 @@ def test_an_interrupted_parent_leaves_no_orphans(tmp_path: Path, signum: signal.
     parent.wait(timeout=20)
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
+
+
+SCRIPT = """
+from lofi_assets import workers
+workers.START_S = 3.0
+print(list(workers.map_tracks(len, ["job"], workers=1, timeout_s=30.0, memory_gb=2.0, label="test")))
+"""
+
+
+def test_a_script_that_starts_itself_in_its_workers_is_told_so_rather_than_hanging(tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "WorkersDoNotStart" in done.stderr and "__main__" in done.stderr

@@ -43,7 +43,8 @@ class Usage:
 def main() -> int:
     """Measure what was asked for; nothing is asserted, and what cannot be measured does not hide the rest."""
     parser = argparse.ArgumentParser(prog="python -m lofi_assets_tests.bench", description=main.__doc__)
-    parser.add_argument("--only", action="append", choices=(*BUDGETS, *ON_REQUEST), help="a budget to measure; may be repeated")
+    names = (*BUDGETS, *ON_REQUEST)
+    parser.add_argument("--only", action="append", choices=names, help="a budget to measure; may be repeated")
     parser.add_argument("--profile", action="store_true", help="also print where an unchanged refresh spends its time")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
