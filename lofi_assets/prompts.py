@@ -8,10 +8,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from lofi_assets.audio.metadata import METADATA_VERSION, FileTags, read_tags, stated_bpm
-from lofi_assets.constitution import CONFIG_DIR, Gate, gates_of, judge_track, load_gates
+from lofi_assets.constitution import CONFIG_DIR, Gate, gates_of, judge_asset, judge_track, load_gates
 from lofi_assets.evidence import Evidence
 from lofi_assets.library import (
     DUPLICATES,
@@ -30,7 +31,8 @@ from lofi_assets.review import Review, apply_review, decisions, proposal_of, que
 from lofi_assets.sources import curator_sidecars
 from lofi_assets.states import advance
 from lofi_assets.store import Store, fingerprint, plan, read_json, write_json, write_text
-from lofi_assets.styles import Taxonomy, load_presets, load_taxonomy, preset_tags, taxonomy_fingerprint
+from lofi_assets.style_files import StyleError
+from lofi_assets.styles import Taxonomy, load_presets, load_taxonomy, taxonomy_fingerprint, written_presets
 from lofi_assets.tagging import (
     TrackTags,
     parse_prompt,
@@ -51,10 +53,31 @@ def vocabulary() -> tuple[Taxonomy, Mapping[str, StylePreset]]:
     return taxonomy, load_presets(CONFIG_DIR, taxonomy)
 
 
-def describe_taxonomy() -> Outcome:
-    """The vocabulary as the UI shows it; loading it has already refused what contradicts itself."""
-    taxonomy, presets = vocabulary()
-    used = {tag for preset in presets.values() for tags in preset_tags(preset).values() for tag in tags}
+def describe_taxonomy(config_dir: Path = CONFIG_DIR) -> Outcome:
+    """The vocabulary as the UI shows it.
+
+    Presets that are too few, or use a tag that is not documented, are a measured fault for the gates.
+
+    Raises:
+        StyleError: the files are refused for another reason, which the message gives.
+    """
+    taxonomy = load_taxonomy(config_dir)
+    count, undocumented = written_presets(config_dir, taxonomy)
+    values = {"presets": count, "undocumented_tags": len(undocumented)}
+    try:
+        presets = load_presets(config_dir, taxonomy)
+    except StyleError as error:
+        if all(
+            verdict.passed
+            for verdict in judge_asset(gates_of(load_gates(), asset="style_taxonomy", scope="asset"), values)
+        ):
+            raise
+        return Outcome(
+            data_version=fingerprint(str(error)),
+            counts={"presets": count},
+            values=values,
+            details={"refused": str(error), "undocumented": ", ".join(undocumented) or None},
+        )
     return Outcome(
         data_version=taxonomy_fingerprint(taxonomy, presets),
         counts={
@@ -62,10 +85,7 @@ def describe_taxonomy() -> Outcome:
             "tags": sum(len(category.tags) for category in taxonomy.categories),
             "presets": len(presets),
         },
-        values={
-            "presets": len(presets),
-            "undocumented_tags": sum(taxonomy.canonical(tag) is None for tag in used),
-        },
+        values=values,
         rows=[
             {
                 "style": preset.style_id,

@@ -170,6 +170,21 @@ def load_presets(config_dir: Path, taxonomy: Taxonomy) -> dict[str, StylePreset]
     return presets
 
 
+def written_presets(config_dir: Path, taxonomy: Taxonomy) -> tuple[int, tuple[str, ...]]:
+    """How many presets the files hold, and those of their tags that the taxonomy lacks; also where they are refused.
+
+    Raises:
+        StyleError: a file is missing or not YAML, or no list of mappings.
+    """
+    folder = config_dir / "styles" / "presets"
+    entries = [entry for category in STYLE_COUNTS for entry in _entries(folder / f"{category}.yaml")]
+    values = [entry.get(field) or () for entry in entries for field in PRESET_FIELDS]
+    tags = {tag for value in values for tag in ([value] if isinstance(value, str) else value)}
+    return len({entry.get("style_id") for entry in entries}), tuple(
+        sorted(str(tag) for tag in tags if taxonomy.canonical(str(tag)) is None)
+    )
+
+
 def preset_tags(preset: StylePreset) -> dict[TagCategoryName, tuple[str, ...]]:
     """The tags of a preset by category, in its own order; categories it leaves open are absent."""
     tags: dict[TagCategoryName, tuple[str, ...]] = {}

@@ -1,11 +1,13 @@
 """Prompt and lyrics files of processed tracks, and whose word decides their style."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lofi_assets.constitution import CONFIG_DIR, gates_of, judge_asset, load_gates
 from lofi_assets.library import PROCESSED, accepted_tracks, rows_of, write_rows
 from lofi_assets.prompts import (
     PROMPTS,
@@ -19,6 +21,7 @@ from lofi_assets.prompts import (
     write_prompts,
 )
 from lofi_assets.store import Store, read_json, write_json
+from lofi_assets.style_files import StyleError
 
 PROMPT = "lofi, chill, rhodes, 74 bpm"
 
@@ -219,3 +222,30 @@ def test_the_taxonomy_documents_every_tag_of_its_38_presets() -> None:
     outcome = describe_taxonomy()
     assert outcome.values == {"presets": 38, "undocumented_tags": 0}
     assert outcome.counts["categories"] == 7 and len(outcome.rows) == 38
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "values"),
+    [
+        ("warm", "warmish", {"presets": 38, "undocumented_tags": 1}),
+        ("- style_id: CORE-07", "- style_id: CORE-06", {"presets": 37, "undocumented_tags": 0}),
+    ],
+)
+def test_undocumented_tags_and_absent_presets_fail_their_gates(
+    tmp_path: Path, written: str, instead: str, values: dict[str, int]
+) -> None:
+    shutil.copytree(CONFIG_DIR / "styles", tmp_path / "styles")
+    core = tmp_path / "styles" / "presets" / "core.yaml"
+    core.write_text(core.read_text().replace(written, instead))
+    outcome = describe_taxonomy(tmp_path)
+    assert outcome.values == values and str(core) in outcome.details["refused"]
+    gates = gates_of(load_gates(), asset="style_taxonomy", scope="asset")
+    assert [verdict.status for verdict in judge_asset(gates, outcome.values)].count("fail") == 1
+
+
+def test_presets_that_contradict_themselves_are_no_measured_fault_but_an_error(tmp_path: Path) -> None:
+    shutil.copytree(CONFIG_DIR / "styles", tmp_path / "styles")
+    core = tmp_path / "styles" / "presets" / "core.yaml"
+    core.write_text(core.read_text().replace("tempo_range: [70, 90]", "tempo_range: [90, 70]"))
+    with pytest.raises(StyleError, match="tempo_range"):
+        describe_taxonomy(tmp_path)
