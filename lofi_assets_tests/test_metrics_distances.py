@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
+from lofi_assets.metrics import frechet
 from lofi_assets.metrics.errors import MetricError
 from lofi_assets.metrics.frechet import (
     FrechetStatistics,
@@ -88,6 +89,15 @@ def test_fewer_windows_than_dimensions_give_the_exact_nuclear_norm_value():
     cross = np.linalg.svd(xc @ yc.T, compute_uv=False).sum() / 19
     expected = np.square(x.mean(0) - y.mean(0)).sum() + (np.square(xc).sum() + np.square(yc).sum()) / 19 - 2 * cross
     assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("decay", [1.0, 2.0, 3.0])
+def test_the_fast_path_equals_the_exact_one_however_uneven_the_dimensions(decay, monkeypatch):
+    deviations = np.arange(1, 65) ** -decay
+    x, y = (np.random.default_rng(seed).standard_normal((400, 64)) * deviations for seed in (1, 2))
+    fast = frechet_distance(x, y)
+    monkeypatch.setattr(frechet, "SMALLEST_EIGENVALUE", np.inf)
+    assert fast == pytest.approx(frechet_distance(x, y), abs=1e-9)
 
 
 def test_a_dimension_that_never_varies_takes_the_exact_path():

@@ -25,8 +25,9 @@ WindowsByClip = Mapping[str, npt.NDArray[np.floating]]
 NEGATIVE_TOLERANCE = 1e-6
 """Rounding may leave FAD below zero by this share of the total variance; more than that is an error, not a zero."""
 
-SMALLEST_EIGENVALUE = 1e-8
-"""Relative to the largest. Above it the root of an eigenvalue is good to 1e-12; below it the exact path is taken."""
+SMALLEST_EIGENVALUE = 1e-13
+"""Relative to the largest. An eigenvalue is known to 2e-16 of the largest, so above this its root is good to 4e-10 of the
+largest root; below, the exact path is taken."""
 
 MIN_WINDOWS_FOR_INFINITY = 500
 """Below this many windows the 1/n line of `frechet_infinity` is not determined."""
