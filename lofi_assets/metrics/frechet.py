@@ -26,7 +26,7 @@ NEGATIVE_TOLERANCE = 1e-6
 """Rounding may leave FAD below zero by this share of the total variance; more than that is an error, not a zero."""
 
 SMALLEST_EIGENVALUE = 1e-13
-"""Relative to the largest. An eigenvalue is known to 2e-16 of the largest, so above this its root is good to 4e-10 of the
+"""Relative to the largest. Eigenvalues are known to 2e-16 of the largest, so above this a root is good to 4e-10 of the
 largest root; below, the exact path is taken."""
 
 MIN_WINDOWS_FOR_INFINITY = 500
