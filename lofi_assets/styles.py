@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -76,6 +77,11 @@ class Taxonomy:
     opposites: Mapping[str, frozenset[str]]
     heard: Mapping[AudioTagger, Mapping[str, HeardRule]]
     index: Index
+
+    @cached_property
+    def voices(self) -> frozenset[str]:
+        """Tags that say somebody sings or speaks: all that exclude `instrumental`."""
+        return self.opposites.get("instrumental", frozenset())
 
     def canonical(self, tag: str) -> tuple[TagCategoryName, str] | None:
         """(category, canonical tag) of any known spelling, or None. `<n> bpm` is a tempo tag within `bpm_range`."""

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Literal
 
@@ -124,13 +125,14 @@ def suggest_style(tags: Sequence[Tag], taxonomy: Taxonomy, presets: Presets) -> 
     Nearness is the cosine between the tags, weighted by confidence and by how few presets share them, and the preset's;
     times how well the tempo and the presence of a voice fit. The first preset wins a tie, with no lead.
     """
-    vectors = {style_id: list(chain(*preset_tags(preset).values())) for style_id, preset in presets.items()}
-    rarity = _rarity(vectors.values())
+    rarity, vectors = _style_space(
+        tuple((style_id, tuple(chain(*preset_tags(preset).values()))) for style_id, preset in presets.items())
+    )
     hints = _hints(tags, taxonomy)
     found = {tag: weight * rarity[tag] for tag, weight in hints.items() if tag in rarity}
     bpm, voice = _bpm(tags), _voice([tag.tag for tag in tags], taxonomy)
     scores = {
-        style_id: (0.05 + 0.95 * _cosine(found, {tag: rarity[tag] for tag in vectors[style_id]}))
+        style_id: (0.05 + 0.95 * _cosine(found, vectors[style_id]))
         * _tempo_fit(preset, bpm)
         * _subject_fit(preset, hints)
         * _voice_fit(preset, voice, taxonomy)
@@ -236,8 +238,8 @@ def _from_audio_model(evidence: Evidence, taxonomy: Taxonomy) -> list[Tag]:
             if label not in rules:
                 where = "config/styles/musicnn_map.yaml"
                 raise TaggingError(f"{evidence.track_id}: {where} lacks the label {label!r}; map or ignore it there")
-            known = taxonomy.canonical(rules[label].tag or "")
-            if known and probability >= rules[label].at:
+            known = taxonomy.canonical(rules[label].tag or "") if probability >= rules[label].at else None
+            if known:
                 heard[known] = max(heard.get(known, 0.0), float(probability))
     if any(category == "vocal_type" and tag not in ("vocals", "instrumental") for category, tag in heard):
         heard.pop(("vocal_type", "vocals"), None)
@@ -253,7 +255,7 @@ def _no_voice_heard(evidence: Evidence, taxonomy: Taxonomy) -> bool:
         probabilities.get(label, 1.0)
         for rules, probabilities in ((taxonomy.heard["msd"], evidence.msd), (taxonomy.heard["mtt"], evidence.mtt))
         for label, rule in rules.items()
-        if rule.tag and taxonomy.contradicts(rule.tag, "instrumental")
+        if rule.tag in taxonomy.voices
     ]
     return max(answers) < NO_VOICE_BELOW
 
@@ -338,10 +340,15 @@ def _fill(
     return filled
 
 
-def _rarity(vectors: Collection[Sequence[str]]) -> dict[str, float]:
-    """Weight of each tag: 1 when one preset has it, falling to near 0 when all do."""
-    counts = Counter(tag for tags in vectors for tag in tags)
-    return {tag: math.log((1 + len(vectors)) / count) / math.log(1 + len(vectors)) for tag, count in counts.items()}
+@lru_cache(maxsize=2)
+def _style_space(
+    presets: tuple[tuple[str, tuple[str, ...]], ...],
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Each tag's weight, 1 when one preset has it and near 0 when all do; and each preset's tags with theirs."""
+    counts = Counter(chain(*(tags for _, tags in presets)))
+    most = math.log(1 + len(presets))
+    rarity = {tag: math.log((1 + len(presets)) / count) / most for tag, count in counts.items()}
+    return rarity, {style_id: {tag: rarity[tag] for tag in tags} for style_id, tags in presets}
 
 
 def _cosine(a: Mapping[str, float], b: Mapping[str, float]) -> float:
@@ -374,7 +381,7 @@ def _bpm(tags: Iterable[Tag]) -> int | None:
 
 def _voice(tags: Collection[str], taxonomy: Taxonomy) -> bool | None:
     """True when a voice leads, False when there is none, None when nothing is known."""
-    if any(taxonomy.contradicts(tag, "instrumental") for tag in tags):
+    if not taxonomy.voices.isdisjoint(tags):
         return True
     return False if "instrumental" in tags else None
 
