@@ -128,7 +128,7 @@ def test_other_bits_are_found_at_the_first_checkpoint_with_what_differs_and_what
     result = reproduced(checkpoint_id(6), "--features", features)
     assert result.exit_code == DIFFERENT, result.output
     told = [line for line in result.output.splitlines() if line.startswith("not as it was")]
-    assert "packages.torch: 2.0.0 recorded" in told[0] and "git_commit: f00d recorded" in told[1]
+    assert "packages.torch: 2.0.0 recorded" in told[0] and "commit of the code: f00d recorded" in told[1]
     assert "step 3: other bits" in result.output and "different: step 3" in result.output
     assert "first difference in the log: step 1: loss" in result.output
     assert "likeliest cause first: packages.torch" in result.output
@@ -157,7 +157,7 @@ def test_what_stands_in_the_way_is_named_with_the_remedy(made, tmp_path: Path, w
     elif wrong == "features gone":
         features = with_own_features(run, tmp_path / "features")
         next((features / "text").iterdir()).unlink()
-        options, reason = ["--features", features], "Materialise feature_cache"
+        options, reason = ["--features", features], "materialise feature_cache again"
     elif wrong == "weights changed":
         other = made(max_steps=3, seed=1)
         shutil.copytree(folder_of(other, 3), tmp_path / "mixed")

@@ -67,13 +67,14 @@ def _changes(rerun: Rerun) -> list[str]:
 def _introduce(rerun: Rerun, changes: list[str]) -> None:
     recorded, run = rerun.recorded, rerun.recorded.run
     start = f"going on after step {rerun.done}" if rerun.done else "from the start"
+    threads = int(recorded.provenance["threads"])
     click.echo(
         f"{recorded.folder}: run {run.run_id}, step {recorded.step}, dataset {run.dataset_id}, "
         f"seed {run.training.seed}, adapter {recorded.digest[:12]}"
     )
     click.echo(
-        f"re-running {recorded.step} steps {start}, on {rerun.run.device} with "
-        f"{recorded.provenance['threads']} threads, in {rerun.folder}"
+        f"re-running {recorded.step} steps {start}, on {rerun.run.device} with {threads} "
+        f"thread{'' if threads == 1 else 's'}, in {rerun.folder}"
     )
     for change in changes:
         click.echo(f"not as it was: {change}")

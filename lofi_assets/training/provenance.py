@@ -71,8 +71,8 @@ def _kernels() -> dict[str, Any]:
 
 
 def _changes() -> str | None:
-    """sha256 of the changes to tracked files since the commit, None without any: the commit is not what ran."""
-    changes = _git("diff", "HEAD")
+    """sha256 of uncommitted changes to the package, None without any: with them, the commit is not what ran."""
+    changes = _git("diff", "HEAD", "--", "..")
     return hashlib.sha256(changes.encode()).hexdigest() if changes else None
 
 

@@ -4,6 +4,7 @@ What belongs here: reading what a checkpoint recorded, what stands in the way of
 What does not: making it again (`rerun`). Imports without torch.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,10 @@ from lofi_assets.training.runs import ARCHIVE
 
 ORDER = ("packages", "git_commit", "git_diff_sha256", "python", "machine", "device", "kernels")
 """Parts of the provenance, the likeliest cause of other bits first; threads and environment are set as recorded."""
+NAMES = {"git_commit": "commit of the code", "git_diff_sha256": "uncommitted changes to the code"}
 SHOWN = 5
+DIGITS = 12
+"""Of a hash, for people."""
 
 
 class ReproductionError(RuntimeError):
@@ -130,7 +134,11 @@ def _changes(name: str, recorded: Any, here: Any) -> Iterator[str]:
 
 
 def _differs(name: str, recorded: object, here: object) -> str:
-    return f"{name}: {recorded} recorded, {here} here"
+    return f"{NAMES.get(name, name)}: {_shown(recorded)} recorded, {_shown(here)} here"
+
+
+def _shown(value: object) -> str:
+    return value[:DIGITS] if isinstance(value, str) and re.fullmatch("[0-9a-f]{40,}", value) else str(value)
 
 
 def check_inputs(run: TrainingRun) -> None:
@@ -153,18 +161,19 @@ def check_inputs(run: TrainingRun) -> None:
             f"{run.base}: another base model, fingerprint {found[:12]} instead of {run.base_fingerprint[:12]}; no run "
             "on it can give the same adapter. Put the recorded one back, or give --base"
         )
-    gone = []
+    gone: dict[str, FeatureError] = {}
     for track in run.of_split("train"):
         try:
             read_latents(run.features_dir, track.key)
             read_conditions(run.features_dir, track.key)
         except FeatureError as error:
-            gone.append(f"{track.track_id} ({error})")
+            gone[track.track_id] = error
     if gone:
+        listed = ", ".join(list(gone)[:SHOWN]) + (", ..." if len(gone) > SHOWN else "")
         raise ReproductionError(
-            f"{run.features_dir}: features of {len(gone)} of {len(run.of_split('train'))} tracks are gone or damaged: "
-            f"{'; '.join(gone[:SHOWN])}. Materialise feature_cache with dataset {run.dataset_id}: keys are made of "
-            "content, so the same tracks give the same files. Or give --features"
+            f"{run.features_dir}: features of {len(gone)} of {len(run.of_split('train'))} tracks are gone or damaged "
+            f"({listed}), for example {next(iter(gone.values()))}. With dataset {run.dataset_id} it writes the same "
+            "files, since their names are made of content; or give --features, if they are elsewhere"
         )
 
 

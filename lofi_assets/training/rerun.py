@@ -63,12 +63,13 @@ def plan_rerun(
 ) -> Rerun:
     """The recorded run, placed below `cache`; base, features and device as recorded unless given.
 
-    The folder's name follows from run, step, code and packages, so that a killed reproduction is found again, and one
-    after an update starts anew. No validation loss is computed: it changes no weight.
+    The folder's name follows from run, step, code, packages and these choices, so that a killed reproduction is found
+    again, and one after an update or with other features starts anew. No validation loss is computed, as it changes no
+    weight.
     """
     recorded_device = str(recorded.provenance["device"])
     here = provenance(device=device or recorded_device, threads=int(recorded.provenance["threads"]))
-    code = fingerprint(here["packages"], here["git_commit"], here["git_diff_sha256"], device)[:8]
+    code = fingerprint(here["packages"], here["git_commit"], here["git_diff_sha256"], features, device)[:8]
     folder = cache / f"{recorded.run.run_id}-step={recorded.step}-{code}"
     start = Path(recorded.provenance["working_directory"])
     run = recorded.run.model_copy(
