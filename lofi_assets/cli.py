@@ -8,8 +8,10 @@ from rich.console import Console
 
 from lofi_assets.commands.dataset import dataset
 from lofi_assets.commands.inspect import inspect
+from lofi_assets.commands.reproduce import reproduce
 from lofi_assets.commands.review import review
 from lofi_assets.commands.sources import sources
+from lofi_assets.commands.verify_weights import verify_weights
 from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.profiles import data_root
 from lofi_assets.store import Store
@@ -22,7 +24,7 @@ def main() -> None:
     """Licensed lofi tracks to a released, gated ACE-Step LoRA."""
 
 
-for command in (sources, inspect, review, dataset):
+for command in (sources, inspect, review, dataset, reproduce, verify_weights):
     main.add_command(command)
 
 

@@ -252,7 +252,7 @@ def _raised(error: BaseException) -> str:
 def _start_worker(memory_gb: float) -> None:
     """Runs first in every worker: one thread, a memory limit, silence, and no life beyond the parent's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent()
+    die_with_parent()
     _be_quiet()
     for variable in _THREAD_VARIABLES:
         os.environ[variable] = "1"
@@ -264,8 +264,10 @@ def _start_worker(memory_gb: float) -> None:
     _limit_memory(memory_gb)
 
 
-def _die_with_parent() -> None:
-    """A killed parent cannot stop its workers: the kernel does (Linux), and a thread that notices elsewhere.
+def die_with_parent() -> None:
+    """End this process with the one that started it through multiprocessing, however that one ends.
+
+    A killed parent cannot stop its workers: the kernel does (Linux), and a thread that notices elsewhere.
 
     The thread alone is not enough, for it needs the interpreter's lock, which a decoder that hangs may hold.
     """

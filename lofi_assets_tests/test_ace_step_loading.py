@@ -1,6 +1,7 @@
 """Reading and writing a base model, and making music with it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -110,6 +111,23 @@ def test_a_transformer_file_that_does_not_fit_its_config_is_refused(spoilt, chan
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(BaseModelError, match="final_layer"):
         load_base(spoilt, components=["transformer"])
+
+
+@pytest.mark.parametrize(
+    ("folder", "component"),
+    [(loading.DCAE, "music_dcae"), (loading.VOCODER, "music_dcae"), (loading.TEXT_ENCODER, "text_encoder")],
+)
+@pytest.mark.parametrize("change", ["missing", "unknown"])
+def test_no_component_is_loaded_with_a_tensor_too_few_or_too_many(spoilt, folder, component, change):
+    path = next((spoilt / folder).glob("*.safetensors"))
+    tensors = load_file(path)
+    name = sorted(tensors)[3] if change == "missing" else "surprise"
+    tensors = {**tensors, name: torch.zeros(1)}
+    if change == "missing":
+        del tensors[name]
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(BaseModelError, match=re.escape(name)):
+        load_base(spoilt, components=[component])
 
 
 def test_a_pickled_checkpoint_is_not_read(spoilt):

@@ -215,6 +215,14 @@ def test_what_python_cached_in_the_bundle_is_not_published(store: Store) -> None
     assert not [name for name in published(store) if "__pycache__" in name]
 
 
+def test_the_comfyui_form_is_published_where_the_checkpoint_has_one(store: Store) -> None:
+    publish(store, FOLDER)
+    assert "lora/comfyui_lora.safetensors" not in published(store)
+    put(store.checkpoints / CHECKPOINT / "comfyui_lora.safetensors", b"for ComfyUI")
+    publish(store, FOLDER)
+    assert "lora/comfyui_lora.safetensors" in published(store)
+
+
 def test_a_card_that_changed_after_it_was_approved_is_refused(store: Store) -> None:
     put(store.release / "README.md", CARD + b"and more\n")
     with pytest.raises(ReleaseError, match=r"nobody approved this text.*lofi approve-card"):

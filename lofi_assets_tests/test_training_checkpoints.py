@@ -1,15 +1,19 @@
 """Which checkpoints are kept, which are sound, and whose they are."""
 
+import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import write_json
 from lofi_assets.training.checkpoints import (
+    ADAPTER_METADATA,
+    COMFYUI_WEIGHTS,
     DIFFUSERS_WEIGHTS,
     PEFT_CONFIG,
     PEFT_PREFIX,
@@ -25,8 +29,11 @@ from lofi_assets.training.checkpoints import (
     retention,
     update_record,
 )
+from lofi_assets.training.resume import keep_beside_checkpoint, resume_point
 from lofi_assets.training.runs import ARCHIVE, current_run, exclusive, finished, open_run
 from lofi_assets_tests.test_training_config import a_run
+
+UNSCALED = (DIFFUSERS_WEIGHTS, COMFYUI_WEIGHTS)
 
 
 def a_record(step: int, fad: float | None = None, *, valid: bool = True) -> Checkpoint:
@@ -47,15 +54,26 @@ def steps_of(records) -> list[int]:
 
 
 def write_weights(folder: Path, *, rank: int = 2) -> Path:
+    """A sound checkpoint at scale 3 without training one: B is three times as large where no reader scales."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        "x.to_q.lora_A.weight": np.ones((rank, 4), np.float32),
-        "x.to_q.lora_B.weight": np.ones((3, rank), np.float32),
-    }
-    write_json(folder / PEFT_CONFIG, {"r": rank})
-    save_file(tensors, folder / DIFFUSERS_WEIGHTS)
-    save_file({PEFT_PREFIX + name: tensor for name, tensor in tensors.items()}, folder / PEFT_WEIGHTS)
+    settings = {"r": rank, "lora_alpha": 3 * rank, "use_rslora": False, "target_modules": ["to_q"]}
+    write_json(folder / PEFT_CONFIG, settings)
+    write_form(folder / PEFT_WEIGHTS, pair(rank), prefix=PEFT_PREFIX)
+    for name in UNSCALED:
+        write_form(folder / name, pair(rank, scale=3.0), said=settings | {"lora_alpha": rank})
     return folder
+
+
+def pair(rank: int, *, scale: float = 1.0) -> dict[str, np.ndarray]:
+    return {
+        "x.to_q.lora_A.weight": np.ones((rank, 4), np.float32),
+        "x.to_q.lora_B.weight": np.full((3, rank), scale, np.float32),
+    }
+
+
+def write_form(path: Path, tensors: dict[str, np.ndarray], *, prefix: str = "", said: dict | None = None) -> None:
+    metadata = {ADAPTER_METADATA: json.dumps(said)} if said else None
+    save_file({prefix + name: tensor for name, tensor in tensors.items()}, path, metadata=metadata)
 
 
 def a_folder_with(tmp_path: Path, *records: Checkpoint) -> Path:
@@ -75,6 +93,23 @@ def test_the_best_three_by_fad_and_the_latest_are_kept():
 def test_what_was_not_evaluated_is_never_given_up():
     manifest = [a_record(5), a_record(10, 1.0), a_record(15, 2.0), a_record(20, 3.0), a_record(25, 4.0), a_record(30)]
     assert steps_of(retention(manifest)[1]) == [25]
+
+
+def test_a_later_checkpoint_wins_a_tie_and_the_earlier_one_of_many_equals_goes():
+    manifest = [a_record(step, 2.0) for step in (5, 10, 15, 20)]
+    assert best(manifest) == manifest[-1]
+    assert steps_of(retention(manifest, keep_best=3)[1]) == [5]
+
+
+def test_a_checkpoint_that_broke_before_it_was_evaluated_is_not_given_up():
+    manifest = [a_record(5, valid=False), a_record(10, 1.0), a_record(15, 2.0)]
+    assert steps_of(retention(manifest, keep_best=1)[1]) == []
+
+
+def test_the_first_pruning_before_any_evaluation_removes_nothing(tmp_path: Path):
+    folder = a_folder_with(tmp_path, a_record(5), a_record(10), a_record(15), a_record(20), a_record(25))
+    assert prune(folder, keep_best=1) == ()
+    assert all((folder / checkpoint_id(step)).is_dir() for step in (5, 10, 15, 20, 25))
 
 
 def test_a_checkpoint_that_does_not_load_is_not_among_the_best():
@@ -124,9 +159,12 @@ def test_a_sound_checkpoint_is_valid(tmp_path: Path):
     assert is_valid(write_weights(tmp_path))
 
 
-def test_a_truncated_file_is_not_valid(tmp_path: Path):
-    path = write_weights(tmp_path) / DIFFUSERS_WEIGHTS
+@pytest.mark.parametrize("name", [PEFT_WEIGHTS, *UNSCALED])
+def test_a_form_that_is_cut_short_or_absent_is_not_valid(tmp_path: Path, name: str):
+    path = write_weights(tmp_path) / name
     path.write_bytes(path.read_bytes()[:-1])
+    assert "does not load" in str(fault(tmp_path))
+    path.unlink()
     assert "does not load" in str(fault(tmp_path))
 
 
@@ -136,18 +174,94 @@ def test_a_truncated_file_is_not_valid(tmp_path: Path):
         ("x.to_q.lora_B.weight", np.full((3, 2), np.nan, np.float32), "not finite"),
         ("x.to_q.lora_A.weight", np.ones((1, 4), np.float32), "rank"),
         ("x.to_k.lora_B.weight", np.ones((3, 2), np.float32), "no half"),
-        ("x.to_q.lora_A.weight", np.zeros((2, 4), np.float32), "different adapters"),
+        ("x.to_q.lora_magnitude_vector", np.ones(4, np.float32), "does not fit its lora_B"),
     ],
 )
 def test_a_damaged_adapter_is_not_valid_and_says_why(tmp_path: Path, name: str, value: np.ndarray, reason: str):
+    write_form(write_weights(tmp_path) / PEFT_WEIGHTS, pair(2) | {name: value}, prefix=PEFT_PREFIX)
+    assert reason in str(fault(tmp_path))
+
+
+@pytest.mark.parametrize("name", UNSCALED)
+def test_a_form_that_would_be_applied_at_another_strength_is_not_valid(tmp_path: Path, name: str):
+    said = {"r": 2, "lora_alpha": 2, "use_rslora": False}
     folder = write_weights(tmp_path)
-    save_file({**load_file(folder / DIFFUSERS_WEIGHTS), name: value}, folder / DIFFUSERS_WEIGHTS)
-    assert reason in str(fault(folder))
+    write_form(folder / name, pair(2), said=said)
+    assert "not the trained strength" in str(fault(folder))
+    write_form(folder / name, pair(2, scale=3.0), said=said | {"lora_alpha": 6})
+    assert "applied at 1.0" in str(fault(folder))
+    write_form(folder / name, pair(2, scale=3.0) | {"x.to_q.alpha": np.ones((), np.float32)}, said=said)
+    assert "different adapters" in str(fault(folder))
 
 
-def with_state(folder: Path, run_id: str, step: int) -> None:
-    state = {"run_id": run_id, "step": step, "extra": {}}
-    write_json(folder / ".resume" / f"step={step}" / "state.json", state)
+def test_names_that_peft_would_not_find_are_not_valid(tmp_path: Path):
+    write_form(write_weights(tmp_path) / PEFT_WEIGHTS, pair(2))
+    assert "prefix" in str(fault(tmp_path))
+
+
+def with_state(folder: Path, run_id: str, step: int) -> Path:
+    state = folder / ".resume" / f"step={step}"
+    write_json(state / "state.json", {"run_id": run_id, "step": step, "extra": {}})
+    (state / "tensors.safetensors").write_bytes(b"moments")
+    return state
+
+
+def test_a_checkpoint_holds_the_state_to_go_on_from_without_a_second_copy(tmp_path: Path):
+    run = a_run(checkpoints_dir=tmp_path)
+    open_run(run)
+    a_folder_with(tmp_path, a_record(5))
+    state = with_state(tmp_path, run.run_id, 5)
+    keep_beside_checkpoint(tmp_path)
+    keep_beside_checkpoint(tmp_path)
+    beside = tmp_path / checkpoint_id(5) / "state"
+    assert {path.name for path in beside.iterdir()} == {path.name for path in state.iterdir()}
+    assert all(path.samefile(state / path.name) for path in beside.iterdir())
+
+
+def test_a_run_that_lost_its_state_goes_on_from_the_furthest_checkpoint(tmp_path: Path):
+    run = a_run(checkpoints_dir=tmp_path)
+    open_run(run)
+    for step in (5, 10):
+        a_folder_with(tmp_path, a_record(step))
+        with_state(tmp_path, run.run_id, step)
+        keep_beside_checkpoint(tmp_path)
+        shutil.rmtree(tmp_path / ".resume")
+    open_run(run)
+    assert resume_point(tmp_path).step == 10
+
+
+def test_the_state_of_another_run_is_not_gone_on_from(tmp_path: Path):
+    run = a_run(checkpoints_dir=tmp_path)
+    open_run(run)
+    a_folder_with(tmp_path, a_record(5))
+    with_state(tmp_path, "another", 5)
+    keep_beside_checkpoint(tmp_path)
+    shutil.rmtree(tmp_path / ".resume")
+    with pytest.raises(CheckpointError, match="--fresh"):
+        open_run(run)
+
+
+def test_a_state_that_a_killed_process_had_not_put_beside_its_checkpoint_is_put_there(tmp_path: Path):
+    run = a_run(checkpoints_dir=tmp_path)
+    open_run(run)
+    a_folder_with(tmp_path, a_record(5))
+    with_state(tmp_path, run.run_id, 5)
+    open_run(run)
+    assert (tmp_path / checkpoint_id(5) / "state" / "tensors.safetensors").is_file()
+
+
+def test_retention_frees_the_state_with_the_checkpoint(tmp_path: Path):
+    run = a_run(checkpoints_dir=tmp_path)
+    open_run(run)
+    for step, fad in ((5, 4.0), (10, 1.0)):
+        a_folder_with(tmp_path, a_record(step, fad))
+        with_state(tmp_path, run.run_id, step)
+        keep_beside_checkpoint(tmp_path)
+    shutil.rmtree(tmp_path / ".resume" / "step=5")
+    assert (tmp_path / checkpoint_id(5) / "state" / "tensors.safetensors").stat().st_nlink == 1
+    prune(tmp_path, keep_best=1)
+    assert not (tmp_path / checkpoint_id(5)).exists()
+    assert (tmp_path / checkpoint_id(10) / "state").is_dir() and resume_point(tmp_path).step == 10
 
 
 def test_a_changed_dataset_archives_the_run_and_its_return_brings_it_back(tmp_path: Path):

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lofi_assets.ace_step.lyric_tokenizer import LyricTokenizer
 from lofi_assets.ace_step.music_dcae import MusicDCAE
+from lofi_assets.ace_step.strict import BaseModelError, strict
 from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
 
 if TYPE_CHECKING:
@@ -29,10 +30,6 @@ FOLDERS = (TRANSFORMER, DCAE, VOCODER, TEXT_ENCODER)
 LYRIC_VOCABULARY = "lyric_vocab.json"
 ALL = ("transformer", "music_dcae", "text_encoder", "lyric_tokenizer")
 MAX_TEXT_TOKENS = 256
-
-
-class BaseModelError(ValueError):
-    """A base model that cannot be read: says what is missing, where, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,7 @@ def load_transformer(
         BaseModelError: missing or unknown tensors, or none in safetensors.
     """
     try:
-        model, report = ACEStepTransformer2DModel.from_pretrained(
+        loaded = ACEStepTransformer2DModel.from_pretrained(
             str(directory),
             torch_dtype=_dtype(dtype),
             use_safetensors=True,
@@ -137,12 +134,7 @@ def load_transformer(
         )
     except OSError as error:
         raise BaseModelError(f"{directory} holds no transformer in safetensors: {error}") from error
-    wrong = {kind: sorted(map(str, report[kind]))[:3] for kind in report if report[kind]}
-    if wrong:
-        raise BaseModelError(
-            f"{directory}: the weights do not fit config.json, for example {wrong}. Fetch the folder again."
-        )
-    return model.eval()
+    return strict(loaded, directory).eval()
 
 
 def encode_lyrics(base: Base, lyrics: Sequence[str], *, language: str = "en") -> tuple[Tensor, Tensor]:
@@ -186,8 +178,10 @@ def _dtype(name: str) -> torch.dtype:
 def _load_text_encoder(directory: Path, dtype: torch.dtype) -> tuple[UMT5EncoderModel, PreTrainedTokenizerBase]:
     from transformers import AutoTokenizer, UMT5EncoderModel
 
-    encoder = UMT5EncoderModel.from_pretrained(str(directory), dtype=dtype, use_safetensors=True, local_files_only=True)
-    return encoder.eval(), AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+    loaded: Any = UMT5EncoderModel.from_pretrained(
+        str(directory), dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+    )
+    return strict(loaded, directory).eval(), AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
 
 
 def _load_lyric_tokenizer(path: Path, vocabulary: Path | None) -> LyricTokenizer:

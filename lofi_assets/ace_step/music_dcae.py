@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.transforms import Resample
 
+from lofi_assets.ace_step.strict import strict
 from lofi_assets.ace_step.vocoder import ADaMoSHiFiGANV1
 
 MEL_RATE = 44100
@@ -68,9 +70,14 @@ class MusicDCAE(nn.Module):
 
     @classmethod
     def from_pretrained(cls, dcae_dir: Path, vocoder_dir: Path) -> MusicDCAE:
-        """Read `music_dcae_f8c8` and `music_vocoder` folders (safetensors only), in float32 and evaluation mode."""
-        dcae = AutoencoderDC.from_pretrained(str(dcae_dir), use_safetensors=True, torch_dtype=torch.float32)
-        vocoder = ADaMoSHiFiGANV1.from_pretrained(str(vocoder_dir), use_safetensors=True, torch_dtype=torch.float32)
+        """Read `music_dcae_f8c8` and `music_vocoder` folders (safetensors only), in float32 and evaluation mode.
+
+        Raises:
+            BaseModelError: a tensor is missing or unknown.
+        """
+        options: dict[str, Any] = {"use_safetensors": True, "torch_dtype": torch.float32, "output_loading_info": True}
+        dcae = strict(AutoencoderDC.from_pretrained(str(dcae_dir), **options), dcae_dir)
+        vocoder = strict(ADaMoSHiFiGANV1.from_pretrained(str(vocoder_dir), **options), vocoder_dir)
         return cls(dcae, vocoder).eval()
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ Not here: the noise schedule and guidance (`flow_matching`), the loop over steps
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ from lofi_assets.ace_step.lyric_encoder import LyricEncoder
 TIMESTEP_CHANNELS = 256
 DEAD_PROJECTIONS = r"cross_attn\.(add_[qkv]_proj|to_add_out)\."
 PROJECTORS = r"^projectors\."
+DEAD_WEIGHTS = re.compile(DEAD_PROJECTIONS)
+"""Names of the tensors that no forward pass reads."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from lofi_assets.profiles import Profile
 from lofi_assets.release.bundle import MANIFEST, differences
 from lofi_assets.release.card import APPROVAL
 from lofi_assets.store import Store, atomic_folder, fingerprint, link_or_copy, read_json, sha256_file, sha256_folder
-from lofi_assets.training.checkpoints import read_manifest
+from lofi_assets.training.checkpoints import COMFYUI_WEIGHTS, read_manifest
 from lofi_assets.verdicts import verdicts
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ def _sources(store: Store) -> dict[str, Path]:
     bundled = {name: store.export / name for name in (*listed, MANIFEST)}
     adapter = store.checkpoints / _merged(store)["checkpoint_id"]
     lora = {f"lora/{name}": adapter / name for name in ADAPTER_FILES}
+    if (adapter / COMFYUI_WEIGHTS).is_file():  # a DoRA has none
+        lora[f"lora/{COMFYUI_WEIGHTS}"] = adapter / COMFYUI_WEIGHTS
     sources = bundled | lora | {CARD: store.release / CARD}
     missing = [str(path) for path in sources.values() if not path.is_file()]
     if missing:

@@ -20,7 +20,7 @@ from typing import Any
 
 from lofi_assets.records import RecordError
 from lofi_assets.store import StoreError, fingerprint
-from lofi_assets.training.checkpoints import CheckpointError
+from lofi_assets.training.checkpoints import CheckpointError, checkpoint_id
 from lofi_assets.training.config import ConfigError, TrainingRun, load_run
 from lofi_assets.training.features import FeatureError
 from lofi_assets.training.runs import TrainingSummary, finished
@@ -51,12 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lofi_assets.training", description="Train a LoRA.")
     parser.add_argument("--config", type=Path, required=True, help="the TrainingRun as JSON")
     parser.add_argument("--fresh", action="store_true", help="archive what this run already has, and start over")
+    parser.add_argument("--until", type=int, metavar="STEP", help="stop once the checkpoint of this step is written")
     options = parser.parse_args(arguments)
-    stop = Stop()
+    asked = Stop()
     with _pipes() as pipes:
         say: Say = pipes.log.info if pipes else print
         try:
             run = load_run(options.config)
+            stop = until(run, options.until, otherwise=asked) if options.until else asked
             summary = None if options.fresh else finished(run)
             code, summary = (DONE, summary) if summary else _train(run, fresh=options.fresh, stop=stop, say=say)
         except (ConfigError, StoreError, RecordError, CheckpointError, FeatureError) as error:
@@ -69,7 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _train(run: TrainingRun, *, fresh: bool, stop: Stop, say: Say) -> tuple[int, TrainingSummary | None]:
+def until(run: TrainingRun, step: int, *, otherwise: Callable[[], bool]) -> Callable[[], bool]:
+    """When to stop: once the checkpoint of `step` is there, which leaves `max_steps` and its schedule as they are."""
+    checkpoint = run.checkpoints_dir / checkpoint_id(step)
+    return lambda: checkpoint.is_dir() or otherwise()
+
+
+def _train(run: TrainingRun, *, fresh: bool, stop: Callable[[], bool], say: Say) -> tuple[int, TrainingSummary | None]:
     from lofi_assets.ace_step.loading import BaseModelError
     from lofi_assets.training.loop import TrainingDiverged, train
 

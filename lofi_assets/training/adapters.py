@@ -1,10 +1,11 @@
 """The LoRA on the transformer: put on, written, described so that every reader applies the trained scale.
 
-What belongs here: peft, and the two file forms. What does not: when a checkpoint is due (`loop`), whether one on disk
+What belongs here: peft, and the three file forms. What does not: when a checkpoint is due (`loop`), whether one on disk
 is sound (`checkpoints.fault`), merging (`quantization`).
 
-Readers take the scale from different places: peft from adapter_config.json, diffusers from the safetensors metadata. A
-file without either is applied at 1.0 by both, which at alpha 32 and rank 256 (rsLoRA: 2.0) is half of what was trained.
+Readers take the scale from different places: peft from adapter_config.json; diffusers from the safetensors metadata, or
+nowhere, depending on how it is called; ACE-Step's own pipeline and ComfyUI from nowhere. So B carries the scale in the
+files for those (docs/decisions/008-the-scale-is-in-the-weights.md).
 """
 
 import hashlib
@@ -15,13 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from peft import LoraConfig
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
-from lofi_assets.store import write_json
-from lofi_assets.training.checkpoints import DIFFUSERS_WEIGHTS, PEFT_CONFIG, PEFT_PREFIX, PEFT_WEIGHTS
+from lofi_assets.store import link_or_copy, write_json
+from lofi_assets.training.checkpoints import (
+    ADAPTER_METADATA,
+    COMFYUI_WEIGHTS,
+    DIFFUSERS_WEIGHTS,
+    MAGNITUDE,
+    PEFT_CONFIG,
+    PEFT_PREFIX,
+    PEFT_WEIGHTS,
+)
 from lofi_assets.training.config import LoraSettings
 
 ADAPTER = "default"
@@ -63,19 +71,37 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def write_adapter(folder: Path, tensors: Mapping[str, torch.Tensor], *, lora: LoraSettings, base: str) -> None:
-    """Write the adapter as PEFT and as diffusers / ACE-Step read it; same tensors, same bytes.
+    """Write the adapter in every form that can carry it: PEFT as trained, diffusers and ComfyUI with the scale in B.
+
+    A DoRA (one with magnitude vectors) has no ComfyUI form: ComfyUI divides by the norm of the base weights, so that no
+    file gives the trained strength there. Merge it into the base instead.
 
     Args:
         folder: existing folder.
         tensors: from `snapshot`.
         base: path or repository of the base model, for readers.
     """
-    settings = _plain(_peft_config(lora, base=base).to_dict())
+    stored = {_stored_name(name): tensor for name, tensor in tensors.items()}
+    dora = any(name.endswith(MAGNITUDE) for name in stored)
+    settings = _plain(_peft_config(lora, base=base, use_dora=dora).to_dict())
     write_json(folder / PEFT_CONFIG, settings)
-    prefixed = {PEFT_PREFIX + name: tensor for name, tensor in tensors.items()}
+    prefixed = {PEFT_PREFIX + name: tensor for name, tensor in stored.items()}
     save_reproducibly(prefixed, folder / PEFT_WEIGHTS, metadata={"format": "pt"})
-    metadata = {"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(settings, sort_keys=True)}
-    save_reproducibly(dict(tensors), folder / DIFFUSERS_WEIGHTS, metadata=metadata)
+    scaled = {name: tensor * lora.scale if ".lora_B." in name else tensor for name, tensor in stored.items()}
+    unit = json.dumps({**settings, "lora_alpha": lora.r, "use_rslora": False}, sort_keys=True)
+    save_reproducibly(scaled, folder / DIFFUSERS_WEIGHTS, metadata={"format": "pt", ADAPTER_METADATA: unit})
+    if not dora:
+        link_or_copy(folder / DIFFUSERS_WEIGHTS, folder / COMFYUI_WEIGHTS)
+
+
+def read_adapter(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors that `write_adapter` was given, from the PEFT form; their `digest` is the checkpoint's.
+
+    Raises:
+        OSError, SafetensorError: absent or damaged.
+    """
+    stored = load_file(folder / PEFT_WEIGHTS)
+    return {_parameter_name(name.removeprefix(PEFT_PREFIX)): tensor for name, tensor in stored.items()}
 
 
 def save_reproducibly(tensors: dict[str, torch.Tensor], path: Path, *, metadata: dict[str, str]) -> None:
@@ -96,12 +122,22 @@ def save_reproducibly(tensors: dict[str, torch.Tensor], path: Path, *, metadata:
         file.write(ordered.ljust(length))
 
 
-def _peft_config(lora: LoraSettings, *, base: str | None = None) -> LoraConfig:
+def _stored_name(name: str) -> str:
+    """peft stores a magnitude vector without the `.weight` that its parameter has."""
+    return name.removesuffix(".weight") if name.endswith(f"{MAGNITUDE}.weight") else name
+
+
+def _parameter_name(stored: str) -> str:
+    return f"{stored}.weight" if stored.endswith(MAGNITUDE) else stored
+
+
+def _peft_config(lora: LoraSettings, *, base: str | None = None, use_dora: bool = False) -> LoraConfig:
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.lora_alpha,
         target_modules=list(lora.target_modules),
         use_rslora=lora.use_rslora,
+        use_dora=use_dora,
         lora_dropout=0.0,
         base_model_name_or_path=base,
     )

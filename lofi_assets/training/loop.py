@@ -27,6 +27,7 @@ from lofi_assets.training.batches import Item, Source, validation_items
 from lofi_assets.training.config import SPLITS, ConfigError, TrainingRun, TrainingSettings, save_run
 from lofi_assets.training.log import StepLog
 from lofi_assets.training.objective import Objective
+from lofi_assets.training.position import randomness
 from lofi_assets.training.provenance import provenance
 
 NOISE_LEVELS = 4
@@ -186,6 +187,7 @@ class Trainer:
             "run_id": self.run.run_id,
             "dataset_id": self.run.dataset_id,
             "seed": self.run.training.seed,
+            "randomness": randomness(self.run, step=record.step),
             "adapter_sha256": digest,
             "lora_scale": self.run.lora.scale,
             "train_loss": self.progress.smoothed,
@@ -327,6 +329,7 @@ def _run(trainer: Trainer, stop: Callable[[], bool]) -> runs.TrainingSummary:
             if progress.step % settings.checkpoint_interval == 0:
                 trainer.save_checkpoint()
                 trainer.save_state()
+                resume.keep_beside_checkpoint(trainer.run.checkpoints_dir)
     done = progress.step - first
     if done and progress.step % settings.checkpoint_interval:
         trainer.save_state()

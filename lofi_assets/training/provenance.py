@@ -3,6 +3,7 @@
 What belongs here: the commit, the packages, the machine. What does not: the run's own settings (`config`).
 """
 
+import hashlib
 import os
 import platform
 import shlex
@@ -13,18 +14,38 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("lofi_assets", "torch", "peft", "diffusers", "transformers", "safetensors", "numpy")
-"""Packages whose version can change a weight."""
+PACKAGES = (
+    "lofi_assets",
+    "torch",
+    "peft",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "bitsandbytes",
+    "safetensors",
+    "numpy",
+)
+"""Packages whose version can change a weight; null for one that is not installed."""
+ENVIRONMENT = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "MKL_CBWR",
+    "ATEN_CPU_CAPABILITY",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "NVIDIA_TF32_OVERRIDE",
+    "LOFI_PROFILE",
+)
+"""Variables that choose kernels or settings."""
 
 
 def provenance(*, device: str, threads: int) -> dict[str, Any]:
-    """Plain JSON data: git commit, package versions, command line, Python, machine, device, CPU threads.
+    """Plain JSON data: git commit and changes, packages, command line, Python, machine, device, kernels, CPU threads.
 
     Bit-identical weights are promised for the same values of all of these.
     """
     return {
         "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "git_diff_sha256": _changes(),
         "packages": {name: _version(name) for name in PACKAGES},
         "command": shlex.join([sys.executable, *sys.argv]),
         "working_directory": str(Path.cwd()),
@@ -32,8 +53,27 @@ def provenance(*, device: str, threads: int) -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}",
         "device": device,
         "threads": threads,
-        "environment": {name: os.environ[name] for name in ("OMP_NUM_THREADS", "LOFI_PROFILE") if name in os.environ},
+        "kernels": _kernels(),
+        "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
     }
+
+
+def _kernels() -> dict[str, Any]:
+    """What decides which of several kernels computes a product, and so its last bits."""
+    import torch
+
+    return {
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "float32_matmul": torch.get_float32_matmul_precision(),
+    }
+
+
+def _changes() -> str | None:
+    """sha256 of uncommitted changes to the package, None without any: with them, the commit is not what ran."""
+    changes = _git("diff", "HEAD", "--", "..")
+    return hashlib.sha256(changes.encode()).hexdigest() if changes else None
 
 
 @cache

@@ -1,8 +1,9 @@
-"""The state a killed run goes on from: adapter and optimiser, apart from the checkpoints that are released.
+"""The state a killed run goes on from: adapter and optimiser, apart from the weights that are released.
 
-What belongs here: `checkpoints/.resume/step={N}/`, written whole and renamed, the older one removed after. Tensors are
-safetensors and the rest is JSON: nothing is unpickled. Random state is not among it, since every random number follows
-from seed and step (`batches`).
+What belongs here: `checkpoints/.resume/step={N}/`, written whole and renamed, the older one removed after, and
+`epoch=0-step={N}_lora/state/`, hard links to the same files, so that a run goes on exactly from any checkpoint that is
+kept. Tensors are safetensors and the rest is JSON: nothing is unpickled. Random state is not among it, since every
+random number follows from seed and position (`batches`, `position`).
 """
 
 import re
@@ -12,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lofi_assets.store import StoreError, atomic_folder, read_json, write_json
+from lofi_assets.store import StoreError, atomic_folder, link_or_copy, read_json, write_json
+from lofi_assets.training.checkpoints import checkpoint_id
 
 if TYPE_CHECKING:
     import torch
 
 FOLDER = ".resume"
+BESIDE = "state"
+"""Folder in a checkpoint."""
 STATE = "state.json"
 TENSORS = "tensors.safetensors"
 WEIGHT = "weight"
@@ -48,6 +52,30 @@ def resume_point(checkpoints_dir: Path) -> ResumePoint | None:
     if state is None:
         raise StoreError(f"{folder / STATE}: absent; restore the folder, or start over with --fresh")
     return ResumePoint(folder, state["run_id"], state["step"], state["extra"])
+
+
+def keep_beside_checkpoint(checkpoints_dir: Path) -> None:
+    """Put the furthest state into the checkpoint of its step, if there is one that lacks it.
+
+    Hard links cost nothing while the state is the furthest; afterwards the checkpoint's retention frees it.
+    """
+    point = resume_point(checkpoints_dir)
+    checkpoint = checkpoints_dir / checkpoint_id(point.step) if point else None
+    if point and checkpoint and checkpoint.is_dir() and not (checkpoint / BESIDE).is_dir():
+        _link(point.folder, checkpoint / BESIDE)
+
+
+def recover(checkpoints_dir: Path, *, run_id: str) -> bool:
+    """Make the state of the run's furthest checkpoint that has one the state to go on from; False if none has."""
+    states = {}
+    for folder in checkpoints_dir.glob(f"epoch=0-step=*_lora/{BESIDE}"):
+        state = read_json(folder / STATE, default={})
+        if state.get("run_id") == run_id:
+            states[int(state["step"])] = folder
+    if not states:
+        return False
+    _link(states[max(states)], checkpoints_dir / FOLDER / f"step={max(states)}")
+    return True
 
 
 def save_state(
@@ -97,6 +125,12 @@ def restore_state(
             parameter.copy_(saved[name].pop(WEIGHT))
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": dict(enumerate(saved[name] for name in parameters)), "param_groups": groups})
+
+
+def _link(source: Path, target: Path) -> None:
+    with atomic_folder(target) as folder:
+        for name in (TENSORS, STATE):
+            link_or_copy(source / name, folder / name)
 
 
 def _folders(checkpoints_dir: Path) -> dict[int, Path]:

@@ -17,7 +17,7 @@ from lofi_assets.store import read_json, write_json
 from lofi_assets.training.checkpoints import MANIFEST, PRUNED, CheckpointError, read_manifest
 from lofi_assets.training.config import TrainingRun
 from lofi_assets.training.resume import FOLDER as RESUME
-from lofi_assets.training.resume import resume_point
+from lofi_assets.training.resume import keep_beside_checkpoint, recover, resume_point
 
 RUN = "run.json"
 LOCK = ".lock"
@@ -114,7 +114,7 @@ def open_run(run: TrainingRun, *, fresh: bool = False) -> str | None:
     Args:
         fresh: archive even the same run, and start over.
     Raises:
-        CheckpointError: the run has checkpoints but lost the state to go on from.
+        CheckpointError: the run has checkpoints, and neither `.resume` nor one of them holds the state to go on from.
     """
     folder = run.checkpoints_dir
     _sweep(folder)
@@ -127,10 +127,12 @@ def open_run(run: TrainingRun, *, fresh: bool = False) -> str | None:
         else:
             _bring_back(folder, run.run_id)
     write_json(folder / RUN, _identity(run))
-    if read_manifest(folder) and resume_point(folder) is None:
+    if resume_point(folder):
+        keep_beside_checkpoint(folder)
+    elif read_manifest(folder) and not recover(folder, run_id=run.run_id):
         raise CheckpointError(
-            f"{folder / RESUME}: absent, so the run cannot go on from its checkpoints (weights alone are not enough to "
-            "continue exactly); restore the folder, or start over with --fresh, which archives them"
+            f"{folder / RESUME}: absent, and no checkpoint holds its state/, so the run cannot go on (weights alone "
+            "are not enough to continue exactly); restore either, or start over with --fresh, which archives them"
         )
     return archived
 

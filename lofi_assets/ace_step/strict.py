@@ -1,0 +1,30 @@
+"""Loading that accounts for every tensor: the libraries fill a missing one with random numbers, or leave it empty.
+
+What belongs here: what their loading reports say. What does not: which folder is which component (`loading`).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+SHOWN = 3
+M = TypeVar("M")
+
+
+class BaseModelError(ValueError):
+    """A base model that cannot be read: says what is missing, where, and what to do."""
+
+
+def strict(loaded: tuple[M, Mapping[str, Any]], directory: Path) -> M:
+    """The model of `from_pretrained(..., output_loading_info=True)`, if its files and its config.json fit.
+
+    Raises:
+        BaseModelError: naming tensors that are missing, unknown or of another shape.
+    """
+    model, report = loaded
+    wrong = {kind: sorted(map(str, report[kind]))[:SHOWN] for kind in report if report[kind]}
+    if wrong:
+        raise BaseModelError(
+            f"{directory}: the weights do not fit config.json, for example {wrong}. Fetch the folder again."
+        )
+    return model
