@@ -7,6 +7,7 @@ import click
 from rich.console import Console
 
 from lofi_assets.commands.dataset import dataset
+from lofi_assets.commands.features import features
 from lofi_assets.commands.inspect import inspect
 from lofi_assets.commands.review import review
 from lofi_assets.commands.sources import sources
@@ -22,7 +23,7 @@ def main() -> None:
     """Licensed lofi tracks to a released, gated ACE-Step LoRA."""
 
 
-for command in (sources, inspect, review, dataset):
+for command in (sources, inspect, review, dataset, features):
     main.add_command(command)
 
 

@@ -17,7 +17,7 @@ from lofi_assets.training.config import (
 )
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-KEY = f"{'a' * 32}.{'b' * 32}"
+KEY = f"{'a' * 32}" + f".{'b' * 32}" * 3
 
 
 def a_run(**changes: object) -> TrainingRun:

@@ -1,6 +1,7 @@
 """LoRA training of the ACE-Step transformer, from cached features to checkpoints.
 
-In the order they are read: `config` (what a run is), `features` (everything frozen, computed once), `batches` (which
+In the order they are read: `config` (what a run is), `features` (everything frozen, computed once, by `encoders`,
+`ssl_encoders` and `speakers` into `feature_files`), `batches` (which
 part of which track a step sees), `loop` (the optimiser), `adapters` and `resume` (what is saved), `checkpoints`
 (manifest, retention, runs), `provenance` (where it ran). `python -m lofi_assets.training --config run.json` runs it.
 

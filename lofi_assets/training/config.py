@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lofi_assets.records import Sha256, Split, TrackId
 from lofi_assets.store import fingerprint, read_json, write_json
+from lofi_assets.training.feature_files import KEY_PATTERN
 
 UNIDENTIFYING = frozenset({"max_steps", "keep_best", "gradient_checkpointing", "validation_limit", "divergence_factor"})
 """Training settings that do not change the weights at a given step, so that a run may go on under other values.
@@ -111,8 +112,8 @@ class TrackFeatures(Settings):
 
     track_id: TrackId
     """Identifier in the dataset."""
-    key: Annotated[str, Field(pattern=r"^[0-9a-f]{32}\.[0-9a-f]{32}$")]
-    """Cached features: key of the latents, a dot, key of the text (`features.FeatureRow.key`)."""
+    key: Annotated[str, Field(pattern=KEY_PATTERN)]
+    """Cached features (`feature_files.FeatureKey`)."""
     split: Split = "train"
     """Validation tracks are never trained on; they give the validation loss."""
     repeat: Positive = 1
