@@ -5,8 +5,8 @@ alone, so that order and noise are the same in one go or resumed, whatever the b
 device. What does not belong here: the model and the loss (`objective`).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
@@ -18,6 +18,7 @@ from lofi_assets.training.features import TrackConditions
 
 LatentReader = Callable[[TrackFeatures], Tensor]
 ConditionReader = Callable[[TrackFeatures], TrackConditions]
+SslReader = Callable[[TrackFeatures], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Item:
     """Index into the training schedule."""
     conditions: TrackConditions
     """With what dropout left of them."""
+    ssl_targets: Mapping[str, Tensor] = field(default_factory=dict)
+    """SSL encoder -> (SSL frames of the crop, SSL width); empty unless `ssl_weight` is above 0."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Source:
     """Length of the training schedule."""
     read_latents: LatentReader
     read_conditions: ConditionReader
+    read_ssl_targets: SslReader = lambda track: {}
+    """Asked only if `ssl_weight` is above 0."""
 
     def item(self, position: int) -> Item:
         """The item at `position`; position 0 is the first of the run."""
@@ -53,7 +58,10 @@ class Source:
         track = self.track(position)
         place, *dropped = torch.rand(4, generator=random).tolist()
         logit = torch.randn((), generator=random) * settings.logit_std + settings.logit_mean
-        latents = crop(self.read_latents(track), frames=settings.crop_frames, place=place)
+        whole = self.read_latents(track)
+        latents = crop(whole, frames=settings.crop_frames, place=place)
+        share = latents.shape[-1] / whole.shape[-1]
+        targets = self.read_ssl_targets(track) if settings.ssl_weight else {}
         rates = (settings.text_dropout, settings.speaker_dropout, settings.lyric_dropout)
         text, speaker, lyrics = (draw < rate for draw, rate in zip(dropped, rates, strict=True))
         return Item(
@@ -62,6 +70,7 @@ class Source:
             noise=torch.randn(latents.shape, generator=random),
             timestep_index=min(int(torch.sigmoid(logit) * self.timesteps), self.timesteps - 1),
             conditions=self.read_conditions(track).without(text=text, speaker=speaker, lyrics=lyrics),
+            ssl_targets={name: crop_ssl(target, share=share, place=place) for name, target in targets.items()},
         )
 
     def track(self, position: int) -> TrackFeatures:
@@ -89,6 +98,14 @@ def crop(latents: Tensor, *, frames: int | None, place: float) -> Tensor:
         return latents
     start = int(place * (total - frames + 1))
     return latents[..., start : start + frames]
+
+
+def crop_ssl(targets: Tensor, *, share: float, place: float) -> Tensor:
+    """The part of (SSL frames, width) that is heard in a crop of `share` of the latents at the same `place`."""
+    total = len(targets)
+    frames = max(1, round(share * total))
+    start = int(place * (total - frames + 1))
+    return targets[start : start + frames]
 
 
 def generator(*parts: object) -> torch.Generator:

@@ -95,6 +95,9 @@ class TrainingSettings(Settings):
     """Chance that an item is trained without its speaker embedding."""
     lyric_dropout: Probability = 0.15
     """Chance that an item is trained without its lyrics."""
+    ssl_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Factor of the SSL losses, which keep the first blocks near MERT and mHuBERT (ACE-Step v1 was trained with 1.0).
+    Above 0 it needs their targets in the feature cache (the profile's `ssl_encoders`) and 176 MB for the projectors."""
     crop_frames: Positive | None = None
     """Longest crop in latent frames (10.77 per second), placed at random; null trains on whole tracks."""
     gradient_checkpointing: bool = True

@@ -274,6 +274,7 @@ def _sources(run: TrainingRun, *, timesteps: int) -> list[Source]:
             timesteps=timesteps,
             read_latents=lambda track: features.read_latents(run.features_dir, track.key),
             read_conditions=lambda track: features.read_conditions(run.features_dir, track.key),
+            read_ssl_targets=lambda track: features.read_ssl_targets(run.features_dir, track.key),
         )
         for split in SPLITS
     ]
@@ -282,7 +283,7 @@ def _sources(run: TrainingRun, *, timesteps: int) -> list[Source]:
 def _prepare(run: TrainingRun, device: torch.device, say: Say) -> Trainer:
     settings = run.training
     name = "float32" if settings.precision == "32" else "bfloat16"
-    options = {"drop_dead_projections": True, "build_projectors": False}
+    options = {"drop_dead_projections": True, "build_projectors": settings.ssl_weight > 0}
     base = load_base(run.base, dtype=name, device=str(device), components=("transformer",), transformer_options=options)
     assert base.transformer is not None
     parameters = adapters.add_lora(base.transformer, run.lora, seed=settings.seed)
@@ -301,7 +302,7 @@ def _prepare(run: TrainingRun, device: torch.device, say: Say) -> Trainer:
     source, validation = _sources(run, timesteps=len(schedule.timesteps))
     return Trainer(
         run=run,
-        objective=Objective(base.transformer, schedule, getattr(torch, name)),
+        objective=Objective(base.transformer, schedule, getattr(torch, name), settings.ssl_weight),
         parameters=parameters,
         optimizer=optimizer,
         source=source,
