@@ -8,7 +8,7 @@ Imports without torch; a call that finds everything cached never loads it.
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -205,29 +205,39 @@ def orphaned_features(cache_dir: Path, rows: Iterable[FeatureRow]) -> list[Path]
     )
 
 
-def read_latents(cache_dir: Path, key: str) -> "torch.Tensor":
-    """Latents (8, 16, frames) float32 of a row's key.
+def read_frames(cache_dir: Path, key: str) -> int:
+    """Latent frames of a row's key, from the file's header.
 
     Raises:
         FeatureError: absent or damaged.
     """
-    import torch
+    from safetensors import SafetensorError
 
     path = _file(cache_dir, LATENTS, key.partition(".")[0])
-    return torch.from_numpy(_verified(path)["latents"])
+    try:
+        return _frames(path)
+    except (OSError, SafetensorError) as error:
+        raise FeatureError(f"{path}: cached features do not load ({error}); materialise feature_cache again") from error
+
+
+def read_latents(cache_dir: Path, key: str) -> "torch.Tensor":
+    """Latents (8, 16, frames) float32 of a row's key, memory-mapped.
+
+    Raises:
+        FeatureError: absent or damaged.
+    """
+    return _mapped(_file(cache_dir, LATENTS, key.partition(".")[0]))["latents"]
 
 
 def read_conditions(cache_dir: Path, key: str) -> TrackConditions:
-    """Text states, lyric ids and speaker embedding of a row's key.
+    """Text states, lyric ids and speaker embedding of a row's key, memory-mapped.
 
     Raises:
         FeatureError: absent or damaged.
     """
     import torch
 
-    tensors = {
-        name: torch.from_numpy(a) for name, a in _verified(_file(cache_dir, TEXT, key.partition(".")[2])).items()
-    }
+    tensors = _mapped(_file(cache_dir, TEXT, key.partition(".")[2]))
     lyric_ids = tensors["lyric_ids"].long()
     return TrackConditions(tensors["text"], lyric_ids, torch.ones_like(lyric_ids), tensors["speaker"])
 
@@ -334,6 +344,23 @@ def _verified(path: Path) -> dict[str, Any]:
             f"{path}: cached features are damaged; materialise feature_cache again, it replaces the file"
         )
     return arrays
+
+
+def _mapped(path: Path) -> "dict[str, torch.Tensor]":
+    """Tensors of a cached file without reading it whole; verified the first time that this process meets the file."""
+    from safetensors.torch import load_file
+
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise FeatureError(f"{path}: cached features do not load ({error}); materialise feature_cache again") from error
+    _verify_once(path, state.st_ino, state.st_size, state.st_mtime_ns)
+    return load_file(path)
+
+
+@cache
+def _verify_once(path: Path, *identity: int) -> None:
+    _verified(path)
 
 
 def _checksum(arrays: Arrays) -> str:

@@ -3,11 +3,11 @@
 What belongs here: items -> tensors -> loss per item. What does not: where items come from (`batches`), the formula of
 the loss (`ace_step.flow_matching`), the optimiser (`loop`).
 
-Each item's conditions are encoded by themselves and padded at the end: padding the prompt inside a batch would shift
-the lyrics' positions, and an item would depend on its neighbours.
+Items of different length are padded at the end. The transformer is aware of the padding (`mask_aware_padding`), so an
+item has the loss and the gradient that it has alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lofi_assets.ace_step.flow_matching import Schedule, add_noise, denoising_loss
-from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+from lofi_assets.ace_step.transformer import TransformerOutput
 from lofi_assets.training.batches import Item
 
 
@@ -23,53 +23,46 @@ from lofi_assets.training.batches import Item
 class Objective:
     """Flow-matching loss of a transformer."""
 
-    transformer: ACEStepTransformer2DModel
+    model: Callable[..., TransformerOutput]
+    """The transformer, or what `distributed` wrapped around it."""
     schedule: Schedule
     """Noise shares and timesteps, by timestep index."""
     dtype: torch.dtype
     """Of the frozen weights; below float32 the transformer runs under autocast."""
+    device: torch.device
+    """Where the transformer is."""
 
     def losses(self, items: Sequence[Item]) -> Tensor:
         """(B,) float32, each item's mean over its own frames: a long item weighs as much as a short one."""
-        latents, mask = _stacked([item.latents for item in items], self.device)
+        clean, mask = _stacked([item.latents for item in items], self.device)
         noise, _ = _stacked([item.noise for item in items], self.device)
         index = torch.tensor([item.timestep_index for item in items])
         sigmas = self.schedule.sigmas[index].to(self.device)
-        noisy = add_noise(latents, noise, sigmas)
+        noisy = add_noise(clean, noise, sigmas)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype != torch.float32):
-            context, context_mask = self._context(items)
-            velocity = self.transformer.decode(
+            output = self.model(
                 hidden_states=noisy.to(self.dtype),
                 attention_mask=mask,
-                encoder_hidden_states=context,
-                encoder_hidden_mask=context_mask,
                 timestep=self.schedule.timesteps[index].to(self.device),
+                **self._conditions(items),
             )
-        return denoising_loss(velocity.float(), noisy=noisy, clean=latents, sigmas=sigmas, mask=mask)
+        return denoising_loss(output.sample.float(), noisy=noisy, clean=clean, sigmas=sigmas, mask=mask)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the transformer is."""
-        return self.transformer.device
+    def _conditions(self, items: Sequence[Item]) -> dict[str, Tensor]:
+        conditions = [item.conditions for item in items]
+        tokens = [torch.ones(len(each.text), dtype=torch.long) for each in conditions]
+        return {
+            "text_hidden_states": _padded([each.text for each in conditions]).to(self.device, self.dtype),
+            "text_attention_mask": _padded(tokens).to(self.device),
+            "speaker_embeds": torch.stack([each.speaker for each in conditions]).to(self.device, self.dtype),
+            "lyric_token_ids": _padded([each.lyric_ids for each in conditions]).to(self.device),
+            "lyric_mask": _padded([each.lyric_mask for each in conditions]).to(self.device),
+        }
 
-    def _context(self, items: Sequence[Item]) -> tuple[Tensor, Tensor | None]:
-        contexts = [self._encoded(item) for item in items]
-        if len(contexts) == 1:
-            return contexts[0][0][None], contexts[0][1][None]
-        states, masks = zip(*contexts, strict=True)
-        return pad_sequence(list(states), batch_first=True), pad_sequence(list(masks), batch_first=True)
 
-    def _encoded(self, item: Item) -> tuple[Tensor, Tensor]:
-        """Context (tokens, width) of one item, and its mask (tokens,)."""
-        conditions, dtype = item.conditions, self.dtype
-        states, mask = self.transformer.encode(
-            text_hidden_states=conditions.text[None].to(self.device, dtype),
-            text_attention_mask=torch.ones(1, len(conditions.text), dtype=torch.long, device=self.device),
-            speaker_embeds=conditions.speaker[None].to(self.device, dtype),
-            lyric_token_ids=conditions.lyric_ids[None].to(self.device),
-            lyric_mask=conditions.lyric_mask[None].to(self.device),
-        )
-        return states[0], mask[0]
+def _padded(sequences: list[Tensor]) -> Tensor:
+    """(B, longest, ...), zeros behind the shorter ones."""
+    return pad_sequence(sequences, batch_first=True)
 
 
 def _stacked(tensors: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor | None]:
