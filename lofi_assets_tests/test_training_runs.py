@@ -11,13 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from peft import PeftModel
 
-from lofi_assets.ace_step.identity import base_fingerprint
 from lofi_assets.ace_step.loading import load_base
-from lofi_assets.ace_step.tiny import write_tiny_base
 from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
 from lofi_assets.store import read_json, sha256_file
 from lofi_assets.training import adapters, resume
@@ -32,64 +29,19 @@ from lofi_assets.training.checkpoints import (
     read_manifest,
 )
 from lofi_assets.training.config import (
-    LoraSettings,
-    TrackFeatures,
     TrainingRun,
     TrainingSettings,
     load_lora_settings,
     load_run,
     save_run,
 )
-from lofi_assets.training.features import FeatureJob, cache_features, read_conditions
+from lofi_assets.training.features import read_conditions
 from lofi_assets.training.log import read_log
 from lofi_assets.training.loop import TrainingDiverged, learning_rate, train
 from lofi_assets.training.resume import resume_point
 from lofi_assets.training.runs import ARCHIVE, finished, log_path
 
 LORA_CONFIG = Path(__file__).resolve().parent.parent / "config" / "lofi_lora_config.json"
-TARGETS = ("speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0")
-SECONDS = {"one": 1.5, "two": 2.0, "three": 1.0}
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """Base, fingerprint, cache and feature keys of three short tracks."""
-    folder = tmp_path_factory.mktemp("prepared")
-    write_tiny_base(folder / "base")
-    jobs = []
-    for index, (name, seconds) in enumerate(SECONDS.items()):
-        path = folder / f"{name}.wav"
-        soundfile.write(path, np.random.default_rng(index).uniform(-0.5, 0.5, (int(48_000 * seconds), 2)), 48_000)
-        jobs.append(FeatureJob(name, path, sha256_file(path), f"lofi, {name}", lyrics="rain\n" * index))
-    fingerprint = base_fingerprint(folder / "base")
-    rows = cache_features(jobs, base_path=folder / "base", base_fingerprint=fingerprint, cache_dir=folder / "features")
-    return {"folder": folder, "fingerprint": fingerprint, "keys": {row.track_id: row.key for row in rows}}
-
-
-@pytest.fixture
-def make_run(prepared: dict, tmp_path: Path):
-    """Runs on the tiny base, with checkpoints below this test's folder."""
-
-    def make(name: str = "run", *, dataset_hash: str = "d" * 64, **training) -> TrainingRun:
-        keys = prepared["keys"]
-        tracks = [TrackFeatures(track_id=name, key=keys[name]) for name in ("one", "two")]
-        tracks.append(TrackFeatures(track_id="three", key=keys["three"], split="validation"))
-        settings = {"max_steps": 6, "checkpoint_interval": 3, "precision": "32", "gradient_checkpointing": False}
-        return TrainingRun(
-            base=prepared["folder"] / "base",
-            base_fingerprint=prepared["fingerprint"],
-            features_dir=prepared["folder"] / "features",
-            tracks=tuple(tracks),
-            dataset_id="ds-1",
-            dataset_hash=dataset_hash,
-            checkpoints_dir=tmp_path / name / "checkpoints",
-            logs_dir=tmp_path / name / "logs",
-            lora=LoraSettings(r=4, lora_alpha=32, target_modules=TARGETS),
-            training=TrainingSettings(**{**settings, **training}),
-            device="cpu",
-        )
-
-    return make
 
 
 def quiet(message: str) -> None:

@@ -45,13 +45,13 @@ def add_lora(transformer: ACEStepTransformer2DModel, lora: LoraSettings, *, seed
 
 
 def trainable(transformer: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """Trainable parameters by the name that peft saves them under, sorted.
+    """Trainable parameters by their name without the adapter's, sorted.
 
     `....to_q.lora_A.weight` (rank, inputs), `....to_q.lora_B.weight` (outputs, rank), and with DoRA
-    `....to_q.lora_magnitude_vector` (outputs,).
+    `....to_q.lora_magnitude_vector.weight` (outputs,).
     """
     named = {
-        name.replace(f".{ADAPTER}", "").replace("magnitude_vector.weight", "magnitude_vector"): parameter
+        name.replace(f".{ADAPTER}.", "."): parameter
         for name, parameter in transformer.named_parameters()
         if parameter.requires_grad
     }
@@ -83,12 +83,13 @@ def write_adapter(folder: Path, tensors: Mapping[str, torch.Tensor], *, lora: Lo
         tensors: from `snapshot`.
         base: path or repository of the base model, for readers.
     """
+    tensors = {_stored_name(name): tensor for name, tensor in tensors.items()}
     settings = _plain(_peft_config(lora, base=base).to_dict())
     write_json(folder / PEFT_CONFIG, settings)
     prefixed = {PEFT_PREFIX + name: tensor for name, tensor in tensors.items()}
     save_reproducibly(prefixed, folder / PEFT_WEIGHTS, metadata={"format": "pt"})
     metadata = {"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(settings, sort_keys=True)}
-    save_reproducibly(dict(tensors), folder / DIFFUSERS_WEIGHTS, metadata=metadata)
+    save_reproducibly(tensors, folder / DIFFUSERS_WEIGHTS, metadata=metadata)
 
 
 def save_reproducibly(tensors: dict[str, torch.Tensor], path: Path, *, metadata: dict[str, str]) -> None:
@@ -107,6 +108,11 @@ def save_reproducibly(tensors: dict[str, torch.Tensor], path: Path, *, metadata:
             raise RuntimeError(f"{path}: the safetensors header has an unknown form; report the safetensors version")
         file.seek(8)
         file.write(ordered.ljust(length))
+
+
+def _stored_name(name: str) -> str:
+    """peft stores a magnitude vector without the `.weight` that its parameter has."""
+    return name.removesuffix(".weight") if name.endswith(".lora_magnitude_vector.weight") else name
 
 
 def _peft_config(lora: LoraSettings, *, base: str | None = None) -> LoraConfig:

@@ -276,7 +276,9 @@ def train(
         if trainer.log:
             held.enter_context(closing(trainer.log))
         processes.wait()
-        return _run(trainer, stop)
+        summary = _run(trainer, stop)
+        processes.wait()
+        return summary
 
 
 def _sources(run: TrainingRun, *, timesteps: int) -> list[Source]:
