@@ -1,5 +1,7 @@
 """An item has the output, the loss and the gradient that it has alone, whatever it is batched with."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from lofi_assets.training.adapters import add_lora
 from lofi_assets.training.batches import Item, generator
 from lofi_assets.training.config import LoraSettings
 from lofi_assets.training.features import TrackConditions
-from lofi_assets.training.objective import Objective
+from lofi_assets.training.objective import FRAME_STEP, Objective
 from lofi_assets_tests.conftest import TARGETS
 
 LENGTHS = (40, 25, 7, 33)
@@ -86,3 +88,10 @@ def test_what_lies_in_the_padding_has_no_part_in_the_loss(trained: Trained):
     before = trained.objective.losses(batch)
     alone = torch.cat([trained.objective.losses([item]) for item in batch])
     assert before.shape == (4,) and torch.allclose(before, alone, rtol=1e-5)
+
+
+def test_padding_to_a_few_sizes_for_a_compiler_changes_no_gradient(trained: Trained):
+    expected = trained.gradient([items()])
+    trained.objective = replace(trained.objective, stepped=True)
+    assert relative(trained.gradient([items()]), expected) < 1e-5
+    assert trained.outputs[-1].shape[-1] == FRAME_STEP

@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from torch._dynamo.utils import counters
 
 from lofi_assets.ace_step.loading import TRANSFORMER, load_transformer
 from lofi_assets.quantization.merge import merge_lora
@@ -175,11 +176,15 @@ def test_an_absent_library_is_named_with_the_setting_that_needs_it(make_run, mon
 
 
 @pytest.mark.slow
-def test_compiled_blocks_give_the_same_loss_and_the_same_names(make_run):
-    steps = {"batch_size": 2, "max_steps": 2, "checkpoint_interval": 3, "validation_limit": 0}
+def test_compiled_blocks_give_the_same_loss_and_names_and_are_compiled_once_for_all_lengths(make_run):
+    steps = {"max_steps": 3, "checkpoint_interval": 3, "validation_limit": 0}
     plain, compiled = (make_run(str(choice), compile=choice, **steps) for choice in (False, True))
+    before = counters["stats"]["unique_graphs"]
     for run in (plain, compiled):
         train(run, say=quiet)
+    assert (
+        counters["stats"]["unique_graphs"] - before == 2
+    )  # the first block, whose input asks for no gradient, and the rest
     assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
     assert state_of(compiled).keys() == state_of(plain).keys()
     model = prepare_backbone(compiled, device=CPU, processes=ALONE).model

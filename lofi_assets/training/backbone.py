@@ -14,6 +14,9 @@ from lofi_assets.training.config import TrainingRun
 from lofi_assets.training.distributed import Processes, wrapped
 from lofi_assets.training.quantized_base import quantize_base
 
+COMPILED_SIZES = 256
+"""Most sizes and kinds of input that blocks are compiled for; beyond, they run uncompiled."""
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -50,7 +53,7 @@ def prepare_backbone(run: TrainingRun, *, device: torch.device, processes: Proce
         transformer.enable_gradient_checkpointing()
     if settings.compile:
         for block in transformer.transformer_blocks:
-            block.compile(dynamic=True)
+            block.compile(dynamic=False, recompile_limit=COMPILED_SIZES)
     model = wrapped(transformer, settings, processes, device)
     if _sharded(run, processes):
         parameters = adapters.trainable(transformer)

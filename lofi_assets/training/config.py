@@ -124,8 +124,9 @@ class TrainingSettings(Settings):
     gradient_checkpointing: bool = True
     """Recompute block activations in the backward pass: less memory, about a third more time, same gradients."""
     compile: bool = False
-    """Compile the transformer blocks (torch.compile): it fuses the element-wise work between the matrix products, which
-    pays on a GPU over thousands of steps. The first steps take minutes, and it needs a C++ compiler."""
+    """Compile the transformer blocks (torch.compile): fuses the element-wise work between the matrix products, which
+    pays on a GPU over thousands of steps, best where `crop_frames` makes the items equally long: every new size is
+    compiled for a minute. Items are padded to a few sizes. Needs a C++ compiler."""
     validation_limit: Annotated[int, Field(ge=0)] = 32
     """Most validation tracks per validation loss."""
     divergence_factor: Annotated[float, Field(gt=1)] = 10.0

@@ -315,7 +315,7 @@ def _prepare(run: TrainingRun, device: torch.device, processes: Processes, say: 
     return Trainer(
         run=run,
         processes=processes,
-        objective=Objective(backbone.model, schedule, backbone.dtype, device),
+        objective=Objective(backbone.model, schedule, backbone.dtype, device, stepped=settings.compile),
         parameters=parameters,
         average=average,
         optimizer=optimizer,

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from lofi_assets.ace_step.flow_matching import Schedule, add_noise, denoising_loss
 from lofi_assets.ace_step.transformer import TransformerOutput
 from lofi_assets.training.batches import Item
+
+FRAME_STEP, CONTEXT_STEP = 256, 128
+"""Sizes in which compiled blocks grow: they are compiled for each size anew, and padding costs less than that."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,13 @@ class Objective:
     """Of the frozen weights; below float32 the transformer runs under autocast."""
     device: torch.device
     """Where the transformer is."""
+    stepped: bool = False
+    """Pad to multiples of `FRAME_STEP` and `CONTEXT_STEP`, for a compiled transformer."""
 
     def losses(self, items: Sequence[Item]) -> Tensor:
         """(B,) float32, each item's mean over its own frames: a long item weighs as much as a short one."""
-        clean, mask = _stacked([item.latents for item in items], self.device)
-        noise, _ = _stacked([item.noise for item in items], self.device)
+        clean, mask = self._stacked([item.latents for item in items])
+        noise, _ = self._stacked([item.noise for item in items])
         index = torch.tensor([item.timestep_index for item in items])
         sigmas = self.schedule.sigmas[index].to(self.device)
         noisy = add_noise(clean, noise, sigmas)
@@ -50,26 +56,33 @@ class Objective:
 
     def _conditions(self, items: Sequence[Item]) -> dict[str, Tensor]:
         conditions = [item.conditions for item in items]
-        tokens = [torch.ones(len(each.text), dtype=torch.long) for each in conditions]
+        text = _padded([each.text for each in conditions])
+        tokens = _padded([torch.ones(len(each.text), dtype=torch.long) for each in conditions])
+        ids = _padded([each.lyric_ids for each in conditions])
+        lyrics = _padded([each.lyric_mask for each in conditions])
+        if self.stepped:
+            more = -(1 + text.shape[1] + ids.shape[1]) % CONTEXT_STEP
+            ids, lyrics = F.pad(ids, (0, more)), F.pad(lyrics, (0, more))
         return {
-            "text_hidden_states": _padded([each.text for each in conditions]).to(self.device, self.dtype),
-            "text_attention_mask": _padded(tokens).to(self.device),
+            "text_hidden_states": text.to(self.device, self.dtype),
+            "text_attention_mask": tokens.to(self.device),
             "speaker_embeds": torch.stack([each.speaker for each in conditions]).to(self.device, self.dtype),
-            "lyric_token_ids": _padded([each.lyric_ids for each in conditions]).to(self.device),
-            "lyric_mask": _padded([each.lyric_mask for each in conditions]).to(self.device),
+            "lyric_token_ids": ids.to(self.device),
+            "lyric_mask": lyrics.to(self.device),
         }
+
+    def _stacked(self, tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """(B, 8, 16, longest), zeros behind the shorter ones, and a mask (B, longest) unless all are equally long."""
+        lengths = [tensor.shape[-1] for tensor in tensors]
+        size = max(lengths)
+        if self.stepped:
+            size += -size % FRAME_STEP
+        padded = torch.stack([F.pad(tensor, (0, size - tensor.shape[-1])) for tensor in tensors]).to(self.device)
+        if min(lengths) == size and not self.stepped:
+            return padded, None
+        return padded, (torch.arange(size)[None] < torch.tensor(lengths)[:, None]).long().to(self.device)
 
 
 def _padded(sequences: list[Tensor]) -> Tensor:
     """(B, longest, ...), zeros behind the shorter ones."""
     return pad_sequence(sequences, batch_first=True)
-
-
-def _stacked(tensors: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """(B, 8, 16, longest), zeros behind the shorter ones, and a mask (B, longest) unless all are equally long."""
-    lengths = [tensor.shape[-1] for tensor in tensors]
-    longest = max(lengths)
-    padded = torch.stack([torch.nn.functional.pad(t, (0, longest - t.shape[-1])) for t in tensors]).to(device)
-    if min(lengths) == longest:
-        return padded, None
-    return padded, (torch.arange(longest)[None] < torch.tensor(lengths)[:, None]).long().to(device)
