@@ -1,9 +1,6 @@
 """Several processes train the adapter that one process would, on the same items in the same order."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,18 +10,12 @@ from safetensors.torch import load_file
 
 from lofi_assets.training.__main__ import CONFIGURATION, DONE, INTERRUPTED
 from lofi_assets.training.checkpoints import DIFFUSERS_WEIGHTS, checkpoint_id, is_valid
-from lofi_assets.training.config import ConfigError, TrainingRun, save_run
+from lofi_assets.training.config import ConfigError, TrainingRun
 from lofi_assets.training.log import read_log
 from lofi_assets.training.loop import train
 from lofi_assets.training.resume import resume_point
 from lofi_assets.training.runs import log_path
-
-
-def start(run: TrainingRun, path: Path) -> subprocess.Popen:
-    save_run(path, run)
-    command = [sys.executable, "-m", "lofi_assets.training", "--config", str(path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+from lofi_assets_tests.test_training_runs import quiet, start
 
 
 def finish(run: TrainingRun, path: Path) -> str:
@@ -54,7 +45,7 @@ def test_two_processes_agree_with_one_at_the_same_global_batch(make_run, tmp_pat
     shared = {"max_steps": 4, "checkpoint_interval": 2, "warmup_steps": 0, "ema_decay": 0.9}
     one = make_run("one", batch_size=4, **shared)
     two = make_run("two", batch_size=1, accumulate=2, processes=2, parallel=parallel, **shared)
-    train(one, say=lambda _: None)
+    train(one, say=quiet)
     output = finish(two, tmp_path / "run.json")
     assert output.count("complete;") == 1, "only the main process reports"
     assert [line["items"] for line in steps(one)] == [line["items"] for line in steps(two)]
@@ -91,7 +82,7 @@ def test_terminated_processes_save_once_and_go_on_to_the_same_bits(make_run, tmp
 
 def test_a_run_for_several_processes_does_not_silently_run_in_one(make_run):
     with pytest.raises(ConfigError, match="accelerate launch"):
-        train(make_run(processes=2), say=lambda _: None)
+        train(make_run(processes=2), say=quiet)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from lofi_assets.training.features import (
     cache_features,
     orphaned_features,
     read_conditions,
+    read_frames,
     read_latents,
 )
 
@@ -125,3 +126,24 @@ def test_dropped_conditions_are_zeros_of_the_same_shape(jobs, cache, tmp_path: P
     assert not dropped.lyric_ids.any() and not dropped.lyric_mask.any()
     kept = conditions.without(text=False, speaker=False, lyrics=False)
     assert kept.text.equal(conditions.text) and kept.lyric_mask.all()
+
+
+def test_a_file_is_verified_once_and_again_when_it_was_replaced(jobs, cache, tmp_path: Path, monkeypatch):
+    row = cache(jobs)[0]
+    whole = read_latents(tmp_path, row.key).clone()
+    data = row.path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("zlib.crc32", lambda *_: pytest.fail("verified again"))
+        assert read_latents(tmp_path, row.key).equal(whole)
+    row.path.unlink()
+    row.path.write_bytes(data[:-8] + bytes(8))
+    with pytest.raises(FeatureError, match="damaged"):
+        read_latents(tmp_path, row.key)
+
+
+def test_the_length_of_a_track_is_read_from_the_header(jobs, cache, tmp_path: Path):
+    row = cache(jobs)[0]
+    assert read_frames(tmp_path, row.key) == row.frames == 10
+    row.path.unlink()
+    with pytest.raises(FeatureError, match="materialise feature_cache"):
+        read_frames(tmp_path, row.key)

@@ -14,13 +14,14 @@ from lofi_assets.quantization.merge import merge_lora
 from lofi_assets.training import resume
 from lofi_assets.training.averaging import Average
 from lofi_assets.training.backbone import prepare_backbone
-from lofi_assets.training.checkpoints import PEFT_WEIGHTS, checkpoint_id, describe, fault, read_manifest
+from lofi_assets.training.checkpoints import PEFT_WEIGHTS, checkpoint_id, fault
 from lofi_assets.training.config import ConfigError, TrainingRun, TrainingSettings
 from lofi_assets.training.distributed import ALONE
 from lofi_assets.training.log import read_log
 from lofi_assets.training.loop import train
 from lofi_assets.training.optimizer import learning_rate
 from lofi_assets.training.runs import log_path
+from lofi_assets_tests.test_training_runs import digests, quiet
 
 CPU = torch.device("cpu")
 needs_bitsandbytes = pytest.mark.skipif(
@@ -36,15 +37,6 @@ CHOICES = {
     "nf4 base": {"base_quantization": "nf4"},
     "nf4 base, dora": {"base_quantization": "nf4", "lora": {"use_dora": True}},
 }
-
-
-def quiet(message: str) -> None:
-    del message
-
-
-def digests(run: TrainingRun) -> dict[int, str]:
-    records = read_manifest(run.checkpoints_dir)
-    return {record.step: describe(run.checkpoints_dir / record.checkpoint_id)["adapter_sha256"] for record in records}
 
 
 def losses(run: TrainingRun) -> list[float]:
@@ -199,7 +191,15 @@ def test_a_cosine_falls_slowly_at_both_ends():
     assert rates[0] - rates[10] < 0.3 * (rates[45] - rates[55]) and rates[90] < 0.3 * (rates[45] - rates[55])
 
 
-def test_what_cannot_be_shared_out_is_refused_before_anything_is_loaded():
-    for choice in ({"base_quantization": "int8"}, {"optimizer": "adamw_8bit"}):
-        with pytest.raises(ValueError, match="parallel 'ddp'"):
-            TrainingSettings(parallel="fsdp", **choice)
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"parallel": "fsdp", "base_quantization": "int8"},
+        {"parallel": "fsdp", "optimizer": "adamw_8bit"},
+        {"compile": True, "base_quantization": "nf4"},
+        {"compile": True, "parallel": "fsdp"},
+    ],
+)
+def test_choices_that_do_not_work_together_are_refused_before_anything_is_loaded(choice: dict):
+    with pytest.raises(ValueError, match=r"set .*parallel 'ddp'"):
+        TrainingSettings(**choice)

@@ -272,6 +272,17 @@ def test_a_batch_has_the_gradient_of_its_items_one_by_one(make_run):
     assert lines[0]["grad_norm"] == pytest.approx(lines[1]["grad_norm"], rel=1e-4)
 
 
+def test_the_validation_loss_is_that_of_the_tracks_one_by_one(make_run):
+    losses = []
+    for size in (1, 3):
+        run = make_run(f"by-{size}", batch_size=size, max_steps=1, checkpoint_interval=2)
+        heldout = [t.model_copy(update={"split": "validation", "track_id": f"{t.track_id}-v"}) for t in run.tracks[:2]]
+        run = run.model_copy(update={"tracks": (*run.tracks, *heldout)})
+        train(run, say=quiet)
+        losses += [line["validation_by_timestep"] for line in read_log(log_path(run)) if "validation_loss" in line]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and len(losses[0]) == 5
+
+
 def test_gradient_checkpointing_changes_memory_and_nothing_else(make_run):
     plain, frugal = make_run("plain"), make_run("frugal", gradient_checkpointing=True)
     for run in (plain, frugal):

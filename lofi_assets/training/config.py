@@ -156,6 +156,8 @@ class TrainingSettings(Settings):
                 "parallel 'fsdp' shares out plain tensors only: set base_quantization 'none' and optimizer 'adamw', "
                 "or parallel 'ddp'"
             )
+        if self.compile and (self.parallel == "fsdp" or self.base_quantization != "none"):
+            raise ValueError("compile takes a whole, unquantized base: set parallel 'ddp' and base_quantization 'none'")
         return self
 
 

@@ -32,11 +32,11 @@ def launch(arguments: Sequence[str], *, processes: int, stop: Callable[[], bool]
     command = [sys.executable, "-m", "lofi_assets.training", *arguments]
     shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     shared |= {"LOCAL_WORLD_SIZE": str(processes), PARENT: str(os.getpid())}
+    # without a number of their own, the processes would each start a thread for every core
+    inherited = {"OMP_NUM_THREADS": "1", **os.environ, **shared}
     started = [
         # a session of its own: an interrupt at the terminal reaches this process, which passes it on once
-        subprocess.Popen(
-            command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, start_new_session=True
-        )
+        subprocess.Popen(command, env={**inherited, "RANK": str(rank), "LOCAL_RANK": str(rank)}, start_new_session=True)
         for rank in range(processes)
     ]
     try:
