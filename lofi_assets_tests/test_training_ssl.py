@@ -41,6 +41,7 @@ def a_source(**settings) -> Source:
         timesteps=1000,
         read_latents=lambda _: torch.randn(8, 16, FRAMES, generator=torch.Generator().manual_seed(1)),
         read_conditions=lambda _: conditions,
+        read_frames=lambda _: FRAMES,
         read_ssl_targets=lambda _: {"mert": counted.repeat(1, 32), "m-hubert": counted[::2].repeat(1, 24)},
     )
 
@@ -50,7 +51,8 @@ def an_objective(base: Path, *, weight: float, projectors: bool = True) -> tuple
     transformer = load_base(base, components=("transformer",), transformer_options=options).transformer
     lora = LoraSettings(r=4, lora_alpha=4, target_modules=("to_q", "to_k"))
     parameters = list(adapters.add_lora(transformer, lora, seed=0).values())
-    return Objective(transformer, training_schedule(shift=3.0), torch.float32, weight), parameters
+    schedule, device = training_schedule(shift=3.0), torch.device("cpu")
+    return Objective(transformer, schedule, torch.float32, device, ssl_weight=weight), parameters
 
 
 def losses(base: Path, items: list[Item], **options) -> torch.Tensor:

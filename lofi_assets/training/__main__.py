@@ -1,4 +1,4 @@
-"""`python -m lofi_assets.training --config run.json`: train, alone or under Dagster Pipes.
+"""`python -m lofi_assets.training --config run.json`: train, alone or under Dagster Pipes, in one process or several.
 
 Exit codes:
     0   reached `max_steps`, now or in an earlier call
@@ -23,9 +23,10 @@ from lofi_assets.store import StoreError, fingerprint
 from lofi_assets.training.checkpoints import CheckpointError
 from lofi_assets.training.config import ConfigError, TrainingRun, load_run
 from lofi_assets.training.features import FeatureError
+from lofi_assets.training.launch import INTERRUPTED, launch, orphaned
 from lofi_assets.training.runs import TrainingSummary, finished
 
-DONE, CONFIGURATION, DIVERGED, FILES, INTERRUPTED = 0, 2, 3, 4, 75
+DONE, CONFIGURATION, DIVERGED, FILES = 0, 2, 3, 4
 
 Say = Callable[[str], None]
 
@@ -39,7 +40,7 @@ class Stop:
             signal.signal(number, self._ask)
 
     def __call__(self) -> bool:
-        return self.asked
+        return self.asked or orphaned()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
@@ -53,8 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="archive what this run already has, and start over")
     options = parser.parse_args(arguments)
     stop = Stop()
+    if processes := _processes_to_start(options.config, fresh=options.fresh):
+        return launch(sys.argv[1:] if arguments is None else arguments, processes=processes, stop=stop)
     with _pipes() as pipes:
-        say: Say = pipes.log.info if pipes else print
+        say: Say = (pipes.log.info if pipes else print) if _main_process() else _nobody
         try:
             run = load_run(options.config)
             summary = None if options.fresh else finished(run)
@@ -67,6 +70,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if pipes and code == DONE:
             _report(pipes, run, summary)
     return code
+
+
+def _processes_to_start(config: Path, *, fresh: bool) -> int:
+    """How many processes the run names, 0 if this is the only one or one of them, or if nothing is left to train."""
+    if "WORLD_SIZE" in os.environ:
+        return 0
+    try:
+        run = load_run(config)
+        waiting = run.training.processes > 1 and (fresh or finished(run) is None)
+    except (ConfigError, StoreError, RecordError):
+        return 0  # this process reports it
+    return run.training.processes if waiting else 0
+
+
+def _main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _nobody(message: str) -> None:
+    """What only the main process says."""
 
 
 def _train(run: TrainingRun, *, fresh: bool, stop: Stop, say: Say) -> tuple[int, TrainingSummary | None]:
@@ -84,7 +107,8 @@ def _train(run: TrainingRun, *, fresh: bool, stop: Stop, say: Say) -> tuple[int,
 
 
 def _fail(error: Exception, code: int, pipes: Any) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    who = "" if _main_process() else f"process {os.environ['RANK']}: "
+    print(f"{who}error: {error}", file=sys.stderr)
     if pipes:
         pipes.log.error(str(error))
     return code
@@ -111,8 +135,8 @@ def _report(pipes: Any, run: TrainingRun, summary: TrainingSummary) -> None:
 
 @contextmanager
 def _pipes() -> Iterator[Any]:
-    """The Dagster Pipes context when Dagster started this process, else None."""
-    if "DAGSTER_PIPES_CONTEXT" not in os.environ:
+    """The Dagster Pipes context when Dagster started this process, for the main one of several; else None."""
+    if "DAGSTER_PIPES_CONTEXT" not in os.environ or not _main_process():
         yield None
         return
     from dagster_pipes import open_dagster_pipes

@@ -23,6 +23,7 @@ from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
 from lofi_assets.store import write_json
 from lofi_assets.training.checkpoints import DIFFUSERS_WEIGHTS, PEFT_CONFIG, PEFT_PREFIX, PEFT_WEIGHTS
 from lofi_assets.training.config import LoraSettings
+from lofi_assets.training.distributed import whole
 
 ADAPTER = "default"
 
@@ -31,26 +32,38 @@ def add_lora(transformer: ACEStepTransformer2DModel, lora: LoraSettings, *, seed
     """Freeze the transformer and put a fresh adapter on it.
 
     Returns:
-        Trainable parameters in float32, by the name they are saved under (`....to_q.lora_A.weight`), sorted. B starts
-        at zero: the first step starts from the base model.
+        What `trainable` finds. B starts at zero: the first step starts from the base model.
     """
     transformer.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer.add_adapter(_peft_config(lora), adapter_name=ADAPTER)
-    trainable = {
+    parameters = trainable(transformer)
+    for parameter in parameters.values():
+        parameter.data = parameter.data.float()
+    return parameters
+
+
+def trainable(transformer: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Trainable parameters by their name without the adapter's, sorted.
+
+    `....to_q.lora_A.weight` (rank, inputs), `....to_q.lora_B.weight` (outputs, rank), and with DoRA
+    `....to_q.lora_magnitude_vector.weight` (outputs,).
+    """
+    named = {
         name.replace(f".{ADAPTER}.", "."): parameter
         for name, parameter in transformer.named_parameters()
         if parameter.requires_grad
     }
-    for parameter in trainable.values():
-        parameter.data = parameter.data.float()
-    return dict(sorted(trainable.items()))
+    return dict(sorted(named.items()))
 
 
 def snapshot(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Float32 CPU copies of the adapter's tensors."""
-    return {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in parameters.items()}
+    """Float32 CPU copies of the adapter's tensors; where processes share them out, each has to take part."""
+    return {
+        name: whole(tensor.detach()).to("cpu", torch.float32, copy=True).contiguous()
+        for name, tensor in parameters.items()
+    }
 
 
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -70,12 +83,13 @@ def write_adapter(folder: Path, tensors: Mapping[str, torch.Tensor], *, lora: Lo
         tensors: from `snapshot`.
         base: path or repository of the base model, for readers.
     """
+    tensors = {_stored_name(name): tensor for name, tensor in tensors.items()}
     settings = _plain(_peft_config(lora, base=base).to_dict())
     write_json(folder / PEFT_CONFIG, settings)
     prefixed = {PEFT_PREFIX + name: tensor for name, tensor in tensors.items()}
     save_reproducibly(prefixed, folder / PEFT_WEIGHTS, metadata={"format": "pt"})
     metadata = {"format": "pt", LORA_ADAPTER_METADATA_KEY: json.dumps(settings, sort_keys=True)}
-    save_reproducibly(dict(tensors), folder / DIFFUSERS_WEIGHTS, metadata=metadata)
+    save_reproducibly(tensors, folder / DIFFUSERS_WEIGHTS, metadata=metadata)
 
 
 def save_reproducibly(tensors: dict[str, torch.Tensor], path: Path, *, metadata: dict[str, str]) -> None:
@@ -96,12 +110,18 @@ def save_reproducibly(tensors: dict[str, torch.Tensor], path: Path, *, metadata:
         file.write(ordered.ljust(length))
 
 
+def _stored_name(name: str) -> str:
+    """peft stores a magnitude vector without the `.weight` that its parameter has."""
+    return name.removesuffix(".weight") if name.endswith(".lora_magnitude_vector.weight") else name
+
+
 def _peft_config(lora: LoraSettings, *, base: str | None = None) -> LoraConfig:
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.lora_alpha,
         target_modules=list(lora.target_modules),
         use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
         lora_dropout=0.0,
         base_model_name_or_path=base,
     )

@@ -24,6 +24,7 @@ from lofi_assets.training.features import (
     TrackConditions,
     cache_features,
     read_conditions,
+    read_frames,
     read_latents,
 )
 from lofi_assets.training.objective import Objective
@@ -128,7 +129,7 @@ def _steps(root: Path, jobs: list[FeatureJob], made: list[FeatureRow]) -> tuple[
     assert transformer is not None
     lora = LoraSettings(r=8, lora_alpha=8, target_modules=("to_q", "to_k", "to_v", "to_out.0"))
     optimizer = torch.optim.AdamW(adapters.add_lora(transformer, lora, seed=0).values())
-    objective = Objective(transformer, training_schedule(shift=3.0), torch.float32)
+    objective = Objective(transformer, training_schedule(shift=3.0), torch.float32, torch.device("cpu"))
     encoders, by_id = Encoders(root / "base"), {job.track_id: job for job in jobs}
 
     def encoded_latents(track: TrackFeatures) -> torch.Tensor:
@@ -162,7 +163,8 @@ def _steps(root: Path, jobs: list[FeatureJob], made: list[FeatureRow]) -> tuple[
                 1000,
                 lambda track: read_latents(cache, track.key),
                 lambda track: read_conditions(cache, track.key),
+                lambda track: read_frames(cache, track.key),
             )
         ),
-        step(Source(tracks, settings, 1000, encoded_latents, encoded_conditions)),
+        step(Source(tracks, settings, 1000, encoded_latents, encoded_conditions, lambda _: CROP)),
     )
