@@ -7,6 +7,7 @@ import click
 from rich.console import Console
 
 from lofi_assets.commands.dataset import dataset
+from lofi_assets.commands.features import features
 from lofi_assets.commands.inspect import inspect
 from lofi_assets.commands.reproduce import reproduce
 from lofi_assets.commands.review import review
@@ -24,7 +25,7 @@ def main() -> None:
     """Licensed lofi tracks to a released, gated ACE-Step LoRA."""
 
 
-for command in (sources, inspect, review, dataset, reproduce, verify_weights):
+for command in (sources, inspect, review, dataset, features, reproduce, verify_weights):
     main.add_command(command)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from lofi_assets.lyrics import without_language
 from lofi_assets.records import STYLE_COUNTS, STYLE_PREFIXES, Dataset, Track
 from lofi_assets.store import (
     Store,
@@ -214,8 +215,8 @@ def write_hugging_face(
     columns = {"keys": text, "filename": text, "tags": pa.list_(text), "speaker_emb_path": text, "norm_lyrics": text}
     schema = pa.schema([*columns.items(), ("recaption", pa.struct([]))])
     items = [
-        {"keys": key, "filename": f"{audio}/{key}.mp3", "tags": prompt.split(", "), "norm_lyrics": lyrics}
-        | {"speaker_emb_path": "", "recaption": {}}
+        {"keys": key, "filename": f"{audio}/{key}.mp3", "tags": prompt.split(", ")}
+        | {"norm_lyrics": without_language(lyrics), "speaker_emb_path": "", "recaption": {}}
         for key, prompt, lyrics in rows
     ]
     folder.mkdir(parents=True)
@@ -263,7 +264,7 @@ def export_dataset(
                 prompt, lyrics = read_texts(version, key)
             except OSError as error:
                 raise DatasetError(f"{error.filename}: is missing; run: lofi dataset verify {version.name}") from error
-            for suffix, text in zip(SUFFIXES[1:], (prompt, lyrics), strict=True):
+            for suffix, text in zip(SUFFIXES[1:], (prompt, without_language(lyrics)), strict=True):
                 (folder / "audio" / f"{key}{suffix}").write_bytes(text.encode())
             rows.append((key, prompt, lyrics))
         audio = (target / "audio").as_posix() if absolute else "audio"
@@ -320,8 +321,7 @@ def read_texts(folder: Path, track_id: str) -> tuple[str, str]:
     Raises:
         OSError: a file is missing.
     """
-    audio = folder / "audio"
-    texts = ((audio / f"{track_id}{suffix}").read_bytes() for suffix in SUFFIXES[1:])
+    texts = ((folder / "audio" / f"{track_id}{suffix}").read_bytes() for suffix in SUFFIXES[1:])
     prompt, lyrics = (text.decode("utf-8", errors="backslashreplace") for text in texts)
     return prompt, lyrics
 
@@ -344,7 +344,7 @@ def dataset_faults(folder: Path, *, memory: dict[str, tuple[str, str]]) -> list[
             continue
         if digest != item.get("audio_sha256", digest):
             faults.append(f"{stem}.mp3: is not the audio that tracks.json records")
-        told = (f"{stem.name}.mp3", item["split"], prompt.split(", "), lyrics)
+        told = (f"{stem.name}.mp3", item["split"], prompt.split(", "), without_language(lyrics))
         if row != told:
             faults.append(f"{stem}_prompt.txt, _lyrics.txt: differ from the row in {item['split']}/")
     return [*faults, *(f"{folder}: the trainer's rows have {key}, tracks.json has not" for key in sorted(rows))]

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from lofi_assets import pictures
 from lofi_assets.constitution import CONFIG_DIR, load_gates
-from lofi_assets.library import INVENTORY, lossless_masters, rows_of
+from lofi_assets.library import INVENTORY, rows_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import BaseModelSettings, Profile, ProfileError
 from lofi_assets.records import Checkpoint
@@ -24,6 +24,7 @@ from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, writ
 from lofi_assets.track_rows import raw_track_id
 from lofi_assets.training.checkpoints import PRUNED, describe, fault, read_manifest, update_record
 from lofi_assets.training.config import TrainingRun, TrainingSettings, load_lora_settings, save_run
+from lofi_assets.training.feature_files import exclusive, keys_of_runs, unneeded_files
 from lofi_assets.training.log import read_log
 from lofi_assets.training.resume import resume_point
 from lofi_assets.training.runs import current_run, finished, log_path
@@ -69,35 +70,29 @@ def base_identity(folder: Path) -> str:
 
 def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
     """Features of every track of the current dataset version; what is cached is read, not computed again."""
-    from lofi_assets.training.features import FeatureJob, cache_features, orphaned_features
+    from lofi_assets.feature_jobs import feature_jobs, lyric_vocabulary, ssl_folders
+    from lofi_assets.training.features import cache_features
 
     folder, manifest, tracks = current_dataset(store)
     base = resolve_base(store, profile.base_model)
     identity = base_identity(base)
-    # The MP3 is the delivery format; training hears the same master without its loss where the profile keeps it.
-    masters = lossless_masters(store)
-    jobs = [
-        FeatureJob(
-            track_id=track["track_id"],
-            audio=masters.get(track["audio_sha256"], (folder / "audio" / f"{track['track_id']}.mp3", ""))[0],
-            audio_sha256=masters.get(track["audio_sha256"], (None, track["audio_sha256"]))[1],
-            prompt=_text(folder, track["track_id"], "prompt"),
-            lyrics=_text(folder, track["track_id"], "lyrics"),
-        )
-        for track in tracks
-    ]
+    vocabulary = lyric_vocabulary(store, profile.lyric_vocabulary)
     rows = cache_features(
-        jobs,
+        feature_jobs(store, folder, tracks),
         base_path=base,
         base_fingerprint=identity,
         cache_dir=store.features,
         device=profile.training.get("device", "cpu"),
+        vocabulary=vocabulary,
+        ssl_encoders=ssl_folders(store, profile),
     )
     splits = {track["track_id"]: track["split"] for track in tracks}
     features = [{"track_id": row.track_id, "key": row.key, "split": splits[row.track_id]} for row in rows]
+    languages = {row.track_id: row.language for row in rows if row.language}
     write_json(
         store.metadata(FEATURES),
-        {"base": str(base), "base_fingerprint": identity, "dataset_hash": manifest["hash"], "tracks": features},
+        {"base": str(base), "base_fingerprint": identity, "dataset_hash": manifest["hash"], "tracks": features}
+        | {"lyric_vocabulary": str(vocabulary) if vocabulary else None, "languages": languages},
     )
     return Outcome(
         data_version=fingerprint(identity, [(row.track_id, row.key) for row in rows]),
@@ -105,15 +100,30 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
             "tracks": len(rows),
             "latent_frames": sum(row.frames for row in rows),
             "recomputed": sum(not row.reused for row in rows),
-            "orphaned_files": len(orphaned_features(store.features, rows)),
+            "orphaned_files": len(unneeded_features(store)),
         },
-        values={"missing_features": sum(not (row.path.is_file() and row.text_path.is_file()) for row in rows)},
-        details={"base": str(base), "base_fingerprint": identity},
+        values={"missing_features": sum(not all(path.is_file() for path in row.files.values()) for row in rows)},
+        details={"base": str(base), "base_fingerprint": identity, "languages": languages},
     )
 
 
-def _text(folder: Path, track_id: str, kind: str) -> str:
-    return (folder / "audio" / f"{track_id}_{kind}.txt").read_text(encoding="utf-8").strip()
+def unneeded_features(store: Store) -> list[Path]:
+    """Cached files that neither the current features nor any run, archived ones among them, name."""
+    keys = keys_of_runs(store.metadata(FEATURES), store.metadata(RUN_CONFIG), store.checkpoints)
+    return unneeded_files(store.features, keys)
+
+
+def prune_features(store: Store) -> list[Path]:
+    """Remove what `unneeded_features` lists.
+
+    Raises:
+        FeatureError: features are being computed right now.
+    """
+    with exclusive(store.features):
+        unneeded = unneeded_features(store)
+        for path in unneeded:
+            path.unlink()
+    return unneeded
 
 
 def current_dataset(store: Store) -> tuple[Path, dict[str, Any], list[dict[str, Any]]]:

@@ -1,9 +1,13 @@
 """Lyrics files: structure markers in one spelling, words only inside a section, `[Instrumental]` without words.
 
+The first line may give the language of the words, as in `[Language: de]`; without it the language is detected.
 What belongs here: the text of a lyrics file (constitution V). What does not: what it says of a voice (`tagging.py`).
 """
 
 import re
+
+from lofi_assets.ace_step.lyric_language import LANGUAGE_LINE, split_language
+from lofi_assets.ace_step.lyric_text import LyricError
 
 INSTRUMENTAL = "[Instrumental]"
 """Content of a lyrics file without words (constitution V)."""
@@ -26,19 +30,33 @@ class LyricsError(ValueError):
 def lyrics_text(raw: str | None) -> str:
     """Validated content of a lyrics file; `[Instrumental]` when there are no lyrics.
 
-    Markers stand on lines of their own, in one spelling; the first line that is not blank is one.
+    Markers stand on lines of their own, in one spelling; the first line that is not blank is one, or gives the
+    language and is followed by one.
 
     Raises:
-        LyricsError: naming the line of an unknown or misplaced marker, words before any, or a control character.
+        LyricsError: naming the line of an unknown or misplaced marker, words before any, a control character, or a
+            language that lyrics cannot be in.
     """
     text = (raw or "").removeprefix("\ufeff").replace("\r\n", "\n")
-    lines = [_lyrics_line(number, line.strip(" \t")) for number, line in enumerate(text.split("\n"), start=1)]
+    try:
+        language, body = split_language(text)
+    except LyricError as error:
+        raise LyricsError(f"lyrics line 1: {error}") from error
+    first = text.count("\n") - body.count("\n") + 1
+    lines = [_lyrics_line(number, line.strip(" \t")) for number, line in enumerate(body.split("\n"), start=first)]
     opening = next((number for number, line in enumerate(lines) if line), None)
     if opening is None:
         return INSTRUMENTAL
     if not lines[opening].startswith("["):
-        raise LyricsError(f"lyrics line {opening + 1}: words before any section; put [Verse] on a line above")
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines).strip("\n"))
+        raise LyricsError(f"lyrics line {first + opening}: words before any section; put [Verse] on a line above")
+    words = re.sub(r"\n{3,}", "\n\n", "\n".join(lines).strip("\n"))
+    return f"[Language: {language}]\n{words}" if language and has_words(words) else words
+
+
+def without_language(lyrics: str) -> str:
+    """Lyrics without the line that gives their language: for readers that do not know it."""
+    line = LANGUAGE_LINE.match(lyrics)
+    return lyrics[line.end() :] if line else lyrics
 
 
 def has_words(lyrics: str) -> bool:

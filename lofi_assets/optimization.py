@@ -58,7 +58,12 @@ def merge_best(store: Store, profile: Profile) -> Outcome:
     if not unchanged:
         from lofi_assets.quantization.merge import merge_lora
 
-        known = asdict(merge_lora(Path(features["base"]), adapter, target))
+        vocabulary = features.get("lyric_vocabulary")
+        known = asdict(
+            merge_lora(
+                Path(features["base"]), adapter, target, lyric_vocabulary=Path(vocabulary) if vocabulary else None
+            )
+        )
     write_json(store.metadata("merged_model.json"), {"checkpoint_id": chosen.checkpoint_id, **known})
     return Outcome(
         data_version=fingerprint(known["adapter_sha256"], known["base_fingerprint"]),

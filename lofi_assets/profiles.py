@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lofi_assets.constitution import CONFIG_DIR
+from lofi_assets.records import Sha256
 
 
 class ProfileError(ValueError):
@@ -32,6 +33,15 @@ class BaseModelSettings(_Section):
     """Folder, or Hub repository id."""
     revision: str | None = None
     """Hub commit; the fingerprint of the weights is recorded in any case."""
+
+
+class LyricVocabularySettings(_Section):
+    """Upstream's `vocab.json`, which the Hub repository lacks; needed as soon as a track has words."""
+
+    source: str
+    """Path relative to the data root, or https URL; downloaded once."""
+    sha256: Sha256
+    """Of the file; another file is refused."""
 
 
 class AudioSettings(_Section):
@@ -98,6 +108,10 @@ class Profile(_Section):
     name: str
     """The file's stem."""
     base_model: BaseModelSettings
+    lyric_vocabulary: LyricVocabularySettings | None = None
+    """None: `lyric_vocab.json` in the base's folder, if it holds one."""
+    ssl_encoders: dict[Literal["mert", "m-hubert"], str] = {}
+    """Folders, relative to the data root, of the encoders whose targets are cached for `training.ssl_weight`."""
     audio: AudioSettings
     lora: dict[str, Any]
     """Overrides of `config/lofi_lora_config.json`; production overrides nothing."""

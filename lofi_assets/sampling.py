@@ -112,7 +112,9 @@ def _generate(
 
     from lofi_assets.ace_step.loading import load_base
 
-    base = load_base(read_json(store.metadata(FEATURES))["base"], device=settings.device)
+    features = read_json(store.metadata(FEATURES))
+    vocabulary = Path(features["lyric_vocabulary"]) if features.get("lyric_vocabulary") else None
+    base = load_base(features["base"], device=settings.device, lyric_vocabulary=vocabulary)
     assert base.transformer is not None
     with tqdm(total=len(records) * len(prompts), desc="generating samples", unit="clip") as progress:
         for record in records:

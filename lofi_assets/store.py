@@ -10,6 +10,7 @@ the whole new one. Nothing here removes a file that it did not write.
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import json
 import os
@@ -268,6 +269,22 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, busy: Exception) -> Iterator[None]:
+    """Keep a folder to this process for the block; the lock ends with the process, however it ends.
+
+    Args:
+        busy: raised if another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise busy from error
+        yield
 
 
 def write_text(path: Path, text: str) -> bool:

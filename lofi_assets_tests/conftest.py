@@ -1,6 +1,6 @@
 """Fixtures that several test files share; what only one file needs is made in that file."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +61,63 @@ def run(store: Store, monkeypatch: pytest.MonkeyPatch) -> Run:
         return outcome, worked
 
     return processed
+
+
+TARGETS = ("speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0")
+SECONDS = {"one": 1.5, "two": 2.0, "three": 1.0}
+
+
+@pytest.fixture(scope="session")
+def training_material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Tiny base, its fingerprint, cache and feature keys of three short tracks."""
+    import numpy as np
+    import soundfile
+
+    from lofi_assets.ace_step.identity import base_fingerprint
+    from lofi_assets.ace_step.tiny import write_tiny_base
+    from lofi_assets.store import sha256_file
+    from lofi_assets.training.features import FeatureJob, cache_features
+
+    folder = tmp_path_factory.mktemp("training")
+    write_tiny_base(folder / "base")
+    jobs = []
+    for index, (name, seconds) in enumerate(SECONDS.items()):
+        path = folder / f"{name}.wav"
+        soundfile.write(path, np.random.default_rng(index).uniform(-0.5, 0.5, (int(48_000 * seconds), 2)), 48_000)
+        jobs.append(FeatureJob(name, path, sha256_file(path), f"lofi, {name}", lyrics="rain\n" * index))
+    fingerprint = base_fingerprint(folder / "base")
+    rows = cache_features(jobs, base_path=folder / "base", base_fingerprint=fingerprint, cache_dir=folder / "features")
+    return {"folder": folder, "fingerprint": fingerprint, "keys": {row.track_id: row.key for row in rows}}
+
+
+@pytest.fixture
+def make_run(training_material: dict[str, Any], tmp_path: Path) -> Callable[..., Any]:
+    """Runs on the tiny base, with checkpoints below this test's folder."""
+    from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
+
+    def make(
+        name: str = "run",
+        *,
+        dataset_hash: str = "d" * 64,
+        lora: dict[str, Any] | None = None,
+        **training: Any,
+    ) -> TrainingRun:
+        keys = training_material["keys"]
+        tracks = [TrackFeatures(track_id=track, key=keys[track]) for track in ("one", "two")]
+        tracks.append(TrackFeatures(track_id="three", key=keys["three"], split="validation"))
+        settings = {"max_steps": 6, "checkpoint_interval": 3, "precision": "32", "gradient_checkpointing": False}
+        return TrainingRun(
+            base=training_material["folder"] / "base",
+            base_fingerprint=training_material["fingerprint"],
+            features_dir=training_material["folder"] / "features",
+            tracks=tuple(tracks),
+            dataset_id="ds-1",
+            dataset_hash=dataset_hash,
+            checkpoints_dir=tmp_path / name / "checkpoints",
+            logs_dir=tmp_path / name / "logs",
+            lora=LoraSettings(**{"r": 4, "lora_alpha": 32, "target_modules": TARGETS, **(lora or {})}),
+            training=TrainingSettings(**{**settings, **training}),
+            device="cpu",
+        )
+
+    return make

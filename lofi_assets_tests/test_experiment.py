@@ -19,7 +19,7 @@ def planned(store: Store) -> experiment.PlannedRun:
         base=store.base_models,
         base_fingerprint=HASH,
         features_dir=store.features,
-        tracks=(TrackFeatures(track_id="a", key=f"{'0' * 32}.{'0' * 32}"),),
+        tracks=(TrackFeatures(track_id="a", key=".".join(["0" * 32] * 4)),),
         dataset_id="lofi-0",
         dataset_hash=HASH,
         checkpoints_dir=store.checkpoints,

@@ -13,7 +13,7 @@ from lofi_assets.profiles import Profile, ProfileError, data_root, load_profile
 from lofi_assets.store import Store, read_json, write_json
 from lofi_assets.training.config import load_run
 
-KEY = f"{'a' * 32}.{'b' * 32}"
+KEY = f"{'a' * 32}" + f".{'b' * 32}" * 3
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_another_dataset_or_other_features_are_another_run(tmp_path: Path) -> No
     runs = [
         planned(tmp_path),
         planned(tmp_path, dataset_hash="e" * 64),
-        planned(tmp_path, key=f"{'c' * 32}.{'b' * 32}"),
+        planned(tmp_path, key=KEY.replace("a", "c")),
     ]
     assert len({plan.run.run_id for plan in runs}) == 3
 

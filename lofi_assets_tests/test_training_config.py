@@ -17,7 +17,7 @@ from lofi_assets.training.config import (
 )
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-KEY = f"{'a' * 32}.{'b' * 32}"
+KEY = f"{'a' * 32}" + f".{'b' * 32}" * 3
 
 
 def a_run(**changes: object) -> TrainingRun:
@@ -82,8 +82,18 @@ def test_a_run_without_training_tracks_is_refused():
 def test_more_steps_continue_the_run_under_a_constant_rate_only():
     longer = a_run(training=TrainingSettings(max_steps=200_000))
     assert longer.run_id == a_run().run_id
-    decaying = [a_run(training=TrainingSettings(schedule="linear", max_steps=steps)) for steps in (100, 200)]
-    assert decaying[0].run_id != decaying[1].run_id
+    for schedule in ("linear", "cosine"):
+        decaying = [a_run(training=TrainingSettings(schedule=schedule, max_steps=steps)) for steps in (100, 200)]
+        assert decaying[0].run_id != decaying[1].run_id
+
+
+def test_recomputing_activations_is_the_same_run_unless_a_compiler_fuses_them():
+    for compiled in (False, True):
+        runs = [
+            a_run(training=TrainingSettings(gradient_checkpointing=choice, compile=compiled))
+            for choice in (False, True)
+        ]
+        assert (runs[0].run_id == runs[1].run_id) is not compiled
 
 
 def test_order_of_tracks_and_place_of_files_do_not_make_another_run():
@@ -99,6 +109,14 @@ def test_order_of_tracks_and_place_of_files_do_not_make_another_run():
         {"dataset_hash": "e" * 64},
         {"base_fingerprint": "e" * 64},
         {"training": TrainingSettings(seed=1)},
+        {"training": TrainingSettings(compile=True)},
+        {"training": TrainingSettings(processes=2)},
+        {"training": TrainingSettings(parallel="fsdp")},
+        {"training": TrainingSettings(ema_decay=0.999)},
+        {"training": TrainingSettings(optimizer="adamw_8bit")},
+        {"training": TrainingSettings(base_quantization="nf4")},
+        {"training": TrainingSettings(timestep_density="mode")},
+        {"lora": LoraSettings(target_modules=("to_q",), use_dora=True)},
         {"lora": LoraSettings(target_modules=("to_q", "to_k"))},
         {"tracks": (TrackFeatures(track_id="one", key=KEY, repeat=2), a_run().tracks[1])},
     ],

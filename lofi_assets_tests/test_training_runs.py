@@ -2,22 +2,21 @@
 
 import itertools
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from peft import PeftModel
 
-from lofi_assets.ace_step.identity import base_fingerprint
 from lofi_assets.ace_step.loading import load_base
-from lofi_assets.ace_step.tiny import write_tiny_base
 from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
 from lofi_assets.store import read_json, sha256_file
 from lofi_assets.training import adapters, resume
@@ -32,64 +31,20 @@ from lofi_assets.training.checkpoints import (
     read_manifest,
 )
 from lofi_assets.training.config import (
-    LoraSettings,
-    TrackFeatures,
     TrainingRun,
     TrainingSettings,
     load_lora_settings,
     load_run,
     save_run,
 )
-from lofi_assets.training.features import FeatureJob, cache_features, read_conditions
+from lofi_assets.training.features import read_conditions
 from lofi_assets.training.log import read_log
-from lofi_assets.training.loop import TrainingDiverged, learning_rate, train
+from lofi_assets.training.loop import TrainingDiverged, train
+from lofi_assets.training.optimizer import learning_rate
 from lofi_assets.training.resume import resume_point
 from lofi_assets.training.runs import ARCHIVE, finished, log_path
 
 LORA_CONFIG = Path(__file__).resolve().parent.parent / "config" / "lofi_lora_config.json"
-TARGETS = ("speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0")
-SECONDS = {"one": 1.5, "two": 2.0, "three": 1.0}
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """Base, fingerprint, cache and feature keys of three short tracks."""
-    folder = tmp_path_factory.mktemp("prepared")
-    write_tiny_base(folder / "base")
-    jobs = []
-    for index, (name, seconds) in enumerate(SECONDS.items()):
-        path = folder / f"{name}.wav"
-        soundfile.write(path, np.random.default_rng(index).uniform(-0.5, 0.5, (int(48_000 * seconds), 2)), 48_000)
-        jobs.append(FeatureJob(name, path, sha256_file(path), f"lofi, {name}", lyrics="rain\n" * index))
-    fingerprint = base_fingerprint(folder / "base")
-    rows = cache_features(jobs, base_path=folder / "base", base_fingerprint=fingerprint, cache_dir=folder / "features")
-    return {"folder": folder, "fingerprint": fingerprint, "keys": {row.track_id: row.key for row in rows}}
-
-
-@pytest.fixture
-def make_run(prepared: dict, tmp_path: Path):
-    """Runs on the tiny base, with checkpoints below this test's folder."""
-
-    def make(name: str = "run", *, dataset_hash: str = "d" * 64, **training) -> TrainingRun:
-        keys = prepared["keys"]
-        tracks = [TrackFeatures(track_id=name, key=keys[name]) for name in ("one", "two")]
-        tracks.append(TrackFeatures(track_id="three", key=keys["three"], split="validation"))
-        settings = {"max_steps": 6, "checkpoint_interval": 3, "precision": "32", "gradient_checkpointing": False}
-        return TrainingRun(
-            base=prepared["folder"] / "base",
-            base_fingerprint=prepared["fingerprint"],
-            features_dir=prepared["folder"] / "features",
-            tracks=tuple(tracks),
-            dataset_id="ds-1",
-            dataset_hash=dataset_hash,
-            checkpoints_dir=tmp_path / name / "checkpoints",
-            logs_dir=tmp_path / name / "logs",
-            lora=LoraSettings(r=4, lora_alpha=32, target_modules=TARGETS),
-            training=TrainingSettings(**{**settings, **training}),
-            device="cpu",
-        )
-
-    return make
 
 
 def quiet(message: str) -> None:
@@ -111,19 +66,19 @@ def start(run: TrainingRun, path: Path) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for_step(process: subprocess.Popen, run: TrainingRun, step: int) -> None:
+def wait_for_step(alive: Callable[[], bool], run: TrainingRun, step: int) -> None:
     deadline = time.monotonic() + 120
     while not any(line["step"] >= step for line in read_log(log_path(run))):
-        assert process.poll() is None, process.stderr.read()
+        assert alive()
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def kill_at(run: TrainingRun, path: Path, step: int) -> None:
     process = start(run, path)
-    wait_for_step(process, run, step)
+    wait_for_step(lambda: process.poll() is None, run, step)
     process.kill()
-    process.wait()
+    process.communicate()
 
 
 def test_a_killed_and_resumed_run_gives_the_same_bits(make_run, tmp_path: Path):
@@ -146,21 +101,29 @@ def test_a_killed_and_resumed_run_gives_the_same_bits(make_run, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_twenty_killed_runs_give_the_same_bits(make_run, tmp_path: Path):
-    whole = make_run("whole", max_steps=30, checkpoint_interval=5)
+def test_twenty_killed_runs_give_the_same_bits(make_run):
+    settings = {"max_steps": 12, "checkpoint_interval": 4, "ema_decay": 0.9, "batch_size": 2, "validation_limit": 0}
+    whole = make_run("whole", **settings)
     train(whole, say=quiet)
-    steps = np.random.default_rng(0).integers(1, 29, 20)
-    for index, step in enumerate(steps):
-        killed = make_run(f"killed-{index}", max_steps=30, checkpoint_interval=5)
-        kill_at(killed, tmp_path / "run.json", int(step))
+    server = multiprocessing.get_context("forkserver")  # one import of torch for all of them
+    server.set_forkserver_preload(["lofi_assets.training.loop"])
+    for index, step in enumerate(np.random.default_rng(0).integers(1, 12, 20)):
+        killed = make_run(f"killed-{index}", **settings)
+        process = server.Process(target=train, args=(killed,), kwargs={"say": quiet})
+        process.start()
+        wait_for_step(process.is_alive, killed, int(step))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         train(killed, say=quiet)
         assert digests(killed) == digests(whole), f"killed at step {step}"
+        assert logged(killed) == logged(whole)
 
 
 def test_a_terminated_run_saves_its_last_step_and_goes_on(make_run, tmp_path: Path):
     run = make_run(max_steps=100_000, checkpoint_interval=50_000)
     process = start(run, tmp_path / "run.json")
-    wait_for_step(process, run, 3)
+    wait_for_step(lambda: process.poll() is None, run, 3)
     asked = time.monotonic()
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=60)
@@ -307,6 +270,17 @@ def test_a_batch_has_the_gradient_of_its_items_one_by_one(make_run):
     assert lines[0]["items"] == lines[1]["items"] and len({item.split("@")[0] for item in lines[0]["items"]}) == 2
     assert lines[0]["loss"] == pytest.approx(lines[1]["loss"], rel=1e-5)
     assert lines[0]["grad_norm"] == pytest.approx(lines[1]["grad_norm"], rel=1e-4)
+
+
+def test_the_validation_loss_is_that_of_the_tracks_one_by_one(make_run):
+    losses = []
+    for size in (1, 3):
+        run = make_run(f"by-{size}", batch_size=size, max_steps=1, checkpoint_interval=2)
+        heldout = [t.model_copy(update={"split": "validation", "track_id": f"{t.track_id}-v"}) for t in run.tracks[:2]]
+        run = run.model_copy(update={"tracks": (*run.tracks, *heldout)})
+        train(run, say=quiet)
+        losses += [line["validation_by_timestep"] for line in read_log(log_path(run)) if "validation_loss" in line]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and len(losses[0]) == 5
 
 
 def test_gradient_checkpointing_changes_memory_and_nothing_else(make_run):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from lofi_assets.ace_step.lyric_tokenizer import LyricTokenizer
+from lofi_assets.ace_step.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.ace_step.music_dcae import MusicDCAE
 from lofi_assets.ace_step.strict import BaseModelError, strict
 from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
@@ -27,7 +28,6 @@ DCAE = "music_dcae_f8c8"
 VOCODER = "music_vocoder"
 TEXT_ENCODER = "umt5-base"
 FOLDERS = (TRANSFORMER, DCAE, VOCODER, TEXT_ENCODER)
-LYRIC_VOCABULARY = "lyric_vocab.json"
 ALL = ("transformer", "music_dcae", "text_encoder", "lyric_tokenizer")
 MAX_TEXT_TOKENS = 256
 
@@ -137,9 +137,11 @@ def load_transformer(
     return strict(loaded, directory).eval()
 
 
-def encode_lyrics(base: Base, lyrics: Sequence[str], *, language: str = "en") -> tuple[Tensor, Tensor]:
+def encode_lyrics(base: Base, lyrics: Sequence[str], *, language: str | None = None) -> tuple[Tensor, Tensor]:
     """Lyrics -> token ids (B, Tl) padded with 0, and mask (B, Tl), 1 for a token.
 
+    Args:
+        language: of all of them; None takes each song's own (`lyric_tokenizer.song_language`), as the features do.
     Raises:
         BaseModelError: the base was loaded without its lyric tokenizer.
         LyricError: there are words and no vocabulary.

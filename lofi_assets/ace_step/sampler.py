@@ -158,7 +158,7 @@ def text_to_music(
     omega_scale: float = 10.0,
     guidance_interval: float = 0.5,
     guidance: Guidance = "apg",
-    language: str = "en",
+    language: str | None = None,
 ) -> np.ndarray:
     """Music for each prompt with its lyrics and seed: (B, 2, seconds * 48000) float32 in [-1, 1] at 48 kHz.
 
@@ -190,7 +190,9 @@ def text_to_music(
     return audio.clamp(-1, 1).cpu().numpy().astype(np.float32)
 
 
-def conditions_for(base: Base, *, prompts: Sequence[str], lyrics: Sequence[str], language: str = "en") -> Conditions:
+def conditions_for(
+    base: Base, *, prompts: Sequence[str], lyrics: Sequence[str], language: str | None = None
+) -> Conditions:
     """Encoded prompts and lyrics with zero speakers, on the transformer's device and in its precision."""
     if base.transformer is None:
         raise BaseModelError(f"{base.path} was loaded without transformer: name it in components")

@@ -296,7 +296,7 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # t
             if mask is not None and self.config.mask_aware_padding:
                 frames = frames[mask[index].bool()]
             stretched = F.interpolate(frames.T[None], size=len(target), mode="linear", align_corners=False)[0].T
-            losses.append((1 - F.cosine_similarity(stretched, target, dim=-1)).mean())
+            losses.append((1 - F.cosine_similarity(stretched.float(), target.float(), dim=-1)).mean())
         return torch.stack(losses).mean()
 
 

@@ -23,7 +23,7 @@ from lofi_assets.training.features import FEATURES_VERSION
     pool="gpu",
 )
 def feature_cache(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
-    """Latents, text states and lyric ids of every track, computed once per track and model version."""
+    """Latents, text states, lyric ids, speakers and SSL targets of every track, computed once per track and model."""
     return report(context, platform.store, experiment.cache_dataset_features(platform.store, platform.profile))
 
 

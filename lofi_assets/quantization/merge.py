@@ -50,7 +50,9 @@ class MergeReport:
     adapter_sha256: str
 
 
-def merge_lora(base_dir: Path, adapter_dir: Path, target_dir: Path) -> MergeReport:
+def merge_lora(
+    base_dir: Path, adapter_dir: Path, target_dir: Path, *, lyric_vocabulary: Path | None = None
+) -> MergeReport:
     """Write `target_dir` as a base model in the Hub's layout whose transformer has the adapter merged in, in float32.
 
     The other components are hard links to the base's files (copies where linking is impossible). The folder appears
@@ -59,6 +61,7 @@ def merge_lora(base_dir: Path, adapter_dir: Path, target_dir: Path) -> MergeRepo
     Args:
         base_dir: the four folders of a base model.
         adapter_dir: adapter_model.safetensors and adapter_config.json in PEFT form.
+        lyric_vocabulary: goes with the model; else the base's, if it holds one.
     Raises:
         MergeError: a file is absent, no layer takes the adapter, layers differ in scale, or the merged model disagrees.
         BaseModelError: the base cannot be read.
@@ -95,6 +98,8 @@ def merge_lora(base_dir: Path, adapter_dir: Path, target_dir: Path) -> MergeRepo
     with atomic_folder(target_dir) as partial:
         merged.save_pretrained(partial / TRANSFORMER, max_shard_size="100GB")
         _link_other_components(base_dir, partial)
+        if lyric_vocabulary is not None:
+            link_or_copy(lyric_vocabulary, partial / LYRIC_VOCABULARY)
         (partial / MERGE_REPORT).write_text(json.dumps(asdict(report), indent=2, sort_keys=True) + "\n")
     return report
 

@@ -26,7 +26,8 @@ RUNTIME = {
     "runtime.py": "quantization/runtime.py",
     "numpy_flow.py": "quantization/numpy_flow.py",
     "lyric_tokenizer.py": "ace_step/lyric_tokenizer.py",
-    "english.py": "ace_step/english.py",
+    "lyric_language.py": "ace_step/lyric_language.py",
+    "lyric_text.py": "ace_step/lyric_text.py",
 }
 """File of the bundle's `lofi_onnx` package -> module it is copied from."""
 REQUIREMENTS = ("numpy", "onnxruntime", "tokenizers", "soundfile")

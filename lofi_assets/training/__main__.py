@@ -1,4 +1,4 @@
-"""`python -m lofi_assets.training --config run.json`: train, alone or under Dagster Pipes.
+"""`python -m lofi_assets.training --config run.json`: train, alone or under Dagster Pipes, in one process or several.
 
 Exit codes:
     0   reached `max_steps`, now or in an earlier call
@@ -23,9 +23,10 @@ from lofi_assets.store import StoreError, fingerprint
 from lofi_assets.training.checkpoints import CheckpointError, checkpoint_id
 from lofi_assets.training.config import ConfigError, TrainingRun, load_run
 from lofi_assets.training.features import FeatureError
+from lofi_assets.training.launch import INTERRUPTED, launch, orphaned
 from lofi_assets.training.runs import TrainingSummary, finished
 
-DONE, CONFIGURATION, DIVERGED, FILES, INTERRUPTED = 0, 2, 3, 4, 75
+DONE, CONFIGURATION, DIVERGED, FILES = 0, 2, 3, 4
 
 Say = Callable[[str], None]
 
@@ -39,7 +40,7 @@ class Stop:
             signal.signal(number, self._ask)
 
     def __call__(self) -> bool:
-        return self.asked
+        return self.asked or orphaned()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
@@ -54,8 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--until", type=int, metavar="STEP", help="stop once the checkpoint of this step is written")
     options = parser.parse_args(arguments)
     asked = Stop()
+    if processes := _processes_to_start(options.config, fresh=options.fresh):
+        return launch(sys.argv[1:] if arguments is None else arguments, processes=processes, stop=asked)
     with _pipes() as pipes:
-        say: Say = pipes.log.info if pipes else print
+        say: Say = (pipes.log.info if pipes else print) if _main_process() else _nobody
         try:
             run = load_run(options.config)
             stop = until(run, options.until, otherwise=asked) if options.until else asked
@@ -77,6 +80,26 @@ def until(run: TrainingRun, step: int, *, otherwise: Callable[[], bool]) -> Call
     return lambda: checkpoint.is_dir() or otherwise()
 
 
+def _processes_to_start(config: Path, *, fresh: bool) -> int:
+    """How many processes the run names, 0 if this is the only one or one of them, or if nothing is left to train."""
+    if "WORLD_SIZE" in os.environ:
+        return 0
+    try:
+        run = load_run(config)
+        waiting = run.training.processes > 1 and (fresh or finished(run) is None)
+    except (ConfigError, StoreError, RecordError):
+        return 0  # this process reports it
+    return run.training.processes if waiting else 0
+
+
+def _main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _nobody(message: str) -> None:
+    """What only the main process says."""
+
+
 def _train(run: TrainingRun, *, fresh: bool, stop: Callable[[], bool], say: Say) -> tuple[int, TrainingSummary | None]:
     from lofi_assets.ace_step.loading import BaseModelError
     from lofi_assets.training.loop import TrainingDiverged, train
@@ -92,7 +115,8 @@ def _train(run: TrainingRun, *, fresh: bool, stop: Callable[[], bool], say: Say)
 
 
 def _fail(error: Exception, code: int, pipes: Any) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    who = "" if _main_process() else f"process {os.environ['RANK']}: "
+    print(f"{who}error: {error}", file=sys.stderr)
     if pipes:
         pipes.log.error(str(error))
     return code
@@ -119,8 +143,8 @@ def _report(pipes: Any, run: TrainingRun, summary: TrainingSummary) -> None:
 
 @contextmanager
 def _pipes() -> Iterator[Any]:
-    """The Dagster Pipes context when Dagster started this process, else None."""
-    if "DAGSTER_PIPES_CONTEXT" not in os.environ:
+    """The Dagster Pipes context when Dagster started this process, for the main one of several; else None."""
+    if "DAGSTER_PIPES_CONTEXT" not in os.environ or not _main_process():
         yield None
         return
     from dagster_pipes import open_dagster_pipes

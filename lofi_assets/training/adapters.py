@@ -31,6 +31,7 @@ from lofi_assets.training.checkpoints import (
     PEFT_WEIGHTS,
 )
 from lofi_assets.training.config import LoraSettings
+from lofi_assets.training.distributed import whole
 
 ADAPTER = "default"
 
@@ -39,26 +40,38 @@ def add_lora(transformer: ACEStepTransformer2DModel, lora: LoraSettings, *, seed
     """Freeze the transformer and put a fresh adapter on it.
 
     Returns:
-        Trainable parameters in float32, by the name they are saved under (`....to_q.lora_A.weight`), sorted. B starts
-        at zero: the first step starts from the base model.
+        What `trainable` finds. B starts at zero: the first step starts from the base model.
     """
     transformer.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer.add_adapter(_peft_config(lora), adapter_name=ADAPTER)
-    trainable = {
+    parameters = trainable(transformer)
+    for parameter in parameters.values():
+        parameter.data = parameter.data.float()
+    return parameters
+
+
+def trainable(transformer: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Trainable parameters by their name without the adapter's, sorted.
+
+    `....to_q.lora_A.weight` (rank, inputs), `....to_q.lora_B.weight` (outputs, rank), and with DoRA
+    `....to_q.lora_magnitude_vector.weight` (outputs,).
+    """
+    named = {
         name.replace(f".{ADAPTER}.", "."): parameter
         for name, parameter in transformer.named_parameters()
         if parameter.requires_grad
     }
-    for parameter in trainable.values():
-        parameter.data = parameter.data.float()
-    return dict(sorted(trainable.items()))
+    return dict(sorted(named.items()))
 
 
 def snapshot(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Float32 CPU copies of the adapter's tensors."""
-    return {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in parameters.items()}
+    """Float32 CPU copies of the adapter's tensors; where processes share them out, each has to take part."""
+    return {
+        name: whole(tensor.detach()).to("cpu", torch.float32, copy=True).contiguous()
+        for name, tensor in parameters.items()
+    }
 
 
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -82,15 +95,14 @@ def write_adapter(folder: Path, tensors: Mapping[str, torch.Tensor], *, lora: Lo
         base: path or repository of the base model, for readers.
     """
     stored = {_stored_name(name): tensor for name, tensor in tensors.items()}
-    dora = any(name.endswith(MAGNITUDE) for name in stored)
-    settings = _plain(_peft_config(lora, base=base, use_dora=dora).to_dict())
+    settings = _plain(_peft_config(lora, base=base).to_dict())
     write_json(folder / PEFT_CONFIG, settings)
     prefixed = {PEFT_PREFIX + name: tensor for name, tensor in stored.items()}
     save_reproducibly(prefixed, folder / PEFT_WEIGHTS, metadata={"format": "pt"})
     scaled = {name: tensor * lora.scale if ".lora_B." in name else tensor for name, tensor in stored.items()}
     unit = json.dumps({**settings, "lora_alpha": lora.r, "use_rslora": False}, sort_keys=True)
     save_reproducibly(scaled, folder / DIFFUSERS_WEIGHTS, metadata={"format": "pt", ADAPTER_METADATA: unit})
-    if not dora:
+    if not lora.use_dora:
         link_or_copy(folder / DIFFUSERS_WEIGHTS, folder / COMFYUI_WEIGHTS)
 
 
@@ -131,13 +143,13 @@ def _parameter_name(stored: str) -> str:
     return f"{stored}.weight" if stored.endswith(MAGNITUDE) else stored
 
 
-def _peft_config(lora: LoraSettings, *, base: str | None = None, use_dora: bool = False) -> LoraConfig:
+def _peft_config(lora: LoraSettings, *, base: str | None = None) -> LoraConfig:
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.lora_alpha,
         target_modules=list(lora.target_modules),
         use_rslora=lora.use_rslora,
-        use_dora=use_dora,
+        use_dora=lora.use_dora,
         lora_dropout=0.0,
         base_model_name_or_path=base,
     )

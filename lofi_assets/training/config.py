@@ -13,11 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lofi_assets.records import Sha256, Split, TrackId
 from lofi_assets.store import fingerprint, read_json, write_json
+from lofi_assets.training.feature_files import KEY_PATTERN
 
 UNIDENTIFYING = frozenset({"max_steps", "keep_best", "gradient_checkpointing", "validation_limit", "divergence_factor"})
 """Training settings that do not change the weights at a given step, so that a run may go on under other values.
 
-`max_steps` is among them under the constant schedule only: a decay to zero makes every step depend on it.
+Two of them depend on others (`TrainingSettings.identifying`): under a schedule that decays to zero every step depends
+on `max_steps`, and a compiler fuses other kernels, with other last bits, where activations are computed again.
 """
 
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -47,6 +49,9 @@ class LoraSettings(Settings):
     """Module names, matched as suffixes: attention of transformer and lyric encoder, and the speaker embedder."""
     use_rslora: bool = True
     """Scale alpha / sqrt(r) instead of alpha / r."""
+    use_dora: bool = False
+    """Learn the magnitude of each output apart from its direction (DoRA, arXiv 2402.09353): often better at a small
+    rank, and slower, since every forward pass takes the norm of the adapted weight."""
 
     @property
     def scale(self) -> float:
@@ -59,9 +64,12 @@ class TrainingSettings(Settings):
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     """Peak learning rate (constitution)."""
-    schedule: Literal["constant", "linear"] = "constant"
-    """After the warm-up: constant, so that more steps continue exactly, or linear to 0 at `max_steps`, so that other
-    `max_steps` make another run."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """adamw_8bit (arXiv 2110.02861) keeps the moments of large tensors in 8 bits, 2 instead of 8 bytes for each trained
+    number; it needs the `bitsandbytes` extra."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """After the warm-up: constant, so that more steps continue exactly; or linear or a half cosine to 0 at `max_steps`,
+    so that other `max_steps` make another run."""
     warmup_steps: Annotated[int, Field(ge=0)] = 10
     """Steps over which the learning rate rises linearly."""
     max_steps: Positive = 100_000
@@ -72,20 +80,38 @@ class TrainingSettings(Settings):
     """Checkpoints kept by FAD, besides the latest (constitution, Checkpoint Management)."""
     precision: Literal["bf16-mixed", "32"] = "bf16-mixed"
     """bf16-mixed: frozen base in bfloat16, adapter and optimiser in float32, autocast. 32: everything float32."""
+    base_quantization: Literal["none", "int8", "nf4"] = "none"
+    """Bits of the frozen attention layers, 49 % of the weights that training reads: int8 (arXiv 2208.07339) or 4-bit
+    NormalFloat (arXiv 2305.14314). The adapter learns around the error and is merged into the unquantized base. Lyric
+    encoder, speaker embedder and convolutions keep `precision`. Needs the `bitsandbytes` extra."""
     gradient_clip: Annotated[float, Field(gt=0)] = 0.5
     """Largest gradient norm (constitution)."""
     batch_size: Positive = 1
-    """Items per forward pass; a batch is cropped to its shortest item, so that nothing is padded in time."""
+    """Items per forward pass of one process. The items of a step are of similar length; the shorter ones are padded,
+    which changes neither their loss nor their gradient."""
     accumulate: Positive = 1
-    """Forward passes per optimiser step."""
+    """Forward passes of one process per optimiser step."""
+    processes: Positive = 1
+    """Processes that train together, one for each GPU; a step sees `batch_size` x `accumulate` x `processes` items."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """What the processes hold: ddp, the whole base each; fsdp, a share of it each, for a base that is too large for
+    one GPU. Without effect on a single process."""
     betas: tuple[Probability, Probability] = (0.8, 0.9)
     """AdamW moment decay."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     """AdamW decoupled weight decay, on the adapter only."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Keep an exponential moving average of the adapter, with this decay per step (0.999 remembers about 1,000 steps);
+    it is what validation measures and checkpoints hold, while training goes on from the adapter itself. null: off."""
+    timestep_density: Literal["logit_normal", "uniform", "mode"] = "logit_normal"
+    """How often each noise level is trained, before `shift` (Esser et al. 2024, arXiv 2403.03206, section 3.1):
+    logit_normal, ACE-Step's, seldom at the ends; mode, densest in the middle without leaving the ends out."""
     logit_mean: float = 0.0
-    """Mean of the logit-normal timestep density."""
+    """Mean of the logit-normal density; positive leans to little noise."""
     logit_std: Annotated[float, Field(gt=0)] = 1.0
-    """Standard deviation of the logit-normal timestep density."""
+    """Standard deviation of the logit-normal density."""
+    mode_scale: Annotated[float, Field(ge=-1, le=1.75)] = 1.29
+    """Weight of the middle in the mode density; 0 is uniform, below 0 the ends are favoured."""
     shift: Annotated[float, Field(gt=0)] = 3.0
     """Schedule shift; inference uses the same."""
     text_dropout: Probability = 0.15
@@ -94,10 +120,17 @@ class TrainingSettings(Settings):
     """Chance that an item is trained without its speaker embedding."""
     lyric_dropout: Probability = 0.15
     """Chance that an item is trained without its lyrics."""
+    ssl_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Factor of the SSL losses, which keep the first blocks near MERT and mHuBERT (ACE-Step v1 was trained with 1.0).
+    Above 0 it needs their targets in the feature cache (the profile's `ssl_encoders`) and 176 MB for the projectors."""
     crop_frames: Positive | None = None
     """Longest crop in latent frames (10.77 per second), placed at random; null trains on whole tracks."""
     gradient_checkpointing: bool = True
     """Recompute block activations in the backward pass: less memory, about a third more time, same gradients."""
+    compile: bool = False
+    """Compile the transformer blocks (torch.compile): fuses the element-wise work between the matrix products, which
+    pays on a GPU over thousands of steps, best where `crop_frames` makes the items equally long: every new size is
+    compiled for a minute. Items are padded to a few sizes. Needs a C++ compiler."""
     validation_limit: Annotated[int, Field(ge=0)] = 32
     """Most validation tracks per validation loss."""
     divergence_factor: Annotated[float, Field(gt=1)] = 10.0
@@ -105,14 +138,40 @@ class TrainingSettings(Settings):
     seed: Annotated[int, Field(ge=0)] = 0
     """Every random number of the run follows from it."""
 
+    @property
+    def global_batch(self) -> int:
+        """Items of one optimiser step, over all processes."""
+        return self.batch_size * self.accumulate * self.processes
+
+    @property
+    def identifying(self) -> dict[str, object]:
+        """The settings that decide the weights at a given step."""
+        free = set(UNIDENTIFYING)
+        if self.schedule != "constant":
+            free.discard("max_steps")
+        if self.compile:
+            free.discard("gradient_checkpointing")
+        return self.model_dump(exclude=free)
+
+    @model_validator(mode="after")
+    def _parts_work_together(self) -> "TrainingSettings":
+        if self.parallel == "fsdp" and (self.base_quantization != "none" or self.optimizer == "adamw_8bit"):
+            raise ValueError(
+                "parallel 'fsdp' shares out plain tensors only: set base_quantization 'none' and optimizer 'adamw', "
+                "or parallel 'ddp'"
+            )
+        if self.compile and (self.parallel == "fsdp" or self.base_quantization != "none"):
+            raise ValueError("compile takes a whole, unquantized base: set parallel 'ddp' and base_quantization 'none'")
+        return self
+
 
 class TrackFeatures(Settings):
     """A track as the trainer sees it."""
 
     track_id: TrackId
     """Identifier in the dataset."""
-    key: Annotated[str, Field(pattern=r"^[0-9a-f]{32}\.[0-9a-f]{32}$")]
-    """Cached features: key of the latents, a dot, key of the text (`features.FeatureRow.key`)."""
+    key: Annotated[str, Field(pattern=KEY_PATTERN)]
+    """Cached features (`feature_files.FeatureKey`)."""
     split: Split = "train"
     """Validation tracks are never trained on; they give the validation loss."""
     repeat: Positive = 1
@@ -161,8 +220,7 @@ class TrainingRun(Settings):
     @property
     def config_hash(self) -> str:
         """sha256 of base, adapter and training settings, less those that leave the weights at a given step alone."""
-        free = UNIDENTIFYING if self.training.schedule == "constant" else UNIDENTIFYING - {"max_steps"}
-        return fingerprint(self.base_fingerprint, self.lora.model_dump(), self.training.model_dump(exclude=set(free)))
+        return fingerprint(self.base_fingerprint, self.lora.model_dump(), self.training.identifying)
 
     @property
     def run_id(self) -> str:

@@ -1,41 +1,48 @@
-"""Everything that stays frozen, computed once: latents, text states, lyric ids.
+"""Everything that stays frozen, computed once: latents, text states, lyric ids, speaker embedding, SSL targets.
 
-What belongs here: the cache, `latents/<key>.safetensors` and `text/<key>.safetensors` below one folder. The two are
-apart, so that editing a prompt never encodes audio again. What does not: what training does with them (`batches`).
-Imports without torch; a call that finds everything cached never loads it.
+What belongs here: which features a track needs, filling the cache with what is missing, reading them for training. Each
+kind is a file of its own, so that editing a prompt never encodes audio again. What does not: the models (`encoders`),
+the files (`feature_files`), what training does with them (`batches`). Imports without torch; a call that finds
+everything cached never loads it.
 """
 
-import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from lofi_assets.store import atomic_path, fingerprint, read_json
+from lofi_assets.store import sha256_file
+from lofi_assets.training.feature_files import (
+    LATENTS,
+    LYRICS,
+    SPEAKER,
+    TEXT,
+    FeatureError,
+    FeatureKey,
+    SslEncoder,
+    content_key,
+    exclusive,
+    is_sound,
+    latent_frames_of,
+    note_of,
+    read_features,
+    write_features,
+)
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
-    from lofi_assets.ace_step.loading import Base
+    from lofi_assets.audio.decode import Decoded
+    from lofi_assets.training.encoders import Encoders
 
-FEATURES_VERSION = "1"
+FEATURES_VERSION = "2"
 """Raise when the same inputs give other features: every key changes with it."""
-
-KEY_LENGTH = 32
-LATENTS = "latents"
-TEXT = "text"
-LATENT_SHAPE = (8, 16)
-"""Channels and height of a latent frame."""
-
-Arrays = Mapping[str, "np.ndarray"]
-
-
-class FeatureError(RuntimeError):
-    """Features of a track cannot be computed or read; the message names track, file and remedy."""
+DECODED_AHEAD = 2
+"""Tracks decoded on other cores while one is being encoded; a track of 180 s takes 69 MB."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +57,11 @@ class FeatureJob:
     prompt: str
     """As written; training does not reorder it."""
     lyrics: str = ""
-    """As written; empty for an instrumental track."""
+    """As written, with the line that gives their language if there is one; empty for an instrumental track."""
     tags: tuple[str, ...] = ()
     """Stand in for an empty prompt."""
+    speaker: Path | None = None
+    """File with the singer's embedding; None: zeros."""
 
     @property
     def caption(self) -> str:
@@ -73,22 +82,20 @@ class FeatureRow:
 
     track_id: str
     key: str
-    """Key of the latents, a dot, key of the text."""
-    path: Path
-    """Latents file."""
-    text_path: Path
-    """Text file; tracks with the same prompt and lyrics share it."""
+    """`FeatureKey` as text."""
+    files: Mapping[str, Path]
+    """Kind -> file; tracks with the same text, lyrics or speaker share it."""
     frames: int
     """Latent frames, 10.77 per second."""
-    latents_reused: bool
-    """The audio was encoded by an earlier call."""
-    text_reused: bool
-    """The prompt and lyrics were encoded by an earlier call, or for another track."""
+    language: str
+    """Of the lyrics, two letters; empty for an instrumental track."""
+    computed: frozenset[str]
+    """Kinds that this call computed for this track; the others were there, or are another track's too."""
 
     @property
     def reused(self) -> bool:
         """Nothing was computed for this track."""
-        return self.latents_reused and self.text_reused
+        return not self.computed
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ class TrackConditions:
     lyric_mask: "torch.Tensor"
     """(lyric tokens,) 1 where they count."""
     speaker: "torch.Tensor"
-    """(speaker width,) float32; zeros, since no singer encoder was published."""
+    """(speaker width,) float32; zeros unless the track has a speaker file."""
 
     def without(self, *, text: bool, speaker: bool, lyrics: bool) -> "TrackConditions":
         """The same with conditions dropped, the way guidance later calls the model without them."""
@@ -117,46 +124,15 @@ class TrackConditions:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A job with its keys."""
+    """A job with its files."""
 
     job: FeatureJob
-    latents: Path
-    text: Path
+    key: FeatureKey
+    files: Mapping[str, Path]
 
 
-@dataclass(frozen=True)
-class _Encoder:
-    """The frozen parts of a base, loaded when first asked for."""
-
-    base_path: Path
-    device: str
-    dtype: str
-
-    @cached_property
-    def audio(self) -> "Base":
-        return self._load("music_dcae")
-
-    @cached_property
-    def text(self) -> "Base":
-        return self._load("text_encoder", "lyric_tokenizer")
-
-    @cached_property
-    def resolved_device(self) -> str:
-        import torch
-
-        if self.device != "auto":
-            return self.device
-        return "cuda" if torch.cuda.is_available() else "cpu"
-
-    @cached_property
-    def speaker_width(self) -> int:
-        config = read_json(self.base_path / "ace_step_transformer" / "config.json", default={})
-        return int(config.get("speaker_embedding_dim", 512))
-
-    def _load(self, *components: str) -> "Base":
-        from lofi_assets.ace_step.loading import load_base
-
-        return load_base(self.base_path, dtype=self.dtype, device=self.resolved_device, components=components)
+_Missing = Mapping[Path, tuple[str, FeatureJob]]
+"""File to compute -> its kind, and the first track that needs it."""
 
 
 def cache_features(
@@ -167,54 +143,67 @@ def cache_features(
     cache_dir: Path,
     device: str = "auto",
     dtype: str = "float32",
+    vocabulary: Path | None = None,
+    ssl_encoders: Mapping[SslEncoder, Path] | None = None,
 ) -> list[FeatureRow]:
     """Features of every track, computed where missing or damaged. A killed call goes on: each file is whole or absent.
 
     Args:
         base_fingerprint: with the content and `FEATURES_VERSION` it makes the keys.
         device: of the encoders; `auto` is the first GPU, or the CPU.
-        dtype: of the text encoder (the DCAE is always float32); features are stored in float32.
+        dtype: of the text encoder (the DCAE is always float32); features are stored in float32, SSL targets in float16.
+        vocabulary: lyric vocabulary; else the one in the base's folder.
+        ssl_encoders: encoder -> its folder, for the SSL targets to compute; none by default.
     Returns:
         One row per track, in the order given.
     Raises:
         FeatureError: naming the track and the file that could not be encoded.
+        SslEncoderError: an SSL encoder cannot be read.
     """
-    plans = [_plan(job, cache_dir, base_fingerprint=base_fingerprint, dtype=dtype) for job in tracks]
-    encoder = _Encoder(base_path, device, dtype)
-    encoded = _fill(plans, lambda plan: plan.latents, _latents, encoder, label="latents")
-    written = _fill(plans, lambda plan: plan.text, _text, encoder, label="text")
+    from lofi_assets.training.encoders import Encoders
+
+    encoders = Encoders(base_path, device, dtype, vocabulary, ssl_encoders or {})
+    with exclusive(cache_dir):
+        plans = _plans(tracks, cache_dir, encoders, base_fingerprint)
+        missing: dict[Path, tuple[str, FeatureJob]] = {}
+        for plan in plans:
+            for kind, path in plan.files.items():
+                if path not in missing and not is_sound(path):
+                    missing[path] = (kind, plan.job)
+        _fill_from_audio(missing, encoders)
+        _fill_from_text(missing, encoders)
+    computed: dict[str, set[str]] = {}
+    for kind, job in missing.values():
+        computed.setdefault(job.track_id, set()).add(kind)
     return [
         FeatureRow(
             track_id=plan.job.track_id,
-            key=f"{plan.latents.stem}.{plan.text.stem}",
-            path=plan.latents,
-            text_path=plan.text,
-            frames=_frames(plan.latents),
-            latents_reused=plan.job.track_id not in encoded,
-            text_reused=plan.job.track_id not in written,
+            key=str(plan.key),
+            files=plan.files,
+            frames=latent_frames_of(plan.files[LATENTS]),
+            language=note_of(plan.files[LYRICS]).get("language", ""),
+            computed=frozenset(computed.get(plan.job.track_id, ())),
         )
         for plan in plans
     ]
 
 
-def orphaned_features(cache_dir: Path, rows: Iterable[FeatureRow]) -> list[Path]:
-    """Cached files that no row uses: of tracks, prompts or models that are gone. They are listed, not deleted."""
-    used = {path for row in rows for path in (row.path, row.text_path)}
-    return sorted(
-        path for kind in (LATENTS, TEXT) for path in (cache_dir / kind).glob("*.safetensors") if path not in used
-    )
-
-
-def read_latents(cache_dir: Path, key: str) -> "torch.Tensor":
-    """Latents (8, 16, frames) float32 of a row's key.
+def read_frames(cache_dir: Path, key: str) -> int:
+    """Latent frames of a row's key, from the file's header.
 
     Raises:
         FeatureError: absent or damaged.
     """
-    import torch
+    return latent_frames_of(FeatureKey.parse(key).files(cache_dir)[LATENTS])
 
-    path = _file(cache_dir, LATENTS, key.partition(".")[0])
-    return torch.from_numpy(_verified(path)["latents"])
+
+def read_latents(cache_dir: Path, key: str) -> "torch.Tensor":
+    """Latents (8, 16, frames) float32 of a row's key, mapped from disk.
+
+    Raises:
+        FeatureError: absent or damaged.
+    """
+    return read_features(FeatureKey.parse(key).files(cache_dir)[LATENTS])
 
 
 def read_conditions(cache_dir: Path, key: str) -> TrackConditions:
@@ -225,126 +214,93 @@ def read_conditions(cache_dir: Path, key: str) -> TrackConditions:
     """
     import torch
 
-    tensors = {
-        name: torch.from_numpy(a) for name, a in _verified(_file(cache_dir, TEXT, key.partition(".")[2])).items()
-    }
-    lyric_ids = tensors["lyric_ids"].long()
-    return TrackConditions(tensors["text"], lyric_ids, torch.ones_like(lyric_ids), tensors["speaker"])
+    files = FeatureKey.parse(key).files(cache_dir)
+    text, lyric_ids, speaker = (read_features(files[kind]) for kind in (TEXT, LYRICS, SPEAKER))
+    return TrackConditions(text, lyric_ids.long(), torch.ones(len(lyric_ids), dtype=torch.long), speaker)
 
 
-def _plan(job: FeatureJob, cache_dir: Path, *, base_fingerprint: str, dtype: str) -> _Plan:
+def read_ssl_targets(cache_dir: Path, key: str) -> "dict[str, torch.Tensor]":
+    """SSL encoder -> targets (SSL frames, width) float16 of a row's key, over the whole track.
+
+    Raises:
+        FeatureError: absent or damaged, or none was computed.
+    """
+    parsed = FeatureKey.parse(key)
+    if not parsed.ssl:
+        raise FeatureError(
+            "training.ssl_weight is above 0, but the features hold no SSL targets; name ssl_encoders in the profile "
+            "and materialise feature_cache again, or set ssl_weight to 0"
+        )
+    files = parsed.files(cache_dir)
+    return {name: read_features(files[name]) for name in parsed.ssl}
+
+
+def _plans(tracks: Sequence[FeatureJob], cache_dir: Path, encoders: "Encoders", base_fingerprint: str) -> list[_Plan]:
+    from lofi_assets.ace_step.identity import base_fingerprint as folder_fingerprint
+
     model = (FEATURES_VERSION, base_fingerprint)
-    latents = fingerprint(LATENTS, *model, job.audio_sha256)[:KEY_LENGTH]
-    text = fingerprint(TEXT, *model, dtype, job.caption, job.lyrics)[:KEY_LENGTH]
-    return _Plan(job, _file(cache_dir, LATENTS, latents), _file(cache_dir, TEXT, text))
-
-
-def _file(cache_dir: Path, kind: str, key: str) -> Path:
-    return cache_dir / kind / f"{key}.safetensors"
-
-
-def _fill(
-    plans: Sequence[_Plan],
-    target: Callable[[_Plan], Path],
-    compute: Callable[[_Encoder, FeatureJob], Arrays],
-    encoder: _Encoder,
-    *,
-    label: str,
-) -> set[str]:
-    """Compute the files that are missing or damaged; returns the ids of the tracks they were computed for."""
-    missing = {target(plan): plan.job for plan in reversed(plans) if not _sound(target(plan))}
-    for path, job in tqdm(missing.items(), desc=label, unit="track", disable=not missing):
-        _write(path, compute(encoder, job))
-        _verified(path)
-    return {job.track_id for job in missing.values()}
-
-
-def _latents(encoder: _Encoder, job: FeatureJob) -> Arrays:
-    import torch
-
-    from lofi_assets.audio.decode import AudioError, read_audio
-
-    try:
-        decoded = read_audio(job.audio, root=job.audio.parent)
-    except AudioError as error:
-        raise FeatureError(f"{job.track_id}: {job.audio} cannot be read ({error}); process the track again") from error
-    if decoded.sha256 != job.audio_sha256:
-        raise FeatureError(
-            f"{job.track_id}: {job.audio} is not the file its hash was taken of; run processed_tracks again"
+    vocabulary = encoders.vocabulary_file
+    spoken = sha256_file(vocabulary) if vocabulary else None
+    ssl_models = {name: folder_fingerprint(folder) for name, folder in encoders.ssl.items()}
+    voices = {path: sha256_file(path) for path in {job.speaker for job in tracks} if path and path.is_file()}
+    plans = []
+    for job in tracks:
+        voice = voices.get(job.speaker, str(job.speaker)) if job.speaker else encoders.speaker_width
+        key = FeatureKey(
+            latents=content_key(LATENTS, *model, job.audio_sha256),
+            text=content_key(TEXT, *model, encoders.dtype, job.caption),
+            lyrics=content_key(LYRICS, FEATURES_VERSION, spoken, job.lyrics),
+            speaker=content_key(SPEAKER, FEATURES_VERSION, voice),
+            ssl={
+                name: content_key(name, FEATURES_VERSION, identity, job.audio_sha256)
+                for name, identity in ssl_models.items()
+            },
         )
-    dcae = encoder.audio.music_dcae
-    assert dcae is not None
-    stereo = torch.from_numpy(decoded.samples).clamp(-1, 1).expand(2, -1)[None].to(encoder.resolved_device)
-    with torch.inference_mode():
-        latents, lengths = dcae.encode(stereo, sample_rate=decoded.sample_rate)
-    return {"latents": latents[0, ..., : int(lengths[0])].float().cpu().contiguous().numpy()}
+        plans.append(_Plan(job, key, key.files(cache_dir)))
+    return plans
 
 
-def _text(encoder: _Encoder, job: FeatureJob) -> Arrays:
-    """One track at a time: padding to a batch could move the last bits, and content decides the key."""
-    import numpy as np
-
-    from lofi_assets.ace_step.loading import encode_text
-    from lofi_assets.ace_step.lyric_tokenizer import LyricError
-
-    base = encoder.text
-    assert base.lyric_tokenizer is not None
-    hidden, mask = encode_text(base, [job.caption])
-    try:
-        lyric_ids = base.lyric_tokenizer.encode(job.lyrics)
-    except LyricError as error:
-        raise FeatureError(f"{job.track_id}: lyrics cannot be encoded ({error})") from error
-    return {
-        "text": hidden[0][mask[0].bool()].float().cpu().contiguous().numpy(),
-        "lyric_ids": np.asarray(lyric_ids, dtype=np.int32),
-        "speaker": np.zeros(encoder.speaker_width, dtype=np.float32),
-    }
+def _fill_from_audio(missing: _Missing, encoders: "Encoders") -> None:
+    """Latents and SSL targets: each track is decoded once for all that it lacks."""
+    tracks: dict[str, tuple[FeatureJob, dict[str, Path]]] = {}
+    for path, (kind, job) in missing.items():
+        if kind == LATENTS or kind in encoders.ssl:
+            tracks.setdefault(job.audio_sha256, (job, {}))[1][kind] = path
+    decoded = _decoded_ahead([job for job, _ in tracks.values()])
+    for (_, files), audio in tqdm(
+        zip(tracks.values(), decoded, strict=True), "encoding audio", len(tracks), unit="track", disable=not tracks
+    ):
+        for kind, array in encoders.listen(audio, files).items():
+            write_features(files[kind], array)
 
 
-def _write(path: Path, arrays: Arrays) -> None:
-    from safetensors.numpy import save_file
-
-    with atomic_path(path) as temporary:
-        save_file(dict(arrays), temporary, metadata={"crc32": _checksum(arrays)})
-
-
-def _sound(path: Path) -> bool:
-    try:
-        _verified(path)
-    except FeatureError:
-        return False
-    return True
+def _fill_from_text(missing: _Missing, encoders: "Encoders") -> None:
+    """Text states, lyric ids and speaker embeddings."""
+    todo = {path: task for path, task in missing.items() if task[0] in (TEXT, LYRICS, SPEAKER)}
+    for path, (kind, job) in tqdm(todo.items(), "encoding text", unit="file", disable=not todo):
+        if kind == TEXT:
+            write_features(path, encoders.text(job.caption))
+        elif kind == LYRICS:
+            ids, language = encoders.lyrics(job.track_id, job.lyrics)
+            write_features(path, ids, note={"language": language})
+        else:
+            write_features(path, encoders.speaker(job.track_id, job.speaker))
 
 
-def _verified(path: Path) -> dict[str, Any]:
-    """Arrays of a cached file after its checksum, shapes and numbers were checked."""
-    import numpy as np
-    from safetensors import SafetensorError, safe_open
+def _decoded_ahead(jobs: Sequence[FeatureJob]) -> "Iterator[Decoded]":
+    """The audio of each job in turn; the next ones are decoded meanwhile, since a GPU encodes faster than that."""
+    from lofi_assets.training.encoders import decode
 
-    try:
-        with safe_open(path, framework="numpy") as file:
-            checksum = (file.metadata() or {}).get("crc32")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError) as error:
-        raise FeatureError(f"{path}: cached features do not load ({error}); materialise feature_cache again") from error
-    shaped = arrays["latents"].shape[:2] == LATENT_SHAPE if "latents" in arrays else arrays["text"].ndim == 2
-    whole = shaped and all(array.size and np.isfinite(array).all() for array in arrays.values())
-    if not whole or checksum != _checksum(arrays):
-        raise FeatureError(
-            f"{path}: cached features are damaged; materialise feature_cache again, it replaces the file"
-        )
-    return arrays
+    with ThreadPoolExecutor(DECODED_AHEAD) as pool:
+        waiting = iter(jobs)
 
+        def started(count: int) -> "list[Future[Decoded]]":
+            return [
+                pool.submit(decode, job.track_id, job.audio, sha256=job.audio_sha256) for job in islice(waiting, count)
+            ]
 
-def _checksum(arrays: Arrays) -> str:
-    total = 0
-    for name in sorted(arrays):
-        total = zlib.crc32(arrays[name].tobytes(), zlib.crc32(name.encode(), total))
-    return f"{total:08x}"
-
-
-def _frames(path: Path) -> int:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="numpy") as file:
-        return int(file.get_slice("latents").get_shape()[-1])
+        running = started(DECODED_AHEAD)
+        while running:
+            audio = running.pop(0).result()
+            running += started(1)
+            yield audio

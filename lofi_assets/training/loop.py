@@ -1,15 +1,17 @@
 """The training loop: from a `TrainingRun` to checkpoints, going on where an earlier call stopped.
 
 What belongs here: the optimiser, the rhythm of log, validation, checkpoints and resumable state, and when to stop. What
-does not: what a step sees (`batches`), its loss (`objective`), how files are written (`adapters`, `checkpoints`,
-`resume`), signals and the command line (`__main__`).
+does not: what a step sees (`batches`), its loss (`objective`), the model (`backbone`), the learning rate (`optimizer`),
+how files are written (`adapters`, `checkpoints`, `resume`), signals and the command line (`__main__`).
+
+Every process of a run goes through the same calls; only the main one writes.
 """
 
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -19,14 +21,18 @@ from tqdm import tqdm
 
 from lofi_assets.ace_step.flow_matching import training_schedule
 from lofi_assets.ace_step.identity import base_fingerprint
-from lofi_assets.ace_step.loading import load_base
 from lofi_assets.records import Checkpoint, dump
 from lofi_assets.store import atomic_folder, write_json
 from lofi_assets.training import adapters, checkpoints, features, resume, runs
+from lofi_assets.training.averaging import Average
+from lofi_assets.training.backbone import prepare_backbone
 from lofi_assets.training.batches import Item, Source, validation_items
-from lofi_assets.training.config import SPLITS, ConfigError, TrainingRun, TrainingSettings, save_run
+from lofi_assets.training.config import SPLITS, ConfigError, TrainingRun, save_run
+from lofi_assets.training.device import deterministic, pick_device
+from lofi_assets.training.distributed import Processes, joined, synchronised, whole
 from lofi_assets.training.log import StepLog
 from lofi_assets.training.objective import Objective
+from lofi_assets.training.optimizer import build_optimizer, learning_rate
 from lofi_assets.training.position import randomness
 from lofi_assets.training.provenance import provenance
 
@@ -67,15 +73,18 @@ class Progress:
 
 @dataclass
 class Trainer:
-    """A run in memory: adapter, optimiser, data."""
+    """A run in memory, as one of its processes has it: adapter, optimiser, data."""
 
     run: TrainingRun
+    processes: Processes
     objective: Objective
     parameters: dict[str, torch.nn.Parameter]
+    average: Average | None
     optimizer: torch.optim.Optimizer
     source: Source
     validation: Source
-    log: StepLog
+    log: StepLog | None
+    """Of the main process."""
     progress: Progress
     say: Say
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
@@ -89,44 +98,46 @@ class Trainer:
         settings, step = self.run.training, self.progress.step + 1
         started, rate = time.perf_counter(), learning_rate(settings, step)
         loss, seen = self._accumulate(step)
-        norm = float(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), settings.gradient_clip))
+        norm = self._clip(settings.gradient_clip)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingDiverged(_diagnosis(step, loss=loss, norm=norm, rate=rate, seen=seen))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            self.average.update(step)
         self.progress.step = step
         self.progress.observe(loss)
         self.recent.append(loss)
         seconds = round(time.perf_counter() - started, 4)
-        self.log.write(step, {"loss": loss, "lr": rate, "grad_norm": norm, "items": seen, "seconds": seconds})
+        self._write({"loss": loss, "lr": rate, "grad_norm": norm, "items": seen, "seconds": seconds})
         self._judge(rate, seen)
 
     def validate(self) -> dict[str, float]:
         """Loss per timestep (`t=<timestep>`) and their mean (`mean`), on the same noise every time."""
         levels = validation_items(self.validation, levels=NOISE_LEVELS, limit=self.run.training.validation_limit)
         losses: dict[str, float] = {}
-        with torch.no_grad():
-            for items in levels:
-                values = [float(self.objective.losses([item])) for item in items]
-                if values:
-                    losses[f"t={self.objective.schedule.timesteps[items[0].timestep_index]:.0f}"] = math.fsum(
-                        values
-                    ) / len(values)
+        with self._released(), torch.no_grad():
+            for items in filter(None, levels):
+                values = self._validation_losses(items)
+                losses[f"t={self._timestep(items[0].timestep_index):.0f}"] = math.fsum(values) / len(values)
         if losses:
             losses["mean"] = math.fsum(losses.values()) / len(losses)
             self.progress.validation_loss = losses["mean"]
-            self.log.write(self.progress.step, {"validation_loss": losses["mean"], "validation_by_timestep": losses})
+            self._write({"validation_loss": losses["mean"], "validation_by_timestep": losses})
         return losses
 
-    def save_checkpoint(self) -> Checkpoint:
+    def save_checkpoint(self) -> None:
         """Write `epoch=0-step={N}_lora/`, read it back, and enter it into the manifest."""
-        run, step = self.run, self.progress.step
         losses = self.validate()
+        with self._released():
+            tensors = adapters.snapshot(self.parameters)
+        if not self.processes.main:
+            return
+        run, step = self.run, self.progress.step
         identifier = checkpoints.checkpoint_id(step)
         folder = run.checkpoints_dir / identifier
-        tensors = adapters.snapshot(self.parameters)
         record = Checkpoint(
             checkpoint_id=identifier,
             step=step,
@@ -146,34 +157,69 @@ class Trainer:
         checkpoints.add_record(run.checkpoints_dir, record)
         mean = f", validation loss {losses['mean']:.4f}" if losses else ""
         self.say(reason or f"{identifier}: loss {self.progress.smoothed:.4f}{mean}")
-        return record
 
     def save_state(self) -> None:
         """Save what the next step depends on."""
-        self.log.sync()
-        resume.save_state(
-            self.run.checkpoints_dir,
-            run_id=self.run.run_id,
-            step=self.progress.step,
-            parameters=self.parameters,
-            optimizer=self.optimizer,
-            extra=self.progress.extra(),
-        )
+        average = self.average.tensors if self.average else None
+        tensors = resume.collect_state(self.parameters, self.optimizer, average=average)
+        if self.log:
+            self.log.sync()
+            resume.save_state(
+                self.run.checkpoints_dir,
+                run_id=self.run.run_id,
+                step=self.progress.step,
+                tensors=tensors,
+                extra=self.progress.extra(),
+            )
 
     def _accumulate(self, step: int) -> tuple[float, list[str]]:
-        """Gradients of one step; returns its mean loss and what it saw, as `track@timestep`."""
-        settings, total, seen = self.run.training, 0.0, []
-        for micro in range(settings.accumulate):
-            first = ((step - 1) * settings.accumulate + micro) * settings.batch_size
-            items = [self.source.item(first + offset) for offset in range(settings.batch_size)]
-            loss = self.objective.losses(items).mean() / settings.accumulate
-            loss.backward()
-            total += float(loss.detach())
-            seen += [f"{item.track_id}@{self._timestep(item):.0f}" for item in items]
-        return total, seen
+        """Gradients of one step; returns its mean loss and what it saw in all processes, as `track@timestep`."""
+        accumulate, positions = self.run.training.accumulate, self.source.positions(step)
+        losses = []
+        for pass_number in range(accumulate):
+            items = [self.source.item(position) for position in self._share(positions, pass_number)]
+            with synchronised(self.objective.model, last=pass_number == accumulate - 1):
+                loss = self.objective.losses(items).mean() / accumulate
+                loss.backward()
+            losses.append(loss.detach())
+        total = self.processes.sum(torch.stack(losses).sum()) / self.processes.count
+        draws = [self.source.draw(position) for position in positions]
+        return float(total), [f"{draw.track.track_id}@{self._timestep(draw.timestep_index):.0f}" for draw in draws]
 
-    def _timestep(self, item: Item) -> float:
-        return float(self.objective.schedule.timesteps[item.timestep_index])
+    def _share(self, positions: range, pass_number: int) -> range:
+        """What this process takes in a forward pass: neighbours in the step's order, which are of similar length."""
+        size = self.run.training.batch_size
+        first = (pass_number * self.processes.count + self.processes.rank) * size
+        return positions[first : first + size]
+
+    def _clip(self, largest: float) -> float:
+        """Scale the gradients down to a norm of `largest`; returns the norm before, over all processes."""
+        return float(whole(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), largest)))
+
+    def _validation_losses(self, items: Sequence[Item]) -> list[float]:
+        """Loss of each item; the processes take turns, and every one goes through as many forward passes."""
+        size, processes = self.run.training.batch_size, self.processes
+        order = sorted(range(len(items)), key=lambda index: items[index].latents.shape[-1])
+        batches = [order[first : first + size] for first in range(0, len(order), size)]
+        losses = torch.zeros(len(items), device=self.objective.device)
+        for first in range(0, len(batches), processes.count):
+            turn = first + processes.rank
+            batch = batches[min(turn, len(batches) - 1)]
+            found = self.objective.losses([items[index] for index in batch])
+            if turn < len(batches):
+                losses[batch] = found
+        return [float(loss) for loss in processes.sum(losses)]
+
+    def _released(self) -> AbstractContextManager[None]:
+        """Within the block the model is what a checkpoint holds: the average where one is kept."""
+        return self.average.lent() if self.average else nullcontext()
+
+    def _write(self, values: dict[str, Any]) -> None:
+        if self.log:
+            self.log.write(self.progress.step, values)
+
+    def _timestep(self, index: int) -> float:
+        return float(self.objective.schedule.timesteps[index])
 
     def _judge(self, rate: float, seen: list[str]) -> None:
         smoothed, lowest, factor = self.progress.smoothed, self.progress.lowest, self.run.training.divergence_factor
@@ -221,50 +267,20 @@ def train(
         raise ConfigError(
             f"base: {run.base} has changed since the features were computed; materialise feature_cache again"
         )
-    with runs.exclusive(run.checkpoints_dir), deterministic(device):
-        archived = runs.open_run(run, fresh=fresh)
-        if archived:
-            say(f"a new run; the earlier one is kept in {run.checkpoints_dir.name}/{runs.ARCHIVE}/{archived}")
-        trainer = _prepare(run, device, say)
-        try:
-            return _run(trainer, stop)
-        finally:
-            trainer.log.close()
-
-
-def learning_rate(settings: TrainingSettings, step: int) -> float:
-    """Learning rate of a step, counted from 1: linear warm-up, then constant or linear to zero after `max_steps`."""
-    warm = min(1.0, step / settings.warmup_steps) if settings.warmup_steps else 1.0
-    if settings.schedule == "constant" or step <= settings.warmup_steps:
-        return settings.learning_rate * warm
-    left = settings.max_steps + 1 - step
-    return settings.learning_rate * max(left, 0) / (settings.max_steps + 1 - settings.warmup_steps)
-
-
-def pick_device(name: str, *, precision: str) -> torch.device:
-    """The device to train on.
-
-    Raises:
-        ConfigError: it is absent, or cannot do the precision.
-    """
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-    device = torch.device(chosen)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device: {name} asked for, but torch sees no GPU; use 'cpu' or 'auto'")
-    if device.type == "cuda" and precision == "bf16-mixed" and not torch.cuda.is_bf16_supported():
-        raise ConfigError("training.precision: this GPU has no bfloat16; use '32'")
-    return device
-
-
-@contextmanager
-def deterministic(device: torch.device) -> Iterator[None]:
-    """Deterministic kernels within the block; on a GPU those that exist, with a warning for the others."""
-    before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warned)
+    with joined(run.training, cpu=device.type == "cpu") as processes, deterministic(device), ExitStack() as held:
+        if processes.main:
+            held.enter_context(runs.exclusive(run.checkpoints_dir))
+            archived = runs.open_run(run, fresh=fresh)
+            if archived:
+                say(f"a new run; the earlier one is kept in {run.checkpoints_dir.name}/{runs.ARCHIVE}/{archived}")
+        processes.wait()
+        trainer = _prepare(run, processes.device(device), processes, say)
+        if trainer.log:
+            held.enter_context(closing(trainer.log))
+        processes.wait()
+        summary = _run(trainer, stop)
+        processes.wait()
+        return summary
 
 
 def _sources(run: TrainingRun, *, timesteps: int) -> list[Source]:
@@ -276,39 +292,41 @@ def _sources(run: TrainingRun, *, timesteps: int) -> list[Source]:
             timesteps=timesteps,
             read_latents=lambda track: features.read_latents(run.features_dir, track.key),
             read_conditions=lambda track: features.read_conditions(run.features_dir, track.key),
+            read_frames=lambda track: features.read_frames(run.features_dir, track.key),
+            read_ssl_targets=lambda track: features.read_ssl_targets(run.features_dir, track.key),
         )
         for split in SPLITS
     ]
 
 
-def _prepare(run: TrainingRun, device: torch.device, say: Say) -> Trainer:
+def _prepare(run: TrainingRun, device: torch.device, processes: Processes, say: Say) -> Trainer:
     settings = run.training
-    name = "float32" if settings.precision == "32" else "bfloat16"
-    options = {"drop_dead_projections": True, "build_projectors": False}
-    base = load_base(run.base, dtype=name, device=str(device), components=("transformer",), transformer_options=options)
-    assert base.transformer is not None
-    parameters = adapters.add_lora(base.transformer, run.lora, seed=settings.seed)
-    if settings.gradient_checkpointing:
-        base.transformer.enable_gradient_checkpointing()
-    optimizer = torch.optim.AdamW(
-        list(parameters.values()), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-    )
+    backbone = prepare_backbone(run, device=device, processes=processes)
+    parameters = backbone.parameters
+    optimizer = build_optimizer(settings, parameters.values())
+    average = Average.of(parameters, decay=settings.ema_decay) if settings.ema_decay else None
     point = resume.resume_point(run.checkpoints_dir)
     progress = Progress()
     if point:
-        resume.restore_state(point, parameters=parameters, optimizer=optimizer)
+        tensors = average.tensors if average else None
+        resume.restore_state(point, parameters=parameters, optimizer=optimizer, average=tensors)
         progress = Progress(step=point.step, **point.extra)
+    if point and processes.main:
         say(f"going on after step {point.step}")
     schedule = training_schedule(shift=settings.shift)
     source, validation = _sources(run, timesteps=len(schedule.timesteps))
     return Trainer(
         run=run,
-        objective=Objective(base.transformer, schedule, getattr(torch, name)),
+        processes=processes,
+        objective=Objective(
+            backbone.model, schedule, backbone.dtype, device, stepped=settings.compile, ssl_weight=settings.ssl_weight
+        ),
         parameters=parameters,
+        average=average,
         optimizer=optimizer,
         source=source,
         validation=validation,
-        log=StepLog(runs.log_path(run), after_step=progress.step or -1),
+        log=StepLog(runs.log_path(run), after_step=progress.step or -1) if processes.main else None,
         progress=progress,
         say=say,
     )
@@ -316,20 +334,23 @@ def _prepare(run: TrainingRun, device: torch.device, say: Say) -> Trainer:
 
 def _run(trainer: Trainer, stop: Callable[[], bool]) -> runs.TrainingSummary:
     settings, progress, first = trainer.run.training, trainer.progress, trainer.progress.step
+    processes = trainer.processes
     started = time.perf_counter()
     if first == 0:
         trainer.save_state()
-        if not stop():
+        if not processes.any(stop()):
             trainer.validate()
-    with tqdm(total=settings.max_steps, initial=first, desc="training", unit="step", mininterval=2.0) as bar:
-        while progress.step < settings.max_steps and not stop():
+    shown = {"desc": "training", "unit": "step", "mininterval": 2.0, "disable": not processes.main}
+    with tqdm(total=settings.max_steps, initial=first, **shown) as bar:
+        while progress.step < settings.max_steps and not processes.any(stop()):
             trainer.step()
             bar.set_postfix(loss=f"{progress.smoothed:.4f}", refresh=False)
             bar.update()
             if progress.step % settings.checkpoint_interval == 0:
                 trainer.save_checkpoint()
                 trainer.save_state()
-                resume.keep_beside_checkpoint(trainer.run.checkpoints_dir)
+                if processes.main:
+                    resume.keep_beside_checkpoint(trainer.run.checkpoints_dir)
     done = progress.step - first
     if done and progress.step % settings.checkpoint_interval:
         trainer.save_state()

@@ -23,7 +23,7 @@ def randomness(run: TrainingRun, *, step: int) -> dict[str, Any]:
     `next_position` is the first item of the next step, counted from 0 over the whole run; `next_pass` and `next_place`
     are the same counted in passes over the training set, repeats included.
     """
-    items_per_step = run.training.batch_size * run.training.accumulate
+    items_per_step = run.training.global_batch
     items_per_pass = sum(track.repeat for track in run.of_split("train"))
     next_pass, next_place = divmod(step * items_per_step, items_per_pass)
     return {

@@ -1,4 +1,4 @@
-"""The state a killed run goes on from: adapter and optimiser, apart from the weights that are released.
+"""The state a killed run goes on from: adapter, its average and optimiser, apart from the weights that are released.
 
 What belongs here: `checkpoints/.resume/step={N}/`, written whole and renamed, the older one removed after, and
 `epoch=0-step={N}_lora/state/`, hard links to the same files, so that a run goes on exactly from any checkpoint that is
@@ -25,6 +25,9 @@ BESIDE = "state"
 STATE = "state.json"
 TENSORS = "tensors.safetensors"
 WEIGHT = "weight"
+AVERAGE = "average"
+
+State = Mapping[str, "torch.Tensor"]
 
 
 @dataclass(frozen=True)
@@ -78,35 +81,50 @@ def recover(checkpoints_dir: Path, *, run_id: str) -> bool:
     return True
 
 
-def save_state(
-    checkpoints_dir: Path,
-    *,
-    run_id: str,
-    step: int,
-    parameters: "Mapping[str, torch.nn.Parameter]",
-    optimizer: "torch.optim.Optimizer",
-    extra: Mapping[str, Any],
-) -> None:
+def save_state(checkpoints_dir: Path, *, run_id: str, step: int, tensors: "State", extra: Mapping[str, Any]) -> None:
     """Save everything that step `step` + 1 depends on, then drop the older state."""
     from safetensors.torch import save_file
 
-    tensors = {f"{name}/{WEIGHT}": parameter.detach() for name, parameter in parameters.items()}
-    for name, parameter in parameters.items():
-        for field, value in optimizer.state[parameter].items():
-            tensors[f"{name}/{field}"] = value
     older = _folders(checkpoints_dir)
     with atomic_folder(checkpoints_dir / FOLDER / f"step={step}") as folder:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, folder / TENSORS)
+        save_file(dict(tensors), folder / TENSORS)
         write_json(folder / STATE, {"run_id": run_id, "step": step, "extra": dict(extra)})
     for past in older.values():
         if past.name != f"step={step}":
             shutil.rmtree(past)
 
 
+def collect_state(
+    parameters: "Mapping[str, torch.nn.Parameter]",
+    optimizer: "torch.optim.Optimizer",
+    *,
+    average: "State | None" = None,
+) -> "State":
+    """Copies on the CPU of what `save_state` writes: `<parameter>/<field>`. Every process has to take part."""
+    import torch
+
+    from lofi_assets.training.distributed import whole
+
+    tensors = {}
+    for name, parameter in parameters.items():
+        fields = {WEIGHT: parameter.detach(), **optimizer.state[parameter]}
+        if average is not None:
+            fields[AVERAGE] = average[name]
+        for field, value in fields.items():
+            # a copy of each: 8-bit moments share their quantization map, and safetensors writes no shared memory
+            tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value)
+            tensors[f"{name}/{field}"] = whole(tensor).to("cpu", copy=True).contiguous()
+    return tensors
+
+
 def restore_state(
-    point: ResumePoint, *, parameters: "Mapping[str, torch.nn.Parameter]", optimizer: "torch.optim.Optimizer"
+    point: ResumePoint,
+    *,
+    parameters: "Mapping[str, torch.nn.Parameter]",
+    optimizer: "torch.optim.Optimizer",
+    average: "State | None" = None,
 ) -> None:
-    """Put adapter and optimiser back as they were after step `point.step`.
+    """Put adapter, optimiser and average back as they were after step `point.step`.
 
     Raises:
         StoreError: the saved tensors are not those of this adapter.
@@ -114,17 +132,34 @@ def restore_state(
     import torch
     from safetensors.torch import load_file
 
-    saved: dict[str, dict[str, torch.Tensor]] = {}
+    from lofi_assets.training.distributed import like
+
+    saved: dict[str, dict[str, Any]] = {}
     for key, tensor in load_file(point.folder / TENSORS).items():
         name, _, field = key.rpartition("/")
         saved.setdefault(name, {})[field] = tensor
-    if saved.keys() != parameters.keys():
+    if saved.keys() != parameters.keys() or (average is not None) != all(
+        AVERAGE in fields for fields in saved.values()
+    ):
         raise StoreError(f"{point.folder}: holds another adapter than this run's; start over with --fresh")
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(saved[name].pop(WEIGHT))
+            parameter.copy_(like(saved[name].pop(WEIGHT), parameter))
+            if average is not None:
+                average[name].copy_(like(saved[name].pop(AVERAGE), parameter))
+    states = [
+        {field: _number_or(like(value, parameter)) for field, value in saved[name].items()}
+        for name, parameter in parameters.items()
+    ]
     groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": dict(enumerate(saved[name] for name in parameters)), "param_groups": groups})
+    optimizer.load_state_dict({"state": dict(enumerate(states)), "param_groups": groups})
+
+
+def _number_or(value: "torch.Tensor") -> Any:
+    """bitsandbytes counts its steps in a plain integer."""
+    import torch
+
+    return int(value) if value.dtype == torch.int64 and value.ndim == 0 else value
 
 
 def _link(source: Path, target: Path) -> None:

@@ -5,7 +5,6 @@ checkpoints and resumable state. Nothing is deleted, and a run whose dataset and
 it stopped. Imports without torch.
 """
 
-import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lofi_assets.store import read_json, write_json
+from lofi_assets.store import locked, read_json, write_json
 from lofi_assets.training.checkpoints import MANIFEST, PRUNED, CheckpointError, read_manifest
 from lofi_assets.training.config import TrainingRun
 from lofi_assets.training.resume import FOLDER as RESUME
 from lofi_assets.training.resume import keep_beside_checkpoint, recover, resume_point
 
 RUN = "run.json"
-LOCK = ".lock"
 ARCHIVE = "archive"
 UNIDENTIFIED = "unidentified"
 
@@ -97,14 +95,8 @@ def exclusive(checkpoints_dir: Path) -> Iterator[None]:
     Raises:
         CheckpointError: another process trains into it.
     """
-    checkpoints_dir.mkdir(parents=True, exist_ok=True)
-    with (checkpoints_dir / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CheckpointError(
-                f"{checkpoints_dir}: another process trains into it; wait for it or stop it"
-            ) from error
+    busy = CheckpointError(f"{checkpoints_dir}: another process trains into it; wait for it or stop it")
+    with locked(checkpoints_dir, busy=busy):
         yield
 
 

@@ -17,7 +17,7 @@ from lofi_assets.store import sha256_file
 from lofi_assets.training import adapters
 from lofi_assets.training.batches import Item, Source
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
-from lofi_assets.training.features import FeatureJob, cache_features, read_conditions, read_latents
+from lofi_assets.training.features import FeatureJob, cache_features, read_conditions, read_frames, read_latents
 from lofi_assets.training.loop import train
 from lofi_assets_tests.bench.material import write_song
 from lofi_assets_tests.bench.report import Row
@@ -49,6 +49,7 @@ class BareStep:
             timesteps=len(schedule.timesteps),
             read_latents=lambda track: read_latents(run.features_dir, track.key),
             read_conditions=lambda track: read_conditions(run.features_dir, track.key),
+            read_frames=lambda track: read_frames(run.features_dir, track.key),
         )
         self.items: list[Item] = [source.item(position) for position in range(STEPS + 2)]
         self.clip = settings.gradient_clip

@@ -1,0 +1,94 @@
+"""A dataset version and what a profile names beside the base -> the tracks to have features of.
+
+What belongs here: where audio, texts, speakers, lyric vocabulary and SSL encoders are found. What does not: computing
+(`training/features.py`).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lofi_assets.library import lossless_masters
+from lofi_assets.profiles import LyricVocabularySettings, Profile, ProfileError
+from lofi_assets.store import Store, read_json
+from lofi_assets.training.feature_files import SslEncoder
+from lofi_assets.training.features import FeatureJob
+
+SPEAKERS = "speakers.json"
+"""In `metadata/`, written by hand: track id -> .npy or .safetensors file below the data root; an artist's tracks share
+one file. A track that is not named has no speaker embedding."""
+
+
+class SpeakersError(ValueError):
+    """`speakers.json` cannot be used; the message names the entry and what to do."""
+
+
+def feature_jobs(store: Store, folder: Path, tracks: Sequence[Mapping[str, Any]]) -> list[FeatureJob]:
+    """One job per track of a dataset version.
+
+    Args:
+        folder: of the version.
+        tracks: its `tracks.json`.
+    Raises:
+        SpeakersError: see `speaker_files`.
+    """
+    # The MP3 is the delivery format; training hears the same master without its loss where the profile keeps it.
+    masters, speakers = lossless_masters(store), speaker_files(store)
+    jobs = []
+    for track in tracks:
+        key, sha256 = track["track_id"], track["audio_sha256"]
+        audio, heard = masters.get(sha256, (folder / "audio" / f"{key}.mp3", sha256))
+        prompt, lyrics = (_text(folder / "audio" / f"{key}_{kind}.txt") for kind in ("prompt", "lyrics"))
+        jobs.append(FeatureJob(key, audio, heard, prompt, lyrics, speaker=speakers.get(key)))
+    return jobs
+
+
+def speaker_files(store: Store) -> dict[str, Path]:
+    """Track id -> speaker file.
+
+    Raises:
+        SpeakersError: not an object of strings, or a file that is absent or outside the data root.
+    """
+    path = store.metadata(SPEAKERS)
+    named = read_json(path, default={})
+    if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+        raise SpeakersError(f'{path}: must be an object such as {{"track_id": "speakers/mia.npy"}}')
+    files = {track_id: (store.root / name).resolve() for track_id, name in named.items()}
+    for track_id, file in files.items():
+        if not file.is_file() or not file.is_relative_to(store.root.resolve()):
+            raise SpeakersError(f"{path}: {track_id}: {named[track_id]!r} is no file below {store.root}; put it there")
+    return files
+
+
+def lyric_vocabulary(store: Store, settings: LyricVocabularySettings | None) -> Path | None:
+    """The vocabulary that the profile names, downloaded if need be; None if it names none.
+
+    Raises:
+        VocabularyError: it cannot be had, or is another file than was pinned.
+    """
+    if settings is None:
+        return None
+    from lofi_assets.ace_step.lyric_vocabulary import vocabulary_file
+
+    return vocabulary_file(
+        settings.source, sha256=settings.sha256, root=store.root, downloads=store.base_models
+    ).resolve()
+
+
+def ssl_folders(store: Store, profile: Profile) -> dict[SslEncoder, Path]:
+    """SSL encoder -> its folder.
+
+    Raises:
+        ProfileError: no such folder.
+    """
+    folders = {name: store.root / folder for name, folder in profile.ssl_encoders.items()}
+    for name, folder in folders.items():
+        if not folder.is_dir():
+            raise ProfileError(
+                f"profile {profile.name}, ssl_encoders: {name}: {folder} is no folder; download it there"
+            )
+    return folders
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8").strip()

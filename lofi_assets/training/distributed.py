@@ -1,0 +1,136 @@
+"""Several processes that train one adapter: who they are, how gradients meet, how a shared-out tensor becomes whole.
+
+What belongs here: everything that knows of more than one process, by accelerate's process state (so `accelerate launch`
+and torchrun both start it) and torch's two wrappers. What does not: which items a process sees (`batches`), starting
+the processes of one machine (`launch`). A single process passes through untouched, and loads no accelerate.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lofi_assets.training.config import ConfigError, TrainingSettings
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run, seen from one of them."""
+
+    count: int = 1
+    rank: int = 0
+    state: "PartialState | None" = None
+
+    @property
+    def main(self) -> bool:
+        """Whether this one writes checkpoints, state and log."""
+        return self.rank == 0
+
+    def device(self, chosen: torch.device) -> torch.device:
+        """The GPU of this process, where a GPU was chosen."""
+        return self.state.device if self.state and chosen.type == "cuda" else chosen
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.state:
+            self.state.wait_for_everyone()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Element by element over all processes; the same for each of them."""
+        if not self.state:
+            return values
+        from accelerate.utils import reduce
+
+        total: Tensor = reduce(values, reduction="sum")
+        return total
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true for one of them: they stop at the same step or not at all."""
+        if not self.state:
+            return flag
+        return bool(self.sum(torch.tensor(float(flag), device=self.state.device)))
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def joined(settings: TrainingSettings, *, cpu: bool) -> Iterator[Processes]:
+    """The processes that this one belongs to, connected within the block.
+
+    Raises:
+        ConfigError: more or fewer processes were started than the settings name.
+    """
+    started = started_processes()
+    if started != settings.processes:
+        raise ConfigError(
+            f"training.processes is {settings.processes}, but {started} were started; `python -m lofi_assets.training` "
+            f"starts them on this machine, `accelerate launch --num_processes {settings.processes}` on several"
+        )
+    if started == 1:
+        yield ALONE
+        return
+    from accelerate import PartialState
+
+    state = PartialState(cpu=cpu)
+    try:
+        yield Processes(state.num_processes, state.process_index, state)
+    finally:
+        state.destroy_process_group()
+
+
+def started_processes() -> int:
+    """How many a launcher (ours, torchrun, accelerate) started of this one; reads the environment only."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def wrapped(
+    transformer: nn.Module, settings: TrainingSettings, processes: Processes, device: torch.device
+) -> nn.Module:
+    """The module to call instead of `transformer`, so that the processes share base (fsdp) or gradients (ddp, fsdp).
+
+    fsdp replaces the parameters of `transformer` in place: take them after this call.
+    """
+    if processes.count == 1:
+        return transformer
+    if settings.parallel == "ddp":
+        places = [device] if device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(transformer, device_ids=places, gradient_as_bucket_view=True)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device.type, (processes.count,))
+    for block in transformer.get_submodule("transformer_blocks").children():
+        fully_shard(block, mesh=mesh)
+    fully_shard(transformer, mesh=mesh)
+    return transformer
+
+
+def synchronised(model: Any, *, last: bool) -> AbstractContextManager[None]:
+    """Around forward and backward pass: gradients meet in the last one of a step, and add up locally before."""
+    if isinstance(model, nn.parallel.DistributedDataParallel) and not last:
+        held: AbstractContextManager[None] = model.no_sync()
+        return held
+    return nullcontext()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The full tensor of one that the processes share out; every process has to ask for it."""
+    full = getattr(tensor, "full_tensor", None)
+    return full() if full else tensor
+
+
+def like(tensor: Tensor, target: Tensor) -> Tensor:
+    """A full tensor, shared out as `target` is."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(target, DTensor) or tensor.shape != target.shape:
+        return tensor
+    return distribute_tensor(tensor.to(target.device), target.device_mesh, target.placements)

@@ -1,0 +1,218 @@
+"""The files of the feature cache: `<kind>/<key>.safetensors`, named by a hash of all that decides their content.
+
+What belongs here: keys, whole writes, checks before use, mapped reads, and which files nothing needs. What does not:
+how features are computed (`encoders`), which a track needs (`features`). Imports without torch.
+"""
+
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from lofi_assets.store import atomic_path, fingerprint, locked, read_json, stat_key
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+SslEncoder = Literal["mert", "m-hubert"]
+"""Encoders whose targets the published transformer has projectors for."""
+
+LATENTS, TEXT, LYRICS, SPEAKER = KINDS = ("latents", "text", "lyrics", "speaker")
+"""What every track has, in the order of `FeatureKey`; SSL targets are kept under the name of their encoder."""
+KEY_LENGTH = 32
+MAPPED_FILES = 16_384
+"""Files held open as memory maps, of the 65,530 that Linux gives a process; more are checked and mapped again."""
+
+_SHAPES = {LATENTS: (8, 16, None), TEXT: (None, None), LYRICS: (None,), SPEAKER: (None,)}
+_SSL_SHAPE = (None, None)
+KEY_PATTERN = r"^[0-9a-f]{32}(\.[0-9a-f]{32}){3}(\.[a-z-]+=[0-9a-f]{32})*$"
+_KEY = re.compile(KEY_PATTERN)
+
+
+class FeatureError(RuntimeError):
+    """Features of a track cannot be computed or read; the message names track, file and remedy."""
+
+
+@dataclass(frozen=True)
+class FeatureKey:
+    """The files of one track. As text: four keys joined by dots, then `.encoder=key` for each kind of SSL target."""
+
+    latents: str
+    text: str
+    lyrics: str
+    speaker: str
+    ssl: Mapping[str, str] = field(default_factory=dict)
+    """SSL encoder -> key of its targets."""
+
+    @classmethod
+    def parse(cls, text: str) -> "FeatureKey":
+        """The key that `str` wrote.
+
+        Raises:
+            FeatureError: it is none.
+        """
+        if not _KEY.fullmatch(text):
+            raise FeatureError(f"{text!r} is no key of cached features; materialise feature_cache again")
+        latents, text_key, lyrics, speaker, *ssl = text.split(".")
+        return cls(latents, text_key, lyrics, speaker, ssl=dict(part.split("=") for part in ssl))
+
+    def __str__(self) -> str:
+        return ".".join((*(getattr(self, kind) for kind in KINDS), *(f"{k}={v}" for k, v in sorted(self.ssl.items()))))
+
+    def files(self, cache_dir: Path) -> dict[str, Path]:
+        """Kind -> file."""
+        keys = {kind: getattr(self, kind) for kind in KINDS} | dict(self.ssl)
+        return {kind: cache_dir / kind / f"{key}.safetensors" for kind, key in keys.items()}
+
+
+def content_key(kind: str, *parts: object) -> str:
+    """Key of a file by what decides its content."""
+    return fingerprint(kind, *parts)[:KEY_LENGTH]
+
+
+def write_features(path: Path, array: "np.ndarray", *, note: Mapping[str, str] | None = None) -> None:
+    """Write a file whole, with a checksum, and read it back.
+
+    Args:
+        note: small strings kept beside the array.
+    Raises:
+        FeatureError: what was written is not fit to be used, e.g. not finite.
+    """
+    from safetensors.numpy import save_file
+
+    with atomic_path(path) as temporary:
+        save_file({path.parent.name: array}, temporary, metadata={**(note or {}), "crc32": _checksum(array)})
+    check(path)
+
+
+def read_features(path: Path) -> "torch.Tensor":
+    """The tensor of a file, mapped from disk: only what is used is read. The file is checked once per process.
+
+    Do not write to it: it is shared by everyone who reads the file.
+
+    Raises:
+        FeatureError: absent or damaged.
+    """
+    return _mapped(path, _stat_key(path))
+
+
+def check(path: Path) -> None:
+    """Checksum, shapes and numbers of a file; asked again in the same process only if the file has changed.
+
+    Raises:
+        FeatureError: absent or damaged.
+    """
+    _checked(path, _stat_key(path))
+
+
+def is_sound(path: Path) -> bool:
+    """Whether `check` finds nothing."""
+    try:
+        check(path)
+    except FeatureError:
+        return False
+    return True
+
+
+def note_of(path: Path) -> dict[str, str]:
+    """The small strings that were written beside the arrays."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return {name: text for name, text in (file.metadata() or {}).items() if name != "crc32"}
+
+
+def latent_frames_of(path: Path) -> int:
+    """Frames of a latents file, from its header; 10.77 per second.
+
+    Raises:
+        FeatureError: absent or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return int(file.get_slice(LATENTS).get_shape()[-1])
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
+def unneeded_files(cache_dir: Path, keys: Iterable[str]) -> list[Path]:
+    """Files that none of the keys names (of tracks, prompts or models that are gone), and what a killed write left."""
+    needed = {path for key in keys for path in FeatureKey.parse(key).files(cache_dir).values()}
+    found = {*cache_dir.glob("*/*.safetensors"), *cache_dir.glob("*/.*.safetensors.*.part")}
+    return sorted(found - needed)
+
+
+def keys_of_runs(*places: Path) -> set[str]:
+    """Every feature key that a training run's configuration names: below folders of checkpoints, or in single files."""
+    files = [file for place in places for file in (place.rglob("*.json") if place.is_dir() else [place])]
+    runs = [run for run in (read_json(file, default={}) for file in files) if isinstance(run, dict)]
+    tracks = [track for run in runs if isinstance(run.get("tracks"), list) for track in run["tracks"]]
+    return {track["key"] for track in tracks if isinstance(track, dict) and "key" in track}
+
+
+@contextmanager
+def exclusive(cache_dir: Path) -> Iterator[None]:
+    """Keep writing and removing apart for the block.
+
+    Raises:
+        FeatureError: another process is at it.
+    """
+    busy = FeatureError(f"{cache_dir}: another process is filling or pruning it; wait for it or stop it")
+    with locked(cache_dir, busy=busy):
+        yield
+
+
+def _unreadable(path: Path, error: Exception) -> FeatureError:
+    return FeatureError(f"{path}: cached features do not load ({error}); materialise feature_cache again")
+
+
+def _stat_key(path: Path) -> str:
+    try:
+        return stat_key(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+@lru_cache(maxsize=MAPPED_FILES)
+def _mapped(path: Path, stat: str) -> "torch.Tensor":
+    from safetensors import safe_open
+
+    _checked(path, stat)
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor(path.parent.name)
+
+
+@lru_cache(maxsize=2 * MAPPED_FILES)
+def _checked(path: Path, stat: str) -> None:
+    """What `check` does; size and time are part of the question, so that a changed file is checked again."""
+    import numpy as np
+    from safetensors import SafetensorError, safe_open
+
+    kind = path.parent.name
+    try:
+        with safe_open(path, framework="numpy") as file:
+            checksum = (file.metadata() or {}).get("crc32")
+            array = file.get_tensor(kind)
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+    wanted = _SHAPES.get(kind, _SSL_SHAPE)
+    shaped = array.ndim == len(wanted) and all(
+        want in (None, have) for want, have in zip(wanted, array.shape, strict=True)
+    )
+    if not (shaped and array.size and np.isfinite(array).all() and checksum == _checksum(array)):
+        raise FeatureError(
+            f"{path}: cached features are damaged; materialise feature_cache again, it replaces the file"
+        )
+
+
+def _checksum(array: "np.ndarray") -> str:
+    import numpy as np
+
+    return f"{zlib.crc32(array.reshape(-1).view(np.uint8).data):08x}"

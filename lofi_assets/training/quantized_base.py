@@ -1,0 +1,70 @@
+"""The frozen base in 8 or 4 bits, so that training fits a smaller GPU (QLoRA, arXiv 2305.14314).
+
+What belongs here: which layers are quantized for training, and the optional dependency. What does not: the tiers that
+are released (`lofi_assets.quantization`): an adapter is merged into the unquantized base.
+"""
+
+from types import ModuleType
+from typing import Literal
+
+import torch
+from torch import nn
+
+from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+from lofi_assets.training.config import ConfigError
+
+QUANTIZED = "transformer_blocks."
+"""Prefix of the layers that may go below 8 bits. Lyric encoder and speaker embedder may not (constitution IV), and what
+every step passes through (proj_in, t_block, final_layer) is 2 % of the weights."""
+
+
+def bitsandbytes(purpose: str) -> ModuleType:
+    """The library.
+
+    Raises:
+        ConfigError: it is not installed; the message names `purpose`.
+    """
+    try:
+        import bitsandbytes
+    except ImportError as error:
+        raise ConfigError(
+            f"training.{purpose} needs bitsandbytes ({error}); run: pip install 'lofi_assets[bitsandbytes]'"
+        ) from error
+    return bitsandbytes
+
+
+def quantize_base(
+    transformer: ACEStepTransformer2DModel,
+    bits: Literal["int8", "nf4"],
+    *,
+    compute: torch.dtype,
+    device: torch.device,
+) -> None:
+    """Replace the attention layers of the blocks by quantized ones on `device`; the rest stays as and where it is.
+
+    Raises:
+        ConfigError: bitsandbytes is not installed.
+    """
+    library = bitsandbytes(f"base_quantization '{bits}'")
+    linears = [name for name, module in transformer.named_modules() if type(module) is nn.Linear]
+    for name in linears:
+        if name.startswith(QUANTIZED):
+            transformer.set_submodule(
+                name, _quantized(library, transformer.get_submodule(name), bits, compute).to(device)
+            )
+    # peft asks the model, not its layers, which kind of adapter fits
+    setattr(transformer, "is_loaded_in_8bit" if bits == "int8" else "is_loaded_in_4bit", True)
+
+
+def _quantized(library: ModuleType, layer: nn.Module, bits: Literal["int8", "nf4"], compute: torch.dtype) -> nn.Module:
+    assert isinstance(layer, nn.Linear)
+    shape = (layer.in_features, layer.out_features, layer.bias is not None)
+    quantized: nn.Linear
+    if bits == "int8":
+        quantized = library.nn.Linear8bitLt(*shape, has_fp16_weights=False)
+        quantized.weight = library.nn.Int8Params(layer.weight.data, requires_grad=False, has_fp16_weights=False)
+    else:
+        quantized = library.nn.Linear4bit(*shape, compute_dtype=compute, quant_type="nf4")
+        quantized.weight = library.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
+    quantized.bias = layer.bias
+    return quantized

@@ -1,0 +1,101 @@
+"""What a step sees follows from the seed and its number, however the step is divided."""
+
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+import torch
+
+from lofi_assets.training.batches import Source, bucketed, generator, timestep_index
+from lofi_assets.training.config import TrackFeatures, TrainingSettings
+from lofi_assets.training.features import TrackConditions
+
+FRAMES = {f"t{index:02}": 20 + 37 * index % 100 for index in range(23)}
+
+
+def a_source(*, repeat: int = 1, **settings) -> Source:
+    tracks = [TrackFeatures(track_id=name, key=f"{'a' * 32}" + f".{'b' * 32}" * 3, repeat=repeat) for name in FRAMES]
+    ids = torch.zeros(2, dtype=torch.long)
+    conditions = TrackConditions(torch.ones(3, 4), ids, torch.ones_like(ids), torch.ones(4))
+    return Source(
+        tracks=tracks,
+        settings=TrainingSettings(**settings),
+        timesteps=1000,
+        read_latents=lambda track: torch.zeros(8, 16, FRAMES[track.track_id]),
+        read_conditions=lambda track: conditions,
+        read_frames=lambda track: FRAMES[track.track_id],
+    )
+
+
+def names(source: Source, count: int) -> list[str]:
+    return [source.track(position).track_id for position in range(count)]
+
+
+@pytest.mark.parametrize("batch", [1, 4, 7, 50])
+def test_every_pass_sees_each_track_as_often_as_it_repeats(batch: int):
+    source = a_source(repeat=3, batch_size=batch)
+    for turn in range(4):
+        seen = Counter(source.track(turn * 69 + place).track_id for place in range(69))
+        assert set(seen.values()) == {3} and len(seen) == 23
+
+
+def test_how_a_step_is_divided_changes_neither_its_items_nor_their_order():
+    ways = [{"batch_size": 8}, {"accumulate": 8}, {"processes": 8}, {"batch_size": 2, "accumulate": 2, "processes": 2}]
+    assert len({tuple(names(a_source(**way), 100)) for way in ways}) == 1
+    items = [a_source(**way).item(17) for way in ways]
+    assert all(item.noise.equal(items[0].noise) for item in items)
+
+
+def test_the_items_of_a_step_are_of_similar_length():
+    def padding(source: Source) -> float:
+        padded = total = 0
+        for step in range(1, 101):
+            lengths = [FRAMES[source.track(position).track_id] for position in source.positions(step)]
+            padded += max(lengths) * len(lengths) - sum(lengths)
+            total += max(lengths) * len(lengths)
+        return padded / total
+
+    ungrouped = a_source(repeat=40, batch_size=8, crop_frames=1)
+    assert padding(a_source(repeat=40, batch_size=8)) < 0.03 < 0.2 < padding(ungrouped)
+
+
+def test_equally_long_items_keep_the_shuffled_order_within_a_step():
+    order = list(range(40))
+    arranged = bucketed(order, [5] * 40, batch=4, lead=2, random=generator("test"))
+    assert sorted(arranged) == order and arranged[:2] == [0, 1] and arranged[-2:] == [38, 39]
+    steps = [arranged[first : first + 4] for first in range(2, 38, 4)]
+    assert all(later == earlier + 1 for step in steps for earlier, later in pairwise(step))
+    assert steps != sorted(steps)
+
+
+def test_a_step_of_one_item_asks_for_no_lengths():
+    source = a_source()
+    unreadable = Source(**{**vars(source), "read_frames": lambda track: 1 / 0})
+    assert names(unreadable, 30) == names(source, 30)
+
+
+@pytest.mark.parametrize(
+    ("density", "settings", "middle", "ends"),
+    [
+        ("logit_normal", {}, 0.51, 0.02),
+        ("uniform", {}, 1 / 3, 0.1),
+        ("mode", {"mode_scale": 1.29}, 0.61, 0.055),
+        ("mode", {"mode_scale": 0.0}, 1 / 3, 0.1),
+    ],
+)
+def test_timesteps_follow_the_density_that_was_chosen(density: str, settings: dict, middle: float, ends: float):
+    chosen = TrainingSettings(timestep_density=density, **settings)
+    random = generator("density")
+    indices = torch.tensor([timestep_index(chosen, timesteps=1000, random=random) for _ in range(4000)])
+    assert indices.min() >= 0 and indices.max() <= 999
+    assert float(((indices >= 333) & (indices < 667)).float().mean()) == pytest.approx(middle, abs=0.03)
+    assert float(((indices < 50) | (indices >= 950)).float().mean()) == pytest.approx(ends, abs=0.02)
+
+
+def test_a_positive_logit_mean_leans_to_little_noise():
+    means = []
+    for logit_mean in (-1.0, 1.0):
+        settings, random = TrainingSettings(logit_mean=logit_mean), generator("lean")
+        drawn = [timestep_index(settings, timesteps=1000, random=random) for _ in range(500)]
+        means.append(sum(drawn) / len(drawn))
+    assert means[0] < 400 < 600 < means[1]

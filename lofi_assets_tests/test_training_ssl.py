@@ -1,0 +1,107 @@
+"""The SSL losses: off unless asked for, on the frames that a step hears, and felt by the adapter."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lofi_assets.ace_step.flow_matching import training_schedule
+from lofi_assets.ace_step.loading import load_base
+from lofi_assets.ace_step.tiny import write_tiny_base
+from lofi_assets.training import adapters
+from lofi_assets.training.batches import Item, Source, crop_ssl
+from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingSettings
+from lofi_assets.training.features import TrackConditions
+from lofi_assets.training.objective import Objective
+
+KEY = ".".join("a" * 32 for _ in range(4))
+FRAMES = 40
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    write_tiny_base(folder)
+    return folder
+
+
+def a_source(**settings) -> Source:
+    """One track whose SSL targets count its frames."""
+    random = torch.Generator().manual_seed(0)
+    conditions = TrackConditions(
+        text=torch.randn(5, 32, generator=random),
+        lyric_ids=torch.zeros(1, dtype=torch.long),
+        lyric_mask=torch.ones(1, dtype=torch.long),
+        speaker=torch.zeros(512),
+    )
+    counted = torch.arange(7.0 * FRAMES)[:, None]
+    return Source(
+        tracks=(TrackFeatures(track_id="one", key=KEY),),
+        settings=TrainingSettings(**settings),
+        timesteps=1000,
+        read_latents=lambda _: torch.randn(8, 16, FRAMES, generator=torch.Generator().manual_seed(1)),
+        read_conditions=lambda _: conditions,
+        read_frames=lambda _: FRAMES,
+        read_ssl_targets=lambda _: {"mert": counted.repeat(1, 32), "m-hubert": counted[::2].repeat(1, 24)},
+    )
+
+
+def an_objective(base: Path, *, weight: float, projectors: bool = True) -> tuple[Objective, list[torch.Tensor]]:
+    options = {"build_projectors": projectors}
+    transformer = load_base(base, components=("transformer",), transformer_options=options).transformer
+    lora = LoraSettings(r=4, lora_alpha=4, target_modules=("to_q", "to_k"))
+    parameters = list(adapters.add_lora(transformer, lora, seed=0).values())
+    schedule, device = training_schedule(shift=3.0), torch.device("cpu")
+    return Objective(transformer, schedule, torch.float32, device, ssl_weight=weight), parameters
+
+
+def losses(base: Path, items: list[Item], **options) -> torch.Tensor:
+    return an_objective(base, **options)[0].losses(items)
+
+
+def test_the_losses_are_off_by_default_and_targets_are_not_read():
+    assert not a_source().item(0).ssl_targets
+
+
+def test_a_crop_hears_the_targets_of_its_own_frames():
+    item = a_source(ssl_weight=1.0, crop_frames=10).item(3)
+    whole = a_source().item(3).latents
+    (start,) = (i for i in range(FRAMES) if whole[..., i : i + 10].equal(item.latents))
+    mert, hubert = item.ssl_targets["mert"][:, 0], item.ssl_targets["m-hubert"][:, 0]
+    assert len(mert) == 70 and len(hubert) == 35
+    assert abs(float(mert[0]) - 7 * start) < 7 and abs(float(hubert[0]) - 7 * start) < 7
+
+
+@pytest.mark.parametrize("place", [0.0, 0.5, 0.999])
+def test_a_whole_track_has_all_its_targets(place):
+    assert len(crop_ssl(torch.zeros(75, 4), share=1.0, place=place)) == 75
+
+
+def test_the_weight_scales_what_the_projectors_say_and_zero_leaves_it_out(base):
+    item = a_source(ssl_weight=1.0).item(0)
+    plain, half, full = (losses(base, [item], weight=weight) for weight in (0.0, 0.5, 1.0))
+    assert bool(full - plain > 0.1)
+    assert torch.allclose(half - plain, (full - plain) / 2, atol=1e-5)
+    without_targets = a_source().item(0)
+    assert losses(base, [without_targets], weight=1.0, projectors=False).equal(plain)
+
+
+def test_a_batch_has_the_mean_of_its_items_losses(base):
+    items = [a_source(ssl_weight=1.0).item(position) for position in range(2)]
+    together = losses(base, items, weight=1.0).mean()
+    alone = torch.stack([losses(base, [item], weight=1.0).mean() for item in items]).mean()
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_the_adapter_feels_the_losses(base):
+    gradients = []
+    for weight in (0.0, 1.0):
+        objective, parameters = an_objective(base, weight=weight)
+        objective.losses([a_source(ssl_weight=1.0).item(0)]).mean().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]))
+    assert gradients[0].shape == gradients[1].shape and not torch.allclose(*gradients, rtol=1e-3)
+
+
+def test_without_projectors_targets_are_refused(base):
+    with pytest.raises(ValueError, match="build_projectors"):
+        losses(base, [a_source(ssl_weight=1.0).item(0)], weight=1.0, projectors=False)
