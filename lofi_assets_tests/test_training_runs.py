@@ -74,7 +74,13 @@ def make_run(prepared: dict, tmp_path: Path):
         keys = prepared["keys"]
         tracks = [TrackFeatures(track_id=name, key=keys[name]) for name in ("one", "two")]
         tracks.append(TrackFeatures(track_id="three", key=keys["three"], split="validation"))
-        settings = {"max_steps": 6, "checkpoint_interval": 3, "precision": "32", "gradient_checkpointing": False}
+        settings = {
+            "max_steps": 6,
+            "checkpoint_interval": 3,
+            "precision": "32",
+            "gradient_checkpointing": False,
+            "preview_count": 0,
+        }
         return TrainingRun(
             base=prepared["folder"] / "base",
             base_fingerprint=prepared["fingerprint"],

@@ -6,6 +6,7 @@ does not: what a step sees (`batches`), its loss (`objective`), how files are wr
 """
 
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ from lofi_assets.training.batches import Item, Source, validation_items
 from lofi_assets.training.config import SPLITS, ConfigError, TrainingRun, TrainingSettings, save_run
 from lofi_assets.training.log import StepLog
 from lofi_assets.training.objective import Objective
+from lofi_assets.training.pace import Pace
+from lofi_assets.training.preview import write_previews
 from lofi_assets.training.provenance import provenance
 
 NOISE_LEVELS = 4
@@ -99,7 +102,9 @@ class Trainer:
         self.progress.observe(loss)
         self.recent.append(loss)
         seconds = round(time.perf_counter() - started, 4)
-        self.log.write(step, {"loss": loss, "lr": rate, "grad_norm": norm, "items": seen, "seconds": seconds})
+        smoothed = self.progress.smoothed
+        line = {"loss": loss, "smoothed": smoothed, "lr": rate, "grad_norm": norm, "items": seen, "seconds": seconds}
+        self.log.write(step, line)
         self._judge(rate, seen)
 
     def validate(self) -> dict[str, float]:
@@ -158,6 +163,11 @@ class Trainer:
             optimizer=self.optimizer,
             extra=self.progress.extra(),
         )
+
+    def preview(self) -> None:
+        """Let the adapter be heard as it is now; never changes or ends the run."""
+        objective, step = self.objective, self.progress.step
+        write_previews(self.run, objective.transformer, device=objective.device, step=step, say=self.say)
 
     def _accumulate(self, step: int) -> tuple[float, list[str]]:
         """Gradients of one step; returns its mean loss and what it saw, as `track@timestep`."""
@@ -319,14 +329,19 @@ def _run(trainer: Trainer, stop: Callable[[], bool]) -> runs.TrainingSummary:
         trainer.save_state()
         if not stop():
             trainer.validate()
-    with tqdm(total=settings.max_steps, initial=first, desc="training", unit="step", mininterval=2.0) as bar:
+    pace = Pace(total=settings.max_steps, first=first, say=trainer.say)
+    every = 2.0 if sys.stderr.isatty() else 60.0
+    with tqdm(total=settings.max_steps, initial=first, desc="training", unit="step", mininterval=every) as bar:
         while progress.step < settings.max_steps and not stop():
             trainer.step()
             bar.set_postfix(loss=f"{progress.smoothed:.4f}", refresh=False)
             bar.update()
+            pace.observe(progress.step, loss=progress.smoothed)
             if progress.step % settings.checkpoint_interval == 0:
                 trainer.save_checkpoint()
                 trainer.save_state()
+                if not stop():
+                    trainer.preview()
     done = progress.step - first
     if done and progress.step % settings.checkpoint_interval:
         trainer.save_state()
