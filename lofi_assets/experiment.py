@@ -14,7 +14,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lofi_assets import pictures
 from lofi_assets.constitution import CONFIG_DIR, load_gates
 from lofi_assets.library import INVENTORY, lossless_masters, rows_of
 from lofi_assets.outcome import Outcome
@@ -28,6 +27,7 @@ from lofi_assets.training.config import LoraSettings, TrainingRun, TrainingSetti
 from lofi_assets.training.log import read_log
 from lofi_assets.training.resume import resume_point
 from lofi_assets.training.runs import current_run, finished, log_path
+from lofi_assets.training_report import run_details, run_pictures
 
 FEATURES = "feature_cache.json"
 RUN_CONFIG = "training_run.json"
@@ -228,9 +228,10 @@ def describe_training(store: Store, planned: PlannedRun) -> Outcome:
             "config": str(planned.config),
             "log": str(log_path(run)),
             "command": f"python -m lofi_assets.training --config {planned.config}",
+            **run_details(run),
             "last_loss": last_loss if last_loss is not None and math.isfinite(last_loss) else None,
         },
-        pictures={"loss": lambda: pictures.loss_curve(losses)} if losses else {},
+        pictures=run_pictures(run),
     )
 
 

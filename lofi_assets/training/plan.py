@@ -138,7 +138,7 @@ def _candidates(plan: Plan) -> list[_Offer]:
     """Everything that can be changed, cheapest first."""
     now, offers = plan.choices, []
     if not now.gradient_checkpointing:
-        fields = {"gradient_checkpointing": True}
+        fields: dict[str, Any] = {"gradient_checkpointing": True}
         offers.append(_Offer("gradient_checkpointing: true", "about a third more time, same gradients", fields))
     if now.batch_size > 1:
         passes = now.batch_size * now.accumulate
