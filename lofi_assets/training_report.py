@@ -32,6 +32,7 @@ def run_pictures(run: TrainingRun) -> dict[str, Callable[[], bytes]]:
     drawn: dict[str, Callable[[], bytes]] = {}
     if losses:
         drawn["loss"] = partial(pictures.loss_curve, losses)
+    if rates:
         drawn["learning rate"] = partial(pictures.curves_by_step, {"learning rate": rates}, label="learning rate")
     if validation := _by_timestep(lines):
         drawn["validation loss"] = partial(pictures.curves_by_step, validation, label="validation loss")

@@ -1,6 +1,8 @@
 """Training through Dagster: cancelled, diverged, grown, started anew; what the UI is told."""
 
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,24 +13,30 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from click.testing import CliRunner
 from dagster._core.instance_for_test import instance_for_test
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster_graphql.test.utils import execute_dagster_graphql
 
+from lofi_assets import training_plan
 from lofi_assets.ace_step.identity import base_fingerprint
 from lofi_assets.ace_step.tiny import write_tiny_base
+from lofi_assets.cli import main
 from lofi_assets.constitution import CONFIG_DIR
-from lofi_assets.defs import resources
+from lofi_assets.defs import resources, training
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.training import TRAINER, lora_checkpoints
-from lofi_assets.experiment import FEATURES
+from lofi_assets.experiment import FEATURES, plan_training
 from lofi_assets.profiles import load_profile
 from lofi_assets.store import Store, read_json, sha256_file, write_json
+from lofi_assets.training.__main__ import Stop
+from lofi_assets.training.__main__ import main as trainer
 from lofi_assets.training.config import load_run
-from lofi_assets.training.ending import INTERRUPTED, read_ending
+from lofi_assets.training.ending import CONFIGURATION, INTERRUPTED, read_ending
 from lofi_assets.training.features import FeatureJob, cache_features
 from lofi_assets.training.log import read_log
+from lofi_assets.training.plan import Card
 from lofi_assets.training.resume import resume_point
 from lofi_assets.training.runs import ARCHIVE, current_run, log_path
 
@@ -78,11 +86,11 @@ class Place:
         """Another version of the dataset."""
         write_json(self.store.metadata("dataset_manifest.json"), {"dataset_id": f"ds-{content[0]}", "hash": content})
 
-    def materialize(self) -> dg.ExecuteInProcessResult:
+    def materialize(self, pipes: dg.PipesSubprocessClient = TRAINER) -> dg.ExecuteInProcessResult:
         return dg.materialize(
             [lora_checkpoints],
             instance=self.instance,
-            resources={"platform": Platform(data_dir=str(self.store.root), profile_name="demo"), "pipes": TRAINER},
+            resources={"platform": Platform(data_dir=str(self.store.root), profile_name="demo"), "pipes": pipes},
             raise_on_error=False,
         )
 
@@ -101,8 +109,8 @@ def place(tmp_path: Path, prepared: dict[str, Any]):
 def train_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Set the profile's training section."""
 
-    def use(**training: Any) -> None:
-        settings = {"precision": "32", "preview_count": 0, "gradient_checkpointing": False, **training}
+    def use(**changes: Any) -> None:
+        settings = {"precision": "32", "preview_count": 0, "gradient_checkpointing": False, **changes}
         profile = load_profile("demo").model_copy(update={"training": settings})
         monkeypatch.setattr(resources, "load_profile", lambda name: profile)
 
@@ -152,6 +160,43 @@ def test_more_steps_continue_and_a_new_dataset_starts_anew_beside_the_old_record
     assert (place.store.logs / f"train-{started}.jsonl").is_file()
 
 
+def test_the_command_trains_without_dagster(place: Place, train_with, monkeypatch: pytest.MonkeyPatch):
+    train_with(max_steps=2, checkpoint_interval=2)
+    monkeypatch.setenv("LOFI_DATA_DIR", str(place.store.root))
+    monkeypatch.setattr("lofi_assets.commands.train.load_profile", resources.load_profile)
+    assert CliRunner().invoke(main, ["train"]).exit_code == 0
+    assert [record["step"] for record in read_json(place.store.checkpoints / "manifest.json")] == [2]
+
+
+def test_a_run_that_does_not_fit_is_not_started_unless_forced(place: Place, train_with, monkeypatch, capsys):
+    train_with(max_steps=1, checkpoint_interval=1)
+    planned = plan_training(place.store, resources.load_profile(None))
+    monkeypatch.setattr(training_plan, "_card", lambda device, *, asked: Card("a full card", 1e5, 100.0))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        assert trainer(["--config", str(planned.config)]) == CONFIGURATION
+        assert "a full card has 0.0 GB free" in capsys.readouterr().err
+        assert "--force" in read_ending(planned.config).message
+        assert trainer(["--config", str(planned.config), "--force"]) == 0
+        assert read_ending(planned.config) is None
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def test_an_interrupt_that_comes_twice_at_once_still_saves():
+    """Ctrl-C reaches the trainer and Dagster, and Dagster sends it on."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        stop = Stop()
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert stop()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def test_a_diverged_run_fails_with_the_trainers_diagnosis_and_is_not_tried_again(place: Place, train_with):
     train_with(max_steps=200, checkpoint_interval=100, learning_rate=1e18, gradient_clip=1e30)
     result = place.materialize()
@@ -183,8 +228,8 @@ def test_terminating_a_run_in_the_ui_saves_it_and_the_next_goes_on(
     shutil.copytree(CONFIG_DIR, tmp_path / "config")
     path = tmp_path / "config" / "profiles" / "demo.yaml"
     demo = yaml.safe_load(path.read_text(encoding="utf-8"))
-    training = {"precision": "32", "preview_count": 0, "max_steps": 100_000, "checkpoint_interval": 50_000}
-    path.write_text(yaml.safe_dump({**demo, "training": training}), encoding="utf-8")
+    settings = {"precision": "32", "preview_count": 0, "max_steps": 100_000, "checkpoint_interval": 50_000}
+    path.write_text(yaml.safe_dump({**demo, "training": settings}), encoding="utf-8")
     monkeypatch.setenv("LOFI_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("LOFI_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("LOFI_PROFILE", "demo")
@@ -212,9 +257,32 @@ def test_terminating_a_run_in_the_ui_saves_it_and_the_next_goes_on(
         saved = resume_point(place.store.checkpoints).step
         assert saved == logged_steps(place) >= 5
 
-        train_with(**{**training, "gradient_checkpointing": True, "max_steps": saved + 2})
+        train_with(**{**settings, "gradient_checkpointing": True, "max_steps": saved + 2})
         result = place.materialize()
         assert result.success and metadata_of(result)["recomputed"] == 2
+
+
+class Fragile(dg.PipesSubprocessClient):
+    """A trainer that is killed before it can say a word, so many times."""
+
+    def __init__(self, kills: int) -> None:
+        super().__init__()
+        self.kills = kills
+
+    def run(self, *, command, **options):
+        self.kills -= 1
+        die = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
+        return super().run(command=die if self.kills >= 0 else command, **options)
+
+
+def test_a_killed_trainer_is_started_once_more(place: Place, train_with, monkeypatch: pytest.MonkeyPatch):
+    train_with(max_steps=1, checkpoint_interval=1)
+    monkeypatch.setattr(training, "RETRY_AFTER_S", 0)
+    assert metadata_of(place.materialize(Fragile(1)))["steps"] == 1
+
+    train_with(max_steps=2, checkpoint_interval=1)
+    description = failure_of(place.materialize(Fragile(2))).user_failure_data.description
+    assert "without a word" in description and "code -9" in description
 
 
 def test_a_damaged_feature_fails_with_its_file(place: Place, train_with, prepared: dict[str, Any]):

@@ -13,14 +13,15 @@ from lofi_assets.defs.dataset import dataset_manifest
 from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
-from lofi_assets.training.ending import INTERRUPTED, forget_ending, read_ending
+from lofi_assets.training.ending import INTERRUPTED, Ending, forget_ending, read_ending
 from lofi_assets.training.features import FEATURES_VERSION
 
 TRAINER = dg.PipesSubprocessClient(termination_timeout_seconds=300)
 """Runs the trainer on this machine. A stop waits for what is under way, at worst a validation and a checkpoint, and for
 3 GB of state; `cancel_timeout_seconds` in dagster.yaml is longer."""
-RESUME = dg.RetryPolicy(max_retries=1, delay=60)
-"""A trainer that crashed or was killed goes on from its last state, once; what it can explain is not tried again."""
+RETRY_AFTER_S = 60
+"""A trainer that crashed or was killed is started once more, and goes on from its last state; an end that it can explain
+is not tried again."""
 
 
 @dg.asset(
@@ -43,7 +44,6 @@ def feature_cache(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
     owners=["team:training"],
     deps=[dataset_manifest, feature_cache],
     pool="gpu",
-    retry_policy=RESUME,
 )
 def lora_checkpoints(
     context: dg.AssetExecutionContext, platform: Platform, pipes: dg.PipesSubprocessClient
@@ -60,6 +60,7 @@ def train(context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient, ru
 
     Raises:
         dg.Failure: with the trainer's own words where it could say why it ended.
+        dg.RetryRequested: it crashed or was killed, for the first time.
     """
     context.log.info(f"{run.remaining_steps} steps to do; `tensorboard --logdir {run.run.logs_dir}` shows the curves")
     forget_ending(run.config)
@@ -67,17 +68,21 @@ def train(context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient, ru
         pipes.run(context=context, command=run.command).get_results()
     except DagsterPipesExecutionError as error:
         ending = read_ending(run.config)
-        if ending is None:
-            raise dg.Failure(
-                f"the trainer ended without a word ({error}): it crashed or was killed, often for want of memory; its "
-                "output is under this step's stderr, and what was saved is gone on from",
-            ) from error
-        stopped = " Materialise lora_checkpoints again to go on." if ending.code == INTERRUPTED else ""
-        raise dg.Failure(
-            ending.message + stopped,
-            metadata={"exit_code": ending.code, "command": " ".join(run.command)},
-            allow_retries=False,
-        ) from error
+        if ending is None and context.retry_number == 0:
+            raise dg.RetryRequested(max_retries=1, seconds_to_wait=RETRY_AFTER_S) from error
+        raise _failure(run, ending, str(error)) from error
+
+
+def _failure(run: experiment.PlannedRun, ending: Ending | None, error: str) -> dg.Failure:
+    command = {"command": " ".join(run.command)}
+    if ending is None:
+        text = (
+            f"the trainer ended without a word ({error}): it crashed or was killed, often for want of memory; its "
+            "output is under this step's stderr, and the next materialisation goes on from what was saved"
+        )
+        return dg.Failure(text, metadata=command, allow_retries=False)
+    more = " Materialise lora_checkpoints again to go on." if ending.code == INTERRUPTED else ""
+    return dg.Failure(ending.message + more, metadata={**command, "exit_code": ending.code}, allow_retries=False)
 
 
 feature_cache_gates = gate_checks(feature_cache)

@@ -13,7 +13,8 @@ channels, r rank, and e bytes of a number (2 under bf16-mixed, 4 under 32), one 
 since autocast casts each input of a LoRA layer and of a matrix product anew, computes the norms in float32, and keeps a
 bfloat16 copy of the adapter's two matrices in 8 layers. One lyric encoder block keeps, for L tokens, width W, h heads
 and F hidden units, e (2 h L² + L (10 W + F + 3 r)); 8 W instead of 10 W under 32. The context and the last norm add
-e M D + 4 N (D + 128). While a block goes backward, up to 3 e N H of gradients are under way.
+e M D + 4 N (D + 128). While a block goes backward, up to 3 e N H of gradients are under way. Not in the formulas: DoRA,
+which keeps more, and `compile`, which keeps less.
 """
 
 from dataclasses import dataclass, fields
@@ -51,6 +52,7 @@ class Choices:
     base_quantization: Quantization = "none"
     ema_decay: float | None = None
     processes: int = 1
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     preview_count: int = 0
     preview_seconds: float = 0.0
 
@@ -59,6 +61,11 @@ class Choices:
         """Those of a run."""
         values = settings.model_dump()
         return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+
+    @property
+    def share(self) -> float:
+        """Of base, adapter and optimiser, what one process holds."""
+        return 1 / self.processes if self.parallel == "fsdp" else 1.0
 
     @property
     def element(self) -> int:
@@ -125,6 +132,11 @@ class Memory:
         return self.used + self.margin.bytes
 
 
+def amount(count: float) -> str:
+    """Bytes for people."""
+    return f"{count / GB:.3f} GB" if count >= 1e7 else f"{count / 1e6:.3f} MB"
+
+
 def device_memory(size: ModelSize, choices: Choices, work: Workload, *, on_gpu: bool) -> Memory:
     """Memory of one device while it trains."""
     stays = (*_frozen(size, choices), *_trained(size, choices))
@@ -134,7 +146,7 @@ def device_memory(size: ModelSize, choices: Choices, work: Workload, *, on_gpu: 
     margin = Term(
         "margin (assumed)",
         fixed + FRAGMENTATION * used,
-        f"{_gb(fixed)} for the CUDA context + {FRAGMENTATION:.0%} of {_gb(used)} for fragmentation",
+        f"{amount(fixed)} for the CUDA context + {FRAGMENTATION:.0%} of {amount(used)} for fragmentation",
     )
     return Memory(stays, phases, margin)
 
@@ -192,8 +204,8 @@ def host_memory(size: ModelSize, choices: Choices, *, on_gpu: bool) -> tuple[Ter
         Term(
             "loading or saving",
             max(loading, saving),
-            f"the larger of the base on its way to the device ({_gb(loading)}) and a state or checkpoint on its way "
-            f"to disk ({_gb(saving)})",
+            f"the larger of the base on its way to the device ({amount(loading)}) and a state or checkpoint on its way "
+            f"to disk ({amount(saving)})",
         ),
     )
 
@@ -210,51 +222,63 @@ def _frozen(size: ModelSize, choices: Choices) -> tuple[Term, ...]:
     for part, count in size.parts.items():
         each = quantized if quantized and part == "attention" else choices.element
         kind = choices.base_quantization if quantized and part == "attention" else _dtype(choices)
-        terms.append(Term(f"frozen {part}, {kind}", each * count, f"{count:,} x {each:g} B"))
+        terms.append(Term(f"frozen {part}, {kind}", choices.share * each * count, _shared(choices, count, each)))
+    if choices.share < 1:
+        gathered = 2 * choices.element * size.largest_block
+        terms.append(Term("blocks gathered (FSDP)", gathered, f"2 x {size.largest_block:,} x {choices.element} B"))
     return tuple(terms)
 
 
 def _trained(size: ModelSize, choices: Choices) -> tuple[Term, ...]:
-    count, moments = size.adapter, _moment_bytes(choices)
-    terms = [
-        Term(f"adapter r={size.rank}, float32", 4 * count, f"{count:,} x 4 B"),
-        Term(f"optimiser state, {choices.optimizer}", moments * count, f"{count:,} x {moments:g} B (two moments)"),
-    ]
+    parts = {f"adapter r={size.rank}, float32": 4.0, f"moments, {choices.optimizer}": _moment_bytes(choices)}
     if choices.ema_decay:
-        terms.append(Term("moving average (EMA)", 4 * count, f"{count:,} x 4 B"))
-    if choices.processes > 1:
-        terms.append(Term("gradient buckets (DDP)", 4 * count, f"{count:,} x 4 B"))
-    return tuple(terms)
+        parts["moving average (EMA)"] = 4.0
+    return tuple(
+        Term(part, choices.share * each * size.adapter, _shared(choices, size.adapter, each))
+        for part, each in parts.items()
+    )
 
 
 def _phases(size: ModelSize, choices: Choices, work: Workload) -> tuple[Term, ...]:
     """What comes and goes. Gradients grow while saved activations shrink, so that only the larger of them counts."""
-    saved, gradients = saved_activations(size, choices, work), 4.0 * size.adapter
+    saved, gradients = saved_activations(size, choices, work), 4.0 * size.adapter * choices.share
     casts = choices.element * size.adapter if choices.precision == "bf16-mixed" else 0.0
+    cast = f" + adapter in bfloat16 {amount(casts)}" if casts else ""
     held = gradients if choices.accumulate > 1 else 0.0
     what, moving = _saved_arithmetic(size, choices, work), _under_way(size, choices, work)
-    under_way = f"gradients under way {_gb(moving)}"
+    under_way = f"gradients under way {amount(moving)}"
     either, which = (saved + held, "both") if held else (max(saved, gradients), "the larger")
-    ready = f"{which} of saved {_gb(saved)} and the adapter's gradients {_gb(gradients)}"
-    kept = f" + gradients of earlier passes {_gb(held)}" if held else ""
+    ready = f"{which} of saved {amount(saved)} and the adapter's gradients {amount(gradients)}"
+    kept = f" + gradients of earlier passes {amount(held)}" if held else ""
     if choices.gradient_checkpointing:
         block = block_activations(size, choices, work)
-        forward = Term("forward pass", saved + casts + held, f"{what} + adapter in bfloat16 {_gb(casts)}{kept}")
-        again = f"one block recomputed {_gb(block)} [{_block_arithmetic(size, choices, work)}]"
+        forward = Term("forward pass", saved + casts + held, f"{what}{cast}{kept}")
+        again = f"one block recomputed {amount(block)} [{_block_arithmetic(size, choices, work)}]"
         backward = Term("backward pass", either + block + moving, f"{ready} + {again} + {under_way}")
     else:
         forward = Term("forward pass", saved + held, f"{what}{kept}")
         backward = Term("backward pass", either + moving, f"{ready} + {under_way}")
-    update = Term("optimiser step", 2 * gradients, f"gradients + AdamW's temporary copy: 2 x {size.adapter:,} x 4 B")
-    return forward, backward, update, *_preview(size, choices, casts)
+    return forward, backward, _update(choices, gradients), *_preview(size, choices, casts=casts, cast=cast)
 
 
-def _preview(size: ModelSize, choices: Choices, casts: float) -> tuple[Term, ...]:
+def _update(choices: Choices, gradients: float) -> Term:
+    if choices.optimizer == "adamw_8bit":
+        return Term("optimiser step", gradients, f"gradients {amount(gradients)}")
+    return Term("optimiser step", 2 * gradients, f"gradients {amount(gradients)} + AdamW's temporary copy, the same")
+
+
+def _preview(size: ModelSize, choices: Choices, *, casts: float, cast: str) -> tuple[Term, ...]:
     if not choices.preview_count:
         return ()
     work = PREVIEW_WORK_BYTES_PER_SECOND * choices.preview_seconds
-    text = f"autoencoder and vocoder {size.decoder:,} x 4 B + {choices.preview_seconds:g} s of decoding {_gb(work)}"
-    return (Term("preview", casts + 4 * size.decoder + work, f"{text} + adapter in bfloat16 {_gb(casts)}"),)
+    aside = 4.0 * size.adapter if choices.ema_decay else 0.0
+    text = f"autoencoder and vocoder {size.decoder:,} x 4 B + {choices.preview_seconds:g} s of decoding {amount(work)}"
+    kept = f" + the adapter while the average stands in {amount(aside)}" if aside else ""
+    return (Term("preview", casts + 4 * size.decoder + work + aside, f"{text}{cast}{kept}"),)
+
+
+def _shared(choices: Choices, count: int, each: float) -> str:
+    return f"{count:,} x {each:g} B" + (f" / {choices.processes} processes" if choices.share < 1 else "")
 
 
 def _copies(choices: Choices) -> int:
@@ -281,14 +305,14 @@ def _block_inputs(size: ModelSize, choices: Choices, work: Workload) -> float:
 def _saved_arithmetic(size: ModelSize, choices: Choices, work: Workload) -> str:
     frames, batch = work.step_frames(choices), choices.batch_size
     lyrics = (
-        f" + lyric encoder {_gb(lyric_activations(size, choices, work))} ({work.lyric_tokens} tokens)"
-        f" + context and last norm {_gb(_ends(size, choices, work))}"
+        f" + lyric encoder {amount(lyric_activations(size, choices, work))} ({work.lyric_tokens} tokens)"
+        f" + context and last norm {amount(_ends(size, choices, work))}"
     )
     if choices.gradient_checkpointing:
         blocks = f"block inputs {size.layers} x {frames} frames x {batch} x {size.width} x {choices.element} B"
-        return f"{blocks} = {_gb(_block_inputs(size, choices, work))}{lyrics}"
+        return f"{blocks} = {amount(_block_inputs(size, choices, work))}{lyrics}"
     block = block_activations(size, choices, work)
-    return f"{size.layers} blocks x {_gb(block)} [{_block_arithmetic(size, choices, work)}]{lyrics}"
+    return f"{size.layers} blocks x {amount(block)} [{_block_arithmetic(size, choices, work)}]{lyrics}"
 
 
 def _block_arithmetic(size: ModelSize, choices: Choices, work: Workload) -> str:
@@ -306,7 +330,3 @@ def _moment_bytes(choices: Choices) -> float:
 
 def _dtype(choices: Choices) -> str:
     return "bfloat16" if choices.precision == "bf16-mixed" else "float32"
-
-
-def _gb(count: float) -> str:
-    return f"{count / GB:.3f} GB" if count >= 1e7 else f"{count / 1e6:.3f} MB"

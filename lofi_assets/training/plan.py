@@ -14,6 +14,7 @@ from lofi_assets.training.estimate import (
     Memory,
     Term,
     Workload,
+    amount,
     device_memory,
     host_memory,
     state_bytes,
@@ -22,7 +23,7 @@ from lofi_assets.training.estimate import (
 from lofi_assets.training.model_size import ModelSize
 
 ADAPTER_FILES = 2
-"""Files of a checkpoint that hold the whole adapter in float32: PEFT and diffusers."""
+"""Files of a checkpoint that hold the whole adapter in float32: PEFT and diffusers; ComfyUI's is a hard link."""
 PUBLISHED_BYTES = 8_275_790_207
 """Files of ACE-Step-v1-3.5B on the Hub."""
 LATENT_BYTES_PER_FRAME = 8 * 16 * 4
@@ -32,6 +33,8 @@ UTILISATION = 0.3
 CROP_GRID = 64
 """Crops are offered in multiples of this many frames, 5.9 s."""
 SHORTEST_CROP = 256
+WORTHWHILE = 0.99
+"""A change that leaves more than this share of the memory is not offered."""
 PREVIEW_BYTES_PER_SECOND = 40_000
 """A preview is an MP3 at 320 kbit/s."""
 LOG_BYTES_PER_STEP = 600
@@ -120,17 +123,22 @@ def make_plan(
 
 
 def remedies(plan: Plan) -> list[Remedy]:
-    """Changes in rising order of cost, each on top of those before it, until the plan fits; all of them if none does.
+    """The cheapest changes that together make the plan fit, each on top of those before it; all that help if none do.
 
-    A lower rank is not among them: the constitution fixes r = 256.
+    What does not lower the peak is left out. A lower rank is not among them: the constitution fixes r = 256.
     """
-    choices, found = plan.choices, []
-    for offer in _candidates(plan):
-        choices = replace(choices, **offer.fields)
-        total = device_memory(plan.size, choices, plan.work, on_gpu=plan.card.is_gpu).total
-        found.append(Remedy(offer.change, offer.cost, total))
-        if plan.card.memory is not None and total <= plan.card.memory:
+    choices, total, found, offers = plan.choices, plan.memory.total, [], _candidates(plan)
+    while plan.card.memory is None or total > plan.card.memory:
+        for offer in offers:
+            changed = replace(choices, **offer.fields)
+            lower = device_memory(plan.size, changed, plan.work, on_gpu=plan.card.is_gpu).total
+            if lower < WORTHWHILE * total:
+                break
+        else:
             break
+        offers.remove(offer)
+        choices, total = changed, lower
+        found.append(Remedy(offer.change, offer.cost, total))
     return found
 
 
@@ -144,6 +152,8 @@ def _candidates(plan: Plan) -> list[_Offer]:
         passes = now.batch_size * now.accumulate
         fields = {"batch_size": 1, "accumulate": passes}
         offers.append(_Offer(f"batch_size: 1, accumulate: {passes}", "a little more time, same gradient", fields))
+    if now.preview_count:
+        offers.append(_Offer("preview_count: 0", "nothing to hear while it trains", {"preview_count": 0}))
     frames = plan.work.step_frames(now)
     for crop in (c // CROP_GRID * CROP_GRID for c in (frames * 3 // 4, frames // 2, frames // 4)):
         if crop >= SHORTEST_CROP:
@@ -158,10 +168,11 @@ def _candidates(plan: Plan) -> list[_Offer]:
 
 
 def _disk(size: ModelSize, choices: Choices, work: Workload, settings: TrainingSettings) -> tuple[Term, ...]:
-    checkpoint, state = ADAPTER_FILES * 4.0 * size.adapter, state_bytes(size, choices)
+    state = state_bytes(size, choices)
+    checkpoint = ADAPTER_FILES * 4.0 * size.adapter + state
     count = max(1, settings.max_steps // settings.checkpoint_interval)
     kept = min(count, settings.keep_best + 1)
-    one = f"{ADAPTER_FILES} files x {size.adapter:,} x 4 B = {checkpoint / GB:.3f} GB each"
+    one = f"({ADAPTER_FILES} files x {size.adapter:,} x 4 B + state {amount(state)} = {amount(checkpoint)})"
     latents = work.minutes * FRAMES_PER_MINUTE * LATENT_BYTES_PER_FRAME
     texts = work.tracks * work.text_tokens * size.text_width * 4
     clips = choices.preview_count * choices.preview_seconds * PREVIEW_BYTES_PER_SECOND * (count + 1)
@@ -173,9 +184,9 @@ def _disk(size: ModelSize, choices: Choices, work: Workload, settings: TrainingS
             "checkpoints until judged",
             count * checkpoint,
             f"{count} x {one}; once they have their FAD, the best {settings.keep_best} and the latest stay: "
-            f"{kept * checkpoint / GB:.3f} GB",
+            f"{amount(kept * checkpoint)}",
         ),
-        Term("resumable state", 2 * state, f"2 x {state / GB:.3f} GB: the new one is whole before the old one goes"),
+        Term("resumable state", 2 * state, f"2 x {amount(state)}: the new one is whole before the old one goes"),
         Term(
             "feature cache",
             latents + texts,
@@ -197,23 +208,23 @@ def plan_text(plan: Plan) -> str:
     lines = [
         _model_line(plan),
         _work_line(plan.work),
-        "1 GB = 10^9 bytes. Formulas: lofi_assets/training/estimate.py",
+        "1 GB = 10^9 bytes. The formulas: lofi_assets/training/estimate.py",
         "",
-        f"Memory of {where}, GB",
+        f"Memory of {where}",
         *_rows(plan.memory.stays),
         "  then the largest of:",
         *_rows(plan.memory.phases, marked=plan.memory.peak_phase),
         *_rows((plan.memory.margin,)),
-        f"  {'total':32}{plan.memory.total / GB:9.3f}   {_verdict(plan)}",
+        f"{_total(plan.memory.total)}   {_verdict(plan)}",
         "",
         *_advice(plan),
-        "Memory of the host, GB",
+        "Memory of the host",
         *_rows(plan.host),
-        f"  {'total':32}{_sum(plan.host):9.3f}",
+        _total(sum(term.bytes for term in plan.host)),
         "",
-        "Disk, GB",
+        "Disk",
         *_rows(plan.disk),
-        f"  {'total':32}{_sum(plan.disk):9.3f}",
+        _total(sum(term.bytes for term in plan.disk)),
         "",
         *_time(plan),
     ]
@@ -250,12 +261,13 @@ def _work_line(work: Workload) -> str:
 
 def _rows(terms: tuple[Term, ...], *, marked: Term | None = None) -> list[str]:
     return [
-        f"{'> ' if term is marked else '  '}{term.part:32}{term.bytes / GB:9.3f}   {term.arithmetic}" for term in terms
+        f"{'> ' if term is marked else '  '}{term.part:32}{amount(term.bytes):>12}   {term.arithmetic}"
+        for term in terms
     ]
 
 
-def _sum(terms: tuple[Term, ...]) -> float:
-    return sum(term.bytes for term in terms) / GB
+def _total(count: float) -> str:
+    return f"  {'total':32}{amount(count):>12}"
 
 
 def _verdict(plan: Plan) -> str:
@@ -263,7 +275,7 @@ def _verdict(plan: Plan) -> str:
         return "give --memory to compare"
     left = plan.card.memory - plan.memory.total
     of = f"of {plan.card.memory / GB:.1f} GB"
-    return f"{of}: fits, {left / GB:.1f} GB to spare" if left >= 0 else f"{of}: does not fit, {-left / GB:.1f} GB short"
+    return f"{of}: fits, {amount(left)} to spare" if left >= 0 else f"{of}: does not fit, {amount(-left)} short"
 
 
 def _advice(plan: Plan) -> list[str]:
@@ -273,7 +285,7 @@ def _advice(plan: Plan) -> list[str]:
         faster = _without_checkpointing(plan)
         return [faster, ""] if faster else []
     offers = remedies(plan)
-    enough = bool(offers) and plan.card.memory is not None and offers[-1].total <= plan.card.memory
+    enough = offers and plan.card.memory is not None and offers[-1].total <= plan.card.memory
     lines = ["To make it fit, cheapest first, each with those before it (profile, section training):"]
     lines += [f"  {offer.change:34}{offer.total / GB:7.3f} GB   {offer.cost}" for offer in offers]
     lines.append(f"  A lower rank is not offered: the constitution fixes r = 256 (this adapter: {plan.size.rank}).")
@@ -291,7 +303,7 @@ def _without_checkpointing(plan: Plan) -> str | None:
     if total > plan.card.memory:
         return None
     saved = 1 - step_operations(plan.size, choices, plan.work) / plan.operations
-    return f"gradient_checkpointing: false fits too, at {total / GB:.1f} GB, and saves {saved:.0%} of the operations"
+    return f"gradient_checkpointing: false fits too, at {amount(total)}, and saves {saved:.0%} of the operations"
 
 
 def _time(plan: Plan) -> list[str]:
