@@ -20,8 +20,8 @@ TRAINER = dg.PipesSubprocessClient(termination_timeout_seconds=300)
 """Runs the trainer on this machine. A stop waits for what is under way, at worst a validation and a checkpoint, and for
 3 GB of state; `cancel_timeout_seconds` in dagster.yaml is longer."""
 RETRY_AFTER_S = 60
-"""A trainer that crashed or was killed is started once more, and goes on from its last state; an end that it can explain
-is not tried again."""
+"""A trainer that crashed or was killed is started once more, and goes on from its last state. An end that it can
+explain is not tried again."""
 
 
 @dg.asset(
