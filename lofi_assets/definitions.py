@@ -73,7 +73,7 @@ def build_defs(
         resources={
             "platform": resources.Platform(),
             "notifier": resources.Notifier(),
-            "pipes": dg.PipesSubprocessClient(),
+            "pipes": training.TRAINER,
             **(resources_overrides or {}),
         },
         loggers=loggers,

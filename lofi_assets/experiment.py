@@ -5,6 +5,7 @@ What does not: the optimisation itself (`training/`), which runs in its own proc
 """
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -13,7 +14,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lofi_assets import pictures
 from lofi_assets.constitution import CONFIG_DIR, load_gates
 from lofi_assets.library import INVENTORY, rows_of
 from lofi_assets.outcome import Outcome
@@ -23,11 +23,12 @@ from lofi_assets.sources import load_licences, unlicensed, withdrawn_tracks
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, write_json
 from lofi_assets.track_rows import raw_track_id
 from lofi_assets.training.checkpoints import PRUNED, describe, fault, read_manifest, update_record
-from lofi_assets.training.config import TrainingRun, TrainingSettings, load_lora_settings, save_run
+from lofi_assets.training.config import LoraSettings, TrainingRun, TrainingSettings, load_lora_settings, save_run
 from lofi_assets.training.feature_files import exclusive, keys_of_runs, unneeded_files
 from lofi_assets.training.log import read_log
 from lofi_assets.training.resume import resume_point
 from lofi_assets.training.runs import current_run, finished, log_path
+from lofi_assets.training_report import run_details, run_pictures
 
 FEATURES = "feature_cache.json"
 RUN_CONFIG = "training_run.json"
@@ -42,6 +43,11 @@ class PlannedRun:
     run: TrainingRun
     config: Path
     remaining_steps: int
+
+    @property
+    def command(self) -> list[str]:
+        """What trains it, alone or under Dagster Pipes."""
+        return [sys.executable, "-m", "lofi_assets.training", "--config", str(self.config)]
 
 
 def resolve_base(store: Store, settings: BaseModelSettings) -> Path:
@@ -145,7 +151,6 @@ def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_D
     """Write the run's configuration file, and say how many steps are left to do."""
     _, manifest, _ = current_dataset(store)
     features = read_json(store.metadata(FEATURES))
-    lora = load_lora_settings(config_dir / "lofi_lora_config.json").model_dump() | profile.lora
     run = TrainingRun.model_validate(
         {
             "base": features["base"],
@@ -156,7 +161,7 @@ def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_D
             "dataset_hash": manifest["hash"],
             "checkpoints_dir": store.checkpoints,
             "logs_dir": store.logs,
-            "lora": lora,
+            "lora": lora_settings(profile, config_dir=config_dir).model_dump(),
             "training": training_settings(profile).model_dump(),
             "device": profile.training.get("device", "auto"),
         }
@@ -169,6 +174,20 @@ def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_D
 def _steps_done(run: TrainingRun) -> int:
     point = resume_point(run.checkpoints_dir) if current_run(run.checkpoints_dir) == run.run_id else None
     return point.step if point else 0
+
+
+def lora_settings(profile: Profile, *, config_dir: Path = CONFIG_DIR) -> LoraSettings:
+    """`config/lofi_lora_config.json` with the profile's overrides.
+
+    Raises:
+        ConfigError: naming file, key and rule.
+        ProfileError: naming the key of the profile that is unknown or does not fit.
+    """
+    values = load_lora_settings(config_dir / "lofi_lora_config.json").model_dump() | profile.lora
+    try:
+        return LoraSettings.model_validate(values)
+    except ValidationError as error:
+        raise ProfileError(f"profile {profile.name}, lora: {error}") from error
 
 
 def training_settings(profile: Profile) -> TrainingSettings:
@@ -219,9 +238,10 @@ def describe_training(store: Store, planned: PlannedRun) -> Outcome:
             "config": str(planned.config),
             "log": str(log_path(run)),
             "command": f"python -m lofi_assets.training --config {planned.config}",
+            **run_details(run),
             "last_loss": last_loss if last_loss is not None and math.isfinite(last_loss) else None,
         },
-        pictures={"loss": lambda: pictures.loss_curve(losses)} if losses else {},
+        pictures=run_pictures(run),
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, ACCENT, SOFT = "#2b2d42", "#c8553d", "#8d99ae"
@@ -30,18 +31,26 @@ def waveforms(envelopes: Mapping[str, Sequence[Sequence[float]]]) -> bytes:
 
 def spectrogram(samples: "np.ndarray", *, sample_rate: int, title: str) -> bytes:
     """Log-mel spectrogram of (channels, frames) or (frames,) audio."""
-    import librosa
-    import numpy as np
-
-    mono = samples.mean(axis=0) if samples.ndim == 2 else samples
-    hop = max(512, len(mono) // 500)
-    mel = librosa.feature.melspectrogram(y=mono, sr=sample_rate, n_fft=2048, hop_length=hop, n_mels=80, fmax=16000)
-    level = librosa.power_to_db(mel, ref=np.max, top_db=80)
     figure = _figure(width=6.4, height=2.2)
     axis = figure.subplots()
-    axis.imshow(level, origin="lower", aspect="auto", cmap="magma", extent=(0, len(mono) / sample_rate, 0, 80))
+    _draw_mel(axis, samples, sample_rate=sample_rate, columns=500)
     axis.set(xlabel="seconds", ylabel="mel band")
     axis.set_title(title, loc="left", fontsize=8)
+    return _png(figure)
+
+
+def spectrogram_grid(rows: Mapping[str, Sequence["np.ndarray"]], *, heads: Sequence[str], sample_rate: int) -> bytes:
+    """Log-mel spectrograms side by side: a row for each name, a column for each head."""
+    figure = _figure(width=6.4, height=0.9 * len(rows) + 0.5)
+    grid = figure.subplots(len(rows), len(heads), squeeze=False)
+    for axes, (name, clips) in zip(grid, rows.items(), strict=True):
+        axes[0].set_ylabel(name[:16], fontsize=7)
+        for axis, samples in zip(axes, clips, strict=True):
+            _draw_mel(axis, samples, sample_rate=sample_rate, columns=200)
+            axis.set_yticks([])
+            axis.tick_params(labelsize=6)
+    for axis, head in zip(grid[0], heads, strict=True):
+        axis.set_title(head, loc="left", fontsize=8)
     return _png(figure)
 
 
@@ -57,6 +66,19 @@ def loss_curve(losses: Sequence[tuple[int, float]]) -> bytes:
     return _png(figure)
 
 
+def curves_by_step(curves: Mapping[str, Sequence[tuple[int, float]]], *, label: str) -> bytes:
+    """Several measures of the same kind by step."""
+    figure = _figure(width=6.4, height=2.4)
+    axis = figure.subplots()
+    for name, points in curves.items():
+        steps, values = zip(*points, strict=True)
+        axis.plot(steps, values, marker="." if len(steps) < 50 else "", linewidth=1, label=name)
+    axis.set(xlabel="step", ylabel=label)
+    if len(curves) > 1:
+        axis.legend(frameon=False, fontsize=7, ncols=3)
+    return _png(figure)
+
+
 def score_by_step(points: Mapping[int, float], *, label: str, marks: Mapping[str, float]) -> bytes:
     """A score of every checkpoint by step, with horizontal marks such as the floor or a limit."""
     figure = _figure(width=6.4, height=2.4)
@@ -67,6 +89,18 @@ def score_by_step(points: Mapping[int, float], *, label: str, marks: Mapping[str
         axis.annotate(name, (min(points), value), fontsize=7, color=INK, va="bottom")
     axis.set(xlabel="step", ylabel=label)
     return _png(figure)
+
+
+def _draw_mel(axis: "Axes", samples: "np.ndarray", *, sample_rate: int, columns: int) -> None:
+    """Draw the log-mel spectrogram of (channels, frames) or (frames,) audio in about `columns` columns."""
+    import librosa
+    import numpy as np
+
+    mono = samples.mean(axis=0) if samples.ndim == 2 else samples
+    hop = max(512, len(mono) // columns)
+    mel = librosa.feature.melspectrogram(y=mono, sr=sample_rate, n_fft=2048, hop_length=hop, n_mels=80, fmax=16000)
+    level = librosa.power_to_db(mel, ref=np.max, top_db=80)
+    axis.imshow(level, origin="lower", aspect="auto", cmap="magma", extent=(0, len(mono) / sample_rate, 0, 80))
 
 
 def _running_mean(values: Sequence[float], *, window: int) -> list[float]:

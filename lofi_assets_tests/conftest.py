@@ -106,6 +106,7 @@ def make_run(training_material: dict[str, Any], tmp_path: Path) -> Callable[...,
         tracks = [TrackFeatures(track_id=track, key=keys[track]) for track in ("one", "two")]
         tracks.append(TrackFeatures(track_id="three", key=keys["three"], split="validation"))
         settings = {"max_steps": 6, "checkpoint_interval": 3, "precision": "32", "gradient_checkpointing": False}
+        settings |= {"preview_count": 0}
         return TrainingRun(
             base=training_material["folder"] / "base",
             base_fingerprint=training_material["fingerprint"],

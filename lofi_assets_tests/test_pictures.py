@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lofi_assets.pictures import loss_curve, score_by_step, spectrogram, waveforms
+from lofi_assets.pictures import curves_by_step, loss_curve, score_by_step, spectrogram, spectrogram_grid, waveforms
 
 LIMIT = 50_000
 """Bytes: pictures stay in Dagster's event log (lofi_assets/pictures.py)."""
@@ -46,6 +46,20 @@ def test_stereo_and_mono_have_a_spectrogram() -> None:
 
 def test_a_spectrogram_fits_the_event_log() -> None:
     assert len(spectrogram(chords(), sample_rate=RATE, title="lofi, chill")) <= LIMIT
+
+
+def test_previews_beside_their_originals_fit_the_event_log() -> None:
+    noise = np.random.default_rng(1).standard_normal((2, 10 * RATE)).astype(np.float32)
+    data = spectrogram_grid(
+        {"track_001": [chords(), noise], "track_002": [noise, noise]}, heads=("original", "step=5000"), sample_rate=RATE
+    )
+    assert is_png(data) and len(data) <= LIMIT
+
+
+def test_measures_by_timestep_are_one_small_picture() -> None:
+    curves = {name: [(step, 1 / (step + 1)) for step in range(21)] for name in ("t=125", "t=375", "t=625", "mean")}
+    data = curves_by_step(curves, label="validation loss")
+    assert is_png(data) and len(data) <= LIMIT
 
 
 def test_silence_has_a_spectrogram() -> None:

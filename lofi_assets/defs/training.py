@@ -1,8 +1,11 @@
-"""Training: frozen features once, then the LoRA in its own process."""
+"""Training: frozen features once, then the LoRA in its own process.
 
-import sys
+Cancelling the run in the UI interrupts the step, and Dagster's Pipes client passes that on as SIGINT: the trainer ends
+its step, saves its state, and the next materialisation goes on from there.
+"""
 
 import dagster as dg
+from dagster._core.errors import DagsterPipesExecutionError
 
 from lofi_assets import experiment
 from lofi_assets.defs.automation import WHEN_INPUTS_CHANGE
@@ -10,7 +13,15 @@ from lofi_assets.defs.dataset import dataset_manifest
 from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
+from lofi_assets.training.ending import INTERRUPTED, Ending, forget_ending, read_ending
 from lofi_assets.training.features import FEATURES_VERSION
+
+TRAINER = dg.PipesSubprocessClient(termination_timeout_seconds=300)
+"""Runs the trainer on this machine. A stop waits for what is under way, at worst a validation and a checkpoint, and for
+3 GB of state; `cancel_timeout_seconds` in dagster.yaml is longer."""
+RETRY_AFTER_S = 60
+"""A trainer that crashed or was killed is started once more, and goes on from its last state. An end that it can
+explain is not tried again."""
 
 
 @dg.asset(
@@ -40,9 +51,38 @@ def lora_checkpoints(
     """Every LoRA checkpoint with its configuration, seeds, hashes and resumable state; trained in its own process."""
     run = experiment.plan_training(platform.store, platform.profile)
     if run.remaining_steps:
-        command = [sys.executable, "-m", "lofi_assets.training", "--config", str(run.config)]
-        pipes.run(context=context, command=command).get_results()
+        train(context, pipes, run)
     return report(context, platform.store, experiment.describe_training(platform.store, run))
+
+
+def train(context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient, run: experiment.PlannedRun) -> None:
+    """Run the trainer to its end.
+
+    Raises:
+        dg.Failure: with the trainer's own words where it could say why it ended.
+        dg.RetryRequested: it crashed or was killed, for the first time.
+    """
+    context.log.info(f"{run.remaining_steps} steps to do; `tensorboard --logdir {run.run.logs_dir}` shows the curves")
+    forget_ending(run.config)
+    try:
+        pipes.run(context=context, command=run.command).get_results()
+    except DagsterPipesExecutionError as error:
+        ending = read_ending(run.config)
+        if ending is None and context.retry_number == 0:
+            raise dg.RetryRequested(max_retries=1, seconds_to_wait=RETRY_AFTER_S) from error
+        raise _failure(run, ending, str(error)) from error
+
+
+def _failure(run: experiment.PlannedRun, ending: Ending | None, error: str) -> dg.Failure:
+    command = {"command": " ".join(run.command)}
+    if ending is None:
+        text = (
+            f"the trainer ended without a word ({error}): it crashed or was killed, often for want of memory; its "
+            "output is under this step's stderr, and the next materialisation goes on from what was saved"
+        )
+        return dg.Failure(text, metadata=command, allow_retries=False)
+    more = " Materialise lora_checkpoints again to go on." if ending.code == INTERRUPTED else ""
+    return dg.Failure(ending.message + more, metadata={**command, "exit_code": ending.code}, allow_retries=False)
 
 
 feature_cache_gates = gate_checks(feature_cache)

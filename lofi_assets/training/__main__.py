@@ -6,12 +6,14 @@ Exit codes:
     3   the loss diverged; the message names step and track
     4   a file that the run needs is missing or damaged; the message names it
     75  stopped by SIGTERM or SIGINT; the state is saved, and the same command goes on from it
+Other than 0, the message is also in `<config>.ending.json` (`ending`).
 """
 
 import argparse
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,20 +24,32 @@ from lofi_assets.records import RecordError
 from lofi_assets.store import StoreError, fingerprint
 from lofi_assets.training.checkpoints import CheckpointError, checkpoint_id
 from lofi_assets.training.config import ConfigError, TrainingRun, load_run
+from lofi_assets.training.ending import (
+    CONFIGURATION,
+    DIVERGED,
+    DONE,
+    FILES,
+    INTERRUPTED,
+    Ending,
+    forget_ending,
+    write_ending,
+)
 from lofi_assets.training.features import FeatureError
-from lofi_assets.training.launch import INTERRUPTED, launch, orphaned
+from lofi_assets.training.launch import launch, orphaned
 from lofi_assets.training.runs import TrainingSummary, finished
 
-DONE, CONFIGURATION, DIVERGED, FILES = 0, 2, 3, 4
+SAME_REQUEST_S = 2.0
+"""Ctrl-C reaches the whole process group, and Dagster and `accelerate launch` then forward it once more."""
 
 Say = Callable[[str], None]
 
 
 class Stop:
-    """Whether SIGTERM or SIGINT came. The first asks the loop to save and end; the second ends at once."""
+    """Whether SIGTERM or SIGINT came. The first asks the loop to save and end; one more, after 2 s, ends at once."""
 
     def __init__(self) -> None:
         self.asked = False
+        self._first = 0.0
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask)
 
@@ -43,8 +57,12 @@ class Stop:
         return self.asked or orphaned()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(number, signal.SIG_DFL)
+        now = time.monotonic()
+        if self.asked and now - self._first >= SAME_REQUEST_S:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        elif not self.asked:
+            self.asked, self._first = True, now
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True, help="the TrainingRun as JSON")
     parser.add_argument("--fresh", action="store_true", help="archive what this run already has, and start over")
     parser.add_argument("--until", type=int, metavar="STEP", help="stop once the checkpoint of this step is written")
+    parser.add_argument("--force", action="store_true", help="start although the plan does not fit the free memory")
     options = parser.parse_args(arguments)
+    if _main_process():
+        forget_ending(options.config)
     asked = Stop()
     if processes := _processes_to_start(options.config, fresh=options.fresh):
         return launch(sys.argv[1:] if arguments is None else arguments, processes=processes, stop=asked)
@@ -63,15 +84,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run = load_run(options.config)
             stop = until(run, options.until, otherwise=asked) if options.until else asked
             summary = None if options.fresh else finished(run)
-            code, summary = (DONE, summary) if summary else _train(run, fresh=options.fresh, stop=stop, say=say)
+            summary = summary or _train(run, fresh=options.fresh, force=options.force, stop=stop, say=say)
+        except Ended as ended:
+            return _fail(ended.ending, options.config, pipes)
         except (ConfigError, StoreError, RecordError, CheckpointError, FeatureError) as error:
-            return _fail(error, CONFIGURATION if isinstance(error, ConfigError) else FILES, pipes)
-        if summary is None:
-            return code
-        say(_sentence(run, summary))
-        if pipes and code == DONE:
+            code = CONFIGURATION if isinstance(error, ConfigError) else FILES
+            return _fail(Ending(code, str(error)), options.config, pipes)
+        sentence = _sentence(run, summary)
+        say(sentence)
+        if summary.interrupted:
+            write_ending(options.config, Ending(INTERRUPTED, sentence))
+            return INTERRUPTED
+        if pipes:
             _report(pipes, run, summary)
-    return code
+    return DONE
 
 
 def until(run: TrainingRun, step: int, *, otherwise: Callable[[], bool]) -> Callable[[], bool]:
@@ -100,26 +126,41 @@ def _nobody(message: str) -> None:
     """What only the main process says."""
 
 
-def _train(run: TrainingRun, *, fresh: bool, stop: Callable[[], bool], say: Say) -> tuple[int, TrainingSummary | None]:
+class Ended(Exception):
+    """The run cannot go on, for a reason that has an exit code of its own."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending.message)
+        self.ending = ending
+
+
+def _train(run: TrainingRun, *, fresh: bool, force: bool, stop: Callable[[], bool], say: Say) -> TrainingSummary:
+    import torch
+
     from lofi_assets.ace_step.loading import BaseModelError
     from lofi_assets.training.loop import TrainingDiverged, train
+    from lofi_assets.training_plan import obstacle
 
     try:
-        summary = train(run, fresh=fresh, stop=stop, say=say)
+        reason = None if force else obstacle(run)
+        if reason:
+            raise ConfigError(reason)
+        return train(run, fresh=fresh, stop=stop, say=say)
     except TrainingDiverged as error:
-        say(f"training diverged: {error}")
-        return DIVERGED, None
+        raise Ended(Ending(DIVERGED, f"training diverged: {error}")) from error
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(f"out of memory ({error}); `lofi train --plan` says what to change") from error
     except BaseModelError as error:
         raise ConfigError(f"base: {error}") from error
-    return (INTERRUPTED if summary.interrupted else DONE), summary
 
 
-def _fail(error: Exception, code: int, pipes: Any) -> int:
+def _fail(ending: Ending, config: Path, pipes: Any) -> int:
     who = "" if _main_process() else f"process {os.environ['RANK']}: "
-    print(f"{who}error: {error}", file=sys.stderr)
+    print(f"{who}error: {ending.message}", file=sys.stderr)
+    write_ending(config, ending)
     if pipes:
-        pipes.log.error(str(error))
-    return code
+        pipes.log.error(ending.message)
+    return ending.code
 
 
 def _sentence(run: TrainingRun, summary: TrainingSummary) -> str:

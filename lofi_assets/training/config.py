@@ -15,7 +15,17 @@ from lofi_assets.records import Sha256, Split, TrackId
 from lofi_assets.store import fingerprint, read_json, write_json
 from lofi_assets.training.feature_files import KEY_PATTERN
 
-UNIDENTIFYING = frozenset({"max_steps", "keep_best", "gradient_checkpointing", "validation_limit", "divergence_factor"})
+UNIDENTIFYING = frozenset(
+    {
+        "max_steps",
+        "keep_best",
+        "gradient_checkpointing",
+        "validation_limit",
+        "divergence_factor",
+        "preview_count",
+        "preview_seconds",
+    }
+)
 """Training settings that do not change the weights at a given step, so that a run may go on under other values.
 
 Two of them depend on others (`TrainingSettings.identifying`): under a schedule that decays to zero every step depends
@@ -133,6 +143,10 @@ class TrainingSettings(Settings):
     compiled for a minute. Items are padded to a few sizes. Needs a C++ compiler."""
     validation_limit: Annotated[int, Field(ge=0)] = 32
     """Most validation tracks per validation loss."""
+    preview_count: Annotated[int, Field(ge=0)] = 2
+    """Validation tracks whose conditions are sampled at every checkpoint, to be heard beside the track; 0: none."""
+    preview_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """Length of a preview."""
     divergence_factor: Annotated[float, Field(gt=1)] = 10.0
     """Stop when the smoothed loss exceeds its lowest value by this factor."""
     seed: Annotated[int, Field(ge=0)] = 0

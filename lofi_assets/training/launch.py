@@ -12,10 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from lofi_assets.training.ending import INTERRUPTED
+
 PARENT = "LOFI_TRAINING_PARENT"
 """Environment variable of a copy: the process that started it."""
-INTERRUPTED = 75
-"""Exit code of a process that was asked to stop and saved."""
 GRACE_SECONDS = 10.0
 """For the others to end by themselves after one has failed: they wait for it in vain."""
 POLL_SECONDS = 0.1

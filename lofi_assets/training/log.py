@@ -1,6 +1,7 @@
 """The run's log: one JSON object per line, each step once however often the run was killed.
 
-What belongs here: appending, and cutting back to the step a run goes on from. What does not: progress for people.
+What belongs here: appending, and cutting back to the step a run goes on from. What does not: progress for people
+(`pace`), how the numbers get into TensorBoard (`curves`).
 """
 
 import json
@@ -10,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets.store import atomic_path
+from lofi_assets.training.curves import open_curves
 
 
 class StepLog:
-    """Appends lines to a file; a line is whole once `write` returned, and on disk once `sync` did."""
+    """Appends lines to a file; a line is whole once `write` returned, and on disk once `sync` did.
+
+    The same numbers go to TensorBoard, into the folder of the file's name without its suffix.
+    """
 
     def __init__(self, path: Path, *, after_step: int) -> None:
         """Open `path`, keeping only lines up to `after_step`: later ones come again."""
@@ -22,19 +27,26 @@ class StepLog:
         with atomic_path(path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
+        self._curves = open_curves(path.with_suffix(""), after_step=after_step)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one line."""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
+        if self._curves:
+            self._curves.write(step, values)
 
     def sync(self) -> None:
         """Bring what was written to disk, before a state is saved that counts on it."""
         os.fsync(self._file.fileno())
+        if self._curves:
+            self._curves.sync()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+        if self._curves:
+            self._curves.close()
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ Every process of a run goes through the same calls; only the main one writes.
 """
 
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -33,7 +34,9 @@ from lofi_assets.training.distributed import Processes, joined, synchronised, wh
 from lofi_assets.training.log import StepLog
 from lofi_assets.training.objective import Objective
 from lofi_assets.training.optimizer import build_optimizer, learning_rate
+from lofi_assets.training.pace import Pace
 from lofi_assets.training.position import randomness
+from lofi_assets.training.preview import write_previews
 from lofi_assets.training.provenance import provenance
 
 NOISE_LEVELS = 4
@@ -111,7 +114,9 @@ class Trainer:
         self.progress.observe(loss)
         self.recent.append(loss)
         seconds = round(time.perf_counter() - started, 4)
-        self._write({"loss": loss, "lr": rate, "grad_norm": norm, "items": seen, "seconds": seconds})
+        smoothed = self.progress.smoothed
+        line = {"loss": loss, "smoothed": smoothed, "lr": rate, "grad_norm": norm, "items": seen, "seconds": seconds}
+        self._write(line)
         self._judge(rate, seen)
 
     def validate(self) -> dict[str, float]:
@@ -171,6 +176,19 @@ class Trainer:
                 tensors=tensors,
                 extra=self.progress.extra(),
             )
+
+    def preview(self) -> None:
+        """Let the adapter be heard as it is released; never changes or ends the run.
+
+        Not under fsdp, where no process has the whole base: sampling would need all of them, step by step.
+        """
+        sharded = self.processes.count > 1 and self.run.training.parallel == "fsdp"
+        if not self.processes.main or sharded:
+            return
+        model: Any = self.objective.model
+        transformer = getattr(model, "module", model)
+        with self._released():
+            write_previews(self.run, transformer, device=self.objective.device, step=self.progress.step, say=self.say)
 
     def _accumulate(self, step: int) -> tuple[float, list[str]]:
         """Gradients of one step; returns its mean loss and what it saw in all processes, as `track@timestep`."""
@@ -340,17 +358,22 @@ def _run(trainer: Trainer, stop: Callable[[], bool]) -> runs.TrainingSummary:
         trainer.save_state()
         if not processes.any(stop()):
             trainer.validate()
-    shown = {"desc": "training", "unit": "step", "mininterval": 2.0, "disable": not processes.main}
+    pace = Pace(total=settings.max_steps, first=first, say=trainer.say)
+    every = 2.0 if sys.stderr.isatty() else 60.0
+    shown = {"desc": "training", "unit": "step", "mininterval": every, "disable": not processes.main}
     with tqdm(total=settings.max_steps, initial=first, **shown) as bar:
         while progress.step < settings.max_steps and not processes.any(stop()):
             trainer.step()
             bar.set_postfix(loss=f"{progress.smoothed:.4f}", refresh=False)
             bar.update()
+            pace.observe(progress.step, loss=progress.smoothed)
             if progress.step % settings.checkpoint_interval == 0:
                 trainer.save_checkpoint()
                 trainer.save_state()
                 if processes.main:
                     resume.keep_beside_checkpoint(trainer.run.checkpoints_dir)
+                if not stop():
+                    trainer.preview()
     done = progress.step - first
     if done and progress.step % settings.checkpoint_interval:
         trainer.save_state()

@@ -64,7 +64,7 @@ def plan_rerun(
     """The recorded run, placed below `cache`; base, features and device as recorded unless given.
 
     The folder's name follows from run, step, code, packages and these choices, so that a killed reproduction is found
-    again, and one after an update or with other features starts anew. No validation loss is computed, as it changes no
+    again, and one after an update or with other features starts anew. Validation and previews are left out: they change no
     weight.
     """
     recorded_device = str(recorded.provenance["device"])
@@ -79,7 +79,7 @@ def plan_rerun(
             "checkpoints_dir": folder / "checkpoints",
             "logs_dir": folder / "logs",
             "device": device or recorded_device,
-            "training": recorded.run.training.model_copy(update={"validation_limit": 0}),
+            "training": recorded.run.training.model_copy(update={"validation_limit": 0, "preview_count": 0}),
         }
     )
     return Rerun(recorded, run, folder)

@@ -59,6 +59,11 @@ def log_path(run: TrainingRun) -> Path:
     return run.logs_dir / f"train-{run.run_id}.jsonl"
 
 
+def companion_folder(run: TrainingRun) -> Path:
+    """The folder beside the log, of the same name: TensorBoard's curves, and previews."""
+    return log_path(run).with_suffix("")
+
+
 def current_run(checkpoints_dir: Path) -> str | None:
     """Id of the run that the checkpoints folder belongs to."""
     identity = read_json(checkpoints_dir / RUN)
@@ -157,8 +162,9 @@ def _archive(folder: Path, run_id: str | None) -> str | None:
 
 def _archive_log(run: TrainingRun, target: Path) -> None:
     """Starting over writes the log of the same name anew, so the old one goes with the checkpoints it tells of."""
-    if log_path(run).is_file():
-        _move([log_path(run)], target)
+    written = [path for path in (log_path(run), companion_folder(run)) if path.exists()]
+    if written:
+        _move(written, target)
 
 
 def _bring_back(folder: Path, run_id: str) -> None:

@@ -1,0 +1,332 @@
+"""What a training step takes, term by term: memory of the device, memory of the host, arithmetic operations.
+
+What belongs here: formulas, each with the line that lets a person check it. What does not: the sizes that go in
+(`model_size`, `plan`), disk, what to do when it does not fit (`plan`).
+
+The activation formulas count the tensors that autograd keeps for the backward pass, by their storage; a test counts
+them on real models. With N = frames x batch, M = context tokens x batch (speaker, prompt, lyrics), D width, H hidden
+channels, r rank, and e bytes of a number (2 under bf16-mixed, 4 under 32), one transformer block keeps
+
+    bf16-mixed   e (N (16 D + 8 H + 6 r) + M (4 D + 2 r)) + 8 N D + 16 e D r
+    32           e (N (12 D + 8 H + 6 r) + M (2 D + 2 r))                           16 D for a batch of several
+
+since autocast casts each input of a LoRA layer and of a matrix product anew, computes the norms in float32, and keeps a
+bfloat16 copy of the adapter's two matrices in 8 layers. One lyric encoder block keeps, for L tokens, width W, h heads
+and F hidden units, e (2 h L² + L (10 W + F + 3 r)); 8 W instead of 10 W under 32. The context and the last norm add
+e M D + 4 N (D + 128). While a block goes backward, up to 3 e N H of gradients are under way. Not in the formulas: DoRA,
+which keeps more, and `compile`, which keeps less.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from lofi_assets.training.config import TrainingSettings
+from lofi_assets.training.model_size import ModelSize
+
+GB = 1e9
+"""Bytes; a card sold as 24 GB has 25.8 of these, so the estimate is on the safe side."""
+DEVICE_MARGIN_BYTES = 0.7e9
+"""Assumed: CUDA context, cuBLAS and cuDNN workspaces."""
+FRAGMENTATION = 0.06
+"""Assumed share that the allocator loses between blocks of unequal size."""
+LIBRARIES_BYTES = 3.0e9
+"""Assumed: host memory of Python, torch and its CUDA libraries."""
+BYTES_OF = {"none": None, "int8": 1.0, "nf4": 0.5625}
+"""Bytes of a quantized number; nf4: 4 bits and a float32 scale for every 64."""
+PREVIEW_WORK_BYTES_PER_SECOND = 30e6
+"""Assumed: what autoencoder and vocoder hold while they decode, per second of audio."""
+
+Quantization = Literal["none", "int8", "nf4"]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The training settings that memory depends on."""
+
+    precision: Literal["bf16-mixed", "32"] = "bf16-mixed"
+    batch_size: int = 1
+    accumulate: int = 1
+    crop_frames: int | None = None
+    gradient_checkpointing: bool = True
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    base_quantization: Quantization = "none"
+    ema_decay: float | None = None
+    processes: int = 1
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    preview_count: int = 0
+    preview_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, settings: TrainingSettings) -> "Choices":
+        """Those of a run."""
+        values = settings.model_dump()
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+
+    @property
+    def share(self) -> float:
+        """Of base, adapter and optimiser, what one process holds."""
+        return 1 / self.processes if self.parallel == "fsdp" else 1.0
+
+    @property
+    def element(self) -> int:
+        """Bytes of a frozen number and of most activations."""
+        return 2 if self.precision == "bf16-mixed" else 4
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The largest that a step can see, and how much there is."""
+
+    frames: int
+    """Latent frames of the longest training track, 10.77 per second."""
+    text_tokens: int
+    """Of the longest prompt."""
+    lyric_tokens: int
+    """Of the longest lyrics; 1 for an instrumental track."""
+    tracks: int
+    minutes: float
+    """Of all tracks."""
+    source: str
+    """Where these numbers come from, for people."""
+
+    def step_frames(self, choices: Choices) -> int:
+        """Frames that one item of a step has at most."""
+        return min(self.frames, choices.crop_frames or self.frames)
+
+    @property
+    def context(self) -> int:
+        """Context tokens of one item: speaker, prompt, lyrics."""
+        return 1 + self.text_tokens + self.lyric_tokens
+
+
+@dataclass(frozen=True)
+class Term:
+    """One part of an estimate."""
+
+    part: str
+    bytes: float
+    arithmetic: str
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of one device: what stays, and the phases of a step, of which the largest counts."""
+
+    stays: tuple[Term, ...]
+    phases: tuple[Term, ...]
+    margin: Term
+
+    @property
+    def peak_phase(self) -> Term:
+        """The phase that takes most."""
+        return max(self.phases, key=lambda term: term.bytes)
+
+    @property
+    def used(self) -> float:
+        """Bytes of tensors at the peak."""
+        return sum(term.bytes for term in self.stays) + self.peak_phase.bytes
+
+    @property
+    def total(self) -> float:
+        """Bytes asked of the device, with the margin."""
+        return self.used + self.margin.bytes
+
+
+def amount(count: float) -> str:
+    """Bytes for people."""
+    return f"{count / GB:.3f} GB" if count >= 1e7 else f"{count / 1e6:.3f} MB"
+
+
+def device_memory(size: ModelSize, choices: Choices, work: Workload, *, on_gpu: bool) -> Memory:
+    """Memory of one device while it trains."""
+    stays = (*_frozen(size, choices), *_trained(size, choices))
+    phases = _phases(size, choices, work)
+    used = sum(term.bytes for term in stays) + max(term.bytes for term in phases)
+    fixed = DEVICE_MARGIN_BYTES if on_gpu else 0.0
+    margin = Term(
+        "margin (assumed)",
+        fixed + FRAGMENTATION * used,
+        f"{amount(fixed)} for the CUDA context + {FRAGMENTATION:.0%} of {amount(used)} for fragmentation",
+    )
+    return Memory(stays, phases, margin)
+
+
+def block_activations(size: ModelSize, choices: Choices, work: Workload) -> float:
+    """Bytes that one transformer block keeps for its backward pass."""
+    frames = work.step_frames(choices) * choices.batch_size
+    tokens = work.context * choices.batch_size
+    e, d, h, r = choices.element, size.width, size.hidden, size.rank
+    if choices.precision == "32":
+        return e * (frames * (_copies(choices) * d + 8 * h + 6 * r) + tokens * (2 * d + 2 * r))
+    kept = frames * (16 * d + 8 * h + 6 * r) + tokens * (4 * d + 2 * r)
+    return e * kept + 8 * frames * d + 16 * e * d * r
+
+
+def lyric_activations(size: ModelSize, choices: Choices, work: Workload) -> float:
+    """Bytes that the lyric encoder keeps for its backward pass, over all items of a forward pass."""
+    e, length, copies = choices.element, work.lyric_tokens, 10 if choices.precision == "bf16-mixed" else 8
+    linear = length * (copies * size.lyric_width + size.lyric_hidden + 3 * size.rank)
+    block = e * (2 * size.lyric_heads * length**2 + linear)
+    return block * size.lyric_layers * choices.batch_size
+
+
+def saved_activations(size: ModelSize, choices: Choices, work: Workload) -> float:
+    """Bytes that are kept from the forward to the backward pass."""
+    around = lyric_activations(size, choices, work) + _ends(size, choices, work)
+    if choices.gradient_checkpointing:
+        return _block_inputs(size, choices, work) + around
+    return size.layers * block_activations(size, choices, work) + around
+
+
+def step_operations(size: ModelSize, choices: Choices, work: Workload) -> float:
+    """Floating-point operations of one optimiser step of one process (a multiply-add counts two).
+
+    The transformer blocks only; patch embedding, lyric encoder and last layer are below 1 % at real sizes.
+    """
+    frames, tokens = work.step_frames(choices), work.context
+    d, h, r = size.width, size.hidden, size.rank
+    frozen = 2 * frames * (6 * d * d + 3 * d * h + 6 * h) + 2 * tokens * 2 * d * d
+    mixing = 4 * frames * d * size.head_dim + 4 * frames * tokens * d
+    adapter = 2 * frames * 12 * d * r + 2 * tokens * 4 * d * r
+    forward = frozen + mixing + adapter
+    backward = frozen + 2 * mixing + 2 * adapter
+    again = forward if choices.gradient_checkpointing else 0
+    return size.layers * (forward + backward + again) * choices.batch_size * choices.accumulate
+
+
+def host_memory(size: ModelSize, choices: Choices, *, on_gpu: bool) -> tuple[Term, ...]:
+    """Memory of one process on the host, besides the device: what it takes at its peak."""
+    state = 4 * size.adapter + _moment_bytes(choices) * size.adapter
+    loading = choices.element * size.frozen if on_gpu else 0.0
+    saving = max(2 * 4 * size.adapter, state)
+    return (
+        Term("libraries (assumed)", LIBRARIES_BYTES, "Python, torch and its CUDA libraries"),
+        Term(
+            "loading or saving",
+            max(loading, saving),
+            f"the larger of the base on its way to the device ({amount(loading)}) and a state or checkpoint on its way "
+            f"to disk ({amount(saving)})",
+        ),
+    )
+
+
+def state_bytes(size: ModelSize, choices: Choices) -> float:
+    """Bytes of the resumable state: adapter, optimiser, moving average."""
+    average = 4 * size.adapter if choices.ema_decay else 0
+    return (4 + _moment_bytes(choices)) * size.adapter + average
+
+
+def _frozen(size: ModelSize, choices: Choices) -> tuple[Term, ...]:
+    quantized = BYTES_OF[choices.base_quantization]
+    terms = []
+    for part, count in size.parts.items():
+        each = quantized if quantized and part == "attention" else choices.element
+        kind = choices.base_quantization if quantized and part == "attention" else _dtype(choices)
+        terms.append(Term(f"frozen {part}, {kind}", choices.share * each * count, _shared(choices, count, each)))
+    if choices.share < 1:
+        gathered = 2 * choices.element * size.largest_block
+        terms.append(Term("blocks gathered (FSDP)", gathered, f"2 x {size.largest_block:,} x {choices.element} B"))
+    return tuple(terms)
+
+
+def _trained(size: ModelSize, choices: Choices) -> tuple[Term, ...]:
+    parts = {f"adapter r={size.rank}, float32": 4.0, f"moments, {choices.optimizer}": _moment_bytes(choices)}
+    if choices.ema_decay:
+        parts["moving average (EMA)"] = 4.0
+    return tuple(
+        Term(part, choices.share * each * size.adapter, _shared(choices, size.adapter, each))
+        for part, each in parts.items()
+    )
+
+
+def _phases(size: ModelSize, choices: Choices, work: Workload) -> tuple[Term, ...]:
+    """What comes and goes. Gradients grow while saved activations shrink, so that only the larger of them counts."""
+    saved, gradients = saved_activations(size, choices, work), 4.0 * size.adapter * choices.share
+    casts = choices.element * size.adapter if choices.precision == "bf16-mixed" else 0.0
+    cast = f" + adapter in bfloat16 {amount(casts)}" if casts else ""
+    held = gradients if choices.accumulate > 1 else 0.0
+    what, moving = _saved_arithmetic(size, choices, work), _under_way(size, choices, work)
+    under_way = f"gradients under way {amount(moving)}"
+    either, which = (saved + held, "both") if held else (max(saved, gradients), "the larger")
+    ready = f"{which} of saved {amount(saved)} and the adapter's gradients {amount(gradients)}"
+    kept = f" + gradients of earlier passes {amount(held)}" if held else ""
+    if choices.gradient_checkpointing:
+        block = block_activations(size, choices, work)
+        forward = Term("forward pass", saved + casts + held, f"{what}{cast}{kept}")
+        again = f"one block recomputed {amount(block)} [{_block_arithmetic(size, choices, work)}]"
+        backward = Term("backward pass", either + block + moving, f"{ready} + {again} + {under_way}")
+    else:
+        forward = Term("forward pass", saved + held, f"{what}{kept}")
+        backward = Term("backward pass", either + moving, f"{ready} + {under_way}")
+    return forward, backward, _update(choices, gradients), *_preview(size, choices, casts=casts, cast=cast)
+
+
+def _update(choices: Choices, gradients: float) -> Term:
+    if choices.optimizer == "adamw_8bit":
+        return Term("optimiser step", gradients, f"gradients {amount(gradients)}")
+    return Term("optimiser step", 2 * gradients, f"gradients {amount(gradients)} + AdamW's temporary copy, the same")
+
+
+def _preview(size: ModelSize, choices: Choices, *, casts: float, cast: str) -> tuple[Term, ...]:
+    if not choices.preview_count:
+        return ()
+    work = PREVIEW_WORK_BYTES_PER_SECOND * choices.preview_seconds
+    aside = 4.0 * size.adapter if choices.ema_decay else 0.0
+    text = f"autoencoder and vocoder {size.decoder:,} x 4 B + {choices.preview_seconds:g} s of decoding {amount(work)}"
+    kept = f" + the adapter while the average stands in {amount(aside)}" if aside else ""
+    return (Term("preview", casts + 4 * size.decoder + work + aside, f"{text}{cast}{kept}"),)
+
+
+def _shared(choices: Choices, count: int, each: float) -> str:
+    return f"{count:,} x {each:g} B" + (f" / {choices.processes} processes" if choices.share < 1 else "")
+
+
+def _copies(choices: Choices) -> int:
+    """Tensors of (N, D) that a float32 block keeps: several items are laid out anew for the batched products."""
+    return 12 if choices.batch_size == 1 else 16
+
+
+def _ends(size: ModelSize, choices: Choices, work: Workload) -> float:
+    """Bytes kept before the first block (the context) and after the last (norm and loss)."""
+    frames, tokens = work.step_frames(choices) * choices.batch_size, work.context * choices.batch_size
+    return choices.element * tokens * size.width + 4 * frames * (size.width + 128)
+
+
+def _under_way(size: ModelSize, choices: Choices, work: Workload) -> float:
+    """Bytes of the gradients of activations in the block that is going backward."""
+    return 3 * choices.element * work.step_frames(choices) * choices.batch_size * size.hidden
+
+
+def _block_inputs(size: ModelSize, choices: Choices, work: Workload) -> float:
+    frames = work.step_frames(choices) * choices.batch_size
+    return choices.element * size.layers * frames * size.width
+
+
+def _saved_arithmetic(size: ModelSize, choices: Choices, work: Workload) -> str:
+    frames, batch = work.step_frames(choices), choices.batch_size
+    lyrics = (
+        f" + lyric encoder {amount(lyric_activations(size, choices, work))} ({work.lyric_tokens} tokens)"
+        f" + context and last norm {amount(_ends(size, choices, work))}"
+    )
+    if choices.gradient_checkpointing:
+        blocks = f"block inputs {size.layers} x {frames} frames x {batch} x {size.width} x {choices.element} B"
+        return f"{blocks} = {amount(_block_inputs(size, choices, work))}{lyrics}"
+    block = block_activations(size, choices, work)
+    return f"{size.layers} blocks x {amount(block)} [{_block_arithmetic(size, choices, work)}]{lyrics}"
+
+
+def _block_arithmetic(size: ModelSize, choices: Choices, work: Workload) -> str:
+    frames, tokens = work.step_frames(choices) * choices.batch_size, work.context * choices.batch_size
+    e, d, h, r = choices.element, size.width, size.hidden, size.rank
+    if choices.precision == "32":
+        return f"{e} B x ({frames} x ({_copies(choices)} x {d} + 8 x {h} + 6 x {r}) + {tokens} x (2 x {d} + 2 x {r}))"
+    kept = f"{e} B x ({frames} x (16 x {d} + 8 x {h} + 6 x {r}) + {tokens} x (4 x {d} + 2 x {r}))"
+    return f"{kept} + 8 B x {frames} x {d} + 16 x {e} B x {d} x {r}"
+
+
+def _moment_bytes(choices: Choices) -> float:
+    return 8 if choices.optimizer == "adamw" else 2.03
+
+
+def _dtype(choices: Choices) -> str:
+    return "bfloat16" if choices.precision == "bf16-mixed" else "float32"

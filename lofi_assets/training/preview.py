@@ -1,0 +1,179 @@
+"""Previews: what the adapter makes of a few validation tracks' conditions, to be heard while it trains.
+
+What belongs here: a few short clips with fixed seeds, the tracks' own reconstructions beside them, and a page to listen
+to both. The conditions come from the feature cache, so that no text encoder is needed; autoencoder and vocoder are in
+memory only meanwhile. What does not: the samples that are judged (`lofi_assets.sampling`).
+
+    logs/train-<run id>/previews/original/<track>.mp3   the track, encoded and decoded: the most that can be expected
+    logs/train-<run id>/previews/step=<N>/<track>.mp3
+    logs/train-<run id>/previews/index.html
+
+A preview never changes or ends a run: random numbers come from generators of their own, and a failure is told and
+passed over. Imports without torch.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lofi_assets.store import atomic_folder, atomic_path, fingerprint, write_text
+from lofi_assets.training.config import TrackFeatures, TrainingRun
+from lofi_assets.training.runs import companion_folder
+
+if TYPE_CHECKING:
+    import torch
+
+    from lofi_assets.ace_step.music_dcae import MusicDCAE
+    from lofi_assets.ace_step.sampler import Conditions, VelocityModel
+
+ORIGINAL = "original"
+STEPS = 30
+"""Euler steps of a preview, half of what samples to be judged take."""
+GUIDANCE_SCALE = 15.0
+SAMPLE_RATE = 48_000
+
+
+def preview_folder(run: TrainingRun) -> Path:
+    """Where the run's previews are."""
+    return companion_folder(run) / "previews"
+
+
+def preview_tracks(run: TrainingRun) -> tuple[TrackFeatures, ...]:
+    """The tracks that are previewed, the same at every checkpoint."""
+    return run.of_split("validation")[: run.training.preview_count]
+
+
+def preview_steps(run: TrainingRun) -> dict[int, Path]:
+    """Step -> folder of its clips, by rising step."""
+    found = {}
+    for folder in preview_folder(run).glob("step=*"):
+        if match := re.fullmatch(r"step=(\d+)", folder.name):
+            found[int(match[1])] = folder
+    return dict(sorted(found.items()))
+
+
+def clip(folder: Path, track: TrackFeatures) -> Path:
+    """A track's clip in the folder of a step, or of the originals."""
+    return folder / f"{track.track_id}.mp3"
+
+
+def write_previews(
+    run: TrainingRun, transformer: "VelocityModel", *, device: "torch.device", step: int, say: Callable[[str], None]
+) -> None:
+    """Clips of the adapter as it is at `step`; the originals when they are not there yet."""
+    import torch
+
+    tracks = preview_tracks(run)
+    if not tracks:
+        return
+    try:
+        with torch.random.fork_rng(), torch.no_grad():
+            _write(run, transformer, tracks, device=device, step=step)
+    except Exception as error:
+        # a clip to listen to is not worth a run of days
+        say(f"no preview at step {step} ({type(error).__name__}: {error}); training goes on")
+    finally:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _write(
+    run: TrainingRun,
+    transformer: "VelocityModel",
+    tracks: Sequence[TrackFeatures],
+    *,
+    device: "torch.device",
+    step: int,
+) -> None:
+    from lofi_assets.ace_step.loading import load_base
+
+    decoder = load_base(run.base, device=str(device), components=("music_dcae",)).music_dcae
+    assert decoder is not None
+    folder = preview_folder(run)
+    for track in tracks:
+        original = clip(folder / ORIGINAL, track)
+        if not original.is_file():
+            with atomic_path(original) as temporary:
+                _save(temporary, _excerpt(run, track).to(device), decoder)
+    with atomic_folder(folder / f"step={step}") as temporary:
+        for track in tracks:
+            _save(clip(temporary, track), _sampled(run, transformer, track, device), decoder)
+    write_text(folder / "index.html", _page(run))
+
+
+def _excerpt(run: TrainingRun, track: TrackFeatures) -> "torch.Tensor":
+    """The middle of the track's latents, (1, 8, 16, frames)."""
+    from lofi_assets.ace_step.music_dcae import latent_frames
+    from lofi_assets.training.batches import crop
+    from lofi_assets.training.features import read_latents
+
+    frames = latent_frames(round(run.training.preview_seconds * SAMPLE_RATE), sample_rate=SAMPLE_RATE)
+    return crop(read_latents(run.features_dir, track.key), frames=max(1, frames), place=0.5)[None]
+
+
+def _sampled(
+    run: TrainingRun, transformer: "VelocityModel", track: TrackFeatures, device: "torch.device"
+) -> "torch.Tensor":
+    """Latents (1, 8, 16, frames) that the adapter makes of the track's conditions, as long as its excerpt."""
+    import torch
+
+    from lofi_assets.ace_step.sampler import sample_latents
+
+    mixed = run.training.precision == "bf16-mixed"
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
+        return sample_latents(
+            transformer,
+            _conditions(run, track).to(device, torch.bfloat16 if mixed else torch.float32),
+            frames=_excerpt(run, track).shape[-1],
+            seeds=[int(fingerprint(run.training.seed, "preview", track.track_id)[:8], 16)],
+            steps=STEPS,
+            guidance_scale=GUIDANCE_SCALE,
+        )
+
+
+def _conditions(run: TrainingRun, track: TrackFeatures) -> "Conditions":
+    import torch
+
+    from lofi_assets.ace_step.sampler import Conditions
+    from lofi_assets.training.features import read_conditions
+
+    cached = read_conditions(run.features_dir, track.key)
+    return Conditions(
+        text_hidden_states=cached.text[None],
+        text_attention_mask=torch.ones(1, len(cached.text), dtype=torch.long),
+        speaker_embeds=cached.speaker[None],
+        lyric_token_ids=cached.lyric_ids[None],
+        lyric_mask=cached.lyric_mask[None],
+    )
+
+
+def _save(path: Path, latents: "torch.Tensor", decoder: "MusicDCAE") -> None:
+    import numpy as np
+
+    from lofi_assets.audio.encode import encode_mp3
+
+    samples = decoder.decode(latents, sample_rate=SAMPLE_RATE)[0].clamp(-1, 1).cpu().numpy()
+    path.write_bytes(encode_mp3(np.nan_to_num(samples.astype(np.float32))))
+
+
+def _page(run: TrainingRun) -> str:
+    """A table of players: a row for each track, the original first, then rising steps."""
+    columns = {ORIGINAL: preview_folder(run) / ORIGINAL}
+    columns |= {f"step {step:,}": folder for step, folder in preview_steps(run).items()}
+    heads = "".join(f"<th>{name}</th>" for name in ("track", *columns))
+    rows = []
+    for track in preview_tracks(run):
+        cells = "".join(_player(clip(folder, track)) for folder in columns.values())
+        rows.append(f"<tr><th>{escape(track.track_id)}</th>{cells}</tr>")
+    return (
+        f'<!doctype html>\n<meta charset="utf-8">\n<title>Previews of run {run.run_id}</title>\n'
+        f"<h1>Previews of run {run.run_id}</h1>\n<table>\n<tr>{heads}</tr>\n" + "\n".join(rows) + "\n</table>\n"
+    )
+
+
+def _player(path: Path) -> str:
+    if not path.is_file():
+        return "<td></td>"
+    return f'<td><audio controls preload="none" src="{path.parent.name}/{escape(path.name)}"></audio></td>'

@@ -1,0 +1,147 @@
+"""What a profile and the data at hand come to before training starts; nothing is downloaded, no weight is read.
+
+What belongs here: where the plan's numbers come from (the base on disk, the feature cache, the dataset, or what a
+person says), and the check before a start. What does not: the arithmetic (`training.plan`, `training.estimate`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lofi_assets.constitution import CONFIG_DIR
+from lofi_assets.experiment import FEATURES, current_dataset, lora_settings, resolve_base, training_settings
+from lofi_assets.profiles import BaseModelSettings, Profile
+from lofi_assets.store import Store, read_json
+from lofi_assets.training.config import TrackFeatures, TrainingRun
+from lofi_assets.training.estimate import GB, Workload
+from lofi_assets.training.features import read_conditions, read_latents
+from lofi_assets.training.model_size import measure
+from lofi_assets.training.plan import FRAMES_PER_MINUTE, Card, Plan, does_not_fit, make_plan
+
+CARDS = {"RTX 3090": 71.0, "RTX 4090": 165.2, "L40S": 362.0, "A100": 312.0, "H100": 989.0}
+"""Dense bfloat16 TFLOP/s with float32 sums, by NVIDIA's data sheets."""
+DEFAULT_CARD = "RTX 4090"
+"""What the constitution's training table is made for."""
+CLEARLY_LESS = 0.9
+"""A start is refused when less than this share of what the tensors take is free: the formulas are good to 5 %."""
+MOST_TEXT_TOKENS = 256
+UNKNOWN = Workload(
+    frames=int(180 / 60 * FRAMES_PER_MINUTE),
+    text_tokens=MOST_TEXT_TOKENS,
+    lyric_tokens=1,
+    tracks=500,
+    minutes=1000.0,
+    source="assumed: 500 instrumental tracks of 2 min, the longest the constitution's 180 s",
+)
+"""Before there is a dataset."""
+
+
+def plan_profile(
+    store: Store,
+    profile: Profile,
+    *,
+    memory: float | None = None,
+    minutes: float | None = None,
+    longest: float | None = None,
+    hours: float | None = None,
+    tflops: float | None = None,
+    config_dir: Path = CONFIG_DIR,
+) -> Plan:
+    """The plan of the profile's run.
+
+    Args:
+        memory: of the card in GB; by default what this machine has, where the profile trains on it.
+        minutes, longest: of the dataset (min) and of its longest track (s), in place of what the data says.
+        hours: in which the steps are wanted.
+        tflops: data sheet throughput of the card, in place of what its name says.
+    Raises:
+        ProfileError, ConfigError: the profile or the adapter's settings do not fit.
+    """
+    size = measure(_base_on_disk(store, profile.base_model), lora_settings(profile, config_dir=config_dir))
+    work = _told(_workload(store), minutes=minutes, longest=longest)
+    card = _card(profile.training.get("device", "auto"), asked=memory)
+    if tflops is not None:
+        card = replace(card, tflops=tflops)
+    return make_plan(size, training_settings(profile), work, card, hours=hours)
+
+
+def obstacle(run: TrainingRun) -> str | None:
+    """Why this run should not start on the memory that its device has free now, None if it may."""
+    card = _card(run.device, asked=None)
+    if card.memory is None:
+        return None
+    plan = make_plan(measure(run.base, run.lora), run.training, cached_workload(run.features_dir, run.tracks), card)
+    return does_not_fit(plan, free=card.memory) if card.memory < CLEARLY_LESS * plan.memory.used else None
+
+
+def cached_workload(features_dir: Path, tracks: Sequence[TrackFeatures]) -> Workload:
+    """The longest track, prompt and lyrics of the cache. Reads every file: a damaged one is found before a start.
+
+    Raises:
+        FeatureError: cached features are missing or damaged.
+    """
+    frames = [read_latents(features_dir, track.key).shape[-1] for track in tracks]
+    conditions = [read_conditions(features_dir, track.key) for track in tracks]
+    return Workload(
+        frames=max(frames),
+        text_tokens=max(len(found.text) for found in conditions),
+        lyric_tokens=max(len(found.lyric_ids) for found in conditions),
+        tracks=len(tracks),
+        minutes=sum(frames) / FRAMES_PER_MINUTE,
+        source="feature cache",
+    )
+
+
+def _workload(store: Store) -> Workload:
+    features = read_json(store.metadata(FEATURES))
+    if features:
+        cached = [TrackFeatures.model_validate(track) for track in features["tracks"]]
+        return cached_workload(store.features, cached)
+    if not store.metadata("dataset_manifest.json").is_file():
+        return UNKNOWN
+    _, manifest, tracks = current_dataset(store)
+    durations = [track["duration"] for track in tracks]
+    return Workload(
+        frames=int(max(durations) / 60 * FRAMES_PER_MINUTE),
+        text_tokens=MOST_TEXT_TOKENS,
+        lyric_tokens=UNKNOWN.lyric_tokens,
+        tracks=len(durations),
+        minutes=sum(durations) / 60,
+        source=f"dataset {manifest['dataset_id']}; tokens assumed until feature_cache is materialised",
+    )
+
+
+def _told(work: Workload, *, minutes: float | None, longest: float | None) -> Workload:
+    if longest is not None:
+        frames = int(longest / 60 * FRAMES_PER_MINUTE)
+        work = replace(work, frames=frames, source=f"{work.source}; longest as told")
+    if minutes is not None:
+        work = replace(work, minutes=minutes, source=f"{work.source}; minutes as told")
+    return work
+
+
+def _base_on_disk(store: Store, settings: BaseModelSettings) -> Path | None:
+    """The base's folder, None for a Hub model that was not downloaded yet."""
+    if settings.kind != "hub":
+        return resolve_base(store, settings)
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(settings.path, "ace_step_transformer/config.json", revision=settings.revision)
+    return Path(found).parents[1] if isinstance(found, str) else None
+
+
+def _card(device: str, *, asked: float | None) -> Card:
+    """The device as this machine has it; a GPU that is not here is the default card, with the memory asked for."""
+    import torch
+
+    gpu = device.startswith("cuda") or (device == "auto" and (torch.cuda.is_available() or asked is not None))
+    if not gpu:
+        import psutil
+
+        return Card("CPU", psutil.virtual_memory().available if asked is None else asked * GB, None)
+    if asked is not None or not torch.cuda.is_available():
+        return Card(DEFAULT_CARD, asked * GB if asked is not None else None, CARDS[DEFAULT_CARD])
+    chosen = torch.device("cuda" if device == "auto" else device)
+    name = torch.cuda.get_device_name(chosen)
+    speed = next((tflops for known, tflops in CARDS.items() if known in name), CARDS[DEFAULT_CARD])
+    return Card(name, float(torch.cuda.mem_get_info(chosen)[0]), speed)

@@ -1,0 +1,79 @@
+"""What people see of a run: curves and previews as pictures, speed, and where to look and listen.
+
+What belongs here: reading a run's log and previews for the asset's metadata. What does not: what the gates judge
+(`experiment.describe_training`), drawing (`pictures`).
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from lofi_assets import pictures
+from lofi_assets.training.config import TrackFeatures, TrainingRun
+from lofi_assets.training.curves import BY_TIMESTEP
+from lofi_assets.training.log import read_log
+from lofi_assets.training.preview import ORIGINAL, SAMPLE_RATE, clip, preview_folder, preview_steps, preview_tracks
+from lofi_assets.training.runs import ARCHIVE, log_path
+
+SHOWN_PREVIEWS = 3
+"""Latest checkpoints whose previews are drawn: pictures stay in the event log, the page has all of them."""
+SHOWN_TRACKS = 2
+RECENT_STEPS = 200
+
+Points = list[tuple[int, float]]
+
+
+def run_pictures(run: TrainingRun) -> dict[str, Callable[[], bytes]]:
+    """Title -> drawing: loss, validation loss per timestep, learning rate, previews beside their originals."""
+    lines = list(read_log(log_path(run)))
+    losses, rates = _points(lines, "loss"), _points(lines, "lr")
+    drawn: dict[str, Callable[[], bytes]] = {}
+    if losses:
+        drawn["loss"] = partial(pictures.loss_curve, losses)
+    if rates:
+        drawn["learning rate"] = partial(pictures.curves_by_step, {"learning rate": rates}, label="learning rate")
+    if validation := _by_timestep(lines):
+        drawn["validation loss"] = partial(pictures.curves_by_step, validation, label="validation loss")
+    tracks = preview_tracks(run)[:SHOWN_TRACKS]
+    for step, folder in list(preview_steps(run).items())[-SHOWN_PREVIEWS:]:
+        if all(clip(folder, track).is_file() for track in tracks) and tracks:
+            drawn[f"preview step {step}"] = partial(_side_by_side, preview_folder(run) / ORIGINAL, folder, tracks)
+    return drawn
+
+
+def run_details(run: TrainingRun) -> dict[str, Any]:
+    """Speed, and where to look and listen."""
+    seconds = [line["seconds"] for line in read_log(log_path(run)) if "seconds" in line][-RECENT_STEPS:]
+    page = preview_folder(run) / "index.html"
+    earlier = sorted(folder.name for folder in (run.checkpoints_dir / ARCHIVE).glob("*") if folder.is_dir())
+    return {
+        "steps_per_hour": round(3600 / max(median(seconds), 1e-4)) if seconds else None,
+        "listen": str(page) if page.is_file() else None,
+        "clips": str(preview_folder(run)) if page.is_file() else None,
+        "tensorboard": f"tensorboard --logdir {run.logs_dir}",
+        "earlier_runs": earlier or None,
+    }
+
+
+def _points(lines: Iterable[Mapping[str, Any]], name: str) -> Points:
+    return [(line["step"], line[name]) for line in lines if line.get(name) is not None]
+
+
+def _by_timestep(lines: Iterable[Mapping[str, Any]]) -> dict[str, Points]:
+    found: dict[str, Points] = {}
+    for line in lines:
+        for timestep, loss in line.get(BY_TIMESTEP, {}).items():
+            found.setdefault(timestep, []).append((line["step"], loss))
+    return found
+
+
+def _side_by_side(originals: Path, folder: Path, tracks: Iterable[TrackFeatures]) -> bytes:
+    import soundfile
+
+    def samples(path: Path) -> Any:
+        return soundfile.read(path, dtype="float32")[0].T
+
+    rows = {track.track_id: [samples(clip(place, track)) for place in (originals, folder)] for track in tracks}
+    return pictures.spectrogram_grid(rows, heads=(ORIGINAL, folder.name), sample_rate=SAMPLE_RATE)

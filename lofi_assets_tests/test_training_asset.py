@@ -1,0 +1,294 @@
+"""Training through Dagster: cancelled, diverged, grown, started anew; what the UI is told."""
+
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from click.testing import CliRunner
+from dagster._core.instance_for_test import instance_for_test
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import ModuleTarget
+from dagster_graphql.test.utils import execute_dagster_graphql
+
+from lofi_assets import training_plan
+from lofi_assets.ace_step.identity import base_fingerprint
+from lofi_assets.ace_step.tiny import write_tiny_base
+from lofi_assets.cli import main
+from lofi_assets.constitution import CONFIG_DIR
+from lofi_assets.defs import resources, training
+from lofi_assets.defs.resources import Platform
+from lofi_assets.defs.training import TRAINER, lora_checkpoints
+from lofi_assets.experiment import FEATURES, plan_training
+from lofi_assets.profiles import load_profile
+from lofi_assets.store import Store, read_json, sha256_file, write_json
+from lofi_assets.training.__main__ import Stop
+from lofi_assets.training.__main__ import main as trainer
+from lofi_assets.training.config import load_run
+from lofi_assets.training.ending import CONFIGURATION, INTERRUPTED, read_ending
+from lofi_assets.training.features import FeatureJob, cache_features
+from lofi_assets.training.log import read_log
+from lofi_assets.training.plan import Card
+from lofi_assets.training.resume import resume_point
+from lofi_assets.training.runs import ARCHIVE, current_run, log_path
+
+RATE = 48_000
+LAUNCH = """
+mutation($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}
+"""
+TERMINATE = "mutation($runId: String!) { terminateRun(runId: $runId) { __typename } }"
+"""What the UI sends for Materialize and for Terminate."""
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A tiny base and the cached features of three tracks, as `feature_cache` leaves them."""
+    root = tmp_path_factory.mktemp("prepared")
+    write_tiny_base(root / "base")
+    jobs = []
+    for index, name in enumerate(("one", "two", "held-out")):
+        path = root / f"{name}.wav"
+        soundfile.write(path, np.random.default_rng(index).uniform(-0.5, 0.5, (RATE, 2)), RATE)
+        jobs.append(FeatureJob(name, path, sha256_file(path), f"lofi, {name}"))
+    identity = base_fingerprint(root / "base")
+    rows = cache_features(jobs, base_path=root / "base", base_fingerprint=identity, cache_dir=root / "features")
+    splits = {"held-out": "validation"}
+    tracks = [{"track_id": row.track_id, "key": row.key, "split": splits.get(row.track_id, "train")} for row in rows]
+    return {"root": root, "base": str(root / "base"), "base_fingerprint": identity, "tracks": tracks}
+
+
+class Place:
+    """A data root with features, on a Dagster instance."""
+
+    def __init__(self, root: Path, prepared: dict[str, Any], instance: dg.DagsterInstance) -> None:
+        self.store, self.instance = Store(root), instance
+        self.store.cache.mkdir(parents=True)
+        self.store.features.symlink_to(prepared["root"] / "features")
+        features = {name: prepared[name] for name in ("base", "base_fingerprint", "tracks")}
+        write_json(self.store.metadata(FEATURES), features)
+        self.deliver("d" * 64)
+
+    def deliver(self, content: str) -> None:
+        """Another version of the dataset."""
+        write_json(self.store.metadata("dataset_manifest.json"), {"dataset_id": f"ds-{content[0]}", "hash": content})
+
+    def materialize(self, pipes: dg.PipesSubprocessClient = TRAINER) -> dg.ExecuteInProcessResult:
+        return dg.materialize(
+            [lora_checkpoints],
+            instance=self.instance,
+            resources={"platform": Platform(data_dir=str(self.store.root), profile_name="demo"), "pipes": pipes},
+            raise_on_error=False,
+        )
+
+    @property
+    def config(self) -> Path:
+        return self.store.metadata("training_run.json")
+
+
+@pytest.fixture
+def place(tmp_path: Path, prepared: dict[str, Any]):
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Place(tmp_path / "data", prepared, instance)
+
+
+@pytest.fixture
+def train_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Set the profile's training section."""
+
+    def use(**changes: Any) -> None:
+        settings = {"precision": "32", "preview_count": 0, "gradient_checkpointing": False, **changes}
+        profile = load_profile("demo").model_copy(update={"training": settings})
+        monkeypatch.setattr(resources, "load_profile", lambda name: profile)
+
+    return use
+
+
+def metadata_of(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    (event,) = result.asset_materializations_for_node("lora_checkpoints")
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> Any:
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    return event.step_failure_data
+
+
+def test_the_ui_shows_curves_previews_and_where_to_listen(place: Place, train_with):
+    train_with(max_steps=4, checkpoint_interval=2, preview_count=1, preview_seconds=1.0)
+    result = place.materialize()
+    shown = metadata_of(result)
+    for title in ("loss", "validation loss", "learning rate", "preview step 2", "preview step 4"):
+        assert shown[title].startswith(f"![{title}](data:image/png;base64,")
+    assert shown["steps_per_hour"] > 0 and shown["tensorboard"].startswith("tensorboard --logdir")
+    assert Path(shown["listen"]).is_file()
+    assert shown["recomputed"] == 4 and shown["dagster/row_count"] == 2
+    told = [event.message for event in place.instance.all_logs(result.run_id)]
+    assert sum("epoch=0-step=" in message and "validation loss" in message for message in told) == 2
+
+
+@pytest.mark.slow
+def test_more_steps_continue_and_a_new_dataset_starts_anew_beside_the_old_records(place: Place, train_with):
+    train_with(max_steps=4, checkpoint_interval=2)
+    first = place.materialize()
+    assert first.success and metadata_of(first)["steps"] == 4
+    started = current_run(place.store.checkpoints)
+
+    train_with(max_steps=6, checkpoint_interval=2)
+    grown = metadata_of(place.materialize())
+    assert (grown["steps"], grown["recomputed"], grown["checkpoints"]) == (6, 2, 3)
+    assert current_run(place.store.checkpoints) == started
+
+    place.deliver("e" * 64)
+    anew = metadata_of(place.materialize())
+    assert (anew["steps"], anew["recomputed"]) == (6, 6)
+    archive = place.store.checkpoints / ARCHIVE / str(started)
+    assert len(read_json(archive / "manifest.json")) == 3
+    assert (place.store.logs / f"train-{started}.jsonl").is_file()
+
+
+def test_the_command_trains_without_dagster(place: Place, train_with, monkeypatch: pytest.MonkeyPatch):
+    train_with(max_steps=2, checkpoint_interval=2)
+    monkeypatch.setenv("LOFI_DATA_DIR", str(place.store.root))
+    monkeypatch.setattr("lofi_assets.commands.train.load_profile", resources.load_profile)
+    assert CliRunner().invoke(main, ["train"]).exit_code == 0
+    assert [record["step"] for record in read_json(place.store.checkpoints / "manifest.json")] == [2]
+
+
+def test_a_run_that_does_not_fit_is_not_started_unless_forced(place: Place, train_with, monkeypatch, capsys):
+    train_with(max_steps=1, checkpoint_interval=1)
+    planned = plan_training(place.store, resources.load_profile(None))
+    monkeypatch.setattr(training_plan, "_card", lambda device, *, asked: Card("a full card", 1e5, 100.0))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        assert trainer(["--config", str(planned.config)]) == CONFIGURATION
+        assert "a full card has 0.0 GB free" in capsys.readouterr().err
+        assert "--force" in read_ending(planned.config).message
+        assert trainer(["--config", str(planned.config), "--force"]) == 0
+        assert read_ending(planned.config) is None
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def test_an_interrupt_that_comes_twice_at_once_still_saves():
+    """Ctrl-C reaches the trainer and Dagster, and Dagster sends it on."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        stop = Stop()
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert stop()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def test_a_diverged_run_fails_with_the_trainers_diagnosis_and_is_not_tried_again(place: Place, train_with):
+    train_with(max_steps=200, checkpoint_interval=100, learning_rate=1e18, gradient_clip=1e30)
+    result = place.materialize()
+    assert not result.success
+    description = failure_of(result).user_failure_data.description
+    assert "training diverged: step" in description and "training.learning_rate" in description
+    assert not [event for event in result.all_events if event.is_step_restarted or event.is_step_up_for_retry]
+
+
+def wait_until(condition: Callable[[], Any], *, seconds: float = 180.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+def logged_steps(place: Place) -> int:
+    if not place.config.is_file():
+        return 0
+    return max((line["step"] for line in read_log(log_path(load_run(place.config)))), default=0)
+
+
+@pytest.mark.slow
+def test_terminating_a_run_in_the_ui_saves_it_and_the_next_goes_on(
+    tmp_path: Path, prepared: dict[str, Any], monkeypatch: pytest.MonkeyPatch, train_with
+):
+    """The UI's own requests, the default launcher, the location's executor, the real trainer."""
+    shutil.copytree(CONFIG_DIR, tmp_path / "config")
+    path = tmp_path / "config" / "profiles" / "demo.yaml"
+    demo = yaml.safe_load(path.read_text(encoding="utf-8"))
+    settings = {"precision": "32", "preview_count": 0, "max_steps": 100_000, "checkpoint_interval": 50_000}
+    path.write_text(yaml.safe_dump({**demo, "training": settings}), encoding="utf-8")
+    monkeypatch.setenv("LOFI_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("LOFI_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("LOFI_PROFILE", "demo")
+    coordinator = {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"}
+    target = ModuleTarget("lofi_assets.definitions", None, str(CONFIG_DIR.parent), "lofi_assets")
+    with (
+        instance_for_test(overrides={"run_coordinator": coordinator}) as instance,
+        WorkspaceProcessContext(instance, target) as process,
+    ):
+        place = Place(tmp_path / "data", prepared, instance)
+        selector = {"repositoryLocationName": "lofi_assets", "repositoryName": "__repository__"}
+        selection = {"assetSelection": [{"path": ["lora_checkpoints"]}], "assetCheckSelection": []}
+        params = {"selector": {**selector, "jobName": "__ASSET_JOB", **selection}, "mode": "default"}
+        workspace = process.create_request_context()
+        launched = execute_dagster_graphql(workspace, LAUNCH, {"params": params}).data["launchRun"]
+        run_id = launched["run"]["runId"]
+        wait_until(lambda: logged_steps(place) >= 5)
+        asked = time.monotonic()
+        execute_dagster_graphql(workspace, TERMINATE, {"runId": run_id})
+        wait_until(lambda: instance.get_run_by_id(run_id).is_finished)
+        assert time.monotonic() - asked < 60
+        assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.CANCELED
+        assert instance.get_latest_materialization_event(lora_checkpoints.key) is None
+        assert read_ending(place.config).code == INTERRUPTED
+        saved = resume_point(place.store.checkpoints).step
+        assert saved == logged_steps(place) >= 5
+
+        train_with(**{**settings, "gradient_checkpointing": True, "max_steps": saved + 2})
+        result = place.materialize()
+        assert result.success and metadata_of(result)["recomputed"] == 2
+
+
+class Fragile(dg.PipesSubprocessClient):
+    """A trainer that is killed before it can say a word, so many times."""
+
+    def __init__(self, kills: int) -> None:
+        super().__init__()
+        self.kills = kills
+
+    def run(self, *, command, **options):
+        self.kills -= 1
+        die = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
+        return super().run(command=die if self.kills >= 0 else command, **options)
+
+
+def test_a_killed_trainer_is_started_once_more(place: Place, train_with, monkeypatch: pytest.MonkeyPatch):
+    train_with(max_steps=1, checkpoint_interval=1)
+    monkeypatch.setattr(training, "RETRY_AFTER_S", 0)
+    assert metadata_of(place.materialize(Fragile(1)))["steps"] == 1
+
+    train_with(max_steps=2, checkpoint_interval=1)
+    description = failure_of(place.materialize(Fragile(2))).user_failure_data.description
+    assert "without a word" in description and "code -9" in description
+
+
+def test_a_damaged_feature_fails_with_its_file(place: Place, train_with, prepared: dict[str, Any]):
+    train_with(max_steps=2, checkpoint_interval=2)
+    features = read_json(place.store.metadata(FEATURES))
+    features["tracks"][0]["key"] = f"{'0' * 32}.{'0' * 32}"
+    write_json(place.store.metadata(FEATURES), features)
+    description = failure_of(place.materialize()).user_failure_data.description
+    assert "0" * 32 in description and "materialise feature_cache again" in description

@@ -1,0 +1,72 @@
+"""What a run says of itself: each step once in the log and in TensorBoard, progress now and then, its end in words."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lofi_assets.training.curves import open_curves
+from lofi_assets.training.ending import Ending, forget_ending, read_ending, write_ending
+from lofi_assets.training.log import StepLog, read_log
+from lofi_assets.training.pace import Pace, duration
+
+
+def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return [(event.step, round(event.value, 4)) for event in events.Scalars(name)]
+
+
+def test_a_resumed_run_shows_no_step_twice_in_log_and_curves(tmp_path: Path):
+    path = tmp_path / "train-abc.jsonl"
+    killed = StepLog(path, after_step=-1)
+    for step in range(1, 8):
+        killed.write(step, {"loss": float(step), "lr": 1e-4, "items": ["one@500"]})
+    killed.sync()
+    killed.close()
+    resumed = StepLog(path, after_step=4)
+    for step in range(5, 11):
+        resumed.write(step, {"loss": step + 0.5, "lr": 1e-4, "items": ["one@500"]})
+    resumed.write(10, {"validation_loss": 0.7, "validation_by_timestep": {"t=125": 0.4, "mean": 0.7}})
+    resumed.close()
+    expected = [(step, float(step)) for step in range(1, 5)] + [(step, step + 0.5) for step in range(5, 11)]
+    assert [(line["step"], line["loss"]) for line in read_log(path) if "loss" in line] == expected
+    assert scalars(path.with_suffix(""), "loss") == expected
+    assert scalars(path.with_suffix(""), "validation/t=125") == [(10, 0.4)]
+    assert all(value > 0 for _, value in scalars(path.with_suffix(""), "memory_gb"))
+
+
+def test_training_does_not_need_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert open_curves(tmp_path / "curves", after_step=-1) is None
+    log = StepLog(tmp_path / "train-abc.jsonl", after_step=-1)
+    log.write(1, {"loss": 1.0})
+    log.sync()
+    log.close()
+    assert [line["step"] for line in read_log(tmp_path / "train-abc.jsonl")] == [1]
+
+
+def test_progress_is_told_once_a_minute_with_the_rate_of_this_call(tmp_path: Path):
+    now, said = [0.0], []
+    pace = Pace(total=1000, first=400, say=said.append, clock=lambda: now[0])
+    for step in range(401, 441):
+        now[0] += 5.0
+        pace.observe(step, loss=0.25)
+    assert len(said) == 3
+    assert said[0] == "step 412 of 1000 (41.2%), loss 0.2500, 720 steps/h, 49 min left"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(45, "45 s"), (719, "12 min"), (11_100, "3 h 05 min"), (187_200, "2 d 4 h")]
+)
+def test_durations_are_said_as_people_say_them(seconds: float, text: str):
+    assert duration(seconds) == text
+
+
+def test_an_ending_is_kept_until_the_next_start(tmp_path: Path):
+    config = tmp_path / "training_run.json"
+    assert read_ending(config) is None
+    write_ending(config, Ending(3, "training diverged: step 7"))
+    assert read_ending(config) == Ending(3, "training diverged: step 7")
+    forget_ending(config)
+    assert read_ending(config) is None
