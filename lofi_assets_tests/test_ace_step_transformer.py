@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig
 
+from lofi_assets.ace_step.blocks import LinearSelfAttention, rotary_tables, rotate
 from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
 
 LORA_TARGETS = ["speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0"]
@@ -230,3 +231,18 @@ def test_decode_exports_with_frames_and_context_left_open():
     program = torch.export.export(decoder, arguments(2, 9, 5), dynamic_shapes=shapes).module()
     other = arguments(3, 40, 12)
     torch.testing.assert_close(program(*other), decoder(*other))
+
+
+def test_linear_attention_sums_in_float32_under_autocast():
+    torch.manual_seed(0)
+    attention = LinearSelfAttention(32, 2).to(torch.bfloat16)
+    x = torch.randn(1, 2000, 32, dtype=torch.bfloat16)
+    rotary = rotary_tables(torch.arange(2000), 16, 1e6)
+    attention._project_out = lambda attended: attended
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = attention(x, rotary=rotary, mask=None)
+        query, key = (rotate(attention._split(part(x)), rotary) for part in (attention.to_q, attention.to_k))
+        value = attention._split(attention.to_v(x)).double()
+    query, key = query.double().relu(), key.double().relu()
+    exact = query @ (key.transpose(-1, -2) @ value) / (query @ key.sum(dim=-2)[..., None])
+    assert (found == exact.to(torch.bfloat16)).float().mean() > 0.99

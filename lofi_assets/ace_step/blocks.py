@@ -5,6 +5,9 @@ Module names are those of the published weights. Tensors are (batch, frames, wid
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -48,6 +51,13 @@ def rotate(x: Tensor, rotary: Rotary) -> Tensor:
     return (x.float() * cosine + turned * sine).to(x.dtype)
 
 
+def exact_products(x: Tensor) -> AbstractContextManager[Any]:
+    """Within the block float32 stays float32: autocast would take matrix products of it to the half precision of x."""
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.autocast(x.device.type, enabled=False)
+    return nullcontext()
+
+
 class Attention(nn.Module):
     """The four projections that both kinds of attention share."""
 
@@ -83,9 +93,10 @@ class LinearSelfAttention(Attention):
             query, key, value = query * frames, key * frames, value * frames
         # float32 throughout: sums over thousands of frames overflow half precision
         query, key, value = F.relu(query).float(), F.relu(key).float(), value.float()
-        weighted = key.transpose(-1, -2) @ value
-        total = key.sum(dim=-2)[..., None]
-        attended = (query @ weighted) / (query @ total + self.eps)
+        with exact_products(x):
+            weighted = key.transpose(-1, -2) @ value
+            total = key.sum(dim=-2)[..., None]
+            attended = (query @ weighted) / (query @ total + self.eps)
         if x.dtype == torch.float16:
             attended = attended.clamp(-HALF_LIMIT, HALF_LIMIT)
         return self._project_out(attended.to(x.dtype))

@@ -64,8 +64,8 @@ def plan_rerun(
     """The recorded run, placed below `cache`; base, features and device as recorded unless given.
 
     The folder's name follows from run, step, code, packages and these choices, so that a killed reproduction is found
-    again, and one after an update or with other features starts anew. Validation and previews are left out: they change no
-    weight.
+    again, and one after an update or with other features starts anew. Validation and previews are left out: they change
+    no weight.
     """
     recorded_device = str(recorded.provenance["device"])
     here = provenance(device=device or recorded_device, threads=int(recorded.provenance["threads"]))
