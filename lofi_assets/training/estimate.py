@@ -7,11 +7,11 @@ The activation formulas count the tensors that autograd keeps for the backward p
 them on real models. With N = frames x batch, M = context tokens x batch (speaker, prompt, lyrics), D width, H hidden
 channels, r rank, and e bytes of a number (2 under bf16-mixed, 4 under 32), one transformer block keeps
 
-    bf16-mixed   e (N (16 D + 8 H + 6 r) + M (4 D + 2 r)) + 8 N D + 16 e D r
+    bf16-mixed   e (N (16 D + 8 H + 6 r) + M (4 D + 2 r)) + 14 N D + 16 e D r       18 N D for a batch of several
     32           e (N (12 D + 8 H + 6 r) + M (2 D + 2 r))                           16 D for a batch of several
 
-since autocast casts each input of a LoRA layer and of a matrix product anew, computes the norms in float32, and keeps a
-bfloat16 copy of the adapter's two matrices in 8 layers. One lyric encoder block keeps, for L tokens, width W, h heads
+since autocast casts each input of a LoRA layer and of a matrix product anew, computes the norms and the sums of the
+linear attention in float32, and keeps a bfloat16 copy of the adapter's two matrices in 8 layers. One lyric encoder block keeps, for L tokens, width W, h heads
 and F hidden units, e (2 h L² + L (10 W + F + 3 r)); 8 W instead of 10 W under 32. The context and the last norm add
 e M D + 4 N (D + 128). While a block goes backward, up to 3 e N H of gradients are under way. Not in the formulas: DoRA,
 which keeps more, and `compile`, which keeps less.
@@ -159,7 +159,7 @@ def block_activations(size: ModelSize, choices: Choices, work: Workload) -> floa
     if choices.precision == "32":
         return e * (frames * (_copies(choices) * d + 8 * h + 6 * r) + tokens * (2 * d + 2 * r))
     kept = frames * (16 * d + 8 * h + 6 * r) + tokens * (4 * d + 2 * r)
-    return e * kept + 8 * frames * d + 16 * e * d * r
+    return e * kept + _float_bytes(choices) * frames * d + 16 * e * d * r
 
 
 def lyric_activations(size: ModelSize, choices: Choices, work: Workload) -> float:
@@ -286,6 +286,11 @@ def _copies(choices: Choices) -> int:
     return 12 if choices.batch_size == 1 else 16
 
 
+def _float_bytes(choices: Choices) -> int:
+    """Bytes per frame and channel that a block keeps in float32 under autocast; several items are laid out anew."""
+    return 14 if choices.batch_size == 1 else 18
+
+
 def _ends(size: ModelSize, choices: Choices, work: Workload) -> float:
     """Bytes kept before the first block (the context) and after the last (norm and loss)."""
     frames, tokens = work.step_frames(choices) * choices.batch_size, work.context * choices.batch_size
@@ -321,7 +326,7 @@ def _block_arithmetic(size: ModelSize, choices: Choices, work: Workload) -> str:
     if choices.precision == "32":
         return f"{e} B x ({frames} x ({_copies(choices)} x {d} + 8 x {h} + 6 x {r}) + {tokens} x (2 x {d} + 2 x {r}))"
     kept = f"{e} B x ({frames} x (16 x {d} + 8 x {h} + 6 x {r}) + {tokens} x (4 x {d} + 2 x {r}))"
-    return f"{kept} + 8 B x {frames} x {d} + 16 x {e} B x {d} x {r}"
+    return f"{kept} + {_float_bytes(choices)} B x {frames} x {d} + 16 x {e} B x {d} x {r}"
 
 
 def _moment_bytes(choices: Choices) -> float:
