@@ -9,8 +9,9 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster
 demo: $(VENV)/installed
 	$(BIN)/lofi demo
 
+# One thread each: the two workers of pytest would otherwise fight over two cores.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
 	$(BIN)/lofi constitution --audit-only
 
 slow: $(VENV)/installed

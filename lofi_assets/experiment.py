@@ -23,8 +23,15 @@ from lofi_assets.sources import load_licences, unlicensed, withdrawn_tracks
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, write_json
 from lofi_assets.track_rows import raw_track_id
 from lofi_assets.training.checkpoints import PRUNED, describe, fault, read_manifest, update_record
-from lofi_assets.training.config import LoraSettings, TrainingRun, TrainingSettings, load_lora_settings, save_run
-from lofi_assets.training.feature_files import exclusive, keys_of_runs, unneeded_files
+from lofi_assets.training.config import (
+    LoraSettings,
+    TrackFeatures,
+    TrainingRun,
+    TrainingSettings,
+    load_lora_settings,
+    save_run,
+)
+from lofi_assets.training.feature_files import FeatureError, exclusive, keys_of_runs, unneeded_files
 from lofi_assets.training.log import read_log
 from lofi_assets.training.resume import resume_point
 from lofi_assets.training.runs import current_run, finished, log_path
@@ -148,9 +155,13 @@ def current_dataset(store: Store) -> tuple[Path, dict[str, Any], list[dict[str, 
 
 
 def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_DIR) -> PlannedRun:
-    """Write the run's configuration file, and say how many steps are left to do."""
+    """Write the run's configuration file, and say how many steps are left to do.
+
+    Raises:
+        FeatureError: no features yet, or those of another version.
+    """
     _, manifest, _ = current_dataset(store)
-    features = read_json(store.metadata(FEATURES))
+    features = _features_on_record(store)
     run = TrainingRun.model_validate(
         {
             "base": features["base"],
@@ -169,6 +180,16 @@ def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_D
     config = store.metadata(RUN_CONFIG)
     save_run(config, run)
     return PlannedRun(run, config, 0 if finished(run) else run.training.max_steps - _steps_done(run))
+
+
+def _features_on_record(store: Store) -> dict[str, Any]:
+    path = store.metadata(FEATURES)
+    features: dict[str, Any] = read_json(path, default={})
+    try:
+        tracks = [TrackFeatures.model_validate(track) for track in features["tracks"]]
+    except (KeyError, ValidationError) as error:
+        raise FeatureError(f"{path}: absent or of another version; materialise feature_cache again") from error
+    return features | {"tracks": tracks}
 
 
 def _steps_done(run: TrainingRun) -> int:

@@ -34,7 +34,7 @@ from lofi_assets.training.__main__ import Stop
 from lofi_assets.training.__main__ import main as trainer
 from lofi_assets.training.config import load_run
 from lofi_assets.training.ending import CONFIGURATION, INTERRUPTED, read_ending
-from lofi_assets.training.features import FeatureJob, cache_features
+from lofi_assets.training.features import FeatureError, FeatureJob, cache_features
 from lofi_assets.training.log import read_log
 from lofi_assets.training.plan import Card
 from lofi_assets.training.resume import resume_point
@@ -285,10 +285,19 @@ def test_a_killed_trainer_is_started_once_more(place: Place, train_with, monkeyp
     assert "without a word" in description and "code -9" in description
 
 
-def test_a_damaged_feature_fails_with_its_file(place: Place, train_with, prepared: dict[str, Any]):
+def test_features_of_another_version_are_to_be_made_again(place: Place, train_with, prepared: dict[str, Any]):
     train_with(max_steps=2, checkpoint_interval=2)
     features = read_json(place.store.metadata(FEATURES))
     features["tracks"][0]["key"] = f"{'0' * 32}.{'0' * 32}"
+    write_json(place.store.metadata(FEATURES), features)
+    with pytest.raises(FeatureError, match="materialise feature_cache again"):
+        plan_training(place.store, load_profile("demo"))
+
+
+def test_a_damaged_feature_fails_with_its_file(place: Place, train_with, prepared: dict[str, Any]):
+    train_with(max_steps=2, checkpoint_interval=2)
+    features = read_json(place.store.metadata(FEATURES))
+    features["tracks"][0]["key"] = "0" * 32 + features["tracks"][0]["key"][32:]
     write_json(place.store.metadata(FEATURES), features)
     description = failure_of(place.materialize()).user_failure_data.description
     assert "0" * 32 in description and "materialise feature_cache again" in description

@@ -31,7 +31,7 @@ SETTINGS = {
     "shipped scale": {"r": 16, "lora_alpha": 8, "use_rslora": True},
     "uneven scale": {"r": 6, "lora_alpha": 7, "use_rslora": True},
     "alpha over r": {"r": 4, "lora_alpha": 32, "use_rslora": False},
-    "dora": {"r": 4, "lora_alpha": 8, "use_rslora": True},
+    "dora": {"r": 4, "lora_alpha": 8, "use_rslora": True, "use_dora": True},
 }
 
 
@@ -68,15 +68,9 @@ def velocity(transformer: torch.nn.Module) -> torch.Tensor:
     ).sample
 
 
-def as_if_trained(transformer: torch.nn.Module, lora: LoraSettings, *, dora: bool) -> dict[str, torch.Tensor]:
-    """An adapter with values in every tensor; DoRA through peft itself."""
-    if dora:
-        config = {"r": lora.r, "lora_alpha": lora.lora_alpha, "use_rslora": lora.use_rslora}
-        transformer.add_adapter(LoraConfig(**config, target_modules=list(TARGETS), use_dora=True), "default")
-        named = {name.replace(".default.", "."): value for name, value in transformer.named_parameters()}
-        parameters = {name: value for name, value in named.items() if value.requires_grad}
-    else:
-        parameters = add_lora(transformer, lora, seed=1)
+def as_if_trained(transformer: torch.nn.Module, lora: LoraSettings) -> dict[str, torch.Tensor]:
+    """An adapter with values in every tensor."""
+    parameters = add_lora(transformer, lora, seed=1)
     random = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for name, parameter in sorted(parameters.items()):
@@ -96,7 +90,7 @@ def write(base: Path, folder: Path, name: str) -> Trained:
     lora = LoraSettings(target_modules=TARGETS, **SETTINGS[name])
     transformer = load_transformer(base / TRANSFORMER)
     untrained = velocity(transformer)
-    tensors = as_if_trained(transformer, lora, dora=name == "dora")
+    tensors = as_if_trained(transformer, lora)
     write_adapter(folder, tensors, lora=lora, base=str(base))
     assert digest(read_adapter(folder)) == digest(tensors)
     return Trained(base, folder, lora, velocity(transformer), untrained)

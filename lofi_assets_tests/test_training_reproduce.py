@@ -23,9 +23,7 @@ from lofi_assets.training.loop import train
 from lofi_assets.training.position import randomness
 from lofi_assets.training.reproduction import find_checkpoint, provenance_changes
 from lofi_assets.training.runs import ARCHIVE
-from lofi_assets_tests import test_training_runs as runs
-
-prepared, make_run, quiet = runs.prepared, runs.make_run, runs.quiet
+from lofi_assets_tests.test_training_runs import digests, quiet
 
 
 @pytest.fixture
@@ -215,7 +213,7 @@ def test_the_global_generators_do_not_touch_a_weight(make_run):
         run = make_run(f"run-{seed}", max_steps=3)
         random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
         train(run, say=quiet)
-        digests.append(runs.digests(run))
+        digests.append(digests(run))
     assert digests[0] == digests[1]
 
 
@@ -226,7 +224,7 @@ def test_a_run_goes_on_exactly_from_a_checkpoint_alone(make_run):
     shutil.rmtree(alone.checkpoints_dir / ".resume")
     longer = alone.model_copy(update={"training": TrainingSettings(**alone.training.model_dump() | {"max_steps": 9})})
     assert train(longer, say=quiet).steps_now == 3
-    assert runs.digests(longer) == runs.digests(whole)
+    assert digests(longer) == digests(whole)
 
 
 def test_each_kept_checkpoint_holds_its_own_state(make_run):

@@ -11,10 +11,10 @@ channels, r rank, and e bytes of a number (2 under bf16-mixed, 4 under 32), one 
     32           e (N (12 D + 8 H + 6 r) + M (2 D + 2 r))                           16 D for a batch of several
 
 since autocast casts each input of a LoRA layer and of a matrix product anew, computes the norms and the sums of the
-linear attention in float32, and keeps a bfloat16 copy of the adapter's two matrices in 8 layers. One lyric encoder block keeps, for L tokens, width W, h heads
-and F hidden units, e (2 h L² + L (10 W + F + 3 r)); 8 W instead of 10 W under 32. The context and the last norm add
-e M D + 4 N (D + 128). While a block goes backward, up to 3 e N H of gradients are under way. Not in the formulas: DoRA,
-which keeps more, and `compile`, which keeps less.
+linear attention in float32, and keeps a bfloat16 copy of the adapter's two matrices in 8 layers. One lyric encoder
+block keeps, for L tokens, width W, h heads and F hidden units, e (2 h L² + L (10 W + F + 3 r)); 8 W instead of 10 W
+under 32. The context and the last norm add e M D + 4 N (D + 128). While a block goes backward, up to 3 e N H of
+gradients are under way. Not in the formulas: DoRA, which keeps more, and `compile`, which keeps less.
 """
 
 from dataclasses import dataclass, fields
