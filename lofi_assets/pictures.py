@@ -30,6 +30,26 @@ def waveforms(envelopes: Mapping[str, Sequence[Sequence[float]]]) -> bytes:
 
 def spectrogram(samples: "np.ndarray", *, sample_rate: int, title: str) -> bytes:
     """Log-mel spectrogram of (channels, frames) or (frames,) audio."""
+    figure = _figure(width=6.4, height=2.2)
+    axis = figure.subplots()
+    _draw_spectrogram(axis, samples, sample_rate=sample_rate, title=title)
+    axis.set(xlabel="seconds", ylabel="mel band")
+    return _png(figure)
+
+
+def spectrograms(sounds: Mapping[str, "np.ndarray"], *, sample_rate: int) -> bytes:
+    """Log-mel spectrograms side by side, two in a row, each under its name."""
+    rows = -(-len(sounds) // 2)
+    figure = _figure(width=8.0, height=1.9 * rows)
+    axes = figure.subplots(rows, 2, squeeze=False).flatten()
+    for axis in axes[len(sounds) :]:
+        axis.set_axis_off()
+    for axis, (name, samples) in zip(axes, sounds.items(), strict=False):
+        _draw_spectrogram(axis, samples, sample_rate=sample_rate, title=name)
+    return _png(figure)
+
+
+def _draw_spectrogram(axis: Any, samples: "np.ndarray", *, sample_rate: int, title: str) -> None:
     import librosa
     import numpy as np
 
@@ -37,22 +57,18 @@ def spectrogram(samples: "np.ndarray", *, sample_rate: int, title: str) -> bytes
     hop = max(512, len(mono) // 500)
     mel = librosa.feature.melspectrogram(y=mono, sr=sample_rate, n_fft=2048, hop_length=hop, n_mels=80, fmax=16000)
     level = librosa.power_to_db(mel, ref=np.max, top_db=80)
-    figure = _figure(width=6.4, height=2.2)
-    axis = figure.subplots()
     axis.imshow(level, origin="lower", aspect="auto", cmap="magma", extent=(0, len(mono) / sample_rate, 0, 80))
-    axis.set(xlabel="seconds", ylabel="mel band")
     axis.set_title(title, loc="left", fontsize=8)
-    return _png(figure)
 
 
-def loss_curve(losses: Sequence[tuple[int, float]]) -> bytes:
+def loss_curve(losses: Sequence[tuple[int, float]], *, label: str = "flow-matching loss") -> bytes:
     """Training loss by step, with its running mean."""
     steps, values = zip(*losses, strict=True)
     figure = _figure(width=6.4, height=2.4)
     axis = figure.subplots()
     axis.plot(steps, values, color=SOFT, linewidth=0.8, label="loss")
     axis.plot(steps, _running_mean(values, window=max(1, len(values) // 20)), color=ACCENT, label="running mean")
-    axis.set(xlabel="step", ylabel="flow-matching loss")
+    axis.set(xlabel="step", ylabel=label)
     axis.legend(frameon=False, fontsize=7)
     return _png(figure)
 
