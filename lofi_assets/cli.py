@@ -10,6 +10,7 @@ from lofi_assets.commands.dataset import dataset
 from lofi_assets.commands.inspect import inspect
 from lofi_assets.commands.review import review
 from lofi_assets.commands.sources import sources
+from lofi_assets.commands.train_base import train_base
 from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.profiles import data_root
 from lofi_assets.store import Store
@@ -22,7 +23,7 @@ def main() -> None:
     """Licensed lofi tracks to a released, gated ACE-Step LoRA."""
 
 
-for command in (sources, inspect, review, dataset):
+for command in (sources, inspect, review, dataset, train_base):
     main.add_command(command)
 
 
