@@ -59,7 +59,7 @@ class MusicTask:
         seed: int,
     ) -> None:
         self.modules = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder}).train()
-        self.text_encoder, self.tokenizer = text_encoder, tokenizer
+        self.transformer, self.text_encoder, self.tokenizer = transformer, text_encoder, tokenizer
         self.objective = Objective(transformer, training_schedule(), torch.float32)
         self.latents, self.captions = latents, captions
         self.settings, self.seed = settings, seed

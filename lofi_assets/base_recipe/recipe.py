@@ -225,7 +225,7 @@ def assemble(workshop: Workshop) -> Path:
         workshop.base,
         dcae=codec.dcae,
         vocoder=codec.vocoder,
-        transformer=music.objective.transformer,
+        transformer=music.transformer,
         text_encoder=music.text_encoder,
         taxonomy=workshop.taxonomy,
     )
