@@ -13,6 +13,7 @@ from lofi_assets.commands.reproduce import reproduce
 from lofi_assets.commands.review import review
 from lofi_assets.commands.sources import sources
 from lofi_assets.commands.train import train
+from lofi_assets.commands.train_base import train_base
 from lofi_assets.commands.verify_weights import verify_weights
 from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.profiles import data_root
@@ -26,7 +27,7 @@ def main() -> None:
     """Licensed lofi tracks to a released, gated ACE-Step LoRA."""
 
 
-for command in (sources, inspect, review, dataset, features, train, reproduce, verify_weights):
+for command in (sources, inspect, review, dataset, features, train, reproduce, train_base, verify_weights):
     main.add_command(command)
 
 

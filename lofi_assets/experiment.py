@@ -39,6 +39,8 @@ from lofi_assets.training_report import run_details, run_pictures
 
 FEATURES = "feature_cache.json"
 RUN_CONFIG = "training_run.json"
+SHIPPED_BASE = Path(__file__).parent / "base_recipe" / "weights"
+"""The small trained base, as `lofi train-base` wrote it."""
 REQUIRED_STATE = ("seed", "record.dataset_hash", "record.config_hash", "provenance.command", "provenance.packages")
 """What a checkpoint must say of itself to be reproducible (constitution II)."""
 
@@ -67,6 +69,10 @@ def resolve_base(store: Store, settings: BaseModelSettings) -> Path:
             with atomic_folder(folder) as temporary:
                 write_tiny_base(temporary)
         return folder
+    if settings.kind == "shipped":
+        if not SHIPPED_BASE.is_dir():
+            raise ProfileError(f"{SHIPPED_BASE}: this build ships no base; set base_model.kind to tiny, folder or hub")
+        return SHIPPED_BASE
     if settings.kind == "folder":
         return Path(settings.path) if Path(settings.path).is_absolute() else store.root / settings.path
     from lofi_assets.ace_step.loading import base_directory

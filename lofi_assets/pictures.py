@@ -54,14 +54,14 @@ def spectrogram_grid(rows: Mapping[str, Sequence["np.ndarray"]], *, heads: Seque
     return _png(figure)
 
 
-def loss_curve(losses: Sequence[tuple[int, float]]) -> bytes:
+def loss_curve(losses: Sequence[tuple[int, float]], *, label: str = "flow-matching loss") -> bytes:
     """Training loss by step, with its running mean."""
     steps, values = zip(*losses, strict=True)
     figure = _figure(width=6.4, height=2.4)
     axis = figure.subplots()
     axis.plot(steps, values, color=SOFT, linewidth=0.8, label="loss")
     axis.plot(steps, _running_mean(values, window=max(1, len(values) // 20)), color=ACCENT, label="running mean")
-    axis.set(xlabel="step", ylabel="flow-matching loss")
+    axis.set(xlabel="step", ylabel=label)
     axis.legend(frameon=False, fontsize=7)
     return _png(figure)
 

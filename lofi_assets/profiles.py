@@ -27,8 +27,9 @@ class _Section(BaseModel):
 class BaseModelSettings(_Section):
     """Which ACE-Step v1 to train on."""
 
-    kind: Literal["tiny", "folder", "hub"]
-    """tiny: written here with random weights; folder: a local folder in the Hub's layout; hub: downloaded."""
+    kind: Literal["tiny", "shipped", "folder", "hub"]
+    """tiny: written here with random weights; shipped: the trained one inside the package; folder: a local one in the
+    Hub's layout; hub: downloaded."""
     path: str = ""
     """Folder, or Hub repository id."""
     revision: str | None = None

@@ -6,6 +6,7 @@ on the published model. It has learnt nothing; what it generates is coloured noi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ def write_tiny_base(directory: Path, *, seed: int = 0) -> None:
     """Write the four folders and a character vocabulary for lyrics; the same bytes for the same seed."""
     directory.mkdir(parents=True, exist_ok=True)
     lyric_ids = write_lyric_vocabulary(directory / LYRIC_VOCABULARY)
-    text_ids = _write_text_tokenizer(directory / TEXT_ENCODER)
+    text_ids = write_text_tokenizer(directory / TEXT_ENCODER, " ".join(WORDS).split())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _transformer(lyric_ids).save_pretrained(directory / TRANSFORMER)
@@ -96,11 +97,11 @@ def _vocoder() -> ADaMoSHiFiGANV1:
         resblock_kernel_sizes=(3,),
         resblock_dilation_sizes=((1, 3),),
     )
-    _make_audible(model.head)
+    make_audible(model.head)
     return model.eval()
 
 
-def _make_audible(head: HiFiGANGenerator) -> None:
+def make_audible(head: HiFiGANGenerator) -> None:
     """Scale the kernels so that noise keeps its variance through the stages and leaves at about 0.1 rms.
 
     With the usual start the output would be silence, and silence cannot be measured by anything downstream.
@@ -134,8 +135,8 @@ def _text_encoder(vocabulary: int) -> UMT5EncoderModel:
     return UMT5EncoderModel(config).eval()
 
 
-def _write_text_tokenizer(directory: Path) -> int:
-    """A Unigram tokenizer that knows lofi's words and spells the rest; returns its size."""
+def write_text_tokenizer(directory: Path, vocabulary: Sequence[str]) -> int:
+    """A Unigram tokenizer that knows the words of a vocabulary and spells the rest; returns its size."""
     from tokenizers import Tokenizer
     from tokenizers.models import Unigram
     from tokenizers.normalizers import Lowercase
@@ -145,7 +146,7 @@ def _write_text_tokenizer(directory: Path) -> int:
 
     specials = [(PAD, 0.0), (END, 0.0), (UNKNOWN, 0.0)]
     letters = [(letter, -8.0) for letter in dict.fromkeys(WORD_START + CHARACTERS)]
-    words = [(WORD_START + word, -4.0) for word in " ".join(WORDS).split()]
+    words = [(WORD_START + word, -4.0) for word in vocabulary]
     tokenizer = Tokenizer(Unigram([*specials, *letters, *words], unk_id=2, byte_fallback=False))
     tokenizer.normalizer = Lowercase()
     tokenizer.pre_tokenizer = Metaspace()

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from lofi_assets.demo_corpus.grooves import Drums
 from lofi_assets.demo_corpus.instruments import Name
-from lofi_assets.demo_corpus.synth import Drums, Mode, Song
+from lofi_assets.demo_corpus.synth import Mode, Song
 
 Fault = Literal["clipped", "mostly_silent", "truncated", "near_duplicate"]
 Folder = Literal["commissioned", "royalty-free", "creative-commons", "partnerships"]

@@ -14,7 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
-Name = Literal["rhodes", "piano", "pad", "guitar", "vibes", "flute", "kalimba", "bass"]
+Name = Literal[
+    "rhodes",
+    "piano",
+    "pad",
+    "guitar",
+    "vibes",
+    "flute",
+    "kalimba",
+    "bass",
+    "organ",
+    "strings",
+    "saw_lead",
+    "square_lead",
+    "harp",
+    "marimba",
+    "overdriven_guitar",
+    "upright_bass",
+    "synth_bass",
+]
 
 
 class Band:
@@ -112,6 +130,59 @@ def _bass(time: FloatArray, hertz: float) -> FloatArray:
     return _partials(time, hertz, (1.0, 0.35, 0.12, 0.05), 1.6) * _attack(time, 0.008)
 
 
+def _organ(time: FloatArray, hertz: float) -> FloatArray:
+    """Drawbars at the octaves and the twelfth, turned by a slow rotor."""
+    rotor = 1.0 + 0.15 * np.sin(_phase(time, 5.8))
+    pipes = _partials(time, hertz, (0.8, 0.6, 0.4, 0.3, 0.0, 0.15, 0.0, 0.2), 0.02)
+    return np.asarray(0.7 * pipes * rotor * _attack(time, 0.01), dtype=np.float32)
+
+
+def _strings(time: FloatArray, hertz: float) -> FloatArray:
+    """Three desks, each with its own vibrato."""
+    levels = tuple(1.0 / n**1.1 for n in range(1, 11))
+    desks = [
+        _partials((time + depth * np.sin(_phase(time, rate))).astype(np.float32), hertz * detune, levels, 0.03)
+        for detune, rate, depth in ((0.998, 4.7, 4e-4), (1.0, 5.2, 3e-4), (1.002, 5.6, 4e-4))
+    ]
+    return np.asarray(sum(desks), dtype=np.float32) * 0.3 * _attack(time, 0.18)
+
+
+def _saw_lead(time: FloatArray, hertz: float) -> FloatArray:
+    levels = tuple(1.0 / n for n in range(1, 17))
+    voices = sum(_partials(time, hertz * detune, levels, 0.25) for detune in (0.996, 1.004))
+    return np.asarray(voices, dtype=np.float32) * 0.35 * _attack(time, 0.01)
+
+
+def _square_lead(time: FloatArray, hertz: float) -> FloatArray:
+    """The pulse wave of an old console: odd partials, no decay."""
+    return _partials(time, hertz, tuple(n % 2 / n for n in range(1, 16)), 0.05) * 0.7
+
+
+def _harp(time: FloatArray, hertz: float) -> FloatArray:
+    return _partials(time, hertz, (1.0, 0.35, 0.25, 0.1, 0.06), 1.8) * _attack(time, 0.003)
+
+
+def _marimba(time: FloatArray, hertz: float) -> FloatArray:
+    phase = _phase(time, hertz)
+    bar = np.sin(phase) + 0.35 * np.sin(4.0 * phase) * np.exp(-18 * time)
+    return bar * np.exp(-6.0 * time) * _attack(time, 0.002)
+
+
+def _overdriven_guitar(time: FloatArray, hertz: float) -> FloatArray:
+    string = _partials(time, hertz, (1.0, 0.7, 0.5, 0.35, 0.25, 0.18), 0.35)
+    return np.tanh(3.0 * string).astype(np.float32) * 0.55 * _attack(time, 0.004)
+
+
+def _upright_bass(time: FloatArray, hertz: float) -> FloatArray:
+    thump = 0.3 * np.sin(_phase(time, 2.0 * hertz)) * np.exp(-14 * time)
+    string = _partials(time, hertz, (1.0, 0.5, 0.18, 0.08, 0.05), 1.1)
+    return np.asarray((string + thump) * _attack(time, 0.012), dtype=np.float32)
+
+
+def _synth_bass(time: FloatArray, hertz: float) -> FloatArray:
+    return _partials(time, hertz, tuple(1.0 / n for n in range(1, 13)), 0.9) * 0.75 * _attack(time, 0.004)
+
+
 def _attack(time: FloatArray, seconds: float) -> FloatArray:
     return np.minimum(np.float32(1.0), time / np.float32(seconds))
 
@@ -141,6 +212,33 @@ def _brush(rate: int, rng: np.random.Generator) -> NDArray[np.float64]:
     return _smooth(rng.standard_normal(len(time)), rate, 4_000) * np.minimum(1, time / 0.03) * np.exp(-12 * time)
 
 
+def _clap(rate: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Three hands a few milliseconds apart, then the room."""
+    time = _time(0.2, rate)
+    noise = _smooth(rng.standard_normal(len(time)), rate, 7_000)
+    hands = sum(np.exp(-180 * np.abs(time - late)) for late in (0.002, 0.012, 0.021))
+    return noise * (hands + 0.6 * np.exp(-22 * time))
+
+
+def _rim(rate: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    time = _time(0.06, rate)
+    click = rng.standard_normal(len(time)) * np.exp(-600 * time) * 0.3
+    return np.sin(2 * np.pi * 1_650 * time) * np.exp(-70 * time) + click
+
+
+def _shaker(rate: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    time = _time(0.1, rate)
+    noise = rng.standard_normal(len(time))
+    return (noise - _smooth(noise, rate, 4_000)) * np.minimum(1, time / 0.03) * np.exp(-35 * time)
+
+
+def _ride(rate: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    time = _time(0.5, rate)
+    noise = rng.standard_normal(len(time))
+    bell = sum(np.sin(2 * np.pi * hertz * time) for hertz in (3_150, 4_270, 5_630)) * 0.25
+    return (noise - _smooth(noise, rate, 5_000) + bell) * np.exp(-9 * time)
+
+
 def _time(seconds: float, rate: int) -> NDArray[np.float64]:
     return np.arange(round(seconds * rate)) / rate
 
@@ -160,10 +258,23 @@ _NOTES: dict[Name, Callable[[FloatArray, float], FloatArray]] = {
     "flute": _flute,
     "kalimba": _kalimba,
     "bass": _bass,
+    "organ": _organ,
+    "strings": _strings,
+    "saw_lead": _saw_lead,
+    "square_lead": _square_lead,
+    "harp": _harp,
+    "marimba": _marimba,
+    "overdriven_guitar": _overdriven_guitar,
+    "upright_bass": _upright_bass,
+    "synth_bass": _synth_bass,
 }
 _HITS: dict[str, Callable[[int, np.random.Generator], NDArray[np.floating]]] = {
     "kick": _kick,
     "snare": _snare,
     "hat": _hat,
     "brush": _brush,
+    "clap": _clap,
+    "rim": _rim,
+    "shaker": _shaker,
+    "ride": _ride,
 }

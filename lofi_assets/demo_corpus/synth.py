@@ -1,7 +1,7 @@
-"""A small band: chords, bass, drums and a lead, played from a seed and put on a worn tape.
+"""A small band: chords, bass, drums and a lead, played from a seed, clean or put on a worn tape.
 
-Belongs here: the composition and the mix. Instruments are in `instruments`. The truth about every song (tempo, key,
-mode) is known before a note is played, which is what makes it a test of everything that listens.
+Belongs here: the composition and the mix. Instruments are in `instruments`, rhythms in `grooves`. The truth about every
+song (tempo, key, mode) is known before a note is played, which is what makes it a test of everything that listens.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lofi_assets.demo_corpus import instruments
+from lofi_assets.demo_corpus.grooves import ARPEGGIO, BASS_NOTES, CHORD_HITS, PATTERNS, Bassline, Comping, Drums
 
 FloatArray = NDArray[np.float32]
 Mode = Literal["major", "minor", "dorian"]
-Drums = Literal["boom_bap", "half_time", "four_floor", "brushes", "none"]
 
 NOTE_NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 SCALES: dict[Mode, tuple[int, ...]] = {
@@ -31,14 +31,9 @@ PROGRESSIONS: dict[Mode, tuple[tuple[int, ...], ...]] = {
     "minor": ((0, 5, 2, 6), (0, 3, 5, 4), (3, 6, 2, 0), (5, 6, 0, 0), (0, 2, 5, 3)),
     "dorian": ((0, 3, 0, 3), (0, 1, 2, 3), (0, 6, 3, 0), (0, 3, 6, 2)),
 }
-# Sixteenths of a bar on which something is hit.
-PATTERNS: dict[Drums, dict[str, tuple[int, ...]]] = {
-    "boom_bap": {"kick": (0, 7, 10), "snare": (4, 12), "hat": (0, 2, 4, 6, 8, 10, 12, 14)},
-    "half_time": {"kick": (0, 6), "snare": (8,), "hat": (0, 2, 4, 6, 8, 10, 12, 14)},
-    "four_floor": {"kick": (0, 4, 8, 12), "snare": (4, 12), "hat": (2, 6, 10, 14)},
-    "brushes": {"kick": (0, 8), "brush": (4, 12), "hat": (0, 4, 7, 8, 12, 15)},
-    "none": {},
-}
+GAINS = {"kick": 0.75, "snare": 0.42, "hat": 0.13, "brush": 0.25, "clap": 0.4, "rim": 0.25, "shaker": 0.1, "ride": 0.14}
+EIGHTHS_SWING = ("hat", "ride")
+"""Hits whose off-beat eighths swing too."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,14 @@ class Song:
     sample_rate: int
     chords: instruments.Name = "rhodes"
     lead: instruments.Name | None = "vibes"
+    bass: instruments.Name = "bass"
     drums: Drums = "boom_bap"
+    comping: Comping = "held"
+    bassline: Bassline = "root_fifth"
+    voicing: tuple[int, ...] = (0, 2, 4, 6, 8)
+    """Scale steps above the root that make a chord."""
+    intro_bars: int = 2
+    """Bars before drums and lead come in."""
     swing: float = 0.58
     """Where the off-beat sixteenth falls between two eighths; 0.5 is straight."""
     cutoff_hz: float = 7_000.0
@@ -76,8 +78,18 @@ def render(song: Song, *, peak: float = 0.7) -> FloatArray:
     """The song, (channels, frames) float32, peaking at `peak` of full scale."""
     rng = np.random.default_rng(song.seed)
     frames = round(song.seconds * song.sample_rate)
-    mix = _perform(song, rng, frames)
-    mix = _tape(song, rng, mix)
+    return _finished(song, _tape(song, rng, _perform(song, rng, frames)), peak=peak)
+
+
+def render_clean(song: Song, *, peak: float = 0.7) -> FloatArray:
+    """The performance alone, without tape, hiss, crackle or rain; shape and peak as in `render`."""
+    rng = np.random.default_rng(song.seed)
+    return _finished(song, _perform(song, rng, round(song.seconds * song.sample_rate)), peak=peak)
+
+
+def _finished(song: Song, mix: FloatArray, *, peak: float) -> FloatArray:
+    """Channels, a fade at either end, and the peak."""
+    frames = mix.shape[1]
     if song.channels == 1:
         mix = mix.mean(axis=0, keepdims=True)
     fade = np.minimum(1.0, np.minimum(np.arange(frames), np.arange(frames)[::-1] / 4) / (0.3 * song.sample_rate))
@@ -96,13 +108,13 @@ def _perform(song: Song, rng: np.random.Generator, frames: int) -> FloatArray:
     for bar in range(bars):
         at = bar * bar_s
         degree = progression[bar % 4]
-        # Drums rest in the first two bars and in every eighth, so that there is something to come back to.
-        beat = bar >= 2 and bar % 8 != 7
+        # Drums rest in the intro and in every eighth bar, so that there is something to come back to.
+        beat = bar >= song.intro_bars and bar % 8 != 7
         _play_chord(song, rng, band, mix, at, degree)
         _play_bass(song, band, mix, at, degree)
         if beat:
             _play_drums(song, rng, band, mix, at)
-        if song.lead and bar >= 2:
+        if song.lead and bar >= song.intro_bars:
             # A A B A over sixteen bars.
             for start, length, pitch in phrases[(bar // 4) % 4 == 2][bar % 4]:
                 tone = band.note(song.lead, pitch, length * bar_s / 8 + 0.6)
@@ -124,37 +136,54 @@ def _pitches(song: Song, degree: int, *, around: int, steps: tuple[int, ...]) ->
 def _play_chord(
     song: Song, rng: np.random.Generator, band: instruments.Band, mix: FloatArray, at: float, degree: int
 ) -> None:
-    """A seventh chord with the ninth, strummed a little, on the first beat and sometimes again on the off-beat."""
-    bar_s = 240.0 / song.bpm
-    hits = [(0.0, bar_s * 0.98, 1.0)]
-    if rng.random() < 0.5:
-        hits = [(0.0, bar_s * 0.6, 1.0), (bar_s * 0.625, bar_s * 0.36, 0.7)]
-    for start, length, velocity in hits:
-        for index, pitch in enumerate(_pitches(song, degree, around=63, steps=(0, 2, 4, 6, 8))):
+    """The bar's chord as the song comps: whole chords strummed a little, or broken into eighths."""
+    pitches = _pitches(song, degree, around=63, steps=song.voicing)
+    if song.comping == "arpeggio":
+        _play_arpeggio(song, band, mix, at, pitches)
+        return
+    for start, length, velocity in _chord_hits(song, rng):
+        for index, pitch in enumerate(pitches):
             tone = band.note(song.chords, pitch, length)
             strum = 0.011 * index + float(rng.uniform(0, 0.004))
             _add(mix, tone, at + start + strum, 0.16 * velocity, pan=-0.2 + 0.08 * index, rate=song.sample_rate)
 
 
+def _chord_hits(song: Song, rng: np.random.Generator) -> list[tuple[float, float, float]]:
+    """(start, length, velocity) in seconds; a held chord is sometimes struck again on the off-beat."""
+    bar_s, sixteenth = 240.0 / song.bpm, 15.0 / song.bpm
+    if song.comping != "held":
+        return [(start * sixteenth, length * sixteenth, force) for start, length, force in CHORD_HITS[song.comping]]
+    if rng.random() < 0.5:
+        return [(0.0, bar_s * 0.6, 1.0), (bar_s * 0.625, bar_s * 0.36, 0.7)]
+    return [(0.0, bar_s * 0.98, 1.0)]
+
+
+def _play_arpeggio(song: Song, band: instruments.Band, mix: FloatArray, at: float, pitches: list[int]) -> None:
+    eighth = 30.0 / song.bpm
+    for number, index in enumerate(ARPEGGIO):
+        tone = band.note(song.chords, pitches[index % len(pitches)], 2 * eighth)
+        _add(mix, tone, at + number * eighth, 0.3, pan=-0.25 + 0.1 * index, rate=song.sample_rate)
+
+
 def _play_bass(song: Song, band: instruments.Band, mix: FloatArray, at: float, degree: int) -> None:
     beat_s = 60.0 / song.bpm
-    root, fifth = (_pitches(song, degree, around=40, steps=(step,))[0] for step in (0, 4))
-    for start, length, pitch in ((0.0, 1.4, root), (1.75, 0.8, root), (2.5, 1.3, fifth)):
-        tone = band.note("bass", pitch, length * beat_s)
+    for start, length, step in BASS_NOTES[song.bassline]:
+        pitch = _pitches(song, degree, around=40, steps=(step,))[0]
+        tone = band.note(song.bass, pitch, length * beat_s)
         _add(mix, tone, at + start * beat_s, 0.42, pan=0.0, rate=song.sample_rate)
 
 
 def _play_drums(song: Song, rng: np.random.Generator, band: instruments.Band, mix: FloatArray, at: float) -> None:
     sixteenth = 15.0 / song.bpm
-    gains = {"kick": 0.75, "snare": 0.42, "hat": 0.13, "brush": 0.25}
     for name, steps in PATTERNS[song.drums].items():
         for step in steps:
-            swung = (song.swing - 0.5) * 2.0 * sixteenth if step % 2 or (name == "hat" and step % 4 == 2) else 0.0
+            off_beat = step % 2 or (name in EIGHTHS_SWING and step % 4 == 2)
+            swung = (song.swing - 0.5) * 2.0 * sixteenth if off_beat else 0.0
             late = float(rng.normal(0.0, 0.003))
             accent = float(rng.uniform(0.75, 1.0)) * (0.8 if name == "hat" and step % 4 else 1.0)
-            pan = {"hat": 0.3, "brush": -0.15}.get(name, 0.0)
+            pan = {"hat": 0.3, "brush": -0.15, "shaker": -0.3, "ride": 0.25}.get(name, 0.0)
             hit = band.hit(name, variant=int(rng.integers(3)))
-            _add(mix, hit, at + step * sixteenth + swung + late, gains[name] * accent, pan=pan, rate=song.sample_rate)
+            _add(mix, hit, at + step * sixteenth + swung + late, GAINS[name] * accent, pan=pan, rate=song.sample_rate)
 
 
 def _melody(song: Song, rng: np.random.Generator, progression: tuple[int, ...]) -> list[list[tuple[int, int, int]]]:

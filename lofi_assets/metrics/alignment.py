@@ -141,13 +141,12 @@ def tag_alignment(
         reference_tags: (m, labels) of the real clips. Standardising by them asks whether a clip has more piano than
             usual here, not whether the tagger likes to say piano.
     """
-    generated, reference = tag_logits(generated_tags), tag_logits(reference_tags)
+    generated, reference = np.atleast_2d(generated_tags), np.atleast_2d(reference_tags)
     if len(reference) < 2:
         note = f"{len(reference)} reference clip(s); standardising the tags needs at least 2"
         return TagAlignment(auc=None, lower=None, reference_auc=None, n_clips=0, n_unmapped=len(generated), note=note)
-    centre, spread = reference.mean(axis=0), np.maximum(reference.std(axis=0, ddof=1), SPREAD_FLOOR)
-    scores = _clip_aucs((generated - centre) / spread, generated_prompts, labels)
-    real = _clip_aucs((reference - centre) / spread, reference_prompts, labels)
+    scores = clip_aucs(standardised_tags(generated, reference), generated_prompts, labels)
+    real = clip_aucs(standardised_tags(reference, reference), reference_prompts, labels)
     reference_auc = float(np.mean(real)) if real else None
     unmapped = len(generated) - len(scores)
     if not scores:
@@ -173,6 +172,13 @@ def tag_logits(tags: npt.ArrayLike) -> FloatArray:
     return np.log(p / (1.0 - p))
 
 
+def standardised_tags(tags: npt.ArrayLike, reference_tags: npt.ArrayLike) -> FloatArray:
+    """Logits of tag probabilities in standard deviations of the reference clips (two at least) from their mean."""
+    reference = tag_logits(reference_tags)
+    spread = np.maximum(reference.std(axis=0, ddof=1), SPREAD_FLOOR)
+    return (tag_logits(tags) - reference.mean(axis=0)) / spread
+
+
 _WORDS = sorted(TAG_LABELS, key=lambda words: (-len(words), words))
 
 
@@ -193,8 +199,8 @@ def _draw(n: int, m: int, *, seed: int, n_resamples: int) -> list[tuple[npt.NDAr
     return [(generator.integers(n, size=n), generator.integers(m, size=m)) for _ in range(n_resamples)]
 
 
-def _clip_aucs(scores: FloatArray, prompts: Sequence[str], labels: Sequence[str]) -> list[float]:
-    """One AUC per clip whose prompt has a label; ties count half."""
+def clip_aucs(scores: FloatArray, prompts: Sequence[str], labels: Sequence[str]) -> list[float]:
+    """P(a label of the prompt ranks above another), one per clip whose prompt has a label; ties count half."""
     if len(scores) != len(prompts) or scores.shape[1] != len(labels):
         raise MetricError(
             f"{scores.shape} tags, {len(prompts)} prompts and {len(labels)} labels do not belong together"

@@ -1,0 +1,95 @@
+"""The card and the pictures that lie beside the weights.
+
+Belongs here: words and drawings from `report.json`, the plan and the logs. Nothing is measured here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lofi_assets import pictures
+from lofi_assets.ace_step.music_dcae import MEL_RATE
+from lofi_assets.base_recipe.genres import GENRES
+from lofi_assets.base_recipe.listening import Sound
+from lofi_assets.base_recipe.recipe import Workshop
+from lofi_assets.base_recipe.settings import STAGES
+from lofi_assets.base_recipe.stage import losses_of
+from lofi_assets.store import write_text
+
+POINTS = 2000
+"""Most points of a loss curve: more are not seen."""
+LABELS = {"dcae": "log-mel error, nats", "vocoder": "spectral loss", "transformer": "velocity error"}
+
+
+def write_card(workshop: Workshop, report: Mapping[str, Any], sounds: Mapping[str, Sound]) -> None:
+    """Write README.md, the loss curves and the spectrograms into the base's folder."""
+    folder = workshop.base
+    write_text(folder / "README.md", card_text(workshop, report))
+    for name in STAGES:
+        curve = list(losses_of(workshop.stage(name)))
+        thinned = curve[:: max(1, len(curve) // POINTS)]
+        _write(folder / f"loss_{name}.png", pictures.loss_curve(thinned, label=LABELS[name]))
+    clips = [sound.samples for sound in sounds.values()]
+    picture = pictures.spectrogram_grid({"mel": clips}, heads=list(sounds), sample_rate=MEL_RATE)
+    _write(folder / "spectrograms.png", picture)
+
+
+def card_text(workshop: Workshop, report: Mapping[str, Any]) -> str:
+    """The card in Markdown."""
+    recipe = workshop.recipe
+    hours = sum(stage["hours"] for stage in report["training"].values())
+    size = sum(path.stat().st_size for path in workshop.base.rglob("*.safetensors")) / 1e6
+    fad, error, adherence = report["fad"], report["mel_error_nats"], report["adherence"]
+    lines = [
+        "---",
+        "license: apache-2.0",
+        "---",
+        "# A small ACE-Step v1 base, trained on synthesised music",
+        "",
+        f"Made by `lofi train-base --preset {recipe.preset}` of lofi_assets, seed {recipe.seed}, on a CPU,",
+        f"in {hours:.2f} hours;",
+        f"{size:.1f} MB of float16 in the folder layout of ACE-Step/ACE-Step-v1-3.5B, read by the same loader.",
+        f"It heard {recipe.corpus.clips} clips of {recipe.corpus.seconds:g} s that the recipe synthesises itself:",
+        f"{', '.join(genre.tag for genre in GENRES)}. No recording of anybody is in it. It has not heard lofi:",
+        "that is what a LoRA teaches it. Its DCAE and vocoder also heard clips on worn tape.",
+        "Weights and code: Apache-2.0.",
+        "",
+        "| stage | steps | hours |",
+        "|---|---|---|",
+        *(f"| {name} | {row['steps']} | {row['hours']} |" for name, row in report["training"].items()),
+        "",
+        "## Figures",
+        "",
+        "MusiCNN-FAD on level-normalised windows, one a second; compare only with the marks beside it.",
+        "",
+        "| of | to lofi | to clean music |",
+        "|---|---|---|",
+        *(_fad_row(name, fad) for name in dict.fromkeys([*fad["to lofi"], *fad["to clean"]])),
+        "",
+        f"- Log-mel error of the round trip: {error['lofi']:.2f} nats on lofi, {error['clean']:.2f} on clean music.",
+        f"- Latents: mean {report['latents']['mean']:.2f}, standard deviation {report['latents']['std']:.2f}.",
+        f"- Prompts: clips fit their own prompts better than the other kind's by {adherence['auc_gain']:+.3f} AUC,",
+        f"  95 % interval {adherence['interval']}, {adherence['clips']} clips (tags, not CLAP).",
+        *(f"- Tempo asked {row['asked']} BPM: median measured {row['median']}." for row in report["tempo"].values()),
+        f"- Nearest training clip: fingerprint similarity at most {report['nearest']['most_similar']:.2f}",
+        f"  (pieces it never heard: {report['nearest']['held_out_most_similar']:.2f}; a copy is above 0.85);"
+        f" copies: {report['nearest']['copies']}.",
+        "",
+        "![Spectrograms](spectrograms.png)",
+        *(f"![Loss of the {name}](loss_{name}.png)" for name in STAGES),
+        "",
+        "## Limits",
+        "",
+        "It is small, and it shows a platform at work: it is no instrument for making music. It sings no lyrics.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _fad_row(name: str, fad: Mapping[str, Mapping[str, float]]) -> str:
+    return f"| {name} | {fad['to lofi'].get(name, '-')} | {fad['to clean'].get(name, '-')} |"
+
+
+def _write(path: Path, picture: bytes) -> None:
+    path.write_bytes(picture)

@@ -1,0 +1,214 @@
+"""What the DCAE and the vocoder learn: mel images through few numbers, and mel images back into sound.
+
+Belongs here: their tasks. Both train on crops of a second or less, which is enough since neither looks further, and on
+clean and worn clips alike: a codec has to carry the hiss that the transformer has never heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lofi_assets.ace_step.mel import LogMel
+from lofi_assets.ace_step.music_dcae import HOP, MusicDCAE
+from lofi_assets.base_recipe.corpus import Clip, read_part
+from lofi_assets.base_recipe.settings import DcaeSettings, Training, VocoderSettings
+from lofi_assets.base_recipe.spectra import SpectralCritic, SpectralLoss, adversarial_losses, critic_loss
+from lofi_assets.training.batches import generator
+
+QUIETEST = 0.4
+"""Smallest gain of a crop: the codec has to carry quiet music too."""
+CALIBRATION_CROPS, CALIBRATION_FRAMES = 64, 128
+
+
+def crops(
+    clips: Sequence[Clip],
+    *,
+    count: int,
+    samples: int,
+    seed: int,
+    stage: str,
+    step: int,
+    quietest: float = QUIETEST,
+) -> tuple[Tensor, torch.Generator]:
+    """Stereo crops (count, 2, samples) of a step, places and gains at random, and the generator for further draws."""
+    random = generator(seed, stage, step)
+    picks = torch.randint(len(clips), (count,), generator=random).tolist()
+    places = torch.rand(count, generator=random).tolist()
+    gains = quietest + (1 - quietest) * torch.rand(count, 1, 1, generator=random)
+    parts = [read_part(clips[pick], place=place, samples=samples) for pick, place in zip(picks, places, strict=True)]
+    return torch.stack([torch.from_numpy(part) for part in parts]) * gains, random
+
+
+class MelImages:
+    """Scaled log-mel images of stereo crops, as `MusicDCAE` makes them of whole songs."""
+
+    def __init__(self, mel: LogMel, *, like: MusicDCAE) -> None:
+        self.mel = mel
+        self.low, self.span = like.min_mel, like.max_mel - like.min_mel
+
+    @torch.no_grad()
+    def images(self, stereo: Tensor) -> Tensor:
+        """(B, 2, n) -> (B, 2, 128, n // 512), about [-1, 1]."""
+        return self.scaled(self.mel(stereo.flatten(0, 1))).unflatten(0, (-1, 2))
+
+    def scaled(self, mel: Tensor) -> Tensor:
+        """Log-mel in nats -> image."""
+        return (mel - self.low) / self.span * 2 - 1
+
+    def nats(self, image: Tensor) -> Tensor:
+        """Image -> log-mel in nats."""
+        return (image + 1) / 2 * self.span + self.low
+
+
+class DcaeTask:
+    """L1 on log-mel through latents that are held at zero mean and unit variance in the published scale."""
+
+    def __init__(
+        self,
+        codec: MusicDCAE,
+        clips: Sequence[Clip],
+        *,
+        settings: DcaeSettings,
+        training: Training,
+        seed: int,
+    ) -> None:
+        self.codec, self.clips, self.settings, self.training, self.seed = codec, clips, settings, training, seed
+        self.mel = MelImages(codec.vocoder.mel_transform, like=codec)
+        codec.dcae.train()
+
+    def groups(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
+        return {"dcae": dict(self.codec.dcae.named_parameters())}
+
+    def backward(self, step: int) -> dict[str, float]:
+        count, samples = self.training.batch, self.training.frames * HOP
+        stereo, random = crops(self.clips, count=count, samples=samples, seed=self.seed, stage="dcae", step=step)
+        images = self.mel.images(stereo)
+        codec = self.codec
+        latents = (codec.dcae.encoder(images) - codec.shift_factor) * codec.scale_factor
+        noise = torch.randn(latents.shape, generator=random) * self.settings.latent_noise
+        decoded = codec.dcae.decoder((latents + noise) / codec.scale_factor + codec.shift_factor)
+        error = (decoded - images).abs().mean() * self.mel.span / 2
+        moments = _moments(latents)
+        (error + self.settings.moments * moments).backward()
+        return {"loss": float(error.detach()), "moments": float(moments.detach())}
+
+
+def calibrate(codec: MusicDCAE, clips: Sequence[Clip], *, seed: int) -> None:
+    """Bring the latents of clips at full level to unit scale, exactly.
+
+    Before the DCAE's training, so that a weak pull keeps them there; and after, since it keeps them there about. What
+    that changes at the decoder's edges the vocoder's stage learns.
+    """
+    samples = CALIBRATION_FRAMES * HOP
+    stereo, _ = crops(clips, count=CALIBRATION_CROPS, samples=samples, seed=seed, stage="scale", step=0, quietest=1.0)
+    fold_latent_scale(codec, MelImages(codec.vocoder.mel_transform, like=codec).images(stereo))
+
+
+@torch.no_grad()
+def fold_latent_scale(codec: MusicDCAE, images: Tensor) -> None:
+    """Fold an affine into the encoder's last and the decoder's first convolution, so that the latents of `images` have
+    zero mean and unit variance per channel under the codec's shift and scale.
+
+    The encoder's shortcut (a mean over channel groups) has no weights; its share is added to the convolution's centre
+    tap, so the encoder is exact. The decoder is exact but for its outermost frame, where padding means another value.
+    """
+    encoder, decoder = codec.dcae.encoder, codec.dcae.decoder
+    encoded = encoder(images)
+    spread, centre = torch.std_mean(encoded, dim=(0, 2, 3))
+    gain = 1 / (spread * codec.scale_factor)
+    offset = codec.shift_factor - gain * centre
+    shortcut = _shortcut(encoder.conv_out, group=encoder.out_shortcut_average_group_size)
+    assert encoder.conv_out.bias is not None and decoder.conv_in.bias is not None
+    encoder.conv_out.weight.copy_((encoder.conv_out.weight + shortcut) * gain[:, None, None, None] - shortcut)
+    encoder.conv_out.bias.copy_(encoder.conv_out.bias * gain + offset)
+    repeated = torch.zeros_like(decoder.conv_in.weight)
+    rows = torch.arange(len(repeated))
+    repeated[rows, rows // decoder.in_shortcut_repeats, 1, 1] = 1.0
+    whole = decoder.conv_in.weight + repeated
+    decoder.conv_in.bias.sub_(torch.einsum("oihw,i->o", whole, offset / gain))
+    decoder.conv_in.weight.copy_(whole / gain[None, :, None, None] - repeated)
+
+
+def _shortcut(conv: nn.Conv2d, *, group: int) -> Tensor:
+    weight = torch.zeros_like(conv.weight)
+    columns = torch.arange(conv.in_channels)
+    weight[columns // group, columns, 1, 1] = 1.0 / group
+    return weight
+
+
+def _moments(latents: Tensor) -> Tensor:
+    """Squared mean and squared log variance of each channel, averaged."""
+    variance, mean = torch.var_mean(latents, dim=(0, 2, 3))
+    return (mean.square() + variance.log().square()).mean()
+
+
+class VocoderTask:
+    """Spectra of the made sound against the true one; the DCAE's decoder learns with the vocoder, its encoder stays.
+
+    A vocoder alone is the same at every mel frame: of a steady tone it can only make something that repeats every 512
+    samples, which is a tone on a grid of 86 Hz. The decoder knows which of eight frames it is making and may mark them,
+    so that the two together repeat every 4096 samples: a grid of 11 Hz. Latents keep their meaning, since the encoder
+    that makes them is as it was.
+    """
+
+    def __init__(
+        self,
+        codec: MusicDCAE,
+        clips: Sequence[Clip],
+        *,
+        settings: VocoderSettings,
+        latent_noise: float,
+        training: Training,
+        seed: int,
+    ) -> None:
+        self.codec, self.clips, self.settings, self.training, self.seed = codec, clips, settings, training, seed
+        self.latent_noise = latent_noise
+        self.mel = MelImages(codec.vocoder.mel_transform, like=codec)
+        self.loss = SpectralLoss(mel=codec.vocoder.mel_transform, mel_weight=settings.mel_weight)
+        self.critic = SpectralCritic(channels=settings.discriminator_channels) if settings.discriminator else None
+        codec.train()
+        codec.dcae.encoder.requires_grad_(False)
+
+    def groups(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
+        learning = {name: p for name, p in self.codec.named_parameters() if p.requires_grad}
+        critic = {} if self.critic is None else {"critic": dict(self.critic.named_parameters())}
+        return {"codec": learning} | critic
+
+    def backward(self, step: int) -> dict[str, float]:
+        context = self.settings.context
+        count, samples = self.training.batch, (self.training.frames + 2 * context) * HOP
+        stereo, random = crops(self.clips, count=count, samples=samples, seed=self.seed, stage="vocoder", step=step)
+        images = self.mel.images(stereo)
+        true = stereo.flatten(0, 1)[:, context * HOP : samples - context * HOP]
+        with torch.no_grad():
+            encoded = self.codec.dcae.encoder(images)
+        spread = self.latent_noise / self.codec.scale_factor
+        decoded = self.codec.dcae.decoder(encoded + spread * torch.randn(encoded.shape, generator=random))
+        features = self.codec.vocoder.backbone(self.mel.nats(decoded).flatten(0, 1))
+        made = self.codec.vocoder.head(features[..., context : context + self.training.frames])[:, 0]
+        losses = self.loss(made, true)
+        losses["image"] = (decoded - images).abs().mean() * self.mel.span / 2
+        losses["loss"] = losses["loss"] + self.settings.image_weight * losses["image"]
+        if self.critic is None or step < self.settings.discriminator_from * self.training.steps:
+            losses["loss"].backward()
+            return {name: float(value.detach()) for name, value in losses.items()}
+        return self._contested(self.critic, made, true, losses)
+
+    def _contested(
+        self, critic: SpectralCritic, made: Tensor, true: Tensor, losses: dict[str, Tensor]
+    ) -> dict[str, float]:
+        """Codec and critic learn in one step, each from its own loss."""
+        seen_true, seen_made = critic(true), critic(made)
+        losses["adversarial"], losses["matching"] = adversarial_losses(seen_true, seen_made)
+        whole = (
+            losses["loss"]
+            + self.settings.adversarial_weight * losses["adversarial"]
+            + self.settings.matching_weight * losses["matching"]
+        )
+        whole.backward(inputs=list(self.groups()["codec"].values()))
+        losses["critic"] = critic_loss(seen_true, critic(made.detach()))
+        losses["critic"].backward(inputs=list(critic.parameters()))
+        return {name: float(value.detach()) for name, value in losses.items()}

@@ -1,0 +1,97 @@
+"""The music on disk: one file of samples per clip, and what is true of each.
+
+Belongs here: which clips there are, writing them, reading parts of them. What they are is in `genres`. A clip that is
+there is not made again, so a killed run goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lofi_assets.base_recipe.genres import Piece, piece
+from lofi_assets.base_recipe.settings import CorpusSettings
+from lofi_assets.demo_corpus.synth import Song, render, render_clean
+from lofi_assets.store import atomic_path, write_json
+from lofi_assets.styles import Taxonomy
+
+FloatArray = NDArray[np.float32]
+CLIPS = "clips.json"
+FULL_SCALE = 32_767.0
+HELD_OUT = 1_000_000
+"""Index of the first piece that no base is trained on."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip of the corpus."""
+
+    name: str
+    path: Path
+    piece: Piece
+    worn: bool
+    """Played from a worn tape: heard by the codec only."""
+
+
+def clips(folder: Path, settings: CorpusSettings, *, seed: int, taxonomy: Taxonomy) -> list[Clip]:
+    """Every clip of a corpus, the clean ones first; whether its file is there or not."""
+    return [
+        _clip(folder, index, settings, seed=seed, taxonomy=taxonomy) for index in range(settings.clips + settings.worn)
+    ]
+
+
+def held_out(count: int, *, seconds: float, seed: int, taxonomy: Taxonomy) -> list[Piece]:
+    """Pieces of the same seed that are in no corpus."""
+    return [piece(seed, HELD_OUT + index, seconds=seconds, taxonomy=taxonomy) for index in range(count)]
+
+
+def write_corpus(corpus: Sequence[Clip], settings: CorpusSettings, *, folder: Path) -> None:
+    """Make the clips that are missing: (2, frames) int16 at 44.1 kHz, and `clips.json` with songs and captions."""
+    missing = [clip for clip in corpus if not clip.path.is_file()]
+    for clip in tqdm(missing, desc="corpus", unit="clip", disable=not missing):
+        play = render if clip.worn else render_clean
+        samples = np.round(play(clip.piece.song, peak=settings.peak) * FULL_SCALE).astype(np.int16)
+        with atomic_path(clip.path) as temporary, temporary.open("wb") as file:
+            np.save(file, samples)
+    rows = [
+        {"name": clip.name, "worn": clip.worn, "caption": clip.piece.caption, "song": asdict(clip.piece.song)}
+        for clip in corpus
+    ]
+    write_json(folder / CLIPS, rows)
+
+
+def read_part(clip: Clip, *, place: float, samples: int) -> FloatArray:
+    """(2, samples) float32 in [-1, 1], from `place` in [0, 1) of what is left over."""
+    stored = np.load(clip.path, mmap_mode="r", allow_pickle=False)
+    start = int(place * (stored.shape[1] - samples + 1))
+    return stored[:, start : start + samples].astype(np.float32) / np.float32(FULL_SCALE)
+
+
+def read_whole(clip: Clip) -> FloatArray:
+    """(2, frames) float32 in [-1, 1]."""
+    return np.load(clip.path, allow_pickle=False).astype(np.float32) / np.float32(FULL_SCALE)
+
+
+def _clip(folder: Path, index: int, settings: CorpusSettings, *, seed: int, taxonomy: Taxonomy) -> Clip:
+    worn = index >= settings.clips
+    made = piece(seed, index, seconds=settings.seconds, taxonomy=taxonomy)
+    if worn:
+        made = replace(made, song=_on_tape(made.song, seed=seed, index=index))
+    name = f"{index:05d}"
+    return Clip(name, folder / f"{name}.npy", made, worn)
+
+
+def _on_tape(song: Song, *, seed: int, index: int) -> Song:
+    rng = np.random.default_rng([seed, index, 1])
+    return replace(
+        song,
+        cutoff_hz=float(rng.uniform(3_000, 12_000)),
+        hiss_dbfs=float(rng.uniform(-66, -48)),
+        crackles_per_s=float(rng.uniform(0, 16)),
+        wow=float(rng.uniform(0, 0.003)),
+    )

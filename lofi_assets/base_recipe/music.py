@@ -1,0 +1,134 @@
+"""What the transformer and its text encoder learn: from words and noise to latents of music.
+
+Belongs here: their task, and the latents that they learn from. The loss is `training.objective`'s, the same that a LoRA
+is trained by.
+
+The text encoder learns with the transformer and is frozen in what ships. Frozen random features would do for telling
+words apart, but each of the 91 tempi would then have to be read off a fixed random direction by one linear layer; here
+the words that sound alike move together, and the encoder may read "82" and "bpm" as one. Words that no caption holds
+keep their random start, at the scale of the learnt ones: that is where a LoRA finds room for lofi.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
+
+from lofi_assets.ace_step.flow_matching import sample_timestep_indices, training_schedule
+from lofi_assets.ace_step.music_dcae import MEL_RATE, MusicDCAE
+from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+from lofi_assets.base_recipe.corpus import Clip, read_whole
+from lofi_assets.base_recipe.settings import TransformerSettings
+from lofi_assets.store import atomic_path
+from lofi_assets.tagging import split_tags
+from lofi_assets.training.batches import Item, crop, generator
+from lofi_assets.training.features import TrackConditions
+from lofi_assets.training.objective import Objective
+
+
+def cache_latents(codec: MusicDCAE, clips: Sequence[Clip], *, folder: Path) -> list[Tensor]:
+    """Latents (8, 16, frames) of every clip; those that are in the folder are read."""
+    missing = [clip for clip in clips if not (folder / f"{clip.name}.npy").is_file()]
+    for clip in tqdm(missing, desc="latents", unit="clip", disable=not missing):
+        audio = torch.from_numpy(read_whole(clip))[None]
+        latents, frames = codec.encode(audio, sample_rate=MEL_RATE)
+        with atomic_path(folder / f"{clip.name}.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, latents[0, ..., : int(frames[0])].numpy())
+    return [torch.from_numpy(np.load(folder / f"{clip.name}.npy", allow_pickle=False)) for clip in clips]
+
+
+class MusicTask:
+    """Flow matching of latents under captions that lose tags, prompts and lyrics at random."""
+
+    def __init__(
+        self,
+        transformer: ACEStepTransformer2DModel,
+        text_encoder: UMT5EncoderModel,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        lyric_ids: Sequence[int],
+        latents: Sequence[Tensor],
+        captions: Sequence[str],
+        settings: TransformerSettings,
+        seed: int,
+    ) -> None:
+        self.modules = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder}).train()
+        self.transformer, self.text_encoder, self.tokenizer = transformer, text_encoder, tokenizer
+        self.objective = Objective(transformer, training_schedule(), torch.float32, torch.device("cpu"))
+        self.latents, self.captions = latents, captions
+        self.settings, self.seed = settings, seed
+        self.lyric_ids = torch.tensor(list(lyric_ids))
+
+    def groups(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
+        return {"model": dict(self.modules.named_parameters())}
+
+    def backward(self, step: int) -> dict[str, float]:
+        items = self.items(step)
+        losses = self.objective.losses(items)
+        if self.settings.velocity_loss:
+            index = torch.tensor([item.timestep_index for item in items])
+            losses = losses / self.objective.schedule.sigmas[index].square()
+        loss = losses.mean()
+        loss.backward()
+        return {"loss": float(loss.detach())}
+
+    def items(self, step: int) -> list[Item]:
+        """The examples of a step, all of one length."""
+        settings, random = self.settings, generator(self.seed, "transformer", step)
+        frames = settings.crops[int(torch.randint(len(settings.crops), (), generator=random))]
+        count = max(1, settings.frames_per_step // frames)
+        picks = torch.randint(len(self.latents), (count,), generator=random).tolist()
+        indices = sample_timestep_indices(count, generator=random).tolist()
+        draws = torch.rand(count, 4, generator=random).tolist()
+        prompts = [self._prompt(self.captions[pick], random) for pick in picks]
+        conditions = self._conditions(prompts)
+        items = []
+        for pick, index, known, (place, text, speaker, lyrics) in zip(picks, indices, conditions, draws, strict=True):
+            latents = crop(self.latents[pick], frames=frames, place=place)
+            items.append(
+                Item(
+                    track_id=str(pick),
+                    latents=latents,
+                    noise=torch.randn(latents.shape, generator=random),
+                    timestep_index=index,
+                    conditions=known.without(
+                        text=text < settings.text_dropout,
+                        speaker=speaker < settings.speaker_dropout,
+                        lyrics=lyrics < settings.lyric_dropout,
+                    ),
+                )
+            )
+        return items
+
+    def _prompt(self, caption: str, random: torch.Generator) -> str:
+        """The caption with each tag but the genre left out now and then."""
+        genre, *tags = split_tags(caption)
+        drawn = torch.rand(len(tags), generator=random).tolist()
+        kept = [tag for tag, draw in zip(tags, drawn, strict=True) if draw >= self.settings.tag_dropout]
+        return ", ".join([genre, *kept])
+
+    def _conditions(self, prompts: Sequence[str]) -> list[TrackConditions]:
+        """Text states with their gradient, so that the text encoder learns too."""
+        batch = self.tokenizer(list(prompts), return_tensors="pt", padding=True)
+        states = self.text_encoder(**{name: batch[name] for name in ("input_ids", "attention_mask")}).last_hidden_state
+        speaker = torch.zeros(self.settings.speaker_width)
+        return [
+            TrackConditions(text[mask.bool()], self.lyric_ids, torch.ones_like(self.lyric_ids), speaker)
+            for text, mask in zip(states, batch["attention_mask"], strict=True)
+        ]
+
+
+def latent_statistics(latents: Sequence[Tensor]) -> dict[str, float]:
+    """`mean`, `std`, and `largest_channel_deviation`: how far from 1 a channel's own standard deviation is."""
+    joined = torch.cat([item.flatten(1) for item in latents], dim=1)
+    return {
+        "mean": float(joined.mean()),
+        "std": float(joined.std()),
+        "largest_channel_deviation": float((joined.std(dim=1) - 1).abs().max()),
+    }

@@ -1,0 +1,259 @@
+"""From an empty folder to a base model, in stages that can be killed at any moment.
+
+Belongs here: the order of the stages, the plan with its hours, and where things lie:
+
+    corpus/        clips and clips.json        latents/   of the clean clips, per DCAE
+    plan.json      steps and seconds per step  <stage>/   log.jsonl, state/ while it runs, weights.safetensors
+    base/          the model as the Hub lays it out, with report.json, its card and pictures
+
+What a stage learns is in `codec` and `music`; what the result is worth in `report`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from lofi_assets.ace_step.loading import LYRIC_VOCABULARY
+from lofi_assets.ace_step.lyric_tokenizer import LyricTokenizer
+from lofi_assets.ace_step.music_dcae import MusicDCAE, latent_frames
+from lofi_assets.ace_step.tiny import LATENT_CHANNELS
+from lofi_assets.base_recipe import architecture
+from lofi_assets.base_recipe.codec import DcaeTask, VocoderTask, calibrate
+from lofi_assets.base_recipe.corpus import Clip, clips, write_corpus
+from lofi_assets.base_recipe.genres import SAMPLE_RATE
+from lofi_assets.base_recipe.music import MusicTask, cache_latents
+from lofi_assets.base_recipe.settings import STAGES, Recipe, StageName
+from lofi_assets.base_recipe.stage import Stage, Task, optimizer_of, read_weights, run_stage, take_step
+from lofi_assets.lyrics import INSTRUMENTAL
+from lofi_assets.store import StoreError, fingerprint, read_json, write_json
+from lofi_assets.styles import Taxonomy
+
+T = TypeVar("T")
+RECIPE_VERSION = "1"
+"""Raised when the same settings make other weights."""
+TIMED_STEPS = 3
+LATENT_HEIGHT = 16
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """How long a stage will take."""
+
+    name: StageName
+    steps: int
+    seconds_per_step: float
+
+    @property
+    def hours(self) -> float:
+        """Of all its steps."""
+        return self.steps * self.seconds_per_step / 3600
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A recipe in its folder."""
+
+    folder: Path
+    recipe: Recipe
+    taxonomy: Taxonomy
+
+    @property
+    def base(self) -> Path:
+        """The finished model."""
+        return self.folder / "base"
+
+    @cached_property
+    def corpus(self) -> list[Clip]:
+        """All clips, the clean ones first."""
+        return clips(self.folder / "corpus", self.recipe.corpus, seed=self.recipe.seed, taxonomy=self.taxonomy)
+
+    @property
+    def clean(self) -> list[Clip]:
+        """What the transformer hears."""
+        return [clip for clip in self.corpus if not clip.worn]
+
+    @cached_property
+    def vocabularies(self) -> tuple[int, int]:
+        """Sizes of the text and the lyric vocabulary; both are written first."""
+        return architecture.write_tokenizers(self.folder / "tokenizers", self.taxonomy)
+
+    def stage(self, name: StageName) -> Stage:
+        """A stage, identified by everything that its weights depend on."""
+        return Stage(name, self.folder / name, self.recipe.training[name], self._run_id(name))
+
+    def _run_id(self, name: StageName) -> str:
+        recipe = self.recipe
+        settings = asdict(recipe)
+        before = [] if name == "dcae" else [self._run_id("dcae")]
+        return fingerprint(
+            RECIPE_VERSION, recipe.seed, settings["corpus"], settings[name], settings["training"][name], before
+        )
+
+    def codec(self) -> MusicDCAE:
+        """DCAE and vocoder, at unit scale, with the weights of those stages that are finished."""
+        dcae = self._seeded("dcae", lambda: architecture.build_dcae(self.recipe.dcae))
+        codec = MusicDCAE(dcae, self._seeded("vocoder", lambda: architecture.build_vocoder(self.recipe.vocoder)))
+        if self.stage("dcae").finished:
+            read_weights(self.stage("dcae"), codec.dcae)
+        calibrate(codec, self.clean, seed=self.recipe.seed)
+        if self.stage("vocoder").finished:
+            read_weights(self.stage("vocoder"), codec)
+        return codec
+
+    def task(self, name: StageName) -> Task:
+        """What a stage learns, on what is finished before it."""
+        if name == "transformer":
+            return self.music_task(self.latents())
+        return self.dcae_task() if name == "dcae" else self.vocoder_task()
+
+    def dcae_task(self) -> DcaeTask:
+        """The first stage's task."""
+        recipe = self.recipe
+        return DcaeTask(
+            self.codec(), self.corpus, settings=recipe.dcae, training=recipe.training["dcae"], seed=recipe.seed
+        )
+
+    def vocoder_task(self) -> VocoderTask:
+        """The second stage's task, behind the DCAE as it is by now."""
+        recipe = self.recipe
+        return self._seeded(
+            "critic",
+            lambda: VocoderTask(
+                self.codec(),
+                self.corpus,
+                settings=recipe.vocoder,
+                latent_noise=recipe.dcae.latent_noise,
+                training=recipe.training["vocoder"],
+                seed=recipe.seed,
+            ),
+        )
+
+    def music_task(self, latents: Sequence[Tensor]) -> MusicTask:
+        """The third stage's task."""
+        recipe, (text_ids, lyric_ids) = self.recipe, self.vocabularies
+        settings = recipe.transformer
+        tokenizers = self.folder / "tokenizers"
+        return MusicTask(
+            self._seeded("transformer", lambda: architecture.build_transformer(settings, lyric_ids=lyric_ids)),
+            self._seeded("text", lambda: architecture.build_text_encoder(settings, text_ids=text_ids)),
+            tokenizer=architecture.read_tokenizer(tokenizers),
+            lyric_ids=LyricTokenizer(tokenizers / LYRIC_VOCABULARY).encode(INSTRUMENTAL),
+            latents=latents,
+            captions=[clip.piece.caption for clip in self.clean],
+            settings=settings,
+            seed=recipe.seed,
+        )
+
+    def latents(self) -> list[Tensor]:
+        """Of the clean clips, from the finished DCAE."""
+        folder = self.folder / "latents" / self._run_id("dcae")[:12]
+        return cache_latents(self.codec().eval(), self.clean, folder=folder)
+
+    def _seeded(self, part: str, build: Callable[[], T]) -> T:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(fingerprint(self.recipe.seed, part)[:15], 16))
+            return build()
+
+
+def write_music(workshop: Workshop) -> None:
+    """The corpus; what is there stays."""
+    write_corpus(workshop.corpus, workshop.recipe.corpus, folder=workshop.folder / "corpus")
+
+
+def plan(workshop: Workshop, *, minutes: Mapping[StageName, float] | None = None) -> list[PlannedStage]:
+    """Steps and seconds per step of every stage, measured here once and kept in `plan.json`.
+
+    Args:
+        minutes: wall time per stage in place of the recipe's steps. Other steps are another recipe: once planned, they
+            stay.
+    """
+    path = workshop.folder / "plan.json"
+    known = read_json(path)
+    if known is not None:
+        return [PlannedStage(**row) for row in known["stages"]]
+    planned = []
+    for name in STAGES:
+        seconds = _seconds_per_step(workshop, name)
+        wanted = (minutes or {}).get(name)
+        steps = workshop.recipe.training[name].steps if wanted is None else max(1, round(wanted * 60 / seconds))
+        planned.append(PlannedStage(name, steps, round(seconds, 4)))
+    write_json(path, {"threads": torch.get_num_threads(), "stages": [asdict(stage) for stage in planned]})
+    return planned
+
+
+def planned_recipe(workshop: Workshop, stages: Sequence[PlannedStage]) -> Workshop:
+    """The workshop with the steps of its plan."""
+    return Workshop(
+        workshop.folder, workshop.recipe.with_steps({stage.name: stage.steps for stage in stages}), workshop.taxonomy
+    )
+
+
+def train_stage(workshop: Workshop, name: StageName) -> None:
+    """A stage, unless it is finished. Vocoder and transformer need the DCAE only and may run at once, a core each.
+
+    Raises:
+        StoreError: the folder holds another recipe's stage, or the DCAE is not finished.
+    """
+    stage = workshop.stage(name)
+    if stage.finished:
+        return
+    if name != "dcae" and not workshop.stage("dcae").finished:
+        raise StoreError(f"{workshop.folder}: {name} listens to the DCAE, which is not finished; train dcae first")
+    run_stage(stage, workshop.task(name))
+
+
+def assemble(workshop: Workshop) -> Path:
+    """The folder of the finished stages as a base model; returns it.
+
+    Raises:
+        StoreError: a stage is not finished.
+    """
+    music = workshop.music_task(latents=())
+    for name in STAGES:
+        _require_finished(workshop.stage(name))
+    read_weights(workshop.stage("transformer"), music.modules)
+    codec = workshop.codec()
+    architecture.write_base(
+        workshop.base,
+        dcae=codec.dcae,
+        vocoder=codec.vocoder,
+        transformer=music.transformer,
+        text_encoder=music.text_encoder,
+        taxonomy=workshop.taxonomy,
+    )
+    return workshop.base
+
+
+def _require_finished(stage: Stage) -> None:
+    if not stage.finished:
+        raise StoreError(f"{stage.folder}: this stage is not finished; run lofi train-base again")
+
+
+def _seconds_per_step(workshop: Workshop, name: StageName) -> float:
+    """Wall time of a step after one to warm up, on modules that are thrown away."""
+    task, training = _timed_task(workshop, name), workshop.recipe.training[name]
+    optimizer = optimizer_of(task, training)
+    late = training.steps  # by then every loss has joined
+    take_step(task, optimizer, training, late)
+    started = time.perf_counter()
+    for _ in range(TIMED_STEPS):
+        take_step(task, optimizer, training, late)
+    return (time.perf_counter() - started) / TIMED_STEPS
+
+
+def _timed_task(workshop: Workshop, name: StageName) -> Task:
+    """A stage's task; the transformer's on latents of silence, since the DCAE that makes true ones is still to come."""
+    if name != "transformer":
+        return workshop.task(name)
+    seconds = workshop.recipe.corpus.seconds
+    frames = latent_frames(round(seconds * SAMPLE_RATE), sample_rate=SAMPLE_RATE)
+    blank = torch.zeros(LATENT_CHANNELS, LATENT_HEIGHT, frames)
+    return workshop.music_task([blank] * len(workshop.clean))

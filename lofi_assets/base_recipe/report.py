@@ -1,0 +1,206 @@
+"""What a base is worth: round trip, distance to lofi and to clean music, prompts, tempo, and that nothing is copied.
+
+Belongs here: the measurement and its numbers (`report.json`). The card that tells people is `card`'s.
+Distances are MusiCNN-FAD on level-normalised windows, one a second; each stands beside the floor that two halves of the
+same music have, and beside noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lofi_assets.ace_step.loading import Base, load_base
+from lofi_assets.ace_step.music_dcae import MEL_RATE, latent_frames
+from lofi_assets.audio.fingerprint import DUPLICATE_BER, compare
+from lofi_assets.audio.tempo import estimate_tempo
+from lofi_assets.base_recipe import listening
+from lofi_assets.base_recipe.corpus import held_out
+from lofi_assets.base_recipe.listening import Heard, Sound
+from lofi_assets.base_recipe.music import latent_statistics
+from lofi_assets.base_recipe.recipe import Workshop
+from lofi_assets.base_recipe.settings import STAGES
+from lofi_assets.metrics.alignment import clip_aucs, standardised_tags
+from lofi_assets.metrics.frechet import frechet_distance, split_half_floor
+from lofi_assets.sampling import write_clip
+from lofi_assets.store import write_json
+
+REPORT = "report.json"
+TEMPO_PROMPT = "electronic, drum machine, synth bass, synth pad, {bpm} bpm, polished, instrumental"
+TEMPI = {"slow": 92, "fast": 136}
+"""Less than an octave apart, so that a reading of one is never a reading of the other."""
+TEMPO_RANGE = (80.0, 150.0)
+RESAMPLES = 2000
+LEAST_CLIPS = 2
+"""Of a set that a covariance is taken of."""
+
+
+def measure(workshop: Workshop) -> tuple[dict[str, Any], dict[str, Sound]]:
+    """Write `report.json` beside the weights and a few clips to `samples/`; returns the numbers, and sounds to draw."""
+    recipe, settings = workshop.recipe, workshop.recipe.report
+    base = load_base(workshop.base)
+    assert base.music_dcae is not None
+    peak = recipe.corpus.peak
+    lofi = listening.lofi_references(settings.references, settings, peak=peak)
+    pieces = held_out(settings.samples, seconds=settings.seconds, seed=recipe.seed, taxonomy=workshop.taxonomy)
+    clean = listening.clean_references(pieces, peak=peak)
+    passed = {
+        "lofi": listening.round_trip(base.music_dcae, lofi),
+        "clean": listening.round_trip(base.music_dcae, clean),
+    }
+    prompts = {
+        "lofi": {f"lofi_{i:02d}": lofi[i % len(lofi)].prompt for i in range(settings.samples)},
+        "clean": {sound.name: sound.prompt for sound in clean},
+    }
+    made = {kind: listening.generate(base, named, settings, seed=settings.seed) for kind, named in prompts.items()}
+    report = {
+        "preset": recipe.preset,
+        "recipe": recipe.fingerprint,
+        "training": _training(workshop),
+        "latents": latent_statistics(workshop.latents()),
+        "mel_error_nats": {
+            kind: listening.mel_error(base.music_dcae, truth, passed[kind])
+            for kind, truth in (("lofi", lofi), ("clean", clean))
+        },
+        "fad": _distances(base, lofi, clean, passed, made, workshop),
+        "adherence": _adherence(made, [*lofi, *clean]),
+        "tempo": _tempi(base, workshop),
+        "nearest": _nearest(workshop, [*made["lofi"], *made["clean"]], clean),
+        "samples": {
+            "count": settings.samples,
+            "seconds": settings.seconds,
+            "steps": settings.steps,
+            "guidance_scale": settings.guidance_scale,
+            "seed": settings.seed,
+        },
+    }
+    write_json(workshop.base / REPORT, report)
+    pictured = {
+        "lofi reference": lofi[0],
+        "the same through DCAE and vocoder": passed["lofi"][0],
+        f"generated: {made['lofi'][0].prompt[:48]}": made["lofi"][0],
+        f"generated: {made['clean'][0].prompt[:48]}": made["clean"][0],
+    }
+    _write_samples(workshop.folder / "samples", pictured)
+    return report, pictured
+
+
+def _training(workshop: Workshop) -> dict[str, Any]:
+    stages = {name: workshop.stage(name) for name in STAGES}
+    return {
+        name: {"steps": stage.training.steps, "hours": round(stage.seconds / 3600, 3)} for name, stage in stages.items()
+    }
+
+
+def _distances(
+    base: Base,
+    lofi: Sequence[Sound],
+    clean: Sequence[Sound],
+    passed: Mapping[str, Sequence[Sound]],
+    made: Mapping[str, Sequence[Sound]],
+    workshop: Workshop,
+) -> dict[str, Any]:
+    """FAD of everything to lofi, and of what should be clean to clean music."""
+    assert base.music_dcae is not None
+    settings = workshop.recipe.report
+    frames = latent_frames(round(settings.seconds * MEL_RATE), sample_rate=MEL_RATE)
+    marks = max(LEAST_CLIPS, settings.samples // 4)
+    heard = {
+        "lofi": listening.windows(lofi),
+        "clean": listening.windows(clean),
+        "round trip of lofi": listening.windows(passed["lofi"]),
+        "round trip of clean": listening.windows(passed["clean"]),
+        "generated, lofi prompts": listening.windows(made["lofi"]),
+        "generated, clean prompts": listening.windows(made["clean"]),
+        "random latents": listening.windows(
+            listening.random_latents(base.music_dcae, marks, frames=frames, seed=settings.seed)
+        ),
+        "white noise": listening.windows(listening.white_noise(marks, seconds=settings.seconds, seed=settings.seed)),
+    }
+    joined = {name: np.concatenate(list(clips.values())) for name, clips in heard.items()}
+    result: dict[str, Any] = {}
+    for reference in ("lofi", "clean"):
+        result[f"to {reference}"] = {
+            "floor": round(split_half_floor(heard[reference], seed=settings.seed), 3),
+            **{
+                name: round(frechet_distance(joined[reference], other), 3)
+                for name, other in joined.items()
+                if name != reference
+            },
+        }
+    return result
+
+
+def _adherence(made: Mapping[str, Sequence[Sound]], references: Sequence[Sound]) -> dict[str, Any]:
+    """By how much clips fit their own prompts better than the other kind's, in AUC, with a 95 % bootstrap interval."""
+    reference_tags, labels = listening.mean_tags(references)
+    gains: list[float] = []
+    for kind, other in (("lofi", "clean"), ("clean", "lofi")):
+        tags = standardised_tags(listening.mean_tags(made[kind])[0], reference_tags)
+        own = clip_aucs(tags, [sound.prompt for sound in made[kind]], labels)
+        swapped = clip_aucs(tags, [sound.prompt for sound in made[other]], labels)
+        gains += [a - b for a, b in zip(own, swapped, strict=True)]
+    drawn = np.random.default_rng(0).choice(gains, size=(RESAMPLES, len(gains))).mean(axis=1)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return {
+        "auc_gain": round(float(np.mean(gains)), 4),
+        "interval": [round(float(low), 4), round(float(high), 4)],
+        "clips": len(gains),
+    }
+
+
+def _tempi(base: Base, workshop: Workshop) -> dict[str, Any]:
+    """Measured BPM of clips that differ in the tempo asked for only; None where none can be told."""
+    settings = workshop.recipe.report
+    result: dict[str, Any] = {}
+    for name, bpm in TEMPI.items():
+        prompts = {f"{name}_{index}": TEMPO_PROMPT.format(bpm=bpm) for index in range(settings.tempo_pairs)}
+        sounds = listening.generate(base, prompts, settings, seed=settings.seed + 1000)
+        found = [estimate_tempo(s.samples, sample_rate=MEL_RATE, tempo_range=TEMPO_RANGE) for s in sounds]
+        known = [estimate.bpm for estimate in found if estimate is not None]
+        result[name] = {
+            "asked": bpm,
+            "measured": [None if estimate is None else estimate.bpm for estimate in found],
+            "median": round(float(np.median(known)), 2) if known else None,
+        }
+    return result
+
+
+def _nearest(workshop: Workshop, sounds: Sequence[Sound], clean: Sequence[Sound]) -> dict[str, Any]:
+    """The nearest training clip of every sample; pieces that no base heard show how near music comes by chance."""
+    corpus = listening.hear_corpus(workshop.clean, folder=workshop.folder / "heard")
+    found = {sound.name: _nearest_to(listening.hear(sound.samples), corpus) for sound in sounds}
+    chance = [_nearest_to(listening.hear(sound.samples), corpus)["similarity"] for sound in clean]
+    return {
+        "clips": found,
+        "most_similar": max(row["similarity"] for row in found.values()),
+        "held_out_most_similar": max(chance),
+        "copies": sum(row["similarity"] > 1 - DUPLICATE_BER for row in found.values()),
+    }
+
+
+def _nearest_to(heard: Heard, corpus: Mapping[str, Heard]) -> dict[str, Any]:
+    by_print = {name: compare(heard.words, other.words)[0] for name, other in corpus.items()}
+    by_ear = {name: _cosine(heard.embedding, other.embedding) for name, other in corpus.items()}
+    copy, kin = max(by_print, key=lambda n: by_print[n]), max(by_ear, key=lambda n: by_ear[n])
+    return {
+        "fingerprint": copy,
+        "similarity": round(by_print[copy], 4),
+        "embedding": kin,
+        "cosine": round(by_ear[kin], 4),
+    }
+
+
+def _cosine(a: listening.FloatArray, b: listening.FloatArray) -> float:
+    return float(a @ b / max(1e-12, float(np.linalg.norm(a) * np.linalg.norm(b))))
+
+
+def _write_samples(folder: Path, sounds: Mapping[str, Sound]) -> None:
+    import soxr
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, sound in enumerate(sounds.values()):
+        write_clip(folder / f"{index}_{sound.name}.mp3", soxr.resample(sound.samples.T, MEL_RATE, 48_000).T)

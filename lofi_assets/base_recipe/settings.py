@@ -1,0 +1,212 @@
+"""Everything that decides which weights come out: sizes, steps, rates, seeds. Two presets.
+
+Belongs here: numbers with their reasons. docs/decisions/011 has the proofs behind them. Imports without torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
+
+from lofi_assets.store import fingerprint
+
+StageName = Literal["dcae", "vocoder", "transformer"]
+STAGES: tuple[StageName, ...] = ("dcae", "vocoder", "transformer")
+"""Trained in this order; vocoder and transformer listen to the DCAE."""
+PresetName = Literal["full", "smoke"]
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """The music."""
+
+    clips: int = 1120
+    """Clean clips, the genres in turn; the transformer hears these only."""
+    worn: int = 224
+    """Further clips on worn tape, for the codec only: it has to carry hiss and crackle."""
+    seconds: float = 32.0
+    """Of each clip: 344 latent frames, a little more than the 31 s that the gates are judged on."""
+    peak: float = 0.89
+    """-1 dBFS, as processed tracks are."""
+
+
+@dataclass(frozen=True)
+class DcaeSettings:
+    """`AutoencoderDC`: residual blocks only, nothing at full resolution."""
+
+    channels: tuple[int, int, int, int] = (16, 32, 64, 128)
+    encoder_layers: tuple[int, int, int, int] = (0, 1, 1, 1)
+    """0 at full resolution: the first convolution halves the image, and a step costs a quarter."""
+    decoder_layers: tuple[int, int, int, int] = (0, 2, 2, 2)
+    """The decoder decides what is heard, so it is the deeper half."""
+    latent_noise: float = 0.1
+    """Standard deviation of noise on the latents in training: what the transformer makes is never exact."""
+    moments: float = 0.05
+    """Weight that holds each latent channel at mean 0 and variance 1."""
+
+
+@dataclass(frozen=True)
+class VocoderSettings:
+    """`ADaMoSHiFiGANV1`: depth where a frame is 512 samples, few channels where it is one."""
+
+    depths: tuple[int, int, int, int] = (1, 1, 2, 2)
+    dims: tuple[int, int, int, int] = (128, 160, 192, 256)
+    rates: tuple[int, ...] = (4, 4, 32)
+    kernels: tuple[int, ...] = (8, 8, 64)
+    initial: int = 256
+    """Channels before the first upsampling, halved by each: never fewer than the samples that are still to be made of
+    one position, or the sound would be squeezed through them."""
+    residual_kernels: tuple[int, ...] = (3,)
+    residual_dilations: tuple[tuple[int, ...], ...] = ((),)
+    """None: residual stacks at full rate are what makes a HiFi-GAN head slow on a CPU."""
+    post_kernel: int = 13
+    mel_weight: float = 1.0
+    """Of the log-mel error, in nats, beside the spectral losses."""
+    context: int = 16
+    """Mel frames on either side of a crop that DCAE and backbone see and the head need not sound."""
+    image_weight: float = 0.3
+    """Of the decoder's own log-mel error: its images stay mels."""
+    discriminator: bool = False
+    """Adversarial and feature-matching losses on spectrograms."""
+    discriminator_from: float = 0.5
+    """Share of the steps after which it joins."""
+    discriminator_channels: int = 16
+    adversarial_weight: float = 0.25
+    matching_weight: float = 0.5
+
+
+@dataclass(frozen=True)
+class TransformerSettings:
+    """The transformer, and the text encoder that learns with it."""
+
+    layers: int = 6
+    heads: int = 4
+    head_dim: int = 64
+    patch_embed_mult: int = 32
+    """Channels per latent channel: 256 for the 128 numbers of a frame."""
+    speaker_width: int = 64
+    lyric_width: int = 32
+    text_width: int = 128
+    text_layers: int = 2
+    text_heads: int = 4
+    text_hidden: int = 256
+    crops: tuple[int, ...] = (112, 168, 334)
+    """Latent frames of a step, drawn evenly: 10.4, 15.6 and 31 s, so that no length is new to it."""
+    tag_dropout: float = 0.2
+    """Chance of each tag but the genre to be left out, so that short prompts mean something."""
+    text_dropout: float = 0.15
+    """Chance of an item without a prompt, for guidance."""
+    lyric_dropout: float = 0.15
+    speaker_dropout: float = 0.5
+    velocity_loss: bool = True
+    """Weigh all noise levels alike; otherwise upstream's loss on the clean estimate, which forgives fine detail."""
+    frames_per_step: int = 2688
+    """Latent frames of a step whatever its crop: 24, 16 or 8 items."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a stage is optimised."""
+
+    steps: int
+    learning_rate: float
+    batch: int
+    """Stereo crops of a step (the transformer counts frames instead)."""
+    frames: int = 0
+    """Mel frames of a crop, 11.6 ms each, whole latent frames."""
+    warmup: int = 200
+    schedule: Literal["cosine", "constant"] = "cosine"
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 1e-2
+    clip: float = 1.0
+    """Largest gradient norm of each group."""
+    ema: float = 0.999
+    save_every: int = 200
+    """Steps between states that a killed run goes on from."""
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What the result is judged on."""
+
+    references: int = 24
+    """Lofi songs of the demo corpus's recipe, with other notes than the demo's."""
+    samples: int = 16
+    """Clips generated for lofi prompts, as many for clean ones."""
+    tempo_pairs: int = 6
+    """Clips per tempo, slow and fast."""
+    seconds: float = 31.0
+    steps: int = 40
+    """Euler steps."""
+    guidance_scale: float = 3.0
+    seed: int = 90_000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All of it. The same recipe gives the same weights on one machine with the same threads."""
+
+    preset: PresetName
+    seed: int = 5
+    corpus: CorpusSettings = CorpusSettings()
+    dcae: DcaeSettings = DcaeSettings()
+    vocoder: VocoderSettings = VocoderSettings()
+    transformer: TransformerSettings = TransformerSettings()
+    training: dict[StageName, Training] = field(default_factory=dict)
+    report: ReportSettings = ReportSettings()
+
+    @property
+    def fingerprint(self) -> str:
+        """Of every setting."""
+        return fingerprint(asdict(self))
+
+    def with_steps(self, steps: dict[StageName, int]) -> Recipe:
+        """The same with other numbers of steps."""
+        return replace(
+            self,
+            training={name: replace(training, steps=steps[name]) for name, training in self.training.items()},
+        )
+
+
+FULL = Recipe(
+    preset="full",
+    training={
+        "dcae": Training(steps=15_000, learning_rate=1e-3, batch=4, frames=128),
+        "vocoder": Training(steps=20_000, learning_rate=1e-3, batch=3, frames=48, betas=(0.8, 0.99)),
+        "transformer": Training(steps=8_000, learning_rate=8e-4, batch=0),
+    },
+)
+SMOKE = Recipe(
+    preset="smoke",
+    corpus=CorpusSettings(clips=14, worn=2, seconds=13.0),
+    dcae=DcaeSettings(channels=(8, 16, 16, 32), decoder_layers=(0, 1, 1, 1)),
+    vocoder=VocoderSettings(
+        depths=(1, 1, 1, 1),
+        dims=(32, 32, 48, 64),
+        rates=(8, 64),
+        kernels=(16, 128),
+        initial=32,
+        discriminator=True,
+        discriminator_channels=4,
+    ),
+    transformer=TransformerSettings(
+        layers=2,
+        heads=2,
+        head_dim=32,
+        patch_embed_mult=16,
+        text_width=32,
+        text_layers=1,
+        text_hidden=32,
+        crops=(64, 128),
+        frames_per_step=256,
+    ),
+    training={
+        "dcae": Training(steps=60, learning_rate=3e-3, batch=2, frames=64, warmup=5, ema=0.95, save_every=20),
+        "vocoder": Training(
+            steps=60, learning_rate=3e-3, batch=2, frames=32, warmup=5, betas=(0.8, 0.99), ema=0.95, save_every=20
+        ),
+        "transformer": Training(steps=60, learning_rate=2e-3, batch=0, warmup=5, ema=0.95, save_every=20),
+    },
+    report=ReportSettings(references=4, samples=3, tempo_pairs=1, seconds=12.0, steps=6),
+)
+PRESETS: dict[PresetName, Recipe] = {"full": FULL, "smoke": SMOKE}

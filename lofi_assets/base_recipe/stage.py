@@ -1,0 +1,221 @@
+"""One stage of training: steps that can be killed at any moment and go on bit for bit.
+
+Belongs here: the optimiser, the average, the state on disk, log and progress. What a step computes is its `Task`'s.
+Everything random in a task follows from seed and step, so that no random state has to be saved.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lofi_assets.base_recipe.settings import Training
+from lofi_assets.store import StoreError, atomic_folder, atomic_path, read_json, write_json
+from lofi_assets.training.averaging import Average
+from lofi_assets.training.log import StepLog, read_log
+
+WEIGHTS = "weights.safetensors"
+LOG = "log.jsonl"
+FINISHED = "finished.json"
+LEAST_RATE = 0.02
+"""Share of the peak learning rate that a cosine ends at."""
+
+
+class Task(Protocol):
+    """What a stage learns."""
+
+    def groups(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
+        """Group -> name -> parameter; each group's gradient is clipped by itself."""
+        ...
+
+    def backward(self, step: int) -> dict[str, float]:
+        """Leave the gradients of a step in the parameters; returns its losses by name, `loss` among them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage in its folder."""
+
+    name: str
+    folder: Path
+    training: Training
+    run_id: str
+    """Of everything that the weights depend on."""
+
+    @property
+    def weights(self) -> Path:
+        """What the stage leaves: the averaged weights of its first group, once it is finished."""
+        return self.folder / WEIGHTS
+
+    @property
+    def finished(self) -> bool:
+        """Whether these very weights are there."""
+        return self.weights.is_file() and read_json(self.folder / FINISHED, default={}).get("run") == self.run_id
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all its steps, over however many calls."""
+        return sum(line["seconds"] for line in read_log(self.folder / LOG))
+
+
+def run_stage(stage: Stage, task: Task) -> None:
+    """Train until the last step and write the averaged weights; goes on from the last state of an earlier call.
+
+    Raises:
+        StoreError: the state is another recipe's, or a loss is not finite.
+    """
+    _require_own(stage, read_json(stage.folder / FINISHED))
+    groups = task.groups()
+    parameters = {f"{group}.{name}": p for group, members in groups.items() for name, p in members.items()}
+    optimizer = optimizer_of(task, stage.training)
+    average = Average.of(parameters, decay=stage.training.ema)
+    done = _restore(stage, parameters, optimizer, average)
+    log = StepLog(stage.folder / LOG, after_step=done)
+    try:
+        bar = tqdm(range(done + 1, stage.training.steps + 1), desc=stage.name, unit="step", initial=done)
+        bar.total = stage.training.steps
+        for step in bar:
+            started = time.perf_counter()
+            losses = take_step(task, optimizer, stage.training, step)
+            average.update(step)
+            _require_finite(stage, step, losses)
+            bar.set_postfix(loss=f"{losses['loss']:.4f}", refresh=False)
+            log.write(step, {**losses, "seconds": round(time.perf_counter() - started, 4)})
+            if step % stage.training.save_every == 0 and step < stage.training.steps:
+                log.sync()
+                _save(stage, step, parameters, optimizer, average)
+    finally:
+        log.close()
+    kept = next(iter(groups))
+    with atomic_path(stage.weights) as temporary:
+        save_file({name: average.tensors[f"{kept}.{name}"].contiguous() for name in groups[kept]}, temporary)
+    write_json(stage.folder / FINISHED, {"run": stage.run_id, "steps": stage.training.steps})
+    shutil.rmtree(stage.folder / "state", ignore_errors=True)
+
+
+def optimizer_of(task: Task, training: Training) -> torch.optim.Optimizer:
+    """AdamW with one parameter group per group of the task."""
+    groups = [{"params": list(members.values())} for members in task.groups().values()]
+    return torch.optim.AdamW(
+        groups, lr=training.learning_rate, betas=training.betas, weight_decay=training.weight_decay, foreach=True
+    )
+
+
+def take_step(task: Task, optimizer: torch.optim.Optimizer, training: Training, step: int) -> dict[str, float]:
+    """One optimiser step; steps count from 1."""
+    rate = training.learning_rate * rate_factor(step, training)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    losses = task.backward(step)
+    for group in optimizer.param_groups:
+        nn.utils.clip_grad_norm_(group["params"], training.clip)
+    optimizer.step()
+    return losses
+
+
+def rate_factor(step: int, training: Training) -> float:
+    """Share of the peak learning rate at a step: a linear warm-up, then constant or a half cosine."""
+    warm = min(1.0, step / max(1, training.warmup))
+    if training.schedule == "constant":
+        return warm
+    progress = min(1.0, step / training.steps)
+    return warm * (LEAST_RATE + (1 - LEAST_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def read_weights(stage: Stage, module: nn.Module) -> None:
+    """Put a finished stage's weights into a module.
+
+    Raises:
+        StoreError: the stage is not finished, or its weights are of another module.
+    """
+    if not stage.finished:
+        raise StoreError(f"{stage.folder}: this stage is not finished; run lofi train-base again")
+    found = module.load_state_dict(load_file(stage.weights), strict=False)
+    if found.unexpected_keys:
+        raise StoreError(f"{stage.weights}: holds {found.unexpected_keys[:3]}, which are not of this {stage.name}")
+
+
+def losses_of(stage: Stage) -> Iterator[tuple[int, float]]:
+    """(step, loss) of every step so far."""
+    return ((line["step"], line["loss"]) for line in read_log(stage.folder / LOG))
+
+
+def _require_finite(stage: Stage, step: int, losses: Mapping[str, float]) -> None:
+    wrong = [name for name, value in losses.items() if not math.isfinite(value)]
+    if wrong:
+        raise StoreError(
+            f"{stage.name}: {', '.join(wrong)} is not finite at step {step}; lower its learning rate and start over"
+        )
+
+
+def _require_own(stage: Stage, record: Mapping[str, str] | None) -> None:
+    if record is not None and record["run"] != stage.run_id:
+        raise StoreError(
+            f"{stage.folder}: holds the {stage.name} of another recipe; choose another folder, or remove this one"
+        )
+
+
+def _states(stage: Stage) -> dict[int, Path]:
+    folders = (stage.folder / "state").glob("step=*")
+    return {int(match[1]): path for path in folders if (match := re.fullmatch(r"step=(\d+)", path.name))}
+
+
+def _save(
+    stage: Stage,
+    step: int,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    average: Average,
+) -> None:
+    """Everything that the next step depends on, written whole; the older state goes after."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in parameters.items():
+        tensors[f"{name}/weight"] = parameter.detach()
+        tensors[f"{name}/average"] = average.tensors[name]
+        # `state` makes an entry for whatever it is asked for, and would then save it
+        for moment, value in optimizer.state[parameter].items() if parameter in optimizer.state else ():
+            tensors[f"{name}/{moment}"] = value
+    older = _states(stage)
+    with atomic_folder(stage.folder / "state" / f"step={step}") as folder:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "tensors.safetensors")
+        (folder / "state.json").write_text(json.dumps({"run": stage.run_id, "step": step}), encoding="utf-8")
+    for past, path in older.items():
+        if past != step:
+            shutil.rmtree(path)
+
+
+def _restore(
+    stage: Stage, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, average: Average
+) -> int:
+    """Put everything back as it was after the furthest saved step; returns that step, 0 for a fresh start."""
+    states = _states(stage)
+    if not states:
+        return 0
+    folder = states[max(states)]
+    state = read_json(folder / "state.json")
+    _require_own(stage, state)
+    saved = load_file(folder / "tensors.safetensors")
+    moments: dict[int, dict[str, Tensor]] = {}
+    with torch.no_grad():
+        for index, (name, parameter) in enumerate(parameters.items()):
+            fields = {key.rpartition("/")[2]: t for key, t in saved.items() if key.rpartition("/")[0] == name}
+            parameter.copy_(fields.pop("weight"))
+            average.tensors[name].copy_(fields.pop("average"))
+            if fields:
+                moments[index] = fields
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(state["step"])

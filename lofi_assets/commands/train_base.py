@@ -1,0 +1,82 @@
+"""`lofi train-base`: makes the small base model from seeds; may be killed at any moment and goes on.
+
+What belongs here: arguments, the plan on the terminal. What does not: the recipe (`base_recipe`).
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lofi_assets.base_recipe.recipe import PlannedStage
+
+
+@click.command("train-base")
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--preset", type=click.Choice(["full", "smoke"]), default="full", show_default=True)
+@click.option(
+    "--minutes-per-stage",
+    type=float,
+    default=None,
+    help="Wall time of each stage in place of the preset's steps; fixed by the first call.",
+)
+@click.option("--plan", "plan_only", is_flag=True, help="Write the corpus, time a few steps, print the plan.")
+@click.option(
+    "--stage",
+    "stages",
+    multiple=True,
+    type=click.Choice(["dcae", "vocoder", "transformer"]),
+    help="Only this stage: after the DCAE, vocoder and transformer may train at once, one core each.",
+)
+@click.option("--report", "report_only", is_flag=True, help="Judge the finished base in DIRECTORY again.")
+def train_base(
+    directory: Path,
+    preset: str,
+    minutes_per_stage: float | None,
+    plan_only: bool,
+    stages: tuple[str, ...],
+    report_only: bool,
+) -> None:
+    """Synthesise music, train a small ACE-Step v1 on it, judge it: DIRECTORY/base in the Hub's folder layout."""
+    from lofi_assets.base_recipe.card import write_card
+    from lofi_assets.base_recipe.recipe import Workshop, assemble, plan, planned_recipe, train_stage, write_music
+    from lofi_assets.base_recipe.report import measure
+    from lofi_assets.base_recipe.settings import PRESETS, STAGES
+    from lofi_assets.constitution import CONFIG_DIR
+    from lofi_assets.store import StoreError
+    from lofi_assets.styles import load_taxonomy
+
+    workshop = Workshop(directory, PRESETS[preset], load_taxonomy(CONFIG_DIR))  # type: ignore[index]
+    minutes = None if minutes_per_stage is None else dict.fromkeys(STAGES, minutes_per_stage)
+    try:
+        write_music(workshop)
+        planned = plan(workshop, minutes=minutes)
+        _print_plan(planned)
+        workshop = planned_recipe(workshop, planned)
+        for name in STAGES:
+            if not plan_only and not report_only and name in (stages or STAGES):
+                train_stage(workshop, name)
+        if plan_only or stages:
+            return
+        if not report_only:
+            click.echo(f"{assemble(workshop)}: base written")
+        report, sounds = measure(workshop)
+    except StoreError as error:
+        raise click.ClickException(str(error)) from error
+    write_card(workshop, report, sounds)
+    click.echo(f"{workshop.base / 'README.md'}: card and report written")
+
+
+def _print_plan(stages: "Sequence[PlannedStage]") -> None:
+    for stage in stages:
+        click.echo(
+            f"{stage.name:12s} {stage.steps:7d} steps  {stage.seconds_per_step:8.3f} s per step  {stage.hours:6.2f} h"
+        )
+    click.echo(f"{'in all':12s} {'':47s}{sum(stage.hours for stage in stages):6.2f} h")
+
+
+if __name__ == "__main__":
+    train_base()

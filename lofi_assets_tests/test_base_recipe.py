@@ -1,0 +1,221 @@
+"""The recipe of the small base: stages that survive a kill bit for bit, latents at unit scale, a folder that loads."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+from torch import nn
+
+from lofi_assets.ace_step.loading import load_base
+from lofi_assets.ace_step.music_dcae import MusicDCAE
+from lofi_assets.ace_step.sampler import text_to_music
+from lofi_assets.base_recipe import architecture
+from lofi_assets.base_recipe.codec import fold_latent_scale
+from lofi_assets.base_recipe.music import latent_statistics
+from lofi_assets.base_recipe.recipe import Workshop, assemble, plan, planned_recipe, train_stage, write_music
+from lofi_assets.base_recipe.settings import FULL, SMOKE, STAGES, Recipe, StageName
+from lofi_assets.base_recipe.stage import Stage, Task, losses_of, rate_factor, run_stage
+from lofi_assets.cli import main
+from lofi_assets.constitution import CONFIG_DIR
+from lofi_assets.experiment import resolve_base
+from lofi_assets.profiles import BaseModelSettings, ProfileError
+from lofi_assets.store import Store, StoreError
+from lofi_assets.styles import Taxonomy, load_taxonomy
+
+LARGEST_BASE = 25_000_000
+TINY_STEPS = {"dcae": 6, "vocoder": 6, "transformer": 6}
+
+
+@pytest.fixture(scope="module")
+def taxonomy() -> Taxonomy:
+    return load_taxonomy(CONFIG_DIR)
+
+
+def tiny_recipe() -> Recipe:
+    """The smoke preset with six steps a stage on four short clips."""
+    recipe = SMOKE.with_steps(TINY_STEPS)
+    training = {name: replace(stage, save_every=2, warmup=1) for name, stage in recipe.training.items()}
+    corpus = replace(recipe.corpus, clips=3, worn=1, seconds=6.5)
+    return replace(recipe, corpus=corpus, training=training, transformer=replace(recipe.transformer, crops=(32, 64)))
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory, taxonomy: Taxonomy) -> Workshop:
+    """A finished tiny recipe."""
+    made = Workshop(tmp_path_factory.mktemp("base"), tiny_recipe(), taxonomy)
+    write_music(made)
+    train(made)
+    assemble(made)
+    return made
+
+
+def train(workshop: Workshop) -> None:
+    for name in STAGES:
+        train_stage(workshop, name)
+
+
+def test_the_full_presets_base_is_at_most_25_mb_with_its_tokenizer(tmp_path: Path, taxonomy: Taxonomy) -> None:
+    text_ids, lyric_ids = architecture.write_tokenizers(tmp_path, taxonomy)
+    files = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    assert architecture.shipped_bytes(FULL, text_ids=text_ids, lyric_ids=lyric_ids) + files < LARGEST_BASE
+
+
+def test_every_word_that_a_prompt_may_hold_is_one_token(tmp_path: Path, taxonomy: Taxonomy) -> None:
+    architecture.write_tokenizers(tmp_path, taxonomy)
+    tokenizer = architecture.read_tokenizer(tmp_path)
+    prompt = "lofi hip hop, melancholic, rhodes, 84 bpm, vinyl crackle, rainy window, instrumental"
+    words = prompt.replace(",", " ,").split()
+    assert len(tokenizer(prompt)["input_ids"]) == len(words) + 1
+    assert tokenizer.unk_token_id not in tokenizer("Zürich")["input_ids"][:1]
+
+
+def test_the_folded_codec_decodes_as_before_with_latents_at_unit_scale() -> None:
+    torch.manual_seed(3)
+    codec = MusicDCAE(architecture.build_dcae(SMOKE.dcae), architecture.build_vocoder(SMOKE.vocoder)).eval()
+    images = torch.rand(2, 2, 128, 256) * 2 - 1
+    with torch.no_grad():
+        before = codec.dcae.decoder(codec.dcae.encoder(images))
+        fold_latent_scale(codec, images)
+        encoded = codec.dcae.encoder(images)
+        after = codec.dcae.decoder(encoded)
+    latents = (encoded - codec.shift_factor) * codec.scale_factor
+    spread, centre = torch.std_mean(latents, dim=(0, 2, 3))
+    assert torch.allclose(spread, torch.ones(8), atol=1e-4) and torch.allclose(centre, torch.zeros(8), atol=1e-4)
+    # at the edges padding means another value; seven latents inside them nothing has changed
+    assert torch.allclose(before[..., 56:72, 56:200], after[..., 56:72, 56:200], atol=1e-3)
+
+
+def test_trained_latents_have_about_unit_scale_under_the_published_shift_and_scale(workshop: Workshop) -> None:
+    codec = workshop.codec()
+    assert (codec.shift_factor, codec.scale_factor) == (-1.9091, 0.1786)
+    found = latent_statistics(workshop.latents())
+    assert abs(found["mean"]) < 0.2 and 0.8 < found["std"] < 1.25
+
+
+def test_the_folder_loads_and_samples_like_any_base(workshop: Workshop) -> None:
+    base = load_base(workshop.base)
+    assert base.transformer is not None and base.transformer.dtype == torch.float32
+    stored = load_file(next((workshop.base / "ace_step_transformer").glob("*.safetensors")))
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    audio = text_to_music(
+        base, prompts=["lofi, rhodes, 80 bpm"], lyrics=["[Instrumental]"], seconds=1.5, seeds=[1], steps=3
+    )
+    assert audio.shape == (1, 2, 72_000) and np.isfinite(audio).all()
+
+
+def test_a_stage_killed_between_two_states_ends_in_the_same_bits(workshop: Workshop, tmp_path: Path) -> None:
+    """The kill comes after step 5; the last state is of step 4."""
+
+    class Killed(Exception):
+        pass
+
+    for name in STAGES:
+        stage = workshop.stage(name)
+        interrupted = Stage(name, tmp_path / name, stage.training, stage.run_id)
+        for first in (True, False):
+            task = fresh_task(workshop, name)
+            if first:
+                with pytest.raises(Killed):
+                    run_stage(interrupted, killed_after(task, 5, Killed))
+            else:
+                run_stage(interrupted, task)
+        whole, resumed = load_file(stage.weights), load_file(interrupted.weights)
+        assert whole.keys() == resumed.keys()
+        assert all(torch.equal(tensor, resumed[key]) for key, tensor in whole.items()), name
+        assert list(losses_of(stage)) == list(losses_of(interrupted))
+
+
+def fresh_task(workshop: Workshop, name: StageName) -> Task:
+    """A stage's task as its first call saw it: with nothing finished from that stage on."""
+    hidden = [workshop.stage(later).weights for later in STAGES[STAGES.index(name) :]]
+    for weights in hidden:
+        weights.rename(weights.with_suffix(".away"))
+    try:
+        return workshop.task(name)
+    finally:
+        for weights in hidden:
+            weights.with_suffix(".away").rename(weights)
+
+
+class killed_after:
+    """A task whose process dies in the middle of a step."""
+
+    def __init__(self, task, step: int, kill: type[Exception]) -> None:
+        self.task, self.step, self.kill = task, step, kill
+
+    def groups(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
+        return self.task.groups()
+
+    def backward(self, step: int) -> dict[str, float]:
+        if step > self.step:
+            raise self.kill
+        return self.task.backward(step)
+
+
+def test_a_finished_recipe_trains_nothing_again(workshop: Workshop) -> None:
+    weights = [workshop.stage(name).weights for name in STAGES]
+    before = {path: path.stat().st_mtime_ns for path in weights}
+    train(workshop)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_another_recipe_never_overwrites_hours_of_training(workshop: Workshop) -> None:
+    other = Workshop(workshop.folder, replace(workshop.recipe, seed=6), workshop.taxonomy)
+    with pytest.raises(StoreError, match="another recipe"):
+        train(other)
+
+
+def test_the_plan_says_steps_and_hours_and_stays(tmp_path: Path, taxonomy: Taxonomy) -> None:
+    made = Workshop(tmp_path, tiny_recipe(), taxonomy)
+    write_music(made)
+    stages = plan(made, minutes={"dcae": 0.01})
+    assert [stage.name for stage in stages] == list(STAGES)
+    assert stages[1].steps == 6 and stages[0].steps == max(1, round(0.6 / stages[0].seconds_per_step))
+    assert plan(made, minutes={"dcae": 99.0}) == stages
+    assert planned_recipe(made, stages).recipe.training["dcae"].steps == stages[0].steps
+
+
+def test_a_stage_that_listens_to_the_dcae_waits_for_it(tmp_path: Path, taxonomy: Taxonomy) -> None:
+    made = Workshop(tmp_path, tiny_recipe(), taxonomy)
+    with pytest.raises(StoreError, match="train dcae first"):
+        train_stage(made, "transformer")
+    with pytest.raises(StoreError, match="not finished"):
+        assemble(made)
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    training = FULL.training["dcae"]
+    rates = [rate_factor(step, training) for step in (1, training.warmup, training.steps // 2, training.steps)]
+    assert rates[0] < 0.01 and rates[1] > 0.99 and 0.4 < rates[2] < 0.6 and rates[3] == pytest.approx(0.02)
+
+
+def test_a_profile_that_asks_for_the_shipped_base_gets_it_or_an_explanation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lofi_assets.experiment.SHIPPED_BASE", tmp_path / "weights")
+    settings = BaseModelSettings(kind="shipped")
+    with pytest.raises(ProfileError, match="ships no base"):
+        resolve_base(Store(tmp_path), settings)
+    (tmp_path / "weights").mkdir()
+    assert resolve_base(Store(tmp_path), settings) == tmp_path / "weights"
+
+
+@pytest.mark.slow
+def test_the_smoke_preset_runs_to_its_report(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["train-base", str(tmp_path), "--preset", "smoke"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "base" / "report.json").read_text())
+    assert report["fad"]["to lofi"]["white noise"] > report["fad"]["to lofi"]["floor"]
+    assert report["nearest"]["copies"] == 0
+    assert set(report["tempo"]) == {"slow", "fast"}
+    assert {path.name for path in (tmp_path / "base").glob("*.png")} == {
+        "spectrograms.png",
+        *(f"loss_{name}.png" for name in STAGES),
+    }
+    assert "Apache-2.0" in (tmp_path / "base" / "README.md").read_text()
