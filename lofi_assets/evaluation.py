@@ -4,21 +4,27 @@ What belongs here: what has to be measured again, and which numbers the gates se
 (`metrics/`), the listening test (`listening.py`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
+from itertools import starmap
+from pathlib import Path
 from typing import Any
 
-from lofi_assets import pictures
+from lofi_assets import before_after, pictures
 from lofi_assets.experiment import current_dataset, training_settings
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import EvaluationSettings, Profile
 from lofi_assets.records import Checkpoint, QualityMetrics, dump
-from lofi_assets.sampling import generated_samples, reference_tracks, samples_of
+from lofi_assets.sampling import BASE, generated_samples, reference_tracks, samples_of
 from lofi_assets.store import Store, fingerprint, read_json, write_json
 from lofi_assets.training.checkpoints import best, prune, read_manifest, update_record
 
 METRICS_VERSION = "1"
 """Raised when a measure changes: every checkpoint is then evaluated again."""
+METRICS = "quality_metrics.json"
+MARKS = "quality_marks.json"
+"""The base and noise, measured as the checkpoints are."""
 
 
 def load_encoder(store: Store, settings: EvaluationSettings) -> Any:
@@ -30,14 +36,24 @@ def load_encoder(store: Store, settings: EvaluationSettings) -> Any:
 
 
 def evaluate_checkpoints(store: Store, profile: Profile, *, now: datetime) -> Outcome:
-    """Measure every checkpoint that has samples, write the scores into the manifest, then prune by retention."""
+    """Measure every checkpoint that has samples, write the scores into the manifest, then prune by retention.
+
+    The base and noise are measured on the same prompts and seconds: what the checkpoints are read against.
+    """
     records = read_manifest(store.checkpoints)
-    known = read_json(store.metadata("quality_metrics.json"), default={})
-    wanted = {record.checkpoint_id: _metrics_key(store, profile, record) for record in records}
-    todo = [r for r in records if known.get(r.checkpoint_id, {}).get("key") != wanted[r.checkpoint_id]]
-    if todo:
-        known = known | _evaluate(store, profile, todo, wanted, now)
-        write_json(store.metadata("quality_metrics.json"), known)
+    known = read_json(store.metadata(METRICS), default={})
+    marks = read_json(store.metadata(MARKS), default={})
+    wanted = {record.checkpoint_id: _metrics_key(store, profile, record.checkpoint_id) for record in records}
+    todo = [name for name, key in wanted.items() if known.get(name, {}).get("key") != key]
+    base_key = _metrics_key(store, profile, BASE)
+    unmarked = bool(records and samples_of(store, BASE)) and marks.get("key") != base_key
+    if todo or unmarked:
+        measured, noise = _evaluate(store, profile, [*todo, *([BASE] if unmarked else ())], with_noise=unmarked)
+        known |= {name: _entry(name, wanted[name], measured[name], now) for name in todo}
+        write_json(store.metadata(METRICS), known)
+        if unmarked:
+            marks = {"key": base_key, "base": measured[BASE], "noise": noise}
+            write_json(store.metadata(MARKS), marks)
     for record in records:
         scores = known[record.checkpoint_id]["record"]
         update_record(
@@ -47,74 +63,102 @@ def evaluate_checkpoints(store: Store, profile: Profile, *, now: datetime) -> Ou
             clap_score=scores.get("clap_score"),
         )
     pruned = prune(store.checkpoints, keep_best=training_settings(profile).keep_best)
-    return _quality_outcome(store, records, known, pruned=len(pruned), recomputed=len(todo))
+    recomputed = len(todo) + unmarked
+    return _quality_outcome(store, records, known, marks if records else {}, pruned=len(pruned), recomputed=recomputed)
 
 
-def _metrics_key(store: Store, profile: Profile, record: Checkpoint) -> str:
+def _metrics_key(store: Store, profile: Profile, model: str) -> str:
     _, manifest, _ = current_dataset(store)
-    samples = samples_of(store, record).get("key", "")
+    samples = samples_of(store, model).get("key", "")
     return fingerprint(METRICS_VERSION, samples, manifest["hash"], profile.evaluation.model_dump())
 
 
 def _evaluate(
-    store: Store, profile: Profile, records: Sequence[Checkpoint], keys: Mapping[str, str], now: datetime
-) -> dict[str, Any]:
+    store: Store, profile: Profile, models: Sequence[str], *, with_noise: bool
+) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
+    """Evaluations by model, and the distances of noise."""
     from lofi_assets.metrics.clap import ClapEmbedder
+    from lofi_assets.metrics.errors import attempt
     from lofi_assets.metrics.evaluate import evaluate_checkpoint
+    from lofi_assets.metrics.marks import noise_distances
 
-    settings = profile.evaluation
+    settings, sampling, cache = profile.evaluation, profile.sampling, store.cache / "embeddings"
     embedder = load_encoder(store, settings)
     clap = ClapEmbedder.load(store.root / settings.clap, device=settings.device) if settings.clap else None
     reference = reference_tracks(store)
-    found = {}
-    for record in records:
-        evaluation = evaluate_checkpoint(
-            checkpoint_id=record.checkpoint_id,
-            samples=generated_samples(store, record, seconds=profile.sampling.seconds),
+    found = {
+        model: evaluate_checkpoint(
+            checkpoint_id=model,
+            samples=generated_samples(store, model, seconds=sampling.seconds),
             reference=reference,
             embedder=embedder,
             clap=clap,
-            cache_dir=store.cache / "embeddings",
-            seed=profile.sampling.seed,
+            cache_dir=cache,
+            seed=sampling.seed,
             n_resamples=settings.resamples,
         ).as_dict()
-        metrics = QualityMetrics(
-            checkpoint_id=record.checkpoint_id,
-            evaluation_date=now,
-            fad_score=evaluation["fad"]["value"],
-            clap_score=(evaluation["clap"] or {}).get("lower"),
-            style_coverage=evaluation["style_coverage"]["styles"],
+        for model in models
+    }
+    if not with_noise or not embedder.trained:
+        return found, {}
+    noise, _ = attempt(
+        lambda: noise_distances(
+            [track.path for track in reference],
+            embedder=embedder,
+            cache_dir=cache,
+            count=sampling.count,
+            seconds=sampling.seconds,
+            seed=sampling.seed,
         )
-        found[record.checkpoint_id] = {
-            "key": keys[record.checkpoint_id],
-            "record": dump(metrics),
-            "evaluation": evaluation,
-        }
-    return found
+    )
+    return found, noise or {}
+
+
+def _entry(checkpoint_id: str, key: str, evaluation: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    metrics = QualityMetrics(
+        checkpoint_id=checkpoint_id,
+        evaluation_date=now,
+        fad_score=evaluation["fad"]["value"],
+        clap_score=(evaluation["clap"] or {}).get("lower"),
+        style_coverage=evaluation["style_coverage"]["styles"],
+    )
+    return {"key": key, "record": dump(metrics), "evaluation": evaluation}
 
 
 def _quality_outcome(
-    store: Store, records: Sequence[Checkpoint], known: Mapping[str, Any], *, pruned: int, recomputed: int
+    store: Store,
+    records: Sequence[Checkpoint],
+    known: Mapping[str, Any],
+    marks: Mapping[str, Any],
+    *,
+    pruned: int,
+    recomputed: int,
 ) -> Outcome:
     kept = read_manifest(store.checkpoints)
     chosen = best(kept)
     evaluations = {record.step: known[record.checkpoint_id]["evaluation"] for record in records}
-    scores = {step: item["fad"]["value"] for step, item in evaluations.items() if item["fad"]["value"] is not None}
+    unevaluated = sum(item["fad"]["value"] is None for item in evaluations.values())
     judged = known[chosen.checkpoint_id]["evaluation"] if chosen else None
+    pictures = _pictures(evaluations, judged, marks)
+    page = _page(store, chosen, pictures, redraw=recomputed > 0) if chosen and marks else None
     return Outcome(
         data_version=fingerprint([(record.checkpoint_id, known[record.checkpoint_id]["key"]) for record in kept]),
         counts={"checkpoints": len(records), "pruned": pruned, "recomputed": recomputed},
-        values=_quality_values(judged) | {"unevaluated_checkpoints": len(records) - len(scores)},
-        rows=[_shown(step, item) for step, item in evaluations.items()],
+        values=_quality_values(judged) | {"unevaluated_checkpoints": unevaluated},
+        rows=[*([_shown(0, marks["base"])] if marks else ()), *starmap(_shown, evaluations.items())],
         details={
             "best_checkpoint": chosen.checkpoint_id if chosen else None,
             "encoder": judged["encoder"] if judged else None,
             "fad": judged["fad"] if judged else None,
+            "base_fad": marks["base"]["fad"]["value"] if marks else None,
+            "noise_fad": marks["noise"].get("fad") if marks else None,
             "tag_alignment": judged["tag_alignment"] if judged else None,
             "clap_note": judged["clap_note"] if judged else None,
             "style_coverage": judged["style_coverage"]["styles"] if judged else None,
+            "before_and_after": str(page) if page else None,
         },
-        pictures={"FAD by step": lambda: _fad_by_step(scores, judged)} if scores else {},
+        pictures=pictures
+        | ({"before and after": lambda: before_after.spectrograms(store, chosen)} if page and chosen else {}),
     )
 
 
@@ -155,7 +199,29 @@ def _shown(step: int, evaluation: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _fad_by_step(scores: Mapping[int, float], judged: Mapping[str, Any] | None) -> bytes:
-    floor = judged["fad"]["floor"] if judged else None
-    marks = {"floor: reference against itself": floor} if floor is not None else {}
-    return pictures.score_by_step(scores, label=f"FAD ({judged['encoder'] if judged else ''})", marks=marks)
+def _pictures(
+    evaluations: Mapping[int, Mapping[str, Any]], judged: Mapping[str, Any] | None, marks: Mapping[str, Any]
+) -> dict[str, Callable[[], bytes]]:
+    """FAD and KAD of every checkpoint by step, between the floor and noise, with the base they started from."""
+    drawn: dict[str, Callable[[], bytes]] = {}
+    for name, field in (("FAD", "value"), ("KAD", "kad")):
+        scores = {step: item["fad"][field] for step, item in evaluations.items() if item["fad"][field] is not None}
+        if not scores or judged is None:
+            continue
+        lines = {
+            "noise": marks.get("noise", {}).get(name.lower()),
+            "base": marks["base"]["fad"][field] if marks else None,
+            "floor: reference against itself": judged["fad"]["floor"] if name == "FAD" else None,
+        }
+        known = {mark: value for mark, value in lines.items() if value is not None}
+        label = f"{name} ({judged['encoder']})"
+        drawn[f"{name} by step"] = partial(pictures.score_by_step, scores, label=label, marks=known)
+    return drawn
+
+
+def _page(store: Store, chosen: Checkpoint, drawn: Mapping[str, Callable[[], bytes]], *, redraw: bool) -> Path:
+    """The page to hear what training changed; written again when something was measured."""
+    page = before_after.page_path(store)
+    if redraw or not page.is_file():
+        before_after.write_page(store, chosen, drawn={title: draw() for title, draw in drawn.items()})
+    return page

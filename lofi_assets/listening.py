@@ -49,7 +49,7 @@ def _listening_test(store: Store, profile: Profile, chosen: Checkpoint) -> Path 
     from lofi_assets.metrics.errors import MetricError
     from lofi_assets.metrics.listening_page import Clip, write_listening_page
 
-    samples = samples_of(store, chosen)
+    samples = samples_of(store, chosen.checkpoint_id)
     folder = store.listening / f"step-{chosen.step}-{samples.get('key', '')[:12]}"
     if (folder / "truth.json").is_file():
         return folder

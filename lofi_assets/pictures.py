@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, ACCENT, SOFT = "#2b2d42", "#c8553d", "#8d99ae"
+FAR_APART = 10.0
+"""Ratio past which a score is drawn on a logarithmic scale."""
 
 
 def waveforms(envelopes: Mapping[str, Sequence[Sequence[float]]]) -> bytes:
@@ -80,13 +82,19 @@ def curves_by_step(curves: Mapping[str, Sequence[tuple[int, float]]], *, label: 
 
 
 def score_by_step(points: Mapping[int, float], *, label: str, marks: Mapping[str, float]) -> bytes:
-    """A score of every checkpoint by step, with horizontal marks such as the floor or a limit."""
-    figure = _figure(width=6.4, height=2.4)
+    """A score of every checkpoint by step, with horizontal marks such as the floor or a limit.
+
+    The scale is logarithmic where marks and points are far apart.
+    """
+    figure = _figure(width=6.4, height=2.8)
     axis = figure.subplots()
     axis.plot(list(points), list(points.values()), "o-", color=ACCENT)
     for name, value in marks.items():
         axis.axhline(value, color=INK, linestyle=":", linewidth=1)
-        axis.annotate(name, (min(points), value), fontsize=7, color=INK, va="bottom")
+        axis.annotate(f"{name} {value:.3g}", (min(points), value), fontsize=7, color=INK, va="bottom")
+    values = [*points.values(), *marks.values()]
+    if min(values) > 0 and max(values) > FAR_APART * min(values):
+        axis.set_yscale("log")
     axis.set(xlabel="step", ylabel=label)
     return _png(figure)
 

@@ -1,10 +1,12 @@
 """Checkpoints -> audio for the validation prompts with fixed seeds (constitution III).
 
-What belongs here: which prompts and seeds, and which checkpoints still need samples. What does not: the sampler itself
-(`ace_step/sampler.py`), the judgement of the audio (`evaluation.py`).
+What belongs here: which prompts and seeds, and which checkpoints still need samples; the base without an adapter makes
+the same clips, so that there is a before. What does not: the sampler itself (`ace_step/sampler.py`), the judgement of
+the audio (`evaluation.py`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +15,8 @@ from lofi_assets import pictures
 from lofi_assets.experiment import FEATURES, current_dataset
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, SamplingSettings
-from lofi_assets.records import Checkpoint
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, sha256_file, write_json
-from lofi_assets.training.checkpoints import read_manifest, update_record
+from lofi_assets.training.checkpoints import DIFFUSERS_WEIGHTS, read_manifest, update_record
 from lofi_assets.training.runs import current_run
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ SAMPLING_VERSION = "1"
 """Raised when the sampler's output changes: every sample is then generated again."""
 CLIPS_AT_ONCE = 4
 """Clips generated in one batch."""
+BASE = "base"
+"""Folder of the clips that the base model makes without an adapter."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +62,20 @@ def sample_prompts(store: Store, settings: SamplingSettings) -> list[SamplePromp
 
 
 def generate_samples(store: Store, profile: Profile) -> Outcome:
-    """Audio of every checkpoint for the same prompts and seeds; what is there is not generated again."""
+    """Audio of every checkpoint, and of the base, for the same prompts and seeds; what is there is not made again."""
     settings = profile.sampling
     prompts = sample_prompts(store, settings)
     records = [record for record in read_manifest(store.checkpoints) if record.is_valid]
-    wanted = {record.checkpoint_id: _sample_key(store, record, prompts, settings) for record in records}
-    todo = [record for record in records if samples_of(store, record).get("key") != wanted[record.checkpoint_id]]
+    models = ([BASE] if records else []) + [record.checkpoint_id for record in records]
+    wanted = {name: _sample_key(store, name, prompts, settings) for name in models}
+    todo = [name for name in models if samples_of(store, name).get("key") != wanted[name]]
     if todo:
         _generate(store, todo, prompts, settings, wanted)
-    made = {record.checkpoint_id: samples_of(store, record) for record in records}
-    clips = [clip for samples in made.values() for clip in samples.get("clips", ())]
+    for record in records:
+        if not record.samples_generated:
+            update_record(store.checkpoints, record.checkpoint_id, samples_generated=True)
+    made = {name: samples_of(store, name).get("clips", []) for name in models}
+    clips = [clip for name in models if name != BASE for clip in made[name]]
     present = [clip for clip in clips if (store.root / clip["path"]).is_file()]
     latest = present[-1] if present else None
     latest_step = max((record.step for record in records), default=0)
@@ -85,25 +92,25 @@ def generate_samples(store: Store, profile: Profile) -> Outcome:
             "missing_samples": len(records) * len(prompts) - len(present) if records and prompts else None,
             "unusable_samples": sum(bool(clip["problems"]) for clip in clips) if clips else None,
         },
-        rows=[{**clip, "problems": ", ".join(clip["problems"])} for clip in clips],
+        rows=[{**clip, "problems": ", ".join(clip["problems"])} for clip in [*clips, *made.get(BASE, ())]],
         pictures={"spectrogram": lambda: _spectrogram(store, latest)} if latest else {},
     )
 
 
-def _sample_key(store: Store, record: Checkpoint, prompts: Sequence[SamplePrompt], settings: SamplingSettings) -> str:
-    adapter = sha256_file(store.checkpoints / record.checkpoint_id / "pytorch_lora_weights.safetensors")
+def _sample_key(store: Store, model: str, prompts: Sequence[SamplePrompt], settings: SamplingSettings) -> str:
+    adapter = None if model == BASE else sha256_file(store.checkpoints / model / DIFFUSERS_WEIGHTS)
     base = read_json(store.metadata(FEATURES))["base_fingerprint"]
     return fingerprint(SAMPLING_VERSION, adapter, base, [asdict(prompt) for prompt in prompts], settings.model_dump())
 
 
-def samples_of(store: Store, record: Checkpoint) -> dict[str, Any]:
-    """`samples.json` of a checkpoint: the key it was made under, and its clips; empty before."""
-    return read_json(store.samples / record.checkpoint_id / "samples.json", default={})
+def samples_of(store: Store, model: str) -> dict[str, Any]:
+    """`samples.json` of a checkpoint, or of `BASE`: the key it was made under, and its clips; empty before."""
+    return read_json(store.samples / model / "samples.json", default={})
 
 
 def _generate(
     store: Store,
-    records: Sequence[Checkpoint],
+    models: Sequence[str],
     prompts: Sequence[SamplePrompt],
     settings: SamplingSettings,
     keys: Mapping[str, str],
@@ -115,24 +122,32 @@ def _generate(
     features = read_json(store.metadata(FEATURES))
     vocabulary = Path(features["lyric_vocabulary"]) if features.get("lyric_vocabulary") else None
     base = load_base(features["base"], device=settings.device, lyric_vocabulary=vocabulary)
-    assert base.transformer is not None
-    with tqdm(total=len(records) * len(prompts), desc="generating samples", unit="clip") as progress:
-        for record in records:
-            base.transformer.load_lora_adapter(
-                str(store.checkpoints / record.checkpoint_id),
-                weight_name="pytorch_lora_weights.safetensors",
-                adapter_name="evaluated",
-                prefix=None,
-            )
-            with atomic_folder(store.samples / record.checkpoint_id) as folder:
+    with tqdm(total=len(models) * len(prompts), desc="generating samples", unit="clip") as progress:
+        for model in models:
+            checkpoint = None if model == BASE else store.checkpoints / model
+            with _adapted(base, checkpoint), atomic_folder(store.samples / model) as folder:
                 clips = []
                 for start in range(0, len(prompts), CLIPS_AT_ONCE):
                     batch = prompts[start : start + CLIPS_AT_ONCE]
-                    clips += _generate_batch(base, batch, settings, folder, store.samples / record.checkpoint_id, store)
+                    clips += _generate_batch(base, batch, settings, folder, store.samples / model, store)
                     progress.update(len(batch))
-                write_json(folder / "samples.json", {"key": keys[record.checkpoint_id], "clips": clips})
-            base.transformer.delete_adapters("evaluated")
-            update_record(store.checkpoints, record.checkpoint_id, samples_generated=True)
+                write_json(folder / "samples.json", {"key": keys[model], "clips": clips})
+
+
+@contextmanager
+def _adapted(base: "Base", checkpoint: Path | None) -> Iterator[None]:
+    """The base with a checkpoint's adapter, while it lasts."""
+    assert base.transformer is not None
+    if checkpoint is None:
+        yield
+        return
+    base.transformer.load_lora_adapter(
+        str(checkpoint), weight_name=DIFFUSERS_WEIGHTS, adapter_name="evaluated", prefix=None
+    )
+    try:
+        yield
+    finally:
+        base.transformer.delete_adapters("evaluated")
 
 
 def _generate_batch(
@@ -190,8 +205,8 @@ def _spectrogram(store: Store, clip: Mapping[str, Any]) -> bytes:
     return pictures.spectrogram(samples.T, sample_rate=sample_rate, title=f"{clip['path']}: {clip['prompt'][:80]}")
 
 
-def generated_samples(store: Store, record: Checkpoint, *, seconds: float) -> "list[GeneratedSample]":
-    """A checkpoint's clips, as `metrics.evaluate` takes them."""
+def generated_samples(store: Store, model: str, *, seconds: float) -> "list[GeneratedSample]":
+    """Clips of a checkpoint, or of `BASE`, as `metrics.evaluate` takes them."""
     from lofi_assets.metrics.evaluate import GeneratedSample
 
     return [
@@ -202,7 +217,7 @@ def generated_samples(store: Store, record: Checkpoint, *, seconds: float) -> "l
             seed=clip["seed"],
             seconds=seconds,
         )
-        for clip in samples_of(store, record).get("clips", ())
+        for clip in samples_of(store, model).get("clips", ())
     ]
 
 

@@ -27,6 +27,7 @@ from lofi_assets.demo_corpus.catalogue import Entry, catalogue
 from lofi_assets.demo_corpus.synth import render, render_clean
 from lofi_assets.lyrics import INSTRUMENTAL
 from lofi_assets.metrics.embedders import Embedder, MusicnnEmbedder, MusicnnTagger, levelled, resampled
+from lofi_assets.metrics.marks import white_noise
 from lofi_assets.store import atomic_path
 from lofi_assets.styles import bpm_tag
 
@@ -34,7 +35,6 @@ FloatArray = NDArray[np.float32]
 CATALOGUE_SEED = 77
 """Another one than the demo's, so that a base is never judged on the songs that its LoRA trains on."""
 CLIPS_AT_ONCE = 4
-NOISE_LEVEL = 0.1
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,10 @@ def clean_references(pieces: Sequence[Piece], *, peak: float) -> list[Sound]:
     ]
 
 
-def white_noise(count: int, *, seconds: float, seed: int) -> list[Sound]:
+def noise(count: int, *, seconds: float, seed: int) -> list[Sound]:
     """The worst that a generator can do."""
-    rng = np.random.default_rng(seed)
-    shape = (2, round(seconds * MEL_RATE))
-    return [
-        Sound(f"noise_{index}", "", rng.standard_normal(shape, dtype=np.float32) * np.float32(NOISE_LEVEL))
-        for index in range(count)
-    ]
+    clips = white_noise(count, seconds=seconds, sample_rate=MEL_RATE, seed=seed)
+    return [Sound(f"noise_{index}", "", samples) for index, samples in enumerate(clips)]
 
 
 @torch.no_grad()

@@ -118,7 +118,7 @@ def _distances(
         "random latents": listening.windows(
             listening.random_latents(base.music_dcae, marks, frames=frames, seed=settings.seed)
         ),
-        "white noise": listening.windows(listening.white_noise(marks, seconds=settings.seconds, seed=settings.seed)),
+        "white noise": listening.windows(listening.noise(marks, seconds=settings.seconds, seed=settings.seed)),
     }
     joined = {name: np.concatenate(list(clips.values())) for name, clips in heard.items()}
     result: dict[str, Any] = {}

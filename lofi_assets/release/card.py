@@ -32,6 +32,10 @@ SECTIONS = (
 """Headings a card must have, each with text under it."""
 APPROVAL = "approval.json"
 CARD_GATES = ("model_card",)
+OWN_BASES = {
+    "tiny": "a tiny base of the same architecture with random weights",
+    "shipped": "the small base of the same architecture that lofi_assets trains on synthesised music and ships",
+}
 
 
 class ApprovalError(RuntimeError):
@@ -137,7 +141,7 @@ def _front_matter(profile: Profile, quality: Mapping[str, Any]) -> str:
 
 
 def _what(profile: Profile, checkpoint: str) -> str:
-    base = profile.base_model.path or f"a {profile.base_model.kind} base of the same architecture, random weights"
+    base = profile.base_model.path or OWN_BASES[profile.base_model.kind]
     return (
         f"A low-rank adaptation of ACE-Step v1 for lofi music: checkpoint `{checkpoint}`, trained on {base}. Every "
         f"track was licensed for AI training; every rule of the project's constitution (version "

@@ -1,0 +1,117 @@
+"""What training changed, to be heard and seen: the base's clips beside the best checkpoint's and the real tracks.
+
+What belongs here: the page and the picture. What does not: the numbers on them (`evaluation.py`).
+
+    samples/before_after/index.html     players that read the clips where they lie, and the pictures beside it
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from lofi_assets import pictures
+from lofi_assets.experiment import current_dataset
+from lofi_assets.records import Checkpoint
+from lofi_assets.sampling import BASE, samples_of
+from lofi_assets.store import Store, atomic_path, write_text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+HEADS = ("base", "with the LoRA", "real track")
+PICTURED = 3
+"""Rows of the picture."""
+SECONDS = 30.0
+"""Of each spectrogram."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt and seed, thrice."""
+
+    name: str
+    prompt: str
+    files: tuple[Path, Path, Path]
+    """As `HEADS`."""
+
+
+def page_path(store: Store) -> Path:
+    """Where the page is."""
+    return store.samples / "before_after" / "index.html"
+
+
+def rows(store: Store, checkpoint: Checkpoint) -> list[Row]:
+    """Every clip that both the base and the checkpoint have; the real track is the prompt's own."""
+    folder, _, _ = current_dataset(store)
+    before = _clips(store, BASE)
+    return [
+        Row(name, prompt, (before[name][0], path, folder / "audio" / f"{name.partition('_')[2]}.mp3"))
+        for name, (path, prompt) in _clips(store, checkpoint.checkpoint_id).items()
+        if name in before
+    ]
+
+
+def spectrograms(store: Store, checkpoint: Checkpoint) -> bytes:
+    """The first clips side by side with what they should be like."""
+    some = rows(store, checkpoint)[:PICTURED]
+    read = {row.name: [_samples(path) for path in row.files] for row in some}
+    rate = next(iter(read.values()))[0][1]
+    drawn = {name: [samples for samples, _ in clips] for name, clips in read.items()}
+    return pictures.spectrogram_grid(drawn, heads=_heads(checkpoint), sample_rate=rate)
+
+
+def write_page(store: Store, checkpoint: Checkpoint, *, drawn: Mapping[str, bytes]) -> None:
+    """Write the page, and the pictures that are on it."""
+    page = page_path(store)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for title, picture in {**drawn, "before and after": spectrograms(store, checkpoint)}.items():
+        files[title] = page.parent / f"{title.replace(' ', '_').lower()}.png"
+        with atomic_path(files[title]) as temporary:
+            temporary.write_bytes(picture)
+    write_text(page, _page(rows(store, checkpoint), files, heads=_heads(checkpoint), folder=page.parent))
+
+
+def _heads(checkpoint: Checkpoint) -> tuple[str, str, str]:
+    base, _, real = HEADS
+    return base, f"step {checkpoint.step}", real
+
+
+def _clips(store: Store, model: str) -> dict[str, tuple[Path, str]]:
+    clips = [(store.root / clip["path"], clip["prompt"]) for clip in samples_of(store, model).get("clips", ())]
+    return {path.stem: (path, prompt) for path, prompt in clips if path.is_file()}
+
+
+def _samples(path: Path) -> "tuple[np.ndarray, int]":
+    """The beginning of a file, (channels, frames), and its rate."""
+    import soundfile
+
+    with soundfile.SoundFile(path) as file:
+        return file.read(round(SECONDS * file.samplerate), dtype="float32", always_2d=True).T, file.samplerate
+
+
+def _page(listed: Sequence[Row], files: Mapping[str, Path], *, heads: Sequence[str], folder: Path) -> str:
+    images = "\n".join(f'<p><img src="{quote(path.name)}" alt="{escape(title)}"></p>' for title, path in files.items())
+    titles = "".join(f"<th>{escape(head)}</th>" for head in ("prompt", *heads))
+    lines = "\n".join(
+        f"<tr><td>{escape(row.prompt)}</td>{''.join(_player(path, folder) for path in row.files)}</tr>"
+        for row in listed
+    )
+    return (
+        '<!doctype html>\n<meta charset="utf-8">\n<title>Before and after</title>\n'
+        "<style>body{font:15px/1.5 sans-serif;margin:2em;max-width:72em}td,th{padding:.3em .8em;text-align:left;"
+        "vertical-align:top}audio{width:16em}img{max-width:100%}</style>\n"
+        "<h1>Before and after</h1>\n<p>Same prompts, same seeds: the base, the best checkpoint, and the track\n"
+        f"that was prompted for.</p>\n{images}\n<table>\n<tr>{titles}</tr>\n{lines}\n</table>\n"
+    )
+
+
+def _player(path: Path, folder: Path) -> str:
+    if not path.is_file():
+        return "<td></td>"
+    source = quote(Path(os.path.relpath(path, folder)).as_posix())
+    return f'<td><audio controls preload="none" src="{source}"></audio></td>'

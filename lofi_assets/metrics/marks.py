@@ -1,0 +1,35 @@
+"""What a distance is read against besides the floor: noise, the worst that a generator can do."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lofi_assets.metrics.embedders import Embedder, Samples, embed_files
+from lofi_assets.metrics.frechet import frechet_distance
+from lofi_assets.metrics.kernel import kernel_distance
+
+NOISE_LEVEL = 0.1
+"""Standard deviation; encoders hear everything at one loudness anyway."""
+
+
+def white_noise(count: int, *, seconds: float, sample_rate: int, seed: int) -> list[Samples]:
+    """Stereo clips (2, frames) of Gaussian noise, the same for the same arguments."""
+    random = np.random.default_rng(seed)
+    shape = (2, round(seconds * sample_rate))
+    return [random.standard_normal(shape, dtype=np.float32) * np.float32(NOISE_LEVEL) for _ in range(count)]
+
+
+def noise_distances(
+    reference: Sequence[Path], *, embedder: Embedder, cache_dir: Path, count: int, seconds: float, seed: int
+) -> dict[str, float]:
+    """`fad` and `kad` of `count` clips of white noise to the reference files.
+
+    Raises:
+        MetricError: a reference that cannot be read, or too little of it for a distance.
+    """
+    heard = embed_files(sorted(reference), embedder, cache_dir, progress=False)
+    theirs = np.concatenate(list(heard.values()))
+    noise = white_noise(count, seconds=seconds, sample_rate=embedder.sample_rate, seed=seed)
+    ours = np.concatenate([embedder.embed(clip) for clip in noise])
+    return {"fad": frechet_distance(ours, theirs), "kad": kernel_distance(theirs, ours)}

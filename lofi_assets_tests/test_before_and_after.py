@@ -1,0 +1,126 @@
+"""Samples of base and checkpoints, their distances between floor and noise, and the page to hear them on."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from lofi_assets import before_after
+from lofi_assets.defs.reporting import MAX_PICTURE_BYTES
+from lofi_assets.evaluation import MARKS, evaluate_checkpoints
+from lofi_assets.experiment import FEATURES
+from lofi_assets.profiles import Profile, SamplingSettings, load_profile
+from lofi_assets.sampling import BASE, generate_samples, samples_of
+from lofi_assets.store import Store, read_json, write_json
+from lofi_assets.training.checkpoints import read_manifest
+from lofi_assets.training.loop import train
+
+RATE = 48_000
+SECONDS = 5.0
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PROMPT = "lofi, <rhodes> & rain"
+
+
+def profile(**changes: Any) -> Profile:
+    sampling = {"count": 3, "seconds": SECONDS, "steps": 2, "guidance_scale": 2.0, "seed": 7, **changes}
+    demo = load_profile("demo")
+    evaluation = demo.evaluation.model_copy(update={"resamples": 10})
+    return demo.model_copy(update={"sampling": SamplingSettings(**sampling), "evaluation": evaluation})
+
+
+@pytest.fixture
+def trained(make_run: Callable[..., Any], tmp_path: Path, training_material: dict[str, Any]) -> Store:
+    """Two checkpoints of the tiny base, and three validation tracks with different chords."""
+    store = Store(tmp_path / "data")
+    train(make_run("data", max_steps=2, checkpoint_interval=1), say=lambda _: None)
+    tracks = [{"track_id": f"track #{i}", "split": "validation", "style_ids": ["CORE-01"]} for i in range(3)]
+    audio = store.datasets / "ds-1" / "audio"
+    audio.mkdir(parents=True)
+    for index, track in enumerate(tracks):
+        t = np.arange(round(SECONDS * RATE)) / RATE
+        chord = sum(0.1 * np.sin(2 * np.pi * (220 + 40 * index) * ratio * t) for ratio in (1.0, 1.25, 1.5))
+        path = audio / f"{track['track_id']}.mp3"
+        soundfile.write(path, np.stack([chord, chord], axis=1) * np.exp(-3 * (t % 0.5))[:, None], RATE)
+        path.with_name(f"{track['track_id']}_prompt.txt").write_text(PROMPT, encoding="utf-8")
+        path.with_name(f"{track['track_id']}_lyrics.txt").write_text("[Instrumental]", encoding="utf-8")
+    write_json(audio.parent / "tracks.json", tracks)
+    write_json(store.metadata("dataset_manifest.json"), {"dataset_id": "ds-1", "hash": "d" * 64})
+    base = {"base": str(training_material["folder"] / "base"), "base_fingerprint": training_material["fingerprint"]}
+    write_json(store.metadata(FEATURES), base)
+    return store
+
+
+def audio_of(store: Store, model: str) -> list[bytes]:
+    return [(store.root / clip["path"]).read_bytes() for clip in samples_of(store, model)["clips"]]
+
+
+def test_base_and_checkpoints_are_heard_measured_and_shown_and_only_once(trained: Store) -> None:
+    made = generate_samples(trained, profile())
+    names = [record.checkpoint_id for record in read_manifest(trained.checkpoints)]
+    assert len(names) == 2 and all(record.samples_generated for record in read_manifest(trained.checkpoints))
+    assert made.counts == {"checkpoints": 2, "clips": 6, "recomputed": 9}
+    assert made.values["missing_samples"] == 0
+    assert len(audio_of(trained, BASE)) == 3
+    assert audio_of(trained, BASE) != audio_of(trained, names[-1])
+
+    measured = evaluate_checkpoints(trained, profile(), now=NOW)
+    marks = read_json(trained.metadata(MARKS))
+    assert marks["base"]["fad"]["n_clips"] == 3
+    assert [row["step"] for row in measured.rows] == [0, 1, 2]
+    assert measured.rows[0]["fad"] == marks["base"]["fad"]["value"] == measured.details["base_fad"]
+    assert measured.details["noise_fad"] == marks["noise"]["fad"] > 0
+    assert set(measured.pictures) == {"FAD by step", "KAD by step", "before and after"}
+    assert all(0 < len(draw()) <= MAX_PICTURE_BYTES for draw in measured.pictures.values())
+    page = Path(measured.details["before_and_after"])
+    assert_page_plays(page, trained)
+
+    written = page.stat().st_mtime_ns
+    assert generate_samples(trained, profile()).counts["recomputed"] == 0
+    assert evaluate_checkpoints(trained, profile(), now=NOW).counts["recomputed"] == 0
+    assert page.stat().st_mtime_ns == written
+
+    page.unlink()
+    audio_before = audio_of(trained, BASE)
+    evaluate_checkpoints(trained, profile(), now=NOW)
+    assert_page_plays(page, trained)
+
+    again = generate_samples(trained, profile(seed=8))
+    assert again.counts["recomputed"] == 9 and audio_of(trained, BASE) != audio_before
+    assert evaluate_checkpoints(trained, profile(seed=8), now=NOW).counts["recomputed"] == 3
+
+
+def assert_page_plays(page: Path, store: Store) -> None:
+    """Three players for each of three prompts, every one of a file that is there; nothing of a prompt is markup."""
+    from urllib.parse import unquote
+
+    text = page.read_text(encoding="utf-8")
+    played = [page.parent / unquote(source) for source in re.findall(r'<audio[^>]*src="([^"]+)"', text)]
+    assert len(played) == 9 and all(path.is_file() for path in played)
+    assert sum(path.resolve().is_relative_to(store.datasets.resolve()) for path in played) == 3
+    shown = [page.parent / unquote(source) for source in re.findall(r'<img src="([^"]+)"', text)]
+    assert len(shown) == 3
+    for path in shown:
+        Image.open(path).verify()
+    assert text.count("lofi, &lt;rhodes&gt; &amp; rain") == 3 and "<rhodes>" not in text
+
+
+def test_a_clip_that_is_gone_leaves_its_row_out(trained: Store) -> None:
+    generate_samples(trained, profile())
+    (trained.root / samples_of(trained, BASE)["clips"][0]["path"]).unlink()
+    chosen = read_manifest(trained.checkpoints)[-1]
+    assert len(before_after.rows(trained, chosen)) == 2
+
+
+def test_without_a_checkpoint_there_is_no_before(store: Store) -> None:
+    write_json(store.metadata("dataset_manifest.json"), {"dataset_id": "ds-1", "hash": "d" * 64})
+    (store.datasets / "ds-1").mkdir(parents=True)
+    write_json(store.datasets / "ds-1" / "tracks.json", [])
+    assert generate_samples(store, profile()).counts == {"checkpoints": 0, "clips": 0, "recomputed": 0}
+    outcome = evaluate_checkpoints(store, profile(), now=NOW)
+    assert outcome.details["before_and_after"] is None and not outcome.pictures
