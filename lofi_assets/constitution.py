@@ -215,6 +215,12 @@ def judge_track(gates: Sequence[Gate], measures: Mapping[str, Any]) -> Verdict |
     return None
 
 
+def too_long(seconds: float, gates: Sequence[Gate]) -> bool:
+    """Whether audio of this duration misses an upper gate on `duration_s`: the one fault that cutting mends."""
+    limits = [gate.limit for gate in gates if gate.measure == "duration_s" and gate.op in ("<", "<=")]
+    return any(not isinstance(limit, str) and seconds > limit for limit in limits)
+
+
 def judge_asset(gates: Sequence[Gate], measures: Mapping[str, Any]) -> list[Verdict]:
     """Verdicts of an asset's gates over its recorded measures; an absent measure is inconclusive, never skipped."""
     return [judge(gate, measures.get(gate.measure)) for gate in gates]

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from lofi_assets.constitution import Gate, Verdict, judge_track
+from lofi_assets.constitution import Gate, Verdict, judge_track, too_long
 from lofi_assets.store import fingerprint
 from lofi_assets.track_rows import Row
 
@@ -36,7 +36,7 @@ def judged_today(rows: Sequence[Row], *, gates: Sequence[Gate], segment: bool) -
     law = law_of(gates)
     if all(row.get("judged_by") == law for row in rows):
         return list(rows)
-    if segment and bool(rows[0].get("part_of")) != _too_long(rows, gates):
+    if segment and bool(rows[0].get("part_of")) != too_long(sum(row["duration"] for row in rows), gates):
         return None
     judged = [_judged(row, gates, law) for row in rows]
     return None if None in judged else [row for row in judged if row is not None]
@@ -62,12 +62,6 @@ def _reason(row: Row, verdict: Verdict) -> str:
     if verdict.gate.id == row["rule"] and isinstance(verdict.gate.limit, bool):
         return str(row["reason"])
     return f"{PurePath(row['raw_path']).name!r}: {verdict.text}"
-
-
-def _too_long(rows: Sequence[Row], gates: Sequence[Gate]) -> bool:
-    seconds = sum(row["duration"] for row in rows)
-    limits = [gate.limit for gate in gates if gate.measure == "duration_s" and gate.op in ("<", "<=")]
-    return any(not isinstance(limit, str) and seconds > limit for limit in limits)
 
 
 def _own(gates: Sequence[Gate]) -> list[Gate]:

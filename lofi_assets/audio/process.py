@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from lofi_assets.audio import encode, measure, score, segment, tempo
 from lofi_assets.audio.decode import AudioError, Decoded, read_audio
 from lofi_assets.audio.fingerprint import Fingerprint, fingerprint
-from lofi_assets.constitution import Gate, judge_track
+from lofi_assets.constitution import Gate, judge_track, too_long
 from lofi_assets.store import atomic_path
 
 if TYPE_CHECKING:
@@ -186,8 +186,7 @@ def _failed_measure(rule: str) -> Measures:
 
 def cuts_of(decoded: Decoded, gates: Sequence[Gate]) -> list[int]:
     """Frames at which a file must be cut to pass the gates on duration; none if it passes or cannot be cut."""
-    limits = [gate.limit for gate in gates if gate.measure == "duration_s" and gate.op in ("<", "<=")]
-    if all(isinstance(limit, str) or decoded.seconds <= limit for limit in limits):
+    if not too_long(decoded.seconds, gates):
         return []
     return segment.cut_points(decoded.samples, sample_rate=decoded.sample_rate)
 
