@@ -155,7 +155,7 @@ def test_more_steps_or_another_device_continue_the_run(tmp_path: Path, changes: 
 def test_the_planned_run_is_on_disk_as_it_will_be_executed(tmp_path: Path) -> None:
     plan = planned(tmp_path)
     assert load_run(plan.config) == plan.run
-    assert read_json(plan.config)["lora"]["r"] == 8
+    assert read_json(plan.config)["lora"]["r"] == plan.run.lora.r == load_profile("demo").lora["r"]
 
 
 def test_production_trains_by_the_constitutions_table(tmp_path: Path) -> None:

@@ -100,8 +100,8 @@ class TransformerSettings:
     speaker_dropout: float = 0.5
     velocity_loss: bool = True
     """Weigh all noise levels alike; otherwise upstream's loss on the clean estimate, which forgives fine detail."""
-    frames_per_step: int = 2688
-    """Latent frames of a step whatever its crop: 24, 16 or 8 items."""
+    frames_per_step: int = 1344
+    """Latent frames of a step whatever its crop: 12, 8 or 4 items."""
 
 
 @dataclass(frozen=True)
@@ -171,9 +171,9 @@ class Recipe:
 FULL = Recipe(
     preset="full",
     training={
-        "dcae": Training(steps=15_000, learning_rate=1e-3, batch=4, frames=128),
-        "vocoder": Training(steps=20_000, learning_rate=1e-3, batch=3, frames=48, betas=(0.8, 0.99)),
-        "transformer": Training(steps=8_000, learning_rate=8e-4, batch=0),
+        "dcae": Training(steps=3_600, learning_rate=1e-3, batch=4, frames=128),
+        "vocoder": Training(steps=5_000, learning_rate=4e-4, batch=3, frames=48),
+        "transformer": Training(steps=4_400, learning_rate=7e-4, batch=0),
     },
 )
 SMOKE = Recipe(
