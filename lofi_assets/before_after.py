@@ -22,7 +22,6 @@ from lofi_assets.store import Store, atomic_path, write_text
 if TYPE_CHECKING:
     import numpy as np
 
-HEADS = ("base", "with the LoRA", "real track")
 PICTURED = 3
 """Rows of the picture."""
 SECONDS = 30.0
@@ -36,7 +35,7 @@ class Row:
     name: str
     prompt: str
     files: tuple[Path, Path, Path]
-    """As `HEADS`."""
+    """Of the base, the checkpoint and the real track."""
 
 
 def page_path(store: Store) -> Path:
@@ -77,8 +76,7 @@ def write_page(store: Store, checkpoint: Checkpoint, *, drawn: Mapping[str, byte
 
 
 def _heads(checkpoint: Checkpoint) -> tuple[str, str, str]:
-    base, _, real = HEADS
-    return base, f"step {checkpoint.step}", real
+    return "base", f"step {checkpoint.step}", "real track"
 
 
 def _clips(store: Store, model: str) -> dict[str, tuple[Path, str]]:

@@ -140,7 +140,8 @@ def _quality_outcome(
     unevaluated = sum(item["fad"]["value"] is None for item in evaluations.values())
     judged = known[chosen.checkpoint_id]["evaluation"] if chosen else None
     pictures = _pictures(evaluations, judged, marks)
-    page = _page(store, chosen, pictures, redraw=recomputed > 0) if chosen and marks else None
+    heard = bool(chosen and marks and before_after.rows(store, chosen))
+    page = _page(store, chosen, pictures, redraw=recomputed > 0) if chosen and heard else None
     return Outcome(
         data_version=fingerprint([(record.checkpoint_id, known[record.checkpoint_id]["key"]) for record in kept]),
         counts={"checkpoints": len(records), "pruned": pruned, "recomputed": recomputed},

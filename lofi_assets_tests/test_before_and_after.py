@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -97,8 +98,6 @@ def test_base_and_checkpoints_are_heard_measured_and_shown_and_only_once(trained
 
 def assert_page_plays(page: Path, store: Store) -> None:
     """Three players for each of three prompts, every one of a file that is there; nothing of a prompt is markup."""
-    from urllib.parse import unquote
-
     text = page.read_text(encoding="utf-8")
     played = [page.parent / unquote(source) for source in re.findall(r'<audio[^>]*src="([^"]+)"', text)]
     assert len(played) == 9 and all(path.is_file() for path in played)
@@ -115,6 +114,16 @@ def test_a_clip_that_is_gone_leaves_its_row_out(trained: Store) -> None:
     (trained.root / samples_of(trained, BASE)["clips"][0]["path"]).unlink()
     chosen = read_manifest(trained.checkpoints)[-1]
     assert len(before_after.rows(trained, chosen)) == 2
+
+
+def test_clips_that_are_all_gone_cost_the_page_and_not_the_measures(trained: Store) -> None:
+    generate_samples(trained, profile())
+    measured = evaluate_checkpoints(trained, profile(), now=NOW)
+    for clip in samples_of(trained, BASE)["clips"]:
+        (trained.root / clip["path"]).unlink()
+    again = evaluate_checkpoints(trained, profile(), now=NOW)
+    assert again.details["before_and_after"] is None
+    assert again.values == measured.values and again.rows == measured.rows
 
 
 def test_without_a_checkpoint_there_is_no_before(store: Store) -> None:
