@@ -64,11 +64,11 @@ def spectrograms(store: Store, checkpoint: Checkpoint) -> bytes:
 
 
 def write_page(store: Store, checkpoint: Checkpoint, *, drawn: Mapping[str, bytes]) -> None:
-    """Write the page, and the pictures that are on it."""
+    """Write the page, and beside it the pictures that are on it, by title."""
     page = page_path(store)
     page.parent.mkdir(parents=True, exist_ok=True)
     files = {}
-    for title, picture in {**drawn, "before and after": spectrograms(store, checkpoint)}.items():
+    for title, picture in drawn.items():
         files[title] = page.parent / f"{title.replace(' ', '_').lower()}.png"
         with atomic_path(files[title]) as temporary:
             temporary.write_bytes(picture)

@@ -6,7 +6,7 @@ What belongs here: what has to be measured again, and which numbers the gates se
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def _evaluate(
     from lofi_assets.metrics.evaluate import evaluate_checkpoint
     from lofi_assets.metrics.marks import noise_distances
 
-    settings, sampling, cache = profile.evaluation, profile.sampling, store.cache / "embeddings"
+    settings, sampling, embeddings = profile.evaluation, profile.sampling, store.cache / "embeddings"
     embedder = load_encoder(store, settings)
     clap = ClapEmbedder.load(store.root / settings.clap, device=settings.device) if settings.clap else None
     reference = reference_tracks(store)
@@ -93,7 +93,7 @@ def _evaluate(
             reference=reference,
             embedder=embedder,
             clap=clap,
-            cache_dir=cache,
+            cache_dir=embeddings,
             seed=sampling.seed,
             n_resamples=settings.resamples,
         ).as_dict()
@@ -105,7 +105,7 @@ def _evaluate(
         lambda: noise_distances(
             [track.path for track in reference],
             embedder=embedder,
-            cache_dir=cache,
+            cache_dir=embeddings,
             count=sampling.count,
             seconds=sampling.seconds,
             seed=sampling.seed,
@@ -139,9 +139,11 @@ def _quality_outcome(
     evaluations = {record.step: known[record.checkpoint_id]["evaluation"] for record in records}
     unevaluated = sum(item["fad"]["value"] is None for item in evaluations.values())
     judged = known[chosen.checkpoint_id]["evaluation"] if chosen else None
-    pictures = _pictures(evaluations, judged, marks)
-    heard = bool(chosen and marks and before_after.rows(store, chosen))
-    page = _page(store, chosen, pictures, redraw=recomputed > 0) if chosen and heard else None
+    drawn = _pictures(evaluations, judged, marks)
+    page = None
+    if chosen and marks and before_after.rows(store, chosen):
+        drawn["before and after"] = cache(partial(before_after.spectrograms, store, chosen))
+        page = _page(store, chosen, drawn, redraw=recomputed > 0)
     return Outcome(
         data_version=fingerprint([(record.checkpoint_id, known[record.checkpoint_id]["key"]) for record in kept]),
         counts={"checkpoints": len(records), "pruned": pruned, "recomputed": recomputed},
@@ -158,8 +160,7 @@ def _quality_outcome(
             "style_coverage": judged["style_coverage"]["styles"] if judged else None,
             "before_and_after": str(page) if page else None,
         },
-        pictures=pictures
-        | ({"before and after": lambda: before_after.spectrograms(store, chosen)} if page and chosen else {}),
+        pictures=drawn,
     )
 
 
@@ -203,7 +204,10 @@ def _shown(step: int, evaluation: Mapping[str, Any]) -> dict[str, Any]:
 def _pictures(
     evaluations: Mapping[int, Mapping[str, Any]], judged: Mapping[str, Any] | None, marks: Mapping[str, Any]
 ) -> dict[str, Callable[[], bytes]]:
-    """FAD and KAD of every checkpoint by step, between the floor and noise, with the base they started from."""
+    """FAD and KAD of every checkpoint by step, between the floor and noise, with the base they started from.
+
+    Each is drawn once, for the page and the UI.
+    """
     drawn: dict[str, Callable[[], bytes]] = {}
     for name, field in (("FAD", "value"), ("KAD", "kad")):
         scores = {step: item["fad"][field] for step, item in evaluations.items() if item["fad"][field] is not None}
@@ -216,7 +220,7 @@ def _pictures(
         }
         known = {mark: value for mark, value in lines.items() if value is not None}
         label = f"{name} ({judged['encoder']})"
-        drawn[f"{name} by step"] = partial(pictures.score_by_step, scores, label=label, marks=known)
+        drawn[f"{name} by step"] = cache(partial(pictures.score_by_step, scores, label=label, marks=known))
     return drawn
 
 
