@@ -13,13 +13,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lofi_assets.ace_step.loading import load_base
+from lofi_assets.ace_step.mel import LogMel
 from lofi_assets.ace_step.music_dcae import MusicDCAE
 from lofi_assets.ace_step.sampler import text_to_music
 from lofi_assets.base_recipe import architecture
-from lofi_assets.base_recipe.codec import fold_latent_scale
+from lofi_assets.base_recipe.codec import CLOCK, fold_latent_scale, marked
 from lofi_assets.base_recipe.music import latent_statistics
 from lofi_assets.base_recipe.recipe import Workshop, assemble, plan, planned_recipe, train_stage, write_music
 from lofi_assets.base_recipe.settings import FULL, SMOKE, STAGES, Recipe, StageName
+from lofi_assets.base_recipe.spectra import SpectralLoss
 from lofi_assets.base_recipe.stage import Stage, Task, losses_of, rate_factor, run_stage
 from lofi_assets.cli import main
 from lofi_assets.constitution import CONFIG_DIR
@@ -89,6 +91,30 @@ def test_the_folded_codec_decodes_as_before_with_latents_at_unit_scale() -> None
     assert torch.allclose(spread, torch.ones(8), atol=1e-4) and torch.allclose(centre, torch.zeros(8), atol=1e-4)
     # at the edges padding means another value; seven latents inside them nothing has changed
     assert torch.allclose(before[..., 56:72, 56:200], after[..., 56:72, 56:200], atol=1e-3)
+
+
+def test_the_marks_tell_eight_frames_apart_and_leave_the_other_bands_alone() -> None:
+    images = torch.rand(1, 2, 128, 20)
+    told = marked(images, 0.8)
+    assert torch.equal(told[..., :-CLOCK, :], images[..., :-CLOCK, :])
+    marks = told[0, 1, -CLOCK:]
+    assert torch.equal(marks.argmax(dim=0), torch.arange(20) % CLOCK)
+    assert torch.equal(marks.unique(), torch.tensor([-0.8, 0.8]))
+    assert torch.equal(marked(images, 0.0), images)
+
+
+def test_the_spectral_loss_hears_a_bass_that_is_out_of_tune_and_not_what_is_fainter_than_hearing() -> None:
+    loss = SpectralLoss(mel=LogMel(), mel_weight=1.0)
+    seconds = torch.arange(22_528) / 44_100
+
+    def tone(hertz: float, *, level: float = 0.3, phase: float = 0.0) -> torch.Tensor:
+        return level * torch.sin(2 * torch.pi * hertz * seconds + phase)[None]
+
+    with torch.no_grad():
+        later, shifted = loss(tone(110), tone(110, phase=1)), loss(tone(110), tone(129.2))
+        silent = loss(tone(440, level=1e-5), torch.zeros(1, 22_528))
+    assert shifted["convergence"] > 4 * later["convergence"] and shifted["bands"] > 4 * later["bands"]
+    assert silent["bands"] < 0.01 < shifted["bands"]
 
 
 def test_trained_latents_have_about_unit_scale_under_the_published_shift_and_scale(workshop: Workshop) -> None:

@@ -71,6 +71,7 @@ class LogMel(nn.Module):
         f_max: float = 16000.0,
     ) -> None:
         super().__init__()
+        self.sample_rate = sample_rate
         self.spectrogram = Spectrogram(n_fft=n_fft, win_length=win_length, hop_length=hop_length)
         self.mel_scale = MelScale(
             n_freqs=n_fft // 2 + 1, n_mels=n_mels, f_min=f_min, f_max=f_max, sample_rate=sample_rate

@@ -21,6 +21,8 @@ from lofi_assets.training.batches import generator
 QUIETEST = 0.4
 """Smallest gain of a crop: the codec has to carry quiet music too."""
 CALIBRATION_CROPS, CALIBRATION_FRAMES = 64, 128
+CLOCK = 8
+"""Mel frames of a latent frame, and the highest mel bands (above 13.5 kHz) that give way to marks."""
 
 
 def crops(
@@ -139,6 +141,18 @@ def _shortcut(conv: nn.Conv2d, *, group: int) -> Tensor:
     return weight
 
 
+def marked(images: Tensor, clock: float) -> Tensor:
+    """Images (..., 128, T) whose highest bands tell which of eight frames each is: one of them +clock, the rest -clock.
+
+    The first frame is a latent frame's first.
+    """
+    if not clock:
+        return images
+    frames = torch.arange(images.shape[-1]) % CLOCK
+    marks = torch.where(frames == torch.arange(CLOCK)[:, None], clock, -clock)
+    return torch.cat([images[..., :-CLOCK, :], marks.expand(*images.shape[:-2], -1, -1)], dim=-2)
+
+
 def _moments(latents: Tensor) -> Tensor:
     """Squared mean and squared log variance of each channel, averaged."""
     variance, mean = torch.var_mean(latents, dim=(0, 2, 3))
@@ -149,9 +163,9 @@ class VocoderTask:
     """Spectra of the made sound against the true one; the DCAE's decoder learns with the vocoder, its encoder stays.
 
     A vocoder alone is the same at every mel frame: of a steady tone it can only make something that repeats every 512
-    samples, which is a tone on a grid of 86 Hz. The decoder knows which of eight frames it is making and may mark them,
-    so that the two together repeat every 4096 samples: a grid of 11 Hz. Latents keep their meaning, since the encoder
-    that makes them is as it was.
+    samples, which is a tone on a grid of 86 Hz, and a bass has no place on that. The decoder knows which of eight frames
+    it is making. It learns to mark them, so that the two together repeat every 4096 samples: a grid of 11 Hz. Latents
+    keep their meaning, since the encoder that makes them is as it was.
     """
 
     def __init__(
@@ -190,7 +204,7 @@ class VocoderTask:
         features = self.codec.vocoder.backbone(self.mel.nats(decoded).flatten(0, 1))
         made = self.codec.vocoder.head(features[..., context : context + self.training.frames])[:, 0]
         losses = self.loss(made, true)
-        losses["image"] = (decoded - images).abs().mean() * self.mel.span / 2
+        losses["image"] = (decoded - marked(images, self.settings.clock)).abs().mean() * self.mel.span / 2
         losses["loss"] = losses["loss"] + self.settings.image_weight * losses["image"]
         if self.critic is None or step < self.settings.discriminator_from * self.training.steps:
             losses["loss"].backward()

@@ -57,15 +57,17 @@ class VocoderSettings:
     """Channels before the first upsampling, halved by each: never fewer than the samples that are still to be made of
     one position, or the sound would be squeezed through them."""
     residual_kernels: tuple[int, ...] = (3,)
-    residual_dilations: tuple[tuple[int, ...], ...] = ((),)
-    """None: residual stacks at full rate are what makes a HiFi-GAN head slow on a CPU."""
+    residual_dilations: tuple[tuple[int, ...], ...] = ((1,),)
+    """One pair of convolutions per rate: full stacks at full rate are what makes a HiFi-GAN head slow on a CPU."""
     post_kernel: int = 13
     mel_weight: float = 1.0
     """Of the log-mel error, in nats, beside the spectral losses."""
     context: int = 16
     """Mel frames on either side of a crop that DCAE and backbone see and the head need not sound."""
-    image_weight: float = 0.3
-    """Of the decoder's own log-mel error: its images stay mels."""
+    clock: float = 0.8
+    """How far the marks that tell a latent frame's eight mel frames apart stand out of the image; 0: no marks."""
+    image_weight: float = 1.0
+    """Of the decoder's own log-mel error, marks included: its images stay mels."""
     discriminator: bool = False
     """Adversarial and feature-matching losses on spectrograms."""
     discriminator_from: float = 0.5
@@ -172,7 +174,7 @@ FULL = Recipe(
     preset="full",
     training={
         "dcae": Training(steps=3_600, learning_rate=1e-3, batch=4, frames=128),
-        "vocoder": Training(steps=5_000, learning_rate=4e-4, batch=3, frames=48),
+        "vocoder": Training(steps=6_600, learning_rate=4e-4, batch=3, frames=48),
         "transformer": Training(steps=4_400, learning_rate=7e-4, batch=0),
     },
 )

@@ -9,37 +9,50 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lofi_assets.ace_step.mel import LogMel, Spectrogram
+from lofi_assets.ace_step.mel import LogMel, MelScale, Spectrogram
 
-RESOLUTIONS = (512, 1024, 2048)
-"""Samples of a window; the hop is a quarter. MusiCNN hears windows of 1411."""
+RESOLUTIONS = {512: 40, 1408: 96, 4096: 160}
+"""Samples of a window -> mel bands; the hop is a quarter. Short ones hear attacks, the longest whether a tone holds,
+and the middle one is as long as MusiCNN's."""
+BAND_RANGE = (30.0, 16_000.0)
+FAINT = 5e-3
+"""Mel magnitude that counts as silence, about 65 dB below a full-scale tone: nobody hears what is under it."""
+CRITIC_RESOLUTIONS = (512, 1024, 2048)
 SLOPE = 0.1
 
 
 class SpectralLoss(nn.Module):
-    """Multi-resolution STFT loss (Yamamoto et al. 2020, arXiv 1910.11480) and the log-mel error in nats."""
+    """Spectral convergence (Yamamoto et al. 2020, arXiv 1910.11480) and log-mel errors at several resolutions.
+
+    Mel bands, not the STFT's: of its bins two thirds lie above 8 kHz, and a loss that counts them alike learns hiss
+    before tones.
+    """
 
     def __init__(self, *, mel: LogMel, mel_weight: float) -> None:
         super().__init__()
         self.mel, self.mel_weight = mel, mel_weight
-        self.spectrograms = nn.ModuleList(
-            Spectrogram(n_fft=size, win_length=size, hop_length=size // 4) for size in RESOLUTIONS
+        low, high = BAND_RANGE
+        rate = mel.sample_rate
+        self.spectrograms = nn.ModuleList(_spectrogram(size) for size in RESOLUTIONS)
+        self.scales = nn.ModuleList(
+            MelScale(n_freqs=size // 2 + 1, n_mels=bands, f_min=low, f_max=high, sample_rate=rate)
+            for size, bands in RESOLUTIONS.items()
         )
 
     def forward(self, made: Tensor, true: Tensor) -> dict[str, Tensor]:
-        """`stft`, `mel` and their weighted sum `loss`."""
-        spectral = torch.stack([self._distance(spectrogram, made, true) for spectrogram in self.spectrograms]).mean()
-        mel = (self.mel(made) - self.mel(true)).abs().mean()
-        return {"loss": spectral + self.mel_weight * mel, "stft": spectral, "mel": mel}
-
-    def _distance(self, spectrogram: nn.Module, made: Tensor, true: Tensor) -> Tensor:
-        """Spectral convergence, which hears what is loud, and the log distance, which hears what is quiet.
+        """`convergence`, `bands` and `mel` (the DCAE's own bands, in nats), and their weighted sum `loss`.
 
         The convergence is the batch's: relative to itself, a crop that is nearly silent would outweigh all others.
         """
-        ours, theirs = spectrogram(made), spectrogram(true)
-        convergence = (ours - theirs).norm() / theirs.norm()
-        return convergence + (ours.log() - theirs.log()).abs().mean()
+        convergences, errors = [], []
+        for spectrogram, scale in zip(self.spectrograms, self.scales, strict=True):
+            ours, theirs = spectrogram(made), spectrogram(true)
+            convergences.append((ours - theirs).norm() / theirs.norm())
+            errors.append(((scale(ours) + FAINT).log() - (scale(theirs) + FAINT).log()).abs().mean())
+        convergence, bands = torch.stack(convergences).mean(), torch.stack(errors).mean()
+        mel = (self.mel(made) - self.mel(true)).abs().mean()
+        loss = convergence + bands + self.mel_weight * mel
+        return {"loss": loss, "convergence": convergence, "bands": bands, "mel": mel}
 
 
 class SpectralCritic(nn.Module):
@@ -47,10 +60,8 @@ class SpectralCritic(nn.Module):
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()
-        self.spectrograms = nn.ModuleList(
-            Spectrogram(n_fft=size, win_length=size, hop_length=size // 4) for size in RESOLUTIONS
-        )
-        self.critics = nn.ModuleList(_critic(channels) for _ in RESOLUTIONS)
+        self.spectrograms = nn.ModuleList(_spectrogram(size) for size in CRITIC_RESOLUTIONS)
+        self.critics = nn.ModuleList(_critic(channels) for _ in CRITIC_RESOLUTIONS)
 
     def forward(self, wav: Tensor) -> list[list[Tensor]]:
         """Per resolution the feature maps of every layer; the last is the verdict."""
@@ -65,6 +76,10 @@ class SpectralCritic(nn.Module):
                 x = F.leaky_relu(x, SLOPE)
             seen.append(maps)
         return seen
+
+
+def _spectrogram(size: int) -> Spectrogram:
+    return Spectrogram(n_fft=size, win_length=size, hop_length=size // 4)
 
 
 def critic_loss(true: list[list[Tensor]], made: list[list[Tensor]]) -> Tensor:
