@@ -163,9 +163,9 @@ class VocoderTask:
     """Spectra of the made sound against the true one; the DCAE's decoder learns with the vocoder, its encoder stays.
 
     A vocoder alone is the same at every mel frame: of a steady tone it can only make something that repeats every 512
-    samples, which is a tone on a grid of 86 Hz, and a bass has no place on that. The decoder knows which of eight frames
-    it is making. It learns to mark them, so that the two together repeat every 4096 samples: a grid of 11 Hz. Latents
-    keep their meaning, since the encoder that makes them is as it was.
+    samples, which is a tone on a grid of 86 Hz, and a bass has no place on that. The decoder knows which of eight
+    frames it is making. It learns to mark them, so that the two together repeat every 4096 samples: a grid of 11 Hz.
+    Latents keep their meaning, since the encoder that makes them is as it was.
     """
 
     def __init__(
