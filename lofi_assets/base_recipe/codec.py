@@ -22,7 +22,7 @@ QUIETEST = 0.4
 """Smallest gain of a crop: the codec has to carry quiet music too."""
 CALIBRATION_CROPS, CALIBRATION_FRAMES = 64, 128
 CLOCK = 8
-"""Mel frames of a latent frame, and the highest mel bands (above 13.5 kHz) that give way to marks."""
+"""Mel frames of a latent frame, and the highest mel bands (above 12.3 kHz) that give way to marks."""
 
 
 def crops(
