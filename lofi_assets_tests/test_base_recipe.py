@@ -17,10 +17,10 @@ from lofi_assets.ace_step.mel import LogMel
 from lofi_assets.ace_step.music_dcae import MusicDCAE
 from lofi_assets.ace_step.sampler import text_to_music
 from lofi_assets.base_recipe import architecture
-from lofi_assets.base_recipe.codec import CLOCK, fold_latent_scale, marked
+from lofi_assets.base_recipe.codec import fold_latent_scale, marked
 from lofi_assets.base_recipe.music import latent_statistics
 from lofi_assets.base_recipe.recipe import Workshop, assemble, plan, planned_recipe, train_stage, write_music
-from lofi_assets.base_recipe.settings import FULL, SMOKE, STAGES, Recipe, StageName
+from lofi_assets.base_recipe.settings import FULL, MARKS, SMOKE, STAGES, Recipe, StageName
 from lofi_assets.base_recipe.spectra import SpectralLoss
 from lofi_assets.base_recipe.stage import Stage, Task, losses_of, rate_factor, run_stage
 from lofi_assets.cli import main
@@ -31,7 +31,7 @@ from lofi_assets.store import Store, StoreError
 from lofi_assets.styles import Taxonomy, load_taxonomy
 
 LARGEST_BASE = 25_000_000
-TINY_STEPS = {"dcae": 6, "vocoder": 6, "transformer": 6}
+TINY_STEPS = dict.fromkeys(STAGES, 6)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,13 @@ def tiny_recipe() -> Recipe:
     recipe = SMOKE.with_steps(TINY_STEPS)
     training = {name: replace(stage, save_every=2, warmup=1) for name, stage in recipe.training.items()}
     corpus = replace(recipe.corpus, clips=3, worn=1, seconds=6.5)
-    return replace(recipe, corpus=corpus, training=training, transformer=replace(recipe.transformer, crops=(32, 64)))
+    return replace(
+        recipe,
+        corpus=corpus,
+        steady=replace(recipe.steady, clips=3),
+        training=training,
+        transformer=replace(recipe.transformer, crops=(32, 64)),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +102,9 @@ def test_the_folded_codec_decodes_as_before_with_latents_at_unit_scale() -> None
 def test_the_marks_tell_eight_frames_apart_and_leave_the_other_bands_alone() -> None:
     images = torch.rand(1, 2, 128, 20)
     told = marked(images, 0.8)
-    assert torch.equal(told[..., :-CLOCK, :], images[..., :-CLOCK, :])
-    marks = told[0, 1, -CLOCK:]
-    assert torch.equal(marks.argmax(dim=0), torch.arange(20) % CLOCK)
+    assert torch.equal(told[..., :-MARKS, :], images[..., :-MARKS, :])
+    marks = told[0, 1, -MARKS:]
+    assert torch.equal(marks.argmax(dim=0), torch.arange(20) % MARKS)
     assert torch.equal(marks.unique(), torch.tensor([-0.8, 0.8]))
     assert torch.equal(marked(images, 0.0), images)
 
@@ -207,10 +213,18 @@ def test_the_plan_says_steps_and_hours_and_stays(tmp_path: Path, taxonomy: Taxon
     assert planned_recipe(made, stages).recipe.training["dcae"].steps == stages[0].steps
 
 
-def test_a_stage_that_listens_to_the_dcae_waits_for_it(tmp_path: Path, taxonomy: Taxonomy) -> None:
+@pytest.mark.parametrize(
+    ("stage", "first"), [("transformer", "dcae"), ("clock", "dcae"), ("vocoder", "clock"), ("steady", "transformer")]
+)
+def test_a_stage_waits_for_the_one_that_it_listens_to(
+    tmp_path: Path, taxonomy: Taxonomy, stage: StageName, first: str
+) -> None:
+    with pytest.raises(StoreError, match=f"train {first} first"):
+        train_stage(Workshop(tmp_path, tiny_recipe(), taxonomy), stage)
+
+
+def test_an_unfinished_recipe_is_not_assembled(tmp_path: Path, taxonomy: Taxonomy) -> None:
     made = Workshop(tmp_path, tiny_recipe(), taxonomy)
-    with pytest.raises(StoreError, match="train dcae first"):
-        train_stage(made, "transformer")
     with pytest.raises(StoreError, match="not finished"):
         assemble(made)
 

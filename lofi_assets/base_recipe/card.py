@@ -20,7 +20,13 @@ from lofi_assets.store import write_text
 
 POINTS = 2000
 """Most points of a loss curve: more are not seen."""
-LABELS = {"dcae": "log-mel error, nats", "vocoder": "spectral loss", "transformer": "velocity error"}
+LABELS = {
+    "dcae": "log-mel error, nats",
+    "clock": "log-mel error with marks, nats",
+    "vocoder": "spectral loss",
+    "transformer": "velocity error",
+    "steady": "velocity error on steady music",
+}
 
 
 def write_card(workshop: Workshop, report: Mapping[str, Any], sounds: Mapping[str, Sound]) -> None:
@@ -51,7 +57,8 @@ def card_text(workshop: Workshop, report: Mapping[str, Any]) -> str:
         f"Made by `lofi train-base --preset {recipe.preset}` of lofi_assets, seed {recipe.seed}, on a CPU,",
         f"in {hours:.2f} hours;",
         f"{size:.1f} MB of float16 in the folder layout of ACE-Step/ACE-Step-v1-3.5B, read by the same loader.",
-        f"It heard {recipe.corpus.clips} clips of {recipe.corpus.seconds:g} s that the recipe synthesises itself:",
+        f"It heard {recipe.corpus.clips + recipe.steady.clips} clips of {recipe.corpus.seconds:g} s that the recipe",
+        "synthesises itself:",
         f"{', '.join(genre.tag for genre in GENRES)}. No recording of anybody is in it. It has not heard lofi:",
         "that is what a LoRA teaches it. Its DCAE and vocoder also heard clips on worn tape.",
         "Weights and code: Apache-2.0.",

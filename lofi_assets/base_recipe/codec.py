@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from lofi_assets.ace_step.mel import LogMel
 from lofi_assets.ace_step.music_dcae import HOP, MusicDCAE
+from lofi_assets.base_recipe.additive import start_as_synthesiser
 from lofi_assets.base_recipe.corpus import Clip, read_part
-from lofi_assets.base_recipe.settings import DcaeSettings, Training, VocoderSettings
+from lofi_assets.base_recipe.settings import MARKS, DcaeSettings, Training, VocoderSettings
 from lofi_assets.base_recipe.spectra import SpectralCritic, SpectralLoss, adversarial_losses, critic_loss
 from lofi_assets.training.batches import generator
 
 QUIETEST = 0.4
 """Smallest gain of a crop: the codec has to carry quiet music too."""
 CALIBRATION_CROPS, CALIBRATION_FRAMES = 64, 128
-CLOCK = 8
-"""Mel frames of a latent frame, and the highest mel bands (above 12.3 kHz) that give way to marks."""
+START_CROPS, START_FRAMES = 100, 192
 
 
 def crops(
@@ -148,9 +148,9 @@ def marked(images: Tensor, clock: float) -> Tensor:
     """
     if not clock:
         return images
-    frames = torch.arange(images.shape[-1]) % CLOCK
-    marks = torch.where(frames == torch.arange(CLOCK)[:, None], clock, -clock)
-    return torch.cat([images[..., :-CLOCK, :], marks.expand(*images.shape[:-2], -1, -1)], dim=-2)
+    frames = torch.arange(images.shape[-1]) % MARKS
+    marks = torch.where(frames == torch.arange(MARKS)[:, None], clock, -clock)
+    return torch.cat([images[..., :-MARKS, :], marks.expand(*images.shape[:-2], -1, -1)], dim=-2)
 
 
 def _moments(latents: Tensor) -> Tensor:
@@ -159,13 +159,57 @@ def _moments(latents: Tensor) -> Tensor:
     return (mean.square() + variance.log().square()).mean()
 
 
+class ClockTask:
+    """The DCAE's decoder learns to mark a latent frame's eight mel frames; the encoder and its latents stay."""
+
+    def __init__(
+        self,
+        codec: MusicDCAE,
+        clips: Sequence[Clip],
+        *,
+        clock: float,
+        latent_noise: float,
+        training: Training,
+        seed: int,
+    ) -> None:
+        self.codec, self.clips, self.clock, self.training, self.seed = codec, clips, clock, training, seed
+        self.latent_noise = latent_noise
+        self.mel = MelImages(codec.vocoder.mel_transform, like=codec)
+        codec.dcae.train()
+
+    def groups(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
+        return {"decoder": dict(self.codec.dcae.decoder.named_parameters())}
+
+    def backward(self, step: int) -> dict[str, float]:
+        count, samples = self.training.batch, self.training.frames * HOP
+        stereo, random = crops(self.clips, count=count, samples=samples, seed=self.seed, stage="clock", step=step)
+        images = self.mel.images(stereo)
+        error = decoder_error(decoded(self.codec, images, self.latent_noise, random), images, self.clock)
+        loss = error * self.mel.span / 2
+        loss.backward()
+        return {"loss": float(loss.detach())}
+
+
+def decoded(codec: MusicDCAE, images: Tensor, latent_noise: float, random: torch.Generator) -> Tensor:
+    """Images through latents that are as inexact as the transformer's will be; the encoder learns nothing."""
+    with torch.no_grad():
+        encoded = codec.dcae.encoder(images)
+    noise = torch.randn(encoded.shape, generator=random)
+    return codec.dcae.decoder(encoded + latent_noise / codec.scale_factor * noise)
+
+
+def decoder_error(made: Tensor, images: Tensor, clock: float) -> Tensor:
+    """Mean absolute error of the decoder's images, marks included."""
+    return (made - marked(images, clock)).abs().mean()
+
+
 class VocoderTask:
     """Spectra of the made sound against the true one; the DCAE's decoder learns with the vocoder, its encoder stays.
 
     A vocoder alone is the same at every mel frame: of a steady tone it can only make something that repeats every 512
     samples, which is a tone on a grid of 86 Hz, and a bass has no place on that. The decoder knows which of eight
-    frames it is making. It learns to mark them, so that the two together repeat every 4096 samples: a grid of 11 Hz.
-    Latents keep their meaning, since the encoder that makes them is as it was.
+    frames it is making and marks them, so that the two together repeat every 4096 samples: a grid of 11 Hz. The
+    vocoder starts with oscillators on that grid (`additive`), which stay, and learns the rest.
     """
 
     def __init__(
@@ -185,6 +229,21 @@ class VocoderTask:
         self.critic = SpectralCritic(channels=settings.discriminator_channels) if settings.discriminator else None
         codec.train()
         codec.dcae.encoder.requires_grad_(False)
+        self._start()
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        """Oscillators, read off what the decoder makes of music."""
+        stereo, random = crops(
+            self.clips, count=START_CROPS, samples=START_FRAMES * HOP, seed=self.seed, stage="oscillators", step=0
+        )
+        made = [decoded(self.codec, self.mel.images(part), self.latent_noise, random) for part in stereo.split(4)]
+        mels = self.mel.nats(torch.cat(made)).flatten(0, 1)
+        clock = torch.tensor([self.settings.clock, -self.settings.clock])
+        high, low = self.mel.nats(clock).tolist()
+        fixed = start_as_synthesiser(self.codec.vocoder, stereo.flatten(0, 1), mels, marks=(high, low))
+        for parameter, entries in fixed.items():
+            parameter.register_hook(lambda gradient, entries=entries: gradient.masked_fill(entries, 0.0))
 
     def groups(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
         learning = {name: p for name, p in self.codec.named_parameters() if p.requires_grad}
@@ -197,14 +256,11 @@ class VocoderTask:
         stereo, random = crops(self.clips, count=count, samples=samples, seed=self.seed, stage="vocoder", step=step)
         images = self.mel.images(stereo)
         true = stereo.flatten(0, 1)[:, context * HOP : samples - context * HOP]
-        with torch.no_grad():
-            encoded = self.codec.dcae.encoder(images)
-        spread = self.latent_noise / self.codec.scale_factor
-        decoded = self.codec.dcae.decoder(encoded + spread * torch.randn(encoded.shape, generator=random))
-        features = self.codec.vocoder.backbone(self.mel.nats(decoded).flatten(0, 1))
+        images_made = decoded(self.codec, images, self.latent_noise, random)
+        features = self.codec.vocoder.backbone(self.mel.nats(images_made).flatten(0, 1))
         made = self.codec.vocoder.head(features[..., context : context + self.training.frames])[:, 0]
         losses = self.loss(made, true)
-        losses["image"] = (decoded - marked(images, self.settings.clock)).abs().mean() * self.mel.span / 2
+        losses["image"] = decoder_error(images_made, images, self.settings.clock) * self.mel.span / 2
         losses["loss"] = losses["loss"] + self.settings.image_weight * losses["image"]
         if self.critic is None or step < self.settings.discriminator_from * self.training.steps:
             losses["loss"].backward()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lofi_assets.base_recipe.genres import Piece, piece
-from lofi_assets.base_recipe.settings import CorpusSettings
+from lofi_assets.base_recipe.settings import CorpusSettings, SteadySettings
 from lofi_assets.demo_corpus.synth import Song, render, render_clean
 from lofi_assets.store import atomic_path, write_json
 from lofi_assets.styles import Taxonomy
@@ -25,6 +25,8 @@ CLIPS = "clips.json"
 FULL_SCALE = 32_767.0
 HELD_OUT = 1_000_000
 """Index of the first piece that no base is trained on."""
+STEADY = 2_000_000
+"""Index of the first steady piece."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,32 @@ def clips(folder: Path, settings: CorpusSettings, *, seed: int, taxonomy: Taxono
     ]
 
 
+def steady_clips(
+    folder: Path, settings: SteadySettings, *, seconds: float, seed: int, taxonomy: Taxonomy
+) -> list[Clip]:
+    """Every steady clip."""
+    return [
+        Clip(
+            f"steady_{index:05d}",
+            folder / f"{index:05d}.npy",
+            piece(seed, STEADY + index, seconds=seconds, taxonomy=taxonomy, steady=True),
+            worn=False,
+        )
+        for index in range(settings.clips)
+    ]
+
+
 def held_out(count: int, *, seconds: float, seed: int, taxonomy: Taxonomy) -> list[Piece]:
     """Pieces of the same seed that are in no corpus."""
     return [piece(seed, HELD_OUT + index, seconds=seconds, taxonomy=taxonomy) for index in range(count)]
 
 
-def write_corpus(corpus: Sequence[Clip], settings: CorpusSettings, *, folder: Path) -> None:
+def write_corpus(corpus: Sequence[Clip], *, peak: float, folder: Path) -> None:
     """Make the clips that are missing: (2, frames) int16 at 44.1 kHz, and `clips.json` with songs and captions."""
     missing = [clip for clip in corpus if not clip.path.is_file()]
     for clip in tqdm(missing, desc="corpus", unit="clip", disable=not missing):
         play = render if clip.worn else render_clean
-        samples = np.round(play(clip.piece.song, peak=settings.peak) * FULL_SCALE).astype(np.int16)
+        samples = np.round(play(clip.piece.song, peak=peak) * FULL_SCALE).astype(np.int16)
         with atomic_path(clip.path) as temporary, temporary.open("wb") as file:
             np.save(file, samples)
     rows = [

@@ -6,7 +6,7 @@ Every word of a caption follows from something that sounds: mood from mode and s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -21,8 +21,13 @@ T = TypeVar("T")
 
 SAMPLE_RATE = 44_100
 """Hz. The rate that the autoencoder hears, so that nothing is resampled."""
+SAMPLES_PER_FRAME = 4_096
+"""Of a latent frame."""
 FAST_BPM = 100
 """From here on a song counts as lively when its mood is named."""
+STEADY_BPM = tuple(60 * SAMPLE_RATE / (SAMPLES_PER_FRAME * frames) for frames in range(5, 11))
+"""Tempi whose beat is a whole number of latent frames: 129.2 to 64.6. A bar then looks alike wherever it is."""
+STEADY_KEYS = (0, 5, 9)
 TRIAD, SEVENTH, NINTH, POWER = (0, 2, 4), (0, 2, 4, 6), (0, 2, 4, 6, 8), (0, 4, 7)
 
 SPOKEN_NAMES: dict[Name, str] = {
@@ -260,8 +265,12 @@ class Piece:
     caption: str
 
 
-def piece(seed: int, index: int, *, seconds: float, taxonomy: Taxonomy) -> Piece:
-    """The piece at `index` of the endless list of a seed; the genres take turns."""
+def piece(seed: int, index: int, *, seconds: float, taxonomy: Taxonomy, steady: bool = False) -> Piece:
+    """The piece at `index` of the endless list of a seed; the genres take turns.
+
+    Args:
+        steady: at the nearest of `STEADY_BPM`, in one of three keys, and without an intro.
+    """
     rng = np.random.default_rng([seed, index])
     genre = GENRES[index % len(GENRES)]
     lead = _any(rng, genre.leads)
@@ -282,6 +291,9 @@ def piece(seed: int, index: int, *, seconds: float, taxonomy: Taxonomy) -> Piece
         intro_bars=int(rng.integers(2)),
         swing=genre.swing,
     )
+    if steady:
+        bpm = min(STEADY_BPM, key=lambda steady_bpm: abs(steady_bpm - song.bpm))
+        song = replace(song, bpm=bpm, key=_any(rng, STEADY_KEYS), intro_bars=0)
     return Piece(genre, song, _caption(genre, song, rng, taxonomy))
 
 

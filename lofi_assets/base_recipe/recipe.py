@@ -2,7 +2,8 @@
 
 Belongs here: the order of the stages, the plan with its hours, and where things lie:
 
-    corpus/        clips and clips.json        latents/   of the clean clips, per DCAE
+    corpus/        clips and clips.json        latents/   of clips that the transformer hears, per DCAE
+    steady_corpus/ those that it hears last
     plan.json      steps and seconds per step  <stage>/   log.jsonl, state/ while it runs, weights.safetensors
     base/          the model as the Hub lays it out, with report.json, its card and pictures
 
@@ -26,8 +27,8 @@ from lofi_assets.ace_step.lyric_tokenizer import LyricTokenizer
 from lofi_assets.ace_step.music_dcae import MusicDCAE, latent_frames
 from lofi_assets.ace_step.tiny import LATENT_CHANNELS
 from lofi_assets.base_recipe import architecture
-from lofi_assets.base_recipe.codec import DcaeTask, VocoderTask, calibrate
-from lofi_assets.base_recipe.corpus import Clip, clips, write_corpus
+from lofi_assets.base_recipe.codec import ClockTask, DcaeTask, VocoderTask, calibrate
+from lofi_assets.base_recipe.corpus import Clip, clips, steady_clips, write_corpus
 from lofi_assets.base_recipe.genres import SAMPLE_RATE
 from lofi_assets.base_recipe.music import MusicTask, cache_latents
 from lofi_assets.base_recipe.settings import STAGES, Recipe, StageName
@@ -39,6 +40,14 @@ from lofi_assets.styles import Taxonomy
 T = TypeVar("T")
 RECIPE_VERSION = "1"
 """Raised when the same settings make other weights."""
+LISTENS_TO: Mapping[StageName, StageName | None] = {
+    "dcae": None,
+    "clock": "dcae",
+    "vocoder": "clock",
+    "transformer": "dcae",
+    "steady": "transformer",
+}
+"""The stage whose weights a stage starts from."""
 TIMED_STEPS = 3
 LATENT_HEIGHT = 16
 
@@ -81,6 +90,18 @@ class Workshop:
         return [clip for clip in self.corpus if not clip.worn]
 
     @cached_property
+    def steady(self) -> list[Clip]:
+        """What the transformer hears last."""
+        recipe = self.recipe
+        return steady_clips(
+            self.folder / "steady_corpus",
+            recipe.steady,
+            seconds=recipe.corpus.seconds,
+            seed=recipe.seed,
+            taxonomy=self.taxonomy,
+        )
+
+    @cached_property
     def vocabularies(self) -> tuple[int, int]:
         """Sizes of the text and the lyric vocabulary; both are written first."""
         return architecture.write_tokenizers(self.folder / "tokenizers", self.taxonomy)
@@ -92,10 +113,10 @@ class Workshop:
     def _run_id(self, name: StageName) -> str:
         recipe = self.recipe
         settings = asdict(recipe)
-        before = [] if name == "dcae" else [self._run_id("dcae")]
-        return fingerprint(
-            RECIPE_VERSION, recipe.seed, settings["corpus"], settings[name], settings["training"][name], before
-        )
+        heard = LISTENS_TO[name]
+        before = [] if heard is None else [self._run_id(heard)]
+        own = settings["vocoder"]["clock"] if name == "clock" else settings[name]
+        return fingerprint(RECIPE_VERSION, recipe.seed, settings["corpus"], own, settings["training"][name], before)
 
     def codec(self) -> MusicDCAE:
         """DCAE and vocoder, at unit scale, with the weights of those stages that are finished."""
@@ -104,6 +125,8 @@ class Workshop:
         if self.stage("dcae").finished:
             read_weights(self.stage("dcae"), codec.dcae)
         calibrate(codec, self.clean, seed=self.recipe.seed)
+        if self.stage("clock").finished:
+            read_weights(self.stage("clock"), codec.dcae.decoder)
         if self.stage("vocoder").finished:
             read_weights(self.stage("vocoder"), codec)
         return codec
@@ -112,6 +135,10 @@ class Workshop:
         """What a stage learns, on what is finished before it."""
         if name == "transformer":
             return self.music_task(self.latents())
+        if name == "steady":
+            return self.steady_task()
+        if name == "clock":
+            return self.clock_task()
         return self.dcae_task() if name == "dcae" else self.vocoder_task()
 
     def dcae_task(self) -> DcaeTask:
@@ -121,8 +148,20 @@ class Workshop:
             self.codec(), self.corpus, settings=recipe.dcae, training=recipe.training["dcae"], seed=recipe.seed
         )
 
+    def clock_task(self) -> ClockTask:
+        """The second stage's task."""
+        recipe = self.recipe
+        return ClockTask(
+            self.codec(),
+            self.corpus,
+            clock=recipe.vocoder.clock,
+            latent_noise=recipe.dcae.latent_noise,
+            training=recipe.training["clock"],
+            seed=recipe.seed,
+        )
+
     def vocoder_task(self) -> VocoderTask:
-        """The second stage's task, behind the DCAE as it is by now."""
+        """The third stage's task, behind the DCAE as it is by now."""
         recipe = self.recipe
         return self._seeded(
             "critic",
@@ -136,8 +175,14 @@ class Workshop:
             ),
         )
 
-    def music_task(self, latents: Sequence[Tensor]) -> MusicTask:
-        """The third stage's task."""
+    def steady_task(self) -> MusicTask:
+        """The last stage's task: the same, from where the transformer's stage ended."""
+        task = self.music_task(self.latents(self.steady), clips=self.steady)
+        read_weights(self.stage("transformer"), task.modules)
+        return task
+
+    def music_task(self, latents: Sequence[Tensor], *, clips: Sequence[Clip] | None = None) -> MusicTask:
+        """The transformer's task on the latents of clips, of the clean ones unless others are given."""
         recipe, (text_ids, lyric_ids) = self.recipe, self.vocabularies
         settings = recipe.transformer
         tokenizers = self.folder / "tokenizers"
@@ -147,15 +192,15 @@ class Workshop:
             tokenizer=architecture.read_tokenizer(tokenizers),
             lyric_ids=LyricTokenizer(tokenizers / LYRIC_VOCABULARY).encode(INSTRUMENTAL),
             latents=latents,
-            captions=[clip.piece.caption for clip in self.clean],
+            captions=[clip.piece.caption for clip in (self.clean if clips is None else clips)],
             settings=settings,
             seed=recipe.seed,
         )
 
-    def latents(self) -> list[Tensor]:
-        """Of the clean clips, from the finished DCAE."""
+    def latents(self, clips: Sequence[Clip] | None = None) -> list[Tensor]:
+        """Of clips, the clean ones unless others are given, from the finished DCAE."""
         folder = self.folder / "latents" / self._run_id("dcae")[:12]
-        return cache_latents(self.codec().eval(), self.clean, folder=folder)
+        return cache_latents(self.codec().eval(), self.clean if clips is None else clips, folder=folder)
 
     def _seeded(self, part: str, build: Callable[[], T]) -> T:
         with torch.random.fork_rng(devices=[]):
@@ -164,8 +209,10 @@ class Workshop:
 
 
 def write_music(workshop: Workshop) -> None:
-    """The corpus; what is there stays."""
-    write_corpus(workshop.corpus, workshop.recipe.corpus, folder=workshop.folder / "corpus")
+    """Both corpora; what is there stays."""
+    peak = workshop.recipe.corpus.peak
+    write_corpus(workshop.corpus, peak=peak, folder=workshop.folder / "corpus")
+    write_corpus(workshop.steady, peak=peak, folder=workshop.folder / "steady_corpus")
 
 
 def plan(workshop: Workshop, *, minutes: Mapping[StageName, float] | None = None) -> list[PlannedStage]:
@@ -197,16 +244,18 @@ def planned_recipe(workshop: Workshop, stages: Sequence[PlannedStage]) -> Worksh
 
 
 def train_stage(workshop: Workshop, name: StageName) -> None:
-    """A stage, unless it is finished. Vocoder and transformer need the DCAE only and may run at once, a core each.
+    """A stage, unless it is finished. Clock and vocoder do not need the transformer, nor it them: they may run at once,
+    a core each.
 
     Raises:
-        StoreError: the folder holds another recipe's stage, or the DCAE is not finished.
+        StoreError: the folder holds another recipe's stage, or one that it listens to is not finished.
     """
     stage = workshop.stage(name)
     if stage.finished:
         return
-    if name != "dcae" and not workshop.stage("dcae").finished:
-        raise StoreError(f"{workshop.folder}: {name} listens to the DCAE, which is not finished; train dcae first")
+    heard = LISTENS_TO[name]
+    if heard is not None and not workshop.stage(heard).finished:
+        raise StoreError(f"{workshop.folder}: {name} listens to {heard}, which is not finished; train {heard} first")
     run_stage(stage, workshop.task(name))
 
 
@@ -219,7 +268,7 @@ def assemble(workshop: Workshop) -> Path:
     music = workshop.music_task(latents=())
     for name in STAGES:
         _require_finished(workshop.stage(name))
-    read_weights(workshop.stage("transformer"), music.modules)
+    read_weights(workshop.stage("steady"), music.modules)
     codec = workshop.codec()
     architecture.write_base(
         workshop.base,
@@ -251,7 +300,7 @@ def _seconds_per_step(workshop: Workshop, name: StageName) -> float:
 
 def _timed_task(workshop: Workshop, name: StageName) -> Task:
     """A stage's task; the transformer's on latents of silence, since the DCAE that makes true ones is still to come."""
-    if name != "transformer":
+    if name not in ("transformer", "steady"):
         return workshop.task(name)
     seconds = workshop.recipe.corpus.seconds
     frames = latent_frames(round(seconds * SAMPLE_RATE), sample_rate=SAMPLE_RATE)

@@ -171,7 +171,7 @@ def _tempi(base: Base, workshop: Workshop) -> dict[str, Any]:
 
 def _nearest(workshop: Workshop, sounds: Sequence[Sound], clean: Sequence[Sound]) -> dict[str, Any]:
     """The nearest training clip of every sample; pieces that no base heard show how near music comes by chance."""
-    corpus = listening.hear_corpus(workshop.clean, folder=workshop.folder / "heard")
+    corpus = listening.hear_corpus([*workshop.clean, *workshop.steady], folder=workshop.folder / "heard")
     found = {sound.name: _nearest_to(listening.hear(sound.samples), corpus) for sound in sounds}
     chance = [_nearest_to(listening.hear(sound.samples), corpus)["similarity"] for sound in clean]
     return {

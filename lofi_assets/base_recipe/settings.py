@@ -10,10 +10,13 @@ from typing import Literal
 
 from lofi_assets.store import fingerprint
 
-StageName = Literal["dcae", "vocoder", "transformer"]
-STAGES: tuple[StageName, ...] = ("dcae", "vocoder", "transformer")
-"""Trained in this order; vocoder and transformer listen to the DCAE."""
+StageName = Literal["dcae", "clock", "vocoder", "transformer", "steady"]
+STAGES: tuple[StageName, ...] = ("dcae", "clock", "vocoder", "transformer", "steady")
+"""Trained in this order. The clock marks the frames of the DCAE's images for the vocoder; vocoder and transformer do
+not hear each other; in the last stage the transformer learns to keep time."""
 PresetName = Literal["full", "smoke"]
+MARKS = 8
+"""Mel frames of a latent frame, and the highest mel bands (above 12.3 kHz), which give way to marks of the frames."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,14 @@ class CorpusSettings:
     """Of each clip: 344 latent frames, a little more than the 31 s that the gates are judged on."""
     peak: float = 0.89
     """-1 dBFS, as processed tracks are."""
+
+
+@dataclass(frozen=True)
+class SteadySettings:
+    """What the transformer hears last: music whose beats are whole latent frames, in few keys."""
+
+    clips: int = 560
+    """As long as the others."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +60,12 @@ class DcaeSettings:
 class VocoderSettings:
     """`ADaMoSHiFiGANV1`: depth where a frame is 512 samples, few channels where it is one."""
 
-    depths: tuple[int, int, int, int] = (1, 1, 2, 2)
-    dims: tuple[int, int, int, int] = (128, 160, 192, 256)
-    rates: tuple[int, ...] = (4, 4, 32)
-    kernels: tuple[int, ...] = (8, 8, 64)
+    depths: tuple[int, ...] = (2,)
+    dims: tuple[int, ...] = (320,)
+    """One stage, wide enough for the oscillators that it starts with and what is learnt beside them."""
+    rates: tuple[int, ...] = (4, 8, 16)
+    """The last makes 16 samples of one: the oscillators play at 2756 Hz."""
+    kernels: tuple[int, ...] = (8, 16, 32)
     initial: int = 256
     """Channels before the first upsampling, halved by each: never fewer than the samples that are still to be made of
     one position, or the sound would be squeezed through them."""
@@ -133,9 +146,9 @@ class ReportSettings:
 
     references: int = 24
     """Lofi songs of the demo corpus's recipe, with other notes than the demo's."""
-    samples: int = 16
+    samples: int = 12
     """Clips generated for lofi prompts, as many for clean ones."""
-    tempo_pairs: int = 6
+    tempo_pairs: int = 4
     """Clips per tempo, slow and fast."""
     seconds: float = 31.0
     steps: int = 40
@@ -154,6 +167,7 @@ class Recipe:
     dcae: DcaeSettings = DcaeSettings()
     vocoder: VocoderSettings = VocoderSettings()
     transformer: TransformerSettings = TransformerSettings()
+    steady: SteadySettings = SteadySettings()
     training: dict[StageName, Training] = field(default_factory=dict)
     report: ReportSettings = ReportSettings()
 
@@ -174,8 +188,10 @@ FULL = Recipe(
     preset="full",
     training={
         "dcae": Training(steps=3_600, learning_rate=1e-3, batch=4, frames=128),
-        "vocoder": Training(steps=6_600, learning_rate=4e-4, batch=3, frames=48),
+        "clock": Training(steps=400, learning_rate=5e-4, batch=4, frames=128, warmup=50),
+        "vocoder": Training(steps=7_600, learning_rate=5e-4, batch=2, frames=48, weight_decay=0.0),
         "transformer": Training(steps=4_400, learning_rate=7e-4, batch=0),
+        "steady": Training(steps=1_900, learning_rate=5e-4, batch=0, warmup=50),
     },
 )
 SMOKE = Recipe(
@@ -183,11 +199,8 @@ SMOKE = Recipe(
     corpus=CorpusSettings(clips=14, worn=2, seconds=13.0),
     dcae=DcaeSettings(channels=(8, 16, 16, 32), decoder_layers=(0, 1, 1, 1)),
     vocoder=VocoderSettings(
-        depths=(1, 1, 1, 1),
-        dims=(32, 32, 48, 64),
-        rates=(8, 64),
-        kernels=(16, 128),
-        initial=32,
+        dims=(272,),
+        initial=64,
         discriminator=True,
         discriminator_channels=4,
     ),
@@ -202,12 +215,23 @@ SMOKE = Recipe(
         crops=(64, 128),
         frames_per_step=256,
     ),
+    steady=SteadySettings(clips=14),
     training={
         "dcae": Training(steps=60, learning_rate=3e-3, batch=2, frames=64, warmup=5, ema=0.95, save_every=20),
+        "clock": Training(steps=60, learning_rate=3e-3, batch=2, frames=64, warmup=5, ema=0.95, save_every=20),
         "vocoder": Training(
-            steps=60, learning_rate=3e-3, batch=2, frames=32, warmup=5, betas=(0.8, 0.99), ema=0.95, save_every=20
+            steps=60,
+            learning_rate=1e-3,
+            batch=2,
+            frames=32,
+            warmup=5,
+            betas=(0.8, 0.99),
+            weight_decay=0.0,
+            ema=0.95,
+            save_every=20,
         ),
         "transformer": Training(steps=60, learning_rate=2e-3, batch=0, warmup=5, ema=0.95, save_every=20),
+        "steady": Training(steps=30, learning_rate=1e-3, batch=0, warmup=5, ema=0.95, save_every=20),
     },
     report=ReportSettings(references=4, samples=3, tempo_pairs=1, seconds=12.0, steps=6),
 )

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     "--stage",
     "stages",
     multiple=True,
-    type=click.Choice(["dcae", "vocoder", "transformer"]),
-    help="Only this stage: after the DCAE, vocoder and transformer may train at once, one core each.",
+    type=click.Choice(["dcae", "clock", "vocoder", "transformer", "steady"]),
+    help="Only this stage: after the DCAE, clock and vocoder may train beside the transformer, one core each.",
 )
 @click.option("--report", "report_only", is_flag=True, help="Judge the finished base in DIRECTORY again.")
 def train_base(

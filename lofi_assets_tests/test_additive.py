@@ -1,0 +1,117 @@
+"""The vocoder's built-in oscillators: in tune, at level, silent without marks, and untouched by training."""
+
+import math
+
+import pytest
+import torch
+
+from lofi_assets.ace_step.mel import LogMel
+from lofi_assets.ace_step.vocoder import ADaMoSHiFiGANV1
+from lofi_assets.base_recipe import architecture
+from lofi_assets.base_recipe.additive import CONSTANTS, REFERENCE, Fixed, start_as_synthesiser
+from lofi_assets.base_recipe.codec import MelImages, marked
+from lofi_assets.base_recipe.oscillators import GRID, amplitudes, oscillators
+from lofi_assets.base_recipe.settings import MARKS, SMOKE
+
+RATE, HOP = 44_100, 512
+MARK_LEVELS = (1.6, -9.6)
+"""Log-mel of marks at a clock of 0.8."""
+
+
+def test_every_oscillator_repeats_with_its_frames_and_they_thin_out_upwards() -> None:
+    bank = oscillators()
+    assert bool((bank.hz.diff() > 0).all()) and 1_250 < float(bank.hz[-1]) < 1_310
+    cycles = bank.hz * torch.tensor(bank.frames) * HOP / RATE
+    assert torch.allclose(cycles, cycles.round(), atol=1e-3)
+    assert bank.frames == tuple(sorted(bank.frames, reverse=True)) and set(bank.frames) == {8, 4, 2}
+    steady = bank.sound(torch.arange(MARKS * HOP * 2) / RATE)
+    assert torch.allclose(steady[:, : MARKS * HOP], steady[:, MARKS * HOP :], atol=0.02)
+
+
+@pytest.mark.parametrize("hertz", [GRID * 5, 221.0, 440.0, 880.0])
+def test_a_tone_is_heard_at_its_nearest_oscillator_and_at_its_level(hertz: float) -> None:
+    bank = oscillators()
+    found = amplitudes(bank, tone(hertz, level=0.25))[0, :, 8:-8].mean(dim=-1)
+    nearest = int((bank.hz - hertz).abs().argmin())
+    assert int(found.argmax()) == nearest
+    assert float(found[nearest]) == pytest.approx(0.25, rel=0.1)
+    assert float(found.sum() - found[nearest]) < 0.02
+
+
+@pytest.fixture(scope="module")
+def started() -> tuple[ADaMoSHiFiGANV1, Fixed]:
+    """A narrow vocoder whose oscillators were fitted to steady tones."""
+    torch.manual_seed(0)
+    vocoder = architecture.build_vocoder(SMOKE.vocoder)
+    generator = torch.Generator().manual_seed(0)
+    hertz = 45 + 1_200 * torch.rand(160, generator=generator).square()
+    waves = torch.cat([tone(float(hz), level=0.2, frames=24) for hz in hertz])
+    return vocoder, start_as_synthesiser(vocoder, waves, told(waves), marks=MARK_LEVELS)
+
+
+def tone(hertz: float, *, level: float, frames: int = 64) -> torch.Tensor:
+    return level * torch.sin(2 * math.pi * hertz * torch.arange(frames * HOP) / RATE)[None]
+
+
+def told(waves: torch.Tensor, clock: float = 0.8) -> torch.Tensor:
+    """Log-mel with marks, as the decoder makes it."""
+    mel = LogMel()(waves)
+    images = (mel + 11) / 14 * 2 - 1
+    return (marked(images, clock) + 1) / 2 * 14 - 11
+
+
+@pytest.mark.parametrize("hertz", [GRID * 6, GRID * 22, GRID * 42])
+def test_an_untrained_vocoder_plays_a_low_tone_in_tune_and_at_level(
+    started: tuple[ADaMoSHiFiGANV1, Fixed], hertz: float
+) -> None:
+    made = played(started[0], told(tone(hertz, level=0.2)))
+    spectrum = torch.fft.rfft(made[4096:-4096] * torch.hann_window(len(made) - 8192)).abs()
+    found = float(spectrum[: len(spectrum) // 16].argmax()) * RATE / (len(made) - 8192)
+    assert found == pytest.approx(hertz, abs=GRID)
+    assert 0.1 < 2 * float(spectrum.max()) / ((len(made) - 8192) / 2) < 0.3
+
+
+def test_without_marks_every_gate_is_shut(started: tuple[ADaMoSHiFiGANV1, Fixed]) -> None:
+    mel = told(tone(GRID * 22, level=0.2))
+    unmarked = mel.clone()
+    unmarked[:, -MARKS:] = MARK_LEVELS[1]
+    assert low_power(played(started[0], unmarked)) < 0.05 * low_power(played(started[0], mel))
+
+
+@torch.no_grad()
+def played(vocoder: ADaMoSHiFiGANV1, mel: torch.Tensor) -> torch.Tensor:
+    return vocoder.decode(mel)[0, 0]
+
+
+def low_power(wave: torch.Tensor) -> float:
+    return float(torch.fft.rfft(wave).abs().square()[: len(wave) * 600 // RATE].sum())
+
+
+def test_what_is_fixed_is_a_part_of_every_stage_and_leaves_room_to_learn(
+    started: tuple[ADaMoSHiFiGANV1, Fixed],
+) -> None:
+    vocoder, fixed = started
+    names = {id(parameter): name for name, parameter in vocoder.named_parameters()}
+    assert {names[id(parameter)].split(".")[0] for parameter in fixed} == {"backbone", "head"}
+    assert all(parameter.shape == entries.shape for parameter, entries in fixed.items())
+    share = sum(int(entries.sum()) for entries in fixed.values()) / sum(p.numel() for p in vocoder.parameters())
+    assert 0.1 < share < 0.6
+    stem = vocoder.backbone.channel_layers[0][0]
+    assert stem.bias[CONSTANTS].tolist() == [REFERENCE, -REFERENCE]
+
+
+def test_a_vocoder_that_is_too_narrow_is_refused() -> None:
+    narrow = architecture.build_vocoder(SMOKE.vocoder.__class__(dims=(128,), initial=64))
+    waves = tone(220, level=0.2)
+    with pytest.raises(ValueError, match="channels"):
+        start_as_synthesiser(narrow, waves, told(waves), marks=MARK_LEVELS)
+
+
+def test_images_and_marks_share_one_scale() -> None:
+    """The levels that these tests use are those that the codec computes."""
+
+    class Scale:
+        min_mel, max_mel = -11.0, 3.0
+
+    nats = MelImages(LogMel(), like=Scale()).nats(torch.tensor([0.8, -0.8]))  # type: ignore[arg-type]
+    assert nats.tolist() == pytest.approx(list(MARK_LEVELS))
