@@ -40,13 +40,18 @@ def test_a_tone_is_heard_at_its_nearest_oscillator_and_at_its_level(hertz: float
 
 @pytest.fixture(scope="module")
 def started() -> tuple[ADaMoSHiFiGANV1, Fixed]:
-    """A narrow vocoder whose oscillators were fitted to steady tones."""
+    """A narrow vocoder whose oscillators were fitted to steady tones; what is still to be learnt is silent."""
     torch.manual_seed(0)
     vocoder = architecture.build_vocoder(SMOKE.vocoder)
     generator = torch.Generator().manual_seed(0)
-    hertz = 45 + 1_200 * torch.rand(160, generator=generator).square()
-    waves = torch.cat([tone(float(hz), level=0.2, frames=24) for hz in hertz])
-    return vocoder, start_as_synthesiser(vocoder, waves, told(waves), marks=MARK_LEVELS)
+    hertz = 45 + 1_200 * torch.rand(800, generator=generator).square()
+    waves = torch.cat([tone(float(hz), level=0.2, frames=16) for hz in hertz])
+    fixed = start_as_synthesiser(vocoder, waves, told(waves), marks=MARK_LEVELS)
+    last = vocoder.head.conv_post
+    with torch.no_grad():
+        last.weight_v[:, 2:] = 0
+        last.weight_g.copy_(last.weight_v.norm(dim=(1, 2), keepdim=True))
+    return vocoder, fixed
 
 
 def tone(hertz: float, *, level: float, frames: int = 64) -> torch.Tensor:
@@ -60,15 +65,16 @@ def told(waves: torch.Tensor, clock: float = 0.8) -> torch.Tensor:
     return (marked(images, clock) + 1) / 2 * 14 - 11
 
 
-@pytest.mark.parametrize("hertz", [GRID * 6, GRID * 22, GRID * 42])
+@pytest.mark.parametrize("hertz", [64.6, 120.0, 194.0, 301.0, 700.0, 1_000.0])
 def test_an_untrained_vocoder_plays_a_low_tone_in_tune_and_at_level(
     started: tuple[ADaMoSHiFiGANV1, Fixed], hertz: float
 ) -> None:
     made = played(started[0], told(tone(hertz, level=0.2)))
     spectrum = torch.fft.rfft(made[4096:-4096] * torch.hann_window(len(made) - 8192)).abs()
     found = float(spectrum[: len(spectrum) // 16].argmax()) * RATE / (len(made) - 8192)
-    assert found == pytest.approx(hertz, abs=GRID)
-    assert 0.1 < 2 * float(spectrum.max()) / ((len(made) - 8192) / 2) < 0.3
+    bank = oscillators()
+    assert found == pytest.approx(float(bank.hz[(bank.hz - hertz).abs().argmin()]), abs=2.0)
+    assert 0.15 < 4 * float(spectrum.max()) / (len(made) - 8192) < 0.27
 
 
 def test_without_marks_every_gate_is_shut(started: tuple[ADaMoSHiFiGANV1, Fixed]) -> None:
