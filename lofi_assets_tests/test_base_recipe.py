@@ -106,7 +106,6 @@ def test_the_marks_tell_eight_frames_apart_and_leave_the_other_bands_alone() -> 
     marks = told[0, 1, -MARKS:]
     assert torch.equal(marks.argmax(dim=0), torch.arange(20) % MARKS)
     assert torch.equal(marks.unique(), torch.tensor([-0.8, 0.8]))
-    assert torch.equal(marked(images, 0.0), images)
 
 
 def test_the_spectral_loss_hears_a_bass_that_is_out_of_tune_and_not_what_is_fainter_than_hearing() -> None:

@@ -6,12 +6,23 @@ import numpy as np
 import pytest
 
 from lofi_assets.audio.tempo import estimate_tempo
-from lofi_assets.base_recipe.corpus import CorpusSettings, clips, held_out, read_part, write_corpus
-from lofi_assets.base_recipe.genres import DRUM_NAMES, GENRES, SAMPLE_RATE, SPOKEN_NAMES, moods, piece, true_words
+from lofi_assets.base_recipe.corpus import clips, held_out, read_part, steady_clips, write_corpus
+from lofi_assets.base_recipe.genres import (
+    DRUM_NAMES,
+    GENRES,
+    SAMPLE_RATE,
+    SAMPLES_PER_FRAME,
+    SPOKEN_NAMES,
+    STEADY_KEYS,
+    moods,
+    piece,
+    true_words,
+)
+from lofi_assets.base_recipe.settings import CorpusSettings, SteadySettings
 from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.demo_corpus.synth import render, render_clean
 from lofi_assets.store import sha256_file
-from lofi_assets.styles import Taxonomy, bpm_of, load_taxonomy
+from lofi_assets.styles import Taxonomy, bpm_of, bpm_tag, load_taxonomy
 from lofi_assets.tagging import PROMPT_CHARACTERS, parse_prompt, prompt_text, split_tags
 
 SEED = 5
@@ -90,14 +101,27 @@ def test_a_clean_song_has_neither_hiss_nor_crackle(taxonomy: Taxonomy) -> None:
     assert not np.allclose(render(song), render_clean(song))
 
 
+def test_steady_music_beats_in_whole_latent_frames_and_is_none_of_the_other_music(taxonomy: Taxonomy) -> None:
+    steady = [
+        clip.piece for clip in steady_clips(Path(), SteadySettings(28), seconds=8.0, seed=SEED, taxonomy=taxonomy)
+    ]
+    frames = [60 / made.song.bpm * SAMPLE_RATE / SAMPLES_PER_FRAME for made in steady]
+    assert np.allclose(frames, np.round(frames)) and len(set(np.round(frames))) > 3
+    assert {made.genre.tag for made in steady} == {genre.tag for genre in GENRES}
+    assert len({made.song.key for made in steady}) == len(STEADY_KEYS)
+    others = clips(Path(), CorpusSettings(clips=28, worn=0, seconds=8.0), seed=SEED, taxonomy=taxonomy)
+    assert not {made.song.seed for made in steady} & {clip.piece.song.seed for clip in others}
+    assert all(bpm_tag(made.song.bpm) in made.caption for made in steady if made.song.drums != "none")
+
+
 def test_a_corpus_goes_on_where_it_stopped(tmp_path: Path, taxonomy: Taxonomy) -> None:
     settings = CorpusSettings(clips=3, worn=1, seconds=2.0)
     corpus = clips(tmp_path, settings, seed=SEED, taxonomy=taxonomy)
-    write_corpus(corpus, settings, folder=tmp_path)
+    write_corpus(corpus, peak=settings.peak, folder=tmp_path)
     before = {clip.name: sha256_file(clip.path) for clip in corpus}
     kept = corpus[0].path.stat().st_mtime_ns
     corpus[2].path.unlink()
-    write_corpus(corpus, settings, folder=tmp_path)
+    write_corpus(corpus, peak=settings.peak, folder=tmp_path)
     assert {clip.name: sha256_file(clip.path) for clip in corpus} == before
     assert corpus[0].path.stat().st_mtime_ns == kept
     assert [clip.worn for clip in corpus] == [False, False, False, True]

@@ -24,7 +24,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lofi_assets.ace_step.music_dcae import HOP, MEL_RATE
-from lofi_assets.ace_step.vocoder import ADaMoSHiFiGANV1, ConvNeXtBlock, HiFiGANGenerator, WeightNormed
+from lofi_assets.ace_step.vocoder import (
+    ADaMoSHiFiGANV1,
+    ConvNeXtBlock,
+    HiFiGANGenerator,
+    ResidualStack,
+    WeightNormed,
+)
 from lofi_assets.base_recipe.oscillators import Oscillators, amplitudes, oscillators
 from lofi_assets.base_recipe.settings import MARKS
 
@@ -57,7 +63,7 @@ QUIET_START = 0.3
 SLIGHT = 1e-7
 """In place of kernels of nothing, which have no direction."""
 
-Fixed = dict[nn.Parameter, Tensor]
+Fixed = dict[Tensor, Tensor]
 """Parameter -> which of its entries stay."""
 Shape = tuple[float, float, float]
 """Weights of a band, the one above it and the one below."""
@@ -136,7 +142,8 @@ def start_as_synthesiser(vocoder: ADaMoSHiFiGANV1, waves: Tensor, mels: Tensor, 
         raise ValueError(f"the oscillators need {layout.grains.stop} channels, and the vocoder has {layout.width}")
     fixed: Fixed = {}
     _write_stem(backbone.channel_layers[0], layout, fixed)
-    first, second, *_ = blocks = [block for block in backbone.stages[0] if isinstance(block, ConvNeXtBlock)]
+    blocks = [block for block in backbone.stages.modules() if isinstance(block, ConvNeXtBlock)]
+    first, second = blocks[:2]
     for block in blocks:
         _pass_through(block, layout, fixed)
     units = _write_features(first, layout)
@@ -154,7 +161,7 @@ def start_as_synthesiser(vocoder: ADaMoSHiFiGANV1, waves: Tensor, mels: Tensor, 
     return fixed
 
 
-def _fix(fixed: Fixed, parameter: nn.Parameter) -> Tensor:
+def _fix(fixed: Fixed, parameter: Tensor) -> Tensor:
     return fixed.setdefault(parameter, torch.zeros_like(parameter, dtype=torch.bool))
 
 
@@ -318,10 +325,14 @@ def _write_head(head: HiFiGANGenerator, layout: Layout, samples: int, rates: Seq
         _write_upsample(upsample, taps, fixed)
         count = wanted
     _write_upsample(head.ups[-1], _interpolation(rates[-1]), fixed)
-    head.ups[-1].bias[:2] = torch.tensor([-LIFT, LIFT])
+    last_bias = head.ups[-1].bias
+    assert isinstance(last_bias, nn.Parameter)
+    last_bias[:2] = torch.tensor([-LIFT, LIFT])
     for upsample, stack in zip(head.ups, head.resblocks, strict=True):
+        assert isinstance(upsample, WeightNormed) and isinstance(stack, ResidualStack)
         own = int(fixed[upsample.bias].sum())
         for conv in stack.convs2:
+            assert isinstance(conv, WeightNormed)
             conv.weight_g[:own] = 0
             for parameter in (conv.weight_v, conv.weight_g, conv.bias):
                 _fix(fixed, parameter)[:own] = True

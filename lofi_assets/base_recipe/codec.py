@@ -146,8 +146,6 @@ def marked(images: Tensor, clock: float) -> Tensor:
 
     The first frame is a latent frame's first.
     """
-    if not clock:
-        return images
     frames = torch.arange(images.shape[-1]) % MARKS
     marks = torch.where(frames == torch.arange(MARKS)[:, None], clock, -clock)
     return torch.cat([images[..., :-MARKS, :], marks.expand(*images.shape[:-2], -1, -1)], dim=-2)

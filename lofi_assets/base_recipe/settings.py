@@ -78,7 +78,7 @@ class VocoderSettings:
     context: int = 16
     """Mel frames on either side of a crop that DCAE and backbone see and the head need not sound."""
     clock: float = 0.8
-    """How far the marks that tell a latent frame's eight mel frames apart stand out of the image; 0: no marks."""
+    """How far the marks that tell a latent frame's eight mel frames apart stand out of the image, above 0."""
     image_weight: float = 1.0
     """Of the decoder's own log-mel error, marks included: its images stay mels."""
     discriminator: bool = False
