@@ -40,7 +40,7 @@ def test_the_shipped_profiles_load(name: str) -> None:
 
 def test_the_demo_needs_no_account_and_production_changes_nothing_of_the_adapter() -> None:
     demo, production = load_profile("demo"), load_profile("production")
-    assert (demo.base_model.kind, demo.release.target, demo.evaluation.clap) == ("tiny", "folder", None)
+    assert (demo.base_model.kind, demo.release.target, demo.evaluation.clap) == ("shipped", "folder", None)
     assert (production.base_model.kind, production.evaluation.encoder, production.lora) == ("hub", "vggish", {})
 
 
@@ -147,7 +147,9 @@ def test_another_rank_makes_another_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("changes", [{"max_steps": 60}, {"device": "cuda"}])
 def test_more_steps_or_another_device_continue_the_run(tmp_path: Path, changes: dict[str, Any]) -> None:
-    plan, before = planned(tmp_path, with_training(**changes)), planned(tmp_path)
+    """Under a constant rate; the demo's decays to zero at its last step."""
+    before = planned(tmp_path, with_training(schedule="constant"))
+    plan = planned(tmp_path, with_training(schedule="constant", **changes))
     assert plan.run.run_id == before.run.run_id
     assert plan.remaining_steps == plan.run.training.max_steps
 

@@ -14,6 +14,7 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from lofi_assets.ace_step.mel import LogMel
@@ -232,7 +233,13 @@ class ADaMoSHiFiGANV1(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     def decode(self, mel: Tensor) -> Tensor:
         """Log-mel (B, n_mels, frames) -> wav (B, 1, frames * hop) in [-1, 1]."""
-        return self.head(self.backbone(mel))
+        return self.head(self.features(mel).to(mel.dtype))
+
+    def features(self, mel: Tensor) -> Tensor:
+        """What the head is given, computed in float32 whatever the module's precision: a norm over channels that
+        differ a hundredfold loses the small ones in half precision."""
+        weights = {name: parameter.float() for name, parameter in self.backbone.named_parameters()}
+        return functional_call(self.backbone, weights, (mel.float(),))
 
     def forward(self, mel: Tensor) -> Tensor:
         """`decode`, so that the module can be exported as it is."""
