@@ -18,7 +18,7 @@ from lofi_assets.sampling import SamplePrompt, reference_tracks, sample_prompts,
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, sha256_file, write_json
 from lofi_assets.training.checkpoints import best, read_manifest
 
-TIERS_VERSION = "2"
+TIERS_VERSION = "1"
 """Raised when the comparison of the tiers changes; the export has its own version."""
 COMPARED = ("fp16", "int8", "int4")
 PROTECTED = {"audio_critical_bits": ("dcae_decoder", "vocoder"), "vocal_bits": ("lyric_encoder", "speaker_embedder")}
