@@ -128,7 +128,8 @@ class Lineage(StandIns):
         run, folder = planned.run, self.store.checkpoints
         if current_run(folder) != run.run_id:
             open_run(run)
-            for step in range(10, 10 * STEPS + 1, 10):
+            interval = planned.run.training.checkpoint_interval
+            for step in range(interval, interval * STEPS + 1, interval):
                 self.save_checkpoint(planned, step)
         log_path(run).parent.mkdir(parents=True, exist_ok=True)
         log_path(run).write_text('{"step": 10, "loss": 0.5}\n')

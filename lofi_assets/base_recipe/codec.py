@@ -227,6 +227,8 @@ class VocoderTask:
         self.critic = SpectralCritic(channels=settings.discriminator_channels) if settings.discriminator else None
         codec.train()
         codec.dcae.encoder.requires_grad_(False)
+        if training.weight_decay:
+            raise ValueError("weight decay would move the oscillators, which no gradient moves back: set it to 0")
         self._start()
 
     @torch.no_grad()
