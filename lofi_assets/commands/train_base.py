@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lofi_assets.base_recipe.settings import PRESETS, STAGES
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("train-base")
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--preset", type=click.Choice(["full", "smoke"]), default="full", show_default=True)
+@click.option("--preset", type=click.Choice(list(PRESETS)), default="full", show_default=True)
 @click.option(
     "--minutes-per-stage",
     type=float,
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     "--stage",
     "stages",
     multiple=True,
-    type=click.Choice(["dcae", "clock", "vocoder", "transformer", "steady"]),
+    type=click.Choice(STAGES),
     help="Only this stage: after the DCAE, clock and vocoder may train beside the transformer, one core each.",
 )
 @click.option("--report", "report_only", is_flag=True, help="Judge the finished base in DIRECTORY again.")
@@ -44,7 +46,6 @@ def train_base(
     from lofi_assets.base_recipe.card import write_card
     from lofi_assets.base_recipe.recipe import Workshop, assemble, plan, planned_recipe, train_stage, write_music
     from lofi_assets.base_recipe.report import measure
-    from lofi_assets.base_recipe.settings import PRESETS, STAGES
     from lofi_assets.constitution import CONFIG_DIR
     from lofi_assets.store import StoreError
     from lofi_assets.styles import load_taxonomy
