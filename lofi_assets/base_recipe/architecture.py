@@ -90,6 +90,7 @@ def build_transformer(settings: TransformerSettings, *, lyric_ids: int) -> ACESt
         inner_dim=settings.heads * settings.head_dim,
         attention_head_dim=settings.head_dim,
         num_attention_heads=settings.heads,
+        rope_theta=settings.rope_theta,
         speaker_embedding_dim=settings.speaker_width,
         text_embedding_dim=settings.text_width,
         ssl_encoder_depths=(1, 1),

@@ -11,7 +11,7 @@ from typing import Any
 
 from lofi_assets import pictures
 from lofi_assets.ace_step.music_dcae import MEL_RATE
-from lofi_assets.base_recipe.genres import GENRES
+from lofi_assets.base_recipe.genres import GENRES, STEADY_BPM, STEADY_GENRES
 from lofi_assets.base_recipe.listening import Sound
 from lofi_assets.base_recipe.recipe import Workshop
 from lofi_assets.base_recipe.settings import STAGES
@@ -25,7 +25,6 @@ LABELS = {
     "clock": "log-mel error with marks, nats",
     "vocoder": "spectral loss",
     "transformer": "velocity error",
-    "steady": "velocity error on steady music",
 }
 
 
@@ -57,10 +56,12 @@ def card_text(workshop: Workshop, report: Mapping[str, Any]) -> str:
         f"Made by `lofi train-base --preset {recipe.preset}` of lofi_assets, seed {recipe.seed}, on a CPU,",
         f"in {hours:.2f} hours;",
         f"{size:.1f} MB of float16 in the folder layout of ACE-Step/ACE-Step-v1-3.5B, read by the same loader.",
-        f"It heard {recipe.corpus.clips + recipe.steady.clips} clips of {recipe.corpus.seconds:g} s that the recipe",
-        "synthesises itself:",
-        f"{', '.join(genre.tag for genre in GENRES)}. No recording of anybody is in it. It has not heard lofi:",
-        "that is what a LoRA teaches it. Its DCAE and vocoder also heard clips on worn tape.",
+        "All music that it heard is synthesised by the recipe itself; no recording of anybody is in it.",
+        f"Its transformer heard {recipe.steady.clips} clips of {recipe.corpus.seconds:g} s:",
+        f"{', '.join(STEADY_GENRES)}, at {', '.join(f'{bpm:.0f}' for bpm in sorted(STEADY_BPM))} BPM.",
+        "It has not heard lofi: that is what a LoRA teaches it.",
+        f"Its DCAE and vocoder heard {recipe.corpus.clips} clips of {len(GENRES)} genres at any tempo,",
+        f"and {recipe.corpus.worn} on worn tape.",
         "Weights and code: Apache-2.0.",
         "",
         "| stage | steps | hours |",

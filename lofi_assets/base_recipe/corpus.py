@@ -6,15 +6,16 @@ there is not made again, so a killed run goes on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lofi_assets.base_recipe.genres import Piece, piece
+from lofi_assets.base_recipe.genres import GENRES, STEADY_GENRES, Piece, piece
 from lofi_assets.base_recipe.settings import CorpusSettings, SteadySettings
 from lofi_assets.demo_corpus.synth import Song, render, render_clean
 from lofi_assets.store import atomic_path, write_json
@@ -50,21 +51,24 @@ def clips(folder: Path, settings: CorpusSettings, *, seed: int, taxonomy: Taxono
 def steady_clips(
     folder: Path, settings: SteadySettings, *, seconds: float, seed: int, taxonomy: Taxonomy
 ) -> list[Clip]:
-    """Every steady clip."""
+    """Every steady clip, named by its place among the pieces of all genres."""
     return [
         Clip(
-            f"steady_{index:05d}",
-            folder / f"{index:05d}.npy",
-            piece(seed, STEADY + index, seconds=seconds, taxonomy=taxonomy, steady=True),
+            f"steady_{index - STEADY:05d}",
+            folder / f"{index - STEADY:05d}.npy",
+            piece(seed, index, seconds=seconds, taxonomy=taxonomy, steady=True),
             worn=False,
         )
-        for index in range(settings.clips)
+        for index in islice(_of_steady_genres(STEADY), settings.clips)
     ]
 
 
-def held_out(count: int, *, seconds: float, seed: int, taxonomy: Taxonomy) -> list[Piece]:
-    """Pieces of the same seed that are in no corpus."""
-    return [piece(seed, HELD_OUT + index, seconds=seconds, taxonomy=taxonomy) for index in range(count)]
+def held_out(pieces: int, *, seconds: float, seed: int, taxonomy: Taxonomy) -> list[Piece]:
+    """Steady pieces of the same seed that are in no corpus."""
+    return [
+        piece(seed, index, seconds=seconds, taxonomy=taxonomy, steady=True)
+        for index in islice(_of_steady_genres(HELD_OUT), pieces)
+    ]
 
 
 def write_corpus(corpus: Sequence[Clip], *, peak: float, folder: Path) -> None:
@@ -92,6 +96,10 @@ def read_part(clip: Clip, *, place: float, samples: int) -> FloatArray:
 def read_whole(clip: Clip) -> FloatArray:
     """(2, frames) float32 in [-1, 1]."""
     return np.load(clip.path, allow_pickle=False).astype(np.float32) / np.float32(FULL_SCALE)
+
+
+def _of_steady_genres(start: int) -> Iterator[int]:
+    return (index for index in count(start) if GENRES[index % len(GENRES)].tag in STEADY_GENRES)
 
 
 def _clip(folder: Path, index: int, settings: CorpusSettings, *, seed: int, taxonomy: Taxonomy) -> Clip:

@@ -28,6 +28,8 @@ FAST_BPM = 100
 STEADY_BPM = tuple(60 * SAMPLE_RATE / (SAMPLES_PER_FRAME * frames) for frames in range(5, 11))
 """Tempi whose beat is a whole number of latent frames: 129.2 to 64.6. A bar then looks alike wherever it is."""
 STEADY_KEYS = (0, 5, 9)
+STEADY_GENRES = ("house", "synthwave", "electronic", "bossa nova", "funk", "reggae")
+"""Those whose beat is plain to hear. A small transformer learns a few well or many badly."""
 TRIAD, SEVENTH, NINTH, POWER = (0, 2, 4), (0, 2, 4, 6), (0, 2, 4, 6, 8), (0, 4, 7)
 
 SPOKEN_NAMES: dict[Name, str] = {
@@ -263,6 +265,11 @@ class Piece:
     genre: Genre
     song: Song
     caption: str
+
+    @property
+    def bar_frames(self) -> int:
+        """Latent frames of a bar, to the nearest; exact where a piece is steady."""
+        return round(240 * SAMPLE_RATE / (SAMPLES_PER_FRAME * self.song.bpm))
 
 
 def piece(seed: int, index: int, *, seconds: float, taxonomy: Taxonomy, steady: bool = False) -> Piece:

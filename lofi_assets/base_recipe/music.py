@@ -27,7 +27,7 @@ from lofi_assets.base_recipe.corpus import Clip, read_whole
 from lofi_assets.base_recipe.settings import TransformerSettings
 from lofi_assets.store import atomic_path
 from lofi_assets.tagging import split_tags
-from lofi_assets.training.batches import Item, crop, generator
+from lofi_assets.training.batches import Item, generator
 from lofi_assets.training.features import TrackConditions
 from lofi_assets.training.objective import Objective
 
@@ -55,13 +55,14 @@ class MusicTask:
         lyric_ids: Sequence[int],
         latents: Sequence[Tensor],
         captions: Sequence[str],
+        bars: Sequence[int],
         settings: TransformerSettings,
         seed: int,
     ) -> None:
         self.modules = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder}).train()
         self.transformer, self.text_encoder, self.tokenizer = transformer, text_encoder, tokenizer
         self.objective = Objective(transformer, training_schedule(), torch.float32, torch.device("cpu"))
-        self.latents, self.captions = latents, captions
+        self.latents, self.captions, self.bars = latents, captions, bars
         self.settings, self.seed = settings, seed
         self.lyric_ids = torch.tensor(list(lyric_ids))
 
@@ -90,7 +91,7 @@ class MusicTask:
         conditions = self._conditions(prompts)
         items = []
         for pick, index, known, (place, text, speaker, lyrics) in zip(picks, indices, conditions, draws, strict=True):
-            latents = crop(self.latents[pick], frames=frames, place=place)
+            latents = crop_from_bar(self.latents[pick], frames=frames, place=place, bar=self.bars[pick])
             items.append(
                 Item(
                     track_id=str(pick),
@@ -122,6 +123,13 @@ class MusicTask:
             TrackConditions(text[mask.bool()], self.lyric_ids, torch.ones_like(self.lyric_ids), speaker)
             for text, mask in zip(states, batch["attention_mask"], strict=True)
         ]
+
+
+def crop_from_bar(latents: Tensor, *, frames: int, place: float, bar: int) -> Tensor:
+    """At most `frames` of (8, 16, T) from the start of a bar of `bar` frames: what is generated begins on a one."""
+    start = int(place * max(1, latents.shape[-1] - frames + 1))
+    start -= start % bar
+    return latents[..., start : start + frames]
 
 
 def latent_statistics(latents: Sequence[Tensor]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 Belongs here: the order of the stages, the plan with its hours, and where things lie:
 
     corpus/        clips and clips.json        latents/   of clips that the transformer hears, per DCAE
-    steady_corpus/ those that it hears last
+    steady_corpus/ those that it hears
     plan.json      steps and seconds per step  <stage>/   log.jsonl, state/ while it runs, weights.safetensors
     base/          the model as the Hub lays it out, with report.json, its card and pictures
 
@@ -45,7 +45,6 @@ LISTENS_TO: Mapping[StageName, StageName | None] = {
     "clock": "dcae",
     "vocoder": "clock",
     "transformer": "dcae",
-    "steady": "transformer",
 }
 """The stage whose weights a stage starts from."""
 TIMED_STEPS = 3
@@ -86,12 +85,12 @@ class Workshop:
 
     @property
     def clean(self) -> list[Clip]:
-        """What the transformer hears."""
+        """Those that are not worn."""
         return [clip for clip in self.corpus if not clip.worn]
 
     @cached_property
     def steady(self) -> list[Clip]:
-        """What the transformer hears last."""
+        """What the transformer hears."""
         recipe = self.recipe
         return steady_clips(
             self.folder / "steady_corpus",
@@ -116,6 +115,8 @@ class Workshop:
         heard = LISTENS_TO[name]
         before = [] if heard is None else [self._run_id(heard)]
         own = settings["vocoder"]["clock"] if name == "clock" else settings[name]
+        if name == "transformer":
+            own = [own, settings["steady"]]
         return fingerprint(RECIPE_VERSION, recipe.seed, settings["corpus"], own, settings["training"][name], before)
 
     def codec(self) -> MusicDCAE:
@@ -135,8 +136,6 @@ class Workshop:
         """What a stage learns, on what is finished before it."""
         if name == "transformer":
             return self.music_task(self.latents())
-        if name == "steady":
-            return self.steady_task()
         if name == "clock":
             return self.clock_task()
         return self.dcae_task() if name == "dcae" else self.vocoder_task()
@@ -175,14 +174,8 @@ class Workshop:
             ),
         )
 
-    def steady_task(self) -> MusicTask:
-        """The last stage's task: the same, from where the transformer's stage ended."""
-        task = self.music_task(self.latents(self.steady), clips=self.steady)
-        read_weights(self.stage("transformer"), task.modules)
-        return task
-
-    def music_task(self, latents: Sequence[Tensor], *, clips: Sequence[Clip] | None = None) -> MusicTask:
-        """The transformer's task on the latents of clips, of the clean ones unless others are given."""
+    def music_task(self, latents: Sequence[Tensor]) -> MusicTask:
+        """The last stage's task on the latents of the steady clips."""
         recipe, (text_ids, lyric_ids) = self.recipe, self.vocabularies
         settings = recipe.transformer
         tokenizers = self.folder / "tokenizers"
@@ -192,15 +185,16 @@ class Workshop:
             tokenizer=architecture.read_tokenizer(tokenizers),
             lyric_ids=LyricTokenizer(tokenizers / LYRIC_VOCABULARY).encode(INSTRUMENTAL),
             latents=latents,
-            captions=[clip.piece.caption for clip in (self.clean if clips is None else clips)],
+            captions=[clip.piece.caption for clip in self.steady],
+            bars=[clip.piece.bar_frames for clip in self.steady],
             settings=settings,
             seed=recipe.seed,
         )
 
-    def latents(self, clips: Sequence[Clip] | None = None) -> list[Tensor]:
-        """Of clips, the clean ones unless others are given, from the finished DCAE."""
+    def latents(self) -> list[Tensor]:
+        """Of the steady clips, from the finished DCAE."""
         folder = self.folder / "latents" / self._run_id("dcae")[:12]
-        return cache_latents(self.codec().eval(), self.clean if clips is None else clips, folder=folder)
+        return cache_latents(self.codec().eval(), self.steady, folder=folder)
 
     def _seeded(self, part: str, build: Callable[[], T]) -> T:
         with torch.random.fork_rng(devices=[]):
@@ -268,7 +262,7 @@ def assemble(workshop: Workshop) -> Path:
     music = workshop.music_task(latents=())
     for name in STAGES:
         _require_finished(workshop.stage(name))
-    read_weights(workshop.stage("steady"), music.modules)
+    read_weights(workshop.stage("transformer"), music.modules)
     codec = workshop.codec()
     architecture.write_base(
         workshop.base,
@@ -300,9 +294,9 @@ def _seconds_per_step(workshop: Workshop, name: StageName) -> float:
 
 def _timed_task(workshop: Workshop, name: StageName) -> Task:
     """A stage's task; the transformer's on latents of silence, since the DCAE that makes true ones is still to come."""
-    if name not in ("transformer", "steady"):
+    if name != "transformer":
         return workshop.task(name)
     seconds = workshop.recipe.corpus.seconds
     frames = latent_frames(round(seconds * SAMPLE_RATE), sample_rate=SAMPLE_RATE)
     blank = torch.zeros(LATENT_CHANNELS, LATENT_HEIGHT, frames)
-    return workshop.music_task([blank] * len(workshop.clean))
+    return workshop.music_task([blank] * len(workshop.steady))
