@@ -24,6 +24,7 @@ LABELS = {
     "dcae": "log-mel error, nats",
     "clock": "log-mel error with marks, nats",
     "vocoder": "spectral loss",
+    "steady": "velocity error",
     "transformer": "velocity error",
 }
 
@@ -57,11 +58,11 @@ def card_text(workshop: Workshop, report: Mapping[str, Any]) -> str:
         f"in {hours:.2f} hours;",
         f"{size:.1f} MB of float16 in the folder layout of ACE-Step/ACE-Step-v1-3.5B, read by the same loader.",
         "All music that it heard is synthesised by the recipe itself; no recording of anybody is in it.",
-        f"Its transformer heard {recipe.steady.clips} clips of {recipe.corpus.seconds:g} s:",
-        f"{', '.join(STEADY_GENRES)}, at {', '.join(f'{bpm:.0f}' for bpm in sorted(STEADY_BPM))} BPM.",
+        f"Its transformer first heard {recipe.steady.clips} clips of {recipe.corpus.seconds:g} s that keep time:",
+        f"{', '.join(STEADY_GENRES)}, at {', '.join(f'{bpm:.0f}' for bpm in sorted(STEADY_BPM))} BPM;",
+        f"then these and {recipe.corpus.clips} of {len(GENRES)} genres at any tempo and in any key.",
         "It has not heard lofi: that is what a LoRA teaches it.",
-        f"Its DCAE and vocoder heard {recipe.corpus.clips} clips of {len(GENRES)} genres at any tempo,",
-        f"and {recipe.corpus.worn} on worn tape.",
+        f"Its DCAE and vocoder heard the latter, and {recipe.corpus.worn} more on worn tape.",
         "Weights and code: Apache-2.0.",
         "",
         "| stage | steps | hours |",

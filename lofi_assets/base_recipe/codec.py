@@ -223,7 +223,9 @@ class VocoderTask:
         self.codec, self.clips, self.settings, self.training, self.seed = codec, clips, settings, training, seed
         self.latent_noise = latent_noise
         self.mel = MelImages(codec.vocoder.mel_transform, like=codec)
-        self.loss = SpectralLoss(mel=codec.vocoder.mel_transform, mel_weight=settings.mel_weight)
+        self.loss = SpectralLoss(
+            mel=codec.vocoder.mel_transform, mel_weight=settings.mel_weight, low_weight=settings.low_weight
+        )
         self.critic = SpectralCritic(channels=settings.discriminator_channels) if settings.discriminator else None
         codec.train()
         codec.dcae.encoder.requires_grad_(False)

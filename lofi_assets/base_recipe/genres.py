@@ -6,6 +6,7 @@ Every word of a caption follows from something that sounds: mood from mode and s
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -268,8 +269,9 @@ class Piece:
 
     @property
     def bar_frames(self) -> int:
-        """Latent frames of a bar, to the nearest; exact where a piece is steady."""
-        return round(240 * SAMPLE_RATE / (SAMPLES_PER_FRAME * self.song.bpm))
+        """Latent frames of a bar of a steady piece; 1 for others, whose bars begin anywhere."""
+        frames = 240 * SAMPLE_RATE / (SAMPLES_PER_FRAME * self.song.bpm)
+        return round(frames) if math.isclose(frames, round(frames)) else 1
 
 
 def piece(seed: int, index: int, *, seconds: float, taxonomy: Taxonomy, steady: bool = False) -> Piece:

@@ -3,7 +3,7 @@
 Belongs here: the order of the stages, the plan with its hours, and where things lie:
 
     corpus/        clips and clips.json        latents/   of clips that the transformer hears, per DCAE
-    steady_corpus/ those that it hears
+    steady_corpus/ those that it hears first
     plan.json      steps and seconds per step  <stage>/   log.jsonl, state/ while it runs, weights.safetensors
     base/          the model as the Hub lays it out, with report.json, its card and pictures
 
@@ -44,7 +44,8 @@ LISTENS_TO: Mapping[StageName, StageName | None] = {
     "dcae": None,
     "clock": "dcae",
     "vocoder": "clock",
-    "transformer": "dcae",
+    "steady": "dcae",
+    "transformer": "steady",
 }
 """The stage whose weights a stage starts from."""
 TIMED_STEPS = 3
@@ -90,7 +91,7 @@ class Workshop:
 
     @cached_property
     def steady(self) -> list[Clip]:
-        """What the transformer hears."""
+        """What the transformer hears first."""
         recipe = self.recipe
         return steady_clips(
             self.folder / "steady_corpus",
@@ -99,6 +100,11 @@ class Workshop:
             seed=recipe.seed,
             taxonomy=self.taxonomy,
         )
+
+    @property
+    def heard(self) -> list[Clip]:
+        """All that the transformer hears."""
+        return [*self.steady, *self.clean]
 
     @cached_property
     def vocabularies(self) -> tuple[int, int]:
@@ -115,8 +121,8 @@ class Workshop:
         heard = LISTENS_TO[name]
         before = [] if heard is None else [self._run_id(heard)]
         own = settings["vocoder"]["clock"] if name == "clock" else settings[name]
-        if name == "transformer":
-            own = [own, settings["steady"]]
+        if name == "steady":
+            own = [own, settings["transformer"]]
         return fingerprint(RECIPE_VERSION, recipe.seed, settings["corpus"], own, settings["training"][name], before)
 
     def codec(self) -> MusicDCAE:
@@ -134,8 +140,10 @@ class Workshop:
 
     def task(self, name: StageName) -> Task:
         """What a stage learns, on what is finished before it."""
+        if name == "steady":
+            return self.music_task(self.steady, self.latents(self.steady))
         if name == "transformer":
-            return self.music_task(self.latents())
+            return self.transformer_task()
         if name == "clock":
             return self.clock_task()
         return self.dcae_task() if name == "dcae" else self.vocoder_task()
@@ -174,8 +182,14 @@ class Workshop:
             ),
         )
 
-    def music_task(self, latents: Sequence[Tensor]) -> MusicTask:
-        """The last stage's task on the latents of the steady clips."""
+    def transformer_task(self) -> MusicTask:
+        """The last stage's task: steady music and all other, from where the steady stage ended."""
+        task = self.music_task(self.heard, self.latents(self.heard))
+        read_weights(self.stage("steady"), task.modules)
+        return task
+
+    def music_task(self, clips: Sequence[Clip], latents: Sequence[Tensor]) -> MusicTask:
+        """A transformer that has heard nothing yet, before the latents of clips."""
         recipe, (text_ids, lyric_ids) = self.recipe, self.vocabularies
         settings = recipe.transformer
         tokenizers = self.folder / "tokenizers"
@@ -185,16 +199,16 @@ class Workshop:
             tokenizer=architecture.read_tokenizer(tokenizers),
             lyric_ids=LyricTokenizer(tokenizers / LYRIC_VOCABULARY).encode(INSTRUMENTAL),
             latents=latents,
-            captions=[clip.piece.caption for clip in self.steady],
-            bars=[clip.piece.bar_frames for clip in self.steady],
+            captions=[clip.piece.caption for clip in clips],
+            bars=[clip.piece.bar_frames for clip in clips],
             settings=settings,
             seed=recipe.seed,
         )
 
-    def latents(self) -> list[Tensor]:
-        """Of the steady clips, from the finished DCAE."""
+    def latents(self, clips: Sequence[Clip]) -> list[Tensor]:
+        """Of clips, from the finished DCAE."""
         folder = self.folder / "latents" / self._run_id("dcae")[:12]
-        return cache_latents(self.codec().eval(), self.steady, folder=folder)
+        return cache_latents(self.codec().eval(), clips, folder=folder)
 
     def _seeded(self, part: str, build: Callable[[], T]) -> T:
         with torch.random.fork_rng(devices=[]):
@@ -259,7 +273,7 @@ def assemble(workshop: Workshop) -> Path:
     Raises:
         StoreError: a stage is not finished.
     """
-    music = workshop.music_task(latents=())
+    music = workshop.music_task((), ())
     for name in STAGES:
         _require_finished(workshop.stage(name))
     read_weights(workshop.stage("transformer"), music.modules)
@@ -294,9 +308,9 @@ def _seconds_per_step(workshop: Workshop, name: StageName) -> float:
 
 def _timed_task(workshop: Workshop, name: StageName) -> Task:
     """A stage's task; the transformer's on latents of silence, since the DCAE that makes true ones is still to come."""
-    if name != "transformer":
+    if name not in ("steady", "transformer"):
         return workshop.task(name)
     seconds = workshop.recipe.corpus.seconds
     frames = latent_frames(round(seconds * SAMPLE_RATE), sample_rate=SAMPLE_RATE)
     blank = torch.zeros(LATENT_CHANNELS, LATENT_HEIGHT, frames)
-    return workshop.music_task([blank] * len(workshop.steady))
+    return workshop.music_task(workshop.steady, [blank] * len(workshop.steady))

@@ -60,7 +60,7 @@ def measure(workshop: Workshop) -> tuple[dict[str, Any], dict[str, Sound]]:
         "preset": recipe.preset,
         "recipe": recipe.fingerprint,
         "training": _training(workshop),
-        "latents": latent_statistics(workshop.latents()),
+        "latents": latent_statistics(workshop.latents(workshop.heard)),
         "mel_error_nats": {
             kind: listening.mel_error(base.music_dcae, truth, passed[kind])
             for kind, truth in (("lofi", lofi), ("clean", clean))
@@ -171,7 +171,7 @@ def _tempi(base: Base, workshop: Workshop) -> dict[str, Any]:
 
 def _nearest(workshop: Workshop, sounds: Sequence[Sound], clean: Sequence[Sound]) -> dict[str, Any]:
     """The nearest training clip of every sample; pieces that no base heard show how near music comes by chance."""
-    corpus = listening.hear_corpus(workshop.steady, folder=workshop.folder / "heard")
+    corpus = listening.hear_corpus(workshop.heard, folder=workshop.folder / "heard")
     found = {sound.name: _nearest_to(listening.hear(sound.samples), corpus) for sound in sounds}
     chance = [_nearest_to(listening.hear(sound.samples), corpus)["similarity"] for sound in clean]
     return {

@@ -10,10 +10,10 @@ from typing import Literal
 
 from lofi_assets.store import fingerprint
 
-StageName = Literal["dcae", "clock", "vocoder", "transformer"]
-STAGES: tuple[StageName, ...] = ("dcae", "clock", "vocoder", "transformer")
-"""Trained in this order. The clock marks the frames of the DCAE's images for the vocoder; vocoder and transformer do
-not hear each other."""
+StageName = Literal["dcae", "clock", "vocoder", "steady", "transformer"]
+STAGES: tuple[StageName, ...] = ("dcae", "clock", "vocoder", "steady", "transformer")
+"""Trained in this order. The clock marks the frames of the DCAE's images for the vocoder; the transformer keeps time on
+steady music, then hears all music. It and the vocoder do not hear each other."""
 PresetName = Literal["full", "smoke"]
 MARKS = 8
 """Mel frames of a latent frame, and the highest mel bands (above 12.3 kHz), which give way to marks of the frames."""
@@ -21,7 +21,7 @@ MARKS = 8
 
 @dataclass(frozen=True)
 class CorpusSettings:
-    """The music that the codec hears."""
+    """The music that the codec hears; the transformer hears what is not worn."""
 
     clips: int = 1120
     """Clean clips, the genres in turn."""
@@ -35,7 +35,7 @@ class CorpusSettings:
 
 @dataclass(frozen=True)
 class SteadySettings:
-    """The music that the transformer hears: few genres, tempi and keys, its beats whole latent frames."""
+    """The music that the transformer hears first: few genres, tempi and keys, its beats whole latent frames."""
 
     clips: int = 1680
     """As long as the others."""
@@ -75,6 +75,8 @@ class VocoderSettings:
     post_kernel: int = 13
     mel_weight: float = 1.0
     """Of the log-mel error, in nats, beside the spectral losses."""
+    low_weight: float = 1.0
+    """Of the error below 640 Hz, bin by bin."""
     context: int = 16
     """Mel frames on either side of a crop that DCAE and backbone see and the head need not sound."""
     clock: float = 0.8
@@ -193,7 +195,8 @@ FULL = Recipe(
         "dcae": Training(steps=3_600, learning_rate=1e-3, batch=4, frames=128),
         "clock": Training(steps=400, learning_rate=5e-4, batch=4, frames=128, warmup=50),
         "vocoder": Training(steps=7_600, learning_rate=5e-4, batch=2, frames=48, weight_decay=0.0),
-        "transformer": Training(steps=9_000, learning_rate=2e-3, batch=0),
+        "steady": Training(steps=9_000, learning_rate=2e-3, batch=0),
+        "transformer": Training(steps=6_000, learning_rate=1e-3, batch=0),
     },
 )
 SMOKE = Recipe(
@@ -232,7 +235,8 @@ SMOKE = Recipe(
             ema=0.95,
             save_every=20,
         ),
-        "transformer": Training(steps=60, learning_rate=2e-3, batch=0, warmup=5, ema=0.95, save_every=20),
+        "steady": Training(steps=60, learning_rate=2e-3, batch=0, warmup=5, ema=0.95, save_every=20),
+        "transformer": Training(steps=60, learning_rate=1e-3, batch=0, warmup=5, ema=0.95, save_every=20),
     },
     report=ReportSettings(references=4, samples=3, tempo_pairs=1, seconds=12.0, steps=6),
 )

@@ -17,6 +17,10 @@ and the middle one is about as long as MusiCNN's, 1411."""
 BAND_RANGE = (30.0, 16_000.0)
 FAINT = 5e-3
 """Mel magnitude that counts as silence: 45, 65 and 80 dB below a full-scale tone at the three windows."""
+LOW_HZ = 640.0
+"""Up to here every bin of the STFT counts by itself: kick and bass are a few mel bands."""
+LOW_FAINT = 1e-5
+"""Magnitude per sample of a window that counts as silence there: 88 dB below a full-scale tone."""
 CRITIC_RESOLUTIONS = (512, 1024, 2048)
 SLOPE = 0.1
 
@@ -25,12 +29,12 @@ class SpectralLoss(nn.Module):
     """Spectral convergence (Yamamoto et al. 2020, arXiv 1910.11480) and log-mel errors at several resolutions.
 
     Mel bands, not the STFT's: of its bins two thirds lie above 8 kHz, and a loss that counts them alike learns hiss
-    before tones.
+    before tones. What lies below `LOW_HZ` is heard once more, bin by bin.
     """
 
-    def __init__(self, *, mel: LogMel, mel_weight: float) -> None:
+    def __init__(self, *, mel: LogMel, mel_weight: float, low_weight: float) -> None:
         super().__init__()
-        self.mel, self.mel_weight = mel, mel_weight
+        self.mel, self.mel_weight, self.low_weight = mel, mel_weight, low_weight
         low, high = BAND_RANGE
         rate = mel.sample_rate
         self.spectrograms = nn.ModuleList(_spectrogram(size) for size in RESOLUTIONS)
@@ -40,19 +44,20 @@ class SpectralLoss(nn.Module):
         )
 
     def forward(self, made: Tensor, true: Tensor) -> dict[str, Tensor]:
-        """`convergence`, `bands` and `mel` (the DCAE's own bands, in nats), and their weighted sum `loss`.
+        """`convergence`, `bands`, `mel` (the DCAE's own bands, in nats) and `lows`, and their weighted sum `loss`.
 
         The convergence is the batch's: relative to itself, a crop that is nearly silent would outweigh all others.
         """
-        convergences, errors = [], []
+        convergences, errors, lows = [], [], []
         for spectrogram, scale in zip(self.spectrograms, self.scales, strict=True):
             ours, theirs = spectrogram(made), spectrogram(true)
-            convergences.append((ours - theirs).norm() / theirs.norm())
+            convergences.append(_convergence(ours, theirs))
+            lows.append(_low_error(ours, theirs, sample_rate=self.mel.sample_rate))
             errors.append(((scale(ours) + FAINT).log() - (scale(theirs) + FAINT).log()).abs().mean())
-        convergence, bands = torch.stack(convergences).mean(), torch.stack(errors).mean()
+        convergence, bands, low = (torch.stack(parts).mean() for parts in (convergences, errors, lows))
         mel = (self.mel(made) - self.mel(true)).abs().mean()
-        loss = convergence + bands + self.mel_weight * mel
-        return {"loss": loss, "convergence": convergence, "bands": bands, "mel": mel}
+        loss = convergence + bands + self.mel_weight * mel + self.low_weight * low
+        return {"loss": loss, "convergence": convergence, "bands": bands, "mel": mel, "lows": low}
 
 
 class SpectralCritic(nn.Module):
@@ -95,6 +100,19 @@ def adversarial_losses(true: list[list[Tensor]], made: list[list[Tensor]]) -> tu
         ]
     ).mean()
     return verdicts, matching
+
+
+def _convergence(ours: Tensor, theirs: Tensor) -> Tensor:
+    return (ours - theirs).norm() / theirs.norm()
+
+
+def _low_error(ours: Tensor, theirs: Tensor, *, sample_rate: int) -> Tensor:
+    """Convergence and log error of magnitudes (B, bins, frames) below `LOW_HZ`."""
+    size = 2 * (ours.shape[-2] - 1)
+    low = round(LOW_HZ / sample_rate * size)
+    ours, theirs = ours[..., :low, :], theirs[..., :low, :]
+    faint = LOW_FAINT * size
+    return _convergence(ours, theirs) + ((ours + faint).log() - (theirs + faint).log()).abs().mean()
 
 
 def _spectrogram(size: int) -> Spectrogram:
