@@ -80,7 +80,8 @@ def card_text(workshop: Workshop, report: Mapping[str, Any]) -> str:
         f"- Log-mel error of the round trip: {error['lofi']:.2f} nats on lofi, {error['clean']:.2f} on clean music.",
         f"- Latents: mean {report['latents']['mean']:.2f}, standard deviation {report['latents']['std']:.2f}.",
         f"- Prompts: clips fit their own prompts better than the other kind's by {adherence['auc_gain']:+.3f} AUC,",
-        f"  95 % interval {adherence['interval']}, {adherence['clips']} clips (tags, not CLAP).",
+        f"  95 % interval {adherence['interval']}, {adherence['clips']} clips (tags, not CLAP);"
+        f" true music by {adherence['true music']['auc_gain']:+.3f}, {adherence['true music']['interval']}.",
         *(f"- Tempo asked {row['asked']} BPM: median measured {row['median']}." for row in report["tempo"].values()),
         f"- Nearest training clip: fingerprint similarity at most {report['nearest']['most_similar']:.2f}",
         f"  (pieces it never heard: {report['nearest']['held_out_most_similar']:.2f}; a copy is above 0.85);"
