@@ -1,7 +1,7 @@
 """How the small base model that ships with the project is made: from seeds to weights on two CPU cores.
 
-    songs  -> corpus ->  DCAE -> clock -> vocoder               -> folder -> report
-    steady songs      -> latents of DCAE -> transformer and text encoder
+    songs -> corpus -> DCAE -> clock -> vocoder                                        -> folder -> report
+                         -> latents -> transformer and text encoder: steady music, then all
 
 Belongs here: music of every kind but lofi, the training of each part, and what is said about the result. Does not
 belong here: the model's classes (`ace_step`), training a LoRA (`training`), how lofi sounds (`demo_corpus`). What this
