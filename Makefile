@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := $(VENV)/bin
 export DAGSTER_HOME ?= $(CURDIR)/.dagster
 
-.PHONY: demo test slow dev lint bench clean-demo
+.PHONY: demo test slow dev lint bench
 
 demo: $(VENV)/installed
 	$(BIN)/lofi demo
