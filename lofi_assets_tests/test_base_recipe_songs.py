@@ -112,6 +112,8 @@ def test_steady_music_beats_in_whole_latent_frames_and_is_none_of_the_other_musi
     assert len({made.song.key for made in steady}) == len(STEADY_KEYS)
     others = clips(Path(), CorpusSettings(clips=28, worn=0, seconds=8.0), seed=SEED, taxonomy=taxonomy)
     assert not {made.song.seed for made in steady} & {clip.piece.song.seed for clip in others}
+    assert np.allclose([made.bar_frames for made in steady], 4 * np.array(frames))
+    assert {clip.piece.bar_frames for clip in others} == {1}
     unheard = held_out(12, seconds=8.0, seed=SEED, taxonomy=taxonomy)
     assert {made.genre.tag for made in unheard} == set(STEADY_GENRES)
     assert not {made.song.seed for made in unheard} & {made.song.seed for made in steady}

@@ -99,7 +99,7 @@ class TransformerSettings:
     layers: int = 4
     heads: int = 3
     head_dim: int = 64
-    """A third of the parameters of 6 layers of 256, which in two hours on a core hear too little to learn from."""
+    """Less than half of the parameters of 6 layers of 256, which learn less in the same minutes."""
     rope_theta: float = 300.0
     """A third of the rotary periods are those of beats and bars, 5 to 40 frames; at the published 1e6 it is a tenth."""
     patch_embed_mult: int = 24
