@@ -35,11 +35,11 @@ def _audio(root: Path) -> dict[str, str]:
     return {path.name: sha256_file(path) for path in sorted(root.rglob("*")) if path.suffix in suffixes}
 
 
-def test_the_catalogue_has_24_good_tracks_and_every_planted_fault() -> None:
+def test_the_catalogue_has_48_good_tracks_and_every_planted_fault() -> None:
     entries = catalogue(seed=0)
-    assert len({entry.track_id for entry in entries}) == len(entries) == 32
+    assert len({entry.track_id for entry in entries}) == len(entries) == 56
     good = [entry for entry in entries if entry.expected_rule is None]
-    assert len(good) == 24
+    assert len(good) == 48
     assert all(30 <= entry.song.seconds <= 60 and 62 <= entry.song.bpm <= 96 for entry in good)
     assert {entry.song.sample_rate for entry in good} == {32_000, 44_100, 48_000, 96_000}
     assert {entry.song.channels for entry in good} == {1, 2}
@@ -55,6 +55,21 @@ def test_the_catalogue_has_24_good_tracks_and_every_planted_fault() -> None:
         "audio.readable",
         "audio.near_duplicate",
     ]
+
+
+def test_a_b_side_is_another_piece_of_the_same_band() -> None:
+    good = {entry.track_id: entry for entry in catalogue(seed=0) if entry.expected_rule is None}
+    assert len({entry.song.seed for entry in good.values()}) == 48
+    for track_id, entry in good.items():
+        if track_id.endswith("_b"):
+            first = good[track_id.removesuffix("_b")]
+            assert (entry.song.chords, entry.song.lead, entry.style_id) == (
+                first.song.chords,
+                first.song.lead,
+                first.style_id,
+            )
+            assert entry.song.key != first.song.key and entry.song.bpm != first.song.bpm
+            assert entry.prompt is None and entry.source_id == first.source_id
 
 
 def test_every_licence_record_is_valid_and_its_tracks_lie_in_its_folder() -> None:

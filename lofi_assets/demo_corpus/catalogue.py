@@ -1,4 +1,4 @@
-"""What is in the demo corpus: 24 songs, eight planted faults, and the licence records over them.
+"""What is in the demo corpus: 24 songs, their 24 B sides, eight planted faults, and the licence records over them.
 
 Belongs here: the list and nothing else. Artists and agreements are invented; the audio is synthesised here.
 """
@@ -165,6 +165,9 @@ _MIRA, _SHELF, _JUN, _LOFT, _LABEL = (
     "demo-partner-01",
 )
 _INSTRUMENTAL = "[Instrumental]"
+FASTEST_BPM = 96
+B_SIDE_SECONDS = 42.0
+"""Longest B side: enough for a crop as long as what is sampled."""
 # fmt: off
 # track id, source, style, format, song, curator's prompt, curator's lyrics
 _SONGS: tuple[tuple[str, str, str, tuple[str, str], Song, str | None, str | None], ...] = (
@@ -259,7 +262,21 @@ def catalogue(*, seed: int) -> tuple[Entry, ...]:
         )
         for index, (track_id, source_id, style_id, file_format, song, prompt, lyrics) in enumerate(_SONGS)
     )
-    return good + _rejects(good, seed=1_000 * seed + 500)
+    b_sides = tuple(_b_side(entry, seed=entry.song.seed + 100) for entry in good)
+    return good + b_sides + _rejects(good, seed=1_000 * seed + 500)
+
+
+def _b_side(entry: Entry, *, seed: int) -> Entry:
+    """The same band again: other notes, a fourth up, a little faster or slower, and no words beside it."""
+    song = entry.song
+    song = replace(
+        song,
+        seed=seed,
+        key=(song.key + 5) % 12,
+        bpm=song.bpm + 4 if song.bpm + 4 <= FASTEST_BPM else song.bpm - 4,
+        seconds=min(song.seconds, B_SIDE_SECONDS),
+    )
+    return replace(entry, track_id=f"{entry.track_id}_b", song=song, prompt=None, lyrics=None)
 
 
 def _rejects(good: tuple[Entry, ...], *, seed: int) -> tuple[Entry, ...]:

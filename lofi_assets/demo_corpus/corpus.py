@@ -59,7 +59,7 @@ class _Job:
 def write_demo_corpus(data_root: Path, *, seed: int = 0, workers: int = 2) -> CorpusSummary:
     """Write what is missing of the corpus; a second call writes nothing.
 
-    24 good songs and 8 planted faults go to `raw/<source type>/`, their licence records are added to
+    48 good songs and 8 planted faults go to `raw/<source type>/`, their licence records are added to
     `metadata/sources.json` (records that are there stay as they are), prompts and lyrics beside a third of the songs.
 
     Args:
