@@ -60,16 +60,13 @@ def test_the_catalogue_has_48_good_tracks_and_every_planted_fault() -> None:
 def test_a_b_side_is_another_piece_of_the_same_band() -> None:
     good = {entry.track_id: entry for entry in catalogue(seed=0) if entry.expected_rule is None}
     assert len({entry.song.seed for entry in good.values()}) == 48
-    for track_id, entry in good.items():
-        if track_id.endswith("_b"):
-            first = good[track_id.removesuffix("_b")]
-            assert (entry.song.chords, entry.song.lead, entry.style_id) == (
-                first.song.chords,
-                first.song.lead,
-                first.style_id,
-            )
-            assert entry.song.key != first.song.key and entry.song.bpm != first.song.bpm
-            assert entry.prompt is None and entry.source_id == first.source_id
+    b_sides = [entry for track_id, entry in good.items() if track_id.endswith("_b")]
+    assert len(b_sides) == 24
+    for entry in b_sides:
+        song, first = entry.song, good[entry.track_id.removesuffix("_b")]
+        assert (song.chords, song.lead, song.drums) == (first.song.chords, first.song.lead, first.song.drums)
+        assert song.key != first.song.key and song.bpm != first.song.bpm
+        assert (entry.style_id, entry.source_id, entry.prompt) == (first.style_id, first.source_id, None)
 
 
 def test_every_licence_record_is_valid_and_its_tracks_lie_in_its_folder() -> None:
@@ -133,6 +130,27 @@ def test_nothing_of_a_user_is_overwritten(small: None, tmp_path: Path) -> None:
     assert records[0] == own_record
     assert [record["source_id"] for record in records].count("demo-partner-01") == 1
     assert all("rainy_window_01" not in record["track_ids"] for record in records)
+
+
+def test_what_a_later_version_brings_joins_the_records_that_nobody_changed(
+    small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole, sources = corpus.catalogue, tmp_path / "metadata" / "sources.json"
+    late = {"sunday_rhodes_01", "rainy_window_01"}
+    monkeypatch.setattr(corpus, "catalogue", lambda seed: tuple(e for e in whole(seed=seed) if e.track_id not in late))
+    write_demo_corpus(tmp_path, workers=0)
+    records = json.loads(sources.read_text(encoding="utf-8"))
+    changed = next(record for record in records if record["source_id"] == "demo-commission-01")
+    changed["ai_training_rights"] = False
+    sources.write_text(json.dumps(records), encoding="utf-8")
+    monkeypatch.setattr(corpus, "catalogue", whole)
+    assert write_demo_corpus(tmp_path, workers=0).records_added == ("demo-partner-01",)
+    after = {record["source_id"]: record for record in json.loads(sources.read_text(encoding="utf-8"))}
+    assert after["demo-partner-01"]["track_ids"] == ["rainy_window_01_reupload", "sunday_rhodes_01"]
+    assert after["demo-commission-01"] == changed
+    after["demo-partner-01"]["track_ids"].remove("sunday_rhodes_01")
+    sources.write_text(json.dumps([*after.values()]), encoding="utf-8")
+    assert write_demo_corpus(tmp_path, workers=0).records_added == ()
 
 
 def test_another_seed_replaces_its_own_files_with_other_music(small: None, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ stands there. Anything else with the same name is somebody's work and stays as i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class CorpusSummary:
 
     Attributes:
         foreign: a file that is not the corpus's own has the name; it was left alone.
-        records_added: source ids appended to `metadata/sources.json`.
+        records_added: source ids of records in `metadata/sources.json` that are new or have new tracks.
     """
 
     written: tuple[str, ...]
@@ -60,7 +60,8 @@ def write_demo_corpus(data_root: Path, *, seed: int = 0, workers: int = 2) -> Co
     """Write what is missing of the corpus; a second call writes nothing.
 
     48 good songs and 8 planted faults go to `raw/<source type>/`, their licence records are added to
-    `metadata/sources.json` (records that are there stay as they are), prompts and lyrics beside a third of the songs.
+    `metadata/sources.json`, prompts and lyrics beside a sixth of the songs. Records that are there stay as they are;
+    those that nobody has changed take what a later version of the corpus brings.
 
     Args:
         seed: other notes in the same keys and tempi. Changing it replaces the corpus's own files.
@@ -74,6 +75,8 @@ def write_demo_corpus(data_root: Path, *, seed: int = 0, workers: int = 2) -> Co
     state = {entry.track_id: ledger.state(entry) for entry in entries}
     own = [entry for entry in entries if state[entry.track_id] != "foreign"]
     todo = [entry for entry in own if state[entry.track_id] == "missing"]
+    # Before the ledger knows what is new: a run killed in between finds it new again.
+    records_added = _add_records(data_root / "metadata" / "sources.json", own, known=ledger.tracks)
     ledger.claim(todo)
     _synthesise(todo, data_root, ledger, workers)
     for entry in own:
@@ -82,7 +85,7 @@ def write_demo_corpus(data_root: Path, *, seed: int = 0, workers: int = 2) -> Co
         written=tuple(entry.track_id for entry in todo),
         unchanged=tuple(entry.track_id for entry in own if entry not in todo),
         foreign=tuple(entry.track_id for entry in entries if entry not in own),
-        records_added=_add_records(data_root / "metadata" / "sources.json", own),
+        records_added=records_added,
     )
 
 
@@ -220,18 +223,27 @@ def _write_sidecars(audio: Path, entry: Entry) -> None:
             write_text(sidecar, text + "\n")
 
 
-def _add_records(path: Path, entries: Sequence[Entry]) -> tuple[str, ...]:
-    """Append the licence records that are missing; a track that another record claims is left to it."""
-    present: list[Mapping[str, Any]] = read_json(path, default=[])
+def _add_records(path: Path, entries: Sequence[Entry], *, known: Container[str]) -> tuple[str, ...]:
+    """Append the licence records that are missing, and tracks that are not yet known to those that say what ours say.
+
+    A track that another record claims is left to it.
+    """
+    present: list[Any] = read_json(path, default=[])
     if not isinstance(present, list):
         raise CorpusError(f"{path}: must be an array of SourceRecord; mend it, then run again")
-    known = {record.get("source_id") for record in present if isinstance(record, dict)}
+    records = {record.get("source_id"): record for record in present if isinstance(record, dict)}
     claimed = {track for record in present if isinstance(record, dict) for track in record.get("track_ids") or ()}
-    added = []
+    changed = []
     for source_id, source in SOURCES.items():
         tracks = [entry.track_id for entry in entries if entry.source_id == source_id and entry.track_id not in claimed]
-        if tracks and source_id not in known:
-            added.append({**source.record, "track_ids": tracks})
-    if added:
-        write_json(path, [*present, *added])
-    return tuple(record["source_id"] for record in added)
+        record = records.get(source_id)
+        if record is None and tracks:
+            present.append({**source.record, "track_ids": tracks})
+            changed.append(source_id)
+        new = [track for track in tracks if track not in known]
+        if record is not None and new and record == {**source.record, "track_ids": record.get("track_ids")}:
+            record["track_ids"] = [*(record["track_ids"] or ()), *new]
+            changed.append(source_id)
+    if changed:
+        write_json(path, present)
+    return tuple(changed)
