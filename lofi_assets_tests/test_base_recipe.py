@@ -19,10 +19,11 @@ from lofi_assets.ace_step.sampler import text_to_music
 from lofi_assets.base_recipe import architecture
 from lofi_assets.base_recipe.codec import fold_latent_scale, marked
 from lofi_assets.base_recipe.music import crop_from_bar, latent_statistics
+from lofi_assets.base_recipe.optimizer import Fixed
 from lofi_assets.base_recipe.recipe import Workshop, assemble, plan, planned_recipe, train_stage, write_music
 from lofi_assets.base_recipe.settings import FULL, MARKS, SMOKE, STAGES, Recipe, StageName
 from lofi_assets.base_recipe.spectra import SpectralLoss
-from lofi_assets.base_recipe.stage import Stage, Task, losses_of, rate_factor, run_stage
+from lofi_assets.base_recipe.stage import Stage, Task, losses_of, run_stage
 from lofi_assets.cli import main
 from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.experiment import resolve_base
@@ -194,6 +195,10 @@ class killed_after:
     def groups(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
         return self.task.groups()
 
+    @property
+    def fixed(self) -> Fixed:
+        return self.task.fixed
+
     def backward(self, step: int) -> dict[str, float]:
         if step > self.step:
             raise self.kill
@@ -237,12 +242,6 @@ def test_an_unfinished_recipe_is_not_assembled(tmp_path: Path, taxonomy: Taxonom
     made = Workshop(tmp_path, tiny_recipe(), taxonomy)
     with pytest.raises(StoreError, match="not finished"):
         assemble(made)
-
-
-def test_the_learning_rate_rises_and_falls() -> None:
-    training = FULL.training["dcae"]
-    rates = [rate_factor(step, training) for step in (1, training.warmup, training.steps // 2, training.steps)]
-    assert rates[0] < 0.01 and rates[1] > 0.99 and 0.4 < rates[2] < 0.6 and rates[3] == pytest.approx(0.02)
 
 
 def test_a_profile_that_asks_for_the_shipped_base_gets_it_or_an_explanation(

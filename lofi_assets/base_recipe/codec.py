@@ -15,6 +15,7 @@ from lofi_assets.ace_step.mel import LogMel
 from lofi_assets.ace_step.music_dcae import HOP, MusicDCAE
 from lofi_assets.base_recipe.additive import start_as_synthesiser
 from lofi_assets.base_recipe.corpus import Clip, read_part
+from lofi_assets.base_recipe.optimizer import NOTHING, Fixed
 from lofi_assets.base_recipe.settings import MARKS, DcaeSettings, Training, VocoderSettings
 from lofi_assets.base_recipe.spectra import SpectralCritic, SpectralLoss, adversarial_losses, critic_loss
 from lofi_assets.training.batches import generator
@@ -67,6 +68,8 @@ class MelImages:
 
 class DcaeTask:
     """L1 on log-mel through latents that are held at zero mean and unit variance in the published scale."""
+
+    fixed: Fixed = NOTHING
 
     def __init__(
         self,
@@ -160,6 +163,8 @@ def _moments(latents: Tensor) -> Tensor:
 class ClockTask:
     """The DCAE's decoder learns to mark a latent frame's eight mel frames; the encoder and its latents stay."""
 
+    fixed: Fixed = NOTHING
+
     def __init__(
         self,
         codec: MusicDCAE,
@@ -229,13 +234,11 @@ class VocoderTask:
         self.critic = SpectralCritic(channels=settings.discriminator_channels) if settings.discriminator else None
         codec.train()
         codec.dcae.encoder.requires_grad_(False)
-        if training.weight_decay:
-            raise ValueError("weight decay would move the oscillators, which no gradient moves back: set it to 0")
-        self._start()
+        self.fixed = self._start()
 
     @torch.no_grad()
-    def _start(self) -> None:
-        """Oscillators, read off what the decoder makes of music."""
+    def _start(self) -> Fixed:
+        """Oscillators, read off what the decoder makes of music; returns what of them stays."""
         stereo, random = crops(
             self.clips, count=START_CROPS, samples=START_FRAMES * HOP, seed=self.seed, stage="oscillators", step=0
         )
@@ -243,9 +246,7 @@ class VocoderTask:
         mels = self.mel.nats(torch.cat(made)).flatten(0, 1)
         clock = torch.tensor([self.settings.clock, -self.settings.clock])
         high, low = self.mel.nats(clock).tolist()
-        fixed = start_as_synthesiser(self.codec.vocoder, stereo.flatten(0, 1), mels, marks=(high, low))
-        for parameter, entries in fixed.items():
-            parameter.register_hook(lambda gradient, entries=entries: gradient.masked_fill(entries, 0.0))
+        return start_as_synthesiser(self.codec.vocoder, stereo.flatten(0, 1), mels, marks=(high, low))
 
     def groups(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
         learning = {name: p for name, p in self.codec.named_parameters() if p.requires_grad}

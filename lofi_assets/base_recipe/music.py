@@ -24,6 +24,7 @@ from lofi_assets.ace_step.flow_matching import sample_timestep_indices, training
 from lofi_assets.ace_step.music_dcae import MEL_RATE, MusicDCAE
 from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
 from lofi_assets.base_recipe.corpus import Clip, read_whole
+from lofi_assets.base_recipe.optimizer import NOTHING, Fixed
 from lofi_assets.base_recipe.settings import TransformerSettings
 from lofi_assets.store import atomic_path
 from lofi_assets.tagging import split_tags
@@ -45,6 +46,8 @@ def cache_latents(codec: MusicDCAE, clips: Sequence[Clip], *, folder: Path) -> l
 
 class MusicTask:
     """Flow matching of latents under captions that lose tags, prompts and lyrics at random."""
+
+    fixed: Fixed = NOTHING
 
     def __init__(
         self,

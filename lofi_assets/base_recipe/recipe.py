@@ -31,8 +31,9 @@ from lofi_assets.base_recipe.codec import ClockTask, DcaeTask, VocoderTask, cali
 from lofi_assets.base_recipe.corpus import Clip, clips, steady_clips, write_corpus
 from lofi_assets.base_recipe.genres import SAMPLE_RATE
 from lofi_assets.base_recipe.music import MusicTask, cache_latents
+from lofi_assets.base_recipe.optimizer import StageOptimizer
 from lofi_assets.base_recipe.settings import STAGES, Recipe, StageName
-from lofi_assets.base_recipe.stage import Stage, Task, optimizer_of, read_weights, run_stage, take_step
+from lofi_assets.base_recipe.stage import Stage, Task, read_weights, run_stage, take_step
 from lofi_assets.lyrics import INSTRUMENTAL
 from lofi_assets.store import StoreError, fingerprint, read_json, write_json
 from lofi_assets.styles import Taxonomy
@@ -297,12 +298,12 @@ def _require_finished(stage: Stage) -> None:
 def _seconds_per_step(workshop: Workshop, name: StageName) -> float:
     """Wall time of a step after one to warm up, on modules that are thrown away."""
     task, training = _timed_task(workshop, name), workshop.recipe.training[name]
-    optimizer = optimizer_of(task, training)
+    optimizer = StageOptimizer(task.groups(), training, task.fixed)
     late = training.steps  # by then every loss has joined
-    take_step(task, optimizer, training, late)
+    take_step(task, optimizer, late)
     started = time.perf_counter()
     for _ in range(TIMED_STEPS):
-        take_step(task, optimizer, training, late)
+        take_step(task, optimizer, late)
     return (time.perf_counter() - started) / TIMED_STEPS
 
 

@@ -130,6 +130,7 @@ class Training:
 
     steps: int
     learning_rate: float
+    """AdamW's, at its peak."""
     batch: int
     """Stereo crops of a step (the transformer counts frames instead)."""
     frames: int = 0
@@ -140,6 +141,8 @@ class Training:
     weight_decay: float = 1e-2
     clip: float = 1.0
     """Largest gradient norm of each group."""
+    muon_rate: float = 0.0
+    """Muon's peak, for the matrices; 0: all are AdamW's."""
     ema: float = 0.999
     save_every: int = 200
     """Steps between states that a killed run goes on from."""
@@ -194,7 +197,7 @@ FULL = Recipe(
     training={
         "dcae": Training(steps=3_600, learning_rate=1e-3, batch=4, frames=128),
         "clock": Training(steps=400, learning_rate=5e-4, batch=4, frames=128, warmup=50),
-        "vocoder": Training(steps=7_600, learning_rate=5e-4, batch=2, frames=48, weight_decay=0.0),
+        "vocoder": Training(steps=12_000, learning_rate=1e-3, batch=2, frames=48, weight_decay=0.0, muon_rate=4e-3),
         "steady": Training(steps=9_000, learning_rate=2e-3, batch=0),
         "transformer": Training(steps=6_000, learning_rate=1e-3, batch=0),
     },
@@ -232,6 +235,7 @@ SMOKE = Recipe(
             warmup=5,
             betas=(0.8, 0.99),
             weight_decay=0.0,
+            muon_rate=3e-3,
             ema=0.95,
             save_every=20,
         ),

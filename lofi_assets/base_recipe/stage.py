@@ -1,6 +1,7 @@
 """One stage of training: steps that can be killed at any moment and go on bit for bit.
 
-Belongs here: the optimiser, the average, the state on disk, log and progress. What a step computes is its `Task`'s.
+Belongs here: the average, the state on disk, log and progress. Not here: what a step computes (its `Task`), how weights
+move (`optimizer`).
 Everything random in a task follows from seed and step, so that no random state has to be saved.
 """
 
@@ -18,9 +19,10 @@ from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
+from lofi_assets.base_recipe.optimizer import Fixed, StageOptimizer
 from lofi_assets.base_recipe.settings import Training
 from lofi_assets.store import StoreError, atomic_folder, atomic_path, read_json, write_json
 from lofi_assets.training.averaging import Average
@@ -29,8 +31,8 @@ from lofi_assets.training.log import StepLog, read_log
 WEIGHTS = "weights.safetensors"
 LOG = "log.jsonl"
 FINISHED = "finished.json"
-LEAST_RATE = 0.02
-"""Share of the peak learning rate that a cosine ends at."""
+WEIGHT, AVERAGE = "weight", "average"
+"""Of a parameter, beside the optimiser's own."""
 
 
 class Task(Protocol):
@@ -38,6 +40,11 @@ class Task(Protocol):
 
     def groups(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
         """Group -> name -> parameter; each group's gradient is clipped by itself."""
+        ...
+
+    @property
+    def fixed(self) -> Fixed:
+        """Entries that stay as they are."""
         ...
 
     def backward(self, step: int) -> dict[str, float]:
@@ -79,24 +86,23 @@ def run_stage(stage: Stage, task: Task) -> None:
     """
     _require_own(stage, read_json(stage.folder / FINISHED))
     groups = task.groups()
-    parameters = {f"{group}.{name}": p for group, members in groups.items() for name, p in members.items()}
-    optimizer = optimizer_of(task, stage.training)
-    average = Average.of(parameters, decay=stage.training.ema)
-    done = _restore(stage, parameters, optimizer, average)
+    optimizer = StageOptimizer(groups, stage.training, task.fixed)
+    average = Average.of(optimizer.parameters, decay=stage.training.ema)
+    done = _restore(stage, optimizer, average)
     log = StepLog(stage.folder / LOG, after_step=done)
     try:
         bar = tqdm(range(done + 1, stage.training.steps + 1), desc=stage.name, unit="step", initial=done)
         bar.total = stage.training.steps
         for step in bar:
             started = time.perf_counter()
-            losses = take_step(task, optimizer, stage.training, step)
+            losses = take_step(task, optimizer, step)
             average.update(step)
             _require_finite(stage, step, losses)
             bar.set_postfix(loss=f"{losses['loss']:.4f}", refresh=False)
             log.write(step, {**losses, "seconds": round(time.perf_counter() - started, 4)})
             if step % stage.training.save_every == 0 and step < stage.training.steps:
                 log.sync()
-                _save(stage, step, parameters, optimizer, average)
+                _save(stage, step, optimizer, average)
     finally:
         log.close()
     kept = next(iter(groups))
@@ -106,34 +112,12 @@ def run_stage(stage: Stage, task: Task) -> None:
     shutil.rmtree(stage.folder / "state", ignore_errors=True)
 
 
-def optimizer_of(task: Task, training: Training) -> torch.optim.Optimizer:
-    """AdamW with one parameter group per group of the task."""
-    groups = [{"params": list(members.values())} for members in task.groups().values()]
-    return torch.optim.AdamW(
-        groups, lr=training.learning_rate, betas=training.betas, weight_decay=training.weight_decay, foreach=True
-    )
-
-
-def take_step(task: Task, optimizer: torch.optim.Optimizer, training: Training, step: int) -> dict[str, float]:
-    """One optimiser step; steps count from 1."""
-    rate = training.learning_rate * rate_factor(step, training)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
+def take_step(task: Task, optimizer: StageOptimizer, step: int) -> dict[str, float]:
+    """One step of a task; steps count from 1. Returns its losses."""
+    optimizer.zero_grad()
     losses = task.backward(step)
-    for group in optimizer.param_groups:
-        nn.utils.clip_grad_norm_(group["params"], training.clip)
-    optimizer.step()
+    optimizer.step(step)
     return losses
-
-
-def rate_factor(step: int, training: Training) -> float:
-    """Share of the peak learning rate at a step: a linear warm-up, then constant or a half cosine."""
-    warm = min(1.0, step / max(1, training.warmup))
-    if training.schedule == "constant":
-        return warm
-    progress = min(1.0, step / training.steps)
-    return warm * (LEAST_RATE + (1 - LEAST_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def read_weights(stage: Stage, module: nn.Module) -> None:
@@ -174,21 +158,12 @@ def _states(stage: Stage) -> dict[int, Path]:
     return {int(match[1]): path for path in folders if (match := re.fullmatch(r"step=(\d+)", path.name))}
 
 
-def _save(
-    stage: Stage,
-    step: int,
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    average: Average,
-) -> None:
+def _save(stage: Stage, step: int, optimizer: StageOptimizer, average: Average) -> None:
     """Everything that the next step depends on, written whole; the older state goes after."""
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in parameters.items():
-        tensors[f"{name}/weight"] = parameter.detach()
-        tensors[f"{name}/average"] = average.tensors[name]
-        # `state` makes an entry for whatever it is asked for, and would then save it
-        for moment, value in optimizer.state[parameter].items() if parameter in optimizer.state else ():
-            tensors[f"{name}/{moment}"] = value
+    tensors = optimizer.state()
+    for name, parameter in optimizer.parameters.items():
+        tensors[f"{name}/{WEIGHT}"] = parameter.detach()
+        tensors[f"{name}/{AVERAGE}"] = average.tensors[name]
     older = _states(stage)
     with atomic_folder(stage.folder / "state" / f"step={step}") as folder:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "tensors.safetensors")
@@ -198,9 +173,7 @@ def _save(
             shutil.rmtree(path)
 
 
-def _restore(
-    stage: Stage, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, average: Average
-) -> int:
+def _restore(stage: Stage, optimizer: StageOptimizer, average: Average) -> int:
     """Put everything back as it was after the furthest saved step; returns that step, 0 for a fresh start."""
     states = _states(stage)
     if not states:
@@ -209,13 +182,9 @@ def _restore(
     state = read_json(folder / "state.json")
     _require_own(stage, state)
     saved = load_file(folder / "tensors.safetensors")
-    moments: dict[int, dict[str, Tensor]] = {}
     with torch.no_grad():
-        for index, (name, parameter) in enumerate(parameters.items()):
-            fields = {key.rpartition("/")[2]: t for key, t in saved.items() if key.rpartition("/")[0] == name}
-            parameter.copy_(fields.pop("weight"))
-            average.tensors[name].copy_(fields.pop("average"))
-            if fields:
-                moments[index] = fields
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        for name, parameter in optimizer.parameters.items():
+            parameter.copy_(saved.pop(f"{name}/{WEIGHT}"))
+            average.tensors[name].copy_(saved.pop(f"{name}/{AVERAGE}"))
+    optimizer.load_state(saved)
     return int(state["step"])

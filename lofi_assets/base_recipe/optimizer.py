@@ -1,0 +1,113 @@
+"""How the weights of a stage move: Muon for matrices where the recipe asks for it, AdamW for all else, some entries not
+at all.
+
+Belongs here: rates, clipping, what stays, and the optimiser's state by name. Where it is kept is `stage`'s.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from lofi_assets.base_recipe.settings import Training
+
+LEAST_RATE = 0.02
+"""Share of the peak learning rate that a cosine ends at."""
+LEAST_SIDE = 16
+"""Of a matrix: a kernel of one channel or one output has no singular values worth levelling."""
+
+Groups = Mapping[str, Mapping[str, nn.Parameter]]
+"""Group -> name -> parameter."""
+Fixed = Mapping[Tensor, Tensor]
+"""Parameter -> which of its entries stay."""
+NOTHING: Fixed = MappingProxyType({})
+
+
+class StageOptimizer:
+    """One step of all parameters: gradients clipped by group, then each moved by the optimiser that it belongs to."""
+
+    def __init__(self, groups: Groups, training: Training, fixed: Fixed) -> None:
+        self.training, self.fixed = training, fixed
+        self.clipped = [list(members.values()) for members in groups.values()]
+        self.parameters = {f"{group}.{name}": p for group, members in groups.items() for name, p in members.items()}
+        matrices = {n: _matrix(p) for n, p in self.parameters.items() if training.muon_rate and _is_matrix(p)}
+        others = {name: p for name, p in self.parameters.items() if name not in matrices}
+        self.matrices = matrices
+        adamw = torch.optim.AdamW(
+            others.values(), betas=training.betas, weight_decay=training.weight_decay, foreach=True
+        )
+        self.parts: list[tuple[torch.optim.Optimizer, dict[str, nn.Parameter], float]] = [
+            (adamw, others, training.learning_rate)
+        ]
+        if matrices:
+            # its update then is about as long as AdamW's at the same rate (Liu et al. 2025, arXiv:2502.16982)
+            muon = torch.optim.Muon(
+                list(matrices.values()), weight_decay=training.weight_decay, adjust_lr_fn="match_rms_adamw"
+            )
+            self.parts.append((muon, matrices, training.muon_rate))
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self, step: int) -> None:
+        """Move every parameter that has a gradient; steps count from 1."""
+        for parameter, entries in self.fixed.items():
+            if parameter.grad is not None:
+                parameter.grad.masked_fill_(entries, 0.0)
+        for members in self.clipped:
+            nn.utils.clip_grad_norm_(members, self.training.clip)
+        for name, matrix in self.matrices.items():
+            gradient = self.parameters[name].grad
+            matrix.grad = None if gradient is None else gradient.flatten(1)
+        # Muon moves an entry whose own gradient is zero, and weight decay moves all
+        before = {parameter: parameter.clone() for parameter in self.fixed}
+        factor = rate_factor(step, self.training)
+        for optimizer, _, peak in self.parts:
+            for group in optimizer.param_groups:
+                group["lr"] = peak * factor
+            optimizer.step()
+        for parameter, entries in self.fixed.items():
+            parameter.copy_(torch.where(entries, before[parameter], parameter))
+
+    def state(self) -> dict[str, Tensor]:
+        """`name/moment` -> what the next step depends on beside the weights."""
+        return {
+            f"{name}/{moment}": value
+            for optimizer, members, _ in self.parts
+            for name, parameter in members.items()
+            for moment, value in optimizer.state.get(parameter, {}).items()
+        }
+
+    def load_state(self, saved: Mapping[str, Tensor]) -> None:
+        """Put a saved `state` back."""
+        moments: dict[str, dict[str, Tensor]] = {}
+        for key, value in saved.items():
+            name, _, moment = key.rpartition("/")
+            moments.setdefault(name, {})[moment] = value
+        for optimizer, members, _ in self.parts:
+            known = {index: moments[name] for index, name in enumerate(members) if name in moments}
+            optimizer.load_state_dict({"state": known, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def rate_factor(step: int, training: Training) -> float:
+    """Share of the peak learning rate at a step: a linear warm-up, then constant or a half cosine."""
+    warm = min(1.0, step / max(1, training.warmup))
+    if training.schedule == "constant":
+        return warm
+    progress = min(1.0, step / training.steps)
+    return warm * (LEAST_RATE + (1 - LEAST_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def _is_matrix(parameter: nn.Parameter) -> bool:
+    return parameter.ndim > 1 and min(len(parameter), parameter[0].numel()) >= LEAST_SIDE
+
+
+def _matrix(parameter: nn.Parameter) -> nn.Parameter:
+    """A kernel's own memory as the matrix (outputs, all else) that Muon asks for."""
+    return nn.Parameter(parameter.detach().view(len(parameter), -1))
