@@ -17,11 +17,11 @@ from lofi_assets.ace_step.mel import LogMel
 from lofi_assets.ace_step.music_dcae import MusicDCAE
 from lofi_assets.ace_step.sampler import text_to_music
 from lofi_assets.base_recipe import architecture
-from lofi_assets.base_recipe.codec import fold_latent_scale, marked
+from lofi_assets.base_recipe.codec import fold_latent_scale, marked, sharpened
 from lofi_assets.base_recipe.music import crop_from_bar, latent_statistics
 from lofi_assets.base_recipe.optimizer import Fixed
 from lofi_assets.base_recipe.recipe import Workshop, assemble, plan, planned_recipe, train_stage, write_music
-from lofi_assets.base_recipe.settings import FULL, MARKS, SMOKE, STAGES, Recipe, StageName
+from lofi_assets.base_recipe.settings import FULL, MARKS, SMOKE, STAGES, EdgesSettings, Recipe, StageName
 from lofi_assets.base_recipe.spectra import SpectralLoss
 from lofi_assets.base_recipe.stage import Stage, Task, losses_of, run_stage
 from lofi_assets.cli import main
@@ -107,6 +107,17 @@ def test_the_marks_tell_eight_frames_apart_and_leave_the_other_bands_alone() -> 
     marks = told[0, 1, -MARKS:]
     assert torch.equal(marks.argmax(dim=0), torch.arange(20) % MARKS)
     assert torch.equal(marks.unique(), torch.tensor([-0.8, 0.8]))
+
+
+def test_sharpening_raises_what_stands_out_in_time_lowers_all_and_leaves_the_marks_alone() -> None:
+    mels = torch.full((1, 128, 20), -3.0)
+    mels[..., 10] = 1.0
+    told = sharpened(mels, EdgesSettings(frames=5, strength=0.5, contrast=0.1, level=-0.2))
+    expected = torch.full((20,), 1.1 * -3.0 - 0.2)
+    expected[8:13] = 1.1 * (-3.0 - 0.5 * 4 / 5) - 0.2
+    expected[10] = 1.1 * (1.0 + 0.5 * (4 - 4 / 5)) - 0.2
+    assert torch.allclose(told[0, :-MARKS], expected.expand(128 - MARKS, -1), atol=1e-5)
+    assert torch.equal(told[0, -MARKS:], mels[0, -MARKS:])
 
 
 def test_the_spectral_loss_hears_a_bass_that_is_out_of_tune_and_not_what_is_fainter_than_hearing() -> None:
@@ -229,7 +240,8 @@ def test_the_plan_says_steps_and_hours_and_stays(tmp_path: Path, taxonomy: Taxon
 
 
 @pytest.mark.parametrize(
-    ("stage", "first"), [("transformer", "steady"), ("steady", "dcae"), ("clock", "dcae"), ("vocoder", "clock")]
+    ("stage", "first"),
+    [("transformer", "steady"), ("steady", "dcae"), ("clock", "dcae"), ("vocoder", "clock"), ("edges", "vocoder")],
 )
 def test_a_stage_waits_for_the_one_that_it_listens_to(
     tmp_path: Path, taxonomy: Taxonomy, stage: StageName, first: str

@@ -1,6 +1,6 @@
 """How the small base model that ships with the project is made: from seeds to weights on two CPU cores.
 
-    songs -> corpus -> DCAE -> clock -> vocoder                                        -> folder -> report
+    songs -> corpus -> DCAE -> clock -> vocoder -> edges                               -> folder -> report
                          -> latents -> transformer and text encoder: steady music, then all
 
 Belongs here: music of every kind but lofi, the training of each part, and what is said about the result. Does not

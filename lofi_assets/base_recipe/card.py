@@ -24,6 +24,7 @@ LABELS = {
     "dcae": "log-mel error, nats",
     "clock": "log-mel error with marks, nats",
     "vocoder": "spectral loss",
+    "edges": "log-mel error to sharper images, nats",
     "steady": "velocity error",
     "transformer": "velocity error",
 }

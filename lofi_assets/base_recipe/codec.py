@@ -7,16 +7,18 @@ clean and worn clips alike: a codec has to carry the hiss that the transformer h
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lofi_assets.ace_step.mel import LogMel
 from lofi_assets.ace_step.music_dcae import HOP, MusicDCAE
 from lofi_assets.base_recipe.additive import start_as_synthesiser
 from lofi_assets.base_recipe.corpus import Clip, read_part
 from lofi_assets.base_recipe.optimizer import NOTHING, Fixed
-from lofi_assets.base_recipe.settings import MARKS, DcaeSettings, Training, VocoderSettings
+from lofi_assets.base_recipe.settings import MARKS, DcaeSettings, EdgesSettings, Training, VocoderSettings
 from lofi_assets.base_recipe.spectra import SpectralCritic, SpectralLoss, adversarial_losses, critic_loss
 from lofi_assets.training.batches import generator
 
@@ -285,3 +287,54 @@ class VocoderTask:
         losses["critic"] = critic_loss(seen_true, critic(made.detach()))
         losses["critic"].backward(inputs=list(critic.parameters()))
         return {name: float(value.detach()) for name, value in losses.items()}
+
+
+class EdgesTask:
+    """The decoder learns to sharpen in time what it made for the vocoder; its marks, encoder and vocoder stay.
+
+    Both have learnt from errors that a blurred onset costs least, and behind latents that are inexact, so what they
+    make is smoother than music is. The vocoder plays a sharper image as sharper sound (decision 011).
+    """
+
+    fixed: Fixed = NOTHING
+
+    def __init__(
+        self,
+        codec: MusicDCAE,
+        clips: Sequence[Clip],
+        *,
+        settings: EdgesSettings,
+        latent_noise: float,
+        training: Training,
+        seed: int,
+    ) -> None:
+        self.codec, self.clips, self.settings, self.training, self.seed = codec, clips, settings, training, seed
+        self.latent_noise = latent_noise
+        self.mel = MelImages(codec.vocoder.mel_transform, like=codec)
+        self.before = deepcopy(codec.dcae.decoder).requires_grad_(False)
+        codec.dcae.train()
+
+    def groups(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
+        return {"decoder": dict(self.codec.dcae.decoder.named_parameters())}
+
+    def backward(self, step: int) -> dict[str, float]:
+        count, samples = self.training.batch, self.training.frames * HOP
+        stereo, random = crops(self.clips, count=count, samples=samples, seed=self.seed, stage="edges", step=step)
+        with torch.no_grad():
+            encoded = self.codec.dcae.encoder(self.mel.images(stereo))
+            encoded += self.latent_noise / self.codec.scale_factor * torch.randn(encoded.shape, generator=random)
+            wanted = sharpened(self.mel.nats(self.before(encoded)), self.settings)
+        made = self.mel.nats(self.codec.dcae.decoder(encoded))
+        loss = (made - wanted).abs().mean()
+        loss.backward()
+        return {"loss": float(loss.detach())}
+
+
+def sharpened(mels: Tensor, settings: EdgesSettings) -> Tensor:
+    """Log-mel (..., 128, T) further from its moving mean over time and from 0, and lowered; marks stay as they are."""
+    music, marks = mels[..., :-MARKS, :], mels[..., -MARKS:, :]
+    margin = settings.frames // 2
+    rows = F.pad(music.flatten(0, -2)[:, None], (margin, margin), mode="replicate")
+    blurred = F.avg_pool1d(rows, settings.frames, stride=1).view_as(music)
+    sharper = (1 + settings.contrast) * (music + settings.strength * (music - blurred))
+    return torch.cat([sharper + settings.level, marks], dim=-2)

@@ -27,7 +27,7 @@ from lofi_assets.ace_step.lyric_tokenizer import LyricTokenizer
 from lofi_assets.ace_step.music_dcae import MusicDCAE, latent_frames
 from lofi_assets.ace_step.tiny import LATENT_CHANNELS
 from lofi_assets.base_recipe import architecture
-from lofi_assets.base_recipe.codec import ClockTask, DcaeTask, VocoderTask, calibrate
+from lofi_assets.base_recipe.codec import ClockTask, DcaeTask, EdgesTask, VocoderTask, calibrate
 from lofi_assets.base_recipe.corpus import Clip, clips, steady_clips, write_corpus
 from lofi_assets.base_recipe.genres import SAMPLE_RATE
 from lofi_assets.base_recipe.music import MusicTask, cache_latents
@@ -45,6 +45,7 @@ LISTENS_TO: Mapping[StageName, StageName | None] = {
     "dcae": None,
     "clock": "dcae",
     "vocoder": "clock",
+    "edges": "vocoder",
     "steady": "dcae",
     "transformer": "steady",
 }
@@ -137,6 +138,8 @@ class Workshop:
             read_weights(self.stage("clock"), codec.dcae.decoder)
         if self.stage("vocoder").finished:
             read_weights(self.stage("vocoder"), codec)
+        if self.stage("edges").finished:
+            read_weights(self.stage("edges"), codec.dcae.decoder)
         return codec
 
     def task(self, name: StageName) -> Task:
@@ -147,6 +150,8 @@ class Workshop:
             return self.transformer_task()
         if name == "clock":
             return self.clock_task()
+        if name == "edges":
+            return self.edges_task()
         return self.dcae_task() if name == "dcae" else self.vocoder_task()
 
     def dcae_task(self) -> DcaeTask:
@@ -181,6 +186,18 @@ class Workshop:
                 training=recipe.training["vocoder"],
                 seed=recipe.seed,
             ),
+        )
+
+    def edges_task(self) -> EdgesTask:
+        """The fourth stage's task, between the finished decoder and the finished vocoder."""
+        recipe = self.recipe
+        return EdgesTask(
+            self.codec(),
+            self.corpus,
+            settings=recipe.edges,
+            latent_noise=recipe.dcae.latent_noise,
+            training=recipe.training["edges"],
+            seed=recipe.seed,
         )
 
     def transformer_task(self) -> MusicTask:

@@ -10,10 +10,10 @@ from typing import Literal
 
 from lofi_assets.store import fingerprint
 
-StageName = Literal["dcae", "clock", "vocoder", "steady", "transformer"]
-STAGES: tuple[StageName, ...] = ("dcae", "clock", "vocoder", "steady", "transformer")
-"""Trained in this order. The clock marks the frames of the DCAE's images for the vocoder; the transformer keeps time on
-steady music, then hears all music. It and the vocoder do not hear each other."""
+StageName = Literal["dcae", "clock", "vocoder", "edges", "steady", "transformer"]
+STAGES: tuple[StageName, ...] = ("dcae", "clock", "vocoder", "edges", "steady", "transformer")
+"""Trained in this order. The clock marks the frames of the DCAE's images for the vocoder, edges sharpen them; the
+transformer keeps time on steady music, then hears all music. It and the vocoder do not hear each other."""
 PresetName = Literal["full", "smoke"]
 MARKS = 8
 """Mel frames of a latent frame, and the highest mel bands (above 12.3 kHz), which give way to marks of the frames."""
@@ -90,6 +90,19 @@ class VocoderSettings:
     discriminator_channels: int = 16
     adversarial_weight: float = 0.25
     matching_weight: float = 0.5
+
+
+@dataclass(frozen=True)
+class EdgesSettings:
+    """What the finished vocoder is given in place of the decoder's images: an unsharp mask in time, and contrast."""
+
+    frames: int = 5
+    """Of the mean that an image's difference from is amplified."""
+    strength: float = 0.6
+    contrast: float = 0.08
+    """By which all is further from 0 nats, the level of a loud tone."""
+    level: float = -0.3
+    """Nats that are added: sharper is louder."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +187,7 @@ class Recipe:
     corpus: CorpusSettings = CorpusSettings()
     dcae: DcaeSettings = DcaeSettings()
     vocoder: VocoderSettings = VocoderSettings()
+    edges: EdgesSettings = EdgesSettings()
     transformer: TransformerSettings = TransformerSettings()
     steady: SteadySettings = SteadySettings()
     training: dict[StageName, Training] = field(default_factory=dict)
@@ -198,6 +212,7 @@ FULL = Recipe(
         "dcae": Training(steps=3_600, learning_rate=1e-3, batch=4, frames=128),
         "clock": Training(steps=400, learning_rate=5e-4, batch=4, frames=128, warmup=50),
         "vocoder": Training(steps=12_000, learning_rate=1e-3, batch=2, frames=48, weight_decay=0.0, muon_rate=4e-3),
+        "edges": Training(steps=400, learning_rate=5e-4, batch=4, frames=128, warmup=50),
         "steady": Training(steps=9_000, learning_rate=2e-3, batch=0),
         "transformer": Training(steps=6_000, learning_rate=1e-3, batch=0),
     },
@@ -239,6 +254,7 @@ SMOKE = Recipe(
             ema=0.95,
             save_every=20,
         ),
+        "edges": Training(steps=60, learning_rate=3e-3, batch=2, frames=64, warmup=5, ema=0.95, save_every=20),
         "steady": Training(steps=60, learning_rate=2e-3, batch=0, warmup=5, ema=0.95, save_every=20),
         "transformer": Training(steps=60, learning_rate=1e-3, batch=0, warmup=5, ema=0.95, save_every=20),
     },
