@@ -270,8 +270,8 @@ def planned_recipe(workshop: Workshop, stages: Sequence[PlannedStage]) -> Worksh
 
 
 def train_stage(workshop: Workshop, name: StageName) -> None:
-    """A stage, unless it is finished. Clock and vocoder do not need the transformer, nor it them: they may run at once,
-    a core each.
+    """A stage, unless it is finished. Clock, vocoder and edges need no transformer, nor it them: they may run at
+    once, a core each.
 
     Raises:
         StoreError: the folder holds another recipe's stage, or one that it listens to is not finished.

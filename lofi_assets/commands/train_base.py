@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     "stages",
     multiple=True,
     type=click.Choice(STAGES),
-    help="Only this stage: after the DCAE, clock and vocoder may train beside the transformer, one core each.",
+    help="Only this stage: after the DCAE, clock, vocoder and edges may train beside the transformer, one core each.",
 )
 @click.option("--report", "report_only", is_flag=True, help="Judge the finished base in DIRECTORY again.")
 def train_base(
