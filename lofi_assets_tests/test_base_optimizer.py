@@ -22,12 +22,18 @@ class layers(nn.Module):
 
     def learn(self, training: Training, *, fixed: Fixed = NOTHING, steps: int = 1) -> StageOptimizer:
         optimizer = StageOptimizer({"all": dict(self.named_parameters())}, training, fixed)
-        heard = torch.randn(4, 24, 16, generator=torch.Generator().manual_seed(2))
         for step in range(1, steps + 1):
-            optimizer.zero_grad()
-            self.narrow(self.wide(heard)).square().mean().backward()
-            optimizer.step(step)
+            self.take(optimizer, step)
         return optimizer
+
+    def take(self, optimizer: StageOptimizer, step: int) -> None:
+        optimizer.zero_grad()
+        self.loss().backward()
+        optimizer.step(step)
+
+    def loss(self) -> torch.Tensor:
+        heard = torch.randn(4, 24, 16, generator=torch.Generator().manual_seed(2))
+        return self.narrow(self.wide(heard)).square().mean()
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
@@ -40,10 +46,9 @@ def test_without_muon_a_step_is_adamws_on_clipped_gradients() -> None:
     ours, theirs = layers(), layers()
     ours.learn(TRAINING, steps=3)
     adamw = torch.optim.AdamW(theirs.parameters(), lr=1e-2, betas=TRAINING.betas, weight_decay=0.0, foreach=True)
-    heard = torch.randn(4, 24, 16, generator=torch.Generator().manual_seed(2))
     for _ in range(3):
         adamw.zero_grad()
-        theirs.narrow(theirs.wide(heard)).square().mean().backward()
+        theirs.loss().backward()
         nn.utils.clip_grad_norm_(theirs.parameters(), TRAINING.clip)
         adamw.step()
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
@@ -81,9 +86,6 @@ def test_an_optimiser_that_is_put_back_goes_on_in_the_same_bits() -> None:
     assert {name.rpartition("/")[2] for name in state} == {"momentum_buffer", "exp_avg", "exp_avg_sq", "step"}
     second = resumed.learn(training, steps=0)
     second.load_state(state)
-    heard = torch.randn(4, 24, 16, generator=torch.Generator().manual_seed(2))
     for step in (3, 4):
-        second.zero_grad()
-        resumed.narrow(resumed.wide(heard)).square().mean().backward()
-        second.step(step)
+        resumed.take(second, step)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))

@@ -162,10 +162,31 @@ def _moments(latents: Tensor) -> Tensor:
     return (mean.square() + variance.log().square()).mean()
 
 
-class ClockTask:
-    """The DCAE's decoder learns to mark a latent frame's eight mel frames; the encoder and its latents stay."""
+class DecoderTask:
+    """The DCAE's decoder learns; the encoder and its latents stay."""
 
     fixed: Fixed = NOTHING
+
+    def __init__(
+        self, codec: MusicDCAE, clips: Sequence[Clip], *, latent_noise: float, training: Training, seed: int
+    ) -> None:
+        self.codec, self.clips, self.training, self.seed = codec, clips, training, seed
+        self.latent_noise = latent_noise
+        self.mel = MelImages(codec.vocoder.mel_transform, like=codec)
+        codec.dcae.train()
+
+    def groups(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
+        return {"decoder": dict(self.codec.dcae.decoder.named_parameters())}
+
+    def heard(self, step: int, *, stage: str) -> tuple[Tensor, torch.Generator]:
+        """Images of a step's crops, and the generator for further draws."""
+        count, samples = self.training.batch, self.training.frames * HOP
+        stereo, random = crops(self.clips, count=count, samples=samples, seed=self.seed, stage=stage, step=step)
+        return self.mel.images(stereo), random
+
+
+class ClockTask(DecoderTask):
+    """The decoder learns to mark a latent frame's eight mel frames."""
 
     def __init__(
         self,
@@ -177,18 +198,11 @@ class ClockTask:
         training: Training,
         seed: int,
     ) -> None:
-        self.codec, self.clips, self.clock, self.training, self.seed = codec, clips, clock, training, seed
-        self.latent_noise = latent_noise
-        self.mel = MelImages(codec.vocoder.mel_transform, like=codec)
-        codec.dcae.train()
-
-    def groups(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
-        return {"decoder": dict(self.codec.dcae.decoder.named_parameters())}
+        super().__init__(codec, clips, latent_noise=latent_noise, training=training, seed=seed)
+        self.clock = clock
 
     def backward(self, step: int) -> dict[str, float]:
-        count, samples = self.training.batch, self.training.frames * HOP
-        stereo, random = crops(self.clips, count=count, samples=samples, seed=self.seed, stage="clock", step=step)
-        images = self.mel.images(stereo)
+        images, random = self.heard(step, stage="clock")
         error = decoder_error(decoded(self.codec, images, self.latent_noise, random), images, self.clock)
         loss = error * self.mel.span / 2
         loss.backward()
@@ -197,10 +211,15 @@ class ClockTask:
 
 def decoded(codec: MusicDCAE, images: Tensor, latent_noise: float, random: torch.Generator) -> Tensor:
     """Images through latents that are as inexact as the transformer's will be; the encoder learns nothing."""
-    with torch.no_grad():
-        encoded = codec.dcae.encoder(images)
+    return codec.dcae.decoder(noisy(codec, images, latent_noise, random))
+
+
+@torch.no_grad()
+def noisy(codec: MusicDCAE, images: Tensor, latent_noise: float, random: torch.Generator) -> Tensor:
+    """Images -> what the decoder is given, with noise of `latent_noise` in units of the published scale."""
+    encoded = codec.dcae.encoder(images)
     noise = torch.randn(encoded.shape, generator=random)
-    return codec.dcae.decoder(encoded + latent_noise / codec.scale_factor * noise)
+    return encoded + latent_noise / codec.scale_factor * noise
 
 
 def decoder_error(made: Tensor, images: Tensor, clock: float) -> Tensor:
@@ -289,14 +308,12 @@ class VocoderTask:
         return {name: float(value.detach()) for name, value in losses.items()}
 
 
-class EdgesTask:
-    """The decoder learns to sharpen in time what it made for the vocoder; its marks, encoder and vocoder stay.
+class EdgesTask(DecoderTask):
+    """The decoder learns to sharpen in time what it made for the vocoder; its marks and the vocoder stay.
 
     Both have learnt from errors that a blurred onset costs least, and behind latents that are inexact, so what they
     make is smoother than music is. The vocoder plays a sharper image as sharper sound (decision 011).
     """
-
-    fixed: Fixed = NOTHING
 
     def __init__(
         self,
@@ -308,24 +325,16 @@ class EdgesTask:
         training: Training,
         seed: int,
     ) -> None:
-        self.codec, self.clips, self.settings, self.training, self.seed = codec, clips, settings, training, seed
-        self.latent_noise = latent_noise
-        self.mel = MelImages(codec.vocoder.mel_transform, like=codec)
+        super().__init__(codec, clips, latent_noise=latent_noise, training=training, seed=seed)
+        self.settings = settings
         self.before = deepcopy(codec.dcae.decoder).requires_grad_(False)
-        codec.dcae.train()
-
-    def groups(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
-        return {"decoder": dict(self.codec.dcae.decoder.named_parameters())}
 
     def backward(self, step: int) -> dict[str, float]:
-        count, samples = self.training.batch, self.training.frames * HOP
-        stereo, random = crops(self.clips, count=count, samples=samples, seed=self.seed, stage="edges", step=step)
+        images, random = self.heard(step, stage="edges")
+        given = noisy(self.codec, images, self.latent_noise, random)
         with torch.no_grad():
-            encoded = self.codec.dcae.encoder(self.mel.images(stereo))
-            encoded += self.latent_noise / self.codec.scale_factor * torch.randn(encoded.shape, generator=random)
-            wanted = sharpened(self.mel.nats(self.before(encoded)), self.settings)
-        made = self.mel.nats(self.codec.dcae.decoder(encoded))
-        loss = (made - wanted).abs().mean()
+            wanted = sharpened(self.mel.nats(self.before(given)), self.settings)
+        loss = (self.mel.nats(self.codec.dcae.decoder(given)) - wanted).abs().mean()
         loss.backward()
         return {"loss": float(loss.detach())}
 
