@@ -20,6 +20,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -166,6 +167,7 @@ def _run_once(
     started: dict[Future[R], float] = {}
     looked = alive = time.monotonic()
     try:
+        _start_tracker()
         with without_interrupts():
             for job in jobs:
                 future: Future[R] = pool.schedule(function, args=[job], timeout=settings.timeout_s)
@@ -199,6 +201,15 @@ def without_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_tracker() -> None:
+    """Python's tracker of shared resources lets the thread that starts it see Ctrl-C from then on, blocked or not.
+
+    Left to the first worker, that would be the pool's thread, and all its workers would inherit it.
+    """
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()
 
 
 def _slow(waiting: Mapping[Future[Any], Any], started: dict[Future[Any], float], settings: _Pool) -> str:

@@ -116,8 +116,9 @@ def test_a_file_that_hangs_or_kills_its_worker_is_a_record_too(tmp_path: Path) -
     assert "memory" in records["hoard"]["reason"] and "ZeroDivisionError" in records["plain"]["reason"]
 
 
-def test_ctrl_c_ends_it_with_whole_lines_no_traceback_and_no_workers(tmp_path: Path) -> None:
-    for index in range(400):
+@pytest.mark.parametrize("delay", [0, 0.3, 0.6])
+def test_ctrl_c_ends_it_with_whole_lines_no_traceback_and_no_workers(tmp_path: Path, delay: float) -> None:
+    for index in range(900):
         (tmp_path / f"{index}.wav").write_bytes(b"RIFF")
     # A shell that starts the tests in the background lets them inherit an ignored SIGINT.
     code = (
@@ -134,6 +135,8 @@ def test_ctrl_c_ends_it_with_whole_lines_no_traceback_and_no_workers(tmp_path: P
     )
     assert process.stdout is not None
     first = process.stdout.readline()
+    # By then the first workers have had their two hundred files, and new ones start.
+    time.sleep(delay)
     children = psutil.Process(process.pid).children(recursive=True)
     # To the whole group, as a terminal does it.
     os.killpg(process.pid, signal.SIGINT)

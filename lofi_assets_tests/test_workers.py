@@ -37,6 +37,8 @@ def behave(job: str) -> str:
         os.system("echo from a C library; echo and another >&2")
     if name == "threads":
         return os.environ["OMP_NUM_THREADS"]
+    if name == "deaf":
+        return str(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
     return f"done {job}"
 
 
@@ -83,6 +85,21 @@ def test_workers_write_nothing_into_the_streams_of_the_command(capfd: pytest.Cap
 
 def test_a_worker_uses_one_thread() -> None:
     assert _run(["threads"], workers=1) == {"threads": "1"}
+
+
+def test_a_worker_is_started_deaf_to_ctrl_c(tmp_path: Path) -> None:
+    """Before it could ignore it by itself. Only in a fresh process does Python start its tracker of resources."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "from lofi_assets.workers import map_tracks\n"
+        "from lofi_assets_tests.test_workers import behave\n"
+        "if __name__ == '__main__':\n"
+        "    jobs = ['deaf:0', 'exit', 'deaf:1', 'deaf:2']\n"
+        "    done = map_tracks(behave, jobs, workers=1, timeout_s=30, memory_gb=2, label='test')\n"
+        "    print(*[result for job, result in done if job != 'exit'])\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["True"] * 3
 
 
 def test_without_workers_an_exception_is_still_a_failure_of_one_job() -> None:
