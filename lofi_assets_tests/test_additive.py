@@ -10,7 +10,7 @@ from lofi_assets.ace_step.vocoder import ADaMoSHiFiGANV1
 from lofi_assets.base_recipe import architecture
 from lofi_assets.base_recipe.additive import CONSTANTS, REFERENCE, Fixed, start_as_synthesiser
 from lofi_assets.base_recipe.codec import MelImages, marked
-from lofi_assets.base_recipe.oscillators import GRID, amplitudes, oscillators
+from lofi_assets.base_recipe.oscillators import GRID, LOW_HZ, amplitudes, oscillators
 from lofi_assets.base_recipe.settings import MARKS, SMOKE
 
 RATE, HOP = 44_100, 512
@@ -20,10 +20,11 @@ MARK_LEVELS = (1.6, -9.6)
 
 def test_every_oscillator_repeats_with_its_frames_and_they_thin_out_upwards() -> None:
     bank = oscillators()
-    assert bool((bank.hz.diff() > 0).all()) and 1_250 < float(bank.hz[-1]) < 1_310
+    assert bool((bank.hz.diff() > 0).all()) and 4_300 < float(bank.hz[-1]) < 4_400
+    assert 1_250 < float(bank.hz[bank.low - 1]) < LOW_HZ <= float(bank.hz[bank.low])
     cycles = bank.hz * torch.tensor(bank.frames) * HOP / RATE
     assert torch.allclose(cycles, cycles.round(), atol=1e-3)
-    assert bank.frames == tuple(sorted(bank.frames, reverse=True)) and set(bank.frames) == {8, 4, 2}
+    assert bank.frames == tuple(sorted(bank.frames, reverse=True)) and set(bank.frames) == {8, 4, 2, 1}
     steady = bank.sound(torch.arange(MARKS * HOP * 2) / RATE)
     assert torch.allclose(steady[:, : MARKS * HOP], steady[:, MARKS * HOP :], atol=0.02)
 
@@ -44,8 +45,11 @@ def started() -> tuple[ADaMoSHiFiGANV1, Fixed]:
     torch.manual_seed(0)
     vocoder = architecture.build_vocoder(SMOKE.vocoder)
     generator = torch.Generator().manual_seed(0)
-    hertz = 45 + 1_200 * torch.rand(800, generator=generator).square()
-    waves = torch.cat([tone(float(hz), level=0.2, frames=16) for hz in hertz])
+    low, high = torch.rand(2, 800, generator=generator)
+    tones = zip(45 + 1_200 * low.square(), 1_310 + 3_000 * high, strict=True)
+    waves = torch.cat(
+        [tone(float(hz), level=0.2, frames=16) + tone(float(over), level=0.02, frames=16) for hz, over in tones]
+    )
     fixed = start_as_synthesiser(vocoder, waves, told(waves), marks=MARK_LEVELS)
     last = vocoder.head.conv_post
     with torch.no_grad():

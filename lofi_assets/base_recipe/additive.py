@@ -1,13 +1,14 @@
-"""A vocoder that starts as an additive synthesiser of low tones, written into its own weights.
+"""A vocoder that starts as an additive synthesiser of tones, written into its own weights.
 
-A vocoder trained for an hour does not learn basses: a tone has to hold its phase over many frames, and what tells the
-frames apart (`codec.marked`) is faint among 128 bands. So the part below 1.3 kHz is built, not learnt, out of the
-modules that are there (decision 011):
+A vocoder trained for an hour does not learn tones: a bass has to hold its phase over many frames, and what tells the
+frames apart (`codec.marked`) is faint among 128 bands; of an overtone it makes noise. So the part below 4.4 kHz is
+built, not learnt, out of the modules that are there (decision 011):
 
     stem            log-mel and marks, centred; two large constants, so that no norm takes its scale from the music
     first block     features of neighbouring bands; least squares reads each oscillator's amplitude off them
-    second block    an amplitude passes only in its own frame of the period, as the grain that the oscillator has there
-    head            grains overlap into a waveform at a sixteenth of the rate, which is interpolated
+    second block    an amplitude below 1.3 kHz passes only in its own frame of the period, as the grain that the
+                    oscillator has there, at a sixteenth of the rate; above, all that is not silent passes
+    head            grains and tones overlap into a waveform at a quarter of the rate, which is interpolated
 
 Those entries stay as they are; everything else learns around them. Not here: what is learnt (`codec`), the
 oscillators themselves (`oscillators`).
@@ -42,14 +43,16 @@ REFERENCE = 128.0
 SPREAD = 2.0
 """Nats of log-mel that make 1 in the stem."""
 SHARPNESS = 2.0
-LOW_BANDS, HIGH_BANDS = range(24), range(22, 47)
-LOW_KNEES, HIGH_KNEES = (-0.5, 0.8), (-1.0, 0.2, 1.1)
+LOW_BANDS, MIDDLE_BANDS, HIGH_BANDS = range(24), range(22, 47), range(41, 88)
+LOW_KNEES, MIDDLE_KNEES, HIGH_KNEES = (-0.5, 0.8), (-1.0, 0.2, 1.1), (-5.5, -4.0, -2.5)
 """Nats above which a feature rises: it hears loud bands only."""
-FIXED_BANDS = 48
+FIXED_BANDS = HIGH_BANDS.stop + 1
 RIDGE = 1e-4
 AT_ONCE = 16
-AMPLITUDE_UNIT = 4.0
-"""In root mean squares of all amplitudes."""
+LOW_UNIT, HIGH_UNIT = 4.0, 1.0
+"""Amplitudes that make 1, in root mean squares of all below 1.3 kHz, and above it in each oscillator's own."""
+GRAIN_STEP = 16
+"""Samples of the waveform for one of a grain: 2756 Hz."""
 SLOW = 0.1
 """Strength of the blocks on the synthesiser's channels: what they add to them learns at a tenth of the rate."""
 SHUT, OPEN = 24.0, 1.5
@@ -58,7 +61,7 @@ HALO = 3
 """Samples on either side that the last upsampling interpolates from."""
 LIFT, LOUDNESS = 8.0, 4.0
 """A signal passes a SiLU unchanged as x + 8, at four times its level in the waveform."""
-QUIET_START = 0.3
+QUIET_START = 0.1
 """Of the usual level for what is learnt, so that it does not cover the tones at first."""
 SLIGHT = 1e-7
 """In place of kernels of nothing, which have no direction."""
@@ -75,12 +78,13 @@ def _peaks(*sharpness: float) -> list[Shape]:
 
 
 LOW_SHAPES: list[Shape] = [(1.0, 0.0, 0.0), *_peaks(0.5, 1.0, 2.0), *((1.0, k, -k) for k in (0.7, -0.7, 1.6))]
-HIGH_SHAPES: list[Shape] = _peaks(1.0)
+MIDDLE_SHAPES: list[Shape] = _peaks(1.0)
+HIGH_SHAPES: list[Shape] = [(1.0, 0.0, 0.0), *_peaks(1.0)]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which channel of the backbone holds what, and in what units; those after `grains` are free."""
+    """Which channel of the backbone holds what, and in what units; those after `tones` are free."""
 
     bank: Oscillators
     centres: Tensor
@@ -88,8 +92,13 @@ class Layout:
     scales: Tensor
     """(128,) nats that are 1."""
     width: int
-    grain: int
+    grain: int = 2 * HOP // GRAIN_STEP
     """Samples of a grain, two mel frames at the low rate."""
+
+    @property
+    def gain(self) -> float:
+        """What a norm divides by: two constants among `width` channels."""
+        return math.sqrt(2 * REFERENCE**2 / self.width)
 
     @property
     def amplitudes(self) -> slice:
@@ -107,10 +116,25 @@ class Layout:
         return slice(self.marks.stop, self.marks.stop + self.grain)
 
     @property
+    def tones(self) -> slice:
+        """One channel per oscillator above `LOW_HZ`: how loud it is played."""
+        return slice(self.grains.stop, self.grains.stop + len(self.bank) - self.bank.low)
+
+    @property
+    def played(self) -> slice:
+        """Grains and tones, which the head makes the waveform of."""
+        return slice(self.grains.start, self.tones.stop)
+
+    @property
+    def grain_places(self) -> Tensor:
+        """(grain,) full-rate samples from the grain's middle."""
+        return (torch.arange(self.grain) + 0.5 - self.grain / 2) * GRAIN_STEP
+
+    @property
     def made(self) -> Tensor:
         """(width,) of channels that blocks leave alone: marks, constants, and what is made of them."""
         mask = torch.zeros(self.width, dtype=torch.bool)
-        mask[FIRST_MARK : self.grains.stop] = True
+        mask[FIRST_MARK : self.played.stop] = True
         return mask
 
     @property
@@ -134,12 +158,10 @@ def start_as_synthesiser(vocoder: ADaMoSHiFiGANV1, waves: Tensor, mels: Tensor, 
     """
     backbone, head = vocoder.backbone, vocoder.head
     rates = vocoder.config.upsample_rates
-    step = rates[-1]
-    samples = HOP // step
     centres, scales = _units(mels.mean(dim=(0, 2)), marks)
-    layout = Layout(oscillators(), centres, scales, width=vocoder.config.dims[0], grain=2 * samples)
-    if layout.grains.stop > layout.width:
-        raise ValueError(f"the oscillators need {layout.grains.stop} channels, and the vocoder has {layout.width}")
+    layout = Layout(oscillators(), centres, scales, width=vocoder.config.dims[0])
+    if layout.played.stop > layout.width:
+        raise ValueError(f"the oscillators need {layout.played.stop} channels, and the vocoder has {layout.width}")
     fixed: Fixed = {}
     _write_stem(backbone.channel_layers[0], layout, fixed)
     blocks = [block for block in backbone.stages.modules() if isinstance(block, ConvNeXtBlock)]
@@ -147,17 +169,17 @@ def start_as_synthesiser(vocoder: ADaMoSHiFiGANV1, waves: Tensor, mels: Tensor, 
     for block in blocks:
         _pass_through(block, layout, fixed)
     units = _write_features(first, layout)
-    level = _fit_amplitudes(first, layout, units, backbone.channel_layers[0], waves, mels)
-    gates = _write_gates(second, layout, step, level)
+    levels = _fit_amplitudes(first, layout, units, backbone.channel_layers[0], waves, mels)
+    gates = _write_gates(second, layout, levels)
     for block, own in ((first, units), (second, gates)):
         _fix(fixed, block.pwconv1.weight)[:own] = True
         _fix(fixed, block.pwconv1.bias)[:own] = True
-    for block, slow in ((first, layout.amplitudes), (second, layout.grains)):
+    for block, slow in ((first, layout.amplitudes), (second, layout.played)):
         _fix(fixed, block.pwconv2.weight)[slow] = False
         _fix(fixed, block.pwconv2.bias)[slow] = False
     _keep_scale(backbone.norm, layout, fixed)
     backbone.norm.weight[CONSTANTS] = 1.0
-    _write_head(head, layout, samples, rates, fixed)
+    _write_head(head, layout, levels, rates, fixed)
     return fixed
 
 
@@ -179,23 +201,23 @@ def _write_stem(stem: nn.Module, layout: Layout, fixed: Fixed) -> None:
     conv, norm = stem
     assert isinstance(conv, nn.Conv1d) and conv.bias is not None
     bands, middle = torch.arange(MEL_BANDS), conv.kernel_size[0] // 2
-    conv.weight[: layout.grains.stop] = 0
-    conv.bias[: layout.grains.stop] = 0
+    conv.weight[: layout.played.stop] = 0
+    conv.bias[: layout.played.stop] = 0
     conv.weight[bands, bands, middle] = 1 / layout.scales
     conv.bias[:MEL_BANDS] = -layout.centres / layout.scales
     conv.bias[CONSTANTS] = torch.tensor([REFERENCE, -REFERENCE])
-    free = conv.weight[layout.grains.stop :]
+    free = conv.weight[layout.played.stop :]
     free /= SPREAD
-    conv.bias[layout.grains.stop :] = -free.sum(dim=-1) @ layout.centres
+    conv.bias[layout.played.stop :] = -free.sum(dim=-1) @ layout.centres
     _fix(fixed, conv.weight)[layout.held] = True
     _fix(fixed, conv.bias)[layout.held] = True
     _keep_scale(norm, layout, fixed)
 
 
 def _keep_scale(norm: nn.Module, layout: Layout, fixed: Fixed) -> None:
-    """A norm that gives back what it divides by: two constants among `width` channels."""
+    """A norm that gives back what it divides by."""
     assert isinstance(norm.weight, nn.Parameter) and isinstance(norm.bias, nn.Parameter)
-    norm.weight.fill_(math.sqrt(2 * REFERENCE**2 / layout.width))
+    norm.weight.fill_(layout.gain)
     norm.bias.zero_()
     _fix(fixed, norm.weight)[layout.held] = True
     _fix(fixed, norm.bias)[layout.held] = True
@@ -222,7 +244,7 @@ def _pass_through(block: ConvNeXtBlock, layout: Layout, fixed: Fixed) -> None:
 
 
 def _unit(row: Tensor, weights: Mapping[int, float]) -> None:
-    """Weights of a hidden unit; through the constants it is blind to what all channels have in common."""
+    """Weights of a hidden unit; through the constants it is blind to what all channels have in common, a norm's mean."""
     row.zero_()
     for channel, weight in weights.items():
         row[channel] += weight
@@ -253,37 +275,43 @@ def _write_features(block: ConvNeXtBlock, layout: Layout) -> int:
 
 
 def _features() -> Iterator[tuple[float, Shape, int]]:
-    for bands, knees, shapes in ((LOW_BANDS, LOW_KNEES, LOW_SHAPES), (HIGH_BANDS, HIGH_KNEES, HIGH_SHAPES)):
+    for bands, knees, shapes in (
+        (LOW_BANDS, LOW_KNEES, LOW_SHAPES),
+        (MIDDLE_BANDS, MIDDLE_KNEES, MIDDLE_SHAPES),
+        (HIGH_BANDS, HIGH_KNEES, HIGH_SHAPES),
+    ):
         yield from ((knee, shape, band) for band in bands for knee in knees for shape in shapes)
 
 
 def _fit_amplitudes(
     block: ConvNeXtBlock, layout: Layout, units: int, stem: nn.Module, waves: Tensor, mels: Tensor
-) -> float:
-    """Least squares from features to amplitudes; returns the amplitude that is 1."""
+) -> Tensor:
+    """Least squares from features to amplitudes; returns each oscillator's amplitude that is 1."""
     known = units - 2 * MARKS
     heard = [_hidden(block, stem(part))[..., :known].flatten(0, 1) for part in mels.split(AT_ONCE)]
     features = F.pad(torch.cat(heard), (0, 1), value=1.0)
     true = amplitudes(layout.bank, waves)
-    level = AMPLITUDE_UNIT * float(true.square().mean().sqrt())
+    levels = HIGH_UNIT * true.square().mean(dim=(0, 2)).sqrt()
+    levels[: layout.bank.low] = LOW_UNIT * true[:, : layout.bank.low].square().mean().sqrt()
     gram = features.T @ features
     ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram))
-    solved = torch.linalg.solve(gram + ridge, features.T @ true.transpose(1, 2).flatten(0, 1) / level)
+    solved = torch.linalg.solve(gram + ridge, features.T @ (true.transpose(1, 2).flatten(0, 1) / levels))
     block.pwconv2.weight[layout.amplitudes, :known] = solved[:-1].T / SLOW
     block.pwconv2.bias[layout.amplitudes] = solved[-1] / SLOW
-    return level
+    return levels
 
 
 def _hidden(block: ConvNeXtBlock, x: Tensor) -> Tensor:
     return F.gelu(block.pwconv1(block.norm(block.dwconv(x).transpose(1, 2))))
 
 
-def _write_gates(block: ConvNeXtBlock, layout: Layout, step: int, level: float) -> int:
-    """A hidden unit per oscillator and frame of its period, and the grain that it sets off; returns how many."""
+def _write_gates(block: ConvNeXtBlock, layout: Layout, levels: Tensor) -> int:
+    """A hidden unit per oscillator and frame of its period, and what it sets off: a grain, or the tone; returns how
+    many."""
     bank, unit = layout.bank, 0
-    places = (torch.arange(layout.grain) + 0.5 - layout.grain / 2) * step
-    fade = LOUDNESS * level / OPEN * torch.cos(math.pi / 2 * places / HOP).square()
-    for oscillator, period in enumerate(bank.frames):
+    places = layout.grain_places
+    for oscillator, period in enumerate(bank.frames[: bank.low]):
+        fade = LOUDNESS * levels[oscillator] / OPEN * _fade(places)
         for frame in range(period):
             marks = {layout.marks.start + mark: SHUT for mark in range(frame, MARKS, period)}
             row = block.pwconv1.weight[unit]
@@ -294,22 +322,39 @@ def _write_gates(block: ConvNeXtBlock, layout: Layout, step: int, level: float) 
             block.pwconv2.weight[:, unit] = 0
             block.pwconv2.weight[layout.grains, unit] = fade * tone / SLOW
             unit += 1
+    for oscillator in range(bank.low, len(bank)):
+        _unit(block.pwconv1.weight[unit], {layout.amplitudes.start + oscillator: OPEN})
+        block.pwconv1.bias[unit] = 0
+        block.pwconv2.weight[:, unit] = 0
+        block.pwconv2.weight[layout.tones.start + oscillator - bank.low, unit] = 1 / SLOW
+        unit += 1
     return unit
 
 
-def _write_head(head: HiFiGANGenerator, layout: Layout, samples: int, rates: Sequence[int], fixed: Fixed) -> None:
-    """Grains -> the samples of a frame, halved and halved again into one sample and its neighbours -> the full rate."""
+def _fade(places: Tensor) -> Tensor:
+    """How loud a frame's sound is so many samples from its middle: two frames overlap to 1."""
+    return torch.cos(math.pi / 2 * (places / HOP).clamp(-1, 1)).square()
+
+
+def _write_head(
+    head: HiFiGANGenerator, layout: Layout, levels: Tensor, rates: Sequence[int], fixed: Fixed
+) -> None:
+    """Grains and tones -> the samples of a frame, halved and halved again into one sample and its neighbours -> the
+    full rate."""
+    step = rates[-1]
+    samples = HOP // step
     count = samples + 2 * HALO
     kernel = head.conv_pre.kernel().clone()
     middle = kernel.shape[-1] // 2
     kernel[:count] = 0
     kernel[:, CONSTANTS] = 0
-    kernel[count:, layout.grains] = 0
-    for place in range(count):
-        for frame in (-1, 0, 1):
-            grain = place - HALO + samples // 2 - samples * frame
-            if 0 <= grain < layout.grain:
-                kernel[place, layout.grains.start + grain, middle + frame] = 1
+    kernel[count:, layout.played] = 0
+    places = (torch.arange(count) - HALO + 0.5) * step - HOP / 2
+    for frame in (-1, 0, 1):
+        taps = _overlap(layout, levels, places - HOP * frame)
+        kernel[:count, layout.played, middle + frame] = taps
+        # Blind to what all channels have in common, as in `_unit`; here the norm left the constants small.
+        kernel[:count, CONSTANTS, middle + frame] = -taps.sum(dim=1, keepdim=True) / 2 * layout.gain
     _set(head.conv_pre, kernel)
     head.conv_pre.bias[:count] = LIFT
     for parameter in (head.conv_pre.weight_v, head.conv_pre.weight_g, head.conv_pre.bias):
@@ -340,6 +385,15 @@ def _write_head(head: HiFiGANGenerator, layout: Layout, samples: int, rates: Seq
     last[0, :2] = 0
     last[0, :2, last.shape[-1] // 2] = torch.tensor([1.0, -1.0]) / LOUDNESS
     _set(head.conv_post, last)
+
+
+def _overlap(layout: Layout, levels: Tensor, places: Tensor) -> Tensor:
+    """(places, played) what grains and tones of a frame are worth so many samples from its middle."""
+    bank = layout.bank
+    grains = torch.sinc((places[:, None] - layout.grain_places) / GRAIN_STEP)
+    loudness = LOUDNESS * levels[bank.low :, None] / OPEN * _fade(places)
+    tones = loudness * bank.sound((HOP / 2 + places) / MEL_RATE)[bank.low :]
+    return torch.cat([grains, tones.T], dim=1)
 
 
 def _write_upsample(conv: nn.Module, taps: Tensor, fixed: Fixed) -> None:

@@ -1,4 +1,4 @@
-"""Low tones of fixed phase, and how loud each is in a sound.
+"""Tones of fixed phase, and how loud each is in a sound.
 
 Belongs here: which oscillators there are, and hearing them. The vocoder that plays them is `additive`'s.
 """
@@ -18,7 +18,9 @@ from lofi_assets.base_recipe.settings import MARKS
 WINDOW = 2048
 GRID = MEL_RATE / (MARKS * HOP)
 """Hz between tones that repeat with the marks: 10.8."""
-OCTAVES = ((130.0, MARKS), (625.0, MARKS // 2), (1310.0, MARKS // 4))
+LOW_HZ = 1310.0
+"""Below it the frames tell tones apart that mel bands do not; above it every frame can sound the same."""
+OCTAVES = ((130.0, MARKS), (625.0, MARKS // 2), (LOW_HZ, MARKS // 4), (4400.0, 1))
 """Up to which Hz oscillators repeat after how many frames. The lowest need the finer grid to be in tune; further up
 fewer are told apart better, and FAD prefers them (decision 011)."""
 SILENCE = 1e-7
@@ -36,13 +38,18 @@ class Oscillators:
     def __len__(self) -> int:
         return len(self.frames)
 
+    @property
+    def low(self) -> int:
+        """How many of them, the first, are below `LOW_HZ`."""
+        return int((self.hz < LOW_HZ).sum())
+
     def sound(self, times: Tensor) -> Tensor:
         """Seconds (n,) -> (oscillators, n)."""
         return torch.cos(2 * math.pi * self.hz[:, None] * times + self.phases[:, None])
 
 
 def oscillators() -> Oscillators:
-    """Every tone below 1.3 kHz that repeats with the marks."""
+    """Every tone below 4.4 kHz that repeats after its octave's frames."""
     hz: list[float] = []
     frames: list[int] = []
     for top, period in OCTAVES:

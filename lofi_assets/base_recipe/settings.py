@@ -61,11 +61,11 @@ class VocoderSettings:
     """`ADaMoSHiFiGANV1`: depth where a frame is 512 samples, few channels where it is one."""
 
     depths: tuple[int, ...] = (2,)
-    dims: tuple[int, ...] = (320,)
+    dims: tuple[int, ...] = (384,)
     """One stage, wide enough for the oscillators that it starts with and what is learnt beside them."""
-    rates: tuple[int, ...] = (4, 8, 16)
-    """The last makes 16 samples of one: the oscillators play at 2756 Hz."""
-    kernels: tuple[int, ...] = (8, 16, 32)
+    rates: tuple[int, ...] = (4, 4, 8, 4)
+    """The last makes 4 samples of one: the oscillators play at 11 kHz."""
+    kernels: tuple[int, ...] = (8, 8, 16, 8)
     initial: int = 256
     """Channels before the first upsampling, halved by each: never fewer than the samples that are still to be made of
     one position, or the sound would be squeezed through them."""
@@ -211,7 +211,7 @@ FULL = Recipe(
     training={
         "dcae": Training(steps=3_600, learning_rate=1e-3, batch=4, frames=128),
         "clock": Training(steps=400, learning_rate=5e-4, batch=4, frames=128, warmup=50),
-        "vocoder": Training(steps=12_000, learning_rate=1e-3, batch=2, frames=48, weight_decay=0.0, muon_rate=4e-3),
+        "vocoder": Training(steps=8_000, learning_rate=1e-3, batch=2, frames=48, weight_decay=0.0, muon_rate=4e-3),
         "edges": Training(steps=400, learning_rate=5e-4, batch=4, frames=128, warmup=50),
         "steady": Training(steps=9_000, learning_rate=2e-3, batch=0),
         "transformer": Training(steps=6_000, learning_rate=1e-3, batch=0),
@@ -222,8 +222,8 @@ SMOKE = Recipe(
     corpus=CorpusSettings(clips=14, worn=2, seconds=13.0),
     dcae=DcaeSettings(channels=(8, 16, 16, 32), decoder_layers=(0, 1, 1, 1)),
     vocoder=VocoderSettings(
-        dims=(272,),
-        initial=64,
+        dims=(336,),
+        initial=160,
         discriminator=True,
         discriminator_channels=4,
     ),
