@@ -81,6 +81,22 @@ def test_an_untrained_vocoder_plays_a_low_tone_in_tune_and_at_level(
     assert 0.15 < 4 * float(spectrum.max()) / (len(made) - 8192) < 0.27
 
 
+@pytest.mark.parametrize("hertz", [1_500.0, 2_210.0, 3_000.0, 4_100.0])
+def test_an_untrained_vocoder_plays_an_overtone_with_or_without_marks(
+    started: tuple[ADaMoSHiFiGANV1, Fixed], hertz: float
+) -> None:
+    mel = told(tone(237.0, level=0.2) + tone(hertz, level=0.02))
+    unmarked = mel.clone()
+    unmarked[:, -MARKS:] = MARK_LEVELS[1]
+    for given in (mel, unmarked):
+        made = played(started[0], given)[4096:-4096]
+        level = 4 * torch.fft.rfft(made * torch.hann_window(len(made))).abs() / len(made)
+        over = round(LOW_HZ * len(made) / RATE)
+        found = (over + int(level[over:].argmax())) * RATE / len(made)
+        assert abs(found - hertz) < 90
+        assert 0.01 < float(level[over:].max()) < 0.03
+
+
 def test_without_marks_every_gate_is_shut(started: tuple[ADaMoSHiFiGANV1, Fixed]) -> None:
     mel = told(tone(GRID * 22, level=0.2))
     unmarked = mel.clone()
