@@ -59,8 +59,9 @@ SHUT, OPEN = 24.0, 1.5
 """How far a shut gate is pushed below zero, and the slope of an open one."""
 HALO = 3
 """Samples on either side that the last upsampling interpolates from."""
-LIFT, LOUDNESS = 8.0, 4.0
-"""A signal passes a SiLU unchanged as x + 8, at four times its level in the waveform."""
+LIFT, LOUDNESS = 14.0, 8.0
+"""A signal passes a SiLU unchanged as x + 14, at eight times its level in the waveform: it stays above 6, and half
+precision still has steps of 1/1000 of full scale."""
 QUIET_START = 0.1
 """Of the usual level for what is learnt, so that it does not cover the tones at first."""
 SLIGHT = 1e-7
@@ -84,7 +85,7 @@ HIGH_SHAPES: list[Shape] = [(1.0, 0.0, 0.0), *_peaks(1.0)]
 
 @dataclass(frozen=True)
 class Layout:
-    """Which channel of the backbone holds what, and in what units; those after `tones` are free."""
+    """Which channel of the backbone holds what, and in what units."""
 
     bank: Oscillators
     centres: Tensor
@@ -126,6 +127,16 @@ class Layout:
         return slice(self.grains.start, self.tones.stop)
 
     @property
+    def still(self) -> int:
+        """A channel of nothing, which shows by how much a norm moves all."""
+        return self.played.stop
+
+    @property
+    def used(self) -> int:
+        """Channels that are not free."""
+        return self.still + 1
+
+    @property
     def grain_places(self) -> Tensor:
         """(grain,) full-rate samples from the grain's middle."""
         return (torch.arange(self.grain) + 0.5 - self.grain / 2) * GRAIN_STEP
@@ -134,7 +145,7 @@ class Layout:
     def made(self) -> Tensor:
         """(width,) of channels that blocks leave alone: marks, constants, and what is made of them."""
         mask = torch.zeros(self.width, dtype=torch.bool)
-        mask[FIRST_MARK : self.played.stop] = True
+        mask[FIRST_MARK : self.used] = True
         return mask
 
     @property
@@ -160,8 +171,8 @@ def start_as_synthesiser(vocoder: ADaMoSHiFiGANV1, waves: Tensor, mels: Tensor, 
     rates = vocoder.config.upsample_rates
     centres, scales = _units(mels.mean(dim=(0, 2)), marks)
     layout = Layout(oscillators(), centres, scales, width=vocoder.config.dims[0])
-    if layout.played.stop > layout.width:
-        raise ValueError(f"the oscillators need {layout.played.stop} channels, and the vocoder has {layout.width}")
+    if layout.used > layout.width:
+        raise ValueError(f"the oscillators need {layout.used} channels, and the vocoder has {layout.width}")
     fixed: Fixed = {}
     _write_stem(backbone.channel_layers[0], layout, fixed)
     blocks = [block for block in backbone.stages.modules() if isinstance(block, ConvNeXtBlock)]
@@ -201,14 +212,14 @@ def _write_stem(stem: nn.Module, layout: Layout, fixed: Fixed) -> None:
     conv, norm = stem
     assert isinstance(conv, nn.Conv1d) and conv.bias is not None
     bands, middle = torch.arange(MEL_BANDS), conv.kernel_size[0] // 2
-    conv.weight[: layout.played.stop] = 0
-    conv.bias[: layout.played.stop] = 0
+    conv.weight[: layout.used] = 0
+    conv.bias[: layout.used] = 0
     conv.weight[bands, bands, middle] = 1 / layout.scales
     conv.bias[:MEL_BANDS] = -layout.centres / layout.scales
     conv.bias[CONSTANTS] = torch.tensor([REFERENCE, -REFERENCE])
-    free = conv.weight[layout.played.stop :]
+    free = conv.weight[layout.used :]
     free /= SPREAD
-    conv.bias[layout.played.stop :] = -free.sum(dim=-1) @ layout.centres
+    conv.bias[layout.used :] = -free.sum(dim=-1) @ layout.centres
     _fix(fixed, conv.weight)[layout.held] = True
     _fix(fixed, conv.bias)[layout.held] = True
     _keep_scale(norm, layout, fixed)
@@ -353,8 +364,8 @@ def _write_head(
     for frame in (-1, 0, 1):
         taps = _overlap(layout, levels, places - HOP * frame)
         kernel[:count, layout.played, middle + frame] = taps
-        # Blind to what all channels have in common, as in `_unit`; here the norm left the constants small.
-        kernel[:count, CONSTANTS, middle + frame] = -taps.sum(dim=1, keepdim=True) / 2 * layout.gain
+        # Blind to what all channels have in common; the constants would do it too, but not in half precision.
+        kernel[:count, layout.still, middle + frame] = -taps.sum(dim=1)
     _set(head.conv_pre, kernel)
     head.conv_pre.bias[:count] = LIFT
     for parameter in (head.conv_pre.weight_v, head.conv_pre.weight_g, head.conv_pre.bias):
