@@ -8,7 +8,8 @@ import torch
 from lofi_assets.ace_step.mel import LogMel
 from lofi_assets.ace_step.vocoder import ADaMoSHiFiGANV1
 from lofi_assets.base_recipe import architecture
-from lofi_assets.base_recipe.additive import CONSTANTS, REFERENCE, Fixed, start_as_synthesiser
+from lofi_assets.base_recipe.additive import start_as_synthesiser
+from lofi_assets.base_recipe.additive_layout import CONSTANTS, REFERENCE, Fixed
 from lofi_assets.base_recipe.codec import MelImages, marked
 from lofi_assets.base_recipe.oscillators import GRID, LOW_HZ, amplitudes, oscillators
 from lofi_assets.base_recipe.settings import MARKS, SMOKE
