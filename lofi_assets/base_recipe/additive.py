@@ -9,6 +9,7 @@ built, not learnt, out of the modules that are there (decision 011):
     second block    an amplitude below 1.3 kHz passes only in its own frame of the period, as the grain that the
                     oscillator has there, at a sixteenth of the rate; above, all that is not silent passes
     head            grains and tones overlap into a waveform at a quarter of the rate, which is interpolated
+                    (`additive_head`)
 
 Those entries stay as they are; everything else learns around them. Not here: what is learnt (`codec`), the
 oscillators themselves (`oscillators`).

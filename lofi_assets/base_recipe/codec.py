@@ -233,7 +233,8 @@ class VocoderTask:
     A vocoder alone is the same at every mel frame: of a steady tone it can only make something that repeats every 512
     samples, which is a tone on a grid of 86 Hz, and a bass has no place on that. The decoder knows which of eight
     frames it is making and marks them, so that the two together repeat every 4096 samples: a grid of 11 Hz. The
-    vocoder starts with oscillators on that grid (`additive`), which stay, and learns the rest.
+    vocoder starts with oscillators on that grid, and above 1.3 kHz on the coarser one (`additive`), which stay, and
+    learns the rest.
     """
 
     def __init__(
