@@ -341,10 +341,10 @@ class EdgesTask(DecoderTask):
 
 
 def sharpened(mels: Tensor, settings: EdgesSettings) -> Tensor:
-    """Log-mel (..., 128, T) further from its moving mean over time and from 0, and lowered; marks stay as they are."""
+    """Log-mel (..., 128, T) further from its moving mean over time, and lowered; marks stay as they are."""
     music, marks = mels[..., :-MARKS, :], mels[..., -MARKS:, :]
     margin = settings.frames // 2
     rows = F.pad(music.flatten(0, -2)[:, None], (margin, margin), mode="replicate")
     blurred = F.avg_pool1d(rows, settings.frames, stride=1).view_as(music)
-    sharper = (1 + settings.contrast) * (music + settings.strength * (music - blurred))
-    return torch.cat([sharper + settings.level, marks], dim=-2)
+    sharper = music + settings.strength * (music - blurred) + settings.level
+    return torch.cat([sharper, marks], dim=-2)

@@ -94,14 +94,12 @@ class VocoderSettings:
 
 @dataclass(frozen=True)
 class EdgesSettings:
-    """What the finished vocoder is given in place of the decoder's images: an unsharp mask in time, and contrast."""
+    """What the finished vocoder is given in place of the decoder's images: an unsharp mask in time."""
 
     frames: int = 5
     """Of the mean that an image's difference from is amplified."""
-    strength: float = 0.6
-    contrast: float = 0.08
-    """By which all is further from 0 nats, the level of a loud tone."""
-    level: float = -0.3
+    strength: float = 0.5
+    level: float = -0.15
     """Nats that are added: sharper is louder."""
 
 
