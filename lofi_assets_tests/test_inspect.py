@@ -135,7 +135,7 @@ def test_ctrl_c_ends_it_with_whole_lines_no_traceback_and_no_workers(tmp_path: P
     )
     assert process.stdout is not None
     first = process.stdout.readline()
-    # By then the first workers have had their two hundred files, and new ones start.
+    # Later the first workers have had their two hundred files, and new ones start.
     time.sleep(delay)
     children = psutil.Process(process.pid).children(recursive=True)
     # To the whole group, as a terminal does it.

@@ -46,7 +46,7 @@ SPREAD = 2.0
 SHARPNESS = 2.0
 LOW_BANDS, MIDDLE_BANDS, HIGH_BANDS = range(24), range(22, 47), range(41, 88)
 LOW_KNEES, MIDDLE_KNEES, HIGH_KNEES = (-0.5, 0.8), (-1.0, 0.2, 1.1), (-5.5, -4.0, -2.5)
-"""Nats above which a feature rises: it hears loud bands only."""
+"""Nats above which a feature rises: of basses it hears loud bands only, of overtones all above silence."""
 RIDGE = 1e-4
 AT_ONCE = 16
 LOW_UNIT, HIGH_UNIT = 4.0, 1.0

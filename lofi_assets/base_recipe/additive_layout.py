@@ -22,6 +22,8 @@ REFERENCE = 128.0
 """The constants, plus and minus: so far above all else that a norm over channels divides by them alone."""
 GRAIN_STEP = 16
 """Samples of the waveform for one of a grain: 2756 Hz."""
+GRAIN = 2 * HOP // GRAIN_STEP
+"""Samples of a grain, two mel frames at that rate."""
 OPEN = 1.5
 """Slope of an open gate."""
 LOUDNESS = 8.0
@@ -43,8 +45,6 @@ class Layout:
     heard: int
     """Bands, from the lowest, that features are read off."""
     width: int
-    grain: int = 2 * HOP // GRAIN_STEP
-    """Samples of a grain, two mel frames at the low rate."""
 
     @property
     def gain(self) -> float:
@@ -64,7 +64,7 @@ class Layout:
     @property
     def grains(self) -> slice:
         """One channel per sample of a grain."""
-        return slice(self.marks.stop, self.marks.stop + self.grain)
+        return slice(self.marks.stop, self.marks.stop + GRAIN)
 
     @property
     def tones(self) -> slice:
@@ -88,8 +88,8 @@ class Layout:
 
     @property
     def grain_places(self) -> Tensor:
-        """(grain,) full-rate samples from the grain's middle."""
-        return (torch.arange(self.grain) + 0.5 - self.grain / 2) * GRAIN_STEP
+        """(GRAIN,) full-rate samples from the grain's middle."""
+        return (torch.arange(GRAIN) + 0.5 - GRAIN / 2) * GRAIN_STEP
 
     @property
     def made(self) -> Tensor:
