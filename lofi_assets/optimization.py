@@ -4,6 +4,7 @@ What belongs here: which checkpoint, what is unchanged, the paired comparison of
 exporting and the precision policy themselves (`quantization/`).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,9 +19,13 @@ from lofi_assets.sampling import SamplePrompt, reference_tracks, sample_prompts,
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, sha256_file, write_json
 from lofi_assets.training.checkpoints import best, read_manifest
 
-TIERS_VERSION = "1"
+TIERS_VERSION = "2"
 """Raised when the comparison of the tiers changes; the export has its own version."""
 COMPARED = ("fp16", "int8", "int4")
+CPU_VARIANT = "int8.cpu"
+"""The INT8 tier as a CPU runs it, with rounded activations (`quantization.policy.CPU_PROFILES`)."""
+VARIANTS = ("fp16", "int8", CPU_VARIANT, "int4")
+"""What is sampled: whatever of the tiers a user may run."""
 PROTECTED = {"audio_critical_bits": ("dcae_decoder", "vocoder"), "vocal_bits": ("lyric_encoder", "speaker_embedder")}
 """Measure -> parts whose lowest precision it is, over all tiers (constitution IV)."""
 TIER_FAD = "tier_fad.json"
@@ -110,20 +115,38 @@ def quantize(store: Store, profile: Profile) -> Outcome:
                 measure: min(report.policy.min_bits[part] for report in released for part in parts)
                 for measure, parts in PROTECTED.items()
             },
-            **{f"fad_increase_{tier}": _increase(fidelity[tier]) for tier in COMPARED},
+            **{f"fad_increase_{tier}": _increase(fidelity, tier) for tier in COMPARED},
         },
-        rows=[_shown(report, fidelity.get(report.tier)) for report in reports],
+        rows=[
+            _shown(report, variant, fidelity)
+            for report in reports
+            for variant in ("fp32", *VARIANTS)
+            if tier_of(variant) == report.tier
+        ],
         details={"merged_model": merged["checkpoint_id"], "folder": str(store.quantized), "fidelity": fidelity},
     )
 
 
-def _increase(fidelity: Mapping[str, Any]) -> dict[str, Any]:
-    note = fidelity["note"] or f"point {_percent(fidelity['ratio'])}, {fidelity['n_pairs']} pairs"
+def tier_of(variant: str) -> str:
+    """`int8.cpu` -> `int8`."""
+    return variant.partition(".")[0]
+
+
+def worst_variant(fidelity: Mapping[str, Mapping[str, Any]], tier: str) -> str:
+    """The variant of a tier whose upper bound is highest, or that has none: what a tier is judged by."""
+    bounds = {variant: found["upper"] for variant, found in fidelity.items() if tier_of(variant) == tier}
+    return max(bounds, key=lambda variant: math.inf if bounds[variant] is None else bounds[variant])
+
+
+def _increase(fidelity: Mapping[str, Mapping[str, Any]], tier: str) -> dict[str, Any]:
+    variant = worst_variant(fidelity, tier)
+    found = fidelity[variant]
+    note = found["note"] or f"point {_percent(found['ratio'])}, {found['n_pairs']} pairs"
     return {
-        "value": fidelity["upper"],
-        "encoder": fidelity["encoder"],
-        "trained": fidelity["trained"],
-        "note": note,
+        "value": found["upper"],
+        "encoder": found["encoder"],
+        "trained": found["trained"],
+        "note": note if variant == tier else f"{variant}: {note}",
     }
 
 
@@ -131,16 +154,17 @@ def _percent(value: float | None) -> str:
     return "unknown" if value is None else f"{100 * value:+.1f} %"
 
 
-def _shown(report: Any, fidelity: Mapping[str, Any] | None) -> dict[str, Any]:
-    measured = fidelity or {}
+def _shown(report: Any, variant: str, fidelity: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    measured = fidelity.get(variant, {})
+    transformer = "transformer.cpu" if variant == CPU_VARIANT else "transformer"
     return {
-        "tier": report.tier,
+        "tier": variant,
         "opset": report.policy.opset,
         "megabytes": round(report.policy.size_bytes / 1e6, 3),
         "of_fp32": report.policy.size_ratio,
         "quantized_share": report.policy.quantized_share,
         "int4_share": report.policy.int4_share,
-        "transformer_snr_db": report.snr_db.get("transformer"),
+        "transformer_snr_db": report.snr_db.get(transformer),
         "fad": measured.get("fad_tier"),
         "fad_increase": measured.get("ratio"),
         "upper_95": measured.get("upper"),
@@ -149,7 +173,7 @@ def _shown(report: Any, fidelity: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _compare(store: Store, profile: Profile, model: str) -> tuple[dict[str, dict[str, Any]], int]:
-    """Tier -> its FAD against FP32 on paired prompts and seeds; and how many tiers were sampled now."""
+    """Variant -> its FAD against FP32 on paired prompts and seeds; and how many were sampled now."""
     prompts = sample_prompts(store, profile.quantization)
     key = fingerprint(
         TIERS_VERSION,
@@ -163,38 +187,38 @@ def _compare(store: Store, profile: Profile, model: str) -> tuple[dict[str, dict
         return known["fidelity"], 0
     from lofi_assets.metrics.tier import evaluate_tier
 
-    clips = {tier: _sample_tier(store, tier, prompts, profile.quantization, key) for tier in ("fp32", *COMPARED)}
+    clips = {name: _sample(store, name, prompts, profile.quantization, key) for name in ("fp32", *VARIANTS)}
     embedder, reference = load_encoder(store, profile.evaluation), reference_tracks(store)
     fidelity = {
-        tier: evaluate_tier(
+        variant: evaluate_tier(
             fp32=clips["fp32"],
-            tier=clips[tier],
+            tier=clips[variant],
             reference=reference,
             embedder=embedder,
             cache_dir=store.cache / "embeddings",
             seed=profile.quantization.seed,
             n_resamples=profile.evaluation.resamples,
         ).as_dict()
-        for tier in COMPARED
+        for variant in VARIANTS
     }
     write_json(store.metadata(TIER_FAD), {"key": key, "fidelity": fidelity})
     return fidelity, len(clips)
 
 
-def _sample_tier(
-    store: Store, tier: str, prompts: Sequence[SamplePrompt], settings: SamplingSettings, key: str
+def _sample(
+    store: Store, variant: str, prompts: Sequence[SamplePrompt], settings: SamplingSettings, key: str
 ) -> list[Any]:
-    """Clips of one tier's files run in ONNX Runtime; finished tiers are read back after an interruption."""
+    """Clips of one variant's files run in ONNX Runtime; finished ones are read back after an interruption."""
     from tqdm import tqdm
 
     from lofi_assets.metrics.evaluate import GeneratedSample
     from lofi_assets.quantization.runtime import OnnxPipeline
 
-    folder = store.samples / "tiers" / tier
+    folder = store.samples / "tiers" / variant
     if read_json(folder / "samples.json", default={}).get("key") != key:
-        pipeline = OnnxPipeline(store.quantized / tier)
+        pipeline = OnnxPipeline(store.quantized / tier_of(variant), cpu_profile=variant == CPU_VARIANT)
         with atomic_folder(folder) as temporary:
-            for item in tqdm(prompts, desc=f"sampling {tier}", unit="clip"):
+            for item in tqdm(prompts, desc=f"sampling {variant}", unit="clip"):
                 audio = pipeline.generate(
                     [item.prompt],
                     lyrics=[item.lyrics],

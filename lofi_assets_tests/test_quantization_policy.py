@@ -8,11 +8,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from lofi_assets.quantization import graph
-from lofi_assets.quantization.graph import save
+from lofi_assets.quantization.graph import load, save
 from lofi_assets.quantization.int4 import quantize_int4
-from lofi_assets.quantization.int8 import quantize_int8
+from lofi_assets.quantization.int8 import multiply_in_integers, quantize_int8
 from lofi_assets.quantization.opset import lower_to_17, raise_from_18
 from lofi_assets.quantization.policy import COMPONENT_FILES, PROTECTED, check_file, check_tier
+from lofi_assets.quantization.tiers import write_cpu_profile
 from lofi_assets.quantization.weights import store_rest_as_half
 
 WIDTH = 64
@@ -86,7 +87,8 @@ def tiers(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiers")
     for tier, make in MAKERS.items():
         for component in COMPONENT_FILES:
-            save(make(component), root / tier / f"{component}.onnx")
+            save(make(component), root / tier / f"{component}.onnx", weights_beside=tier == "int8")
+    write_cpu_profile(root / "int8" / "transformer.onnx", root / "int8" / "transformer.cpu.onnx")
     return root
 
 
@@ -123,6 +125,24 @@ def test_shares_and_sizes_are_measured(tiers):
     assert int4.int4_share == pytest.approx(2 / 7)
     assert int4.size_ratio < int8.size_ratio < 0.6
     assert check_tier(tiers / "int8", tier="int8").size_ratio is None
+
+
+def test_the_file_for_cpus_shares_the_weights_and_is_judged_as_the_other_is(tiers, tmp_path):
+    components = {report.component: report for report in check_tier(tiers / "int8", tier="int8").components}
+    ours, plain = components["transformer.cpu"], components["transformer"]
+    zero = 1
+    assert (ours.elements_by_bits[8] - zero, ours.quantized_share) == (plain.elements_by_bits[8], 1.0)
+    assert ours.size_bytes < plain.size_bytes / 4
+    model = lower_to_17(component_model("transformer"))
+    quantize_int8(model, wanted=lambda module: module.endswith("to_q"))
+    multiply_in_integers(model)
+    report = with_file(tiers, "int8", "transformer.cpu", model, tmp_path)
+    assert_only(report, "transformer.cpu: 0.")
+    slow = with_file(tiers, "int8", "transformer.cpu", load(tiers / "int8" / "transformer.onnx"), tmp_path)
+    assert_only(slow, "transformer.cpu: multiplies nothing in integers")
+    (tmp_path / "transformer.cpu.onnx").unlink()
+    with pytest.raises(FileNotFoundError, match=r"transformer\.cpu\.onnx is absent: tier int8 needs"):
+        check_tier(tmp_path, tier="int8")
 
 
 def test_int4_in_the_lyric_encoder_is_caught(tiers, tmp_path):
@@ -295,6 +315,7 @@ def test_weights_in_a_data_file_are_judged_as_well_and_their_loss_is_caught(tier
     for component in COMPONENT_FILES:
         save(int8_model(component), tmp_path / f"{component}.onnx")
         save(int8_model(component), tmp_path / f"{component}.onnx")
+    write_cpu_profile(tmp_path / "transformer.onnx", tmp_path / "transformer.cpu.onnx")
     inside, outside = (check_tier(path, tier="int8", baseline=tiers / "fp32") for path in (tiers / "int8", tmp_path))
     assert outside.violations == ()
     assert outside.min_bits == inside.min_bits

@@ -20,6 +20,7 @@ from lofi_assets.quantization import export as export_module
 from lofi_assets.quantization import tiers as tiers_module
 from lofi_assets.quantization.export import COMPONENTS, ExportError, PointwiseLinear, export, needs, prepare
 from lofi_assets.quantization.graph import load, opset_of
+from lofi_assets.quantization.numpy_flow import seeded_noise
 from lofi_assets.quantization.opset import lower_to_17
 from lofi_assets.quantization.policy import TIERS, check_tier
 from lofi_assets.quantization.runtime import OnnxPipeline, RuntimeFolderError
@@ -190,6 +191,27 @@ def test_fidelity_falls_with_the_bits_and_stays_usable(built):
     assert decibel["fp32"] == 200 > decibel["fp16"] > decibel["int8"] > decibel["int4"] > 25
     assert all(report.snr_db["vocoder"] > 40 for report in built[1].values())
     assert all(report.snr_db["condition_encoder"] > 30 for report in built[1].values())
+
+
+def test_a_cpu_runs_int8_in_integers_and_other_providers_do_not(built):
+    root, reports = built
+    folder = root / "int8"
+    assert reports["int8"].snr_db["transformer"] > reports["int8"].snr_db["transformer.cpu"] > 30
+    graph = load(folder / "transformer.cpu.onnx", weights=False).graph
+    integers = [tensor for tensor in graph.initializer if tensor.name.endswith("_q8") and tensor.external_data]
+    assert integers and {tensor.external_data[0].value for tensor in integers} == {"transformer.onnx.data"}
+    latents = {}
+    for cpu_profile in (True, False):
+        pipeline = OnnxPipeline(folder, cpu_profile=cpu_profile)
+        context = pipeline.conditions(PROMPTS, lyrics=["", ""])
+        name = pipeline.component_file("transformer").name
+        latents[name] = pipeline.sample_latents(context, noise=seeded_noise([1, 2], frames=21), steps=2)
+    assert list(latents) == ["transformer.cpu.onnx", "transformer.onnx"]
+    ours, plain = latents.values()
+    assert 0 < np.abs(ours - plain).max() < 0.2
+    with_gpu = OnnxPipeline(folder, providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
+    assert with_gpu.component_file("transformer").name == "transformer.onnx"
+    assert OnnxPipeline(root / "int4").component_file("transformer").name == "transformer.onnx"
 
 
 def test_a_manifest_accounts_for_every_file_and_the_files_say_where_they_come_from(built, base_dir):

@@ -1,12 +1,14 @@
 """Weight-only INT8 and INT4: the files hold what was promised and compute what their integers mean."""
 
+from collections import Counter
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from lofi_assets.quantization.int4 import pack_int4, quantize_blocks, quantize_int4, restore_blocks
-from lofi_assets.quantization.int8 import quantize_channels, quantize_int8
+from lofi_assets.quantization.int8 import multiply_in_integers, quantize_channels, quantize_int8
 from lofi_assets.quantization.weights import store_rest_as_half
 
 RNG = np.random.default_rng(3)
@@ -70,6 +72,60 @@ def test_int8_runs_in_float32_at_17_and_in_float16_at_21(opset, half):
         "b.weight_q8",
     }
     assert signal_to_noise(before, run(model, x, ids)) > 40
+
+
+def test_products_in_integers_are_those_of_rounded_activations():
+    model, _ = linear_model(opset=17)
+    quantize_int8(model, wanted=lambda module: True)
+    x, ids = inputs()
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    plain = run(model, x, ids)
+    assert multiply_in_integers(model) == 1
+    used = Counter(node.op_type for node in model.graph.node)
+    assert used["MatMulInteger"] == used["QuantizeLinear"] == 1 and used["MatMul"] == 0
+    assert used["Gemm"] == used["DequantizeLinear"] == 1, "a Gemm reads its weight as before"
+    step = np.abs(x).max(axis=1, keepdims=True) / 127
+    hidden = np.rint(x / step) * step @ (weights["a.weight_q8"] * weights["a.weight_scale"])
+    expected = hidden @ (weights["b.weight_q8"] * weights["b.weight_scale"][:, None]).T + weights["table.weight"][:5]
+    found = run(model, x, ids)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert 40 < signal_to_noise(plain, found) < 60
+
+
+def test_a_row_is_rounded_by_itself_and_zeros_stay_zero():
+    model, _ = linear_model(opset=17)
+    quantize_int8(model, wanted=lambda module: True)
+    multiply_in_integers(model)
+    x, ids = inputs()
+    alone = run(model, x[:1], ids[:1])
+    x[1:] *= 1000
+    x[2] = 0
+    together = run(model, x, ids)
+    np.testing.assert_allclose(together[:1], alone, rtol=1e-5)
+    table = next(numpy_helper.to_array(t) for t in model.graph.initializer if t.name == "table.weight")
+    np.testing.assert_array_equal(together[2], table[2])
+
+
+def test_an_activation_is_rounded_once_for_all_its_readers_and_half_precision_stays():
+    weights = [numpy_helper.from_array(RNG.standard_normal((48, 24)).astype(np.float32), f"{n}.weight") for n in "qk"]
+    nodes = [helper.make_node("MatMul", ["x", f"{name}.weight"], [name], name) for name in "qk"]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("n", 48))],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("n", 24)) for name in "qk"],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    quantize_int8(model, wanted=lambda module: True)
+    assert multiply_in_integers(model) == 2
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node].count("QuantizeLinear") == 1
+    half, _ = linear_model(half=True)
+    quantize_int8(half, wanted=lambda module: True)
+    before = half.SerializeToString()
+    assert multiply_in_integers(half) == 0
+    assert half.SerializeToString() == before
 
 
 @pytest.mark.parametrize("half", [False, True])

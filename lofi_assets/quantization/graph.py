@@ -117,9 +117,11 @@ def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
     return onnx.load(str(path), load_external_data=weights)
 
 
-def save(model: onnx.ModelProto, path: Path) -> None:
+def save(model: onnx.ModelProto, path: Path, *, weights_beside: bool = False) -> None:
     """Write a model, its weights beside it as `<name>.data` when they are large, and check the written file.
 
+    Args:
+        weights_beside: put them there however small they are, for other graphs to share (`save_sharing`).
     Raises:
         onnx.checker.ValidationError: the model is not valid for the opset it declares.
     """
@@ -127,7 +129,7 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     data = path.with_name(path.name + ".data")
     data.unlink(missing_ok=True)  # onnx appends to an existing data file
     weight_bytes = sum(elements(tensor) * BITS.get(tensor.data_type, 64) // 8 for tensor in model.graph.initializer)
-    if weight_bytes >= EXTERNAL_DATA_FROM:
+    if weights_beside or weight_bytes >= EXTERNAL_DATA_FROM:
         onnx.save_model(
             model,
             str(path),
@@ -138,6 +140,16 @@ def save(model: onnx.ModelProto, path: Path) -> None:
         )
     else:
         onnx.save_model(model, str(path))
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def save_sharing(model: onnx.ModelProto, path: Path) -> None:
+    """Write a graph that was loaded without weights beside the file that it came from: it reads the same data file.
+
+    Raises:
+        onnx.checker.ValidationError: the model is not valid, or the data file is elsewhere.
+    """
+    onnx.save_model(model, str(path))
     onnx.checker.check_model(str(path), full_check=True)
 
 

@@ -1,8 +1,8 @@
 """INT8 weights: symmetric, one scale per output channel, activations left in float (tier 2, and the floor parts of
-tier 3).
+tier 3). And the same weights for a CPU, which multiplies faster in integers: activations rounded as they come.
 
-Standard DequantizeLinear, so any runtime at opset 13 and later reads it. Weight-only keeps 5 dB more signal than
-dynamic activations did on a real-size block (facts: 43.5 against 38.1 dB) and needs no calibration.
+Standard operators, so any runtime at opset 13 and later reads it. Activations in float keep 5 dB more signal than
+rounded ones did on a real-size block (facts: 43.5 against 38.1 dB); neither needs calibration.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from lofi_assets.quantization.graph import attribute_of
 from lofi_assets.quantization.weights import (
     LinearWeight,
     Stored,
@@ -23,6 +24,8 @@ from lofi_assets.quantization.weights import (
 )
 
 LARGEST = 127
+STEP, MIDDLE, LEAST = "rounding/step", "rounding/middle", "rounding/least"
+"""Constants of `multiply_in_integers`: scale and zero of rounded rows, and the least that a row is divided by."""
 
 
 def quantize_channels(
@@ -72,3 +75,73 @@ def _dequantize(linear: LinearWeight) -> onnx.NodeProto:
         f"{linear.name}/dequantize",
         axis=1 - linear.reduce_axis,
     )
+
+
+def multiply_in_integers(model: onnx.ModelProto) -> int:
+    """Round activations to 8 bits where a MatMul reads INT8 weights, in place; returns how many products changed.
+
+    The weights stay the tensors they were and need not be loaded. Each row of an activation, a token, has a scale of
+    its own: one scale for all cost 6 dB on a trained model, and made an item depend on what else is in its batch.
+    Gemm and float16 graphs stay as they are.
+    """
+    weights = _int8_columns(model)
+    body: list[onnx.NodeProto] = []
+    rounded: set[str] = set()
+    changed = 0
+    for node in model.graph.node:
+        if node.op_type != "MatMul" or node.input[1] not in weights:
+            body.append(node)
+            continue
+        activation = node.input[0]
+        if activation not in rounded:
+            rounded.add(activation)
+            body += _rounded_rows(activation)
+        body += _integer_product(node, *weights[node.input[1]])
+        changed += 1
+    if changed:
+        read = {name for node in body for name in node.input}
+        kept = [node for node in body if node.op_type != "DequantizeLinear" or node.output[0] in read]
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+        constants = {STEP: np.float32(1 / LARGEST), MIDDLE: np.uint8(128), LEAST: np.float32(1e-12)}
+        model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items())
+    return changed
+
+
+def _int8_columns(model: onnx.ModelProto) -> dict[str, tuple[str, str]]:
+    """Dequantized (K, N) weight -> its integers and its float32 scales, one per column."""
+    types = {tensor.name: (tensor.data_type, len(tensor.dims)) for tensor in model.graph.initializer}
+    return {
+        node.output[0]: (node.input[0], node.input[1])
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and len(node.input) == 2 and attribute_of(node, "axis", 1) == 1
+        if types.get(node.input[0]) == (onnx.TensorProto.INT8, 2)
+        if types.get(node.input[1]) == (onnx.TensorProto.FLOAT, 1)
+    }
+
+
+def _rounded_rows(activation: str) -> list[onnx.NodeProto]:
+    """x -> x/u8, 1 to 255 with 0 at 128, and x/row, by which each row was divided."""
+    size, largest, row, unit = (f"{activation}/{part}" for part in ("size", "largest", "row", "unit"))
+    return [
+        helper.make_node("Abs", [activation], [size], f"{activation}/abs"),
+        helper.make_node("ReduceMax", [size], [largest], f"{activation}/reduce", axes=[-1], keepdims=1),
+        helper.make_node("Max", [largest, LEAST], [row], f"{activation}/max"),
+        helper.make_node("Div", [activation, row], [unit], f"{activation}/divide"),
+        helper.make_node("QuantizeLinear", [unit, STEP, MIDDLE], [f"{activation}/u8"], f"{activation}/round"),
+    ]
+
+
+def _integer_product(node: onnx.NodeProto, levels: str, scale: str) -> list[onnx.NodeProto]:
+    """Up to the first scale in the form that ONNX Runtime makes one kernel of."""
+    activation, output = node.input[0], node.output[0]
+    integers, product, step, unit = (f"{output}/{part}" for part in ("i32", "i32_float", "i32_step", "i32_unit"))
+    name = node.name or output
+    return [
+        helper.make_node("MatMulInteger", [f"{activation}/u8", levels, MIDDLE], [integers], f"{name}/integers"),
+        helper.make_node("Cast", [integers], [product], f"{name}/float", to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", [STEP, scale], [step], f"{name}/step"),
+        helper.make_node("Mul", [product, step], [unit], f"{name}/scale"),
+        helper.make_node("Mul", [unit, f"{activation}/row"], [output], f"{name}/rows"),
+    ]

@@ -38,6 +38,9 @@ SAMPLES_PER_FRAME = 4096
 MAX_TEXT_TOKENS = 256
 TOKENIZER = "tokenizer.json"
 LYRIC_VOCABULARY = "lyric_vocab.json"
+CPU = "CPUExecutionProvider"
+CPU_PROFILE = "{component}.cpu.onnx"
+"""File of a component that a CPU runs faster; other providers do not know its operators."""
 
 
 class RuntimeFolderError(FileNotFoundError):
@@ -72,15 +75,22 @@ class OnnxPipeline:
         folder: with the five component files, the text tokenizer, and lyric_vocab.json if lyrics are to be sung.
         threads: per session; onnxruntime's choice by default.
         providers: onnxruntime execution providers, best first.
+        cpu_profile: where only the CPU computes, take the CPU's own file of a component if the tier has one.
     Raises:
         RuntimeFolderError: a file is absent.
     """
 
     def __init__(
-        self, folder: Path, *, threads: int | None = None, providers: Sequence[str] = ("CPUExecutionProvider",)
+        self,
+        folder: Path,
+        *,
+        threads: int | None = None,
+        providers: Sequence[str] = (CPU,),
+        cpu_profile: bool = True,
     ) -> None:
         self.folder = Path(folder)
         self._threads, self._providers = threads, list(providers)
+        self._cpu_profile = cpu_profile and self._providers == [CPU]
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         from tokenizers import Tokenizer
 
@@ -197,9 +207,18 @@ class OnnxPipeline:
             options = onnxruntime.SessionOptions()
             if self._threads is not None:
                 options.intra_op_num_threads = self._threads
-            path = self._file(f"{component}.onnx")
+            path = self.component_file(component)
             self._sessions[component] = onnxruntime.InferenceSession(str(path), options, providers=self._providers)
         return self._sessions[component]
+
+    def component_file(self, component: str) -> Path:
+        """The file that the component is run from.
+
+        Raises:
+            RuntimeFolderError: it is absent.
+        """
+        profile = self.folder / CPU_PROFILE.format(component=component)
+        return profile if self._cpu_profile and profile.is_file() else self._file(f"{component}.onnx")
 
     def _run(self, component: str, **inputs: NDArray) -> list[NDArray]:
         return self.session(component).run(None, inputs)

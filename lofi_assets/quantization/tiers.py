@@ -22,17 +22,17 @@ from lofi_assets.ace_step.identity import base_fingerprint
 from lofi_assets.ace_step.loading import LYRIC_VOCABULARY, TEXT_ENCODER, load_base
 from lofi_assets.quantization import fidelity
 from lofi_assets.quantization.export import COMPONENTS, ComponentName, Precision, export, needs, prepare
-from lofi_assets.quantization.graph import load, save
+from lofi_assets.quantization.graph import load, save, save_sharing
 from lofi_assets.quantization.int4 import BLOCK, quantize_int4
-from lofi_assets.quantization.int8 import quantize_int8
+from lofi_assets.quantization.int8 import multiply_in_integers, quantize_int8
 from lofi_assets.quantization.merge import MERGE_REPORT, USED_PARTS
 from lofi_assets.quantization.opset import lower_to_17, raise_from_18
-from lofi_assets.quantization.policy import KEPT_IN_FLOAT, TIERS, PolicyReport, TierName, check_tier
+from lofi_assets.quantization.policy import CPU_PROFILES, KEPT_IN_FLOAT, TIERS, PolicyReport, TierName, check_tier
 from lofi_assets.quantization.runtime import TOKENIZER, OnnxPipeline
 from lofi_assets.quantization.weights import Stored, store_rest_as_half
 from lofi_assets.store import atomic_folder, fingerprint, link_or_copy, read_json, sha256_file, write_json
 
-EXPORT_VERSION: Final = "2"
+EXPORT_VERSION: Final = "3"
 """Raised when the code here or in the model changes what a file holds, so that tiers are built again."""
 
 MANIFEST: Final = "manifest.json"
@@ -69,7 +69,7 @@ class TierReport:
     rebuilt: bool
     policy: PolicyReport
     snr_db: dict[str, float]
-    """Component -> dB against FP32 on the same inputs; 200 stands for equal."""
+    """Component, or its CPU profile -> dB against FP32 on the same inputs; 200 stands for equal."""
     seconds: dict[str, float]
     """Component -> time to export or derive it; empty if nothing was built."""
 
@@ -108,6 +108,13 @@ def build_tiers(
 def tier_fingerprint(merged_dir: Path, *, recipe: Recipe = DEFAULT_RECIPE) -> str:
     """Changes when the model, the recipe, this code or a tool changes; the same for all four tiers."""
     return fingerprint(EXPORT_VERSION, base_fingerprint(merged_dir), asdict(recipe), _tools())
+
+
+def write_cpu_profile(source: Path, target: Path) -> None:
+    """Write the graph that multiplies in integers beside an INT8 file whose weights are in a data file, for both."""
+    graph = load(source, weights=False)
+    multiply_in_integers(graph)
+    save_sharing(graph, target)
 
 
 def is_current(directory: Path, wanted: str) -> bool:
@@ -154,7 +161,7 @@ class _Builder:
             policy = check_tier(partial, tier=tier, baseline=baseline)
             if not policy.holds:
                 raise TierError(f"tier {tier} breaks the precision policy: {'; '.join(policy.violations)}")
-            snr = fidelity.compare(OnnxPipeline(partial), self._recorded(baseline))
+            snr = self._compare(tier, partial, baseline)
             self._manifest(partial, tier, policy, snr)
         self.say(f"{tier}: {policy.size_bytes / 1e6:.2f} MB, transformer {snr['transformer']:.1f} dB against FP32")
         return TierReport(tier, directory, self.fingerprint, True, policy, snr, seconds)
@@ -162,7 +169,11 @@ class _Builder:
     def _timed(self, tier: TierName, component: ComponentName, folder: Path) -> float:
         started = time.monotonic()
         model, stored = self._make(tier, component)
-        self._save(model, folder / f"{component}.onnx", tier, component, stored)
+        profiles = [name for name, whose in CPU_PROFILES.get(tier, {}).items() if whose == component]
+        self._describe(model, tier, component, stored)
+        save(model, folder / f"{component}.onnx", weights_beside=bool(profiles))
+        for profile in profiles:
+            write_cpu_profile(folder / f"{component}.onnx", folder / f"{profile}.onnx")
         taken = time.monotonic() - started
         self.say(f"{tier}: {component} {'exported' if tier.startswith('fp') else 'derived'} in {taken:.1f} s")
         return round(taken, 2)
@@ -208,13 +219,12 @@ class _Builder:
 
         return wanted
 
-    def _save(self, model: onnx.ModelProto, path: Path, tier: TierName, component: str, stored: list[Stored]) -> None:
+    def _describe(self, model: onnx.ModelProto, tier: TierName, component: str, stored: list[Stored]) -> None:
         worst = max(stored, key=lambda item: item.relative_error, default=None)
         properties = self.provenance | {"tier": tier, "component": component, "fingerprint": self.fingerprint}
         if worst is not None:
             properties["largest_weight_error"] = f"{worst.relative_error:.4f} {worst.name} {worst.bits} bits"
         onnx.helper.set_model_props(model, dict(sorted(properties.items())))
-        save(model, path)
 
     def _tokenizers(self, folder: Path) -> None:
         link_or_copy((self.merged_dir / TEXT_ENCODER / TOKENIZER).resolve(), folder / TOKENIZER)
@@ -222,10 +232,14 @@ class _Builder:
         if lyrics.is_file():
             link_or_copy(lyrics.resolve(), folder / LYRIC_VOCABULARY)
 
-    def _recorded(self, baseline: Path) -> list[fidelity.Probe]:
+    def _compare(self, tier: TierName, folder: Path, baseline: Path) -> dict[str, float]:
         if self._probes is None:
             self._probes = fidelity.record(OnnxPipeline(baseline))
-        return self._probes
+        found = fidelity.compare(OnnxPipeline(folder, cpu_profile=False), self._probes)
+        for profile, component in CPU_PROFILES.get(tier, {}).items():
+            asked = [probe for probe in self._probes if probe.component == component]
+            found |= {profile: fidelity.compare(OnnxPipeline(folder), asked)[component]}
+        return found
 
     def _provenance(self, given: dict[str, str]) -> dict[str, str]:
         merge = self.merged_dir / MERGE_REPORT

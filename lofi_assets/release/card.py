@@ -12,6 +12,7 @@ from typing import Any
 from lofi_assets.constitution import CONFIG_DIR, load_constitution, load_gates
 from lofi_assets.experiment import current_dataset
 from lofi_assets.library import INVENTORY, rows_of
+from lofi_assets.optimization import VARIANTS, tier_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
 from lofi_assets.sources import attribution_of, load_licences
@@ -154,6 +155,8 @@ def _usage() -> str:
         "With numpy and ONNX Runtime alone, from this folder:\n\n```\npip install -r requirements.txt\n"
         'python example.py "lofi hip hop, mellow, rhodes, 74 bpm, vinyl crackle" --tier int8\n```\n\n'
         "`fp16` for quality, `int8` for a balance of size and quality, `int4` for experiments on small devices. "
+        "Where only a CPU computes, `int8` takes `transformer.cpu.onnx`: the same weights, multiplied in integers, "
+        "which is faster. "
         "Prompts are comma-separated tags: genre, mood, instruments, tempo, production, atmosphere, vocal type."
     )
 
@@ -195,12 +198,12 @@ def _quality(store: Store, quality: Mapping[str, Any]) -> str:
 def _tiers(store: Store) -> str:
     fidelity = read_json(store.metadata("tier_fad.json"), default={}).get("fidelity", {})
     rows = []
-    for tier in ("fp16", "int8", "int4"):
-        manifest = read_json(store.quantized / tier / "manifest.json", default={})
-        policy, measured = manifest.get("policy", {}), fidelity.get(tier, {})
+    for variant in VARIANTS:
+        manifest = read_json(store.quantized / tier_of(variant) / "manifest.json", default={})
+        policy, measured = manifest.get("policy", {}), fidelity.get(variant, {})
         size = f"{policy.get('size_bytes', 0) / 1e6:.2f} MB"
         bits = ", ".join(f"{part} {count}" for part, count in sorted(policy.get("min_bits", {}).items()))
-        rows.append(f"| {tier} | {manifest.get('opset')} | {size} | {bits} | {_number(measured.get('upper'))} |")
+        rows.append(f"| {variant} | {manifest.get('opset')} | {size} | {bits} | {_number(measured.get('upper'))} |")
     table = "| tier | opset | size | fewest bits | FAD increase over FP32, 95 % upper bound |\n|---|---|---|---|---|\n"
     return table + "\n".join(rows)
 

@@ -1,0 +1,24 @@
+"""What a tier is judged by where it can be run in more than one way."""
+
+import pytest
+
+from lofi_assets.optimization import COMPARED, VARIANTS, tier_of, worst_variant
+
+
+@pytest.mark.parametrize(
+    ("bounds", "worst"),
+    [
+        ({"int8": 0.01, "int8.cpu": 0.02}, "int8.cpu"),
+        ({"int8": 0.03, "int8.cpu": -0.02}, "int8"),
+        ({"int8": 0.03, "int8.cpu": None}, "int8.cpu"),
+        ({"int8": None, "int8.cpu": 0.9}, "int8"),
+    ],
+)
+def test_int8_is_judged_by_the_worse_of_its_two_graphs_and_by_the_one_that_could_not_be_measured(bounds, worst):
+    fidelity = {variant: {"upper": bound} for variant, bound in ({"fp16": 0.5, "int4": None} | bounds).items()}
+    assert worst_variant(fidelity, "int8") == worst
+    assert worst_variant(fidelity, "fp16") == "fp16"
+
+
+def test_every_tier_is_sampled_in_each_way_that_it_runs():
+    assert {tier_of(variant) for variant in VARIANTS} == set(COMPARED)
