@@ -5,6 +5,7 @@ does not: the work on one file (`audio/`), its columns (`track_rows.py`), licenc
 """
 
 import base64
+import contextlib
 import json
 import os
 from collections import Counter
@@ -262,10 +263,11 @@ def _process(
         memory_gb=settings.memory_gb,
         label="processing tracks",
     )
-    for job, result in results:
-        made = result_rows(result, job.track_id, wanted[job.track_id], judged_by=law)
-        write_json(job.target.with_suffix(".json"), made)
-        rows[job.track_id] = [row | _provenance(verified[job.track_id]) for row in made]
+    with contextlib.closing(results):
+        for job, result in results:
+            made = result_rows(result, job.track_id, wanted[job.track_id], judged_by=law)
+            write_json(job.target.with_suffix(".json"), made)
+            rows[job.track_id] = [row | _provenance(verified[job.track_id]) for row in made]
     return rows, len(jobs)
 
 

@@ -82,12 +82,12 @@ def map_tracks(
     timeout_s: float,
     memory_gb: float,
     label: str,
-) -> Iterator[tuple[T, R | WorkerFailure]]:
+) -> Generator[tuple[T, R | WorkerFailure], None, None]:
     """Yield every job with its result, in the order in which they finish.
 
     A job that kills its worker or exceeds the time is tried once more after all others, alone; then it is a
-    `WorkerFailure`. A job that raises is a `WorkerFailure` at once. The other jobs never notice. Closing the iterator
-    or Ctrl-C ends all workers.
+    `WorkerFailure`. A job that raises is a `WorkerFailure` at once. The other jobs never notice. Closing the generator
+    ends all workers: do so before the process ends, or what they share is gone before they are.
 
     Args:
         function: importable by name in a new process; jobs and results can be pickled.

@@ -1,6 +1,7 @@
 """`lofi inspect` on what should never have been in a folder of music: one record per file, and no bad file accepted."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import psutil
 import pytest
 from click.testing import CliRunner
@@ -114,6 +116,22 @@ def test_a_file_that_hangs_or_kills_its_worker_is_a_record_too(tmp_path: Path) -
     assert rules == dict.fromkeys(("abort", "hang", "hoard"), "audio.worker") | {"plain": READABLE}
     assert "2 s" in records["hang"]["reason"] and "SIGABRT" in records["abort"]["reason"]
     assert "memory" in records["hoard"]["reason"] and "ZeroDivisionError" in records["plain"]["reason"]
+
+
+def test_the_workers_have_ended_when_it_says_that_it_was_interrupted(tmp_path: Path, monkeypatch: Any) -> None:
+    for index in range(20):
+        (tmp_path / f"{index}.wav").write_bytes(b"RIFF")
+    alive: list[int] = []
+
+    def echo(line: str, err: bool = False) -> None:
+        alive.append(len(multiprocessing.active_children()))
+        if not err:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(click, "echo", echo)
+    done = CliRunner().invoke(inspect, ["--workers", "2", str(tmp_path)])
+    assert done.exit_code == 130
+    assert alive[0] > 0 and alive[1:] == [0]
 
 
 @pytest.mark.parametrize("delay", [0, 0.3, 0.6])

@@ -1,9 +1,10 @@
 """`lofi inspect`: what the audio gates would say of files, without a library around them."""
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import click
@@ -29,20 +30,22 @@ def inspect(
     if not files:
         click.echo("no files given; name audio files or folders", err=True)
     settings = load_profile().audio
+    records = _records(
+        files,
+        full=full,
+        workers=workers or settings.workers or os.cpu_count() or 1,
+        timeout_s=timeout_s or settings.timeout_s,
+        memory_gb=memory_gb or settings.memory_gb,
+    )
     try:
-        records = _records(
-            files,
-            full=full,
-            workers=workers or settings.workers or os.cpu_count() or 1,
-            timeout_s=timeout_s or settings.timeout_s,
-            memory_gb=memory_gb or settings.memory_gb,
-        )
-        for record in records:
-            # ASCII only: names may hold newlines, control characters, and bytes that are no text.
-            line = json.dumps(record, ensure_ascii=True, allow_nan=False)
-            with without_interrupts():
-                # An interrupt inside a write that waits for its reader would leave half a line.
-                click.echo(line)
+        # Closed here and not at exit, when what the workers share is gone before they are.
+        with contextlib.closing(records):
+            for record in records:
+                # ASCII only: names may hold newlines, control characters, and bytes that are no text.
+                line = json.dumps(record, ensure_ascii=True, allow_nan=False)
+                with without_interrupts():
+                    # An interrupt inside a write that waits for its reader would leave half a line.
+                    click.echo(line)
     except KeyboardInterrupt:
         click.echo("interrupted; the lines above are complete", err=True)
         sys.exit(130)
@@ -54,9 +57,8 @@ def inspect(
 
 def _records(
     files: Sequence[str], *, full: bool, workers: int, timeout_s: float, memory_gb: float
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """One record per file: of folders that cannot be listed first, then of the files as they are done."""
-    import contextlib
     import tempfile
     from pathlib import Path
 
@@ -77,7 +79,7 @@ def _records(
         results = map_tracks(
             inspect_file, jobs, workers=workers, timeout_s=timeout_s, memory_gb=memory_gb, label="inspecting"
         )
-        stack.callback(results.close)  # type: ignore[attr-defined]
+        stack.callback(results.close)
         for job, result in results:
             if isinstance(result, WorkerFailure):
                 result = record(job.path, rule=result.rule, reason=result.reason, measures={"worker_survived": False})

@@ -8,6 +8,7 @@ stands there. Anything else with the same name is somebody's work and stays as i
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,10 +154,11 @@ def _synthesise(entries: Sequence[Entry], root: Path, ledger: _Ledger, workers: 
     results = map_tracks(
         write_entry, jobs, workers=workers, timeout_s=TIMEOUT_S, memory_gb=MEMORY_GB, label="demo corpus"
     )
-    for job, result in results:
-        if isinstance(result, WorkerFailure):
-            raise CorpusError(f"{job.path}: could not be synthesised: {result.reason}")
-        ledger.complete(job.entry, result)
+    with contextlib.closing(results):
+        for job, result in results:
+            if isinstance(result, WorkerFailure):
+                raise CorpusError(f"{job.path}: could not be synthesised: {result.reason}")
+            ledger.complete(job.entry, result)
 
 
 def write_entry(job: _Job) -> str:
