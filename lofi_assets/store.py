@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 READ_BLOCK = 1 << 20
 """Bytes read at a time when hashing."""
+ONNX_DATA = ".onnx.data"
+"""End of the name of a file with an ONNX model's weights."""
 
 
 class StoreError(RuntimeError):
@@ -339,19 +341,24 @@ def read_table(path: Path) -> "pd.DataFrame":
 
 
 def link_or_copy(source: Path, target: Path) -> bool:
-    """Make `target` the same bytes as `source`, by a hard link where possible; returns whether it acted."""
+    """Make `target` the same bytes as `source`, by a hard link where possible; returns whether it acted.
+
+    Weights of ONNX files are copied: onnx reads no data file that has several links.
+    """
     if target.is_file() and (target.samefile(source) or sha256_file(target) == sha256_file(source)):
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        os.link(source, temporary)
-        temporary.replace(target)
-    except OSError:
+    linked = False
+    with contextlib.suppress(OSError):
+        if not source.name.endswith(ONNX_DATA):
+            os.link(source, temporary)
+            temporary.replace(target)
+            linked = True
+    temporary.unlink(missing_ok=True)
+    if not linked:
         with atomic_path(target) as copy:
             shutil.copyfile(source, copy)
-    finally:
-        temporary.unlink(missing_ok=True)
     return True
 
 

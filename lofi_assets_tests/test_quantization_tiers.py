@@ -26,6 +26,7 @@ from lofi_assets.quantization.policy import TIERS, check_tier
 from lofi_assets.quantization.runtime import OnnxPipeline, RuntimeFolderError
 from lofi_assets.quantization.tiers import Recipe, TierError, build_tiers, is_current, tier_fingerprint
 from lofi_assets.quantization.trace import trace
+from lofi_assets.store import link_or_copy
 
 PROMPTS = ["lofi hip hop, piano, rain", "chill"]
 
@@ -212,6 +213,16 @@ def test_a_cpu_runs_int8_in_integers_and_other_providers_do_not(built):
     with_gpu = OnnxPipeline(folder, providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
     assert with_gpu.component_file("transformer").name == "transformer.onnx"
     assert OnnxPipeline(root / "int4").component_file("transformer").name == "transformer.onnx"
+
+
+def test_a_tier_that_was_bundled_is_still_read_and_judged(built, tmp_path):
+    folder, baseline = tmp_path / "int8", built[0] / "fp32"
+    for path in (built[0] / "int8").iterdir():
+        link_or_copy(path, folder / path.name)
+    assert check_tier(built[0] / "int8", tier="int8", baseline=baseline).holds
+    assert check_tier(folder, tier="int8", baseline=baseline).holds
+    assert load(folder / "transformer.cpu.onnx").graph.node
+    assert (folder / "transformer.onnx.data").stat().st_mode & 0o044
 
 
 def test_a_manifest_accounts_for_every_file_and_the_files_say_where_they_come_from(built, base_dir):

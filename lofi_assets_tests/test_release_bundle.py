@@ -192,6 +192,7 @@ def test_the_bundle_of_a_real_tiny_model_makes_music_from_itself_alone(tmp_path:
     import soundfile
 
     from lofi_assets.ace_step.tiny import write_tiny_base
+    from lofi_assets.quantization.policy import check_tier
     from lofi_assets.quantization.tiers import build_tiers
 
     store = Store(tmp_path / "data")
@@ -200,6 +201,8 @@ def test_the_bundle_of_a_real_tiny_model_makes_music_from_itself_alone(tmp_path:
     outcome = build_bundle(store)
     assert outcome.values["example_runs"] == {"value": True, "note": ""}
     assert outcome.values["missing_or_altered_files"] == {"value": 0, "note": ""}
+    for folder in (store.quantized, store.export):
+        assert check_tier(folder / "int8", tier="int8", baseline=store.quantized / "fp32").holds
     shutil.copytree(store.export, tmp_path / "elsewhere")
     heard = tmp_path / "elsewhere" / "heard.wav"
     moved = (tmp_path / "elsewhere" / "example.py").read_text(encoding="utf-8")

@@ -270,6 +270,14 @@ def test_a_link_costs_no_space_and_is_made_once(tmp_path: Path) -> None:
     assert link_or_copy(source, target) is False
 
 
+def test_onnx_weights_are_never_linked_since_onnx_reads_no_file_with_several_links(tmp_path: Path) -> None:
+    source, target = tmp_path / "vocoder.onnx.data", tmp_path / "export" / "vocoder.onnx.data"
+    source.write_bytes(b"weights")
+    assert link_or_copy(source, target) is True
+    assert target.read_bytes() == b"weights" and source.stat().st_nlink == target.stat().st_nlink == 1
+    assert link_or_copy(source, target) is False and leftovers(tmp_path) == []
+
+
 def test_where_links_are_impossible_the_bytes_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, target = tmp_path / "a.mp3", tmp_path / "b.mp3"
     source.write_bytes(b"music")

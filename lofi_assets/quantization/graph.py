@@ -138,6 +138,7 @@ def save(model: onnx.ModelProto, path: Path, *, weights_beside: bool = False) ->
             location=data.name,
             size_threshold=1024,
         )
+        data.chmod(path.stat().st_mode)  # onnx lets nobody but its owner read it
     else:
         onnx.save_model(model, str(path))
     onnx.checker.check_model(str(path), full_check=True)
