@@ -155,21 +155,25 @@ def _percent(value: float | None) -> str:
 
 
 def _shown(report: Any, variant: str, fidelity: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    measured = fidelity.get(variant, {})
+    measured = fidelity.get(variant) or {"fad_tier": fidelity[COMPARED[0]]["fad_fp32"]}
     transformer = "transformer.cpu" if variant == CPU_VARIANT else "transformer"
     return {
         "tier": variant,
+        "megabytes": _rounded(report.policy.size_bytes / 1e6, 3),
+        "of_fp32": _rounded(report.policy.size_ratio, 3),
+        "fad": _rounded(measured.get("fad_tier"), 2),
+        "fad_increase": _rounded(measured.get("ratio"), 4),
+        "upper_95": _rounded(measured.get("upper"), 4),
+        "transformer_snr_db": _rounded(report.snr_db.get(transformer), 1),
         "opset": report.policy.opset,
-        "megabytes": round(report.policy.size_bytes / 1e6, 3),
-        "of_fp32": report.policy.size_ratio,
-        "quantized_share": report.policy.quantized_share,
-        "int4_share": report.policy.int4_share,
-        "transformer_snr_db": report.snr_db.get(transformer),
-        "fad": measured.get("fad_tier"),
-        "fad_increase": measured.get("ratio"),
-        "upper_95": measured.get("upper"),
+        "quantized_share": _rounded(report.policy.quantized_share, 3),
+        "int4_share": _rounded(report.policy.int4_share, 3),
         "violations": "; ".join(report.policy.violations),
     }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def _compare(store: Store, profile: Profile, model: str) -> tuple[dict[str, dict[str, Any]], int]:
