@@ -233,7 +233,8 @@ def _process(
     jobs: list[ProcessJob] = []
     taken = {PART.sub("", track_id) for track_id in wanted if PART.search(track_id)}
     for track_id in todo:
-        provenance, recorded = _provenance(verified[track_id]), work_file(store, track_id, wanted[track_id], ".json")
+        provenance = _provenance(verified[track_id])
+        recorded = work_file(store, track_id, wanted[track_id], ".json")
         kept = [row | provenance for row in read_json(recorded, default=[])]
         found = judged_today(kept, gates=gates, segment=settings.segment) if kept else None
         if found and found[0]["fingerprint"] == wanted[track_id] and have_audio(store, found):

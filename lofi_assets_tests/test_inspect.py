@@ -118,7 +118,9 @@ def test_a_file_that_hangs_or_kills_its_worker_is_a_record_too(tmp_path: Path) -
     assert "memory" in records["hoard"]["reason"] and "ZeroDivisionError" in records["plain"]["reason"]
 
 
-def test_the_workers_have_ended_when_it_says_that_it_was_interrupted(tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_workers_have_ended_when_it_says_that_it_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for index in range(20):
         (tmp_path / f"{index}.wav").write_bytes(b"RIFF")
     alive: list[int] = []

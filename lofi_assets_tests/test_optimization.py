@@ -3,6 +3,8 @@
 import pytest
 
 from lofi_assets.optimization import COMPARED, VARIANTS, tier_of, worst_variant
+from lofi_assets.quantization.policy import CPU_PROFILES
+from lofi_assets.quantization.runtime import CPU_PROFILE
 
 
 @pytest.mark.parametrize(
@@ -22,3 +24,6 @@ def test_int8_is_judged_by_the_worse_of_its_two_graphs_and_by_the_one_that_could
 
 def test_every_tier_is_sampled_in_each_way_that_it_runs():
     assert {tier_of(variant) for variant in VARIANTS} == set(COMPARED)
+    assert {tier_of(variant) for variant in VARIANTS if variant.endswith(".cpu")} == CPU_PROFILES.keys()
+    files = {f"{name}.onnx": component for profiles in CPU_PROFILES.values() for name, component in profiles.items()}
+    assert all(name == CPU_PROFILE.format(component=component) for name, component in files.items())

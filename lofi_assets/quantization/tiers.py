@@ -238,7 +238,7 @@ class _Builder:
         found = fidelity.compare(OnnxPipeline(folder, cpu_profile=False), self._probes)
         for profile, component in CPU_PROFILES.get(tier, {}).items():
             asked = [probe for probe in self._probes if probe.component == component]
-            found |= {profile: fidelity.compare(OnnxPipeline(folder), asked)[component]}
+            found[profile] = fidelity.compare(OnnxPipeline(folder), asked)[component]
         return found
 
     def _provenance(self, given: dict[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from lofi_assets.quantization.graph import FLOAT_TYPES, WEIGHTED, attribute_of, elements
+from lofi_assets.quantization.graph import FLOAT_TYPES, WEIGHTED, attribute_of, elements, replace_nodes
 
 HALF_FROM = 1024
 """Smaller tensors stay as they are: nothing to gain."""
@@ -97,11 +97,9 @@ def replace_weights(
     """Put new constants in the place of initializers; `nodes` compute values of the old names and run first."""
     gone = set(replaced)
     kept = [tensor for tensor in model.graph.initializer if tensor.name not in gone]
-    body = list(model.graph.node)
     del model.graph.initializer[:]
     model.graph.initializer.extend([*kept, *tensors])
-    del model.graph.node[:]
-    model.graph.node.extend([*nodes, *body])
+    replace_nodes(model.graph, [*nodes, *model.graph.node])
     shapes = [value for value in model.graph.value_info if value.name not in gone]
     del model.graph.value_info[:]
     model.graph.value_info.extend(shapes)
@@ -155,6 +153,4 @@ def _cast_gathered_rows(graph: onnx.GraphProto, tables: set[str]) -> None:
             rows, name = node.output[0], node.input[0]
             node.input[0], node.output[0] = f"{name}_f16", f"{rows}_f16"
             body.append(helper.make_node("Cast", [f"{rows}_f16"], [rows], f"{node.name}/cast", to=TensorProto.FLOAT))
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in body]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    replace_nodes(graph, body)
