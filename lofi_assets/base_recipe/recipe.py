@@ -254,10 +254,10 @@ def plan(workshop: Workshop, *, minutes: Mapping[StageName, float] | None = None
         return [PlannedStage(**row) for row in known["stages"]]
     planned = []
     for name in STAGES:
-        seconds = _seconds_per_step(workshop, name)
+        seconds = round(_seconds_per_step(workshop, name), 4)
         wanted = (minutes or {}).get(name)
         steps = workshop.recipe.training[name].steps if wanted is None else max(1, round(wanted * 60 / seconds))
-        planned.append(PlannedStage(name, steps, round(seconds, 4)))
+        planned.append(PlannedStage(name, steps, seconds))
     write_json(path, {"threads": torch.get_num_threads(), "stages": [asdict(stage) for stage in planned]})
     return planned
 
