@@ -18,8 +18,8 @@ import yaml
 
 from lofi_assets.constitution import Gate, judge_track
 from lofi_assets.records import RecordError, SourceRecord, parse
-from lofi_assets.rights import EVIDENCE, LicenceStatus, claim_measures, evidence_fault
-from lofi_assets.store import Store, fingerprint, read_json, remembered, sha256_file
+from lofi_assets.rights import LicenceStatus, claim_measures, evidence_fault
+from lofi_assets.store import Store, fingerprint, remembered, sha256_file
 
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".flac", ".aif", ".aiff", ".aifc", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".mp4", ".wma"}
@@ -353,42 +353,3 @@ def _text(path: Path) -> str | None:
     if not path.is_file() or path.is_symlink() or path.stat().st_size > SIDECAR_BYTES:
         return None
     return path.read_text(encoding="utf-8", errors="backslashreplace")
-
-
-def curated_styles(store: Store, *, written_by_tagger: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Style ids that a person put into `style_mapping.json`: entries that differ from what the tagger last wrote."""
-    path = store.metadata("style_mapping.json")
-    mapping = read_json(path, default={})
-    if not isinstance(mapping, dict):
-        raise SourceError(f"{path}: must be an object of track id -> [style ids]")
-    for track_id, styles in mapping.items():
-        if not isinstance(styles, list) or not all(isinstance(style, str) for style in styles):
-            raise SourceError(f'{path}: {track_id}: must be a list of style ids such as ["CORE-01"], not {styles!r}')
-    return {
-        track_id: tuple(styles)
-        for track_id, styles in mapping.items()
-        if styles != list(written_by_tagger.get(track_id, ()))
-    }
-
-
-@dataclass(frozen=True)
-class Landing:
-    """State of everything that people put into the data root."""
-
-    key: str
-    """Moves when a file appears, goes or changes."""
-    files: int
-    newest: float
-    """Modification time of the newest file, seconds since the epoch."""
-
-
-def landing_state(store: Store) -> Landing:
-    """Raw files with their sidecars, evidence, and the records that people edit; by name, size and time, unread."""
-    edited = [store.metadata(name) for name in ("sources.json", "style_mapping.json", "reviews.jsonl")]
-    evidence = sorted(store.metadata(EVIDENCE).rglob("*"))
-    paths = [
-        path for path in (*sorted(store.raw.rglob("*")), *edited, *evidence) if path.is_file() and not path.is_symlink()
-    ]
-    stats = [(store.relative(path), path.stat()) for path in paths if not path.name.endswith(".part")]
-    key = fingerprint([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
-    return Landing(key, len(stats), max((stat.st_mtime for _, stat in stats), default=0.0))
