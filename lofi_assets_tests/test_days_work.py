@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 SENSOR_SECONDS = 5
 QUIET_SECONDS = 4 * SENSOR_SECONDS
 """With no run for so long every sensor has looked several times and found nothing to start."""
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 900.0
 DATA = ("licensed_sources", "processed_tracks", "prompts", "dataset_manifest")
 TRAINING_AND_AFTER = (
     "feature_cache",
