@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lofi_assets.errors import LofiError
 from lofi_assets.evaluation import load_encoder
 from lofi_assets.experiment import FEATURES
 from lofi_assets.outcome import Outcome
@@ -31,7 +32,7 @@ PROTECTED = {"audio_critical_bits": ("dcae_decoder", "vocoder"), "vocal_bits": (
 TIER_FAD = "tier_fad.json"
 
 
-class NothingToMergeError(RuntimeError):
+class NothingToMergeError(LofiError, RuntimeError):
     """No checkpoint has been evaluated; the message says which asset to materialise."""
 
 

@@ -13,10 +13,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lofi_assets.constitution import CONFIG_DIR
+from lofi_assets.errors import LofiError
 from lofi_assets.records import Sha256
 
 
-class ProfileError(ValueError):
+class ProfileError(LofiError, ValueError):
     """A profile cannot be read; the message names the file and the key."""
 
 

@@ -23,6 +23,8 @@ from itertools import islice
 from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
+from lofi_assets.errors import LofiError
+
 T = TypeVar("T")
 R = TypeVar("R")
 Watch = Callable[[str], None]
@@ -45,7 +47,7 @@ NOT_STARTING = (
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-class WorkersDoNotStart(RuntimeError):
+class WorkersDoNotStart(LofiError, RuntimeError):
     """Worker processes end before they take up work, which is no file's fault; the message says what to look at."""
 
 

@@ -10,6 +10,7 @@ from dagster._core.errors import DagsterPipesExecutionError
 from lofi_assets import experiment
 from lofi_assets.defs.automation import WHEN_INPUTS_CHANGE
 from lofi_assets.defs.dataset import dataset_manifest
+from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
@@ -33,6 +34,7 @@ explain is not tried again."""
     automation_condition=WHEN_INPUTS_CHANGE,
     pool="gpu",
 )
+@explained
 def feature_cache(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """Latents, text states, lyric ids, speakers and SSL targets of every track, computed once per track and model."""
     return report(context, platform.store, experiment.cache_dataset_features(platform.store, platform.profile))
@@ -45,6 +47,7 @@ def feature_cache(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
     deps=[dataset_manifest, feature_cache],
     pool="gpu",
 )
+@explained
 def lora_checkpoints(
     context: dg.AssetExecutionContext, platform: Platform, pipes: dg.PipesSubprocessClient
 ) -> dg.MaterializeResult:

@@ -20,6 +20,7 @@ import onnx
 
 from lofi_assets.ace_step.identity import base_fingerprint
 from lofi_assets.ace_step.loading import LYRIC_VOCABULARY, TEXT_ENCODER, load_base
+from lofi_assets.errors import LofiError
 from lofi_assets.quantization import fidelity
 from lofi_assets.quantization.export import COMPONENTS, ComponentName, Precision, export, needs, prepare
 from lofi_assets.quantization.graph import load, save, save_sharing
@@ -55,7 +56,7 @@ class Recipe:
 DEFAULT_RECIPE: Final = Recipe()
 
 
-class TierError(RuntimeError):
+class TierError(LofiError, RuntimeError):
     """A tier that was built but breaks the policy, so it was not put in place."""
 
 

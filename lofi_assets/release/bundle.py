@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lofi_assets
+from lofi_assets.errors import LofiError
 from lofi_assets.optimization import COMPARED
 from lofi_assets.outcome import Outcome
 from lofi_assets.store import Store, atomic_folder, fingerprint, link_or_copy, read_json, sha256_folder, write_json
@@ -47,7 +48,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """Runs a script where the named packages do not exist: the virtual environment of this project holds all of them."""
 
 
-class BundleError(RuntimeError):
+class BundleError(LofiError, RuntimeError):
     """There is nothing to bundle; the message names the file and the asset to materialise."""
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofi_assets.constitution import load_constitution, load_gates
+from lofi_assets.errors import LofiError
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
 from lofi_assets.release.bundle import MANIFEST, differences
@@ -41,7 +42,7 @@ Files = Mapping[str, Mapping[str, Any]]
 """Path in the release -> `bytes` and `sha256`."""
 
 
-class ReleaseError(RuntimeError):
+class ReleaseError(LofiError, RuntimeError):
     """A release that cannot be made as things are; the message says what is wrong and what to do."""
 
 

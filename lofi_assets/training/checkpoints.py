@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lofi_assets.errors import LofiError
 from lofi_assets.records import Checkpoint, dump, parse
 from lofi_assets.store import read_json, write_json
 from lofi_assets.training.config import LoraSettings
@@ -41,7 +42,7 @@ RUN_CONFIG = "config.json"
 DESCRIPTION = "checkpoint.json"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(LofiError, RuntimeError):
     """A checkpoint or the manifest is not what it should be; the message names the file and the remedy."""
 
 

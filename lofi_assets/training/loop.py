@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from lofi_assets.ace_step.flow_matching import training_schedule
 from lofi_assets.ace_step.identity import base_fingerprint
+from lofi_assets.errors import LofiError
 from lofi_assets.records import Checkpoint, dump
 from lofi_assets.store import atomic_folder, write_json
 from lofi_assets.training import adapters, checkpoints, features, resume, runs
@@ -48,7 +49,7 @@ RECENT = 50
 Say = Callable[[str], None]
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(LofiError, RuntimeError):
     """The loss is no longer a number, or far above what it was; the message is the diagnosis."""
 
 
