@@ -292,6 +292,8 @@ def train(
             archived = runs.open_run(run, fresh=fresh)
             if archived:
                 say(f"a new run; the earlier one is kept in {run.checkpoints_dir.name}/{runs.ARCHIVE}/{archived}")
+            for fault in resume.unsound_states(run.checkpoints_dir):
+                say(f"{fault}; the run goes on from an earlier state")
         processes.wait()
         trainer = _prepare(run, processes.device(device), processes, say)
         if trainer.log:
