@@ -319,9 +319,11 @@ def write_json(path: Path, data: object) -> bool:
     return write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, *, default: Any = None) -> Any:
+def read_json(path: Path, *, default: Any = None, remedy: str = "mend or remove the file and run again") -> Any:
     """Parsed JSON, or `default` if the file is absent.
 
+    Args:
+        remedy: what a person does about a broken file.
     Raises:
         StoreError: the file is not JSON.
     """
@@ -330,7 +332,7 @@ def read_json(path: Path, *, default: Any = None) -> Any:
     except FileNotFoundError:
         return default
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path}: not JSON ({error}); mend or remove the file and run again") from error
+        raise StoreError(f"{path}: not JSON ({error}); {remedy}") from error
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from lofi_assets.errors import LofiError
 from lofi_assets.records import Checkpoint, dump
 from lofi_assets.store import write_json
 from lofi_assets.training.checkpoints import (
@@ -374,7 +375,7 @@ def test_a_broken_manifest_is_named_and_may_be_removed_as_it_says(tmp_path: Path
     before = read_manifest(tmp_path)
     manifest = tmp_path / "manifest.json"
     manifest.write_text(content, encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"manifest\.json: .*It may be removed"):
+    with pytest.raises(LofiError, match=r"manifest\.json: .*mend it or remove it"):
         read_manifest(tmp_path)
     manifest.unlink()
     assert read_manifest(tmp_path) == before

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from lofi_assets.errors import LofiError
 from lofi_assets.records import Checkpoint, dump, parse
-from lofi_assets.store import StoreError, read_json, write_json
+from lofi_assets.store import read_json, write_json
 from lofi_assets.training.config import LoraSettings
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ ADAPTER_METADATA = "lora_adapter_metadata"
 """Safetensors metadata from which diffusers takes the LoraConfig."""
 RUN_CONFIG = "config.json"
 DESCRIPTION = "checkpoint.json"
-REMOVABLE = f"It may be removed: every checkpoint's folder holds its own record ({DESCRIPTION})"
+REMOVABLE = f"mend it or remove it: every checkpoint's folder holds its own record ({DESCRIPTION})"
+"""What to do about a broken manifest."""
 
 
 class CheckpointError(LofiError, RuntimeError):
@@ -59,7 +60,7 @@ def read_manifest(checkpoints_dir: Path) -> list[Checkpoint]:
     the like are then entered again by `quality_metrics`.
 
     Raises:
-        CheckpointError: the manifest is broken.
+        StoreError, CheckpointError: the manifest is broken.
         RecordError: a record breaks the schema.
     """
     path = checkpoints_dir / MANIFEST
@@ -242,12 +243,9 @@ def _misread(path: Path, peft: "Mapping[str, np.ndarray]", lora: LoraSettings) -
 
 
 def _read(path: Path) -> list[Checkpoint]:
-    try:
-        data = read_json(path, default=[])
-    except StoreError as error:
-        raise CheckpointError(f"{error}. {REMOVABLE}") from error
+    data = read_json(path, default=[], remedy=REMOVABLE)
     if not isinstance(data, list):
-        raise CheckpointError(f"{path}: not an array of checkpoints; mend it. {REMOVABLE}")
+        raise CheckpointError(f"{path}: not an array of checkpoints; {REMOVABLE}")
     return _records(data, path)
 
 
