@@ -86,12 +86,11 @@ def _sentence(number: int, path: str | Path | None, *, written: int | None = Non
 
 
 def _space(path: str | Path | None, written: int | None) -> str:
-    """` (1.5 MB free; more than the 3.0 MB that were written are needed)`."""
+    """` (0.0 MB free after 3.0 MB of it were written, and it needs more)`; what was written is removed again."""
     if path is None:
         return ""
     folder = next(parent for parent in (Path(path), *Path(path).absolute().parents) if parent.is_dir())
-    # By now what was written in part may be gone again, so its size tells more than the space.
-    needed = f"; this file needs more than the {megabytes(written)} that were written of it" if written else ""
+    needed = f" after {megabytes(written)} of it were written, and it needs more" if written else ""
     return f" ({megabytes(shutil.disk_usage(folder).free)} free{needed})"
 
 

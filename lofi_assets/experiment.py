@@ -18,7 +18,7 @@ from lofi_assets.constitution import CONFIG_DIR, load_gates
 from lofi_assets.dataset_card import DatasetError
 from lofi_assets.library import INVENTORY, rows_of
 from lofi_assets.outcome import Outcome
-from lofi_assets.profiles import BaseModelSettings, Profile, ProfileError
+from lofi_assets.profiles import BaseModelSettings, Profile, ProfileError, broken_keys, setting
 from lofi_assets.records import Checkpoint
 from lofi_assets.sources import load_licences, unlicensed, withdrawn_tracks
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, write_json
@@ -75,7 +75,10 @@ def resolve_base(store: Store, settings: BaseModelSettings) -> Path:
             raise ProfileError(f"{SHIPPED_BASE}: this build ships no base; set base_model.kind to tiny, folder or hub")
         return SHIPPED_BASE
     if settings.kind == "folder":
-        return Path(settings.path) if Path(settings.path).is_absolute() else store.root / settings.path
+        folder = store.root / settings.path  # an absolute path stays what it is
+        if not folder.is_dir():
+            raise ProfileError(f"{folder}: no such folder; put a base model in the Hub's layout there, or correct path")
+        return folder
     from lofi_assets.ace_step.loading import base_directory
 
     return base_directory(settings.path, revision=settings.revision)
@@ -94,9 +97,11 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
     from lofi_assets.training.features import cache_features
 
     folder, manifest, tracks = current_dataset(store)
-    base = resolve_base(store, profile.base_model)
-    identity = base_identity(base)
-    vocabulary = lyric_vocabulary(store, profile.lyric_vocabulary)
+    with setting(profile, "base_model"):
+        base = resolve_base(store, profile.base_model)
+        identity = base_identity(base)
+    with setting(profile, "lyric_vocabulary"):
+        vocabulary = lyric_vocabulary(store, profile.lyric_vocabulary)
     rows = cache_features(
         feature_jobs(store, folder, tracks),
         base_path=base,
@@ -231,7 +236,7 @@ def lora_settings(profile: Profile, *, config_dir: Path = CONFIG_DIR) -> LoraSet
     try:
         return LoraSettings.model_validate(values)
     except ValidationError as error:
-        raise ProfileError(f"profile {profile.name}, lora: {error}") from error
+        raise ProfileError(f"config/profiles/{profile.name}.yaml, {broken_keys(error, below='lora')}") from error
 
 
 def training_settings(profile: Profile) -> TrainingSettings:
@@ -244,7 +249,7 @@ def training_settings(profile: Profile) -> TrainingSettings:
     try:
         return TrainingSettings.model_validate(values)
     except ValidationError as error:
-        raise ProfileError(f"profile {profile.name}, training: {error}") from error
+        raise ProfileError(f"config/profiles/{profile.name}.yaml, {broken_keys(error, below='training')}") from error
 
 
 def describe_training(store: Store, planned: PlannedRun) -> Outcome:

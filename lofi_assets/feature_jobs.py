@@ -86,7 +86,7 @@ def ssl_folders(store: Store, profile: Profile) -> dict[SslEncoder, Path]:
     for name, folder in folders.items():
         if not folder.is_dir():
             raise ProfileError(
-                f"profile {profile.name}, ssl_encoders: {name}: {folder} is no folder; download it there"
+                f"config/profiles/{profile.name}.yaml, ssl_encoders.{name}: {folder} is no folder; download it there"
             )
     return folders
 

@@ -193,7 +193,7 @@ def _compare(store: Store, profile: Profile, model: str) -> tuple[dict[str, dict
     from lofi_assets.metrics.tier import evaluate_tier
 
     clips = {name: _sample(store, name, prompts, profile.quantization, key) for name in ("fp32", *VARIANTS)}
-    embedder, reference = load_encoder(store, profile.evaluation), reference_tracks(store)
+    embedder, reference = load_encoder(store, profile), reference_tracks(store)
     fidelity = {
         variant: evaluate_tier(
             fp32=clips["fp32"],

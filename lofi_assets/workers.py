@@ -23,7 +23,7 @@ from itertools import islice
 from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
-from lofi_assets.errors import LofiError
+from lofi_assets.errors import LofiError, explanation
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -100,6 +100,7 @@ def map_tracks(
         label: text in front of the progress bar, which is drawn on stderr if that is a terminal.
     Raises:
         WorkersDoNotStart: no worker took up work for two minutes, or the pool broke again over a single job.
+        OSError: the machine refuses (a full disk); what was yielded before is sound.
     """
     from tqdm import tqdm
 
@@ -115,9 +116,12 @@ def map_tracks(
 def _run_here(function: Callable[[T], R], jobs: Sequence[T]) -> Generator[tuple[T, R | WorkerFailure], None, None]:
     for job in jobs:
         try:
-            yield job, function(job)
+            result: R | WorkerFailure = function(job)
         except Exception as error:
-            yield job, WorkerFailure(_raised(error))
+            if isinstance(error, OSError) and explanation(error):
+                raise
+            result = WorkerFailure(_raised(error))
+        yield job, result
 
 
 @dataclass(frozen=True)
@@ -240,6 +244,8 @@ def _outcome(future: Future[Any], job: T, timeout_s: float) -> tuple[T, Any] | _
     error = future.exception()
     if error is None:
         return job, future.result()
+    if isinstance(error, OSError) and explanation(error):
+        raise error  # the machine's fault and not the job's: every other job would meet it too
     if isinstance(error, ProcessExpired):
         return _Died(job, f"its worker died ({_exit(error.exitcode)})")
     if isinstance(error, BrokenProcessPool):
