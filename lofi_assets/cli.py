@@ -1,6 +1,9 @@
 """`lofi`: the platform from the command line. Every command says what it did and exits non-zero when it failed."""
 
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +33,29 @@ class Explaining(click.Group):
     def invoke(self, context: click.Context) -> Any:
         """Run the command; a defect keeps its traceback."""
         try:
-            return super().invoke(context)
+            with _progress_on_stderr():
+                return super().invoke(context)
         except Exception as error:
             sentence = explanation(error)
             if sentence is None:
                 raise
             raise click.ClickException(sentence) from error
+
+
+@contextmanager
+def _progress_on_stderr() -> Iterator[None]:
+    """Without a terminal there is no bar, so what the package logs goes to standard error."""
+    if sys.stderr.isatty():
+        yield
+        return
+    log, handler = logging.getLogger("lofi_assets"), logging.StreamHandler(sys.stderr)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)
 
 
 @click.group(cls=Explaining)

@@ -15,6 +15,7 @@ from lofi_assets import before_after, pictures
 from lofi_assets.experiment import current_dataset, training_settings
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, setting
+from lofi_assets.progress import over
 from lofi_assets.records import Checkpoint, QualityMetrics, dump
 from lofi_assets.sampling import BASE, generated_samples, reference_tracks, samples_of
 from lofi_assets.store import Store, fingerprint, read_json, write_json
@@ -115,7 +116,7 @@ def _evaluate(
             seed=sampling.seed,
             n_resamples=settings.resamples,
         ).as_dict()
-        for model in models
+        for model in over(models, "measuring checkpoints", unit="model")
     }
     if not with_noise or not embedder.trained:
         return found, {}

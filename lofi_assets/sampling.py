@@ -16,6 +16,7 @@ from lofi_assets import pictures
 from lofi_assets.experiment import current_dataset, features_on_record
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, SamplingSettings
+from lofi_assets.progress import Progress
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, sha256_file, write_json
 from lofi_assets.training.checkpoints import DIFFUSERS_WEIGHTS, fault, read_manifest, update_record
 from lofi_assets.training.runs import current_run
@@ -137,14 +138,12 @@ def _generate(
     settings: SamplingSettings,
     keys: Mapping[str, str],
 ) -> None:
-    from tqdm import tqdm
-
     from lofi_assets.ace_step.loading import load_base
 
     features = features_on_record(store)
     vocabulary = Path(features["lyric_vocabulary"]) if features.get("lyric_vocabulary") else None
     base = load_base(features["base"], device=settings.device, lyric_vocabulary=vocabulary)
-    with tqdm(total=len(models) * len(prompts), desc="generating samples", unit="clip") as progress:
+    with Progress("generating samples", total=len(models) * len(prompts), unit="clip") as progress:
         for model in models:
             checkpoint = None if model == BASE else store.checkpoints / model
             with _adapted(base, checkpoint), atomic_folder(store.samples / model) as folder:
@@ -152,7 +151,7 @@ def _generate(
                 for start in range(0, len(prompts), CLIPS_AT_ONCE):
                     batch = prompts[start : start + CLIPS_AT_ONCE]
                     clips += _generate_batch(base, batch, settings, folder, store.samples / model, store)
-                    progress.update(len(batch))
+                    progress.advance(len(batch), note=model)
                 write_json(folder / "samples.json", {"key": keys[model], "clips": clips})
 
 

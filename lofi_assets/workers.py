@@ -24,6 +24,7 @@ from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
 from lofi_assets.errors import LofiError, explanation
+from lofi_assets.progress import Progress
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -97,19 +98,17 @@ def map_tracks(
         timeout_s: per job, from the moment it starts.
         memory_gb: data that one worker may allocate (Linux). It is the writable memory that is limited (RLIMIT_DATA)
             and not the address space: torch maps gigabytes of libraries that it never touches.
-        label: text in front of the progress bar, which is drawn on stderr if that is a terminal.
+        label: what is done, for the bar on a terminal and the lines of the log.
     Raises:
         WorkersDoNotStart: no worker took up work for two minutes, or the pool broke again over a single job.
         OSError: the machine refuses (a full disk); what was yielded before is sound.
     """
-    from tqdm import tqdm
-
-    with tqdm(total=len(jobs), desc=label, unit="track", file=sys.stderr, disable=None) as bar:
-        pool = _Pool(workers, timeout_s, memory_gb, lambda slow: bar.set_postfix_str(slow))
+    with Progress(label, total=len(jobs), unit="track") as progress:
+        pool = _Pool(workers, timeout_s, memory_gb, progress.remark)
         run = _run_here(function, jobs) if workers == 0 else _run_pooled(function, jobs, pool)
         with contextlib.closing(run):
             for job, result in run:
-                bar.update()
+                progress.advance()
                 yield job, result
 
 
