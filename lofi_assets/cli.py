@@ -1,7 +1,11 @@
 """`lofi`: the platform from the command line. Every command says what it did and exits non-zero when it failed."""
 
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -16,13 +20,45 @@ from lofi_assets.commands.train import train
 from lofi_assets.commands.train_base import train_base
 from lofi_assets.commands.verify_weights import verify_weights
 from lofi_assets.constitution import CONFIG_DIR
+from lofi_assets.errors import explanation
 from lofi_assets.profiles import data_root
 from lofi_assets.store import Store
 
 console = Console(width=160 if not sys.stdout.isatty() else None)
 
 
-@click.group()
+class Explaining(click.Group):
+    """Commands whose errors are explained (`errors.explanation`) end in one sentence and exit status 1."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command; a defect keeps its traceback."""
+        try:
+            with _progress_on_stderr():
+                return super().invoke(context)
+        except Exception as error:
+            sentence = explanation(error)
+            if sentence is None:
+                raise
+            raise click.ClickException(sentence) from error
+
+
+@contextmanager
+def _progress_on_stderr() -> Iterator[None]:
+    """Without a terminal there is no bar, so what the package logs goes to standard error."""
+    if sys.stderr.isatty():
+        yield
+        return
+    log, handler = logging.getLogger("lofi_assets"), logging.StreamHandler(sys.stderr)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(logging.NOTSET)
+
+
+@click.group(cls=Explaining)
 def main() -> None:
     """Licensed lofi tracks to a released, gated ACE-Step LoRA."""
 
@@ -114,12 +150,9 @@ def docs() -> None:
 @click.option("--by", "approved_by", required=True, help="Your name; it goes on record.")
 def approve_card(card_sha256: str, approved_by: str) -> None:
     """Approve release/README.md as you read it, by the first digits of its sha256; then materialise model_card."""
-    from lofi_assets.release.card import ApprovalError, approve
+    from lofi_assets.release.card import approve
 
-    try:
-        digest = approve(Store(data_root()), card=card_sha256, by=approved_by)
-    except ApprovalError as error:
-        raise click.ClickException(str(error)) from error
+    digest = approve(Store(data_root()), card=card_sha256, by=approved_by)
     click.echo(f"approved {digest[:12]} by {approved_by}; materialise model_card to record it")
 
 

@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 import yaml
 
+from lofi_assets.errors import LofiError
+
 Scope = Literal["track", "asset", "repository"]
 Op = Literal["<", "<=", ">", ">=", "==", "!="]
 Status = Literal["pass", "fail", "inconclusive"]
@@ -27,7 +29,7 @@ GUARDED_ASSETS = ("merged_model", "quantized_tiers", "hub_release")
 """Assets that refuse to run unless the gates that hold them have passed (design.md section 4, layer 3)."""
 
 
-class ConstitutionError(ValueError):
+class ConstitutionError(LofiError, ValueError):
     """`config/constitution.yaml` breaks its own rules; the message names the gate and the key."""
 
 

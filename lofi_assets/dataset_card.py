@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from lofi_assets.errors import LofiError
 from lofi_assets.lyrics import without_language
 from lofi_assets.records import STYLE_COUNTS, STYLE_PREFIXES, Dataset, Track
 from lofi_assets.store import (
@@ -29,7 +30,6 @@ SUFFIXES = (".mp3", "_prompt.txt", "_lyrics.txt")
 """The files of a track, in the form that ACE-Step's converter reads."""
 
 DATA_FILE = "data-00000-of-00001.arrow"
-
 HUB_LICENCES = frozenset(
     {
         "cc0-1.0",
@@ -59,7 +59,7 @@ LIMITS = """\
 - Loudness, tempo and score are measured, not corrected: the tracks peak alike and are not equally loud."""
 
 
-class DatasetError(ValueError):
+class DatasetError(LofiError, ValueError):
     """A dataset version cannot be found or copied; the message says which, and what to do."""
 
 

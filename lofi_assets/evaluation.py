@@ -14,7 +14,8 @@ from typing import Any
 from lofi_assets import before_after, pictures
 from lofi_assets.experiment import current_dataset, training_settings
 from lofi_assets.outcome import Outcome
-from lofi_assets.profiles import EvaluationSettings, Profile
+from lofi_assets.profiles import Profile, setting
+from lofi_assets.progress import over
 from lofi_assets.records import Checkpoint, QualityMetrics, dump
 from lofi_assets.sampling import BASE, generated_samples, reference_tracks, samples_of
 from lofi_assets.store import Store, fingerprint, read_json, write_json
@@ -27,12 +28,31 @@ MARKS = "quality_marks.json"
 """The base and noise, measured as the checkpoints are."""
 
 
-def load_encoder(store: Store, settings: EvaluationSettings) -> Any:
-    """The profile's FAD encoder."""
+def load_encoder(store: Store, profile: Profile) -> Any:
+    """The profile's FAD encoder.
+
+    Raises:
+        ProfileError: its weights cannot be had.
+    """
     from lofi_assets.metrics.embedders import load_embedder
 
+    settings = profile.evaluation
     weights = store.root / settings.encoder_weights if settings.encoder_weights else None
-    return load_embedder(settings.encoder, weights=weights, device=settings.device)
+    with setting(profile, "evaluation.encoder_weights"):
+        return load_embedder(settings.encoder, weights=weights, device=settings.device)
+
+
+def load_clap(store: Store, profile: Profile) -> Any:
+    """The profile's CLAP model, None if it names none.
+
+    Raises:
+        ProfileError: it cannot be had.
+    """
+    from lofi_assets.metrics.clap import ClapEmbedder
+
+    settings = profile.evaluation
+    with setting(profile, "evaluation.clap"):
+        return ClapEmbedder.load(store.root / settings.clap, device=settings.device) if settings.clap else None
 
 
 def evaluate_checkpoints(store: Store, profile: Profile, *, now: datetime) -> Outcome:
@@ -77,14 +97,13 @@ def _evaluate(
     store: Store, profile: Profile, models: Sequence[str], *, with_noise: bool
 ) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
     """Evaluations by model, and the distances of noise."""
-    from lofi_assets.metrics.clap import ClapEmbedder
     from lofi_assets.metrics.errors import attempt
     from lofi_assets.metrics.evaluate import evaluate_checkpoint
     from lofi_assets.metrics.marks import noise_distances
 
     settings, sampling, embeddings = profile.evaluation, profile.sampling, store.cache / "embeddings"
-    embedder = load_encoder(store, settings)
-    clap = ClapEmbedder.load(store.root / settings.clap, device=settings.device) if settings.clap else None
+    embedder = load_encoder(store, profile)
+    clap = load_clap(store, profile)
     reference = reference_tracks(store)
     found = {
         model: evaluate_checkpoint(
@@ -97,7 +116,7 @@ def _evaluate(
             seed=sampling.seed,
             n_resamples=settings.resamples,
         ).as_dict()
-        for model in models
+        for model in over(models, "measuring checkpoints", unit="model")
     }
     if not with_noise or not embedder.trained:
         return found, {}

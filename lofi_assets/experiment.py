@@ -15,9 +15,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from lofi_assets.constitution import CONFIG_DIR, load_gates
+from lofi_assets.dataset_card import DatasetError
 from lofi_assets.library import INVENTORY, rows_of
 from lofi_assets.outcome import Outcome
-from lofi_assets.profiles import BaseModelSettings, Profile, ProfileError
+from lofi_assets.profiles import BaseModelSettings, Profile, ProfileError, broken_keys, setting
 from lofi_assets.records import Checkpoint
 from lofi_assets.sources import load_licences, unlicensed, withdrawn_tracks
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, write_json
@@ -74,7 +75,10 @@ def resolve_base(store: Store, settings: BaseModelSettings) -> Path:
             raise ProfileError(f"{SHIPPED_BASE}: this build ships no base; set base_model.kind to tiny, folder or hub")
         return SHIPPED_BASE
     if settings.kind == "folder":
-        return Path(settings.path) if Path(settings.path).is_absolute() else store.root / settings.path
+        folder = store.root / settings.path  # an absolute path stays what it is
+        if not folder.is_dir():
+            raise ProfileError(f"{folder}: no such folder; put a base model in the Hub's layout there, or correct path")
+        return folder
     from lofi_assets.ace_step.loading import base_directory
 
     return base_directory(settings.path, revision=settings.revision)
@@ -93,9 +97,11 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
     from lofi_assets.training.features import cache_features
 
     folder, manifest, tracks = current_dataset(store)
-    base = resolve_base(store, profile.base_model)
-    identity = base_identity(base)
-    vocabulary = lyric_vocabulary(store, profile.lyric_vocabulary)
+    with setting(profile, "base_model"):
+        base = resolve_base(store, profile.base_model)
+        identity = base_identity(base)
+    with setting(profile, "lyric_vocabulary"):
+        vocabulary = lyric_vocabulary(store, profile.lyric_vocabulary)
     rows = cache_features(
         feature_jobs(store, folder, tracks),
         base_path=base,
@@ -149,15 +155,25 @@ def current_dataset(store: Store) -> tuple[Path, dict[str, Any], list[dict[str, 
     """Folder, manifest and tracks of the current dataset version.
 
     Raises:
-        FileNotFoundError: no dataset was built yet.
+        DatasetError: no dataset was built yet, or what tells of it is broken.
     """
-    manifest = read_json(store.metadata("dataset_manifest.json"))
-    if manifest is None:
-        raise FileNotFoundError(
-            f"{store.metadata('dataset_manifest.json')}: no dataset yet; materialise dataset_manifest"
-        )
+    manifest = _dataset_on_record(store)
     folder = store.datasets / manifest["dataset_id"]
-    return folder, manifest, read_json(folder / "tracks.json", default=[])
+    path, remedy = folder / "tracks.json", "restore it, or move the folder away and materialise dataset_manifest again"
+    tracks = read_json(path, remedy=remedy)
+    if not isinstance(tracks, list):
+        raise DatasetError(f"{path}: {'absent' if tracks is None else 'not an array of tracks'}; {remedy}")
+    return folder, manifest, tracks
+
+
+def _dataset_on_record(store: Store) -> dict[str, Any]:
+    path, remedy = store.metadata("dataset_manifest.json"), "remove it and materialise dataset_manifest again"
+    manifest = read_json(path, remedy=remedy)
+    if manifest is None:
+        raise DatasetError(f"{path}: no dataset yet; materialise dataset_manifest")
+    if not isinstance(manifest, dict) or not {"dataset_id", "hash"} <= manifest.keys():
+        raise DatasetError(f"{path}: names no dataset version; {remedy}")
+    return manifest
 
 
 def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_DIR) -> PlannedRun:
@@ -166,8 +182,7 @@ def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_D
     Raises:
         FeatureError: no features yet, or those of another version.
     """
-    _, manifest, _ = current_dataset(store)
-    features = _features_on_record(store)
+    manifest, features = _dataset_on_record(store), features_on_record(store)
     run = TrainingRun.model_validate(
         {
             "base": features["base"],
@@ -188,14 +203,21 @@ def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_D
     return PlannedRun(run, config, 0 if finished(run) else run.training.max_steps - _steps_done(run))
 
 
-def _features_on_record(store: Store) -> dict[str, Any]:
-    path = store.metadata(FEATURES)
-    features: dict[str, Any] = read_json(path, default={})
+def features_on_record(store: Store) -> dict[str, Any]:
+    """What `feature_cache` wrote: `base`, `base_fingerprint`, `tracks` and perhaps `lyric_vocabulary`.
+
+    Raises:
+        FeatureError: absent, or of another version.
+        StoreError: not JSON.
+    """
+    path, remedy = store.metadata(FEATURES), "materialise feature_cache again"
+    features: dict[str, Any] = read_json(path, default={}, remedy=f"remove it and {remedy}, which reads what is cached")
     try:
+        needed = {"base": features["base"], "base_fingerprint": features["base_fingerprint"]}
         tracks = [TrackFeatures.model_validate(track) for track in features["tracks"]]
-    except (KeyError, ValidationError) as error:
-        raise FeatureError(f"{path}: absent or of another version; materialise feature_cache again") from error
-    return features | {"tracks": tracks}
+    except (KeyError, TypeError, ValidationError) as error:
+        raise FeatureError(f"{path}: absent or of another version; {remedy}") from error
+    return features | needed | {"tracks": tracks}
 
 
 def _steps_done(run: TrainingRun) -> int:
@@ -214,7 +236,7 @@ def lora_settings(profile: Profile, *, config_dir: Path = CONFIG_DIR) -> LoraSet
     try:
         return LoraSettings.model_validate(values)
     except ValidationError as error:
-        raise ProfileError(f"profile {profile.name}, lora: {error}") from error
+        raise ProfileError(f"config/profiles/{profile.name}.yaml, {broken_keys(error, below='lora')}") from error
 
 
 def training_settings(profile: Profile) -> TrainingSettings:
@@ -227,7 +249,7 @@ def training_settings(profile: Profile) -> TrainingSettings:
     try:
         return TrainingSettings.model_validate(values)
     except ValidationError as error:
-        raise ProfileError(f"profile {profile.name}, training: {error}") from error
+        raise ProfileError(f"config/profiles/{profile.name}.yaml, {broken_keys(error, below='training')}") from error
 
 
 def describe_training(store: Store, planned: PlannedRun) -> Outcome:

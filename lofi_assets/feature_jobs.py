@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lofi_assets.errors import LofiError
 from lofi_assets.library import lossless_masters
 from lofi_assets.profiles import LyricVocabularySettings, Profile, ProfileError
 from lofi_assets.store import Store, read_json
@@ -19,7 +20,7 @@ SPEAKERS = "speakers.json"
 one file. A track that is not named has no speaker embedding."""
 
 
-class SpeakersError(ValueError):
+class SpeakersError(LofiError, ValueError):
     """`speakers.json` cannot be used; the message names the entry and what to do."""
 
 
@@ -85,7 +86,7 @@ def ssl_folders(store: Store, profile: Profile) -> dict[SslEncoder, Path]:
     for name, folder in folders.items():
         if not folder.is_dir():
             raise ProfileError(
-                f"profile {profile.name}, ssl_encoders: {name}: {folder} is no folder; download it there"
+                f"config/profiles/{profile.name}.yaml, ssl_encoders.{name}: {folder} is no folder; download it there"
             )
     return folders
 

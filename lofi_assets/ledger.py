@@ -18,6 +18,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from lofi_assets.errors import LofiError
 from lofi_assets.records import RecordError, SourceRecord, dump, parse, violations
 from lofi_assets.rights import EVIDENCE, evidence_fault, evidence_path, is_address
 from lofi_assets.sources import LicenceTable
@@ -45,7 +46,7 @@ FIXES: Mapping[str, str] = {
 """Field -> what it should be."""
 
 
-class LedgerError(ValueError):
+class LedgerError(LofiError, ValueError):
     """A record cannot be added or changed; the message names the field or file and the remedy."""
 
 

@@ -8,6 +8,7 @@ import re
 
 from lofi_assets.ace_step.lyric_language import LANGUAGE_LINE, split_language
 from lofi_assets.ace_step.lyric_text import LyricError
+from lofi_assets.errors import LofiError
 
 INSTRUMENTAL = "[Instrumental]"
 """Content of a lyrics file without words (constitution V)."""
@@ -23,7 +24,7 @@ _MARKER = re.compile(r"\[([^\[\]]+?)(?:\s+([0-9]{1,2}))?\]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-class LyricsError(ValueError):
+class LyricsError(LofiError, ValueError):
     """A lyrics file that cannot be used; the message names the line and what to do."""
 
 

@@ -10,10 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lofi_assets.errors import LofiError
 from lofi_assets.evaluation import load_encoder
-from lofi_assets.experiment import FEATURES
+from lofi_assets.experiment import features_on_record
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, SamplingSettings
+from lofi_assets.progress import Progress, over
 from lofi_assets.records import Checkpoint
 from lofi_assets.sampling import SamplePrompt, reference_tracks, sample_prompts, write_clip
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, sha256_file, write_json
@@ -31,7 +33,7 @@ PROTECTED = {"audio_critical_bits": ("dcae_decoder", "vocoder"), "vocal_bits": (
 TIER_FAD = "tier_fad.json"
 
 
-class NothingToMergeError(RuntimeError):
+class NothingToMergeError(LofiError, RuntimeError):
     """No checkpoint has been evaluated; the message says which asset to materialise."""
 
 
@@ -53,7 +55,7 @@ def merge_best(store: Store, profile: Profile) -> Outcome:
     """Merge the best checkpoint into its base; an existing merge of the same adapter and base is kept."""
     chosen = best_checkpoint(store)
     adapter, target = store.checkpoints / chosen.checkpoint_id, store.merged / chosen.checkpoint_id
-    features = read_json(store.metadata(FEATURES))
+    features = features_on_record(store)
     wanted = {
         "adapter_sha256": sha256_file(adapter / "adapter_model.safetensors"),
         "base_fingerprint": features["base_fingerprint"],
@@ -63,12 +65,11 @@ def merge_best(store: Store, profile: Profile) -> Outcome:
     if not unchanged:
         from lofi_assets.quantization.merge import merge_lora
 
-        vocabulary = features.get("lyric_vocabulary")
-        known = asdict(
-            merge_lora(
-                Path(features["base"]), adapter, target, lyric_vocabulary=Path(vocabulary) if vocabulary else None
-            )
-        )
+        named = features.get("lyric_vocabulary")
+        vocabulary = Path(named) if named else None
+        with Progress("merging the adapter into the base", total=1, unit="model") as progress:
+            known = asdict(merge_lora(Path(features["base"]), adapter, target, lyric_vocabulary=vocabulary))
+            progress.advance()
     write_json(store.metadata("merged_model.json"), {"checkpoint_id": chosen.checkpoint_id, **known})
     return Outcome(
         data_version=fingerprint(known["adapter_sha256"], known["base_fingerprint"]),
@@ -192,7 +193,7 @@ def _compare(store: Store, profile: Profile, model: str) -> tuple[dict[str, dict
     from lofi_assets.metrics.tier import evaluate_tier
 
     clips = {name: _sample(store, name, prompts, profile.quantization, key) for name in ("fp32", *VARIANTS)}
-    embedder, reference = load_encoder(store, profile.evaluation), reference_tracks(store)
+    embedder, reference = load_encoder(store, profile), reference_tracks(store)
     fidelity = {
         variant: evaluate_tier(
             fp32=clips["fp32"],
@@ -203,7 +204,7 @@ def _compare(store: Store, profile: Profile, model: str) -> tuple[dict[str, dict
             seed=profile.quantization.seed,
             n_resamples=profile.evaluation.resamples,
         ).as_dict()
-        for variant in VARIANTS
+        for variant in over(VARIANTS, "measuring tiers", unit="tier")
     }
     write_json(store.metadata(TIER_FAD), {"key": key, "fidelity": fidelity})
     return fidelity, len(clips)
@@ -213,8 +214,6 @@ def _sample(
     store: Store, variant: str, prompts: Sequence[SamplePrompt], settings: SamplingSettings, key: str
 ) -> list[Any]:
     """Clips of one variant's files run in ONNX Runtime; finished ones are read back after an interruption."""
-    from tqdm import tqdm
-
     from lofi_assets.metrics.evaluate import GeneratedSample
     from lofi_assets.quantization.runtime import OnnxPipeline
 
@@ -222,7 +221,7 @@ def _sample(
     if read_json(folder / "samples.json", default={}).get("key") != key:
         pipeline = OnnxPipeline(store.quantized / tier_of(variant), cpu_profile=variant == CPU_VARIANT)
         with atomic_folder(folder) as temporary:
-            for item in tqdm(prompts, desc=f"sampling {variant}", unit="clip"):
+            for item in over(prompts, f"sampling {variant}", unit="clip"):
                 audio = pipeline.generate(
                     [item.prompt],
                     lyrics=[item.lyrics],

@@ -5,6 +5,8 @@ a gate: unknown keys are refused here, and `lofi constitution` audits the files.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +15,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lofi_assets.constitution import CONFIG_DIR
+from lofi_assets.errors import DiskError, LofiError
 from lofi_assets.records import Sha256
 
 
-class ProfileError(ValueError):
+class ProfileError(LofiError, ValueError):
     """A profile cannot be read; the message names the file and the key."""
 
 
@@ -143,8 +146,31 @@ def _read_profile(name: str, config_dir: Path) -> Profile:
         raise ProfileError(f"{path}: no such profile; LOFI_PROFILE can be {known}")
     try:
         return Profile(name=name, **yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError, TypeError) as error:
-        raise ProfileError(f"{path}: {error}") from error
+    except ValidationError as error:
+        raise ProfileError(f"{path}: {broken_keys(error)}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+        raise ProfileError(f"{path}: not YAML with the profile's keys ({' '.join(str(error).split())})") from error
+
+
+def broken_keys(error: ValidationError, *, below: str = "") -> str:
+    """Every key that does not fit, with what it should be, in one line."""
+    faults = [(".".join(filter(None, (below, *map(str, fault["loc"])))), fault["msg"]) for fault in error.errors()]
+    return "; ".join(f"{key}: {message}" for key, message in faults)
+
+
+@contextmanager
+def setting(profile: Profile, key: str) -> Iterator[None]:
+    """Within the block, a fault names the profile's file and the key that leads there.
+
+    Raises:
+        ProfileError: from the fault.
+    """
+    try:
+        yield
+    except DiskError:
+        raise  # no setting's fault
+    except LofiError as error:
+        raise ProfileError(f"config/profiles/{profile.name}.yaml, {key}: {error}") from error
 
 
 def data_root() -> Path:

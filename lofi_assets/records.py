@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import jsonschema
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lofi_assets.errors import LofiError
+
 R = TypeVar("R", bound="Record")
 
 TrackState = Literal["RAW", "PROCESSED", "TAGGED", "VERIFIED", "TRAINING_READY"]
@@ -38,7 +40,7 @@ TrackId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,119}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class RecordError(ValueError):
+class RecordError(LofiError, ValueError):
     """A record breaks its schema; the message names the file or record, the field and the rule."""
 
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from lofi_assets.errors import LofiError
 from lofi_assets.evidence import Evidence
 from lofi_assets.library import DUPLICATES, PROMPTS, Row, rows_of
 from lofi_assets.records import Record, Sha256, StyleId, TrackId
@@ -40,7 +41,7 @@ Content = tuple[str, str, str]
 """Track id, audio sha256 and proposal: what a decision is about."""
 
 
-class ReviewError(ValueError):
+class ReviewError(LofiError, ValueError):
     """A decision that cannot be recorded or read; the message names the track or line and what to do."""
 
 

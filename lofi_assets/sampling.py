@@ -5,6 +5,7 @@ the same clips, so that there is a before. What does not: the sampler itself (`a
 the audio (`evaluation.py`).
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofi_assets import pictures
-from lofi_assets.experiment import FEATURES, current_dataset
+from lofi_assets.experiment import current_dataset, features_on_record
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, SamplingSettings
+from lofi_assets.progress import Progress
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, sha256_file, write_json
-from lofi_assets.training.checkpoints import DIFFUSERS_WEIGHTS, read_manifest, update_record
+from lofi_assets.training.checkpoints import DIFFUSERS_WEIGHTS, fault, read_manifest, update_record
 from lofi_assets.training.runs import current_run
 
 if TYPE_CHECKING:
@@ -29,6 +31,12 @@ SAMPLING_VERSION = "1"
 """Raised when the sampler's output changes: every sample is then generated again."""
 CLIPS_AT_ONCE = 4
 """Clips generated in one batch."""
+BROKEN = (
+    "Restore its files from a copy; without one, move its folder away with checkpoints/manifest.json, which the other "
+    "checkpoints' own records replace, and materialise lora_checkpoints again"
+)
+"""What to do about a checkpoint that does not load."""
+LOG = logging.getLogger(__name__)
 BASE = "base"
 """Folder of the clips that the base model makes without an adapter."""
 
@@ -69,6 +77,9 @@ def generate_samples(store: Store, profile: Profile) -> Outcome:
     models = ([BASE] if records else []) + [record.checkpoint_id for record in records]
     wanted = {name: _sample_key(store, name, prompts, settings) for name in models}
     todo = [name for name in models if samples_of(store, name).get("key") != wanted[name]]
+    broken = _leave_out_broken(store, todo)
+    records = [record for record in records if record.checkpoint_id not in broken]
+    models, todo = ([name for name in names if name not in broken] for names in (models, todo))
     if todo:
         _generate(store, todo, prompts, settings, wanted)
     for record in records:
@@ -93,14 +104,26 @@ def generate_samples(store: Store, profile: Profile) -> Outcome:
             "unusable_samples": sum(bool(clip["problems"]) for clip in clips) if clips else None,
         },
         rows=[{**clip, "problems": ", ".join(clip["problems"])} for clip in [*clips, *made.get(BASE, ())]],
+        details={"left_out": broken or None},
         pictures={"spectrogram": lambda: _spectrogram(store, latest)} if latest else {},
     )
 
 
 def _sample_key(store: Store, model: str, prompts: Sequence[SamplePrompt], settings: SamplingSettings) -> str:
-    adapter = None if model == BASE else sha256_file(store.checkpoints / model / DIFFUSERS_WEIGHTS)
-    base = read_json(store.metadata(FEATURES))["base_fingerprint"]
+    weights = store.checkpoints / model / DIFFUSERS_WEIGHTS
+    adapter = sha256_file(weights) if model != BASE and weights.is_file() else None
+    base = features_on_record(store)["base_fingerprint"]
     return fingerprint(SAMPLING_VERSION, adapter, base, [asdict(prompt) for prompt in prompts], settings.model_dump())
+
+
+def _leave_out_broken(store: Store, models: Sequence[str]) -> dict[str, str]:
+    """Checkpoints among `models` that do not load, with the reason; the manifest says from now on that they do not."""
+    found = {model: fault(store.checkpoints / model) for model in models if model != BASE}
+    broken = {model: reason for model, reason in found.items() if reason}
+    for model, reason in broken.items():
+        update_record(store.checkpoints, model, is_valid=False)
+        LOG.warning(f"{model} is left out and marked invalid: {reason}. {BROKEN}")
+    return broken
 
 
 def samples_of(store: Store, model: str) -> dict[str, Any]:
@@ -115,14 +138,12 @@ def _generate(
     settings: SamplingSettings,
     keys: Mapping[str, str],
 ) -> None:
-    from tqdm import tqdm
-
     from lofi_assets.ace_step.loading import load_base
 
-    features = read_json(store.metadata(FEATURES))
+    features = features_on_record(store)
     vocabulary = Path(features["lyric_vocabulary"]) if features.get("lyric_vocabulary") else None
     base = load_base(features["base"], device=settings.device, lyric_vocabulary=vocabulary)
-    with tqdm(total=len(models) * len(prompts), desc="generating samples", unit="clip") as progress:
+    with Progress("generating samples", total=len(models) * len(prompts), unit="clip") as progress:
         for model in models:
             checkpoint = None if model == BASE else store.checkpoints / model
             with _adapted(base, checkpoint), atomic_folder(store.samples / model) as folder:
@@ -130,7 +151,7 @@ def _generate(
                 for start in range(0, len(prompts), CLIPS_AT_ONCE):
                     batch = prompts[start : start + CLIPS_AT_ONCE]
                     clips += _generate_batch(base, batch, settings, folder, store.samples / model, store)
-                    progress.update(len(batch))
+                    progress.advance(len(batch), note=model)
                 write_json(folder / "samples.json", {"key": keys[model], "clips": clips})
 
 

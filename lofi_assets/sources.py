@@ -17,6 +17,7 @@ from typing import Any, Literal
 import yaml
 
 from lofi_assets.constitution import Gate, judge_track
+from lofi_assets.errors import LofiError
 from lofi_assets.records import RecordError, SourceRecord, parse
 from lofi_assets.rights import LicenceStatus, claim_measures, evidence_fault
 from lofi_assets.store import Store, fingerprint, remembered, sha256_file
@@ -35,7 +36,7 @@ SIDECAR_BYTES = 1 << 16
 """Largest prompt or lyrics file that is read."""
 
 
-class SourceError(ValueError):
+class SourceError(LofiError, ValueError):
     """A licence file cannot be read; the message names it and the remedy."""
 
 

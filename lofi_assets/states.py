@@ -6,6 +6,7 @@ What belongs here: which step is legal. What does not: who takes it (`library.py
 from collections.abc import Mapping
 from typing import get_args
 
+from lofi_assets.errors import LofiError
 from lofi_assets.records import TrackState
 
 STATES: tuple[TrackState, ...] = get_args(TrackState)
@@ -21,7 +22,7 @@ STEPS: Mapping[TrackState, frozenset[TrackState]] = {
 """State -> states that may follow; a review is optional. What changes a track (new audio, new tags) starts it anew."""
 
 
-class StateError(ValueError):
+class StateError(LofiError, ValueError):
     """A step that the data model does not have."""
 
 

@@ -22,6 +22,8 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lofi_assets.errors import LofiError, name_disk_fault
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -31,7 +33,7 @@ ONNX_DATA = ".onnx.data"
 """End of the name of a file with an ONNX model's weights."""
 
 
-class StoreError(RuntimeError):
+class StoreError(LofiError, RuntimeError):
     """A stored file cannot be read or written; the message names it and the remedy."""
 
 
@@ -197,7 +199,11 @@ def sha256_folder(folder: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary sibling to write to; fsynced and renamed over `path` at the end, removed if the block raises."""
+    """A temporary sibling to write to; fsynced and renamed over `path` at the end, removed if the block raises.
+
+    Raises:
+        DiskError: the disk is full, or the machine refuses the file otherwise; what was there is as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
@@ -206,6 +212,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
+    except Exception as error:
+        name_disk_fault(error, path, partial=temporary)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -215,6 +224,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary sibling folder to fill; takes the place of `path` at the end, removed if the block raises.
 
     A folder that was there before is swapped out and removed last, so a reader finds the old or the new one.
+
+    Raises:
+        DiskError: as `atomic_path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
@@ -223,6 +235,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield temporary
         _sync_tree(temporary)
         _swap_folder(temporary, path)
+    except Exception as error:
+        name_disk_fault(error, path, partial=temporary)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -304,9 +319,11 @@ def write_json(path: Path, data: object) -> bool:
     return write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, *, default: Any = None) -> Any:
+def read_json(path: Path, *, default: Any = None, remedy: str = "mend or remove the file and run again") -> Any:
     """Parsed JSON, or `default` if the file is absent.
 
+    Args:
+        remedy: what a person does about a broken file.
     Raises:
         StoreError: the file is not JSON.
     """
@@ -315,7 +332,7 @@ def read_json(path: Path, *, default: Any = None) -> Any:
     except FileNotFoundError:
         return default
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path}: not JSON ({error}); mend or remove the file and run again") from error
+        raise StoreError(f"{path}: not JSON ({error}); {remedy}") from error
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:

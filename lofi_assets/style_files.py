@@ -10,8 +10,10 @@ from typing import Any
 
 import yaml
 
+from lofi_assets.errors import LofiError
 
-class StyleError(ValueError):
+
+class StyleError(LofiError, ValueError):
     """The style configuration breaks a rule; the message names the file, the key and what to do."""
 
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any, Literal
 
+from lofi_assets.errors import LofiError
 from lofi_assets.evidence import ORIGINS, Evidence, Origin, Tag
 from lofi_assets.lyrics import INSTRUMENTAL, LyricsError, has_words, lyrics_text
 from lofi_assets.records import StylePreset, TagCategoryName
@@ -59,7 +60,7 @@ FILTERED_BELOW_HZ, FILTERED_DROP_DB = 9000.0, 12.0
 """A fall this steep (per 500 Hz) this low is a filter or a former sample rate, which sound alike; gentler ones hide."""
 
 
-class TaggingError(ValueError):
+class TaggingError(LofiError, ValueError):
     """Evidence that cannot be used; the message names the label and what to do."""
 
 

@@ -9,9 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from lofi_assets.constitution import CONFIG_DIR
-from lofi_assets.experiment import FEATURES, current_dataset, lora_settings, resolve_base, training_settings
+from lofi_assets.experiment import (
+    FEATURES,
+    current_dataset,
+    features_on_record,
+    lora_settings,
+    resolve_base,
+    training_settings,
+)
 from lofi_assets.profiles import BaseModelSettings, Profile
-from lofi_assets.store import Store, read_json
+from lofi_assets.store import Store
 from lofi_assets.training.config import TrackFeatures, TrainingRun
 from lofi_assets.training.estimate import GB, Workload
 from lofi_assets.training.features import read_conditions, read_latents
@@ -93,10 +100,8 @@ def cached_workload(features_dir: Path, tracks: Sequence[TrackFeatures]) -> Work
 
 
 def _workload(store: Store) -> Workload:
-    features = read_json(store.metadata(FEATURES))
-    if features:
-        cached = [TrackFeatures.model_validate(track) for track in features["tracks"]]
-        return cached_workload(store.features, cached)
+    if store.metadata(FEATURES).is_file():
+        return cached_workload(store.features, features_on_record(store)["tracks"])
     if not store.metadata("dataset_manifest.json").is_file():
         return UNKNOWN
     _, manifest, tracks = current_dataset(store)

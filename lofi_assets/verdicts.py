@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lofi_assets.constitution import Gate, Verdict, judge
-from lofi_assets.store import Store, read_json, write_json
+from lofi_assets.store import Store, StoreError, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,17 @@ def record(store: Store, measures: Measures) -> None:
 
 
 def recorded(store: Store, asset: str) -> Measures | None:
-    """An asset's latest measures; None before its first materialisation."""
-    data = read_json(store.measures(asset))
-    return Measures(**data) if data else None
+    """An asset's latest measures; None before its first materialisation.
+
+    Raises:
+        StoreError: the file is broken.
+    """
+    path, remedy = store.measures(asset), f"remove it and materialise {asset} again"
+    data = read_json(path, remedy=remedy)
+    try:
+        return Measures(**data) if data else None
+    except TypeError as error:
+        raise StoreError(f"{path}: not the measures of an asset ({error}); {remedy}") from error
 
 
 def upstream_versions(store: Store, assets: Iterable[str]) -> dict[str, str]:

@@ -23,6 +23,9 @@ from itertools import islice
 from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
+from lofi_assets.errors import LofiError, explanation
+from lofi_assets.progress import Progress
+
 T = TypeVar("T")
 R = TypeVar("R")
 Watch = Callable[[str], None]
@@ -45,7 +48,7 @@ NOT_STARTING = (
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-class WorkersDoNotStart(RuntimeError):
+class WorkersDoNotStart(LofiError, RuntimeError):
     """Worker processes end before they take up work, which is no file's fault; the message says what to look at."""
 
 
@@ -95,27 +98,29 @@ def map_tracks(
         timeout_s: per job, from the moment it starts.
         memory_gb: data that one worker may allocate (Linux). It is the writable memory that is limited (RLIMIT_DATA)
             and not the address space: torch maps gigabytes of libraries that it never touches.
-        label: text in front of the progress bar, which is drawn on stderr if that is a terminal.
+        label: what is done, for the bar on a terminal and the lines of the log.
     Raises:
         WorkersDoNotStart: no worker took up work for two minutes, or the pool broke again over a single job.
+        OSError: the machine refuses (a full disk); what was yielded before is sound.
     """
-    from tqdm import tqdm
-
-    with tqdm(total=len(jobs), desc=label, unit="track", file=sys.stderr, disable=None) as bar:
-        pool = _Pool(workers, timeout_s, memory_gb, lambda slow: bar.set_postfix_str(slow))
+    with Progress(label, total=len(jobs), unit="track") as progress:
+        pool = _Pool(workers, timeout_s, memory_gb, progress.remark)
         run = _run_here(function, jobs) if workers == 0 else _run_pooled(function, jobs, pool)
         with contextlib.closing(run):
             for job, result in run:
-                bar.update()
+                progress.advance()
                 yield job, result
 
 
 def _run_here(function: Callable[[T], R], jobs: Sequence[T]) -> Generator[tuple[T, R | WorkerFailure], None, None]:
     for job in jobs:
         try:
-            yield job, function(job)
+            result: R | WorkerFailure = function(job)
         except Exception as error:
-            yield job, WorkerFailure(_raised(error))
+            if isinstance(error, OSError) and explanation(error):
+                raise
+            result = WorkerFailure(_raised(error))
+        yield job, result
 
 
 @dataclass(frozen=True)
@@ -238,6 +243,8 @@ def _outcome(future: Future[Any], job: T, timeout_s: float) -> tuple[T, Any] | _
     error = future.exception()
     if error is None:
         return job, future.result()
+    if isinstance(error, OSError) and explanation(error):
+        raise error  # the machine's fault and not the job's: every other job would meet it too
     if isinstance(error, ProcessExpired):
         return _Died(job, f"its worker died ({_exit(error.exitcode)})")
     if isinstance(error, BrokenProcessPool):

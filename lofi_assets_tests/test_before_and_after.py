@@ -19,7 +19,7 @@ from lofi_assets.experiment import FEATURES
 from lofi_assets.profiles import Profile, SamplingSettings, load_profile
 from lofi_assets.sampling import BASE, generate_samples, samples_of
 from lofi_assets.store import Store, read_json, write_json
-from lofi_assets.training.checkpoints import read_manifest
+from lofi_assets.training.checkpoints import DIFFUSERS_WEIGHTS, read_manifest
 from lofi_assets.training.loop import train
 
 RATE = 48_000
@@ -53,7 +53,7 @@ def trained(make_run: Callable[..., Any], tmp_path: Path, training_material: dic
     write_json(audio.parent / "tracks.json", tracks)
     write_json(store.metadata("dataset_manifest.json"), {"dataset_id": "ds-1", "hash": "d" * 64})
     base = {"base": str(training_material["folder"] / "base"), "base_fingerprint": training_material["fingerprint"]}
-    write_json(store.metadata(FEATURES), base)
+    write_json(store.metadata(FEATURES), {**base, "tracks": []})
     return store
 
 
@@ -107,6 +107,27 @@ def assert_page_plays(page: Path, store: Store) -> None:
     for path in shown:
         Image.open(path).verify()
     assert text.count("lofi, &lt;rhodes&gt; &amp; rain") == 3 and "<rhodes>" not in text
+
+
+def test_a_checkpoint_that_is_cut_short_is_marked_with_the_reason_and_the_others_are_sampled_and_measured(
+    trained: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, sound = (record.checkpoint_id for record in read_manifest(trained.checkpoints))
+    weights = trained.checkpoints / broken / DIFFUSERS_WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:1000])
+    made = generate_samples(trained, profile())
+    assert {record.checkpoint_id: record.is_valid for record in read_manifest(trained.checkpoints)} == {
+        broken: False,
+        sound: True,
+    }
+    assert made.counts == {"checkpoints": 1, "clips": 3, "recomputed": 6} and made.values["missing_samples"] == 0
+    assert str(trained.checkpoints / broken) in made.details["left_out"][broken]
+    assert "Restore its files from a copy" in caplog.text
+    measured = evaluate_checkpoints(trained, profile(), now=NOW)
+    assert measured.values["unevaluated_checkpoints"] == 1, "the gates still see that one is missing"
+    scores = {record.checkpoint_id: record.fad_score for record in read_manifest(trained.checkpoints)}
+    assert scores[broken] is None and scores[sound] > 0
+    assert measured.details["best_checkpoint"] == sound
 
 
 def test_a_clip_that_is_gone_leaves_its_row_out(trained: Store) -> None:

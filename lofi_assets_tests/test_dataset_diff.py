@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from lofi_assets.commands.dataset import dataset as command
+from lofi_assets.cli import main
 from lofi_assets.dataset import BuiltDataset
 from lofi_assets.dataset_card import DatasetError, dataset_faults, difference, find_version
 from lofi_assets.store import Store
@@ -41,7 +41,7 @@ def versions(store: Store) -> tuple[BuiltDataset, BuiltDataset]:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(command, list(arguments))
+    return CliRunner().invoke(main, ["dataset", *arguments])
 
 
 def test_a_difference_names_every_change_and_nothing_else(versions: tuple[BuiltDataset, BuiltDataset]) -> None:

@@ -11,7 +11,7 @@ import soundfile
 from click.testing import CliRunner
 
 from lofi_assets.audio.encode import SAMPLE_RATE, write_mp3
-from lofi_assets.commands.dataset import dataset as command
+from lofi_assets.cli import main
 from lofi_assets.dataset import BuiltDataset
 from lofi_assets.dataset_card import DatasetError, export_dataset
 from lofi_assets.store import Store, sha256_file
@@ -140,8 +140,8 @@ def test_the_command_exports_and_says_how_to_start(
 ) -> None:
     monkeypatch.setenv("LOFI_DATA_DIR", str(version.folder.parent.parent))
     arguments = ["export", str(tmp_path / "out"), "--split", "validation", "--repeat-count", "3"]
-    done = CliRunner().invoke(command, arguments)
+    done = CliRunner().invoke(main, ["dataset", *arguments])
     assert done.exit_code == 0 and "1 tracks" in done.output and "3 rows" in done.output
     assert str(tmp_path / "out" / "dataset") in done.output
-    again = CliRunner().invoke(command, arguments)
+    again = CliRunner().invoke(main, ["dataset", *arguments])
     assert again.exit_code == 1 and "not an empty folder" in again.output

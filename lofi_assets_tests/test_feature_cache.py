@@ -108,7 +108,7 @@ def test_a_speaker_file_that_is_not_there_is_named(store: Store, named: object, 
 
 
 def test_an_ssl_encoder_that_is_not_there_is_named(store: Store, base: Path) -> None:
-    with pytest.raises(ProfileError, match=r"ssl_encoders: mert: .* is no folder"):
+    with pytest.raises(ProfileError, match=r"ssl_encoders\.mert: .* is no folder"):
         cached(store, base, ssl_encoders={"mert": "models/MERT"})
 
 

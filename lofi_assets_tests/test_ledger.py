@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from lofi_assets.commands.sources import sources
+from lofi_assets.cli import main
 from lofi_assets.constitution import CONFIG_DIR, load_gates
 from lofi_assets.ledger import LedgerError, add, revoke, verify
 from lofi_assets.ledger_page import Survey, ledger_page, survey, uses
@@ -462,7 +462,7 @@ def test_deeds_and_ported_versions_are_read_as_their_licence(name: str, licence:
 
 
 def lofi(store: Store, *arguments: str) -> tuple[int, str]:
-    done = CliRunner().invoke(sources, arguments, env={"LOFI_DATA_DIR": str(store.root)})
+    done = CliRunner().invoke(main, ["sources", *arguments], env={"LOFI_DATA_DIR": str(store.root)})
     return done.exit_code, done.output
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lofi_assets.commands.review import review as command
+from lofi_assets.cli import main
 from lofi_assets.library import DUPLICATES, PROCESSED, PROMPTS, accepted_tracks, rows_of, write_rows
 from lofi_assets.prompts import categories, curated_tempo_ranges, vocabulary, write_prompts
 from lofi_assets.review import (
@@ -292,17 +292,17 @@ def test_two_people_can_decide_at_once(tmp_path: Path) -> None:
 
 def test_the_commands_list_show_and_decide(store: Store) -> None:
     run = CliRunner().invoke
-    listed = run(command, ["list"])
+    listed = run(main, ["review", "list"])
     assert listed.exit_code == 0 and "tempo unknown" in listed.output and "1 of 2" in listed.output
-    assert "sure" not in listed.output and "sure" in run(command, ["list", "--all"]).output
-    shown = run(command, ["show", "sure"])
+    assert "sure" not in listed.output and "sure" in run(main, ["review", "list", "--all"]).output
+    shown = run(main, ["review", "show", "sure"])
     assert "rhodes" in shown.output and "human" in shown.output and str(store.root / "processed") in shown.output
-    done = run(command, ["accept", "vague", "--by", "Ada", "--styles", "CORE-05, CORE-01", "--note", "lovely"])
+    done = run(main, ["review", "accept", "vague", "--by", "Ada", "--styles", "CORE-05, CORE-01", "--note", "lovely"])
     assert done.exit_code == 0 and "accepted 1: vague" in done.output
     write_prompts(store)
-    assert "0 of 2" in run(command, ["list"]).output
-    assert "Ada: accepted lovely" in run(command, ["show", "vague"]).output
-    assert run(command, ["reject", "sure", "--by", "Ada", "--reason", "noise"]).exit_code == 0
+    assert "0 of 2" in run(main, ["review", "list"]).output
+    assert "Ada: accepted lovely" in run(main, ["review", "show", "vague"]).output
+    assert run(main, ["review", "reject", "sure", "--by", "Ada", "--reason", "noise"]).exit_code == 0
     assert read_reviews(store)[-1].at.date() >= date(2025, 1, 1)
 
 
@@ -317,11 +317,11 @@ def test_the_commands_list_show_and_decide(store: Store) -> None:
     ],
 )
 def test_a_mistake_exits_non_zero_with_the_reason(store: Store, words: list[str], message: str) -> None:
-    done = CliRunner().invoke(command, words)
+    done = CliRunner().invoke(main, ["review", *words])
     assert done.exit_code != 0 and message in done.output and "Traceback" not in done.output
 
 
 def test_prompts_of_an_earlier_version_are_named(store: Store) -> None:
     write_rows(store, PROMPTS, [{"track_id": "sure", "status": "tagged"}])
-    done = CliRunner().invoke(command, ["list"])
+    done = CliRunner().invoke(main, ["review", "list"])
     assert done.exit_code == 1 and "materialise prompts again" in done.output

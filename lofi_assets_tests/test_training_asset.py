@@ -30,6 +30,7 @@ from lofi_assets.defs.training import TRAINER, lora_checkpoints
 from lofi_assets.experiment import FEATURES, plan_training
 from lofi_assets.profiles import load_profile
 from lofi_assets.store import Store, read_json, sha256_file, write_json
+from lofi_assets.training import death
 from lofi_assets.training.__main__ import Stop
 from lofi_assets.training.__main__ import main as trainer
 from lofi_assets.training.config import load_run
@@ -271,7 +272,11 @@ class Fragile(dg.PipesSubprocessClient):
 
     def run(self, *, command, **options):
         self.kills -= 1
-        die = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
+        die = [
+            sys.executable,
+            "-c",
+            "import os, signal; os.write(2, b'CUDA is gone'); os.kill(os.getpid(), signal.SIGKILL)",
+        ]
         return super().run(command=die if self.kills >= 0 else command, **options)
 
 
@@ -281,8 +286,14 @@ def test_a_killed_trainer_is_started_once_more(place: Place, train_with, monkeyp
     assert metadata_of(place.materialize(Fragile(1)))["steps"] == 1
 
     train_with(max_steps=2, checkpoint_interval=1)
-    description = failure_of(place.materialize(Fragile(2))).user_failure_data.description
-    assert "without a word" in description and "code -9" in description
+    kills = iter([7, 7, 8, 9])
+    monkeypatch.setattr(death, "memory_kills", lambda: next(kills))
+    result = place.materialize(Fragile(2))
+    description = failure_of(result).user_failure_data.description
+    assert "was ended by SIGKILL; the kernel ended a process for want of memory meanwhile" in description
+    assert "its last line was: CUDA is gone. Materialise lora_checkpoints again" in description
+    (told,) = [log.message for log in place.instance.all_logs(result.run_id) if "started once more" in log.message]
+    assert "SIGKILL; the kernel ended no process for want of memory" in told
 
 
 def test_features_of_another_version_are_to_be_made_again(place: Place, train_with, prepared: dict[str, Any]):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from lofi_assets.records import Checkpoint
+from lofi_assets.errors import LofiError
+from lofi_assets.records import Checkpoint, dump
 from lofi_assets.store import write_json
 from lofi_assets.training.checkpoints import (
     ADAPTER_METADATA,
@@ -29,7 +30,7 @@ from lofi_assets.training.checkpoints import (
     retention,
     update_record,
 )
-from lofi_assets.training.resume import keep_beside_checkpoint, resume_point
+from lofi_assets.training.resume import keep_beside_checkpoint, resume_point, unsound_states
 from lofi_assets.training.runs import ARCHIVE, current_run, exclusive, finished, open_run
 from lofi_assets_tests.test_training_config import a_run
 
@@ -202,7 +203,7 @@ def test_names_that_peft_would_not_find_are_not_valid(tmp_path: Path):
 def with_state(folder: Path, run_id: str, step: int) -> Path:
     state = folder / ".resume" / f"step={step}"
     write_json(state / "state.json", {"run_id": run_id, "step": step, "extra": {}})
-    (state / "tensors.safetensors").write_bytes(b"moments")
+    save_file({"x.to_q.lora_A.weight/weight": np.ones(2, np.float32)}, state / "tensors.safetensors")
     return state
 
 
@@ -329,3 +330,61 @@ def test_two_processes_never_train_into_one_folder(tmp_path: Path):
         pass
     with exclusive(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
+@pytest.mark.parametrize("keep", [0, 0.5])
+def test_a_run_goes_on_from_an_earlier_state_when_the_last_is_cut_short(tmp_path: Path, name: str, keep: float):
+    run = a_run(checkpoints_dir=tmp_path)
+    open_run(run)
+    a_folder_with(tmp_path, a_record(5), a_record(10))
+    for step in (5, 10):
+        state = with_state(tmp_path, run.run_id, step)
+        keep_beside_checkpoint(tmp_path)
+    shutil.rmtree(tmp_path / ".resume" / "step=5")
+    cut(state / name, keep)
+    (fault_found,) = unsound_states(tmp_path)
+    assert str(state / name) in fault_found
+    open_run(run)
+    assert resume_point(tmp_path).step == 5
+
+
+@pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
+def test_a_run_whose_only_state_is_cut_short_names_it_and_never_starts_from_zero(tmp_path: Path, name: str):
+    run = a_run(checkpoints_dir=tmp_path)
+    open_run(run)
+    state = with_state(tmp_path, run.run_id, 3)
+    cut(state / name, 0.5)
+    with pytest.raises(CheckpointError, match=f"{name}.*restore either, or start over with `lofi train --fresh`"):
+        open_run(run)
+    open_run(run, fresh=True)
+    assert resume_point(tmp_path) is None and (tmp_path / ARCHIVE / run.run_id / ".resume" / state.name / name).exists()
+
+
+def cut(path: Path, keep: float) -> None:
+    """What a crash of the machine leaves: the first part of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content))])
+
+
+@pytest.mark.parametrize("content", ["{", '[{"checkpoint', "{}", '"text"'])
+def test_a_broken_manifest_is_named_and_may_be_removed_as_it_says(tmp_path: Path, content: str):
+    a_folder_with(tmp_path, a_record(5), a_record(10))
+    for record in read_manifest(tmp_path):
+        write_json(tmp_path / record.checkpoint_id / "checkpoint.json", {"record": dump(record)})
+    before = read_manifest(tmp_path)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(content, encoding="utf-8")
+    with pytest.raises(LofiError, match=r"manifest\.json: .*mend it or remove it"):
+        read_manifest(tmp_path)
+    manifest.unlink()
+    assert read_manifest(tmp_path) == before
+    update_record(tmp_path, checkpoint_id(10), fad_score=2.0)
+    assert steps_of(read_manifest(tmp_path)) == [5, 10] and best(read_manifest(tmp_path)).step == 10
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"run_id": 3}'])
+def test_a_broken_name_of_the_run_is_named_with_where_to_find_it(tmp_path: Path, content: str):
+    (tmp_path / "run.json").write_text(content, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"run\.json: names no run; .*checkpoint\.json"):
+        current_run(tmp_path)

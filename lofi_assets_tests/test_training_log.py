@@ -1,4 +1,4 @@
-"""What a run says of itself: each step once in the log and in TensorBoard, progress now and then, its end in words."""
+"""What a run says of itself: each step once in the log and in TensorBoard, its end in words."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lofi_assets.training.curves import open_curves
 from lofi_assets.training.ending import Ending, forget_ending, read_ending, write_ending
 from lofi_assets.training.log import StepLog, read_log
-from lofi_assets.training.pace import Pace, duration
 
 
 def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
@@ -44,23 +43,6 @@ def test_training_does_not_need_tensorboard(tmp_path: Path, monkeypatch: pytest.
     log.sync()
     log.close()
     assert [line["step"] for line in read_log(tmp_path / "train-abc.jsonl")] == [1]
-
-
-def test_progress_is_told_once_a_minute_with_the_rate_of_this_call(tmp_path: Path):
-    now, said = [0.0], []
-    pace = Pace(total=1000, first=400, say=said.append, clock=lambda: now[0])
-    for step in range(401, 441):
-        now[0] += 5.0
-        pace.observe(step, loss=0.25)
-    assert len(said) == 3
-    assert said[0] == "step 412 of 1000 (41.2%), loss 0.2500, 720 steps/h, 49 min left"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(45, "45 s"), (719, "12 min"), (11_100, "3 h 05 min"), (187_200, "2 d 4 h")]
-)
-def test_durations_are_said_as_people_say_them(seconds: float, text: str):
-    assert duration(seconds) == text
 
 
 def test_an_ending_is_kept_until_the_next_start(tmp_path: Path):

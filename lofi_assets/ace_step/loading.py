@@ -19,6 +19,7 @@ from lofi_assets.ace_step.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.ace_step.music_dcae import MusicDCAE
 from lofi_assets.ace_step.strict import BaseModelError, strict
 from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+from lofi_assets.errors import explanation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
@@ -93,7 +94,7 @@ def base_directory(path_or_repo: str | Path, *, revision: str | None = None) -> 
     """The local folder of a base model; a repository id is downloaded at its revision, the four folders only.
 
     Raises:
-        BaseModelError: a local folder is incomplete, or a repository id comes without a revision.
+        BaseModelError: a local folder is incomplete, or a repository id comes without a revision or is not to be had.
     """
     path = Path(path_or_repo)
     if path.is_dir():
@@ -106,11 +107,22 @@ def base_directory(path_or_repo: str | Path, *, revision: str | None = None) -> 
     if isinstance(path_or_repo, Path) or path_or_repo.count("/") != 1:
         raise BaseModelError(f"no folder {path_or_repo}, and it is no repository id such as ACE-Step/ACE-Step-v1-3.5B")
     if revision is None:
-        raise BaseModelError(f"{path_or_repo}: give the revision (a commit hash), a moving model cannot be reproduced")
+        raise BaseModelError(
+            f"{path_or_repo}: give the revision (a commit hash; https://huggingface.co/{path_or_repo}/commits), "
+            "a moving model cannot be reproduced"
+        )
     from huggingface_hub import snapshot_download
 
     patterns = [f"{folder}/*.{suffix}" for folder in FOLDERS for suffix in ("json", "safetensors")]
-    return Path(snapshot_download(path_or_repo, revision=revision, allow_patterns=patterns))
+    try:
+        return Path(snapshot_download(path_or_repo, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # httpx, OSError, ValueError: the client has no common base
+        if explanation(error):
+            raise
+        raise BaseModelError(
+            f"{path_or_repo} at {revision}: cannot be downloaded ({' '.join(str(error).split())[:300]}); see that the "
+            "network and the revision are there, or fetch it by hand (`hf download`) and name its folder"
+        ) from error
 
 
 def load_transformer(

@@ -6,6 +6,7 @@ import hashlib
 import urllib.request
 from pathlib import Path
 
+from lofi_assets.errors import LofiError
 from lofi_assets.store import atomic_path, sha256_file
 
 LYRIC_VOCABULARY = "lyric_vocab.json"
@@ -15,7 +16,7 @@ LARGEST_BYTES = 16 * 2**20
 TIMEOUT_S = 60
 
 
-class VocabularyError(ValueError):
+class VocabularyError(LofiError, ValueError):
     """The lyric vocabulary cannot be had; the message names file or URL and what to do."""
 
 

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lofi_assets.errors import LofiError
+
 SHOWN = 3
 M = TypeVar("M")
 
 
-class BaseModelError(ValueError):
+class BaseModelError(LofiError, ValueError):
     """A base model that cannot be read: says what is missing, where, and what to do."""
 
 

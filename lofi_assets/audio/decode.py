@@ -20,6 +20,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from lofi_assets.audio import mp3
+from lofi_assets.errors import LofiError
 
 FloatArray = NDArray[np.float32]
 Codec = Literal["wav", "flac", "aiff", "mp3"]
@@ -38,7 +39,7 @@ _BIT_DEPTHS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 3
 _UNKNOWN_SIZES = (0, 0xFFFFFFFF)
 
 
-class AudioError(Exception):
+class AudioError(LofiError):
     """A file breaks a rule before it can be measured.
 
     Attributes:

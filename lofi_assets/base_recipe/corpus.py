@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lofi_assets.base_recipe.genres import GENRES, STEADY_GENRES, Piece, piece
 from lofi_assets.base_recipe.settings import CorpusSettings, SteadySettings
 from lofi_assets.demo_corpus.synth import Song, render, render_clean
+from lofi_assets.progress import over
 from lofi_assets.store import atomic_path, write_json
 from lofi_assets.styles import Taxonomy
 
@@ -74,7 +74,7 @@ def held_out(pieces: int, *, seconds: float, seed: int, taxonomy: Taxonomy) -> l
 def write_corpus(corpus: Sequence[Clip], *, peak: float, folder: Path) -> None:
     """Make the clips that are missing: (2, frames) int16 at 44.1 kHz, and `clips.json` with songs and captions."""
     missing = [clip for clip in corpus if not clip.path.is_file()]
-    for clip in tqdm(missing, desc="corpus", unit="clip", disable=not missing):
+    for clip in over(missing, "corpus", unit="clip"):
         play = render if clip.worn else render_clean
         samples = np.round(play(clip.piece.song, peak=peak) * FULL_SCALE).astype(np.int16)
         with atomic_path(clip.path) as temporary, temporary.open("wb") as file:

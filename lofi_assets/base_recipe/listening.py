@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lofi_assets.ace_step.loading import Base
 from lofi_assets.ace_step.music_dcae import MEL_RATE, MusicDCAE
@@ -28,6 +27,7 @@ from lofi_assets.demo_corpus.synth import render, render_clean
 from lofi_assets.lyrics import INSTRUMENTAL
 from lofi_assets.metrics.embedders import Embedder, MusicnnEmbedder, MusicnnTagger, levelled, resampled
 from lofi_assets.metrics.marks import white_noise
+from lofi_assets.progress import over
 from lofi_assets.store import atomic_path
 from lofi_assets.styles import bpm_tag
 
@@ -79,7 +79,7 @@ def noise(count: int, *, seconds: float, seed: int) -> list[Sound]:
 def round_trip(codec: MusicDCAE, sounds: Sequence[Sound]) -> list[Sound]:
     """Every sound through DCAE and vocoder, as long as it was."""
     passed = []
-    for sound in tqdm(sounds, desc="round trip", unit="clip", leave=False):
+    for sound in over(sounds, "round trip", unit="clip"):
         latents, _ = codec.encode(torch.from_numpy(sound.samples)[None], sample_rate=MEL_RATE)
         lengths = [sound.samples.shape[1]]
         decoded = codec.decode(latents, sample_rate=MEL_RATE, audio_lengths=lengths)[0].clamp(-1, 1)
@@ -99,7 +99,7 @@ def generate(base: Base, prompts: Mapping[str, str], settings: ReportSettings, *
     """A clip for each named prompt; clip i has seed `seed` + i."""
     made = []
     names = list(prompts)
-    for start in tqdm(range(0, len(names), CLIPS_AT_ONCE), desc="generating", unit="batch", leave=False):
+    for start in over(range(0, len(names), CLIPS_AT_ONCE), "generating", unit="round"):
         batch = names[start : start + CLIPS_AT_ONCE]
         audio = text_to_music(
             base,
@@ -148,7 +148,7 @@ def hear(samples: FloatArray) -> Heard:
 def hear_corpus(clips: Sequence[Clip], *, folder: Path) -> dict[str, Heard]:
     """What the ear makes of every training clip; each is heard once."""
     heard = {}
-    for clip in tqdm(clips, desc="hearing the corpus", unit="clip", leave=False):
+    for clip in over(clips, "hearing the corpus", unit="clip"):
         path = folder / f"{clip.name}.npz"
         if not path.is_file():
             found = hear(read_whole(clip))

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from lofi_assets.ace_step.flow_matching import sample_timestep_indices, training_schedule
@@ -26,6 +25,7 @@ from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
 from lofi_assets.base_recipe.corpus import Clip, read_whole
 from lofi_assets.base_recipe.optimizer import NOTHING, Fixed
 from lofi_assets.base_recipe.settings import TransformerSettings
+from lofi_assets.progress import over
 from lofi_assets.store import atomic_path
 from lofi_assets.tagging import split_tags
 from lofi_assets.training.batches import Item, generator
@@ -36,7 +36,7 @@ from lofi_assets.training.objective import Objective
 def cache_latents(codec: MusicDCAE, clips: Sequence[Clip], *, folder: Path) -> list[Tensor]:
     """Latents (8, 16, frames) of every clip; those that are in the folder are read."""
     missing = [clip for clip in clips if not (folder / f"{clip.name}.npy").is_file()]
-    for clip in tqdm(missing, desc="latents", unit="clip", disable=not missing):
+    for clip in over(missing, "latents", unit="clip"):
         audio = torch.from_numpy(read_whole(clip))[None]
         latents, frames = codec.encode(audio, sample_rate=MEL_RATE)
         with atomic_path(folder / f"{clip.name}.npy") as temporary, temporary.open("wb") as file:

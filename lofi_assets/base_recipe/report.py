@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from lofi_assets.ace_step.loading import Base, load_base
 from lofi_assets.ace_step.music_dcae import MEL_RATE, latent_frames
@@ -26,6 +25,7 @@ from lofi_assets.base_recipe.recipe import Workshop
 from lofi_assets.base_recipe.settings import STAGES
 from lofi_assets.metrics.alignment import clip_aucs, standardised_tags
 from lofi_assets.metrics.frechet import frechet_distance, split_half_floor
+from lofi_assets.progress import over
 from lofi_assets.sampling import write_clip
 from lofi_assets.store import write_json
 
@@ -179,7 +179,7 @@ def _nearest(workshop: Workshop, sounds: Sequence[Sound], clean: Sequence[Sound]
     corpus = listening.hear_corpus(workshop.heard, folder=workshop.folder / "heard")
     rows = [
         _nearest_to(listening.hear(sound.samples), corpus)
-        for sound in tqdm([*sounds, *clean], desc="nearest training clips", unit="clip", leave=False)
+        for sound in over([*sounds, *clean], "nearest training clips", unit="clip")
     ]
     found = {sound.name: row for sound, row in zip(sounds, rows, strict=False)}
     chance = [row["similarity"] for row in rows[len(sounds) :]]

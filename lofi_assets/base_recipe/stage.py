@@ -20,10 +20,10 @@ from typing import Protocol
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from tqdm import tqdm
 
 from lofi_assets.base_recipe.optimizer import Fixed, StageOptimizer
 from lofi_assets.base_recipe.settings import Training
+from lofi_assets.progress import Progress
 from lofi_assets.store import StoreError, atomic_folder, atomic_path, read_json, write_json
 from lofi_assets.training.averaging import Average
 from lofi_assets.training.log import StepLog, read_log
@@ -91,18 +91,18 @@ def run_stage(stage: Stage, task: Task) -> None:
     done = _restore(stage, optimizer, average)
     log = StepLog(stage.folder / LOG, after_step=done)
     try:
-        bar = tqdm(range(done + 1, stage.training.steps + 1), desc=stage.name, unit="step", initial=done)
-        bar.total = stage.training.steps
-        for step in bar:
-            started = time.perf_counter()
-            losses = take_step(task, optimizer, step)
-            average.update(step)
-            _require_finite(stage, step, losses)
-            bar.set_postfix(loss=f"{losses['loss']:.4f}", refresh=False)
-            log.write(step, {**losses, "seconds": round(time.perf_counter() - started, 4)})
-            if step % stage.training.save_every == 0 and step < stage.training.steps:
-                log.sync()
-                _save(stage, step, optimizer, average)
+        steps = stage.training.steps
+        with Progress(stage.name, total=steps, unit="step", first=done) as progress:
+            for step in range(done + 1, steps + 1):
+                started = time.perf_counter()
+                losses = take_step(task, optimizer, step)
+                average.update(step)
+                _require_finite(stage, step, losses)
+                progress.advance(note=f"loss {losses['loss']:.4f}")
+                log.write(step, {**losses, "seconds": round(time.perf_counter() - started, 4)})
+                if step % stage.training.save_every == 0 and step < steps:
+                    log.sync()
+                    _save(stage, step, optimizer, average)
     finally:
         log.close()
     kept = next(iter(groups))

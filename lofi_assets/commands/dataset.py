@@ -50,13 +50,10 @@ def list_versions(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON object.")
 def diff(before: str, after: str, as_json: bool) -> None:
     """What changed from version BEFORE to AFTER (default: the current one); ids may be shortened."""
-    from lofi_assets.dataset_card import DatasetError, difference, find_version
+    from lofi_assets.dataset_card import difference, find_version
 
     store = Store(data_root())
-    try:
-        found = difference(find_version(store, before), find_version(store, after))
-    except DatasetError as error:
-        raise click.ClickException(str(error)) from error
+    found = difference(find_version(store, before), find_version(store, after))
     click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else difference_text(found))
 
 
@@ -96,13 +93,10 @@ def _short(value: object) -> str:
 def verify(version: str, every: bool) -> None:
     """Read every file of VERSION (default: the current one) again; non-zero if anything is not as recorded."""
     from lofi_assets.dataset import verify_dataset
-    from lofi_assets.dataset_card import DatasetError, dataset_faults, find_version, versions
+    from lofi_assets.dataset_card import dataset_faults, find_version, versions
 
     store = Store(data_root())
-    try:
-        folders = versions(store) if every else [find_version(store, version)]
-    except DatasetError as error:
-        raise click.ClickException(str(error)) from error
+    folders = versions(store) if every else [find_version(store, version)]
     broken = False
     for folder in folders:
         read: dict[str, tuple[str, str]] = {}
@@ -125,13 +119,10 @@ def verify(version: str, every: bool) -> None:
 @click.option("--absolute", is_flag=True, help="Absolute audio paths, for a trainer started from anywhere.")
 def export(directory: Path, version: str, split: str, repeat_count: int, absolute: bool) -> None:
     """Write DIRECTORY for the public ACE-Step v1 trainer: its dataset, and audio as hard links."""
-    from lofi_assets.dataset_card import DatasetError, export_dataset, find_version
+    from lofi_assets.dataset_card import export_dataset, find_version
 
-    try:
-        folder = find_version(Store(data_root()), version)
-        tracks = export_dataset(folder, directory, split=split, repeat_count=repeat_count, absolute=absolute)
-    except DatasetError as error:
-        raise click.ClickException(str(error)) from error
+    folder = find_version(Store(data_root()), version)
+    tracks = export_dataset(folder, directory, split=split, repeat_count=repeat_count, absolute=absolute)
     click.echo(f"{directory}: {tracks} tracks of {folder.name} ({split}), {tracks * repeat_count} rows")
     start = "anywhere" if absolute else str(directory)
     click.echo(f"start the trainer from {start} with --dataset_path {directory.resolve() / 'dataset'}")

@@ -16,14 +16,10 @@ def features() -> None:
 def prune(dry_run: bool) -> None:
     """Remove files that neither the current features nor any run, archived ones among them, need."""
     from lofi_assets.experiment import prune_features, unneeded_features
-    from lofi_assets.training.feature_files import FeatureError
 
     store = Store(data_root())
     before = {path: path.stat().st_size for path in unneeded_features(store)}
-    try:
-        pruned = list(before) if dry_run else prune_features(store)
-    except FeatureError as error:
-        raise click.ClickException(str(error)) from error
+    pruned = list(before) if dry_run else prune_features(store)
     for path in pruned:
         click.echo(store.relative(path))
     size = sum(before.get(path, 0) for path in pruned) / 1e6

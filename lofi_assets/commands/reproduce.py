@@ -6,13 +6,12 @@ from pathlib import Path
 
 import click
 
+from lofi_assets.errors import explanation
 from lofi_assets.profiles import data_root
-from lofi_assets.records import RecordError
-from lofi_assets.store import Store, StoreError
-from lofi_assets.training.checkpoints import CheckpointError, checkpoint_id
+from lofi_assets.store import Store
+from lofi_assets.training.checkpoints import checkpoint_id
 from lofi_assets.training.provenance import provenance
 from lofi_assets.training.reproduction import (
-    ReproductionError,
     check_inputs,
     compare,
     configuration_changes,
@@ -50,8 +49,12 @@ def reproduce(checkpoint: str, base: Path | None, features: Path | None, device:
     except Interrupted as error:
         click.echo(str(error), err=True)
         sys.exit(INTERRUPTED)
-    except (ReproductionError, CheckpointError, StoreError, RecordError, OSError) as error:
-        click.echo(f"error: {error}", err=True)
+    except Exception as error:
+        # Exit status 1, which `cli.Explaining` gives to errors, says here that the bits are others.
+        sentence = explanation(error) or (str(error) if isinstance(error, OSError) else None)
+        if sentence is None:
+            raise
+        click.echo(f"Error: {sentence}", err=True)
         sys.exit(IMPOSSIBLE)
     if same:
         shutil.rmtree(rerun.folder)

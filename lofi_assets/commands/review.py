@@ -4,7 +4,7 @@ What belongs here: arguments and text on the terminal. What does not: the queue 
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ def list_tracks(everything: bool) -> None:
     """One track per line with its state, styles and prompt; below it every reason to look at it."""
     from lofi_assets.review import queue
 
-    items = _refusing(lambda: queue(Store(data_root())))
+    items = queue(Store(data_root()))
     shown = [item for item in items if everything or item.reasons]
     for item in shown:
         row = item.row
@@ -50,7 +50,7 @@ def show(track: str) -> None:
     from lofi_assets.review import queue, read_reviews
 
     store = Store(data_root())
-    items = {item.row["track_id"]: item for item in _refusing(lambda: queue(store))}
+    items = {item.row["track_id"]: item for item in queue(store)}
     processed = {row["track_id"]: row for row in rows_of(store, PROCESSED)}
     if track not in items or track not in processed:
         raise click.ClickException(f"{track}: not among the tagged tracks; see lofi review list --all")
@@ -102,21 +102,8 @@ def _decide(tracks: Sequence[str], *, decision: Literal["accepted", "rejected"],
     from lofi_assets.review import decide
 
     now = datetime.now(UTC).replace(microsecond=0)
-    taken = _refusing(
-        lambda: decide(Store(data_root()), tracks, decision=decision, at=now, vocabulary=vocabulary(), **words)
-    )
+    taken = decide(Store(data_root()), tracks, decision=decision, at=now, vocabulary=vocabulary(), **words)
     click.echo(f"{decision} {len(taken)}: {', '.join(review.track_id for review in taken)}; {APPLY}")
-
-
-def _refusing(work: Callable[[], Any]) -> Any:
-    """Errors of the review become a message and a non-zero exit."""
-    from lofi_assets.review import ReviewError
-    from lofi_assets.store import StoreError
-
-    try:
-        return work()
-    except (ReviewError, StoreError) as error:
-        raise click.ClickException(str(error)) from error
 
 
 def _numbered(label: str, texts: Sequence[str]) -> list[tuple[str, str]]:
@@ -135,7 +122,3 @@ def _tag(tag: dict[str, Any]) -> str:
 def _strongest(labels: dict[str, float]) -> str:
     strongest = sorted(labels.items(), key=lambda item: -item[1])[:HEARD]
     return "  ".join(f"{label} {probability:.2f}" for label, probability in strongest)
-
-
-if __name__ == "__main__":
-    review()

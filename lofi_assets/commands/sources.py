@@ -1,8 +1,6 @@
 """`lofi sources`: the licence ledger from the command line."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,11 +49,10 @@ def add(tracks: tuple[str, ...], folder: str | None, evidence_file: Path | None,
     from lofi_assets import ledger
 
     store = Store(data_root())
-    with _refusals():
-        track_ids = [*tracks, *(_tracks_in(store, folder) if folder else ())]
-        record = ledger.add(
-            store, {**stated, "track_ids": track_ids}, evidence_file=evidence_file, licences=_licences(), today=_today()
-        )
+    track_ids = [*tracks, *(_tracks_in(store, folder) if folder else ())]
+    record = ledger.add(
+        store, {**stated, "track_ids": track_ids}, evidence_file=evidence_file, licences=_licences(), today=_today()
+    )
     click.echo(f"source {record.source_id}: {len(record.track_ids)} tracks added")
     _say_what_holds(store, record.source_id)
 
@@ -71,8 +68,7 @@ def verify(source_id: str, by: str, evidence: str | None, evidence_file: Path | 
 
     store = Store(data_root())
     proof: dict[str, Any] = {"evidence": evidence, "evidence_file": evidence_file}
-    with _refusals():
-        record = ledger.verify(store, source_id, by=by, **proof, licences=_licences(), today=_today())
+    record = ledger.verify(store, source_id, by=by, **proof, licences=_licences(), today=_today())
     click.echo(f"source {source_id}: AI training rights confirmed by {by} on {record.verified_on}, {record.evidence}")
     _say_what_holds(store, source_id)
 
@@ -88,9 +84,8 @@ def revoke(source_id: str, track: str | None, reason: str, by: str) -> None:
     from lofi_assets.ledger_page import used_in, uses
 
     store = Store(data_root())
-    with _refusals():
-        tracks = ledger.revoke(store, source_id, track=track, reason=reason, by=by, today=_today())
-        concerned = used_in(uses(store), tracks)
+    tracks = ledger.revoke(store, source_id, track=track, reason=reason, by=by, today=_today())
+    concerned = used_in(uses(store), tracks)
     click.echo(f"revoked: {', '.join(tracks) or source_id}")
     for use in concerned:
         click.echo(f"made from them, not to be published: {use.kind} {use.name}")
@@ -127,19 +122,6 @@ def report(output: Path | None) -> None:
         click.echo(f"{output}: {'written' if write_text(output, page) else 'current'}")
 
 
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Refusals of the domain as messages of the command line, with a non-zero exit."""
-    from lofi_assets.ledger import LedgerError
-    from lofi_assets.sources import SourceError
-    from lofi_assets.store import StoreError
-
-    try:
-        yield
-    except (LedgerError, SourceError, StoreError) as error:
-        raise click.ClickException(str(error)) from error
-
-
 def _tracks_in(store: Store, folder: str) -> list[str]:
     from lofi_assets.sources import raw_paths, track_id_of
 
@@ -163,8 +145,7 @@ def _survey(store: Store) -> "Survey":
     from lofi_assets.constitution import load_gates
     from lofi_assets.ledger_page import survey
 
-    with _refusals():
-        return survey(store, licences=_licences(), gates=load_gates(), today=_today())
+    return survey(store, licences=_licences(), gates=load_gates(), today=_today())
 
 
 def _licences() -> "LicenceTable":

@@ -5,9 +5,8 @@ import sys
 
 import click
 
-from lofi_assets.profiles import ProfileError, data_root, load_profile
+from lofi_assets.profiles import data_root, load_profile
 from lofi_assets.store import Store
-from lofi_assets.training.config import ConfigError
 
 
 @click.command()
@@ -35,23 +34,17 @@ def train(
 
     The features must be cached: materialise feature_cache first.
     """
-    store = Store(data_root())
-    try:
-        profile = load_profile(profile_name)
-        if only_plan:
-            from lofi_assets.training.plan import plan_text
-            from lofi_assets.training_plan import plan_profile
+    store, profile = Store(data_root()), load_profile(profile_name)
+    if only_plan:
+        from lofi_assets.training.plan import plan_text
+        from lofi_assets.training_plan import plan_profile
 
-            plan = plan_profile(
-                store, profile, memory=memory, minutes=minutes, longest=longest, hours=hours, tflops=tflops
-            )
-            click.echo(plan_text(plan))
-            sys.exit(1 if plan.fits is False else 0)
-        from lofi_assets.experiment import plan_training
+        plan = plan_profile(store, profile, memory=memory, minutes=minutes, longest=longest, hours=hours, tflops=tflops)
+        click.echo(plan_text(plan))
+        sys.exit(1 if plan.fits is False else 0)
+    from lofi_assets.experiment import plan_training
 
-        planned = plan_training(store, profile)
-    except (ProfileError, ConfigError, FileNotFoundError) as error:
-        raise click.ClickException(str(error)) from error
+    planned = plan_training(store, profile)
     sys.exit(_run([*planned.command, *_flags(fresh=fresh, force=force)]))
 
 

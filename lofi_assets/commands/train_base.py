@@ -47,26 +47,22 @@ def train_base(
     from lofi_assets.base_recipe.recipe import Workshop, assemble, plan, planned_recipe, train_stage, write_music
     from lofi_assets.base_recipe.report import measure
     from lofi_assets.constitution import CONFIG_DIR
-    from lofi_assets.store import StoreError
     from lofi_assets.styles import load_taxonomy
 
     workshop = Workshop(directory, PRESETS[preset], load_taxonomy(CONFIG_DIR))  # type: ignore[index]
     minutes = None if minutes_per_stage is None else dict.fromkeys(STAGES, minutes_per_stage)
-    try:
-        write_music(workshop)
-        planned = plan(workshop, minutes=minutes)
-        _print_plan(planned)
-        workshop = planned_recipe(workshop, planned)
-        for name in STAGES:
-            if not plan_only and not report_only and name in (stages or STAGES):
-                train_stage(workshop, name)
-        if plan_only or stages:
-            return
-        if not report_only:
-            click.echo(f"{assemble(workshop)}: base written")
-        report, sounds = measure(workshop)
-    except StoreError as error:
-        raise click.ClickException(str(error)) from error
+    write_music(workshop)
+    planned = plan(workshop, minutes=minutes)
+    _print_plan(planned)
+    workshop = planned_recipe(workshop, planned)
+    for name in STAGES:
+        if not plan_only and not report_only and name in (stages or STAGES):
+            train_stage(workshop, name)
+    if plan_only or stages:
+        return
+    if not report_only:
+        click.echo(f"{assemble(workshop)}: base written")
+    report, sounds = measure(workshop)
     write_card(workshop, report, sounds)
     click.echo(f"{workshop.base / 'README.md'}: card and report written")
 
@@ -77,7 +73,3 @@ def _print_plan(stages: "Sequence[PlannedStage]") -> None:
             f"{stage.name:12s} {stage.steps:7d} steps  {stage.seconds_per_step:8.3f} s per step  {stage.hours:6.2f} h"
         )
     click.echo(f"{'in all':12s} {'':47s}{sum(stage.hours for stage in stages):6.2f} h")
-
-
-if __name__ == "__main__":
-    train_base()

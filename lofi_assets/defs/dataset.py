@@ -6,6 +6,7 @@ import dagster as dg
 
 from lofi_assets import dataset
 from lofi_assets.defs.automation import WHEN_INPUTS_CHANGE
+from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
@@ -22,6 +23,7 @@ from lofi_assets.defs.tracks import processed_tracks, prompts
     automation_condition=WHEN_INPUTS_CHANGE,
     pool="data",
 )
+@explained
 def dataset_manifest(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The training set: 90/10 split closed over duplicates, content hash, style distribution; versions immutable."""
     return report(context, platform.store, dataset.assemble(platform.store, now=datetime.now(UTC)))

@@ -7,6 +7,7 @@ import dagster as dg
 from lofi_assets import evaluation, listening, sampling
 from lofi_assets.defs.automation import WHEN_TRAINING_MOVES
 from lofi_assets.defs.dataset import dataset_manifest
+from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
@@ -21,6 +22,7 @@ from lofi_assets.defs.training import lora_checkpoints
     automation_condition=WHEN_TRAINING_MOVES,
     pool="gpu",
 )
+@explained
 def generated_samples(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """Audio for the validation prompts with fixed seeds, of every checkpoint that is not pruned."""
     return report(context, platform.store, sampling.generate_samples(platform.store, platform.profile))
@@ -34,6 +36,7 @@ def generated_samples(context: dg.AssetExecutionContext, platform: Platform) -> 
     automation_condition=WHEN_TRAINING_MOVES,
     pool="gpu",
 )
+@explained
 def quality_metrics(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """FAD, KAD, alignment and style coverage of every checkpoint, with encoder, n and interval; then retention."""
     outcome = evaluation.evaluate_checkpoints(platform.store, platform.profile, now=datetime.now(UTC))
@@ -47,6 +50,7 @@ def quality_metrics(context: dg.AssetExecutionContext, platform: Platform) -> dg
     deps=[dataset_manifest, generated_samples, quality_metrics],
     automation_condition=WHEN_TRAINING_MOVES,
 )
+@explained
 def human_evaluation(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The blind listening test of the best checkpoint: its page, and the statistics of the answers so far."""
     return report(context, platform.store, listening.evaluate_listening(platform.store, platform.profile))

@@ -10,6 +10,7 @@ from typing import TypeGuard
 import dagster as dg
 
 from lofi_assets.constitution import Gate, Verdict, load_gates
+from lofi_assets.defs.faults import explaining
 from lofi_assets.defs.resources import Platform
 from lofi_assets.experiment import on_revoked_tracks
 from lofi_assets.store import Store
@@ -30,7 +31,8 @@ def gate_checks(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
         can_subset=True,
     )
     def evaluate_gates(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
-        measures = recorded(platform.store, key.to_user_string())
+        with explaining():
+            measures = recorded(platform.store, key.to_user_string())
         for check in sorted(context.selected_asset_check_keys, key=lambda check: list(gates).index(check.name)):
             yield _result(verdict(gates[check.name], measures), key, measures.data_version if measures else "")
 

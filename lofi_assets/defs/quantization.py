@@ -6,6 +6,7 @@ from lofi_assets import optimization
 from lofi_assets.defs.automation import WHEN_TRAINING_MOVES
 from lofi_assets.defs.dataset import dataset_manifest
 from lofi_assets.defs.evaluation import quality_metrics
+from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks, require_gates
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
@@ -19,6 +20,7 @@ from lofi_assets.defs.training import lora_checkpoints
     deps=[lora_checkpoints, quality_metrics],
     automation_condition=WHEN_TRAINING_MOVES,
 )
+@explained
 def merged_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The best checkpoint's LoRA merged into the base in FP32, with the error against the adapter."""
     require_gates(context, platform.store)
@@ -34,6 +36,7 @@ def merged_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
     automation_condition=WHEN_TRAINING_MOVES,
     pool="gpu",
 )
+@explained
 def quantized_tiers(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """FP16, INT8 and INT4 ONNX tiers: precision proven from the files, FAD of the files against FP32."""
     require_gates(context, platform.store)

@@ -5,6 +5,7 @@ import dagster as dg
 from lofi_assets.defs.automation import WHEN_TRAINING_MOVES
 from lofi_assets.defs.dataset import dataset_manifest
 from lofi_assets.defs.evaluation import human_evaluation, quality_metrics
+from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks, require_gates
 from lofi_assets.defs.quantization import merged_model, quantized_tiers
 from lofi_assets.defs.reporting import report
@@ -19,6 +20,7 @@ from lofi_assets.release import bundle, card, hub
     deps=[quantized_tiers],
     automation_condition=WHEN_TRAINING_MOVES,
 )
+@explained
 def onnx_artifacts(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The deployable bundle: tiers, manifest with hashes, an example that was run from the bundle alone."""
     return report(context, platform.store, bundle.build_bundle(platform.store))
@@ -31,6 +33,7 @@ def onnx_artifacts(context: dg.AssetExecutionContext, platform: Platform) -> dg.
     deps=[dataset_manifest, quality_metrics, human_evaluation, merged_model, quantized_tiers, onnx_artifacts],
     automation_condition=WHEN_TRAINING_MOVES,
 )
+@explained
 def model_card(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The card, generated from what the assets recorded; a person approves the text they read."""
     return report(context, platform.store, card.write_card(platform.store, platform.profile))
@@ -42,6 +45,7 @@ def model_card(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mate
     owners=["team:release"],
     deps=[human_evaluation, onnx_artifacts, model_card],
 )
+@explained
 def hub_release(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The published folder; refuses, naming the gates, unless every gate holds for the very build it would publish."""
     require_gates(context, platform.store)

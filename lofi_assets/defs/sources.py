@@ -6,12 +6,14 @@ import dagster as dg
 
 from lofi_assets import library, prompts
 from lofi_assets.constitution import load_gates
+from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
 
 
 @dg.asset(group_name="sources", kinds={"json", "parquet"}, owners=["team:curation"], pool="data")
+@explained
 def licensed_sources(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """Every raw file with its hash and licence record: verified, or rejected with the rule that rejected it."""
     outcome = library.inventory_sources(platform.store, gates=load_gates(), today=datetime.now(UTC).date())
@@ -19,6 +21,7 @@ def licensed_sources(context: dg.AssetExecutionContext, platform: Platform) -> d
 
 
 @dg.asset(group_name="sources", kinds={"yaml"}, owners=["team:curation"], pool="data")
+@explained
 def style_taxonomy(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """Seven tag categories with canonical forms, and 38 style presets with inheritance resolved."""
     return report(context, platform.store, prompts.describe_taxonomy())

@@ -6,6 +6,7 @@ from lofi_assets import library
 from lofi_assets import prompts as prompting
 from lofi_assets.constitution import load_gates
 from lofi_assets.defs.automation import WHEN_INPUTS_CHANGE
+from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
@@ -21,6 +22,7 @@ from lofi_assets.defs.sources import licensed_sources, style_taxonomy
     automation_condition=WHEN_INPUTS_CHANGE,
     pool="data",
 )
+@explained
 def processed_tracks(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """48 kHz stereo MP3 at -1 dBFS with every measurement; what breaks a rule is in quarantine with the rule's id."""
     outcome = library.process_library(
@@ -42,6 +44,7 @@ def processed_tracks(context: dg.AssetExecutionContext, platform: Platform) -> d
     automation_condition=WHEN_INPUTS_CHANGE,
     pool="data",
 )
+@explained
 def prompts(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """Tags per track with origin and confidence, style ids, and the prompt and lyrics files beside the audio."""
     return report(context, platform.store, prompting.write_prompts(platform.store))

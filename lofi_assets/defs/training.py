@@ -4,14 +4,18 @@ Cancelling the run in the UI interrupts the step, and Dagster's Pipes client pas
 its step, saves its state, and the next materialisation goes on from there.
 """
 
+import re
+
 import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 
 from lofi_assets import experiment
 from lofi_assets.defs.dataset import dataset_manifest
+from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
+from lofi_assets.training.death import watched
 from lofi_assets.training.ending import INTERRUPTED, Ending, forget_ending, read_ending
 from lofi_assets.training.features import FEATURES_VERSION
 
@@ -31,6 +35,7 @@ explain is not tried again."""
     code_version=FEATURES_VERSION,
     pool="gpu",
 )
+@explained
 def feature_cache(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """Latents, text states, lyric ids, speakers and SSL targets of every track, computed once per track and model."""
     return report(context, platform.store, experiment.cache_dataset_features(platform.store, platform.profile))
@@ -43,6 +48,7 @@ def feature_cache(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
     deps=[dataset_manifest, feature_cache],
     pool="gpu",
 )
+@explained
 def lora_checkpoints(
     context: dg.AssetExecutionContext, platform: Platform, pipes: dg.PipesSubprocessClient
 ) -> dg.MaterializeResult:
@@ -62,23 +68,31 @@ def train(context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient, ru
     """
     context.log.info(f"{run.remaining_steps} steps to do; `tensorboard --logdir {run.run.logs_dir}` shows the curves")
     forget_ending(run.config)
-    try:
-        pipes.run(context=context, command=run.command).get_results()
-    except DagsterPipesExecutionError as error:
-        ending = read_ending(run.config)
-        if ending is None and context.retry_number == 0:
-            raise dg.RetryRequested(max_retries=1, seconds_to_wait=RETRY_AFTER_S) from error
-        raise _failure(run, ending, str(error)) from error
+    with watched() as watch:
+        try:
+            pipes.run(context=context, command=run.command).get_results()
+            return
+        except DagsterPipesExecutionError as error:
+            failed = error
+    found = _EXIT_CODE.search(str(failed))
+    ending, account = read_ending(run.config), watch.account(int(found[1]) if found else None)
+    if ending is None and context.retry_number == 0:
+        context.log.warning(f"{account}. It is started once more, and goes on from its last state")
+        raise dg.RetryRequested(max_retries=1, seconds_to_wait=RETRY_AFTER_S) from failed
+    raise _failure(run, ending, account) from failed
 
 
-def _failure(run: experiment.PlannedRun, ending: Ending | None, error: str) -> dg.Failure:
+_EXIT_CODE = re.compile(r"code (-?\d+)")
+"""In the message of Dagster's error, which has no field for it."""
+
+
+def _failure(run: experiment.PlannedRun, ending: Ending | None, account: str) -> dg.Failure:
     command = {"command": " ".join(run.command)}
     if ending is None:
-        text = (
-            f"the trainer ended without a word ({error}): it crashed or was killed, often for want of memory; its "
-            "output is under this step's stderr, and the next materialisation goes on from what was saved"
+        again = (
+            "Materialise lora_checkpoints again to go on from what was saved; its output is under this step's stderr"
         )
-        return dg.Failure(text, metadata=command, allow_retries=False)
+        return dg.Failure(f"{account}. {again}", metadata=command, allow_retries=False)
     more = " Materialise lora_checkpoints again to go on." if ending.code == INTERRUPTED else ""
     return dg.Failure(ending.message + more, metadata={**command, "exit_code": ending.code}, allow_retries=False)
 

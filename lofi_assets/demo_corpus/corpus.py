@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from lofi_assets.demo_corpus.catalogue import LEDGER, SOURCES, Entry, catalogue
 from lofi_assets.demo_corpus.synth import render
+from lofi_assets.errors import LofiError
 from lofi_assets.store import atomic_path, read_json, sha256_file, write_json, write_text
 from lofi_assets.workers import WorkerFailure, map_tracks
 
@@ -32,7 +33,7 @@ _CLIPPING_GAIN = 4.0
 _TRIM_S = 7.0
 
 
-class CorpusError(RuntimeError):
+class CorpusError(LofiError, RuntimeError):
     """The corpus could not be written; the message names the file and the reason."""
 
 

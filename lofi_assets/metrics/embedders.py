@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lofi_assets.metrics.errors import MetricError
+from lofi_assets.progress import over
 
 Samples = npt.NDArray[np.float32]
 
@@ -123,11 +124,9 @@ def embed_files(
     Raises:
         MetricError: a file that cannot be read or embedded, named in the message.
     """
-    from tqdm import tqdm
-
     wanted = list(dict.fromkeys(paths))
-    bar = tqdm(wanted, desc=f"embedding ({embedder.name})", unit="clip", disable=not progress, leave=False)
-    return {path: _embed_file(path, embedder, cache_dir) for path in bar}
+    told = over(wanted, f"embedding ({embedder.name})", unit="clip") if progress else wanted
+    return {path: _embed_file(path, embedder, cache_dir) for path in told}
 
 
 def read_samples(path: Path) -> tuple[Samples, int]:

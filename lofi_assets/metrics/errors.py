@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+from lofi_assets.errors import LofiError
+
 T = TypeVar("T")
 
 
-class MetricError(ValueError):
+class MetricError(LofiError, ValueError):
     """A metric that cannot be computed honestly; the message names the input and what to do next."""
 
 

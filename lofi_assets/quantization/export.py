@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lofi_assets.ace_step.loading import Base
+from lofi_assets.errors import LofiError
 from lofi_assets.quantization.graph import GraphError, opset_of
 from lofi_assets.quantization.names import give_stable_names
 
@@ -33,7 +34,7 @@ ComponentName = Literal["text_encoder", "condition_encoder", "transformer", "dca
 COMPONENTS: tuple[ComponentName, ...] = ("text_encoder", "condition_encoder", "transformer", "dcae_decoder", "vocoder")
 
 
-class ExportError(RuntimeError):
+class ExportError(LofiError, RuntimeError):
     """A component that could not be exported as asked; the message says which and why."""
 
 

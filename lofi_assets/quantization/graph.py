@@ -9,6 +9,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+from lofi_assets.errors import LofiError
+
 BITS: dict[int, int] = {
     TensorProto.DOUBLE: 64,
     TensorProto.FLOAT: 32,
@@ -41,7 +43,7 @@ EXTERNAL_DATA_FROM = 64 * 2**20
 parsed."""
 
 
-class GraphError(ValueError):
+class GraphError(LofiError, ValueError):
     """An ONNX graph that a pass cannot handle; the message names the node and what to do."""
 
 

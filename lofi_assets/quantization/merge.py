@@ -19,6 +19,7 @@ from torch import Tensor
 from lofi_assets.ace_step.identity import base_fingerprint
 from lofi_assets.ace_step.loading import FOLDERS, LYRIC_VOCABULARY, TRANSFORMER, load_base
 from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+from lofi_assets.errors import LofiError
 from lofi_assets.store import atomic_folder, link_or_copy, sha256_file
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -30,7 +31,7 @@ MAX_RELATIVE_ERROR = 1e-3
 """Float32 rounding over 24 blocks stays two orders below; a wrong scale is two orders above."""
 
 
-class MergeError(ValueError):
+class MergeError(LofiError, ValueError):
     """An adapter that cannot be merged into this base; the message says why and what to do."""
 
 

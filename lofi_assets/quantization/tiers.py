@@ -8,6 +8,7 @@ them.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ import onnx
 
 from lofi_assets.ace_step.identity import base_fingerprint
 from lofi_assets.ace_step.loading import LYRIC_VOCABULARY, TEXT_ENCODER, load_base
+from lofi_assets.errors import LofiError
+from lofi_assets.progress import Progress
 from lofi_assets.quantization import fidelity
 from lofi_assets.quantization.export import COMPONENTS, ComponentName, Precision, export, needs, prepare
 from lofi_assets.quantization.graph import load, save, save_sharing
@@ -32,6 +35,7 @@ from lofi_assets.quantization.runtime import TOKENIZER, OnnxPipeline
 from lofi_assets.quantization.weights import Stored, store_rest_as_half
 from lofi_assets.store import atomic_folder, fingerprint, link_or_copy, read_json, sha256_file, write_json
 
+LOG = logging.getLogger(__name__)
 EXPORT_VERSION: Final = "3"
 """Raised when the code here or in the model changes what a file holds, so that tiers are built again."""
 
@@ -55,7 +59,7 @@ class Recipe:
 DEFAULT_RECIPE: Final = Recipe()
 
 
-class TierError(RuntimeError):
+class TierError(LofiError, RuntimeError):
     """A tier that was built but breaks the policy, so it was not put in place."""
 
 
@@ -90,7 +94,7 @@ def build_tiers(
     *,
     recipe: Recipe = DEFAULT_RECIPE,
     provenance: Mapping[str, str] | None = None,
-    progress: Callable[[str], None] = print,
+    progress: Callable[[str], None] = LOG.info,
 ) -> list[TierReport]:
     """Write `target_root`/{fp32,fp16,int8,int4}, each whole or not at all, and return their reports in that order.
 
@@ -102,7 +106,9 @@ def build_tiers(
         TierError: a built tier breaks the policy; the one in place stays.
     """
     builder = _Builder(merged_dir, target_root, recipe, dict(provenance or {}), progress)
-    return [builder.report(tier) for tier in TIERS]
+    waiting = len(COMPONENTS) * sum(not current for current in builder.current.values())
+    with Progress("building tiers", total=waiting, unit="component", say=progress) as builder.progress:
+        return [builder.report(tier) for tier in TIERS]
 
 
 def tier_fingerprint(merged_dir: Path, *, recipe: Recipe = DEFAULT_RECIPE) -> str:
@@ -144,6 +150,7 @@ class _Builder:
         self.fingerprint = tier_fingerprint(merged_dir, recipe=recipe)
         self.current = {tier: is_current(root / tier, self.fingerprint) for tier in TIERS}
         self.provenance = self._provenance(provenance)
+        self.progress: Progress | None = None
         self._probes: list[fidelity.Probe] | None = None
 
     def report(self, tier: TierName) -> TierReport:
@@ -175,6 +182,8 @@ class _Builder:
         for profile in profiles:
             write_cpu_profile(folder / f"{component}.onnx", folder / f"{profile}.onnx")
         taken = time.monotonic() - started
+        if self.progress:
+            self.progress.advance(note=tier)
         self.say(f"{tier}: {component} {'exported' if tier.startswith('fp') else 'derived'} in {taken:.1f} s")
         return round(taken, 2)
 

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import lofi_assets
+from lofi_assets.errors import LofiError
 from lofi_assets.optimization import COMPARED
 from lofi_assets.outcome import Outcome
+from lofi_assets.progress import Progress, over
 from lofi_assets.store import Store, atomic_folder, fingerprint, link_or_copy, read_json, sha256_folder, write_json
 
 BUNDLE_VERSION = "2"
@@ -47,7 +49,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """Runs a script where the named packages do not exist: the virtual environment of this project holds all of them."""
 
 
-class BundleError(RuntimeError):
+class BundleError(LofiError, RuntimeError):
     """There is nothing to bundle; the message names the file and the asset to materialise."""
 
 
@@ -67,7 +69,9 @@ def build_bundle(store: Store) -> Outcome:
     if not current:
         with atomic_folder(store.export) as folder:
             _write(folder, store, runtime, example)
-            run = run_example(folder)
+            with Progress("running the bundle's example", total=1, unit="example") as progress:
+                run = run_example(folder)
+                progress.advance()
             write_json(folder / MANIFEST, {"key": key, "example": run, "files": _hashes(folder)})
     manifest, wrong = read_json(store.export / MANIFEST), differences(store.export, expected=weights)
     return Outcome(
@@ -161,9 +165,9 @@ def _tier_files(store: Store, tier: str) -> dict[str, Any]:
 
 
 def _write(folder: Path, store: Store, runtime: Mapping[str, str], example: str) -> None:
-    for tier in COMPARED:
-        for path in sorted((store.quantized / tier).iterdir()):
-            link_or_copy(path, folder / tier / path.name)
+    files = [(tier, path) for tier in COMPARED for path in sorted((store.quantized / tier).iterdir())]
+    for tier, path in over(files, "writing the bundle", unit="file"):
+        link_or_copy(path, folder / tier / path.name)
     package = folder / "runtime" / "lofi_onnx"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text('"""ACE-Step v1 in ONNX Runtime, with numpy alone."""\n', encoding="utf-8")

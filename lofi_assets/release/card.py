@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lofi_assets.constitution import CONFIG_DIR, load_constitution, load_gates
+from lofi_assets.errors import LofiError
 from lofi_assets.experiment import current_dataset
 from lofi_assets.library import INVENTORY, rows_of
 from lofi_assets.optimization import VARIANTS, tier_of
@@ -39,7 +40,7 @@ OWN_BASES = {
 }
 
 
-class ApprovalError(RuntimeError):
+class ApprovalError(LofiError, RuntimeError):
     """There is no card to approve, or it is not the one the person read."""
 
 

@@ -7,6 +7,7 @@ guard looked at: a file that changed since, an adapter that is not in the tiers,
 
 import hashlib
 import json
+import logging
 import platform
 import shutil
 import tempfile
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofi_assets.constitution import load_constitution, load_gates
+from lofi_assets.errors import LofiError, megabytes
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
+from lofi_assets.progress import Progress, over
 from lofi_assets.release.bundle import MANIFEST, differences
 from lofi_assets.release.card import APPROVAL
 from lofi_assets.store import Store, atomic_folder, fingerprint, link_or_copy, read_json, sha256_file, sha256_folder
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
+LOG = logging.getLogger(__name__)
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "pytorch_lora_weights.safetensors", "config.json")
 """What a release carries of the checkpoint (constitution, Checkpoint Management: stored with full configuration)."""
 CARD = "README.md"
@@ -41,11 +45,11 @@ Files = Mapping[str, Mapping[str, Any]]
 """Path in the release -> `bytes` and `sha256`."""
 
 
-class ReleaseError(RuntimeError):
+class ReleaseError(LofiError, RuntimeError):
     """A release that cannot be made as things are; the message says what is wrong and what to do."""
 
 
-def publish(store: Store, profile: Profile, *, progress: Callable[[str], None] = print) -> Outcome:
+def publish(store: Store, profile: Profile, *, progress: Callable[[str], None] = LOG.info) -> Outcome:
     """Assemble `release/published/` unless it is current and, if the profile says so, commit it to the Hub.
 
     The folder is replaced in one step, and the Hub gets one commit: a release is there whole or not at all.
@@ -169,7 +173,7 @@ def _described(path: Path) -> dict[str, Any]:
 
 def _assemble(folder: Path, sources: Mapping[str, Path], text: str, wanted: Mapping[str, str]) -> None:
     with atomic_folder(folder) as temporary:
-        for name, path in sources.items():
+        for name, path in over(list(sources.items()), "assembling the release", unit="file"):
             if name != CARD:
                 link_or_copy(path, temporary / name)
         # Not a link: whoever edits the published card in place must not edit the one that was approved.
@@ -231,15 +235,14 @@ def _commit(api: "HfApi", repo: str, folder: Path, files: Files, progress: Calla
         f"release: {len(sent)} of {len(files)} files, {size:,} bytes, to {repo} on {before.sha or 'an empty repo'}"
     )
     progress(f"release: removed there, from an earlier release: {', '.join(gone) or 'nothing'}")
-    commit = api.create_commit(
-        repo,
-        [
-            *(CommitOperationDelete(path_in_repo=name) for name in gone),
-            *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in sent),
-        ],
-        commit_message=f"Release {files[RELEASE]['sha256'][:12]}",
-        parent_commit=before.sha,
-    )
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        *(CommitOperationDelete(path_in_repo=name) for name in gone),
+        *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in sent),
+    ]
+    message = f"Release {files[RELEASE]['sha256'][:12]}"
+    with Progress(f"sending {len(sent)} files, {megabytes(size)}, to {repo}", total=1, unit="commit") as sending:
+        commit = api.create_commit(repo, operations, commit_message=message, parent_commit=before.sha)
+        sending.advance()
     _verify(api, repo, str(commit.oid), folder, files)
     return {
         "published": commit.commit_url,

@@ -4,7 +4,7 @@ Exit codes:
     0   reached `max_steps`, now or in an earlier call
     2   the configuration, the base or the device is not as the run says
     3   the loss diverged; the message names step and track
-    4   a file that the run needs is missing or damaged; the message names it
+    4   a file that the run needs is missing or damaged, or cannot be written; the message names it
     75  stopped by SIGTERM or SIGINT; the state is saved, and the same command goes on from it
 Other than 0, the message is also in `<config>.ending.json` (`ending`).
 """
@@ -15,14 +15,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lofi_assets.records import RecordError
-from lofi_assets.store import StoreError, fingerprint
-from lofi_assets.training.checkpoints import CheckpointError, checkpoint_id
+from lofi_assets.errors import DiskError, LofiError, explanation
+from lofi_assets.store import fingerprint
+from lofi_assets.training.checkpoints import checkpoint_id
 from lofi_assets.training.config import ConfigError, TrainingRun, load_run
 from lofi_assets.training.ending import (
     CONFIGURATION,
@@ -34,7 +34,6 @@ from lofi_assets.training.ending import (
     forget_ending,
     write_ending,
 )
-from lofi_assets.training.features import FeatureError
 from lofi_assets.training.launch import launch, orphaned
 from lofi_assets.training.runs import TrainingSummary, finished
 
@@ -87,9 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             summary = summary or _train(run, fresh=options.fresh, force=options.force, stop=stop, say=say)
         except Ended as ended:
             return _fail(ended.ending, options.config, pipes)
-        except (ConfigError, StoreError, RecordError, CheckpointError, FeatureError) as error:
+        except Exception as error:
+            sentence = explanation(error)
+            if sentence is None:
+                raise
             code = CONFIGURATION if isinstance(error, ConfigError) else FILES
-            return _fail(Ending(code, str(error)), options.config, pipes)
+            return _fail(Ending(code, sentence), options.config, pipes)
         sentence = _sentence(run, summary)
         say(sentence)
         if summary.interrupted:
@@ -113,7 +115,7 @@ def _processes_to_start(config: Path, *, fresh: bool) -> int:
     try:
         run = load_run(config)
         waiting = run.training.processes > 1 and (fresh or finished(run) is None)
-    except (ConfigError, StoreError, RecordError):
+    except LofiError:
         return 0  # this process reports it
     return run.training.processes if waiting else 0
 
@@ -157,7 +159,8 @@ def _train(run: TrainingRun, *, fresh: bool, force: bool, stop: Callable[[], boo
 def _fail(ending: Ending, config: Path, pipes: Any) -> int:
     who = "" if _main_process() else f"process {os.environ['RANK']}: "
     print(f"{who}error: {ending.message}", file=sys.stderr)
-    write_ending(config, ending)
+    with suppress(DiskError):  # the same full disk; the sentence is in the log
+        write_ending(config, ending)
     if pipes:
         pipes.log.error(ending.message)
     return ending.code

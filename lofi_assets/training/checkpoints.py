@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lofi_assets.errors import LofiError
 from lofi_assets.records import Checkpoint, dump, parse
 from lofi_assets.store import read_json, write_json
 from lofi_assets.training.config import LoraSettings
@@ -39,9 +40,11 @@ ADAPTER_METADATA = "lora_adapter_metadata"
 """Safetensors metadata from which diffusers takes the LoraConfig."""
 RUN_CONFIG = "config.json"
 DESCRIPTION = "checkpoint.json"
+REMOVABLE = f"mend it or remove it: every checkpoint's folder holds its own record ({DESCRIPTION})"
+"""What to do about a broken manifest."""
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(LofiError, RuntimeError):
     """A checkpoint or the manifest is not what it should be; the message names the file and the remedy."""
 
 
@@ -53,10 +56,18 @@ def checkpoint_id(step: int) -> str:
 def read_manifest(checkpoints_dir: Path) -> list[Checkpoint]:
     """Records by rising step; empty if nothing was trained.
 
+    Without a manifest they are those that the checkpoints' folders hold, so that a broken one can be removed; FAD and
+    the like are then entered again by `quality_metrics`.
+
     Raises:
+        StoreError, CheckpointError: the manifest is broken.
         RecordError: a record breaks the schema.
     """
-    return _read(checkpoints_dir / MANIFEST)
+    path = checkpoints_dir / MANIFEST
+    if path.is_file():
+        return _read(path)
+    described = [describe(file.parent) for file in checkpoints_dir.glob(f"epoch=0-step=*_lora/{DESCRIPTION}")]
+    return _records([description.get("record") for description in described], path)
 
 
 def write_manifest(checkpoints_dir: Path, records: Sequence[Checkpoint]) -> None:
@@ -149,11 +160,13 @@ def describe(folder: Path) -> dict[str, Any]:
     """`checkpoint.json`: record, run id, seed, losses, provenance.
 
     Raises:
-        CheckpointError: absent.
+        CheckpointError: absent, or of another form.
+        StoreError: not JSON.
     """
     description = read_json(folder / DESCRIPTION)
-    if description is None:
-        raise CheckpointError(f"{folder / DESCRIPTION}: absent; this folder was not written by lofi_assets.training")
+    if not isinstance(description, dict):
+        state = "absent" if description is None else "not an object"
+        raise CheckpointError(f"{folder / DESCRIPTION}: {state}; this folder was not written by lofi_assets.training")
     return description
 
 
@@ -230,9 +243,14 @@ def _misread(path: Path, peft: "Mapping[str, np.ndarray]", lora: LoraSettings) -
 
 
 def _read(path: Path) -> list[Checkpoint]:
-    records = [
-        parse(Checkpoint, data, where=f"{path}, record {i}") for i, data in enumerate(read_json(path, default=[]))
-    ]
+    data = read_json(path, default=[], remedy=REMOVABLE)
+    if not isinstance(data, list):
+        raise CheckpointError(f"{path}: not an array of checkpoints; {REMOVABLE}")
+    return _records(data, path)
+
+
+def _records(data: Sequence[Any], path: Path) -> list[Checkpoint]:
+    records = [parse(Checkpoint, entry, where=f"{path}, record {i}") for i, entry in enumerate(data)]
     return sorted(records, key=lambda record: record.step)
 
 

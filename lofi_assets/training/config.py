@@ -11,6 +11,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lofi_assets.errors import LofiError
 from lofi_assets.records import Sha256, Split, TrackId
 from lofi_assets.store import fingerprint, read_json, write_json
 from lofi_assets.training.feature_files import KEY_PATTERN
@@ -38,7 +39,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 
 
-class ConfigError(ValueError):
+class ConfigError(LofiError, ValueError):
     """A run cannot be read; the message names the file, the key and the rule."""
 
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from lofi_assets.errors import LofiError
 from lofi_assets.store import atomic_path, fingerprint, locked, read_json, stat_key
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ KEY_PATTERN = r"^[0-9a-f]{32}(\.[0-9a-f]{32}){3}(\.[a-z-]+=[0-9a-f]{32})*$"
 _KEY = re.compile(KEY_PATTERN)
 
 
-class FeatureError(RuntimeError):
+class FeatureError(LofiError, RuntimeError):
     """Features of a track cannot be computed or read; the message names track, file and remedy."""
 
 

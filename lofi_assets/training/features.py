@@ -13,8 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
+from lofi_assets.progress import over
 from lofi_assets.store import sha256_file
 from lofi_assets.training.feature_files import (
     LATENTS,
@@ -267,9 +266,7 @@ def _fill_from_audio(missing: _Missing, encoders: "Encoders") -> None:
         if kind == LATENTS or kind in encoders.ssl:
             tracks.setdefault(job.audio_sha256, (job, {}))[1][kind] = path
     decoded = _decoded_ahead([job for job, _ in tracks.values()])
-    for (_, files), audio in tqdm(
-        zip(tracks.values(), decoded, strict=True), "encoding audio", len(tracks), unit="track", disable=not tracks
-    ):
+    for (_, files), audio in zip(over(list(tracks.values()), "encoding audio", unit="track"), decoded, strict=True):
         for kind, array in encoders.listen(audio, files).items():
             write_features(files[kind], array)
 
@@ -277,7 +274,7 @@ def _fill_from_audio(missing: _Missing, encoders: "Encoders") -> None:
 def _fill_from_text(missing: _Missing, encoders: "Encoders") -> None:
     """Text states, lyric ids and speaker embeddings."""
     todo = {path: task for path, task in missing.items() if task[0] in (TEXT, LYRICS, SPEAKER)}
-    for path, (kind, job) in tqdm(todo.items(), "encoding text", unit="file", disable=not todo):
+    for path, (kind, job) in over(list(todo.items()), "encoding text", unit="file"):
         if kind == TEXT:
             write_features(path, encoders.text(job.caption))
         elif kind == LYRICS:

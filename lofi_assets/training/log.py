@@ -1,7 +1,7 @@
 """The run's log: one JSON object per line, each step once however often the run was killed.
 
 What belongs here: appending, and cutting back to the step a run goes on from. What does not: progress for people
-(`pace`), how the numbers get into TensorBoard (`curves`).
+(`lofi_assets.progress`), how the numbers get into TensorBoard (`curves`).
 """
 
 import json

@@ -8,7 +8,6 @@ Every process of a run goes through the same calls; only the main one writes.
 """
 
 import math
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,10 +17,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from lofi_assets.ace_step.flow_matching import training_schedule
 from lofi_assets.ace_step.identity import base_fingerprint
+from lofi_assets.errors import LofiError
+from lofi_assets.progress import Progress as Told
 from lofi_assets.records import Checkpoint, dump
 from lofi_assets.store import atomic_folder, write_json
 from lofi_assets.training import adapters, checkpoints, features, resume, runs
@@ -34,7 +34,6 @@ from lofi_assets.training.distributed import Processes, joined, synchronised, wh
 from lofi_assets.training.log import StepLog
 from lofi_assets.training.objective import Objective
 from lofi_assets.training.optimizer import build_optimizer, learning_rate
-from lofi_assets.training.pace import Pace
 from lofi_assets.training.position import randomness
 from lofi_assets.training.preview import write_previews
 from lofi_assets.training.provenance import provenance
@@ -48,7 +47,7 @@ RECENT = 50
 Say = Callable[[str], None]
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(LofiError, RuntimeError):
     """The loss is no longer a number, or far above what it was; the message is the diagnosis."""
 
 
@@ -291,6 +290,8 @@ def train(
             archived = runs.open_run(run, fresh=fresh)
             if archived:
                 say(f"a new run; the earlier one is kept in {run.checkpoints_dir.name}/{runs.ARCHIVE}/{archived}")
+            for fault in resume.unsound_states(run.checkpoints_dir):
+                say(f"{fault}; the run goes on from an earlier state")
         processes.wait()
         trainer = _prepare(run, processes.device(device), processes, say)
         if trainer.log:
@@ -358,15 +359,11 @@ def _run(trainer: Trainer, stop: Callable[[], bool]) -> runs.TrainingSummary:
         trainer.save_state()
         if not processes.any(stop()):
             trainer.validate()
-    pace = Pace(total=settings.max_steps, first=first, say=trainer.say)
-    every = 2.0 if sys.stderr.isatty() else 60.0
-    shown = {"desc": "training", "unit": "step", "mininterval": every, "disable": not processes.main}
-    with tqdm(total=settings.max_steps, initial=first, **shown) as bar:
+    say = trainer.say if processes.main else lambda line: None
+    with Told("training", total=settings.max_steps, unit="step", first=first, say=say) as told:
         while progress.step < settings.max_steps and not processes.any(stop()):
             trainer.step()
-            bar.set_postfix(loss=f"{progress.smoothed:.4f}", refresh=False)
-            bar.update()
-            pace.observe(progress.step, loss=progress.smoothed)
+            told.advance(note=f"loss {progress.smoothed:.4f}")
             if progress.step % settings.checkpoint_interval == 0:
                 trainer.save_checkpoint()
                 trainer.save_state()

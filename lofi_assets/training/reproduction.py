@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lofi_assets.errors import LofiError
 from lofi_assets.training.checkpoints import RUN_CONFIG, describe, fault
 from lofi_assets.training.config import ConfigError, TrainingRun, load_run
 from lofi_assets.training.log import read_log
@@ -23,7 +24,7 @@ DIGITS = 12
 """Of a hash, for people."""
 
 
-class ReproductionError(RuntimeError):
+class ReproductionError(LofiError, RuntimeError):
     """A checkpoint cannot be made again; the message says what is missing and what to do."""
 
 

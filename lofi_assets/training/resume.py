@@ -6,6 +6,7 @@ kept. Tensors are safetensors and the rest is JSON: nothing is unpickled. Random
 random number follows from seed and position (`batches`, `position`).
 """
 
+import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lofi_assets.store import StoreError, atomic_folder, link_or_copy, read_json, write_json
+from lofi_assets.store import StoreError, atomic_folder, link_or_copy, write_json
 from lofi_assets.training.checkpoints import checkpoint_id
 
 if TYPE_CHECKING:
@@ -42,19 +43,15 @@ class ResumePoint:
 
 
 def resume_point(checkpoints_dir: Path) -> ResumePoint | None:
-    """The furthest saved state, None if there is none. Reads no tensors.
+    """The furthest saved state that is sound, None if there is none. Reads no tensors."""
+    found = (_read(folder) for _, folder in sorted(_folders(checkpoints_dir).items(), reverse=True))
+    return next((point for point in found if isinstance(point, ResumePoint)), None)
 
-    Raises:
-        StoreError: its JSON is broken.
-    """
-    steps = _folders(checkpoints_dir)
-    if not steps:
-        return None
-    folder = steps[max(steps)]
-    state = read_json(folder / STATE)
-    if state is None:
-        raise StoreError(f"{folder / STATE}: absent; restore the folder, or start over with --fresh")
-    return ResumePoint(folder, state["run_id"], state["step"], state["extra"])
+
+def unsound_states(checkpoints_dir: Path) -> list[str]:
+    """What is wrong with each saved state that cannot be gone on from, the furthest first; names the file."""
+    found = (_read(folder) for _, folder in sorted(_folders(checkpoints_dir).items(), reverse=True))
+    return [fault for fault in found if isinstance(fault, str)]
 
 
 def keep_beside_checkpoint(checkpoints_dir: Path) -> None:
@@ -69,12 +66,12 @@ def keep_beside_checkpoint(checkpoints_dir: Path) -> None:
 
 
 def recover(checkpoints_dir: Path, *, run_id: str) -> bool:
-    """Make the state of the run's furthest checkpoint that has one the state to go on from; False if none has."""
+    """Make the state of the run's furthest checkpoint with a sound one the state to go on from; False if none has."""
     states = {}
     for folder in checkpoints_dir.glob(f"epoch=0-step=*_lora/{BESIDE}"):
-        state = read_json(folder / STATE, default={})
-        if state.get("run_id") == run_id:
-            states[int(state["step"])] = folder
+        state = _read(folder)
+        if isinstance(state, ResumePoint) and state.run_id == run_id:
+            states[state.step] = folder
     if not states:
         return False
     _link(states[max(states)], checkpoints_dir / FOLDER / f"step={max(states)}")
@@ -135,7 +132,7 @@ def restore_state(
     from lofi_assets.training.distributed import like
 
     saved: dict[str, dict[str, Any]] = {}
-    for key, tensor in load_file(point.folder / TENSORS).items():
+    for key, tensor in load_file(point.folder / TENSORS).items():  # `resume_point` found it whole
         name, _, field = key.rpartition("/")
         saved.setdefault(name, {})[field] = tensor
     if saved.keys() != parameters.keys() or (average is not None) != all(
@@ -160,6 +157,22 @@ def _number_or(value: "torch.Tensor") -> Any:
     import torch
 
     return int(value) if value.dtype == torch.int64 and value.ndim == 0 else value
+
+
+def _read(folder: Path) -> ResumePoint | str:
+    """The state in `folder`, or what is wrong with it; a file that is cut short is seen by its header and size."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        point = ResumePoint(folder, state["run_id"], state["step"], state["extra"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return f"{folder / STATE}: is no saved state ({type(error).__name__}: {error})"
+    try:
+        with safe_open(folder / TENSORS, framework="numpy"):
+            return point
+    except (OSError, SafetensorError) as error:
+        return f"{folder / TENSORS}: does not load ({error})"
 
 
 def _link(source: Path, target: Path) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets.store import locked, read_json, write_json
-from lofi_assets.training.checkpoints import MANIFEST, PRUNED, CheckpointError, read_manifest
+from lofi_assets.training.checkpoints import DESCRIPTION, MANIFEST, PRUNED, CheckpointError, read_manifest
 from lofi_assets.training.config import TrainingRun
 from lofi_assets.training.resume import FOLDER as RESUME
-from lofi_assets.training.resume import keep_beside_checkpoint, recover, resume_point
+from lofi_assets.training.resume import keep_beside_checkpoint, recover, resume_point, unsound_states
 
 RUN = "run.json"
 ARCHIVE = "archive"
@@ -65,9 +65,20 @@ def companion_folder(run: TrainingRun) -> Path:
 
 
 def current_run(checkpoints_dir: Path) -> str | None:
-    """Id of the run that the checkpoints folder belongs to."""
-    identity = read_json(checkpoints_dir / RUN)
-    return identity["run_id"] if identity else None
+    """Id of the run that the checkpoints folder belongs to, None if it belongs to none.
+
+    Raises:
+        CheckpointError: the file that says so is broken.
+    """
+    path = checkpoints_dir / RUN
+    identity = read_json(path)
+    if identity is None:
+        return None
+    if not isinstance(identity, dict) or not isinstance(identity.get("run_id"), str):
+        raise CheckpointError(
+            f'{path}: names no run; write {{"run_id": "..."}} with the run_id of the checkpoints\' own {DESCRIPTION}'
+        )
+    return identity["run_id"]
 
 
 def finished(run: TrainingRun) -> TrainingSummary | None:
@@ -111,7 +122,8 @@ def open_run(run: TrainingRun, *, fresh: bool = False) -> str | None:
     Args:
         fresh: archive even the same run, and start over.
     Raises:
-        CheckpointError: the run has checkpoints, and neither `.resume` nor one of them holds the state to go on from.
+        CheckpointError: the run has done something, and neither `.resume` nor a checkpoint holds a sound state to go on
+            from.
     """
     folder = run.checkpoints_dir
     _sweep(folder)
@@ -126,10 +138,11 @@ def open_run(run: TrainingRun, *, fresh: bool = False) -> str | None:
     write_json(folder / RUN, _identity(run))
     if resume_point(folder):
         keep_beside_checkpoint(folder)
-    elif read_manifest(folder) and not recover(folder, run_id=run.run_id):
+    elif (unsound_states(folder) or read_manifest(folder)) and not recover(folder, run_id=run.run_id):
+        why = "; ".join(unsound_states(folder)) or f"{folder / RESUME}: absent"
         raise CheckpointError(
-            f"{folder / RESUME}: absent, and no checkpoint holds its state/, so the run cannot go on (weights alone "
-            "are not enough to continue exactly); restore either, or start over with --fresh, which archives them"
+            f"{why}, and no checkpoint holds a sound state/, so the run cannot go on (weights alone are not enough to "
+            "continue exactly); restore either, or start over with `lofi train --fresh`, which archives what there is"
         )
     return archived
 

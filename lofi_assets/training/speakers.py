@@ -6,11 +6,13 @@ What belongs here: reading and judging such a file. What does not: which track h
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lofi_assets.errors import LofiError
+
 if TYPE_CHECKING:
     import numpy as np
 
 
-class SpeakerError(ValueError):
+class SpeakerError(LofiError, ValueError):
     """A speaker file cannot be used; the message names it, the fault and the remedy."""
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lofi_assets.errors import LofiError
 from lofi_assets.training.feature_files import SslEncoder
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ DEFAULT_RATE = 16_000
 """Hz, where preprocessor_config.json gives none."""
 
 
-class SslEncoderError(ValueError):
+class SslEncoderError(LofiError, ValueError):
     """An SSL encoder cannot be read; the message names the folder and what to do."""
 
 
