@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets.evaluation import load_encoder
-from lofi_assets.experiment import FEATURES
+from lofi_assets.experiment import trained_base
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, SamplingSettings
 from lofi_assets.records import Checkpoint
@@ -53,7 +53,7 @@ def merge_best(store: Store, profile: Profile) -> Outcome:
     """Merge the best checkpoint into its base; an existing merge of the same adapter and base is kept."""
     chosen = best_checkpoint(store)
     adapter, target = store.checkpoints / chosen.checkpoint_id, store.merged / chosen.checkpoint_id
-    features = read_json(store.metadata(FEATURES))
+    features = trained_base(store, [chosen.checkpoint_id])
     wanted = {
         "adapter_sha256": sha256_file(adapter / "adapter_model.safetensors"),
         "base_fingerprint": features["base_fingerprint"],

@@ -6,8 +6,9 @@ import sys
 import click
 
 from lofi_assets.profiles import ProfileError, data_root, load_profile
-from lofi_assets.store import Store
+from lofi_assets.store import Store, StoreError
 from lofi_assets.training.config import ConfigError
+from lofi_assets.training.feature_files import FeatureError
 
 
 @click.command()
@@ -50,7 +51,7 @@ def train(
         from lofi_assets.experiment import plan_training
 
         planned = plan_training(store, profile)
-    except (ProfileError, ConfigError, FileNotFoundError) as error:
+    except (ProfileError, ConfigError, FeatureError, StoreError, FileNotFoundError) as error:
         raise click.ClickException(str(error)) from error
     sys.exit(_run([*planned.command, *_flags(fresh=fresh, force=force)]))
 
