@@ -17,6 +17,7 @@ from typing import Any, Literal
 import yaml
 
 from lofi_assets.constitution import Gate, judge_track
+from lofi_assets.files import linked_to
 from lofi_assets.records import RecordError, SourceRecord, parse
 from lofi_assets.rights import EVIDENCE, LicenceStatus, claim_measures, evidence_fault
 from lofi_assets.store import Store, fingerprint, read_json, remembered, sha256_file
@@ -176,7 +177,7 @@ def load_sources(path: Path) -> SourceFile:
 
 def _read_records(path: Path) -> list[Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        data = json.loads(path.read_text(encoding="utf-8")) if linked_to(path).is_file() else []
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise SourceError(f"{path}: not JSON ({error}); mend it, no track is used until it can be read") from error
     if not isinstance(data, list):
@@ -386,9 +387,9 @@ def landing_state(store: Store) -> Landing:
     """Raw files with their sidecars, evidence, and the records that people edit; by name, size and time, unread."""
     edited = [store.metadata(name) for name in ("sources.json", "style_mapping.json", "reviews.jsonl")]
     evidence = sorted(store.metadata(EVIDENCE).rglob("*"))
-    paths = [
-        path for path in (*sorted(store.raw.rglob("*")), *edited, *evidence) if path.is_file() and not path.is_symlink()
-    ]
+    found = [path for path in (*sorted(store.raw.rglob("*")), *evidence) if not path.is_symlink()]
+    # A ledger that is a link to a shared one is edited there.
+    paths = [path for path in (*found, *edited) if path.is_file()]
     stats = [(store.relative(path), path.stat()) for path in paths if not path.name.endswith(".part")]
     key = fingerprint([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
     return Landing(key, len(stats), max((stat.st_mtime for _, stat in stats), default=0.0))
