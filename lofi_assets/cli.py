@@ -15,7 +15,8 @@ from lofi_assets.commands.sources import sources
 from lofi_assets.commands.train import train
 from lofi_assets.commands.train_base import train_base
 from lofi_assets.commands.verify_weights import verify_weights
-from lofi_assets.constitution import CONFIG_DIR
+from lofi_assets.constitution import CONFIG_DIR, ConstitutionError, require_config
+from lofi_assets.environment import SettingError
 from lofi_assets.profiles import data_root
 from lofi_assets.store import Store
 
@@ -25,6 +26,11 @@ console = Console(width=160 if not sys.stdout.isatty() else None)
 @click.group()
 def main() -> None:
     """Licensed lofi tracks to a released, gated ACE-Step LoRA."""
+    try:
+        require_config()
+        data_root()
+    except (ConstitutionError, SettingError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 for command in (sources, inspect, review, dataset, features, train, reproduce, train_base, verify_weights):
