@@ -2,7 +2,11 @@
 VENV ?= .venv
 PYTHON ?= python3.11
 BIN := $(VENV)/bin
-export DAGSTER_HOME ?= $(CURDIR)/.dagster
+# Blank is unset, as for every variable of this project.
+ifeq ($(strip $(DAGSTER_HOME)),)
+override DAGSTER_HOME := $(CURDIR)/.dagster
+endif
+export DAGSTER_HOME
 
 .PHONY: demo test slow dev lint bench
 

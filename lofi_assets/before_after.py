@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from lofi_assets import pictures
-from lofi_assets.experiment import current_dataset
+from lofi_assets.experiment import trained_dataset
 from lofi_assets.records import Checkpoint
 from lofi_assets.sampling import BASE, samples_of
 from lofi_assets.store import Store, atomic_path, write_text
@@ -45,7 +45,7 @@ def page_path(store: Store) -> Path:
 
 def rows(store: Store, checkpoint: Checkpoint) -> list[Row]:
     """Every clip that both the base and the checkpoint have; the real track is the prompt's own."""
-    folder, _, _ = current_dataset(store)
+    folder, _, _ = trained_dataset(store)
     before = _clips(store, BASE)
     return [
         Row(name, prompt, (before[name][0], path, folder / "audio" / f"{name.partition('_')[2]}.mp3"))

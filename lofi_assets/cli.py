@@ -19,7 +19,7 @@ from lofi_assets.commands.sources import sources
 from lofi_assets.commands.train import train
 from lofi_assets.commands.train_base import train_base
 from lofi_assets.commands.verify_weights import verify_weights
-from lofi_assets.constitution import CONFIG_DIR
+from lofi_assets.constitution import CONFIG_DIR, require_config
 from lofi_assets.errors import explanation
 from lofi_assets.profiles import data_root
 from lofi_assets.store import Store
@@ -61,6 +61,8 @@ def _progress_on_stderr() -> Iterator[None]:
 @click.group(cls=Explaining)
 def main() -> None:
     """Licensed lofi tracks to a released, gated ACE-Step LoRA."""
+    require_config()
+    data_root()
 
 
 for command in (sources, inspect, review, dataset, features, train, reproduce, train_base, verify_weights):

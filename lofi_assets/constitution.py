@@ -6,7 +6,6 @@ repository (`audit.py`).
 """
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
+from lofi_assets.environment import SettingError, folder, variable
 from lofi_assets.errors import LofiError
 
 Scope = Literal["track", "asset", "repository"]
@@ -22,7 +22,16 @@ Op = Literal["<", "<=", ">", ">=", "==", "!="]
 Status = Literal["pass", "fail", "inconclusive"]
 Limit = bool | int | float | str
 
-CONFIG_DIR = Path(os.environ.get("LOFI_CONFIG_DIR", Path(__file__).resolve().parent.parent / "config"))
+
+def _config_dir() -> Path:
+    try:
+        return folder("LOFI_CONFIG_DIR", Path(__file__).resolve().parent.parent / "config")
+    except SettingError:
+        # Said by `require_config` to whoever asks for it, rather than by a traceback of an import.
+        return Path(variable("LOFI_CONFIG_DIR"))
+
+
+CONFIG_DIR = _config_dir()
 """Configuration of this checkout; `LOFI_CONFIG_DIR` names another."""
 
 GUARDED_ASSETS = ("merged_model", "quantized_tiers", "hub_release")
@@ -106,8 +115,21 @@ def load_gates(config_dir: Path = CONFIG_DIR) -> tuple[Gate, ...]:
     return gates
 
 
+def require_config(config_dir: Path = CONFIG_DIR) -> None:
+    """Ask for the folder of the configuration.
+
+    Raises:
+        ConstitutionError: it is not there.
+    """
+    if not config_dir.is_dir():
+        raise ConstitutionError(
+            f"{config_dir}: no such folder; LOFI_CONFIG_DIR must name one like the checkout's config/, or be blank"
+        )
+
+
 def load_constitution(config_dir: Path = CONFIG_DIR) -> dict[str, Any]:
     """The whole file: `version`, `gates` (rows), `training_table`."""
+    require_config(config_dir)
     path = config_dir / "constitution.yaml"
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))

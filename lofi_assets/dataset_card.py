@@ -4,8 +4,9 @@ What belongs here: everything that is told of a version, and a copy of it for a 
 in it, their split and the content hash (`dataset.py`).
 """
 
+import errno
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,14 @@ from typing import Any
 import yaml
 
 from lofi_assets.errors import LofiError
+from lofi_assets.files import copy_file
 from lofi_assets.lyrics import without_language
 from lofi_assets.records import STYLE_COUNTS, STYLE_PREFIXES, Dataset, Track
 from lofi_assets.store import (
     Store,
     atomic_folder,
     fingerprint,
-    link_or_copy,
     read_json,
-    remembered,
     sha256_file,
     write_json,
 )
@@ -145,8 +145,9 @@ def card_text(record: Dataset, counted: Mapping[str, Any]) -> str:
 
 
 _SPLIT = """\
-A tenth of the {groups} groups validates, chosen by a hash of the group's name, so that new tracks never move old ones.
-Near-duplicates and pieces of one file form a group, and a group lies on one side."""
+A tenth of the {groups} groups validates, at least one of two, chosen by a hash of the group's name and kept from then
+on, so that new tracks never move old ones. Near-duplicates and pieces of one file form a group, and a group lies on one
+side."""
 
 _MADE = """\
 Every file was matched with a licence record that permits AI training, decoded, measured and judged on its own samples,
@@ -239,7 +240,7 @@ def write_hugging_face(
 def export_dataset(
     version: Path, target: Path, *, split: str = "train", repeat_count: int = 1, absolute: bool = False
 ) -> int:
-    """Write a trainer-ready copy of one split, audio as hard links; returns the number of tracks.
+    """Write a trainer-ready copy of one split, which shares nothing with the version; returns the number of tracks.
 
     `target/dataset` is what the public trainer loads, `target/audio` what its converter reads.
 
@@ -260,7 +261,7 @@ def export_dataset(
         rows = []
         for key in (item["track_id"] for item in tracks):
             try:
-                link_or_copy(version / "audio" / f"{key}.mp3", folder / "audio" / f"{key}.mp3")
+                copy_file(version / "audio" / f"{key}.mp3", folder / "audio" / f"{key}.mp3")
                 prompt, lyrics = read_texts(version, key)
             except OSError as error:
                 raise DatasetError(f"{error.filename}: is missing; run: lofi dataset verify {version.name}") from error
@@ -282,12 +283,13 @@ def find_version(store: Store, name: str = "") -> Path:
         DatasetError: none, or more than one.
     """
     name = name or read_json(store.metadata("dataset_manifest.json"), default={}).get("dataset_id", "none")
-    found = [
-        folder for folder in versions(store) if folder.name.removeprefix("lofi-").startswith(name.removeprefix("lofi-"))
+    known = versions(store)
+    found = [folder for folder in known if folder.name == name] or [
+        folder for folder in known if folder.name.removeprefix("lofi-").startswith(name.removeprefix("lofi-"))
     ]
     if len(found) != 1:
-        known = ", ".join(folder.name for folder in versions(store)) or "none; materialise dataset_manifest"
-        raise DatasetError(f"{store.datasets}: {len(found)} versions are named {name!r}; there are: {known}")
+        there = ", ".join(folder.name for folder in known) or "none; materialise dataset_manifest"
+        raise DatasetError(f"{store.datasets}: {len(found)} versions are named {name!r}; there are: {there}")
     return found[0]
 
 
@@ -296,22 +298,19 @@ def versions(store: Store) -> list[Path]:
     return sorted(path.parent for path in store.datasets.glob("lofi-*/dataset.json"))
 
 
-def read_track(
-    folder: Path, track_id: str, *, memory: dict[str, tuple[str, str]] | None = None
-) -> tuple[str, str, str]:
+def read_track(folder: Path, track_id: str, *, sha256: Callable[[Path], str] = sha256_file) -> tuple[str, str, str]:
     """sha256 of the audio, prompt and lyrics of a track of a version.
 
     Args:
-        memory: file name -> (size and time, sha256) of audio that was read before, brought up to date here.
+        sha256: of a file; the default reads it.
 
     Raises:
         OSError: a file is missing.
     """
     audio = folder / "audio" / f"{track_id}.mp3"
-    known = {str(audio): memory[audio.name]} if memory and audio.name in memory else {}
-    stat, digest = remembered(audio, sha256_file, known)
-    if memory is not None:
-        memory[audio.name] = (stat, digest)
+    digest = sha256(audio)
+    if not digest:
+        raise FileNotFoundError(errno.ENOENT, "is missing", str(audio))
     return digest, *read_texts(folder, track_id)
 
 
@@ -326,8 +325,8 @@ def read_texts(folder: Path, track_id: str) -> tuple[str, str]:
     return prompt, lyrics
 
 
-def dataset_faults(folder: Path, *, memory: dict[str, tuple[str, str]]) -> list[str]:
-    """Files of a version that are missing or are not what its records say; `memory` as in `read_track`."""
+def dataset_faults(folder: Path, *, sha256: Callable[[Path], str] = sha256_file) -> list[str]:
+    """Files of a version that are missing or are not what its records say; `sha256` as in `read_track`."""
     record = read_json(folder / "dataset.json", default={})
     tracks = read_json(folder / "tracks.json")
     if tracks is None or folder.name != f"lofi-{str(record.get('hash'))[:12]}":
@@ -338,7 +337,7 @@ def dataset_faults(folder: Path, *, memory: dict[str, tuple[str, str]]) -> list[
         stem = folder / "audio" / item["track_id"]
         row = rows.pop(stem.name, None)
         try:
-            digest, prompt, lyrics = read_track(folder, item["track_id"], memory=memory)
+            digest, prompt, lyrics = read_track(folder, item["track_id"], sha256=sha256)
         except OSError as error:
             faults.append(f"{error.filename}: is missing")
             continue

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets import before_after, pictures
-from lofi_assets.experiment import current_dataset, training_settings
+from lofi_assets.experiment import trained_dataset, training_settings
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, setting
 from lofi_assets.progress import over
@@ -88,7 +88,7 @@ def evaluate_checkpoints(store: Store, profile: Profile, *, now: datetime) -> Ou
 
 
 def _metrics_key(store: Store, profile: Profile, model: str) -> str:
-    _, manifest, _ = current_dataset(store)
+    _, manifest, _ = trained_dataset(store)
     samples = samples_of(store, model).get("key", "")
     return fingerprint(METRICS_VERSION, samples, manifest["hash"], profile.evaluation.model_dump())
 

@@ -6,7 +6,7 @@ What does not: the optimisation itself (`training/`), which runs in its own proc
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -35,9 +35,10 @@ from lofi_assets.training.config import (
 from lofi_assets.training.feature_files import FeatureError, exclusive, keys_of_runs, unneeded_files
 from lofi_assets.training.log import read_log
 from lofi_assets.training.resume import resume_point
-from lofi_assets.training.runs import current_run, finished, log_path
+from lofi_assets.training.runs import RUN, current_run, finished, log_path
 from lofi_assets.training_report import run_details, run_pictures
 
+MANIFEST = "dataset_manifest.json"
 FEATURES = "feature_cache.json"
 RUN_CONFIG = "training_run.json"
 SHIPPED_BASE = Path(__file__).parent / "base_recipe" / "weights"
@@ -116,11 +117,13 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
     languages = {row.track_id: row.language for row in rows if row.language}
     write_json(
         store.metadata(FEATURES),
-        {"base": str(base), "base_fingerprint": identity, "dataset_hash": manifest["hash"], "tracks": features}
+        {"base": str(base), "base_fingerprint": identity, "tracks": features}
+        | {"dataset_id": manifest["dataset_id"], "dataset_hash": manifest["hash"]}
         | {"lyric_vocabulary": str(vocabulary) if vocabulary else None, "languages": languages},
     )
     return Outcome(
-        data_version=fingerprint(identity, [(row.track_id, row.key) for row in rows]),
+        # The dataset's hash covers what no key does: which tracks are trained on, and which validate.
+        data_version=fingerprint(identity, manifest["hash"], [(row.track_id, row.key) for row in rows]),
         counts={
             "tracks": len(rows),
             "latent_frames": sum(row.frames for row in rows),
@@ -176,13 +179,62 @@ def _dataset_on_record(store: Store) -> dict[str, Any]:
     return manifest
 
 
+def trained_dataset(store: Store) -> tuple[Path, dict[str, Any], list[dict[str, Any]]]:
+    """Folder, manifest and tracks of the version that the checkpoints were trained on; the current one before any.
+
+    What a checkpoint is sampled and measured with comes from here: a later dataset may hold in training what this one
+    validated against, and moves nothing until it is trained on.
+
+    Raises:
+        DatasetError: that version's folder is gone.
+    """
+    run = read_json(store.checkpoints / RUN, default={})
+    current = read_json(store.metadata(MANIFEST), default={})
+    if not run or run["dataset_hash"] == current.get("hash"):
+        return current_dataset(store)
+    folder = store.datasets / run["dataset_id"]
+    manifest = read_json(folder / "dataset.json", default={})
+    if manifest.get("hash") != run["dataset_hash"]:
+        raise DatasetError(
+            f"{folder}: is not there, and the checkpoints were trained on it; restore that version from a backup, or "
+            "train on the current one: materialise feature_cache and lora_checkpoints"
+        )
+    return folder, manifest, read_json(folder / "tracks.json", default=[])
+
+
+def trained_base(store: Store, checkpoints: Iterable[str]) -> dict[str, Any]:
+    """`base`, `base_fingerprint` and `lyric_vocabulary` that the features were computed with, and checkpoints trained.
+
+    Raises:
+        FeatureError: there are none, or a checkpoint was trained on another base than they are of.
+    """
+    path = store.metadata(FEATURES)
+    features: dict[str, Any] = read_json(path, default={})
+    if "base_fingerprint" not in features:
+        raise FeatureError(f"{path}: no features yet; materialise feature_cache")
+    for name in checkpoints:
+        of = read_json(store.checkpoints / name / "config.json", default={}).get("base_fingerprint")
+        if of not in (None, features["base_fingerprint"]):
+            raise FeatureError(
+                f"{path}: the features are of the base {features['base_fingerprint'][:12]}, {name} was trained on "
+                f"{of[:12]}; materialise lora_checkpoints, or set the profile's base back and materialise feature_cache"
+            )
+    return features
+
+
 def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_DIR) -> PlannedRun:
     """Write the run's configuration file, and say how many steps are left to do.
 
     Raises:
-        FeatureError: no features yet, or those of another version.
+        FeatureError: no features yet, or those of another version or of another dataset than the current one.
     """
     manifest, features = _dataset_on_record(store), features_on_record(store)
+    if features.get("dataset_hash") != manifest["hash"]:
+        of = features.get("dataset_id") or f"a dataset of hash {str(features.get('dataset_hash'))[:12]}"
+        raise FeatureError(
+            f"{store.metadata(FEATURES)}: the features are of {of}, the current dataset is {manifest['dataset_id']}: "
+            "materialise feature_cache, then lora_checkpoints"
+        )
     run = TrainingRun.model_validate(
         {
             "base": features["base"],

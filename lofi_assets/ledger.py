@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets.errors import LofiError
+from lofi_assets.files import linked_to, make_folder
 from lofi_assets.records import RecordError, SourceRecord, dump, parse, violations
 from lofi_assets.rights import EVIDENCE, evidence_fault, evidence_path, is_address
 from lofi_assets.sources import LicenceTable
@@ -137,8 +138,10 @@ def _locked(store: Store) -> Iterator[LedgerText]:
         LedgerError: another process keeps it, or it cannot be read.
     """
     path = store.metadata(SOURCES)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with store.metadata(LOCK).open("w") as lock:
+    shared = linked_to(path)
+    make_folder(shared.parent)
+    # Beside what a link leads to: data roots that share a ledger keep it from one another.
+    with shared.with_name(LOCK).open("w") as lock:
         _wait(lambda: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB), path)
         try:
             text = path.read_bytes().decode("utf-8") if path.exists() else "[]\n"

@@ -9,15 +9,17 @@ import contextlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from lofi_assets.constitution import CONFIG_DIR, Gate, gates_of, judge_track
+from lofi_assets.file_hashes import FileHashes, mended_text
 from lofi_assets.judgement import judged_today, law_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
+from lofi_assets.quarantine import write_quarantine
 from lofi_assets.sources import (
     SourceRow,
     load_licences,
@@ -25,13 +27,23 @@ from lofi_assets.sources import (
     scan_raw,
     verify_sources,
 )
-from lofi_assets.store import Store, fingerprint, link_or_copy, plan, read_json, read_table, write_json, write_table
+from lofi_assets.store import Store, fingerprint, plan, read_json, read_table, write_json, write_table
 from lofi_assets.track_rows import PART, Row, result_rows, score_entry, shown_track, waveforms
 from lofi_assets.verdicts import track_rule_counts
-from lofi_assets.work_files import clear_stale, clear_unfinished, have_audio, work_file
+from lofi_assets.work_files import (
+    changed_audio,
+    clear_stale,
+    clear_unfinished,
+    mend_work_files,
+    place_tracks,
+    work_file,
+)
 
 TRACKS_VERSION = "2"
 """Raised when the audio chain changes what it measures or writes: every track is then processed again."""
+
+FILE_HASHES = "track_files.json"
+"""In the cache: hashes of work files and of their copies in `processed/`."""
 
 INVENTORY = "raw_inventory.parquet"
 PROCESSED = "processed_tracks.parquet"
@@ -177,14 +189,31 @@ def process_library(
     standing = {
         key: judged_today(recorded[key], gates=track_gates, segment=settings.segment) for key in increment.unchanged
     }
-    again = [key for key, rows in standing.items() if rows is None or not have_audio(store, rows)]
+    hashes = FileHashes(store, FILE_HASHES)
+    mended = mend_work_files(store, [row for rows in standing.values() for row in rows or ()], hashes)
+    lost = {key: changed_audio(store, rows, hashes) for key, rows in standing.items() if rows is not None}
+    again = [key for key in standing if lost.get(key, True)]
     fresh, computed = _process(
-        store, [*increment.todo, *again], verified, wanted, gates=track_gates, settings=settings, ranges=tempo_ranges
+        store,
+        [*increment.todo, *again],
+        verified,
+        wanted,
+        gates=track_gates,
+        settings=settings,
+        ranges=tempo_ranges,
+        hashes=hashes,
     )
+    mended += [
+        f"{store.relative(path)}: had been changed or removed; {verified[key]['path']} was processed again"
+        for key, paths in lost.items()
+        for path in paths
+    ]
     rows = [row for key in sorted(wanted) for row in fresh.get(key) or standing[key] or ()]
     before = {row["track_id"]: row for key in recorded for row in recorded[key]}
     rows, pairs = _mark_duplicates(rows, recorded=before, gates=track_gates, memory=store.cache / DUPLICATES)
-    rows = _place(store, rows, style_of)
+    folders = style_of([row for row in rows if row["status"] == "accepted"])
+    rows, placed = place_tracks(store, rows, folders, hashes)
+    hashes.save()
     write_rows(store, PROCESSED, rows)
     write_json(store.metadata(DUPLICATES), [*pairs, *_same_file(rows)])
     accepted = [row for row in rows if row["status"] == "accepted"]
@@ -195,7 +224,8 @@ def process_library(
     write_quarantine(store, "tracks", rejected)
     clear_stale(store, rows, wanted)
     licensed = {row["track_id"]: verified[row["part_of"] or row["track_id"]]["sha256"] for row in rows}
-    return _outcome(accepted, rejected, licensed, increment.counts() | {"recomputed": computed}, track_gates)
+    counts = increment.counts() | {"recomputed": computed}
+    return _outcome(accepted, rejected, licensed, counts, track_gates, mended=[*mended, *placed])
 
 
 def _extras(settings: AudioSettings) -> list[str]:
@@ -212,6 +242,7 @@ def _process(
     gates: Sequence[Gate],
     settings: AudioSettings,
     ranges: Mapping[str, tuple[int, int]],
+    hashes: FileHashes,
 ) -> tuple[dict[str, list[Row]], int]:
     """Rows of the files to do, and how many were computed now rather than adopted from an interrupted run."""
     from lofi_assets.audio.process import ProcessJob, process_track
@@ -225,7 +256,8 @@ def _process(
         recorded = work_file(store, track_id, wanted[track_id], ".json")
         kept = [row | provenance for row in read_json(recorded, default=[])]
         found = judged_today(kept, gates=gates, segment=settings.segment) if kept else None
-        if found and found[0]["fingerprint"] == wanted[track_id] and have_audio(store, found):
+        sound = found and found[0]["fingerprint"] == wanted[track_id] and not changed_audio(store, found, hashes)
+        if found and sound:
             rows[track_id] = found
             continue
         jobs.append(
@@ -320,52 +352,14 @@ def _kept(row: Row | None) -> bool:
     return row is not None and row["status"] == "accepted"
 
 
-def _place(store: Store, rows: Sequence[Row], style_of: StyleOf) -> list[Row]:
-    """Link each accepted track into the folder of its style, and clear away links that are no longer wanted."""
-    accepted = [row for row in rows if row["status"] == "accepted"]
-    folders = style_of(accepted)
-    wanted = {
-        row["track_id"]: store.processed / folders[row["track_id"]] / f"{row['track_id']}.mp3" for row in accepted
-    }
-    keep = {path.with_suffix("") for path in wanted.values()}
-    for path in store.processed.glob("*/*") if store.processed.is_dir() else []:
-        stem = path.name.removesuffix(".mp3").removesuffix("_prompt.txt").removesuffix("_lyrics.txt")
-        if path.with_name(stem) not in keep and stem != path.name:
-            path.unlink()
-    works = {row["track_id"]: row["fingerprint"] for row in accepted}
-    for track_id, path in wanted.items():
-        link_or_copy(work_file(store, track_id, works[track_id]), path)
-    return [row | _paths(store, row, wanted.get(row["track_id"])) for row in rows]
-
-
-def _paths(store: Store, row: Row, audio: Path | None) -> Row:
-    """Where a track's files are, relative to the data root; "" for what it does not have."""
-    flac = work_file(store, row["track_id"], row["fingerprint"], ".flac") if row.get("lossless_sha256") else None
-    return {
-        "audio_path": store.relative(audio) if audio else "",
-        "lossless_path": store.relative(flac) if flac else "",
-    }
-
-
-def write_quarantine(store: Store, stage: str, rows: Iterable[Row]) -> None:
-    """`quarantine/<track_id>.json` for every rejected track of a stage; files of tracks that were mended go."""
-    folder = store.quarantine / stage
-    wanted = {f"{row['track_id']}.json": row for row in rows}
-    for path in folder.glob("*.json") if folder.is_dir() else []:
-        if path.name not in wanted:
-            path.unlink()
-    for name, row in wanted.items():
-        about = {key: row.get(key) for key in ("track_id", "rule", "reason", "raw_path", "path", "source_id")}
-        measures = json.loads(row.get("measures") or "{}")
-        write_json(folder / name, {key: value for key, value in about.items() if value} | {"measures": measures})
-
-
 def _outcome(
     accepted: Sequence[Row],
     rejected: Sequence[Row],
     licensed: Mapping[str, str],
     counts: Mapping[str, int],
     gates: Sequence[Gate],
+    *,
+    mended: Sequence[str],
 ) -> Outcome:
     unlicensed = [row for row in accepted if licensed.get(row["track_id"]) != row["source_sha256"]]
     total = len(accepted) + len(rejected)
@@ -383,6 +377,6 @@ def _outcome(
             rejected_by=Counter(row["rule"] for row in rejected),
         ),
         rows=[shown_track(row) for row in (*rejected, *accepted)],
-        details={"hours": sum(row["duration"] for row in accepted) / 3600},
+        details={"hours": sum(row["duration"] for row in accepted) / 3600, "mended": mended_text(mended)},
         pictures=waveforms(accepted),
     )

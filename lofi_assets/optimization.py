@@ -12,7 +12,7 @@ from typing import Any
 
 from lofi_assets.errors import LofiError
 from lofi_assets.evaluation import load_encoder
-from lofi_assets.experiment import features_on_record
+from lofi_assets.experiment import trained_base
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, SamplingSettings
 from lofi_assets.progress import Progress, over
@@ -55,7 +55,7 @@ def merge_best(store: Store, profile: Profile) -> Outcome:
     """Merge the best checkpoint into its base; an existing merge of the same adapter and base is kept."""
     chosen = best_checkpoint(store)
     adapter, target = store.checkpoints / chosen.checkpoint_id, store.merged / chosen.checkpoint_id
-    features = features_on_record(store)
+    features = trained_base(store, [chosen.checkpoint_id])
     wanted = {
         "adapter_sha256": sha256_file(adapter / "adapter_model.safetensors"),
         "base_fingerprint": features["base_fingerprint"],

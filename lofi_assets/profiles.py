@@ -4,7 +4,6 @@
 a gate: unknown keys are refused here, and `lofi constitution` audits the files.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,7 +13,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lofi_assets.constitution import CONFIG_DIR
+from lofi_assets.constitution import CONFIG_DIR, require_config
+from lofi_assets.environment import folder, variable
 from lofi_assets.errors import DiskError, LofiError
 from lofi_assets.records import Sha256
 
@@ -134,12 +134,14 @@ def load_profile(name: str | None = None, *, config_dir: Path = CONFIG_DIR) -> P
 
     Raises:
         ProfileError: no such file, a key that is not known, or a value that does not fit.
+        ConstitutionError: the folder of the configuration is not there.
     """
-    return _read_profile(name or os.environ.get("LOFI_PROFILE", "demo"), config_dir)
+    return _read_profile(name or variable("LOFI_PROFILE") or "demo", config_dir)
 
 
 @cache
 def _read_profile(name: str, config_dir: Path) -> Profile:
+    require_config(config_dir)
     path = config_dir / "profiles" / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in (config_dir / "profiles").glob("*.yaml")))
@@ -174,5 +176,9 @@ def setting(profile: Profile, key: str) -> Iterator[None]:
 
 
 def data_root() -> Path:
-    """`LOFI_DATA_DIR`, else `data/` beside `config/`."""
-    return Path(os.environ.get("LOFI_DATA_DIR", CONFIG_DIR.parent / "data")).resolve()
+    """`LOFI_DATA_DIR`, else `data/` beside `config/`; a relative one is below the working directory of each process.
+
+    Raises:
+        SettingError: the home of a user who does not exist.
+    """
+    return folder("LOFI_DATA_DIR", CONFIG_DIR.parent / "data")

@@ -21,11 +21,11 @@ from lofi_assets.library import (
     Row,
     accepted_tracks,
     rows_of,
-    write_quarantine,
     write_rows,
 )
 from lofi_assets.lyrics import LyricsError, lyrics_text
 from lofi_assets.outcome import Outcome
+from lofi_assets.quarantine import write_quarantine
 from lofi_assets.records import STYLE_PREFIXES, StylePreset, TrackState
 from lofi_assets.review import Review, apply_review, decisions, proposal_of, queue_of, read_reviews
 from lofi_assets.sources import curator_sidecars

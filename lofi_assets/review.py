@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError
 
 from lofi_assets.errors import LofiError
 from lofi_assets.evidence import Evidence
+from lofi_assets.files import linked_to, make_folder
 from lofi_assets.library import DUPLICATES, PROMPTS, Row, rows_of
 from lofi_assets.records import Record, Sha256, StyleId, TrackId
 from lofi_assets.store import Store, fingerprint, read_json
@@ -94,7 +95,7 @@ def read_reviews(store: Store) -> list[Review]:
     Raises:
         ReviewError: another line is not a decision.
     """
-    path = store.metadata(REVIEWS)
+    path = linked_to(store.metadata(REVIEWS))
     data = path.read_bytes() if path.is_file() else b""
     *lines, tail = data.split(b"\n")
     reviews = [_parse(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
@@ -120,8 +121,8 @@ def _whole(line: bytes) -> bool:
 
 def append_reviews(store: Store, reviews: Sequence[Review]) -> None:
     """Add decisions at the end, all or none as far as a reader can tell, on the disk before this returns."""
-    path = store.metadata(REVIEWS)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = linked_to(store.metadata(REVIEWS))
+    make_folder(path.parent)
     text = "".join(review.model_dump_json(exclude_none=True) + "\n" for review in reviews)
     with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofi_assets import pictures
-from lofi_assets.experiment import current_dataset, features_on_record
+from lofi_assets.experiment import trained_base, trained_dataset
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, SamplingSettings
 from lofi_assets.progress import Progress
@@ -53,8 +53,12 @@ class SamplePrompt:
 
 
 def sample_prompts(store: Store, settings: SamplingSettings) -> list[SamplePrompt]:
-    """`settings.count` prompts: those of the validation tracks in order of id, again with further seeds if too few."""
-    folder, _, tracks = current_dataset(store)
+    """`settings.count` prompts: those of the validation tracks in order of id, again with further seeds if too few.
+
+    Raises:
+        DatasetError: the version that the checkpoints were trained on is gone.
+    """
+    folder, _, tracks = trained_dataset(store)
     held_out = [track for track in tracks if track["split"] == "validation"]
     chosen = [held_out[index % len(held_out)] for index in range(settings.count)] if held_out else []
     return [
@@ -75,13 +79,14 @@ def generate_samples(store: Store, profile: Profile) -> Outcome:
     prompts = sample_prompts(store, settings)
     records = [record for record in read_manifest(store.checkpoints) if record.is_valid]
     models = ([BASE] if records else []) + [record.checkpoint_id for record in records]
-    wanted = {name: _sample_key(store, name, prompts, settings) for name in models}
+    base = trained_base(store, models) if models else {}
+    wanted = {name: _sample_key(store, name, base, prompts, settings) for name in models}
     todo = [name for name in models if samples_of(store, name).get("key") != wanted[name]]
     broken = _leave_out_broken(store, todo)
     records = [record for record in records if record.checkpoint_id not in broken]
     models, todo = ([name for name in names if name not in broken] for names in (models, todo))
     if todo:
-        _generate(store, todo, prompts, settings, wanted)
+        _generate(store, todo, base, prompts, settings, wanted)
     for record in records:
         if not record.samples_generated:
             update_record(store.checkpoints, record.checkpoint_id, samples_generated=True)
@@ -109,11 +114,12 @@ def generate_samples(store: Store, profile: Profile) -> Outcome:
     )
 
 
-def _sample_key(store: Store, model: str, prompts: Sequence[SamplePrompt], settings: SamplingSettings) -> str:
-    weights = store.checkpoints / model / DIFFUSERS_WEIGHTS
-    adapter = sha256_file(weights) if model != BASE and weights.is_file() else None
-    base = features_on_record(store)["base_fingerprint"]
-    return fingerprint(SAMPLING_VERSION, adapter, base, [asdict(prompt) for prompt in prompts], settings.model_dump())
+def _sample_key(
+    store: Store, model: str, base: Mapping[str, Any], prompts: Sequence[SamplePrompt], settings: SamplingSettings
+) -> str:
+    adapter = None if model == BASE else sha256_file(store.checkpoints / model / DIFFUSERS_WEIGHTS)
+    asked = [asdict(prompt) for prompt in prompts]
+    return fingerprint(SAMPLING_VERSION, adapter, base["base_fingerprint"], asked, settings.model_dump())
 
 
 def _leave_out_broken(store: Store, models: Sequence[str]) -> dict[str, str]:
@@ -134,15 +140,15 @@ def samples_of(store: Store, model: str) -> dict[str, Any]:
 def _generate(
     store: Store,
     models: Sequence[str],
+    trained_on: Mapping[str, Any],
     prompts: Sequence[SamplePrompt],
     settings: SamplingSettings,
     keys: Mapping[str, str],
 ) -> None:
     from lofi_assets.ace_step.loading import load_base
 
-    features = features_on_record(store)
-    vocabulary = Path(features["lyric_vocabulary"]) if features.get("lyric_vocabulary") else None
-    base = load_base(features["base"], device=settings.device, lyric_vocabulary=vocabulary)
+    vocabulary = Path(trained_on["lyric_vocabulary"]) if trained_on.get("lyric_vocabulary") else None
+    base = load_base(trained_on["base"], device=settings.device, lyric_vocabulary=vocabulary)
     with Progress("generating samples", total=len(models) * len(prompts), unit="clip") as progress:
         for model in models:
             checkpoint = None if model == BASE else store.checkpoints / model
@@ -243,10 +249,10 @@ def generated_samples(store: Store, model: str, *, seconds: float) -> "list[Gene
 
 
 def reference_tracks(store: Store) -> "list[ReferenceTrack]":
-    """The validation split, as `metrics.evaluate` takes it."""
+    """The validation split of the version that was trained on, as `metrics.evaluate` takes it."""
     from lofi_assets.metrics.evaluate import ReferenceTrack
 
-    folder, _, tracks = current_dataset(store)
+    folder, _, tracks = trained_dataset(store)
     return [
         ReferenceTrack(
             path=folder / "audio" / f"{track['track_id']}.mp3",

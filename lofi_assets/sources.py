@@ -18,6 +18,7 @@ import yaml
 
 from lofi_assets.constitution import Gate, judge_track
 from lofi_assets.errors import LofiError
+from lofi_assets.files import linked_to
 from lofi_assets.records import RecordError, SourceRecord, parse
 from lofi_assets.rights import LicenceStatus, claim_measures, evidence_fault
 from lofi_assets.store import Store, fingerprint, remembered, sha256_file
@@ -177,7 +178,7 @@ def load_sources(path: Path) -> SourceFile:
 
 def _read_records(path: Path) -> list[Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        data = json.loads(path.read_text(encoding="utf-8")) if linked_to(path).is_file() else []
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise SourceError(f"{path}: not JSON ({error}); mend it, no track is used until it can be read") from error
     if not isinstance(data, list):

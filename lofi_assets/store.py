@@ -1,40 +1,31 @@
 """Where everything lives, and how it is written.
 
-What belongs here: paths of the storage layout (data model, File Storage Layout; design.md section 2), atomic writes,
-JSON and Parquet tables, content hashes, and increments (new, stale, unchanged, orphaned). What does not: what the
-files mean.
-
-Every write goes to a temporary sibling, is fsynced and renamed, so that a killed process leaves either the old file or
-the whole new one. Nothing here removes a file that it did not write.
+What belongs here: paths of the storage layout (data model, File Storage Layout; design.md section 2), JSON and Parquet
+tables, content hashes, and increments (new, stale, unchanged, orphaned). What does not: how a file is replaced
+(`files.py`, whose names are also here), and what the files mean.
 """
 
-import contextlib
-import ctypes
-import fcntl
 import hashlib
 import json
 import os
-import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lofi_assets.errors import LofiError, name_disk_fault
+from lofi_assets.files import StoreError as StoreError
+from lofi_assets.files import atomic_folder as atomic_folder
+from lofi_assets.files import atomic_path as atomic_path
+from lofi_assets.files import copy_file, linked_to
+from lofi_assets.files import locked as locked
 
 if TYPE_CHECKING:
     import pandas as pd
 
 READ_BLOCK = 1 << 20
 """Bytes read at a time when hashing."""
-ONNX_DATA = ".onnx.data"
-"""End of the name of a file with an ONNX model's weights."""
-
-
-class StoreError(LofiError, RuntimeError):
-    """A stored file cannot be read or written; the message names it and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -197,113 +188,6 @@ def sha256_folder(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
 
 
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary sibling to write to; fsynced and renamed over `path` at the end, removed if the block raises.
-
-    Raises:
-        DiskError: the disk is full, or the machine refuses the file otherwise; what was there is as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except Exception as error:
-        name_disk_fault(error, path, partial=temporary)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary sibling folder to fill; takes the place of `path` at the end, removed if the block raises.
-
-    A folder that was there before is swapped out and removed last, so a reader finds the old or the new one.
-
-    Raises:
-        DiskError: as `atomic_path`.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    temporary.mkdir()
-    try:
-        yield temporary
-        _sync_tree(temporary)
-        _swap_folder(temporary, path)
-    except Exception as error:
-        name_disk_fault(error, path, partial=temporary)
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _swap_folder(temporary: Path, path: Path) -> None:
-    """Put `temporary` in the place of `path`; what was there is left under the name of `temporary`."""
-    if not path.exists():
-        temporary.replace(path)
-    elif not _exchange(temporary, path):
-        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-        path.replace(aside)
-        temporary.replace(path)
-        shutil.rmtree(aside)
-    _sync_folder(path.parent)
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap two names in one step, so that a killed process leaves no gap; False where the system cannot (renameat2)."""
-    at_cwd, rename_exchange = -100, 2
-    try:
-        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError):
-        return False
-    return renameat2(at_cwd, os.fsencode(first), at_cwd, os.fsencode(second), rename_exchange) == 0
-
-
-def _sync_tree(folder: Path) -> None:
-    """All files below `folder` onto the disk: in one call where the system can, 1.4 ms a file otherwise."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(handle) == 0:
-            return
-    except AttributeError:
-        pass
-    finally:
-        os.close(handle)
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def locked(folder: Path, *, busy: Exception) -> Iterator[None]:
-    """Keep a folder to this process for the block; the lock ends with the process, however it ends.
-
-    Args:
-        busy: raised if another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise busy from error
-        yield
-
-
 def write_text(path: Path, text: str) -> bool:
     """Write UTF-8 text atomically; an identical file is left untouched. Returns whether it was written."""
     data = text.encode("utf-8")
@@ -325,11 +209,12 @@ def read_json(path: Path, *, default: Any = None, remedy: str = "mend or remove 
     Args:
         remedy: what a person does about a broken file.
     Raises:
-        StoreError: the file is not JSON.
+        StoreError: the file is not JSON, or a link that leads nowhere.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        linked_to(path)
         return default
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: not JSON ({error}); {remedy}") from error
@@ -345,11 +230,11 @@ def read_table(path: Path) -> "pd.DataFrame":
     """A Parquet table, empty if the file is absent.
 
     Raises:
-        StoreError: the file is not Parquet.
+        StoreError: the file is not Parquet, or a link that leads nowhere.
     """
     import pandas as pd
 
-    if not path.is_file():
+    if not linked_to(path).is_file():
         return pd.DataFrame()
     try:
         return pd.read_parquet(path)
@@ -360,33 +245,33 @@ def read_table(path: Path) -> "pd.DataFrame":
 def link_or_copy(source: Path, target: Path) -> bool:
     """Make `target` the same bytes as `source`, by a hard link where possible; returns whether it acted.
 
-    Weights of ONNX files are copied: onnx reads no data file that has several links.
+    For what nobody opens: a program that writes into one of the two changes both. Else `files.copy_file`.
     """
     if target.is_file() and (target.samefile(source) or sha256_file(target) == sha256_file(source)):
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-    linked = False
-    with contextlib.suppress(OSError):
-        if not source.name.endswith(ONNX_DATA):
-            os.link(source, temporary)
-            temporary.replace(target)
-            linked = True
-    temporary.unlink(missing_ok=True)
-    if not linked:
-        with atomic_path(target) as copy:
-            shutil.copyfile(source, copy)
+    try:
+        os.link(source, temporary)
+        temporary.replace(target)
+    except OSError:
+        copy_file(source, target)
+    finally:
+        temporary.unlink(missing_ok=True)
     return True
 
 
 def stat_key(path: Path) -> str:
-    """Size and modification time: cheap evidence that a file's recorded hash still holds."""
+    """Size and times of writing and of change: cheap evidence that a file's recorded hash still holds.
+
+    A tagger may keep the size and set the time of writing back, but nothing sets the time of change.
+    """
     status = path.stat()
-    return f"{status.st_size}:{status.st_mtime_ns}"
+    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
 
 
 def remembered(path: Path, compute: Callable[[Path], str], memory: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
-    """`(stat_key, value)` of a file, taken from `memory` if size and time are as remembered, else computed."""
+    """`(stat_key, value)` of a file, taken from `memory` if size and times are as remembered, else computed."""
     key = stat_key(path)
     known = memory.get(str(path))
     return known if known and known[0] == key else (key, compute(path))

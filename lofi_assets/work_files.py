@@ -1,6 +1,7 @@
-"""Work files of the audio chain, in `cache/tracks/`: what they are called, whether they are there, which may go.
+"""Work files of the audio chain, in `cache/tracks/`: what they are called, whether they are sound, which may go.
 
-What belongs here: names and removal. What does not: what is in them (`audio/process.py`, `track_rows.py`).
+What belongs here: names, removal, putting back, and the copies in `processed/` that people open. What does not: what is
+in them (`audio/process.py`, `track_rows.py`).
 
 A work file carries the fingerprint of the work in its name, and the track's row is written beside it last. So a killed
 run leaves nothing that a later one could mistake for another version's, and what it had finished is adopted.
@@ -9,7 +10,8 @@ run leaves nothing that a later one could mistake for another version's, and wha
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from lofi_assets.store import Store
+from lofi_assets.file_hashes import FileHashes, put_back
+from lofi_assets.store import Store, StoreError
 from lofi_assets.track_rows import PART, Row
 
 AUDIO = (("audio_sha256", ".mp3"), ("lossless_sha256", ".flac"))
@@ -17,7 +19,7 @@ AUDIO = (("audio_sha256", ".mp3"), ("lossless_sha256", ".flac"))
 
 
 def work_file(store: Store, track_id: str, work: str, suffix: str = ".mp3") -> Path:
-    """Where the chain writes a track; `processed/<category>/` links to it, so that a new style only moves a link.
+    """Where the chain writes a track; `processed/<category>/` holds a copy for people to open.
 
     Args:
         work: fingerprint of the work that makes it.
@@ -25,13 +27,84 @@ def work_file(store: Store, track_id: str, work: str, suffix: str = ".mp3") -> P
     return store.cache / "tracks" / f"{track_id}.{work[:12]}{suffix}"
 
 
-def have_audio(store: Store, rows: Iterable[Row]) -> bool:
-    """Whether every audio file that the rows tell of is there."""
-    return all(
-        not row.get(digest) or work_file(store, row["track_id"], row["fingerprint"], suffix).is_file()
+def changed_audio(store: Store, rows: Iterable[Row], hashes: FileHashes) -> list[Path]:
+    """Audio files that the rows tell of and that are not there, or are not what was measured."""
+    return [
+        path
         for row in rows
         for digest, suffix in AUDIO
-    )
+        if row.get(digest)
+        and hashes(path := work_file(store, row["track_id"], row["fingerprint"], suffix)) != row[digest]
+    ]
+
+
+def mend_work_files(store: Store, rows: Iterable[Row], hashes: FileHashes) -> list[str]:
+    """Put back every MP3 of the rows that was changed or removed and of which a sound copy is left; says which.
+
+    One that is a link to another file becomes a file of its own.
+    """
+    told = []
+    for row in rows:
+        if not row.get("audio_sha256"):
+            continue
+        path, digest = work_file(store, row["track_id"], row["fingerprint"]), row["audio_sha256"]
+        if hashes.is_own(path, digest):
+            continue
+        shown = [folder / f"{row['track_id']}.mp3" for folder in (store.final, store.validation)]
+        processed = [store.root / row["audio_path"]] if row.get("audio_path") else []
+        source = put_back(path, digest, sources=[path, *processed, *shown], hashes=hashes)
+        if source and source != path:
+            told.append(f"{store.relative(path)}: had been changed or removed; put back from {store.relative(source)}")
+    return told
+
+
+def place_tracks(
+    store: Store, rows: Sequence[Row], folders: Mapping[str, str], hashes: FileHashes
+) -> tuple[list[Row], list[str]]:
+    """Copy each accepted track into the folder of its style, and clear away copies that are no longer wanted.
+
+    Args:
+        folders: track id -> style category.
+    Returns:
+        The rows with the paths of their files, and a sentence for each copy that had been changed.
+    Raises:
+        StoreError: a work file is not what was measured.
+    """
+    wanted = {
+        row["track_id"]: store.processed / folders[row["track_id"]] / f"{row['track_id']}.mp3"
+        for row in rows
+        if row["status"] == "accepted"
+    }
+    keep = {path.with_suffix("") for path in wanted.values()}
+    for path in store.processed.glob("*/*") if store.processed.is_dir() else []:
+        stem = path.name.removesuffix(".mp3").removesuffix("_prompt.txt").removesuffix("_lyrics.txt")
+        if path.with_name(stem) not in keep and stem != path.name:
+            path.unlink()
+    told = []
+    for row in rows:
+        target = wanted.get(row["track_id"])
+        if target and not hashes.is_own(target, row["audio_sha256"]):
+            told += _place(store, row, target, hashes)
+    return [row | _paths(store, row, wanted.get(row["track_id"])) for row in rows], told
+
+
+def _place(store: Store, row: Row, target: Path, hashes: FileHashes) -> list[str]:
+    work, digest = work_file(store, row["track_id"], row["fingerprint"]), row["audio_sha256"]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not put_back(target, digest, sources=[work], hashes=hashes):
+        raise StoreError(f"{work}: is not the audio that was measured; remove it and materialise processed_tracks")
+    hashes.record(work, digest)
+    name = store.relative(target)
+    return [f"{name}: had been changed or removed; put back"] if hashes.had(target) == digest else []
+
+
+def _paths(store: Store, row: Row, audio: Path | None) -> Row:
+    """Where a track's files are, relative to the data root; "" for what it does not have."""
+    flac = work_file(store, row["track_id"], row["fingerprint"], ".flac") if row.get("lossless_sha256") else None
+    return {
+        "audio_path": store.relative(audio) if audio else "",
+        "lossless_path": store.relative(flac) if flac else "",
+    }
 
 
 def clear_unfinished(store: Store, *, tables: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from lofi_assets.constitution import gates_of, load_gates
 from lofi_assets.library import INVENTORY, PROCESSED, rows_of, write_rows
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
-from lofi_assets.store import Store
+from lofi_assets.store import Store, sha256_file
 from lofi_assets.workers import WorkerFailure
 
 GATES = load_gates()
@@ -58,7 +58,7 @@ def accepted(job: ProcessJob, *, seed: int | None = None, score: int = 80, silen
         measures={**GOOD_MEASURES, "quality_score": score, "silent_share": silent_share},
         fingerprint=sound(seed if seed is not None else sum(job.track_id.encode())).tobytes(),
         source_sha256=row["sha256"],
-        sha256=f"mp3 of {row['sha256']}",
+        sha256=sha256_file(job.target),
         envelope=np.zeros((4, 2), dtype=np.float32),
     )
 

@@ -13,13 +13,15 @@ import soundfile
 from PIL import Image
 
 from lofi_assets import before_after
+from lofi_assets.dataset_card import DatasetError
 from lofi_assets.defs.reporting import MAX_PICTURE_BYTES
 from lofi_assets.evaluation import MARKS, evaluate_checkpoints
 from lofi_assets.experiment import FEATURES
 from lofi_assets.profiles import Profile, SamplingSettings, load_profile
-from lofi_assets.sampling import BASE, generate_samples, samples_of
+from lofi_assets.sampling import BASE, generate_samples, reference_tracks, sample_prompts, samples_of
 from lofi_assets.store import Store, read_json, write_json
 from lofi_assets.training.checkpoints import DIFFUSERS_WEIGHTS, read_manifest
+from lofi_assets.training.feature_files import FeatureError
 from lofi_assets.training.loop import train
 
 RATE = 48_000
@@ -51,7 +53,8 @@ def trained(make_run: Callable[..., Any], tmp_path: Path, training_material: dic
         path.with_name(f"{track['track_id']}_prompt.txt").write_text(PROMPT, encoding="utf-8")
         path.with_name(f"{track['track_id']}_lyrics.txt").write_text("[Instrumental]", encoding="utf-8")
     write_json(audio.parent / "tracks.json", tracks)
-    write_json(store.metadata("dataset_manifest.json"), {"dataset_id": "ds-1", "hash": "d" * 64})
+    for path in (audio.parent / "dataset.json", store.metadata("dataset_manifest.json")):
+        write_json(path, {"dataset_id": "ds-1", "hash": "d" * 64})
     base = {"base": str(training_material["folder"] / "base"), "base_fingerprint": training_material["fingerprint"]}
     write_json(store.metadata(FEATURES), {**base, "tracks": []})
     return store
@@ -128,6 +131,42 @@ def test_a_checkpoint_that_is_cut_short_is_marked_with_the_reason_and_the_others
     scores = {record.checkpoint_id: record.fad_score for record in read_manifest(trained.checkpoints)}
     assert scores[broken] is None and scores[sound] > 0
     assert measured.details["best_checkpoint"] == sound
+
+
+def deliver(store: Store) -> None:
+    """Another dataset than the one that was trained on, with no track of it."""
+    folder = store.datasets / "ds-2"
+    folder.mkdir()
+    write_json(folder / "tracks.json", [{"track_id": "other", "split": "validation", "style_ids": ["CORE-02"]}])
+    write_json(store.metadata("dataset_manifest.json"), {"dataset_id": "ds-2", "hash": "e" * 64})
+
+
+def test_a_dataset_change_after_training_moves_nothing_until_it_is_trained_on(trained: Store) -> None:
+    made, measured = generate_samples(trained, profile()), evaluate_checkpoints(trained, profile(), now=NOW)
+    asked, compared = sample_prompts(trained, profile().sampling), reference_tracks(trained)
+    deliver(trained)
+    assert sample_prompts(trained, profile().sampling) == asked and reference_tracks(trained) == compared
+    again, measured_again = generate_samples(trained, profile()), evaluate_checkpoints(trained, profile(), now=NOW)
+    assert (again.counts["recomputed"], measured_again.counts["recomputed"]) == (0, 0)
+    assert (again.data_version, measured_again.data_version) == (made.data_version, measured.data_version)
+    assert_page_plays(Path(str(measured_again.details["before_and_after"])), trained)
+
+
+def test_a_version_that_was_trained_on_and_is_gone_is_named_and_no_other_takes_its_place(trained: Store) -> None:
+    deliver(trained)
+    (trained.datasets / "ds-1").rename(trained.root / "elsewhere")
+    for ask in (
+        lambda: generate_samples(trained, profile()),
+        lambda: evaluate_checkpoints(trained, profile(), now=NOW),
+    ):
+        with pytest.raises(DatasetError, match="ds-1: is not there, and the checkpoints were trained on it; restore"):
+            ask()
+
+
+def test_checkpoints_of_one_base_are_never_sampled_on_another(trained: Store) -> None:
+    write_json(trained.metadata(FEATURES), read_json(trained.metadata(FEATURES)) | {"base_fingerprint": "0" * 64})
+    with pytest.raises(FeatureError, match=r"of the base 000000000000, epoch=0-step=\d_lora was trained on"):
+        generate_samples(trained, profile())
 
 
 def test_a_clip_that_is_gone_leaves_its_row_out(trained: Store) -> None:

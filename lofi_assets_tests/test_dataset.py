@@ -1,8 +1,6 @@
 """The split, the content hash, and the immutable dataset versions."""
 
 import random
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,21 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lofi_assets import dataset_card
-from lofi_assets.dataset import (
+from lofi_assets.dataset_build import (
     BuiltDataset,
     Candidate,
-    assign_splits,
     build_dataset,
     dataset_hash,
-    group_tracks,
-    linked_tracks,
     recorded_splits,
-    split_of,
-    straddling_groups,
-    style_distribution,
     verify_dataset,
 )
+from lofi_assets.dataset_card import style_distribution
 from lofi_assets.records import Split, Track
 from lofi_assets.store import Store, read_json, sha256_file, write_text
 
@@ -73,152 +65,6 @@ def built(store: Store, candidates: list[Candidate]) -> BuiltDataset:
 
 def state(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
-
-
-# --- the split -------------------------------------------------------------------------------------------------------
-
-
-@given(LIBRARY, LIBRARY, PAIRS)
-def test_new_tracks_never_move_an_old_one(old: set[str], added: set[str], linked: list[tuple[str, str]]) -> None:
-    before = assign_splits(group_tracks(old, linked=linked), recorded={})
-    groups = group_tracks(old | added, linked=linked)
-    after = assign_splits(groups, recorded=before)
-    for track_id in old:
-        # A new track that turns out to duplicate two old ones merges their groups: only then may one move.
-        sides = {before[other] for other in old if groups[other] == groups[track_id]}
-        assert after[track_id] == (before[track_id] if len(sides) == 1 else "validation")
-
-
-@given(LIBRARY, LIBRARY)
-def test_unrelated_new_tracks_change_nothing_even_without_a_record(old: set[str], added: set[str]) -> None:
-    before = assign_splits(group_tracks(old, linked=[]), recorded={})
-    after = assign_splits(group_tracks(old | added, linked=[]), recorded={})
-    assert {track_id: after[track_id] for track_id in old} == before
-
-
-@given(LIBRARY, PAIRS, st.dictionaries(IDS, SPLITS, max_size=20))
-def test_a_group_of_duplicates_never_straddles_the_split(
-    tracks: set[str], linked: list[tuple[str, str]], recorded: dict[str, Split]
-) -> None:
-    groups = group_tracks(tracks, linked=linked)
-    splits = assign_splits(groups, recorded=recorded)
-    assert splits.keys() == tracks
-    assert straddling_groups(splits, groups) == []
-    assert all(groups[a] == groups[b] for a, b in linked if a in tracks and b in tracks)
-
-
-@given(LIBRARY, PAIRS)
-def test_groups_do_not_depend_on_the_order_in_which_they_are_found(
-    tracks: set[str], linked: list[tuple[str, str]]
-) -> None:
-    groups = group_tracks(sorted(tracks), linked=linked)
-    flipped = [(b, a) for a, b in reversed(linked)]
-    assert group_tracks(sorted(tracks, reverse=True), linked=flipped) == groups
-    assert all(groups[group] == group == min(t for t in tracks if groups[t] == group) for group in groups.values())
-
-
-@given(LIBRARY, st.data())
-def test_recorded_splits_are_kept(tracks: set[str], data: st.DataObject) -> None:
-    known = data.draw(st.sets(st.sampled_from(sorted(tracks))))
-    recorded: dict[str, Split] = {track_id: data.draw(SPLITS) for track_id in sorted(known)}
-    splits = assign_splits(group_tracks(tracks, linked=[]), recorded=recorded)
-    assert {track_id: splits[track_id] for track_id in recorded} == recorded
-
-
-def test_a_track_that_was_validated_against_is_never_trained_on() -> None:
-    orders: list[dict[str, Split]] = [{"a": "train", "b": "validation"}, {"b": "validation", "a": "train"}]
-    for recorded in orders:
-        assert set(assign_splits({"a": "a", "b": "a"}, recorded=recorded).values()) == {"validation"}
-
-
-def test_a_straddling_group_is_found() -> None:
-    splits: dict[str, Split] = {"a": "train", "b": "validation", "c": "train"}
-    assert straddling_groups(splits, {"a": "g", "b": "g", "c": "c"}) == ["g"]
-
-
-def test_a_tenth_of_the_groups_validates() -> None:
-    share = sum(split_of(f"track_{number:05}") == "validation" for number in range(20_000)) / 20_000
-    assert share == pytest.approx(0.10, abs=0.01)
-
-
-def test_the_split_of_a_track_is_the_same_on_every_machine_and_in_every_version() -> None:
-    validating = [number for number in range(60) if split_of(f"track_{number:03}") == "validation"]
-    assert validating == [3, 11, 34, 38, 39, 58]
-
-
-@given(LIBRARY, st.lists(LIBRARY, min_size=1, max_size=4), PAIRS)
-def test_however_a_library_grows_only_a_bridge_to_validation_moves_a_track(
-    old: set[str], arrivals: list[set[str]], linked: list[tuple[str, str]]
-) -> None:
-    splits = assign_splits(group_tracks(old, linked=linked), recorded={})
-    known = set(old)
-    for added in arrivals:
-        known |= added
-        groups = group_tracks(known, linked=linked)
-        grown = assign_splits(groups, recorded=splits)
-        moved = {track_id for track_id in splits if grown[track_id] != splits[track_id]}
-        assert all(grown[track_id] == "validation" for track_id in moved), "nothing ever moves into training"
-        for track_id in moved:
-            mates = {other for other in splits if groups[other] == groups[track_id]}
-            assert "validation" in {splits[other] for other in mates}, "a move needs a mate that validated"
-        assert straddling_groups(grown, groups) == []
-        splits = grown
-
-
-@given(LIBRARY, PAIRS, st.dictionaries(IDS, SPLITS, max_size=20), st.randoms(use_true_random=False))
-def test_the_split_does_not_depend_on_the_order_of_anything(
-    tracks: set[str], linked: list[tuple[str, str]], recorded: dict[str, Split], shuffle: random.Random
-) -> None:
-    def shuffled(items: Any) -> list[Any]:
-        return shuffle.sample(list(items), len(items))
-
-    expected = assign_splits(group_tracks(sorted(tracks), linked=linked), recorded=recorded)
-    groups = group_tracks(shuffled(tracks), linked=[shuffle.choice([(a, b), (b, a)]) for a, b in shuffled(linked)])
-    again = assign_splits(dict(shuffled(groups.items())), recorded=dict(shuffled(recorded.items())))
-    assert again == expected
-
-
-@given(LIBRARY, PAIRS)
-def test_a_bridge_that_leaves_again_moves_nothing_back(tracks: set[str], linked: list[tuple[str, str]]) -> None:
-    bridged = assign_splits(group_tracks(tracks, linked=linked), recorded={})
-    assert assign_splits(group_tracks(tracks, linked=[]), recorded=bridged) == bridged
-
-
-def test_the_split_is_the_same_under_another_hash_seed(tmp_path: Path) -> None:
-    """PYTHONHASHSEED orders sets and is what differs between two runs on two machines."""
-    code = (
-        "from lofi_assets.dataset import assign_splits, group_tracks\n"
-        "tracks = {f'track_{n:03}' for n in range(200)}\n"
-        "linked = {(f'track_{n:03}', f'track_{n * 7 % 200:03}') for n in range(0, 200, 5)}\n"
-        "splits = assign_splits(group_tracks(tracks, linked=linked), recorded={})\n"
-        "print(sorted(splits.items()))"
-    )
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={"PYTHONHASHSEED": seed, "PATH": "", "TZ": zone},
-            capture_output=True,
-            check=True,
-            cwd=Path(__file__).parents[1],
-        ).stdout
-        for seed, zone in (("1", "UTC"), ("2", "Asia/Tokyo"))
-    ]
-    assert runs[0] == runs[1] and b"validation" in runs[0]
-
-
-def test_pieces_of_one_file_and_tracks_to_review_share_a_group() -> None:
-    rows = [
-        {"track_id": "long_1", "raw_path": "raw/long.wav", "source_sha256": "aa"},
-        {"track_id": "long_2", "raw_path": "raw/long.wav", "source_sha256": "aa"},
-        {"track_id": "again", "raw_path": "raw/again.wav", "source_sha256": "aa"},
-        {"track_id": "alike", "raw_path": "raw/alike.wav", "source_sha256": "bb"},
-        {"track_id": "broken", "raw_path": "raw/broken.wav", "source_sha256": ""},
-        {"track_id": "torn", "raw_path": "raw/torn.wav", "source_sha256": ""},
-    ]
-    linked = linked_tracks(rows, [{"a": "alike", "b": "long_2", "similarity": 0.62}])
-    groups = group_tracks((str(row["track_id"]) for row in rows), linked=linked)
-    assert {track for track, group in groups.items() if group == "again"} == {"again", "alike", "long_1", "long_2"}
-    assert groups["broken"] == "broken" and groups["torn"] == "torn"
 
 
 # --- the hash --------------------------------------------------------------------------------------------------------
@@ -313,34 +159,10 @@ def test_a_version_shares_what_did_not_change_with_the_one_before(store: Store) 
     second = built(store, [*library(store), candidate(store, "d", prompt="lofi, rain")])
     for name in ("a.mp3", "a_prompt.txt", "a_lyrics.txt"):
         assert (first.folder / "audio" / name).samefile(second.folder / "audio" / name)
-        assert (second.folder / "audio" / name).samefile(store.final / name)
+        assert not (second.folder / "audio" / name).samefile(store.final / name)
     changed = built(store, [candidate(store, "a", prompt="lofi, sad")])
     assert (changed.folder / "audio" / "a_prompt.txt").read_text() == "lofi, sad"
     assert (first.folder / "audio" / "a_prompt.txt").read_text() == "lofi, chill, 74 bpm"
-
-
-def test_audio_is_read_once_and_again_only_when_it_changed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
-    monkeypatch.setattr(dataset_card, "sha256_file", lambda path: read.append(path.name) or sha256_file(path))
-    memory: dict[str, tuple[str, str]] = {}
-    tracks = library(store)
-    assert verify_dataset(built(store, tracks).folder, memory=memory) and read == ["a.mp3", "b.mp3", "c.mp3"]
-    second = built(store, [*tracks, candidate(store, "d")]).folder
-    read.clear()
-    assert verify_dataset(second, memory=memory) and read == ["d.mp3"]
-    read.clear()
-    assert verify_dataset(second, memory=memory) and read == []
-    path = second / "audio" / "b.mp3"
-    path.unlink()
-    path.write_bytes(b"ID3 x")
-    assert not verify_dataset(second, memory=memory) and read == ["b.mp3"]
-
-
-def test_a_version_that_lost_a_file_is_reported_and_not_mended_in_silence(store: Store) -> None:
-    folder = built(store, library(store)).folder
-    (folder / "audio" / "b.mp3").unlink()
-    again = built(store, library(store))
-    assert not again.created and not verify_dataset(again.folder)
 
 
 def test_a_removed_track_leaves_the_split_folders_and_stays_in_the_old_version(store: Store) -> None:
@@ -384,6 +206,7 @@ def test_a_flipped_bit_in_a_version_is_found(store: Store, name: str) -> None:
 
 def test_a_text_that_is_no_longer_text_is_found(store: Store) -> None:
     folder = built(store, library(store)).folder
+    (folder / "audio" / "b_prompt.txt").unlink()
     (folder / "audio" / "b_prompt.txt").write_bytes(b"lofi\xff")
     assert verify_dataset(folder) is False
 

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lofi_assets.cli import main
-from lofi_assets.dataset import BuiltDataset
+from lofi_assets.dataset_build import BuiltDataset
 from lofi_assets.dataset_card import DatasetError, dataset_faults, difference, find_version
 from lofi_assets.store import Store
 from lofi_assets_tests.test_dataset import LATER, NOW, build_dataset, candidate
@@ -112,7 +112,7 @@ def test_an_altered_file_is_named(versions: tuple[BuiltDataset, BuiltDataset], n
 def test_a_missing_file_is_named(versions: tuple[BuiltDataset, BuiltDataset]) -> None:
     path = versions[1].folder / "audio" / "c_lyrics.txt"
     path.unlink()
-    assert dataset_faults(versions[1].folder, memory={}) == [f"{path}: is missing"]
+    assert dataset_faults(versions[1].folder) == [f"{path}: is missing"]
     assert run("diff", versions[0].folder.name).exit_code == 1
 
 

@@ -69,6 +69,19 @@ def test_the_cache_records_keys_languages_and_what_it_read(store: Store, base: P
     assert {track.track_id for track in plan_training(store, a_profile(base)).run.tracks} == {"one", "two"}
 
 
+def test_a_split_that_changes_moves_the_version_of_the_features_though_no_key_does(store: Store, base: Path) -> None:
+    before, keys = cached(store, base), read_json(store.metadata(FEATURES))["tracks"]
+    tracks = read_json(store.datasets / "lofi-1" / "tracks.json")
+    for track in tracks:
+        track["split"] = "train"
+    write_json(store.datasets / "lofi-1" / "tracks.json", tracks)
+    write_json(store.metadata("dataset_manifest.json"), {"dataset_id": "lofi-1", "hash": "e" * 64})
+    after, keys_after = cached(store, base), read_json(store.metadata(FEATURES))["tracks"]
+    assert [track["key"] for track in keys_after] == [track["key"] for track in keys]
+    assert after.counts["recomputed"] == 0 and after.data_version != before.data_version
+    assert {track.split for track in plan_training(store, a_profile(base)).run.tracks} == {"train"}
+
+
 def test_the_pinned_vocabulary_of_the_profile_is_used_and_another_is_refused(store: Store, base: Path) -> None:
     vocabulary = store.root / "vocab.json"
     vocabulary.write_bytes((base / "lyric_vocab.json").read_bytes())

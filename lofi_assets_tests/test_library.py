@@ -17,9 +17,9 @@ from lofi_assets.library import (
     Row,
     _mark_duplicates,
     rows_of,
-    write_quarantine,
     write_rows,
 )
+from lofi_assets.quarantine import write_quarantine
 from lofi_assets.store import Store, read_json
 from lofi_assets.workers import WorkerFailure
 from lofi_assets_tests.stand_in_audio import TRACK_GATES, Run, accepted, inventory, sound, statuses

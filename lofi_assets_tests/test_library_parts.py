@@ -1,5 +1,6 @@
 """Parts of long files, lossless masters, and the work files that are kept or removed."""
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -29,7 +30,8 @@ def in_parts(job: ProcessJob) -> ProcessResult:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(track_id.encode())
         part = accepted(job, seed=5)
-        parts.append(replace(part, track_id=track_id, sha256=track_id, rule="audio.silence" if number == 2 else ""))
+        digest = hashlib.sha256(track_id.encode()).hexdigest()
+        parts.append(replace(part, track_id=track_id, sha256=digest, rule="audio.silence" if number == 2 else ""))
     job.target.unlink()
     parts[1] = replace(parts[1], sha256="")
     return ProcessResult(job.track_id, source_sha256=parts[0].source_sha256, parts=tuple(parts))
@@ -83,16 +85,18 @@ def test_a_file_whose_parts_would_be_named_like_other_files_is_not_cut(store: St
 
 
 def test_a_lossless_master_is_listed_and_made_again_when_lost(store: Store, run: Run) -> None:
+    digest = hashlib.sha256(b"fLaC").hexdigest()
+
     def lossless(job: ProcessJob) -> ProcessResult:
         result = accepted(job)
         job.target.with_suffix(".flac").write_bytes(b"fLaC")
-        return replace(result, lossless_sha256="flac")
+        return replace(result, lossless_sha256=digest)
 
     inventory(store, a="1")
     run(lossless, settings=LOSSLESS)
     (row,) = rows_of(store, PROCESSED)
-    assert row["lossless_sha256"] == "flac" and (store.root / row["lossless_path"]).read_bytes() == b"fLaC"
-    assert lossless_masters(store) == {"mp3 of 1": (store.root / row["lossless_path"], "flac")}
+    assert row["lossless_sha256"] == digest and (store.root / row["lossless_path"]).read_bytes() == b"fLaC"
+    assert lossless_masters(store) == {row["audio_sha256"]: (store.root / row["lossless_path"], digest)}
     (store.root / row["lossless_path"]).unlink()
     assert lossless_masters(store) == {}
     assert run(lossless, settings=LOSSLESS)[1] == ["a"]

@@ -108,7 +108,7 @@ def a_store(root: Path, *, dataset_hash: str = "d" * 64, key: str = KEY) -> Stor
     write_json(store.metadata("dataset_manifest.json"), {"dataset_id": "lofi-1", "hash": dataset_hash})
     tracks = [{"track_id": "one", "key": key, "split": "train"}, {"track_id": "two", "key": KEY, "split": "validation"}]
     features = {"base": str(root / "base"), "base_fingerprint": "f" * 64, "tracks": tracks}
-    write_json(store.metadata(FEATURES), features)
+    write_json(store.metadata(FEATURES), features | {"dataset_id": "lofi-1", "dataset_hash": dataset_hash})
     return store
 
 

@@ -16,6 +16,7 @@ from lofi_assets.ace_step.loading import TEXT_ENCODER, TRANSFORMER, encode_text,
 from lofi_assets.ace_step.sampler import conditions_for, sample_latents
 from lofi_assets.ace_step.tiny import write_tiny_base
 from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+from lofi_assets.files import copy_file
 from lofi_assets.quantization import export as export_module
 from lofi_assets.quantization import tiers as tiers_module
 from lofi_assets.quantization.export import COMPONENTS, ExportError, PointwiseLinear, export, needs, prepare
@@ -26,7 +27,6 @@ from lofi_assets.quantization.policy import TIERS, check_tier
 from lofi_assets.quantization.runtime import OnnxPipeline, RuntimeFolderError
 from lofi_assets.quantization.tiers import Recipe, TierError, build_tiers, is_current, tier_fingerprint
 from lofi_assets.quantization.trace import trace
-from lofi_assets.store import link_or_copy
 
 PROMPTS = ["lofi hip hop, piano, rain", "chill"]
 
@@ -218,7 +218,7 @@ def test_a_cpu_runs_int8_in_integers_and_other_providers_do_not(built):
 def test_a_tier_that_was_bundled_is_still_read_and_judged(built, tmp_path):
     folder, baseline = tmp_path / "int8", built[0] / "fp32"
     for path in (built[0] / "int8").iterdir():
-        link_or_copy(path, folder / path.name)
+        copy_file(path, folder / path.name)
     assert check_tier(built[0] / "int8", tier="int8", baseline=baseline).holds
     assert check_tier(folder, tier="int8", baseline=baseline).holds
     assert load(folder / "transformer.cpu.onnx").graph.node

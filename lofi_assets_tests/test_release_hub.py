@@ -172,12 +172,12 @@ from pathlib import Path
 from lofi_assets.profiles import load_profile
 from lofi_assets.release import hub
 from lofi_assets.store import Store
-copy = hub.link_or_copy
+copy = hub.copy_file
 def slow(source, target):
     copy(source, target)
     print("copied", flush=True)
     sys.stdin.read()
-hub.link_or_copy = slow
+hub.copy_file = slow
 hub.publish(Store(Path(sys.argv[1])), load_profile("demo"))
 """
 

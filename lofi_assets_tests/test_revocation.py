@@ -18,7 +18,7 @@ import lofi_assets.workers
 from lofi_assets import experiment
 from lofi_assets.audio.process import ProcessJob, ProcessResult
 from lofi_assets.constitution import GUARDED_ASSETS
-from lofi_assets.dataset import split_of
+from lofi_assets.dataset_split import split_of
 from lofi_assets.defs.gates import held_back
 from lofi_assets.experiment import PlannedRun, plan_training
 from lofi_assets.ledger import revoke

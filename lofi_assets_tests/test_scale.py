@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lofi_assets import dataset
+from lofi_assets import dataset, dataset_split
 from lofi_assets.audio import fingerprint as fingerprints
 from lofi_assets.audio.fingerprint import Fingerprint, find_duplicates, update_duplicates
 from lofi_assets.constitution import load_gates
@@ -127,12 +127,12 @@ def test_inventory_split_and_hash_of_100000_rows(tmp_path: Path) -> None:
     rows = [f"{track_id(n)}" for n in range(ROWS)]
     with timed("split", took):
         linked = [(track_id(n), track_id(n + 7)) for n in range(0, ROWS - 7, 20)]
-        groups = dataset.group_tracks(rows, linked=linked)
-        splits = dataset.assign_splits(groups, recorded={})
-        assert dataset.straddling_groups(splits, groups) == []
+        groups = dataset_split.group_tracks(rows, linked=linked)
+        splits = dataset_split.assign_splits(groups, recorded={})
+        assert dataset_split.straddling_groups(splits, groups) == []
     with timed("dataset, new version", took):
         first = dataset.assemble(store, now=NOW)
-    assert first.counts["tracks"] == ROWS and first.values["hash_verified"]
+    assert first.counts["tracks"] == ROWS and first.values["hash_verified"]["value"]
     with timed("dataset, unchanged", took):
         again = dataset.assemble(store, now=NOW)
     assert again.data_version == first.data_version and again.counts["recomputed"] == 0
@@ -141,7 +141,7 @@ def test_inventory_split_and_hash_of_100000_rows(tmp_path: Path) -> None:
     prompts.to_parquet(store.metadata("prompts.parquet"), index=False)
     with timed("dataset, one prompt changed", took):
         changed = dataset.assemble(store, now=NOW)
-    assert changed.counts["recomputed"] == 1 and changed.values["hash_verified"]
+    assert changed.counts["recomputed"] == 1 and changed.values["hash_verified"]["value"]
     assert took["inventory, first"] + took["split"] + took["dataset, unchanged"] < BUDGET_S
 
 

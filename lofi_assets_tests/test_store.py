@@ -11,7 +11,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import lofi_assets.store
 from lofi_assets.store import (
     Store,
     StoreError,
@@ -270,14 +269,6 @@ def test_a_link_costs_no_space_and_is_made_once(tmp_path: Path) -> None:
     assert link_or_copy(source, target) is False
 
 
-def test_onnx_weights_are_never_linked_since_onnx_reads_no_file_with_several_links(tmp_path: Path) -> None:
-    source, target = tmp_path / "vocoder.onnx.data", tmp_path / "export" / "vocoder.onnx.data"
-    source.write_bytes(b"weights")
-    assert link_or_copy(source, target) is True
-    assert target.read_bytes() == b"weights" and source.stat().st_nlink == target.stat().st_nlink == 1
-    assert link_or_copy(source, target) is False and leftovers(tmp_path) == []
-
-
 def test_where_links_are_impossible_the_bytes_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, target = tmp_path / "a.mp3", tmp_path / "b.mp3"
     source.write_bytes(b"music")
@@ -290,25 +281,6 @@ def test_where_links_are_impossible_the_bytes_are_copied(tmp_path: Path, monkeyp
     assert link_or_copy(source, target) is True
     assert target.read_bytes() == b"music" and not target.samefile(source)
     assert link_or_copy(source, target) is False and leftovers(tmp_path) == []
-
-
-def test_a_copy_that_fails_leaves_the_target_and_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, target = tmp_path / "a.mp3", tmp_path / "b.mp3"
-    source.write_bytes(b"music")
-    target.write_bytes(b"older")
-
-    def no_links(*_: object) -> None:
-        raise OSError("cross-device link")
-
-    def full_disk(_: Path, destination: Path) -> None:
-        Path(destination).write_bytes(b"mu")
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(os, "link", no_links)
-    monkeypatch.setattr(lofi_assets.store.shutil, "copyfile", full_disk)
-    with pytest.raises(OSError, match="no space"):
-        link_or_copy(source, target)
-    assert target.read_bytes() == b"older" and leftovers(tmp_path) == []
 
 
 def test_the_data_root_may_be_moved(tmp_path: Path) -> None:

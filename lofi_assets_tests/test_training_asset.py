@@ -79,13 +79,18 @@ class Place:
         self.store, self.instance = Store(root), instance
         self.store.cache.mkdir(parents=True)
         self.store.features.symlink_to(prepared["root"] / "features")
-        features = {name: prepared[name] for name in ("base", "base_fingerprint", "tracks")}
-        write_json(self.store.metadata(FEATURES), features)
+        self.features = {name: prepared[name] for name in ("base", "base_fingerprint", "tracks")}
         self.deliver("d" * 64)
+        self.cache("d" * 64)
 
     def deliver(self, content: str) -> None:
         """Another version of the dataset."""
         write_json(self.store.metadata("dataset_manifest.json"), {"dataset_id": f"ds-{content[0]}", "hash": content})
+
+    def cache(self, content: str) -> None:
+        """Its features."""
+        of = {"dataset_id": f"ds-{content[0]}", "dataset_hash": content}
+        write_json(self.store.metadata(FEATURES), self.features | of)
 
     def materialize(self, pipes: dg.PipesSubprocessClient = TRAINER) -> dg.ExecuteInProcessResult:
         return dg.materialize(
@@ -154,6 +159,7 @@ def test_more_steps_continue_and_a_new_dataset_starts_anew_beside_the_old_record
     assert current_run(place.store.checkpoints) == started
 
     place.deliver("e" * 64)
+    place.cache("e" * 64)
     anew = metadata_of(place.materialize())
     assert (anew["steps"], anew["recomputed"]) == (6, 6)
     archive = place.store.checkpoints / ARCHIVE / str(started)
@@ -302,6 +308,26 @@ def test_features_of_another_version_are_to_be_made_again(place: Place, train_wi
     features["tracks"][0]["key"] = f"{'0' * 32}.{'0' * 32}"
     write_json(place.store.metadata(FEATURES), features)
     with pytest.raises(FeatureError, match="materialise feature_cache again"):
+        plan_training(place.store, load_profile("demo"))
+
+
+def test_features_of_another_dataset_are_never_trained_on(place: Place, train_with, monkeypatch: pytest.MonkeyPatch):
+    """A track that was rejected since would be trained on, under the name of a dataset that lacks it."""
+    train_with(max_steps=2, checkpoint_interval=2)
+    place.deliver("e" * 64)
+    description = failure_of(place.materialize()).error_display_string
+    assert "the features are of ds-d, the current dataset is ds-e: materialise feature_cache" in description
+    monkeypatch.setenv("LOFI_DATA_DIR", str(place.store.root))
+    monkeypatch.setattr("lofi_assets.commands.train.load_profile", resources.load_profile)
+    asked = CliRunner().invoke(main, ["train"])
+    assert asked.exit_code == 1 and "Error: " in asked.output and "the current dataset is ds-e" in asked.output
+    assert not place.config.exists() and not place.store.checkpoints.exists()
+
+
+def test_features_that_do_not_say_of_which_dataset_they_are_are_never_trained_on(place: Place, train_with):
+    train_with(max_steps=2, checkpoint_interval=2)
+    write_json(place.store.metadata(FEATURES), place.features)
+    with pytest.raises(FeatureError, match="current dataset is ds-d: materialise feature_cache"):
         plan_training(place.store, load_profile("demo"))
 
 

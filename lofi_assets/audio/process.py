@@ -24,7 +24,7 @@ from lofi_assets.audio import encode, measure, score, segment, tempo
 from lofi_assets.audio.decode import AudioError, Decoded, read_audio
 from lofi_assets.audio.fingerprint import Fingerprint, fingerprint
 from lofi_assets.constitution import Gate, judge_track, too_long
-from lofi_assets.store import atomic_path
+from lofi_assets.store import StoreError, atomic_path
 
 if TYPE_CHECKING:
     from lofi_assets.audio.musicnn import ModelName, MusicNN
@@ -160,7 +160,7 @@ def attempt(track_id: str, name: str, work: Work) -> ProcessResult:
     """Do the work on one file; a rule that it breaks, or whatever the audio code throws, becomes a rejection.
 
     Raises:
-        OSError, MemoryError: a full disk or a small machine is not the file's fault.
+        OSError, MemoryError, StoreError: a full disk or a small machine is not the file's fault.
     """
     known: dict[str, Any] = {}
     measures: Measures = {}
@@ -170,7 +170,7 @@ def attempt(track_id: str, name: str, work: Work) -> ProcessResult:
         rule, reason = broken.rule, broken.reason if isinstance(broken, _Rejected) else broken.message
         measures |= _failed_measure(rule)
         return ProcessResult(track_id, rule=rule, reason=reason, measures=measures, **known)
-    except (OSError, MemoryError):
+    except (OSError, MemoryError, StoreError):
         raise
     except Exception as error:
         reason = f"{name!r} broke the audio code: {type(error).__name__}: {error}"

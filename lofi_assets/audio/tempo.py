@@ -19,6 +19,8 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from lofi_assets.environment import folder
+
 FloatArray = NDArray[np.float32]
 
 SAMPLE_RATE = 22_050
@@ -101,7 +103,7 @@ def _onset_envelope(samples: FloatArray, sample_rate: int) -> FloatArray | None:
 def _librosa() -> Any:
     """librosa, with a place where its compiled kernels last beyond the process (compiling takes seconds)."""
     if "NUMBA_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lofi_assets" / "numba"
+        cache = folder("XDG_CACHE_HOME", Path.home() / ".cache") / "lofi_assets" / "numba"
         try:
             cache.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.environ["NUMBA_CACHE_DIR"] = str(cache)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import click
 from lofi_assets.profiles import data_root
 from lofi_assets.store import Store
 
+REBUILD = "move it away and materialise dataset_manifest, which writes it again"
+EARLIER = "restore it from a backup; as an earlier version it is needed only to judge what was trained on it"
 EXAMPLES = 10
 """Tracks of each kind that a difference names; `--json` names them all."""
 
@@ -92,22 +95,25 @@ def _short(value: object) -> str:
 @click.option("--all", "every", is_flag=True, help="Every version, not only one.")
 def verify(version: str, every: bool) -> None:
     """Read every file of VERSION (default: the current one) again; non-zero if anything is not as recorded."""
-    from lofi_assets.dataset import verify_dataset
+    from lofi_assets.dataset_build import current_version, verify_dataset
     from lofi_assets.dataset_card import dataset_faults, find_version, versions
+    from lofi_assets.store import sha256_file
 
     store = Store(data_root())
+    current = current_version(store)
     folders = versions(store) if every else [find_version(store, version)]
     broken = False
     for folder in folders:
-        read: dict[str, tuple[str, str]] = {}
-        faults = dataset_faults(folder, memory=read)
-        intact = not faults and verify_dataset(folder, memory=read)
+        sha256 = cache(sha256_file)
+        faults = dataset_faults(folder, sha256=sha256)
+        intact = not faults and verify_dataset(folder, sha256=sha256)
         broken = broken or not intact
         if not intact and not faults:
             faults = [f"{folder}: the content no longer has the recorded hash: split, styles or sources were changed"]
         for fault in faults:
             click.echo(fault, err=True)
-        click.echo(f"{folder.name}: {'intact' if intact else 'BROKEN: move it away and materialise dataset_manifest'}")
+        remedy = REBUILD if folder == current else EARLIER
+        click.echo(f"{folder.name}: {'intact' if intact else f'BROKEN: {remedy}'}")
     sys.exit(1 if broken else 0)
 
 
@@ -118,7 +124,7 @@ def verify(version: str, every: bool) -> None:
 @click.option("--repeat-count", type=click.IntRange(1), default=1, show_default=True, help="Longer epochs, no space.")
 @click.option("--absolute", is_flag=True, help="Absolute audio paths, for a trainer started from anywhere.")
 def export(directory: Path, version: str, split: str, repeat_count: int, absolute: bool) -> None:
-    """Write DIRECTORY for the public ACE-Step v1 trainer: its dataset, and audio as hard links."""
+    """Write DIRECTORY for the public ACE-Step v1 trainer: its dataset, and copies of the audio."""
     from lofi_assets.dataset_card import export_dataset, find_version
 
     folder = find_version(Store(data_root()), version)

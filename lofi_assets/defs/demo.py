@@ -14,6 +14,8 @@ from lofi_assets.constitution import CONFIG_DIR, Verdict, load_gates
 from lofi_assets.definitions import build_defs
 from lofi_assets.defs.gates import held_back
 from lofi_assets.defs.resources import Platform
+from lofi_assets.environment import folder
+from lofi_assets.files import make_folder
 from lofi_assets.store import Store
 from lofi_assets.tables import assets_table, gates_table, rejects_table
 from lofi_assets.verdicts import recorded, verdicts
@@ -41,9 +43,10 @@ class _Plain(logging.Formatter):
 
 
 def dagster_home() -> Path:
-    """`DAGSTER_HOME`, else `.dagster/` of the checkout with the template's settings."""
-    home = Path(os.environ.setdefault("DAGSTER_HOME", str(CONFIG_DIR.parent / ".dagster")))
-    home.mkdir(parents=True, exist_ok=True)
+    """`DAGSTER_HOME`, else `.dagster/` of the checkout, with the template's settings; Dagster is told the path."""
+    home = folder("DAGSTER_HOME", CONFIG_DIR.parent / ".dagster")
+    os.environ["DAGSTER_HOME"] = str(home)
+    make_folder(home)
     if not (home / "dagster.yaml").is_file():
         shutil.copyfile(CONFIG_DIR.parent / "dagster.yaml", home / "dagster.yaml")
     return home

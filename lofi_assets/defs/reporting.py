@@ -33,6 +33,8 @@ def report(context: dg.AssetExecutionContext, store: Store, outcome: Outcome) ->
         ),
     )
     context.log.info(f"{asset}: " + ", ".join(f"{name} {count}" for name, count in outcome.counts.items()))
+    if mended := outcome.details.get("mended"):
+        context.log.warning(f"{asset}: files that a person or a program had changed:\n{mended}")
     return dg.MaterializeResult(metadata=metadata(outcome), data_version=dg.DataVersion(outcome.data_version))
 
 

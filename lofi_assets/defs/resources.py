@@ -6,6 +6,7 @@ import os
 import dagster as dg
 from pydantic import Field
 
+from lofi_assets.environment import folder_at
 from lofi_assets.profiles import Profile, data_root, load_profile
 from lofi_assets.store import Store
 
@@ -19,9 +20,8 @@ class Platform(dg.ConfigurableResource):
     @property
     def store(self) -> Store:
         """Paths under the data root."""
-        from pathlib import Path
-
-        return Store(Path(self.data_dir).resolve() if self.data_dir else data_root())
+        named = self.data_dir.strip()
+        return Store(folder_at(named, name="platform.data_dir") if named else data_root())
 
     @property
     def profile(self) -> Profile:

@@ -15,10 +15,11 @@ from typing import Any
 
 import lofi_assets
 from lofi_assets.errors import LofiError
+from lofi_assets.files import copy_file
 from lofi_assets.optimization import COMPARED
 from lofi_assets.outcome import Outcome
 from lofi_assets.progress import Progress, over
-from lofi_assets.store import Store, atomic_folder, fingerprint, link_or_copy, read_json, sha256_folder, write_json
+from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, sha256_folder, write_json
 
 BUNDLE_VERSION = "2"
 """Raised when what goes into a bundle, or how it is proven, changes."""
@@ -167,7 +168,7 @@ def _tier_files(store: Store, tier: str) -> dict[str, Any]:
 def _write(folder: Path, store: Store, runtime: Mapping[str, str], example: str) -> None:
     files = [(tier, path) for tier in COMPARED for path in sorted((store.quantized / tier).iterdir())]
     for tier, path in over(files, "writing the bundle", unit="file"):
-        link_or_copy(path, folder / tier / path.name)
+        copy_file(path, folder / tier / path.name)
     package = folder / "runtime" / "lofi_onnx"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text('"""ACE-Step v1 in ONNX Runtime, with numpy alone."""\n', encoding="utf-8")

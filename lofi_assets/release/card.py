@@ -11,7 +11,7 @@ from typing import Any
 
 from lofi_assets.constitution import CONFIG_DIR, load_constitution, load_gates
 from lofi_assets.errors import LofiError
-from lofi_assets.experiment import current_dataset
+from lofi_assets.experiment import trained_dataset
 from lofi_assets.library import INVENTORY, rows_of
 from lofi_assets.optimization import VARIANTS, tier_of
 from lofi_assets.outcome import Outcome
@@ -94,7 +94,7 @@ def missing_sections(text: str) -> list[str]:
 
 def card_text(store: Store, profile: Profile) -> str:
     """The card as Markdown with the Hub's metadata block; the same text for the same recorded facts."""
-    _, manifest, tracks = current_dataset(store)
+    _, manifest, tracks = trained_dataset(store)
     merged = read_json(store.metadata("merged_model.json"), default={})
     checkpoint = merged.get("checkpoint_id", "")
     quality = read_json(store.metadata("quality_metrics.json"), default={}).get(checkpoint, {}).get("evaluation", {})

@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import platform
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -18,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from lofi_assets.constitution import load_constitution, load_gates
 from lofi_assets.errors import LofiError, megabytes
+from lofi_assets.files import copy_file
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
 from lofi_assets.progress import Progress, over
 from lofi_assets.release.bundle import MANIFEST, differences
 from lofi_assets.release.card import APPROVAL
-from lofi_assets.store import Store, atomic_folder, fingerprint, link_or_copy, read_json, sha256_file, sha256_folder
+from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, sha256_file, sha256_folder
 from lofi_assets.training.checkpoints import COMFYUI_WEIGHTS, read_manifest
 from lofi_assets.verdicts import verdicts
 
@@ -174,10 +174,7 @@ def _described(path: Path) -> dict[str, Any]:
 def _assemble(folder: Path, sources: Mapping[str, Path], text: str, wanted: Mapping[str, str]) -> None:
     with atomic_folder(folder) as temporary:
         for name, path in over(list(sources.items()), "assembling the release", unit="file"):
-            if name != CARD:
-                link_or_copy(path, temporary / name)
-        # Not a link: whoever edits the published card in place must not edit the one that was approved.
-        shutil.copyfile(sources[CARD], temporary / CARD)
+            copy_file(path, temporary / name)
         (temporary / RELEASE).write_text(text, encoding="utf-8")
         found = sha256_folder(temporary)
         changed = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))

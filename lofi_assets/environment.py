@@ -1,0 +1,40 @@
+"""What environment variables say: a blank one is unset, and `~` is somebody's home.
+
+What belongs here: reading them. What does not: what follows from them (`profiles.py`, `constitution.py`).
+"""
+
+import os
+from pathlib import Path
+
+from lofi_assets.errors import LofiError
+
+
+class SettingError(LofiError, ValueError):
+    """A setting names a folder that cannot be meant; the message names the setting."""
+
+
+def variable(name: str) -> str:
+    """Value of an environment variable, "" where it is unset or blank."""
+    return os.environ.get(name, "").strip()
+
+
+def folder(name: str, default: Path) -> Path:
+    """The folder that an environment variable names, `default` where it is unset or blank (see `folder_at`)."""
+    value = variable(name)
+    return folder_at(value, name=name) if value else default
+
+
+def folder_at(value: str, *, name: str) -> Path:
+    """The absolute path of a folder as people write it: `~` is expanded, a relative one is below the working directory.
+
+    Args:
+        name: of the setting, for the error.
+    Raises:
+        SettingError: the home of a user who does not exist.
+    """
+    try:
+        return Path(value).expanduser().resolve()
+    except RuntimeError as error:
+        raise SettingError(
+            f"{name}={value}: this machine knows no home of that name; write the whole path, or leave it blank"
+        ) from error

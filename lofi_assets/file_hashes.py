@@ -1,0 +1,82 @@
+"""Whether files are still the bytes that were recorded, and where a sound copy is if they are not.
+
+What belongs here: hashes remembered by size and times, putting a file back. What does not: which files a stage keeps
+(`work_files.py`, `dataset_build.py`), and how a file is replaced (`files.py`).
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from lofi_assets.files import copy_file
+from lofi_assets.store import Store, read_json, sha256_file, stat_key, write_json
+
+SHOWN = 50
+"""Files that a message names."""
+
+
+class FileHashes:
+    """sha256 of files of a data root; one is read again only if its size or times say that it was written to.
+
+    Remembered in a file of `cache/`: without it every file is read again.
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store, self._path = store, store.cache / name
+        self._before: dict[str, list[str]] = read_json(self._path, default={})
+        self._now: dict[str, list[str]] = {}
+
+    def __call__(self, path: Path) -> str:
+        """sha256 of a file, "" if there is none."""
+        name = self._store.relative(path)
+        try:
+            key = stat_key(path)
+            known = self._now.get(name) or self._before.get(name) or ["", ""]
+            self._now[name] = known if known[0] == key else [key, sha256_file(path)]
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+        return self._now[name][1]
+
+    def is_own(self, path: Path, digest: str) -> bool:
+        """Whether a file has this hash and is no link to another: who opens it can change nothing but it."""
+        return self(path) == digest and path.stat().st_nlink == 1
+
+    def had(self, path: Path) -> str:
+        """What a file hashed to when it was last remembered, "" if it never was."""
+        return self._before.get(self._store.relative(path), ["", ""])[1]
+
+    def record(self, path: Path, digest: str) -> None:
+        """Remember a file that was just read or written."""
+        self._now[self._store.relative(path)] = [stat_key(path), digest]
+
+    def save(self) -> None:
+        """Remember what was asked for or recorded since, and forget the rest."""
+        if self._now != self._before:
+            write_json(self._path, self._now)
+
+
+def put_back(path: Path, digest: str, *, sources: Iterable[Path], hashes: FileHashes) -> Path | None:
+    """Make `path` a copy, of its own, of the first source that has this hash; returns that source, None if none has.
+
+    The copy is read before it takes the place of what is there.
+    """
+    temporary = path.with_name(f".{path.name}.sound.part")
+    for source in sources:
+        if not source.is_file():
+            continue
+        try:
+            copy_file(source, temporary)
+            if sha256_file(temporary) == digest:
+                temporary.replace(path)
+                hashes.record(path, digest)
+                return source
+        finally:
+            temporary.unlink(missing_ok=True)
+    return None
+
+
+def mended_text(mended: Sequence[str]) -> str | None:
+    """What a person is told of files that were put back; None if there were none."""
+    if not mended:
+        return None
+    more = [f"- and {len(mended) - SHOWN} more"] if len(mended) > SHOWN else []
+    return "\n".join([*(f"- {line}" for line in mended[:SHOWN]), *more])

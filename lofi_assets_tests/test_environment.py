@@ -1,0 +1,85 @@
+"""Settings of the environment: blank is unset, a home is expanded, and what cannot be meant is one sentence."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from lofi_assets.cli import main
+from lofi_assets.constitution import CONFIG_DIR, ConstitutionError, load_gates
+from lofi_assets.defs.demo import dagster_home
+from lofi_assets.defs.resources import Platform
+from lofi_assets.environment import SettingError, folder, variable
+from lofi_assets.profiles import data_root, load_profile
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t"])
+def test_blank_is_unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, blank: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("LOFI_DATA_DIR", "LOFI_PROFILE", "LOFI_CONFIG_DIR", "DAGSTER_HOME"):
+        monkeypatch.setenv(name, blank)
+        assert variable(name) == ""
+    assert data_root() == Platform().store.root == Platform(data_dir=blank).store.root == CONFIG_DIR.parent / "data"
+    assert load_profile().name == "demo"
+    assert folder("LOFI_CONFIG_DIR", CONFIG_DIR) == CONFIG_DIR
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_is_expanded_and_a_relative_folder_is_below_the_working_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOFI_DATA_DIR", "~/lofi")
+    assert data_root() == Platform(data_dir="~/lofi").store.root == tmp_path / "home" / "lofi"
+    monkeypatch.setenv("LOFI_DATA_DIR", "data two")
+    assert data_root() == tmp_path / "data two"
+
+
+def test_dagster_is_told_the_whole_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for named in ("~/dagster", "dagster", f"{tmp_path}/dagster"):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("DAGSTER_HOME", named)
+        assert dagster_home() == tmp_path / "dagster" and os.environ["DAGSTER_HOME"] == str(tmp_path / "dagster")
+        assert (tmp_path / "dagster" / "dagster.yaml").is_file()
+
+
+def test_a_home_of_nobody_is_refused_and_no_folder_of_that_name_is_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOFI_DATA_DIR", "~no-such-user/x")
+    with pytest.raises(SettingError, match=r"LOFI_DATA_DIR=~no-such-user/x: this machine knows no home of that name"):
+        data_root()
+    asked = CliRunner().invoke(main, ["dataset", "list"])
+    assert asked.exit_code == 1 and asked.output.startswith("Error: LOFI_DATA_DIR=~no-such-user/x: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("named", ["/no/such/folder", "~no-such-user/config"])
+def test_a_configuration_that_is_not_there_is_one_sentence(tmp_path: Path, named: str) -> None:
+    command = [sys.executable, "-m", "lofi_assets.cli", "dataset", "list"]
+    environment = {**os.environ, "LOFI_CONFIG_DIR": named, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert done.returncode == 1 and done.stderr.startswith(f"Error: {named}: no such folder; LOFI_CONFIG_DIR must name")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_gates_and_profiles_of_a_configuration_that_is_not_there_say_so(tmp_path: Path) -> None:
+    for load in (lambda: load_gates(tmp_path / "gone"), lambda: load_profile("demo", config_dir=tmp_path / "gone")):
+        with pytest.raises(ConstitutionError, match=r"gone: no such folder; LOFI_CONFIG_DIR"):
+            load()
+
+
+@pytest.mark.parametrize("given", [{"DAGSTER_HOME": ""}, {"DAGSTER_HOME": " "}, {}], ids=str)
+def test_make_takes_a_blank_home_of_dagster_for_unset(given: dict[str, str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"} | given
+    command = ["make", "--dry-run", "--always-make", "dev"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPOSITORY, check=True)
+    assert f"mkdir -p {REPOSITORY}/.dagster" in done.stdout
