@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
+from lofi_assets.hand_written import HandWrittenError, decoded, parse_yaml
 
 Scope = Literal["track", "asset", "repository"]
 Op = Literal["<", "<=", ">", ">=", "==", "!="]
@@ -108,9 +108,11 @@ def load_constitution(config_dir: Path = CONFIG_DIR) -> dict[str, Any]:
     """The whole file: `version`, `gates` (rows), `training_table`."""
     path = config_dir / "constitution.yaml"
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        data = parse_yaml(decoded(path.read_bytes(), where=str(path)), where=str(path))
+    except OSError as error:
         raise ConstitutionError(f"{path}: cannot be read ({error})") from error
+    except HandWrittenError as error:
+        raise ConstitutionError(str(error)) from error
     missing = {"version", "gates", "training_table"} - set(data or {})
     if missing:
         raise ConstitutionError(f"{path}: lacks {', '.join(sorted(missing))}")

@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lofi_assets.constitution import CONFIG_DIR
+from lofi_assets.hand_written import HandWrittenError, decoded, parse_yaml
 from lofi_assets.records import Sha256
 
 
@@ -142,8 +142,10 @@ def _read_profile(name: str, config_dir: Path) -> Profile:
         known = ", ".join(sorted(file.stem for file in (config_dir / "profiles").glob("*.yaml")))
         raise ProfileError(f"{path}: no such profile; LOFI_PROFILE can be {known}")
     try:
-        return Profile(name=name, **yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError, TypeError) as error:
+        return Profile(name=name, **parse_yaml(decoded(path.read_bytes(), where=str(path)), where=str(path)))
+    except HandWrittenError as error:
+        raise ProfileError(str(error)) from error
+    except (ValidationError, TypeError) as error:
         raise ProfileError(f"{path}: {error}") from error
 
 

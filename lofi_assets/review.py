@@ -10,6 +10,7 @@ tagging says without any review. When either changes, the track waits for a pers
 import fcntl
 import json
 import os
+from codecs import BOM_UTF8 as BOM
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,6 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from lofi_assets.evidence import Evidence
+from lofi_assets.hand_written import HandWrittenError, decoded, parse_json
 from lofi_assets.library import DUPLICATES, PROMPTS, Row, rows_of
 from lofi_assets.records import Record, Sha256, StyleId, TrackId
 from lofi_assets.store import Store, fingerprint, read_json
@@ -94,7 +96,7 @@ def read_reviews(store: Store) -> list[Review]:
         ReviewError: another line is not a decision.
     """
     path = store.metadata(REVIEWS)
-    data = path.read_bytes() if path.is_file() else b""
+    data = path.read_bytes().removeprefix(BOM) if path.is_file() else b""
     *lines, tail = data.split(b"\n")
     reviews = [_parse(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
     return reviews + ([_parse(tail, str(path))] if _whole(tail) else [])
@@ -102,7 +104,10 @@ def read_reviews(store: Store) -> list[Review]:
 
 def _parse(line: bytes, where: str) -> Review:
     try:
+        parse_json(decoded(line, where=where), where=where)
         return Review.model_validate_json(line)
+    except HandWrittenError as error:
+        raise ReviewError(f"{error}; mend that line") from error
     except ValidationError as error:
         fault = error.errors()[0]
         field = ".".join(map(str, fault["loc"])) or "line"

@@ -64,7 +64,11 @@ def evidence_fault(record: SourceRecord, *, root: Path) -> str:
     path = evidence_path(evidence, root=root)
     if path is None:
         return f"evidence {evidence} is not a file under the data root (links are never followed)"
-    if record.evidence_sha256 and sha256_file(path) != record.evidence_sha256:
+    try:
+        changed = record.evidence_sha256 and sha256_file(path) != record.evidence_sha256
+    except OSError as error:
+        return f"evidence {evidence} cannot be read ({error.strerror})"
+    if changed:
         return f"evidence {evidence} is not the file whose evidence_sha256 was recorded"
     return ""
 

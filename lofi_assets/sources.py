@@ -14,9 +14,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from lofi_assets.constitution import Gate, judge_track
+from lofi_assets.hand_written import HandWrittenError, decoded, parse_yaml
+from lofi_assets.ledger_text import LedgerError, LedgerText
 from lofi_assets.records import RecordError, SourceRecord, parse
 from lofi_assets.rights import EVIDENCE, LicenceStatus, claim_measures, evidence_fault
 from lofi_assets.store import Store, fingerprint, read_json, remembered, sha256_file
@@ -143,7 +143,10 @@ def load_licences(config_dir: Path) -> LicenceTable:
         SourceError: a row without id or with a status that does not exist.
     """
     path = config_dir / "licenses.yaml"
-    rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        rows = parse_yaml(decoded(path.read_bytes(), where=str(path)), where=str(path))
+    except HandWrittenError as error:
+        raise SourceError(str(error)) from error
     rows = rows["licenses"] if isinstance(rows, dict) else rows
     for row in rows:
         if row.get("status") not in ("permitted", "denied", "ambiguous") or not row.get("id"):
@@ -159,12 +162,17 @@ def load_sources(path: Path) -> SourceFile:
     """
     records: list[SourceRecord] = []
     problems, invalid_claims = [], set()
-    for index, item in enumerate(_read_records(path)):
+    ledger = _ledger(path)
+    for index, item in enumerate(ledger.items):
+        named = "".join(f" ({name})" for name in ledger.stated(item, "source_id"))
+        where = f"{path.name}[{index}]{named}"
         try:
-            records.append(parse(SourceRecord, item, where=f"{path.name}[{index}]"))
+            if item.fault:
+                raise RecordError(f"{where}: {item.fault}")
+            records.append(parse(SourceRecord, item.value, where=where))
         except RecordError as error:
             problems.append(str(error))
-            invalid_claims |= _listed(item)
+            invalid_claims |= set(ledger.tracks(item))
     twice = {source_id for source_id, n in Counter(record.source_id for record in records).items() if n > 1}
     problems += [f"{path.name}: source_id {source_id!r} is used by more than one record" for source_id in sorted(twice)]
     invalid_claims |= {track for record in records if record.source_id in twice for track in record.track_ids}
@@ -174,19 +182,11 @@ def load_sources(path: Path) -> SourceFile:
     return SourceFile(valid, tuple(problems), proofless, frozenset(invalid_claims))
 
 
-def _read_records(path: Path) -> list[Any]:
+def _ledger(path: Path) -> LedgerText:
     try:
-        data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path}: not JSON ({error}); mend it, no track is used until it can be read") from error
-    if not isinstance(data, list):
-        raise SourceError(f"{path}: must be an array of SourceRecord (config/schemas/source_record.json)")
-    return data
-
-
-def _listed(item: Any) -> set[str]:
-    tracks = item.get("track_ids") if isinstance(item, dict) else None
-    return {track for track in tracks if isinstance(track, str)} if isinstance(tracks, list) else set()
+        return LedgerText(decoded(path.read_bytes(), where=str(path)) if path.is_file() else "[]", path=path)
+    except (HandWrittenError, LedgerError) as error:
+        raise SourceError(f"{error}; no track is used until it can be read") from error
 
 
 def track_id_of(path: Path) -> str:

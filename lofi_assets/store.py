@@ -22,6 +22,8 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lofi_assets.hand_written import HandWrittenError, decoded, parse_json
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -308,14 +310,14 @@ def read_json(path: Path, *, default: Any = None) -> Any:
     """Parsed JSON, or `default` if the file is absent.
 
     Raises:
-        StoreError: the file is not JSON.
+        StoreError: the file is not JSON, or a key stands twice or a number is none (`hand_written`).
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(decoded(path.read_bytes(), where=str(path)), where=str(path))
     except FileNotFoundError:
         return default
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path}: not JSON ({error}); mend or remove the file and run again") from error
+    except HandWrittenError as error:
+        raise StoreError(f"{error}; mend or remove the file and run again") from error
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:
