@@ -15,20 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets.constitution import CONFIG_DIR, Gate, gates_of, judge_track
+from lofi_assets.curator_files import CuratorFiles
 from lofi_assets.judgement import judged_today, law_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
-from lofi_assets.sources import (
-    SourceRow,
-    curated_styles,
-    curator_sidecars,
-    load_licences,
-    load_sources,
-    scan_raw,
-    verify_sources,
-)
+from lofi_assets.raw_files import scan_raw, tree_of
+from lofi_assets.sources import SourceRow, curated_styles, load_licences, load_sources, verify_sources
 from lofi_assets.store import Store, fingerprint, link_or_copy, plan, read_json, read_table, write_json, write_table
 from lofi_assets.track_rows import PART, Row, result_rows, score_entry, shown_track, waveforms
+from lofi_assets.unread import problems as unread
 from lofi_assets.verdicts import track_rule_counts
 from lofi_assets.work_files import clear_stale, clear_unfinished, have_audio, work_file
 
@@ -52,20 +47,24 @@ StyleOf = Callable[[Sequence[Row]], Mapping[str, str]]
 def inventory_sources(store: Store, *, gates: Sequence[Gate], today: date, config_dir: Path = CONFIG_DIR) -> Outcome:
     """Write `raw_inventory.parquet`: every raw file, verified or rejected with the rule that rejected it."""
     source_file = load_sources(store.metadata("sources.json"))
-    known = {row["path"]: (row["stat"], row["sha256"]) for row in rows_of(store, INVENTORY)}
+    before = rows_of(store, INVENTORY)
+    known = {row["path"]: (row["stat"], row["sha256"]) for row in before}
     track_gates = gates_of(gates, asset="licensed_sources", scope="track")
-    files = scan_raw(store, memory=known)
+    tree = tree_of(store.raw)
+    files = scan_raw(store, tree, memory=known)
+    problems = [*source_file.problems, *unread(store, tree, files, before=before, records=source_file.records)]
     rows = verify_sources(
         files, source_file=source_file, licences=load_licences(config_dir), gates=track_gates, today=today
     )
     write_rows(store, INVENTORY, [vars(row) for row in rows])
     verified = [row for row in rows if row.status == "verified"]
     rejected = [row for row in rows if row.status == "rejected"]
+    sidecars = CuratorFiles(store)
     return Outcome(
         data_version=fingerprint(
             [(row.track_id, row.sha256, row.status, row.source_id, row.license_type) for row in rows],
             sorted({(row.source_id, row.provider, row.attribution) for row in verified}),
-            [curator_sidecars(store, row.path) for row in verified],
+            [sidecars.beside(row.path) for row in verified],
             curated(store),
         ),
         counts={
@@ -81,7 +80,7 @@ def inventory_sources(store: Store, *, gates: Sequence[Gate], today: date, confi
             rejected_by=Counter(row.rule for row in rejected),
         ),
         rows=[_shown_source(row) for row in (*rejected, *verified)],
-        details={"problems": "\n".join(f"- {problem}" for problem in source_file.problems) or None},
+        details={"problems": "\n".join(f"- {problem}" for problem in problems) or None},
     )
 
 

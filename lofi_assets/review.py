@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError
 from lofi_assets.evidence import Evidence
 from lofi_assets.hand_written import HandWrittenError, decoded, parse_json
 from lofi_assets.library import DUPLICATES, PROMPTS, Row, rows_of
+from lofi_assets.prompt_text import split_tags
 from lofi_assets.records import Record, Sha256, StyleId, TrackId
 from lofi_assets.store import Store, fingerprint, read_json
 from lofi_assets.styles import Taxonomy
@@ -31,7 +32,6 @@ from lofi_assets.tagging import (
     TrackTags,
     parse_prompt,
     prompt_text,
-    split_tags,
     tag_track,
 )
 

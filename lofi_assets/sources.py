@@ -4,53 +4,29 @@ What belongs here: which raw files exist, which record claims each, and whether 
 What does not: whether the audio is any good (`audio/`). Licence types are data: `config/licenses.yaml`.
 """
 
+import contextlib
 import json
 import re
-import unicodedata
+import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from lofi_assets.constitution import Gate, judge_track
 from lofi_assets.hand_written import HandWrittenError, decoded, parse_yaml
 from lofi_assets.ledger_text import LedgerError, LedgerText
+from lofi_assets.near_names import folded
+from lofi_assets.raw_files import UNREAD, RawFile, plain_id, tree_of
 from lofi_assets.records import RecordError, SourceRecord, parse
 from lofi_assets.rights import EVIDENCE, LicenceStatus, claim_measures, evidence_fault
-from lofi_assets.store import Store, fingerprint, read_json, remembered, sha256_file
-
-AUDIO_SUFFIXES = frozenset(
-    {".wav", ".flac", ".aif", ".aiff", ".aifc", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".mp4", ".wma"}
-    | {".caf", ".w64", ".rf64", ".au", ".snd", ".ape", ".wv", ".alac"}
-)
-"""Raw files with these suffixes are expected to be audio; their content decides what they are."""
-
-
-UNREAD = "unread"
-"""In the place of a hash, where the question is who claims a file and not what is in it."""
-
-SIDECAR_BYTES = 1 << 16
-"""Largest prompt or lyrics file that is read."""
+from lofi_assets.store import Store, fingerprint, read_json
 
 
 class SourceError(ValueError):
     """A licence file cannot be read; the message names it and the remedy."""
-
-
-@dataclass(frozen=True)
-class RawFile:
-    """An audio file under `raw/`."""
-
-    track_id: str
-    path: str
-    """Relative to the data root, POSIX."""
-    sha256: str
-    """Empty for anything that is not a regular file."""
-    bytes: int
-    stat: str
-    """Size and modification time, by which an unchanged file is not read again."""
 
 
 @dataclass(frozen=True)
@@ -189,36 +165,6 @@ def _ledger(path: Path) -> LedgerText:
         raise SourceError(f"{error}; no track is used until it can be read") from error
 
 
-def track_id_of(path: Path) -> str:
-    """Track id of a raw file: its stem in ASCII, everything else than letters, digits and `-` as `_`."""
-    ascii_stem = unicodedata.normalize("NFKD", path.stem).encode("ascii", "ignore").decode()
-    slug = re.sub(r"[^A-Za-z0-9-]+", "_", ascii_stem).strip("_-")[:120]
-    return slug or f"track_{fingerprint(path.stem)[:8]}"
-
-
-def raw_paths(store: Store) -> list[tuple[Path, bool]]:
-    """Every audio file under `raw/`, sorted by path, and whether it is a regular file; links are never followed."""
-    paths = sorted(store.raw.rglob("*")) if store.raw.is_dir() else []
-    audio = [path for path in paths if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")]
-    return [(path, path.is_file() and not path.is_symlink()) for path in audio]
-
-
-def scan_raw(store: Store, *, memory: Mapping[str, tuple[str, str]]) -> list[RawFile]:
-    """Every audio file under `raw/` with its hash, sorted by path.
-
-    Args:
-        memory: relative path -> (stat key, sha256) of the last inventory; a file whose size and time are unchanged is
-            not read again.
-    """
-    by_path = {str(store.root / path): known for path, known in memory.items()}
-    files = []
-    for path, regular in raw_paths(store):
-        stat, digest = remembered(path, sha256_file, by_path) if regular else ("", "")
-        size = int(stat.partition(":")[0]) if regular else 0
-        files.append(RawFile(track_id_of(path), store.relative(path), digest, size, stat))
-    return files
-
-
 def verify_sources(
     files: Sequence[RawFile],
     *,
@@ -232,12 +178,18 @@ def verify_sources(
     for record in source_file.records:
         for track_id in set(record.track_ids):
             claims.setdefault(track_id, []).append(record)
-    stems = Counter(file.track_id for file in files)
+    alike: dict[str, list[str]] = {}
+    for file in files:
+        alike.setdefault(file.track_id, []).append(file.path)
+    other_words = {folded(track_id): track_id for track_id in (*claims, *source_file.invalid_claims)}
     return [
         _verify(
             file,
             Claim(
-                tuple(claims.get(file.track_id, ())), file.track_id in source_file.invalid_claims, stems[file.track_id]
+                tuple(claims.get(file.track_id, ())),
+                file.track_id in source_file.invalid_claims,
+                tuple(alike[file.track_id]),
+                near=_near_claim(file, other_words),
             ),
             source_file=source_file,
             licences=licences,
@@ -248,6 +200,14 @@ def verify_sources(
     ]
 
 
+def _near_claim(file: RawFile, listed: Mapping[str, str]) -> str:
+    """What a record lists in place of the id: the same in other case or spacing, or the name without its hash."""
+    for name in (file.track_id, plain_id(PurePosixPath(file.path))):
+        if (near := listed.get(folded(name))) and near != file.track_id:
+            return near
+    return ""
+
+
 @dataclass(frozen=True)
 class Claim:
     """Who says that a raw file is theirs to license."""
@@ -255,13 +215,15 @@ class Claim:
     records: tuple[SourceRecord, ...]
     invalid: bool
     """A record that cannot be used lists the track too."""
-    same_stem: int
-    """Raw files of this track id."""
+    files: tuple[str, ...]
+    """Paths of the raw files of this track id."""
+    near: str
+    """A track id that a record lists and that may be meant for this file; empty if there is none."""
 
     @property
     def count(self) -> int:
         """Claims that count; an invalid one gives no rights, and takes those of others away."""
-        return (len(self.records) + (self.invalid and bool(self.records))) * self.same_stem
+        return (len(self.records) + (self.invalid and bool(self.records))) * len(self.files)
 
     @property
     def record(self) -> SourceRecord | None:
@@ -281,7 +243,7 @@ def _verify(
     record = claim.record
     measures: dict[str, Any] = {}
     if not file.sha256:
-        rule, reason = "audio.readable", "not a regular file (links and devices are never followed)"
+        rule, reason = "audio.readable", file.fault
     else:
         measures = {"claiming_records": claim.count}
         if record:
@@ -295,9 +257,13 @@ def _verify(
             )
         verdict = judge_track(gates, measures)
         rule = verdict.gate.id if verdict else ""
-        reason = _explain(verdict.text, claim) if verdict else ""
+        reason = _explain(verdict.text, file, claim) if verdict else ""
     return SourceRow(
-        **file.__dict__,
+        track_id=file.track_id,
+        path=file.path,
+        sha256=file.sha256,
+        bytes=file.bytes,
+        stat=file.stat,
         status="rejected" if rule else "verified",
         rule=rule,
         reason=reason,
@@ -309,25 +275,18 @@ def _verify(
     )
 
 
-def _explain(text: str, claim: Claim) -> str:
-    if claim.same_stem > 1:
-        return f"{claim.same_stem} raw files share this track id; rename all but one"
+def _explain(text: str, file: RawFile, claim: Claim) -> str:
+    if len(claim.files) > 1:
+        return f"{len(claim.files)} raw files share this track id ({', '.join(claim.files)}); rename all but one"
     if not claim.records:
         also = "; one that lists it is invalid" if claim.invalid else ""
-        return f"no record of sources.json lists this track id{also}; add one with verified rights"
+        near = f"; a record lists {claim.near}: if this file is meant, list {file.track_id}" if claim.near else ""
+        return f"no record of sources.json lists this track id{also}{near}; add one with verified rights"
     if claim.count > 1:
         names = [record.source_id for record in claim.records] + ["an invalid record"] * claim.invalid
         return f"claimed by {', '.join(names)}; one must let go"
     record = claim.records[0]
     return f"source {record.source_id} ({record.license_type}): {text}"
-
-
-def curator_sidecars(store: Store, raw_path: str) -> tuple[str, str | None]:
-    """Prompt and lyrics text that a curator put beside a raw file: `<stem>_prompt.txt`, `<stem>_lyrics.txt`."""
-    path = store.root / raw_path
-    prompt = path.with_name(f"{path.stem}_prompt.txt")
-    lyrics = path.with_name(f"{path.stem}_lyrics.txt")
-    return _text(prompt) or "", _text(lyrics)
 
 
 def withdrawn_tracks(rows: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -346,13 +305,6 @@ def unlicensed(
     found = load_sources(store.metadata("sources.json"))
     rows = verify_sources(files, source_file=found, licences=licences, gates=gates, today=today)
     return {row.track_id: f"{row.rule}: {row.reason}" for row in rows if row.rule}
-
-
-def _text(path: Path) -> str | None:
-    """Content of a regular file of at most 64 kB; bytes that are not UTF-8 are shown as such, not guessed."""
-    if not path.is_file() or path.is_symlink() or path.stat().st_size > SIDECAR_BYTES:
-        return None
-    return path.read_text(encoding="utf-8", errors="backslashreplace")
 
 
 def curated_styles(store: Store, *, written_by_tagger: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
@@ -385,10 +337,10 @@ class Landing:
 def landing_state(store: Store) -> Landing:
     """Raw files with their sidecars, evidence, and the records that people edit; by name, size and time, unread."""
     edited = [store.metadata(name) for name in ("sources.json", "style_mapping.json", "reviews.jsonl")]
-    evidence = sorted(store.metadata(EVIDENCE).rglob("*"))
-    paths = [
-        path for path in (*sorted(store.raw.rglob("*")), *edited, *evidence) if path.is_file() and not path.is_symlink()
-    ]
-    stats = [(store.relative(path), path.stat()) for path in paths if not path.name.endswith(".part")]
-    key = fingerprint([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
-    return Landing(key, len(stats), max((stat.st_mtime for _, stat in stats), default=0.0))
+    stats = []
+    for path in (*tree_of(store.raw).files, *edited, *tree_of(store.metadata(EVIDENCE)).files):
+        with contextlib.suppress(FileNotFoundError):  # gone since it was listed
+            if stat.S_ISREG((status := path.lstat()).st_mode):
+                stats.append((store.relative(path), status))
+    key = fingerprint([(name, status.st_size, status.st_mtime_ns) for name, status in stats])
+    return Landing(key, len(stats), max((status.st_mtime for _, status in stats), default=0.0))

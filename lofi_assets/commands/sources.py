@@ -108,6 +108,8 @@ def list_sources(strict: bool) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(*_tables(found))
     for problem in found.problems:
         click.echo(f"not used: {problem}", err=True)
+    for text in found.unread:
+        click.echo(text, err=True)
     if strict and not found.clean:
         raise click.exceptions.Exit(1)
 
@@ -141,10 +143,11 @@ def _refusals() -> Iterator[None]:
 
 
 def _tracks_in(store: Store, folder: str) -> list[str]:
-    from lofi_assets.sources import raw_paths, track_id_of
+    from lofi_assets.raw_files import list_raw, tree_of
 
     wanted = store.raw / folder
-    found = sorted({track_id_of(path) for path, regular in raw_paths(store) if regular and wanted in path.parents})
+    files = [file for file in list_raw(store, tree_of(store.raw)) if not file.fault]
+    found = sorted({file.track_id for file in files if wanted in (store.root / file.path).parents})
     if not found:
         raise click.ClickException(f"--tracks-in {folder}: no audio file under {wanted}")
     return found
@@ -195,8 +198,8 @@ def _tables(found: "Survey") -> list[Any]:
         texts = (record.source_id, record.source_type, record.provider, licence)
         records.add_row(*map(escape, texts), *map(str, counts), today)
     stray = Table(title="Files without exactly one claim: not used", title_justify="left")
-    for column in ("file", "rule", "why"):
+    for column in ("file", "track id", "rule", "why"):
         stray.add_column(column, overflow="fold")
     for row in found.stray:
-        stray.add_row(escape(row.path), row.rule, escape(row.reason))
+        stray.add_row(escape(row.path), row.track_id, row.rule, escape(row.reason))
     return [records, stray] if found.stray else [records]
