@@ -21,7 +21,7 @@ from lofi_assets.hand_written import Element, HandWrittenError, decoded
 from lofi_assets.ledger_text import LedgerError, LedgerText
 from lofi_assets.near_names import meant
 from lofi_assets.records import RecordError, SourceRecord, dump, parse, violations
-from lofi_assets.rights import EVIDENCE, evidence_fault, evidence_path, is_address
+from lofi_assets.rights import EVIDENCE, evidence_fault, evidence_path, is_address, not_begun
 from lofi_assets.sources import LicenceTable
 from lofi_assets.store import READ_BLOCK, Store, atomic_path, sha256_file, write_text
 
@@ -77,10 +77,19 @@ def _wait(take: Callable[[], None], path: Path) -> None:
 
 
 def add(
-    store: Store, data: Mapping[str, Any], *, evidence_file: Path | None = None, licences: LicenceTable, today: date
+    store: Store,
+    data: Mapping[str, Any],
+    *,
+    evidence_file: Path | None = None,
+    licences: LicenceTable,
+    today: date,
+    latest: date | None = None,
 ) -> SourceRecord:
     """Add a record; its evidence file, if given, is copied to `metadata/evidence/` and its hash recorded.
 
+    Args:
+        today: goes on record as the day of a confirmation.
+        latest: day after which nothing can have been acquired (`rights.latest_day`); default: today.
     Raises:
         LedgerError: naming every field at fault and what it should be; nothing is written then.
     """
@@ -92,7 +101,7 @@ def add(
         record = _valid(stated)
         faults = [
             *_claim_faults(ledger, record),
-            *_policy_faults(record, today=today),
+            *_policy_faults(record, latest=latest or today),
             *_rights_faults(store, record, licences, copied=evidence_file is not None),
         ]
         if faults:
@@ -219,12 +228,12 @@ def _claim_faults(ledger: LedgerText, record: SourceRecord) -> list[str]:
     return faults
 
 
-def _policy_faults(record: SourceRecord, *, today: date) -> list[str]:
+def _policy_faults(record: SourceRecord, *, latest: date) -> list[str]:
     faults = []
     blank = [name for name in ("source_id", "provider", "license_type") if not getattr(record, name).strip()]
     faults += [f"{name}: blank; it should be {FIXES[name]}" for name in blank]
-    if record.date_acquired > today:
-        faults.append(f"date_acquired: {record.date_acquired} is in the future; it should be {FIXES['date_acquired']}")
+    if early := not_begun(record.date_acquired, today=latest):
+        faults.append(f"date_acquired: {early}; it should be {FIXES['date_acquired']}")
     if record.source_type == "commissioned" and record.cost is None:
         faults.append(f"cost: missing; it should be {FIXES['cost']}")
     return faults

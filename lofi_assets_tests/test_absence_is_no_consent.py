@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from lofi_assets.constitution import load_gates
 from lofi_assets.library import INVENTORY, inventory_sources, rows_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.review import ReviewError, read_reviews
-from lofi_assets.store import Store, StoreError, read_json
+from lofi_assets.rights import latest_day
+from lofi_assets.store import Store, StoreError, read_json, write_json
 
 TODAY = date(2025, 12, 22)
 RECORD = """{
@@ -190,3 +191,30 @@ def test_a_decision_that_is_two_is_none(store: Store) -> None:
     path.write_text(f'{{"decision": "rejected", "decision": "accepted", {text}}}\n', encoding="utf-8")
     with pytest.raises(ReviewError, match=r"reviews\.jsonl:1: line 1: the key 'decision' stands twice"):
         read_reviews(store)
+
+
+# --- whose day -------------------------------------------------------------------------------------------------------
+
+
+def test_today_in_tokyo_is_not_the_future(store: Store) -> None:
+    now = datetime(2025, 12, 21, 16, 0, tzinfo=UTC)
+    day = latest_day(now)
+    assert day == date(2025, 12, 22) and latest_day(now.replace(hour=9)) == date(2025, 12, 21)
+    raw(store, "royalty-free/snow.wav")
+    write_json(store.metadata("sources.json"), [{**OTHER, "date_acquired": "2025-12-23"}])
+    inventory_sources(store, gates=load_gates(), today=day)
+    (row,) = rows_of(store, INVENTORY)
+    assert row["rule"] == "licence.date_acquired"
+    assert "2025-12-23 has not begun anywhere on Earth, where it is 2025-12-22 at the latest (UTC+14)" in row["reason"]
+    inventory_sources(store, gates=load_gates(), today=date(2025, 12, 23))
+    assert [row["rule"] for row in rows_of(store, INVENTORY)] == [""]
+
+
+def test_adding_a_source_accepts_the_latest_day_and_names_verify_where_rights_are_not_confirmed(store: Store) -> None:
+    raw(store, "royalty-free/rain_01.wav")
+    latest = latest_day(datetime.now(UTC))
+    words = ("--track", "rain_01", "--type", "royalty_free", "--provider", "P", "--licence", "Royalty-Free")
+    code, said = lofi(store, "add", "late", *words, "--acquired", str(latest + timedelta(days=3)))
+    assert code == 1 and "has not begun anywhere on Earth" in said
+    code, said = lofi(store, "add", "studio 7", *words, "--acquired", str(latest))
+    assert code == 0 and "lofi sources verify 'studio 7' --by NAME" in said

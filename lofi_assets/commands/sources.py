@@ -1,5 +1,6 @@
 """`lofi sources`: the licence ledger from the command line."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,7 +55,12 @@ def add(tracks: tuple[str, ...], folder: str | None, evidence_file: Path | None,
     with _refusals():
         track_ids = [*tracks, *(_tracks_in(store, folder) if folder else ())]
         record = ledger.add(
-            store, {**stated, "track_ids": track_ids}, evidence_file=evidence_file, licences=_licences(), today=_today()
+            store,
+            {**stated, "track_ids": track_ids},
+            evidence_file=evidence_file,
+            licences=_licences(),
+            today=_today(),
+            latest=_latest_day(),
         )
     click.echo(f"source {record.source_id}: {len(record.track_ids)} tracks added")
     _say_what_holds(store, record.source_id)
@@ -157,6 +163,11 @@ def _say_what_holds(store: Store, source_id: str) -> None:
     (state,) = (state for state in _survey(store).states if state.record.source_id == source_id)
     if state.rule:
         click.echo(f"not usable yet, {state.rule}: {state.reason}")
+    if state.rule == "licence.ai_training_rights":
+        click.echo(
+            f"once a person has confirmed the rights: lofi sources verify {shlex.quote(source_id)} --by NAME "
+            "[--evidence ADDRESS | --evidence-file FILE]"
+        )
     missing = len(set(state.record.track_ids)) - len(state.files)
     if missing:
         click.echo(f"{missing} of its tracks have no file of their own under raw/")
@@ -167,7 +178,7 @@ def _survey(store: Store) -> "Survey":
     from lofi_assets.ledger_page import survey
 
     with _refusals():
-        return survey(store, licences=_licences(), gates=load_gates(), today=_today())
+        return survey(store, licences=_licences(), gates=load_gates(), today=_latest_day())
 
 
 def _licences() -> "LicenceTable":
@@ -175,6 +186,12 @@ def _licences() -> "LicenceTable":
     from lofi_assets.sources import load_licences
 
     return load_licences(CONFIG_DIR)
+
+
+def _latest_day() -> date:
+    from lofi_assets.rights import latest_day
+
+    return latest_day(datetime.now(UTC))
 
 
 def _today() -> date:
