@@ -11,7 +11,7 @@ from typing import Any
 
 from lofi_assets.curator_files import CuratorFiles
 from lofi_assets.near_names import folded
-from lofi_assets.raw_files import SOURCE_FOLDERS, RawFile, RawTree, shown_path
+from lofi_assets.raw_files import SOURCE_FOLDERS, RawFile, RawTree, shown_path, track_id_of
 from lofi_assets.records import SourceRecord
 from lofi_assets.store import Store, StoreError, read_json
 from lofi_assets.track_rows import raw_track_id
@@ -53,7 +53,7 @@ def problems(
 
 def _unread(store: Store, tree: RawTree) -> list[str]:
     sidecars = CuratorFiles(store)
-    stems = {(path.parent, folded(path.stem)): path.stem for path in tree.audio}
+    stems = {(path.parent, folded(name)): path.stem for path in tree.audio for name in (track_id_of(path), path.stem)}
     kinds: dict[str, list[str]] = {}
     for path in tree.others:
         if not sidecars.belongs(path):

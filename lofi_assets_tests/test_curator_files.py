@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from lofi_assets.commands.review import review
 from lofi_assets.curator_files import CuratorFiles, Sidecars, curator_sidecars
 from lofi_assets.library import PROCESSED, rows_of, write_rows
 from lofi_assets.lyrics import lyrics_text
@@ -81,6 +83,15 @@ def test_a_linked_text_is_a_fault_and_never_followed(store: Store, tmp_path: Pat
     (store.raw / "partnerships" / "rain_prompt.txt").symlink_to(tmp_path / "secret")
     found = beside(store)
     assert (found.prompt, found.lyrics) == ("", None) and "'rain_prompt.txt' is a link" in found.fault
+
+
+def test_the_review_list_shows_the_name_of_a_file_that_its_id_does_not_say(store: Store) -> None:
+    (row,) = rows_of(store, PROCESSED)
+    named = {"track_id": "1_5d9ff404", "raw_path": "raw/partnerships/Дождь 1.wav", "audio_path": "processed/core/1.mp3"}
+    write_rows(store, PROCESSED, [row, row | named])
+    write_prompts(store)
+    listed = CliRunner().invoke(review, ["list", "--all"], env={"LOFI_DATA_DIR": str(store.root)}).output
+    assert "1_5d9ff404 (Дождь 1.wav)  TAGGED" in listed and "\nrain  TAGGED" in listed
 
 
 # --- which file is meant ---------------------------------------------------------------------------------------------

@@ -192,6 +192,7 @@ UNREAD: Mapping[str, str] = {
     "partnerships/rain_01_LYRICS.txt": "raw/partnerships/rain_01_LYRICS.txt: 'rain_01_lyrics.txt' is read in its place",
     "misc/snow.wav": "raw/misc: audio outside the folders of raw/ (commissioned, royalty-free,",
     "snow.wav": "raw/: audio outside the folders of raw/",
+    "partnerships/1_5d9ff404_prompt.txt": "raw/partnerships/1_5d9ff404_prompt.txt: call it 'Дождь 1_prompt.txt'",
     os.fsdecode(b"partnerships/Caf\xe9.txt"): r"not read: raw/partnerships/Caf\xe9.txt: no audio",
 }
 
@@ -199,6 +200,7 @@ UNREAD: Mapping[str, str] = {
 @pytest.mark.parametrize("name", UNREAD, ids=ascii)
 def test_what_nothing_reads_is_said_by_name(store: Store, name: str) -> None:
     raw(store, "partnerships/rain_01.wav")
+    raw(store, "partnerships/Дождь 1.wav")
     if "LYRICS" in name:
         raw(store, "partnerships/rain_01_lyrics.txt")
     assert inventory(store)[0] == ""

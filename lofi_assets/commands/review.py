@@ -6,6 +6,7 @@ What belongs here: arguments and text on the terminal. What does not: the queue 
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import click
@@ -35,7 +36,7 @@ def list_tracks(everything: bool) -> None:
     for item in shown:
         row = item.row
         styles = ",".join(json.loads(row["style_ids"]))
-        click.echo(f"{row['track_id']}  {item.decision or row['state']}  {styles}  {row['prompt']}")
+        click.echo(f"{_named(row)}  {item.decision or row['state']}  {styles}  {row['prompt']}")
         for reason in item.reasons:
             click.echo(f"    {reason}")
     waiting = sum(bool(item.reasons) for item in items)
@@ -117,6 +118,12 @@ def _refusing(work: Callable[[], Any]) -> Any:
         return work()
     except (ReviewError, StoreError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _named(row: dict[str, Any]) -> str:
+    """A track's id, and its file's name where the id does not say it."""
+    file = PurePosixPath(row.get("raw_path") or row["track_id"])
+    return str(row["track_id"]) if file.stem == row["track_id"] else f"{row['track_id']} ({file.name})"
 
 
 def _numbered(label: str, texts: Sequence[str]) -> list[tuple[str, str]]:
