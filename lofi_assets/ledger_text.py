@@ -76,7 +76,7 @@ class LedgerText:
     def appended(self, data: Mapping[str, Any]) -> str:
         """The file's text with one record after the last."""
         if not self.items:
-            return json.dumps([dict(data)], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            return _json([dict(data)], indent=2) + "\n"
         last = self.items[-1]
         before = self.items[-2].end if len(self.items) > 1 else self.text.index("[") + 1
         gap = self.text[before : last.start].replace(",", "")
@@ -92,5 +92,14 @@ class LedgerText:
         inner = re.match(r"\{\r?\n([ \t]+)\"", text)
         unit = inner.group(1).removeprefix(margin) or "  " if inner else None
         escaped = self.text.isascii() and "\\u" in self.text
-        dumped = json.dumps(data, indent=unit, ensure_ascii=escaped, allow_nan=False)
+        dumped = _json(data, indent=unit, escaped=escaped)
         return dumped.replace("\n", ("\r\n" if "\r\n" in self.text else "\n") + margin + (unit or "") * depth)
+
+
+def _json(data: Any, *, indent: int | str | None, escaped: bool = False) -> str:
+    text = json.dumps(data, indent=indent, ensure_ascii=escaped, allow_nan=False)
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise LedgerError("a word given is not UTF-8 text; set the terminal to UTF-8 and write it again") from error
+    return text

@@ -158,7 +158,7 @@ class SourceRecord(Record):
     """Platform or artist."""
     license_type: Annotated[str, Field(min_length=1)]
     """Specific licence, listed in `config/licenses.yaml` or else ambiguous."""
-    cost: Annotated[float, Field(ge=0)] | None = None
+    cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """USD; commissioned sources must have it."""
     date_acquired: date
     """ISO 8601, not in the future."""

@@ -4,6 +4,7 @@ What belongs here: files under `raw/` that no stage takes, files that went, name
 raw files that are read and rejected (`sources.py`), texts that are read and at fault (`curator_files.py`).
 """
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,8 +23,8 @@ SHOWN = 10
 NAMED_BY_HAND = ("chosen_styles.json", "speakers.json")
 """Files of `metadata/`, objects by track id, of which every name should be a track's."""
 
-NAMED_BY_TOOLS = ("style_mapping.json",)
-"""The same, but written by a stage too: it may still hold tracks that went, and only a near miss is a person's."""
+NAMED_BY_TOOLS = ("style_mapping.json", "reviews.jsonl")
+"""The same, but written by commands too: they may hold tracks that went, and only a near miss is a person's."""
 
 _ALMOST_SIDECAR = re.compile(r"(.+?)(lyric|prompt)s?")
 
@@ -122,19 +123,24 @@ def _unlinked(store: Store, tracks: Sequence[str]) -> list[str]:
     there, near = set(tracks), {folded(track): track for track in tracks}
     said = []
     for name in (*NAMED_BY_HAND, *NAMED_BY_TOOLS):
-        try:
-            found = read_json(store.metadata(name), default={})
-        except StoreError as error:
-            said.append(str(error))
-            continue
-        names = found if isinstance(found, dict) else {}
-        unknown = [key for key in names if raw_track_id(key, inventory=there) not in there]
+        unknown = [key for key in _keys(store.metadata(name)) if raw_track_id(key, inventory=there) not in there]
         for key in [key for key in unknown if folded(key) in near]:
             said.append(f"{name} names {key}, which is no track; is it {near[folded(key)]}?")
         others = [key for key in unknown if folded(key) not in near and name in NAMED_BY_HAND]
         if others:
             said.append(f"{name} names {_names(others)}: no track under raw/ is called so")
     return said
+
+
+def _keys(path: Path) -> list[str]:
+    """The track ids that a file names; none of one that cannot be read, which the stage that reads it says."""
+    if path.suffix == ".jsonl":
+        found = re.findall(rb'"track_id": ?"([^"\\]+)"', path.read_bytes() if path.is_file() else b"")
+        return sorted({name.decode("utf-8", "replace") for name in found})
+    with contextlib.suppress(StoreError):
+        named = read_json(path, default={})
+        return list(named) if isinstance(named, dict) else []
+    return []
 
 
 def _names(names: Sequence[str]) -> str:

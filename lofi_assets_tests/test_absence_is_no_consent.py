@@ -1,6 +1,7 @@
 """Absence is never consent: what people write by hand and what files are called, with the verdict and what is said."""
 
 import json
+import os
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from lofi_assets.library import INVENTORY, inventory_sources, rows_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.review import ReviewError, read_reviews
 from lofi_assets.rights import latest_day
+from lofi_assets.sources import SourceError, load_licences
 from lofi_assets.store import Store, StoreError, read_json, write_json
 
 TODAY = date(2025, 12, 22)
@@ -191,6 +193,55 @@ def test_a_decision_that_is_two_is_none(store: Store) -> None:
     path.write_text(f'{{"decision": "rejected", "decision": "accepted", {text}}}\n', encoding="utf-8")
     with pytest.raises(ReviewError, match=r"reviews\.jsonl:1: line 1: the key 'decision' stands twice"):
         read_reviews(store)
+
+
+WORDS = ("--type", "royalty_free", "--licence", "CC0", "--acquired", "2025-01-01")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--provider", "P", "--cost", "inf"), "cost: Input should be a finite number"),
+        (("--provider", "P", "--cost", "nan"), "cost: "),
+        (("--provider", os.fsdecode(b"Caf\xe9")), "provider: Input should be a valid string"),
+    ],
+)
+@pytest.mark.parametrize("empty", [True, False])
+def test_what_no_json_can_hold_is_refused_before_it_is_written(
+    store: Store, empty: bool, more: tuple[str, ...], said: str
+) -> None:
+    path = store.metadata("sources.json")
+    if not empty:
+        ledger(store)
+    before = path.read_bytes() if path.exists() else None
+    code, told = lofi(store, "add", "new", "--track", "fog", *WORDS, *more)
+    assert code == 1 and said in told and (path.read_bytes() if path.exists() else None) == before
+
+
+def test_a_name_that_is_no_text_withdraws_nothing_and_says_why(store: Store) -> None:
+    before = ledger(store).read_bytes()
+    code, told = lofi(store, "revoke", "studio-7", "--by", os.fsdecode(b"Caf\xe9"), "--reason", "over")
+    assert code == 1 and "not UTF-8 text; set the terminal to UTF-8" in told
+    assert store.metadata("sources.json").read_bytes() == before
+
+
+def test_a_file_can_be_claimed_by_its_own_name(store: Store) -> None:
+    raw(store, "royalty-free/Дождь 1.wav")
+    assert lofi(store, "add", "new", "--track", "Дождь 1", "--provider", "P", *WORDS)[0] == 0
+    assert json.loads(store.metadata("sources.json").read_text("utf-8"))[0]["track_ids"] == ["1_5d9ff404"]
+
+
+def test_a_licence_name_that_stands_in_two_rows_is_refused(tmp_path: Path) -> None:
+    rows = [
+        {"id": "A", "status": "permitted", "aliases": ["Mine"]},
+        {"id": "B", "status": "denied", "aliases": ["mine"]},
+    ]
+    (tmp_path / "licenses.yaml").write_text(json.dumps(rows), encoding="utf-8")
+    with pytest.raises(SourceError, match=r"licenses\.yaml: 'mine' is in the rows A and B"):
+        load_licences(tmp_path)
+    (tmp_path / "licenses.yaml").write_text("- id: A\n  status: denied\n  status: permitted\n", encoding="utf-8")
+    with pytest.raises(SourceError, match=r"licenses\.yaml.*'status' stands twice"):
+        load_licences(tmp_path)
 
 
 # --- whose day -------------------------------------------------------------------------------------------------------

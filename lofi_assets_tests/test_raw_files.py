@@ -258,6 +258,13 @@ def test_a_name_that_links_to_no_track_is_said(store: Store, name: str, said: li
     assert len(lines) == len(said) and all(text in line for text, line in zip(said, lines, strict=True))
 
 
+def test_a_decision_about_a_track_in_other_letters_is_said_and_one_about_a_track_that_went_is_not(store: Store) -> None:
+    raw(store, "partnerships/rain_01.wav")
+    store.metadata("").mkdir(parents=True)
+    store.metadata("reviews.jsonl").write_text('{"track_id": "Rain_01"}\n{"track_id":"fog"}\n{"track_id": "rain_01"}\n')
+    assert inventory(store)[0] == "- reviews.jsonl names Rain_01, which is no track; is it rain_01?"
+
+
 def test_a_record_that_lists_a_track_in_other_letters_is_said_at_both_ends(store: Store) -> None:
     raw(store, "partnerships/rain_01.wav")
     claim(store, "Rain-01")

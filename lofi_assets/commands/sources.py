@@ -2,7 +2,8 @@
 
 import shlex
 import sys
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -34,7 +35,7 @@ def sources() -> None:
 
 @sources.command()
 @click.argument("source_id")
-@click.option("--track", "tracks", multiple=True, help="Track id (file stem); repeat it for more.")
+@click.option("--track", "tracks", multiple=True, help="Track id, or a file's name without suffix; repeat it for more.")
 @click.option("--tracks-in", "folder", help="Every audio file of this folder of raw/, such as partnerships/label-7.")
 @click.option("--type", "source_type", type=click.Choice(SOURCE_TYPES), required=True)
 @click.option("--provider", required=True, help="Platform or artist.")
@@ -53,7 +54,7 @@ def add(tracks: tuple[str, ...], folder: str | None, evidence_file: Path | None,
 
     store = Store(data_root())
     with _refusals():
-        track_ids = [*tracks, *(_tracks_in(store, folder) if folder else ())]
+        track_ids = [*_ids(store, tracks), *(_tracks_in(store, folder) if folder else ())]
         record = ledger.add(
             store,
             {**stated, "track_ids": track_ids},
@@ -146,6 +147,15 @@ def _refusals() -> Iterator[None]:
         yield
     except (LedgerError, SourceError, StoreError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _ids(store: Store, names: Sequence[str]) -> list[str]:
+    """Track ids, also of files that are given by their own name: an id in ASCII does not always say it."""
+    from lofi_assets.raw_files import track_id_of, tree_of
+
+    ids = {unicodedata.normalize("NFC", path.stem): track_id_of(path) for path in tree_of(store.raw).audio}
+    known = set(ids.values())
+    return [name if name in known else ids.get(unicodedata.normalize("NFC", name), name) for name in names]
 
 
 def _tracks_in(store: Store, folder: str) -> list[str]:
