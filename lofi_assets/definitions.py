@@ -63,10 +63,11 @@ def build_defs(
             release.model_card_gates,
         ],
         jobs=[jobs.everything, jobs.refresh_data, jobs.train_and_judge],
-        schedules=[jobs.weekly_rebuild],
+        schedules=[jobs.weekly_training],
         sensors=[
             sensors.new_tracks_landed,
-            sensors.rebuild_what_changed,
+            sensors.rebuild_data,
+            sensors.judge_training,
             sensors.failed_run_alerts,
             sensors.failed_gate_alerts,
         ],

@@ -22,7 +22,7 @@ class Evidence:
     curated_tags: tuple[str, ...] = ()
     """From the curator's `<stem>_prompt.txt` (see `split_tags`)."""
     curated_styles: tuple[str, ...] = ()
-    """Style ids from the curator's `style_mapping.json`."""
+    """Style ids that a person chose (`curation.chosen_styles`)."""
     metadata_tags: tuple[str, ...] = ()
     """Genre, mood and the like from the audio file's own tags."""
     metadata_bpm: float | None = None

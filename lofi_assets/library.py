@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets.constitution import CONFIG_DIR, Gate, gates_of, judge_track
-from lofi_assets.curator_files import CuratorFiles
 from lofi_assets.judgement import judged_today, law_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
 from lofi_assets.raw_files import scan_raw, tree_of
-from lofi_assets.sources import SourceRow, curated_styles, load_licences, load_sources, verify_sources
+from lofi_assets.sources import SourceRow, load_licences, load_sources, verify_sources
 from lofi_assets.store import Store, fingerprint, link_or_copy, plan, read_json, read_table, write_json, write_table
 from lofi_assets.track_rows import PART, Row, result_rows, score_entry, shown_track, waveforms
 from lofi_assets.unread import problems as unread
@@ -59,13 +58,10 @@ def inventory_sources(store: Store, *, gates: Sequence[Gate], today: date, confi
     write_rows(store, INVENTORY, [vars(row) for row in rows])
     verified = [row for row in rows if row.status == "verified"]
     rejected = [row for row in rows if row.status == "rejected"]
-    sidecars = CuratorFiles(store)
     return Outcome(
         data_version=fingerprint(
             [(row.track_id, row.sha256, row.status, row.source_id, row.license_type) for row in rows],
             sorted({(row.source_id, row.provider, row.attribution) for row in verified}),
-            [sidecars.beside(row.path) for row in verified],
-            curated(store),
         ),
         counts={
             "raw_files": len(rows),
@@ -109,21 +105,12 @@ def write_rows(store: Store, name: str, rows: Sequence[Mapping[str, Any]]) -> No
     write_table(store.metadata(name), pd.DataFrame(list(rows)))
 
 
-def curated(store: Store) -> dict[str, tuple[str, ...]]:
-    """Track id -> style ids that a person named in `style_mapping.json`; parts of a file have what the file has."""
-    suggested = (row for row in rows_of(store, PROMPTS) if row["style_origin"] == "suggested")
-    written = {row["track_id"]: json.loads(row["style_ids"]) for row in suggested}
-    named = curated_styles(store, written_by_tagger=written)
-    inherited = {row["track_id"]: named[row["part_of"]] for row in _parts(store) if row["part_of"] in named}
-    return inherited | named
-
-
 def verified_sources(store: Store) -> list[Row]:
     """Inventory rows of what may be processed and used; a file that was cut also has one per part, under its id."""
     files = _verified_files(store)
     return [
         *files.values(),
-        *(files[row["part_of"]] | {"track_id": row["track_id"]} for row in _parts(store) if row["part_of"] in files),
+        *(files[whole] | {"track_id": part} for part, whole in part_ids(store).items() if whole in files),
     ]
 
 
@@ -131,8 +118,9 @@ def _verified_files(store: Store) -> dict[str, Row]:
     return {row["track_id"]: row for row in rows_of(store, INVENTORY) if row["status"] == "verified"}
 
 
-def _parts(store: Store) -> list[Row]:
-    return _columns(store, "track_id", "part_of", where="part_of")
+def part_ids(store: Store) -> dict[str, str]:
+    """Id of every part of a file that was cut -> id of that file."""
+    return {row["track_id"]: row["part_of"] for row in _columns(store, "track_id", "part_of", where="part_of")}
 
 
 def lossless_masters(store: Store) -> dict[str, tuple[Path, str]]:

@@ -7,13 +7,14 @@ What does not: the weighing of evidence (`tagging.py`), the vocabulary (`styles.
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lofi_assets.audio.metadata import METADATA_VERSION, FileTags, read_tags, stated_bpm
 from lofi_assets.constitution import CONFIG_DIR, Gate, gates_of, judge_asset, judge_track, load_gates
+from lofi_assets.curation import chosen_styles, take_over, write_mapping
 from lofi_assets.curator_files import CuratorFiles, Sidecars
 from lofi_assets.evidence import Evidence
 from lofi_assets.library import (
@@ -21,7 +22,6 @@ from lofi_assets.library import (
     PROMPTS,
     Row,
     accepted_tracks,
-    curated,
     rows_of,
     write_quarantine,
     write_rows,
@@ -101,25 +101,12 @@ def describe_taxonomy(config_dir: Path = CONFIG_DIR) -> Outcome:
     )
 
 
-def named_styles(store: Store) -> dict[str, tuple[str, ...]]:
-    """Track id -> style ids that a person named in `style_mapping.json`.
-
-    Styles that a review gave stand there too, but are no evidence: the review is about what tagging says without it.
-    """
-    named = curated(store)
-    for row in rows_of(store, PROMPTS):
-        written = tuple(json.loads(row["style_ids"]))
-        if row.get("reviewed_styles") and named.get(row["track_id"]) == written:
-            named[row["track_id"]] = tuple(json.loads(row["curated_styles"]))
-    return {track_id: styles for track_id, styles in named.items() if styles}
-
-
 def curated_tempo_ranges(store: Store) -> dict[str, tuple[int, int]]:
     """Track id -> tempo range of the first style that a curator named for it."""
     _, presets = vocabulary()
     return {
         track_id: presets[styles[0]].tempo_range
-        for track_id, styles in named_styles(store).items()
+        for track_id, styles in chosen_styles(store).items()
         if styles[0] in presets
     }
 
@@ -155,7 +142,7 @@ class TaggedTrack:
 def tag_tracks(store: Store, rows: Sequence[Row]) -> list[TaggedTrack]:
     """Tags of processed tracks, with the reviews that hold for them."""
     taxonomy, presets = vocabulary()
-    named, holding = named_styles(store), decisions(read_reviews(store))
+    named, holding = chosen_styles(store), decisions(read_reviews(store))
     known = {row["track_id"]: row for row in rows_of(store, PROMPTS)}
     files, tagged = CuratorFiles(store), []
     for row in rows:
@@ -218,6 +205,7 @@ def _valid_lyrics(lyrics: str | None) -> bool:
 def write_prompts(store: Store) -> Outcome:
     """Write prompt and lyrics beside each processed track, `style_mapping.json` and `prompts.parquet`."""
     taxonomy, _ = vocabulary()
+    taken_over = take_over(store)
     recorded = {row["track_id"]: row["fingerprint"] for row in rows_of(store, PROMPTS)}
     tracks = {row["track_id"]: row for row in accepted_tracks(store)}
     gates = gates_of(load_gates(), asset="prompts", scope="track")
@@ -226,13 +214,12 @@ def write_prompts(store: Store) -> Outcome:
         for item in tag_tracks(store, list(tracks.values()))
     ]
     increment = plan(wanted={row["track_id"]: row["fingerprint"] for row in rows}, recorded=recorded)
-    named = named_styles(store)
     write_rows(store, PROMPTS, rows)
-    styles = {row["track_id"]: json.loads(row["style_ids"]) for row in rows}
-    write_json(store.metadata("style_mapping.json"), {key: list(value) for key, value in named.items()} | styles)
+    write_mapping(store, {row["track_id"]: json.loads(row["style_ids"]) for row in rows})
     _write_verified(store, rows)
     write_quarantine(store, "prompts", [row for row in rows if row["status"] != "tagged"])
-    return _outcome(store, rows, taxonomy, gates, increment.counts() | {"recomputed": len(increment.todo)})
+    outcome = _outcome(store, rows, taxonomy, gates, increment.counts() | {"recomputed": len(increment.todo)})
+    return replace(outcome, details={**outcome.details, "taken_over": taken_over or None})
 
 
 def _prompt_row(

@@ -4,10 +4,8 @@ What belongs here: which raw files exist, which record claims each, and whether 
 What does not: whether the audio is any good (`audio/`). Licence types are data: `config/licenses.yaml`.
 """
 
-import contextlib
 import json
 import re
-import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +17,10 @@ from lofi_assets.constitution import Gate, judge_track
 from lofi_assets.hand_written import HandWrittenError, decoded, parse_yaml
 from lofi_assets.ledger_text import LedgerError, LedgerText
 from lofi_assets.near_names import folded
-from lofi_assets.raw_files import UNREAD, RawFile, plain_id, tree_of
+from lofi_assets.raw_files import UNREAD, RawFile, plain_id
 from lofi_assets.records import RecordError, SourceRecord, parse
-from lofi_assets.rights import EVIDENCE, LicenceStatus, claim_measures, evidence_fault
-from lofi_assets.store import Store, fingerprint, read_json
+from lofi_assets.rights import LicenceStatus, claim_measures, evidence_fault
+from lofi_assets.store import Store
 
 
 class SourceError(ValueError):
@@ -311,42 +309,3 @@ def unlicensed(
     found = load_sources(store.metadata("sources.json"))
     rows = verify_sources(files, source_file=found, licences=licences, gates=gates, today=today)
     return {row.track_id: f"{row.rule}: {row.reason}" for row in rows if row.rule}
-
-
-def curated_styles(store: Store, *, written_by_tagger: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Style ids that a person put into `style_mapping.json`: entries that differ from what the tagger last wrote."""
-    path = store.metadata("style_mapping.json")
-    mapping = read_json(path, default={})
-    if not isinstance(mapping, dict):
-        raise SourceError(f"{path}: must be an object of track id -> [style ids]")
-    for track_id, styles in mapping.items():
-        if not isinstance(styles, list) or not all(isinstance(style, str) for style in styles):
-            raise SourceError(f'{path}: {track_id}: must be a list of style ids such as ["CORE-01"], not {styles!r}')
-    return {
-        track_id: tuple(styles)
-        for track_id, styles in mapping.items()
-        if styles != list(written_by_tagger.get(track_id, ()))
-    }
-
-
-@dataclass(frozen=True)
-class Landing:
-    """State of everything that people put into the data root."""
-
-    key: str
-    """Moves when a file appears, goes or changes."""
-    files: int
-    newest: float
-    """Modification time of the newest file, seconds since the epoch."""
-
-
-def landing_state(store: Store) -> Landing:
-    """Raw files with their sidecars, evidence, and the records that people edit; by name, size and time, unread."""
-    edited = [store.metadata(name) for name in ("sources.json", "style_mapping.json", "reviews.jsonl")]
-    stats = []
-    for path in (*tree_of(store.raw).files, *edited, *tree_of(store.metadata(EVIDENCE)).files):
-        with contextlib.suppress(FileNotFoundError):  # gone since it was listed
-            if stat.S_ISREG((status := path.lstat()).st_mode):
-                stats.append((store.relative(path), status))
-    key = fingerprint([(name, status.st_size, status.st_mtime_ns) for name, status in stats])
-    return Landing(key, len(stats), max((status.st_mtime for _, status in stats), default=0.0))

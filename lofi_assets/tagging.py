@@ -311,7 +311,7 @@ def _styles(
     evidence: Evidence, tags: Sequence[Tag], taxonomy: Taxonomy, presets: Presets, notes: list[str]
 ) -> tuple[tuple[str, ...], float, StyleOrigin]:
     unknown = [style_id for style_id in evidence.curated_styles if style_id not in presets]
-    notes += [f"style {style_id!r} in style_mapping.json is no preset and is not used" for style_id in unknown]
+    notes += [f"style {style_id!r} in chosen_styles.json is no preset and is not used" for style_id in unknown]
     curated = tuple(dict.fromkeys(style_id for style_id in evidence.curated_styles if style_id in presets))
     bpm = _bpm(tags)
     if curated and bpm is not None and _tempo_fit(presets[curated[0]], bpm) < 1.0:

@@ -184,7 +184,7 @@ def test_a_selection_string_parses(defs: dg.Definitions) -> None:
     [
         ("everything", list(LINEAGE)),
         ("refresh_data", list(LINEAGE)[:5]),
-        ("train_and_judge", list(LINEAGE)[:-1]),
+        ("train_and_judge", list(LINEAGE)[5:-1]),
     ],
 )
 def test_a_job_runs_these_assets_with_their_gates(defs: dg.Definitions, job: str, assets: list[str]) -> None:
@@ -206,18 +206,36 @@ def test_schedules_and_sensors_run_from_the_start(defs: dg.Definitions) -> None:
     repository = defs.get_repository_def()
     schedules = {schedule.name: schedule.default_status for schedule in repository.schedule_defs}
     sensors = {sensor.name: sensor.default_status for sensor in repository.sensor_defs}
-    assert schedules == {"weekly_rebuild": dg.DefaultScheduleStatus.RUNNING}
+    assert schedules == {"weekly_training": dg.DefaultScheduleStatus.RUNNING}
     assert sensors == dict.fromkeys(
-        ("new_tracks_landed", "rebuild_what_changed", "failed_run_alerts", "failed_gate_alerts"),
+        ("new_tracks_landed", "rebuild_data", "judge_training", "failed_run_alerts", "failed_gate_alerts"),
         dg.DefaultSensorStatus.RUNNING,
     )
 
 
 def test_one_automation_sensor_looks_after_every_asset_with_a_condition(defs: dg.Definitions) -> None:
-    sensor = defs.get_repository_def().get_sensor_def("rebuild_what_changed")
-    assert isinstance(sensor, dg.AutomationConditionSensorDefinition)
-    selected = {key.to_user_string() for key in sensor.asset_selection.resolve(defs.resolve_asset_graph())}
-    assert selected == set(LINEAGE)
+    """Curating and training are two: what one asks for never waits for the other, nor is drawn into its runs."""
+    repository, graph = defs.get_repository_def(), defs.resolve_asset_graph()
+    selected = {}
+    for name in ("rebuild_data", "judge_training"):
+        sensor = repository.get_sensor_def(name)
+        assert isinstance(sensor, dg.AutomationConditionSensorDefinition)
+        selected[name] = {key.to_user_string() for key in sensor.asset_selection.resolve(graph)}
+    assert selected == {"rebuild_data": set(list(LINEAGE)[:5]), "judge_training": set(list(LINEAGE)[5:])}
+
+
+def test_curating_and_training_go_on_side_by_side_each_one_run_at_a_time(defs: dg.Definitions) -> None:
+    """Limits hold whoever starts a run: a run from the UI carries no tags, but its assets have their pools."""
+    limits = yaml.safe_load((REPOSITORY / "dagster.yaml").read_text(encoding="utf-8"))["concurrency"]
+    assert limits["pools"] == {"granularity": "run", "default_limit": 1}
+    assert limits["runs"]["max_concurrent_runs"] > 2
+    pools = {name: defs.resolve_assets_def(name).op.pool for name in LINEAGE}
+    data = list(LINEAGE)[:5]
+    assert {name for name, pool in pools.items() if pool == "data"} == set(data)
+    assert pools["feature_cache"] == pools["lora_checkpoints"] == pools["generated_samples"] == "gpu"
+    for job in ("refresh_data", "train_and_judge"):
+        used = {pools[key.to_user_string()] for key in defs.resolve_job_def(job).asset_layer.executable_asset_keys}
+        assert not {"data", "gpu"} <= used
 
 
 def test_the_workspace_and_dg_call_the_location_by_one_name() -> None:

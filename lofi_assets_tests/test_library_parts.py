@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from lofi_assets.audio.process import ProcessJob, ProcessResult, part_id
+from lofi_assets.curation import chosen_styles
 from lofi_assets.library import (
     PROCESSED,
-    curated,
     lossless_masters,
     rows_of,
     verified_sources,
@@ -55,11 +55,11 @@ def test_parts_of_a_file_are_tracks_that_share_its_source_and_its_side_of_the_sp
 
 def test_parts_have_the_style_that_a_curator_gave_their_file(store: Store, run: Run) -> None:
     inventory(store, long="1")
-    write_json(store.metadata("style_mapping.json"), {"long": ["CORE-02"], "long_s03": ["CORE-03"]})
+    write_json(store.metadata("chosen_styles.json"), {"long": ["CORE-02"], "long_s03": ["CORE-03"]})
     run(in_parts, settings=CUTTING)
-    assert curated(store) == {key: (f"CORE-0{n}",) for key, n in (("long", 2), ("long_s01", 2), ("long_s02", 2))} | {
-        "long_s03": ("CORE-03",)
-    }
+    assert chosen_styles(store) == {
+        key: (f"CORE-0{n}",) for key, n in (("long", 2), ("long_s01", 2), ("long_s02", 2))
+    } | {"long_s03": ("CORE-03",)}
 
 
 def test_the_id_of_a_part_leads_back_to_its_file_unless_a_file_is_named_so() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lofi_assets.constitution import CONFIG_DIR, gates_of, judge_asset, load_gates
+from lofi_assets.curation import chosen_styles
 from lofi_assets.curator_files import Sidecars, curator_sidecars
 from lofi_assets.library import PROCESSED, accepted_tracks, rows_of, write_rows
 from lofi_assets.prompts import (
@@ -184,7 +185,7 @@ def test_a_curators_change_of_a_suggested_style_is_kept(store: Store) -> None:
 def test_a_style_named_before_its_track_is_processed_is_not_lost(store: Store) -> None:
     curate(store, later=["VOCAL-01"])
     write_prompts(store)
-    assert mapping(store)["later"] == ["VOCAL-01"]
+    assert chosen_styles(store)["later"] == ("VOCAL-01",)
 
 
 def test_a_style_that_does_not_exist_is_not_used_and_said(store: Store) -> None:

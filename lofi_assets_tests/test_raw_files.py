@@ -12,10 +12,11 @@ import pytest
 
 import lofi_assets.raw_files
 from lofi_assets.constitution import CONFIG_DIR, load_gates
+from lofi_assets.landing import landing_state
 from lofi_assets.ledger_page import survey
 from lofi_assets.library import INVENTORY, inventory_sources, rows_of
 from lofi_assets.raw_files import left_behind, scan_raw, track_id_of, tree_of
-from lofi_assets.sources import landing_state, load_licences
+from lofi_assets.sources import load_licences
 from lofi_assets.store import Store, sha256_file, write_json
 
 TODAY = date(2025, 12, 22)
@@ -177,7 +178,7 @@ def test_a_file_that_goes_while_it_is_looked_at_is_not_there(store: Store, monke
     tree = tree_of(store.raw)
     gone.unlink()
     assert [file.path for file in scan_raw(store, tree, memory={})] == ["raw/partnerships/snow.wav"]
-    monkeypatch.setattr("lofi_assets.sources.tree_of", lambda folder: tree if folder == store.raw else tree_of(folder))
+    monkeypatch.setattr("lofi_assets.landing.tree_of", lambda folder: tree if folder == store.raw else tree_of(folder))
     assert landing_state(store).files == 1
 
 

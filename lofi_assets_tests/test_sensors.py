@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -36,13 +36,22 @@ Evaluate = Callable[[str | None], SensorExecutionData]
 
 
 @pytest.fixture
-def evaluate(tmp_path: Path, defs: dg.Definitions) -> Evaluate:
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def evaluate(tmp_path: Path, defs: dg.Definitions, instance: dg.DagsterInstance) -> Evaluate:
     """One evaluation from a cursor, as the daemon does it."""
     resources = {"platform": Platform(data_dir=str(tmp_path), profile_name="demo")}
     repository = defs.get_repository_def()
 
     def at(cursor: str | None) -> SensorExecutionData:
-        with dg.build_sensor_context(cursor=cursor, repository_def=repository, resources=resources) as context:
+        context = dg.build_sensor_context(
+            instance=instance, cursor=cursor, repository_def=repository, resources=resources
+        )
+        with context:
             return sensors.new_tracks_landed.evaluate_tick(context)
 
     return at
@@ -67,12 +76,92 @@ def test_a_new_file_asks_for_one_inventory(tmp_path: Path, tick: Tick) -> None:
     assert tick() == "nothing new among 1 files"
 
 
-def test_only_the_sources_are_asked_for(defs: dg.Definitions) -> None:
-    """Automation rebuilds what the inventory turns out to touch."""
-    sensor = defs.get_repository_def().get_sensor_def("new_tracks_landed")
-    assert sensor.asset_selection is not None
-    keys = sensor.asset_selection.resolve(defs.resolve_asset_graph())
-    assert {key.to_user_string() for key in keys} == {"licensed_sources", "style_taxonomy"}
+ALL = ["licensed_sources", "style_taxonomy", "processed_tracks", "prompts", "dataset_manifest"]
+
+
+def asked_for(tick: dg.RunRequest | str) -> list[str]:
+    """Assets of a request, in its order."""
+    assert isinstance(tick, dg.RunRequest), tick
+    return [key.to_user_string() for key in tick.asset_selection or ()]
+
+
+@pytest.mark.parametrize(
+    ("name", "assets"),
+    [
+        ("raw/commissioned/snow.wav", ["licensed_sources", *ALL[2:]]),
+        ("metadata/sources.json", ["licensed_sources", *ALL[2:]]),
+        ("metadata/chosen_styles.json", ALL[2:]),
+        ("metadata/style_mapping.json", ALL[2:]),
+        ("raw/commissioned/rain_prompt.txt", ALL[3:]),
+        ("raw/commissioned/rain_lyrics.txt", ALL[3:]),
+        ("metadata/reviews.jsonl", ALL[3:]),
+    ],
+)
+def test_exactly_the_assets_that_read_what_changed_run_in_one_go(
+    tmp_path: Path, tick: Tick, name: str, assets: list[str]
+) -> None:
+    land(tmp_path, "raw/commissioned/rain.wav")
+    assert asked_for(tick()) == ALL
+    land(tmp_path, name, content=b'{"rain": ["CORE-01"]}')
+    assert asked_for(tick()) == assets
+    assert isinstance(tick(), str)
+
+
+def report_run(instance: dg.DagsterInstance, defs: dg.Definitions, *assets: str, status: dg.DagsterRunStatus) -> None:
+    """A run of the data side, as the queue and the run's page know it."""
+    instance.create_run_for_job(
+        defs.resolve_job_def("refresh_data"),
+        asset_selection=frozenset(map(dg.AssetKey, assets)),
+        tags={"lofi/lane": "data"},
+        status=status,
+    )
+
+
+def test_a_run_that_has_not_started_sees_what_landed_since(
+    tmp_path: Path, tick: Tick, instance: dg.DagsterInstance, defs: dg.Definitions
+) -> None:
+    """A hundred files in an hour while the data side is busy are one run, not a hundred."""
+    land(tmp_path, "raw/commissioned/rain.wav")
+    report_run(instance, defs, *asked_for(tick()), status=dg.DagsterRunStatus.NOT_STARTED)
+    land(tmp_path, "raw/commissioned/snow.wav")
+    assert "has not started yet" in str(tick())
+    assert tick() == "nothing new among 2 files"
+
+
+def test_a_waiting_run_for_less_is_no_reason_to_wait(
+    tmp_path: Path, tick: Tick, instance: dg.DagsterInstance, defs: dg.Definitions
+) -> None:
+    land(tmp_path, "raw/commissioned/rain.wav")
+    tick()
+    report_run(instance, defs, "prompts", "dataset_manifest", status=dg.DagsterRunStatus.NOT_STARTED)
+    land(tmp_path, "raw/commissioned/snow.wav")
+    assert asked_for(tick()) == ["licensed_sources", *ALL[2:]]
+
+
+def test_a_run_that_has_started_may_not_have_seen_it(
+    tmp_path: Path, tick: Tick, instance: dg.DagsterInstance, defs: dg.Definitions
+) -> None:
+    land(tmp_path, "raw/commissioned/rain.wav")
+    report_run(instance, defs, *asked_for(tick()), status=dg.DagsterRunStatus.STARTED)
+    land(tmp_path, "raw/commissioned/snow.wav")
+    assert isinstance(tick(), dg.RunRequest)
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
+def test_what_a_failed_run_left_undone_is_done_with_the_next_landing(
+    tmp_path: Path, tick: Tick, instance: dg.DagsterInstance, defs: dg.Definitions, status: dg.DagsterRunStatus
+) -> None:
+    land(tmp_path, "raw/commissioned/rain.wav")
+    report_run(instance, defs, *asked_for(tick()), status=status)
+    land(tmp_path, "raw/commissioned/rain_prompt.txt")
+    assert asked_for(tick()) == ALL
+
+
+def test_a_cursor_of_another_version_is_a_first_look(tmp_path: Path, evaluate: Evaluate) -> None:
+    land(tmp_path, "raw/commissioned/rain.wav")
+    for cursor in ("12:0123456789abcdef", "[]", '{"more": 1}'):
+        (request,) = evaluate(cursor).run_requests or []
+        assert asked_for(request) == ALL
 
 
 def test_the_same_landing_has_the_same_run_key(tmp_path: Path, evaluate: Evaluate) -> None:
@@ -95,22 +184,6 @@ def test_a_part_file_is_not_a_track_yet(tmp_path: Path, tick: Tick) -> None:
     tick()
     land(tmp_path, "raw/commissioned/snow.wav.part")
     assert isinstance(tick(), str)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "raw/commissioned/snow.wav",
-        "raw/commissioned/rain_prompt.txt",
-        "metadata/sources.json",
-        "metadata/style_mapping.json",
-    ],
-)
-def test_whatever_people_add_is_noticed(tmp_path: Path, tick: Tick, name: str) -> None:
-    land(tmp_path, "raw/commissioned/rain.wav")
-    tick()
-    land(tmp_path, name)
-    assert isinstance(tick(), dg.RunRequest)
 
 
 def test_an_edited_licence_record_is_noticed(tmp_path: Path, tick: Tick) -> None:

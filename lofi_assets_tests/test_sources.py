@@ -21,8 +21,6 @@ from lofi_assets.raw_files import scan_raw, track_id_of, tree_of
 from lofi_assets.records import TrackId
 from lofi_assets.sources import (
     SourceError,
-    curated_styles,
-    landing_state,
     load_licences,
     load_sources,
     withdrawn_tracks,
@@ -330,51 +328,3 @@ def test_a_curators_prompt_and_lyrics_are_read(store: Store) -> None:
     raw(store, "a/track_001_prompt.txt", "lofi, büro".encode())
     raw(store, "a/track_001_lyrics.txt", b"[Verse]\nrain")
     assert curator_sidecars(store, "raw/a/track_001.wav") == ("lofi, büro", "[Verse]\nrain", "")
-
-
-def test_a_style_that_differs_from_the_taggers_is_a_persons(store: Store) -> None:
-    write_json(store.metadata("style_mapping.json"), {"a": ["CORE-01"], "b": ["CORE-02", "SEASON-01"], "c": []})
-    found = curated_styles(store, written_by_tagger={"a": ["CORE-01"], "b": ["CORE-02"]})
-    assert found == {"b": ("CORE-02", "SEASON-01")}
-
-
-@pytest.mark.parametrize("content", [[], "CORE-01"])
-def test_a_style_mapping_that_is_no_object_is_refused_by_name(store: Store, content: object) -> None:
-    write_json(store.metadata("style_mapping.json"), content)
-    with pytest.raises(SourceError, match=r"style_mapping\.json"):
-        curated_styles(store, written_by_tagger={})
-
-
-@pytest.mark.parametrize("content", [{"a": "CORE-01"}, {"a": None}, {"a": [1]}])
-def test_a_style_entry_of_another_form_is_refused_by_name(store: Store, content: object) -> None:
-    write_json(store.metadata("style_mapping.json"), content)
-    with pytest.raises(SourceError, match=r"style_mapping\.json"):
-        curated_styles(store, written_by_tagger={})
-
-
-# --- landing ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_landing_moves_when_a_file_appears_changes_or_goes(store: Store) -> None:
-    keys = [landing_state(store).key]
-    path = raw(store, "a/track_001.wav")
-    keys.append(landing_state(store).key)
-    os.utime(path, (1_000_000_000, 1_000_000_000))
-    keys.append(landing_state(store).key)
-    raw(store, "a/track_001_prompt.txt", b"lofi")
-    keys.append(landing_state(store).key)
-    records(store, GOOD)
-    keys.append(landing_state(store).key)
-    path.unlink()
-    keys.append(landing_state(store).key)
-    assert len(set(keys)) == len(keys)
-
-
-def test_the_landing_stays_while_nothing_happens_and_ignores_files_still_being_written(store: Store) -> None:
-    path = raw(store, "a/track_001.wav")
-    os.utime(path, (1_000_000_000, 1_000_000_000))
-    before = landing_state(store)
-    raw(store, "a/.track_002.wav.part", b"half")
-    write_json(store.metadata("quality_scores.json"), {})
-    assert landing_state(store) == before
-    assert (before.files, before.newest) == (1, 1_000_000_000.0)

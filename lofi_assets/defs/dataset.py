@@ -20,6 +20,7 @@ from lofi_assets.defs.tracks import processed_tracks, prompts
     deps=[licensed_sources, processed_tracks, prompts],
     code_version=dataset.DATASET_VERSION,
     automation_condition=WHEN_INPUTS_CHANGE,
+    pool="data",
 )
 def dataset_manifest(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The training set: 90/10 split closed over duplicates, content hash, style distribution; versions immutable."""

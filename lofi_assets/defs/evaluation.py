@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from lofi_assets import evaluation, listening, sampling
-from lofi_assets.defs.automation import WHEN_INPUTS_CHANGE
+from lofi_assets.defs.automation import WHEN_TRAINING_MOVES
 from lofi_assets.defs.dataset import dataset_manifest
 from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
@@ -18,7 +18,7 @@ from lofi_assets.defs.training import lora_checkpoints
     kinds={"audio", "pytorch"},
     owners=["team:evaluation"],
     deps=[dataset_manifest, lora_checkpoints],
-    automation_condition=WHEN_INPUTS_CHANGE,
+    automation_condition=WHEN_TRAINING_MOVES,
     pool="gpu",
 )
 def generated_samples(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
@@ -31,7 +31,7 @@ def generated_samples(context: dg.AssetExecutionContext, platform: Platform) -> 
     kinds={"json"},
     owners=["team:evaluation"],
     deps=[dataset_manifest, lora_checkpoints, generated_samples],
-    automation_condition=WHEN_INPUTS_CHANGE,
+    automation_condition=WHEN_TRAINING_MOVES,
     pool="gpu",
 )
 def quality_metrics(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
@@ -45,7 +45,7 @@ def quality_metrics(context: dg.AssetExecutionContext, platform: Platform) -> dg
     kinds={"json", "html"},
     owners=["team:evaluation"],
     deps=[dataset_manifest, generated_samples, quality_metrics],
-    automation_condition=WHEN_INPUTS_CHANGE,
+    automation_condition=WHEN_TRAINING_MOVES,
 )
 def human_evaluation(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The blind listening test of the best checkpoint: its page, and the statistics of the answers so far."""

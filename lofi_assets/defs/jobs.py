@@ -2,6 +2,12 @@
 
 import dagster as dg
 
+LANE_TAG = "lofi/lane"
+"""Tag of a run: `data` or `training`. The two go on side by side, each one run at a time (pools in dagster.yaml)."""
+
+DATA = dg.AssetSelection.groups("sources", "tracks", "dataset")
+AFTER_DATA = dg.AssetSelection.all() - DATA
+
 everything = dg.define_asset_job(
     "everything",
     selection=dg.AssetSelection.all(),
@@ -10,18 +16,20 @@ everything = dg.define_asset_job(
 
 refresh_data = dg.define_asset_job(
     "refresh_data",
-    selection=dg.AssetSelection.groups("sources", "tracks", "dataset"),
-    description="Sources, tracks, prompts and dataset.",
+    selection=DATA,
+    tags={LANE_TAG: "data"},
+    description="Sources, tracks, prompts and dataset; the sensor starts it when people change something.",
 )
 
 train_and_judge = dg.define_asset_job(
     "train_and_judge",
-    selection=dg.AssetSelection.all() - dg.AssetSelection.assets("hub_release"),
-    description="Everything but the release.",
+    selection=AFTER_DATA - dg.AssetSelection.assets("hub_release"),
+    tags={LANE_TAG: "training"},
+    description="Features and training on the dataset as it is, then everything up to the model card; never a release.",
 )
 
-weekly_rebuild = dg.ScheduleDefinition(
-    name="weekly_rebuild",
+weekly_training = dg.ScheduleDefinition(
+    name="weekly_training",
     job=train_and_judge,
     cron_schedule="0 3 * * 1",
     default_status=dg.DefaultScheduleStatus.RUNNING,

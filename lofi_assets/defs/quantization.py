@@ -3,7 +3,7 @@
 import dagster as dg
 
 from lofi_assets import optimization
-from lofi_assets.defs.automation import WHEN_INPUTS_CHANGE
+from lofi_assets.defs.automation import WHEN_TRAINING_MOVES
 from lofi_assets.defs.dataset import dataset_manifest
 from lofi_assets.defs.evaluation import quality_metrics
 from lofi_assets.defs.gates import gate_checks, require_gates
@@ -17,7 +17,7 @@ from lofi_assets.defs.training import lora_checkpoints
     kinds={"pytorch", "safetensors"},
     owners=["team:release"],
     deps=[lora_checkpoints, quality_metrics],
-    automation_condition=WHEN_INPUTS_CHANGE,
+    automation_condition=WHEN_TRAINING_MOVES,
 )
 def merged_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The best checkpoint's LoRA merged into the base in FP32, with the error against the adapter."""
@@ -31,7 +31,7 @@ def merged_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
     owners=["team:release"],
     deps=[dataset_manifest, merged_model],
     code_version=optimization.TIERS_VERSION,
-    automation_condition=WHEN_INPUTS_CHANGE,
+    automation_condition=WHEN_TRAINING_MOVES,
     pool="gpu",
 )
 def quantized_tiers(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from lofi_assets.defs.automation import WHEN_INPUTS_CHANGE
+from lofi_assets.defs.automation import WHEN_TRAINING_MOVES
 from lofi_assets.defs.dataset import dataset_manifest
 from lofi_assets.defs.evaluation import human_evaluation, quality_metrics
 from lofi_assets.defs.gates import gate_checks, require_gates
@@ -17,7 +17,7 @@ from lofi_assets.release import bundle, card, hub
     kinds={"onnx", "json"},
     owners=["team:release"],
     deps=[quantized_tiers],
-    automation_condition=WHEN_INPUTS_CHANGE,
+    automation_condition=WHEN_TRAINING_MOVES,
 )
 def onnx_artifacts(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The deployable bundle: tiers, manifest with hashes, an example that was run from the bundle alone."""
@@ -29,7 +29,7 @@ def onnx_artifacts(context: dg.AssetExecutionContext, platform: Platform) -> dg.
     kinds={"markdown"},
     owners=["team:release"],
     deps=[dataset_manifest, quality_metrics, human_evaluation, merged_model, quantized_tiers, onnx_artifacts],
-    automation_condition=WHEN_INPUTS_CHANGE,
+    automation_condition=WHEN_TRAINING_MOVES,
 )
 def model_card(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The card, generated from what the assets recorded; a person approves the text they read."""

@@ -1,4 +1,4 @@
-"""Sensors: new tracks, and alerts.
+"""Sensors: what people change, what training made, and alerts.
 
 Open-source Dagster has no alert policies, and a non-blocking check that fails leaves its run green: two sensors are
 needed. Both kinds of verdict, a check's and a person's, are found by polling the latest evaluation of every check,
@@ -6,37 +6,93 @@ which works on SQLite too.
 """
 
 import json
+import os
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 
+from lofi_assets.defs.dataset import dataset_manifest
 from lofi_assets.defs.gates import evaluated
+from lofi_assets.defs.jobs import AFTER_DATA, DATA, LANE_TAG, refresh_data
 from lofi_assets.defs.resources import Notifier, Platform
 from lofi_assets.defs.sources import licensed_sources, style_taxonomy
-from lofi_assets.sources import landing_state
+from lofi_assets.defs.tracks import processed_tracks, prompts
+from lofi_assets.landing import landing_state
+from lofi_assets.store import fingerprint
 
+INTERVAL_SECONDS = int(os.environ.get("LOFI_SENSOR_SECONDS") or 30)
+"""Seconds between two looks at the data root and at what training made."""
 SETTLE_SECONDS = 5
 """A file that changed less than this ago may still be copied: wait for the next tick."""
+CHANGED_TAG = "lofi/changed"
+"""What a run was started for, on its page."""
+WAITING = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
+"""A run in these states has read nothing yet."""
+
+READERS: Mapping[str, tuple[dg.AssetsDefinition, ...]] = {
+    "library": (licensed_sources, processed_tracks, prompts, dataset_manifest),
+    "styles": (processed_tracks, prompts, dataset_manifest),
+    "words": (prompts, dataset_manifest),
+    "vocabulary": (style_taxonomy, processed_tracks, prompts, dataset_manifest),
+}
+"""Part of a landing (`landing.Landing`) -> the assets that read it, and what stands on them."""
+LINEAGE = [asset.key for asset in (licensed_sources, style_taxonomy, processed_tracks, prompts, dataset_manifest)]
 
 
 @dg.sensor(
-    asset_selection=dg.AssetSelection.assets(licensed_sources, style_taxonomy),
-    minimum_interval_seconds=30,
+    job=refresh_data,
+    minimum_interval_seconds=INTERVAL_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Starts one run when people change something: audio or licence records (inventory, tracks, prompts, dataset), "
+        "chosen styles (tracks, prompts, dataset), prompts, lyrics or reviews (prompts, dataset), the vocabulary."
+    ),
 )
 def new_tracks_landed(context: dg.SensorEvaluationContext, platform: Platform) -> dg.RunRequest | dg.SkipReason:
-    """Files under raw/, licence or style records changed: take inventory; automation rebuilds what it touches."""
+    """One run, in lineage order, of exactly the assets that read what changed."""
     landed = landing_state(platform.store)
-    number, _, known = (context.cursor or "0:").partition(":")
+    seen = _seen(context.cursor)
     if landed.files == 0 and not context.cursor:
         return dg.SkipReason("the data root is empty: put audio under raw/ and its licence into metadata/sources.json")
-    if landed.key == known:
+    now = {part: getattr(landed, part) for part in READERS}
+    changed = [part for part in READERS if now[part] != seen["parts"].get(part)]
+    if not changed:
         return dg.SkipReason(f"nothing new among {landed.files} files")
     if 0 <= time.time() - landed.newest < SETTLE_SECONDS:
         return dg.SkipReason("files are still arriving")
-    cursor = f"{int(number) + 1}:{landed.key}"
-    context.update_cursor(cursor)
-    return dg.RunRequest(run_key=cursor)
+    latest = _latest_data_run(context.instance)
+    wanted = {asset.key for part in changed for asset in READERS[part]} | _left_undone(latest)
+    number = int(seen["number"]) + 1
+    context.update_cursor(json.dumps({"number": number, "parts": now}))
+    if latest and latest.status in WAITING and wanted <= (latest.asset_selection or set()):
+        return dg.SkipReason(f"run {latest.run_id[:8]} has not started yet and will see this too")
+    return dg.RunRequest(
+        run_key=f"{number}:{fingerprint(now)[:16]}",
+        asset_selection=sorted(wanted, key=lambda key: LINEAGE.index(key)),
+        tags={CHANGED_TAG: ",".join(changed)},
+    )
+
+
+def _seen(cursor: str | None) -> dict[str, Any]:
+    """How many runs were asked for, and the state that the last one was asked for."""
+    try:
+        seen = json.loads(cursor or "{}")
+    except json.JSONDecodeError:
+        seen = None
+    return seen if isinstance(seen, dict) and "parts" in seen else {"number": 0, "parts": {}}
+
+
+def _latest_data_run(instance: dg.DagsterInstance) -> dg.DagsterRun | None:
+    runs = instance.get_runs(filters=dg.RunsFilter(tags={LANE_TAG: "data"}), limit=1)
+    return runs[0] if runs else None
+
+
+def _left_undone(latest: dg.DagsterRun | None) -> set[dg.AssetKey]:
+    """What the latest run was for, if it failed or was ended: the next one does that too."""
+    undone = latest is not None and latest.status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+    return set(latest.asset_selection or ()) if latest and undone else set()
 
 
 @dg.run_failure_sensor(default_status=dg.DefaultSensorStatus.RUNNING)
@@ -85,9 +141,20 @@ def _latest_evaluations(context: dg.SensorEvaluationContext) -> dict:
     return found
 
 
-rebuild_what_changed = dg.AutomationConditionSensorDefinition(
-    "rebuild_what_changed",
-    target=dg.AssetSelection.all(),
+rebuild_data = dg.AutomationConditionSensorDefinition(
+    "rebuild_data",
+    target=DATA,
+    run_tags={LANE_TAG: "data"},
     default_status=dg.DefaultSensorStatus.RUNNING,
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    description="Brings tracks, prompts and dataset in line when one was materialised by hand or its code moved.",
+)
+
+judge_training = dg.AutomationConditionSensorDefinition(
+    "judge_training",
+    target=AFTER_DATA,
+    run_tags={LANE_TAG: "training"},
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    description="Samples, measures and quantizes new checkpoints. A new dataset alone starts nothing here.",
 )

@@ -12,14 +12,14 @@ from lofi_assets.defs.resources import Platform
 from lofi_assets.rights import latest_day
 
 
-@dg.asset(group_name="sources", kinds={"json", "parquet"}, owners=["team:curation"])
+@dg.asset(group_name="sources", kinds={"json", "parquet"}, owners=["team:curation"], pool="data")
 def licensed_sources(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """Every raw file with its hash and licence record: verified, or rejected with the rule that rejected it."""
     outcome = library.inventory_sources(platform.store, gates=load_gates(), today=latest_day(datetime.now(UTC)))
     return report(context, platform.store, outcome)
 
 
-@dg.asset(group_name="sources", kinds={"yaml"}, owners=["team:curation"])
+@dg.asset(group_name="sources", kinds={"yaml"}, owners=["team:curation"], pool="data")
 def style_taxonomy(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """Seven tag categories with canonical forms, and 38 style presets with inheritance resolved."""
     return report(context, platform.store, prompts.describe_taxonomy())

@@ -19,6 +19,7 @@ from lofi_assets.defs.sources import licensed_sources, style_taxonomy
     deps=[licensed_sources, style_taxonomy],
     code_version=library.TRACKS_VERSION,
     automation_condition=WHEN_INPUTS_CHANGE,
+    pool="data",
 )
 def processed_tracks(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """48 kHz stereo MP3 at -1 dBFS with every measurement; what breaks a rule is in quarantine with the rule's id."""
@@ -39,6 +40,7 @@ def processed_tracks(context: dg.AssetExecutionContext, platform: Platform) -> d
     deps=[processed_tracks, style_taxonomy],
     code_version=prompting.PROMPTS_VERSION,
     automation_condition=WHEN_INPUTS_CHANGE,
+    pool="data",
 )
 def prompts(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """Tags per track with origin and confidence, style ids, and the prompt and lyrics files beside the audio."""

@@ -8,7 +8,6 @@ import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 
 from lofi_assets import experiment
-from lofi_assets.defs.automation import WHEN_INPUTS_CHANGE
 from lofi_assets.defs.dataset import dataset_manifest
 from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
@@ -30,7 +29,6 @@ explain is not tried again."""
     owners=["team:training"],
     deps=[dataset_manifest],
     code_version=FEATURES_VERSION,
-    automation_condition=WHEN_INPUTS_CHANGE,
     pool="gpu",
 )
 def feature_cache(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:

@@ -1,0 +1,93 @@
+"""Styles that people chose for a track, apart from those that tagging wrote.
+
+What belongs here: `metadata/chosen_styles.json`, which only people write; the writing of `style_mapping.json`, which is
+a result; and what becomes of an edit that somebody made to the result. What does not: a reviewer's styles, which are
+part of the decision (`review.py`), and what a style means (`styles.py`).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from lofi_assets.library import PROMPTS, part_ids, rows_of
+from lofi_assets.sources import SourceError
+from lofi_assets.store import Store, read_json, write_json
+
+CHOSEN = "chosen_styles.json"
+"""Track id -> [style ids], written by people alone."""
+MAPPING = "style_mapping.json"
+"""The data model's file, a result. Its copy in `cache/` tells an edit by a person from what was written here."""
+
+Styles = dict[str, tuple[str, ...]]
+
+
+def chosen_styles(store: Store) -> Styles:
+    """Track id -> style ids that a person chose, edits of `style_mapping.json` that wait to be taken over among them.
+
+    Parts of a file that was cut have what the file has, unless they are named themselves.
+
+    Raises:
+        SourceError: one of the two files does not map track ids to lists of style ids.
+    """
+    named = _read(store, CHOSEN) | hand_edits(store)
+    named = {track_id: styles for track_id, styles in named.items() if styles}
+    inherited = {part: named[whole] for part, whole in part_ids(store).items() if whole in named}
+    return inherited | named
+
+
+def hand_edits(store: Store) -> Styles:
+    """Entries of `style_mapping.json` that a person wrote since it was last written here."""
+    mapping, chosen = _read(store, MAPPING), _read(store, CHOSEN)
+    ours = read_json(store.cache / MAPPING)
+    edited = (
+        _chosen_before_copies(store, mapping)
+        if ours is None
+        else {key: styles for key, styles in mapping.items() if list(styles) not in [copy.get(key) for copy in ours]}
+    )
+    return {key: styles for key, styles in edited.items() if styles and chosen.get(key) != styles}
+
+
+def take_over(store: Store) -> str:
+    """Move edits of the result into the file that people write; says what was moved, "" if there was nothing."""
+    edits = hand_edits(store)
+    if not edits:
+        return ""
+    chosen = _read(store, CHOSEN) | edits
+    write_json(store.metadata(CHOSEN), {key: list(chosen[key]) for key in sorted(chosen)})
+    names = ", ".join(sorted(edits))
+    return (
+        f"{MAPPING} is a result: the styles that were edited there ({names}) now stand in metadata/{CHOSEN}, edit that"
+    )
+
+
+def write_mapping(store: Store, mapping: Mapping[str, Sequence[str]]) -> None:
+    """Write `style_mapping.json`, so that every later edit of it is known for one, also after a kill in between."""
+    copy, path = store.cache / MAPPING, store.metadata(MAPPING)
+    before = read_json(copy, default=[])
+    write_json(copy, [*before[-1:], mapping])
+    write_json(path, mapping)
+    write_json(copy, [mapping])
+
+
+def _read(store: Store, name: str) -> Styles:
+    path = store.metadata(name)
+    mapping = read_json(path, default={})
+    if not isinstance(mapping, dict):
+        raise SourceError(f"{path}: must be an object of track id -> [style ids]")
+    for track_id, styles in mapping.items():
+        if not isinstance(styles, list) or not all(isinstance(style, str) for style in styles):
+            raise SourceError(f'{path}: {track_id}: must be a list of style ids such as ["CORE-01"], not {styles!r}')
+    return {track_id: tuple(styles) for track_id, styles in mapping.items()}
+
+
+def _chosen_before_copies(store: Store, mapping: Styles) -> Styles:
+    """What people chose in a mapping of which there is no copy: all but styles that tagging or a review gave."""
+    rows = {row["track_id"]: row for row in rows_of(store, PROMPTS)}
+    chosen = {}
+    for track_id, styles in mapping.items():
+        row = rows.get(track_id)
+        if row is None or list(styles) != json.loads(row["style_ids"]):
+            chosen[track_id] = styles
+        elif row["style_origin"] != "suggested":
+            reviewed = row.get("reviewed_styles")
+            chosen[track_id] = tuple(json.loads(row["curated_styles"])) if reviewed else styles
+    return chosen

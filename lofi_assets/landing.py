@@ -1,0 +1,81 @@
+"""What people put into the data root, by the stage that reads it: so that exactly what it touches starts.
+
+What belongs here: the state of those files, unread where they are large. What does not: what is in them, and what is
+started (`defs/sensors.py`).
+"""
+
+import contextlib
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lofi_assets.constitution import CONFIG_DIR
+from lofi_assets.curation import CHOSEN, MAPPING, chosen_styles
+from lofi_assets.curator_files import CuratorFiles
+from lofi_assets.raw_files import tree_of
+from lofi_assets.review import REVIEWS
+from lofi_assets.rights import EVIDENCE
+from lofi_assets.sources import SourceError
+from lofi_assets.store import Store, StoreError, fingerprint, sha256_file
+
+
+@dataclass(frozen=True)
+class Landing:
+    """State of everything that people put in. Each key moves when its part appears, goes or changes."""
+
+    library: str
+    """Raw audio, licence records with their evidence, and the rules that judge both."""
+    styles: str
+    """Styles that people chose."""
+    words: str
+    """Prompts and lyrics beside audio, and reviews."""
+    vocabulary: str
+    """Taxonomy and presets."""
+    files: int
+    newest: float
+    """Modification time of the newest file, seconds since the epoch."""
+
+
+def landing_state(store: Store, *, config_dir: Path = CONFIG_DIR) -> Landing:
+    """Large files by name, size and time; what a person writes in a minute by its content."""
+    raw, curated = _stats(tree_of(store.raw).files), CuratorFiles(store)
+    sidecars = {path: key for path, key in raw.items() if curated.belongs(path)}
+    records = _stats([store.metadata("sources.json"), *tree_of(store.metadata(EVIDENCE)).files])
+    reviews = _stats([store.metadata(REVIEWS)])
+    edited = _stats([store.metadata(CHOSEN), store.metadata(MAPPING)])
+    rules = [config_dir / "licenses.yaml", config_dir / "constitution.yaml"]
+    library = {path: key for path, key in (raw | records).items() if path not in sidecars}
+    return Landing(
+        library=_key(store, library, [sha256_file(path) for path in rules if path.is_file()]),
+        styles=fingerprint(_chosen(store)),
+        words=_key(store, sidecars | reviews),
+        vocabulary=fingerprint([sha256_file(path) for path in sorted((config_dir / "styles").rglob("*.yaml"))]),
+        files=len(raw) + len(records) + len(reviews) + len(edited),
+        newest=max((key[1] / 1e9 for key in (raw | records | reviews | edited).values()), default=0.0),
+    )
+
+
+def _stats(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    """Size and time of the regular files among `paths`, but one that went; links are never followed."""
+    found = {}
+    for path in sorted(paths):
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISREG((status := path.lstat()).st_mode):
+                found[path] = (status.st_size, status.st_mtime_ns)
+    return found
+
+
+def _key(store: Store, files: dict[Path, tuple[int, int]], *more: object) -> str:
+    return fingerprint([(store.relative(path), *key) for path, key in files.items()], *more)
+
+
+def _chosen(store: Store) -> object:
+    """The choices by content: taking over an edit of `style_mapping.json`, and writing that file, change nothing.
+
+    A file that cannot be read is a state too: the run that it starts says what is wrong with it.
+    """
+    try:
+        return chosen_styles(store)
+    except (SourceError, StoreError) as error:
+        return str(error)

@@ -1,0 +1,108 @@
+"""What people change, by the stage that reads it."""
+
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+
+from lofi_assets.curation import take_over, write_mapping
+from lofi_assets.landing import Landing, landing_state
+from lofi_assets.store import Store, read_json, write_json
+
+PARTS = ("library", "styles", "words", "vocabulary")
+
+
+def land(store: Store, name: str, content: bytes = b"RIFF") -> Path:
+    path = store.root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def moved(before: Landing, after: Landing) -> set[str]:
+    return {part for part in PARTS if getattr(before, part) != getattr(after, part)}
+
+
+@pytest.fixture
+def settled(store: Store) -> Landing:
+    """A track with everything that may stand beside it."""
+    for name in ("rain.wav", "rain_prompt.txt", "rain_lyrics.txt"):
+        land(store, f"raw/commissioned/{name}")
+    write_json(store.metadata("sources.json"), [])
+    write_mapping(store, {"rain": ["CORE-01"]})
+    return landing_state(store)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("raw/commissioned/snow.wav", "library"),
+        ("raw/commissioned/rain.wav", "library"),
+        ("raw/commissioned/snow_prompt.txt", "library"),
+        ("raw/partnerships/rain_prompt.txt", "library"),
+        ("metadata/sources.json", "library"),
+        ("metadata/evidence/contract.pdf", "library"),
+        ("raw/commissioned/rain_prompt.txt", "words"),
+        ("raw/commissioned/rain_lyrics.txt", "words"),
+        ("metadata/reviews.jsonl", "words"),
+    ],
+)
+def test_what_appears_or_changes_moves_the_part_that_reads_it(
+    store: Store, settled: Landing, name: str, part: str
+) -> None:
+    land(store, name, b"something else")
+    assert moved(settled, landing_state(store)) == {part}
+
+
+def test_a_file_that_goes_moves_its_part(store: Store, settled: Landing) -> None:
+    (store.raw / "commissioned" / "rain_lyrics.txt").unlink()
+    assert moved(settled, landing_state(store)) == {"words"}
+
+
+def test_the_same_bytes_at_another_time_are_looked_at_again(store: Store, settled: Landing) -> None:
+    os.utime(store.raw / "commissioned" / "rain.wav", (1_000_000_000, 1_000_000_000))
+    assert moved(settled, landing_state(store)) == {"library"}
+
+
+@pytest.mark.parametrize("name", ["chosen_styles.json", "style_mapping.json"])
+def test_a_persons_style_moves_the_styles(store: Store, settled: Landing, name: str) -> None:
+    write_json(store.metadata(name), {"rain": ["THEME-02"]})
+    assert moved(settled, landing_state(store)) == {"styles"}
+
+
+def test_what_the_lineage_writes_itself_moves_nothing(store: Store, settled: Landing) -> None:
+    write_mapping(store, {"rain": ["CORE-02"], "snow": ["CORE-01"]})
+    land(store, "processed/core/rain_prompt.txt")
+    write_json(store.metadata("quality_scores.json"), {})
+    assert moved(settled, landing_state(store)) == set()
+
+
+def test_taking_over_an_edited_result_moves_nothing_more(store: Store, settled: Landing) -> None:
+    write_json(store.metadata("style_mapping.json"), {"rain": ["THEME-02"]})
+    edited = landing_state(store)
+    take_over(store)
+    write_mapping(store, {"rain": ["THEME-02"]})
+    assert read_json(store.metadata("chosen_styles.json")) == {"rain": ["THEME-02"]}
+    assert moved(edited, landing_state(store)) == set()
+
+
+def test_an_unreadable_choice_is_a_state_and_no_crash(store: Store, settled: Landing) -> None:
+    land(store, "metadata/chosen_styles.json", b"{")
+    assert moved(settled, landing_state(store)) == {"styles"}
+
+
+def test_files_still_being_written_are_not_looked_at(store: Store, settled: Landing) -> None:
+    land(store, "raw/commissioned/.snow.wav.part")
+    assert landing_state(store) == settled
+
+
+def test_amended_rules_and_vocabulary_are_landings_too(store: Store, settled: Landing, tmp_path: Path) -> None:
+    states = []
+    for name in ("", "licenses.yaml", "constitution.yaml", "styles/taxonomy.yaml"):
+        path = tmp_path / "config" / (name or "unrelated.yaml")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a: 1")
+        states.append(landing_state(store, config_dir=tmp_path / "config"))
+    steps = [moved(before, after) for before, after in itertools.pairwise(states)]
+    assert steps == [{"library"}, {"library"}, {"vocabulary"}]
