@@ -94,7 +94,7 @@ def unversioned_amendments(root: Path) -> list[str]:
 def constitution_hashes(root: Path) -> dict[str, str]:
     """Hashes that an amendment row records: of the text, and of what the gates mean (comments and order aside)."""
     text = (root / "docs" / "constitution.md").read_bytes()
-    data = yaml.safe_load((root / "config" / "constitution.yaml").read_text(encoding="utf-8"))
+    data = load_constitution(root / "config")
     meaning = {"gates": {row["id"]: row for row in data["gates"]}, "training_table": data["training_table"]}
     return {"text_sha256": hashlib.sha256(text).hexdigest(), "gates_sha256": fingerprint(meaning)}
 

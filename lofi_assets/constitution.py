@@ -12,10 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from lofi_assets.environment import SettingError, folder, variable
 from lofi_assets.errors import LofiError
+from lofi_assets.hand_written import HandWrittenError, decoded, parse_yaml
 
 Scope = Literal["track", "asset", "repository"]
 Op = Literal["<", "<=", ">", ">=", "==", "!="]
@@ -132,9 +131,11 @@ def load_constitution(config_dir: Path = CONFIG_DIR) -> dict[str, Any]:
     require_config(config_dir)
     path = config_dir / "constitution.yaml"
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        data = parse_yaml(decoded(path.read_bytes(), where=str(path)), where=str(path))
+    except OSError as error:
         raise ConstitutionError(f"{path}: cannot be read ({error})") from error
+    except HandWrittenError as error:
+        raise ConstitutionError(str(error)) from error
     missing = {"version", "gates", "training_table"} - set(data or {})
     if missing:
         raise ConstitutionError(f"{path}: lacks {', '.join(sorted(missing))}")

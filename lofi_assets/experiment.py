@@ -20,6 +20,7 @@ from lofi_assets.library import INVENTORY, rows_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import BaseModelSettings, Profile, ProfileError, broken_keys, setting
 from lofi_assets.records import Checkpoint
+from lofi_assets.rights import latest_day
 from lofi_assets.sources import load_licences, unlicensed, withdrawn_tracks
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, write_json
 from lofi_assets.track_rows import raw_track_id
@@ -383,7 +384,7 @@ def on_revoked_tracks(store: Store, *, today: date | None = None) -> dict[str, s
         set().union(*trained.values()),
         licences=load_licences(CONFIG_DIR),
         gates=load_gates(),
-        today=today or datetime.now(UTC).date(),
+        today=today or latest_day(datetime.now(UTC)),
     )
     found = {name: sorted(tracks & lost.keys()) for name, tracks in trained.items()}
     return {name: f"{tracks[0]}: {lost[tracks[0]]}" for name, tracks in found.items() if tracks}

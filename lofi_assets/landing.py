@@ -4,19 +4,20 @@ What belongs here: the state of those files, unread where they are large. What d
 started (`defs/sensors.py`).
 """
 
+import contextlib
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.curation import CHOSEN, MAPPING, chosen_styles
+from lofi_assets.curator_files import CuratorFiles
+from lofi_assets.raw_files import tree_of
 from lofi_assets.review import REVIEWS
 from lofi_assets.rights import EVIDENCE
-from lofi_assets.sources import AUDIO_SUFFIXES, SourceError
+from lofi_assets.sources import SourceError
 from lofi_assets.store import Store, StoreError, fingerprint, sha256_file
-
-SIDECARS = ("_prompt.txt", "_lyrics.txt")
-"""Ends of the names of what a curator puts beside a raw file."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,9 @@ class Landing:
 
 def landing_state(store: Store, *, config_dir: Path = CONFIG_DIR) -> Landing:
     """Large files by name, size and time; what a person writes in a minute by its content."""
-    raw = _stats(store.raw.rglob("*"))
-    audio = {path.with_suffix("") for path in raw if path.suffix.lower() in AUDIO_SUFFIXES}
-    sidecars = {path: key for path, key in raw.items() if _beside(path) in audio}
-    records = _stats([store.metadata("sources.json"), *store.metadata(EVIDENCE).rglob("*")])
+    raw, curated = _stats(tree_of(store.raw).files), CuratorFiles(store)
+    sidecars = {path: key for path, key in raw.items() if curated.belongs(path)}
+    records = _stats([store.metadata("sources.json"), *tree_of(store.metadata(EVIDENCE)).files])
     reviews = _stats([store.metadata(REVIEWS)])
     edited = _stats([store.metadata(CHOSEN), store.metadata(MAPPING)])
     rules = [config_dir / "licenses.yaml", config_dir / "constitution.yaml"]
@@ -57,21 +57,13 @@ def landing_state(store: Store, *, config_dir: Path = CONFIG_DIR) -> Landing:
 
 
 def _stats(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
-    """Size and time of the regular files among `paths`; links are never followed."""
+    """Size and time of the regular files among `paths`, but one that went; links are never followed."""
     found = {}
     for path in sorted(paths):
-        if path.is_file() and not path.is_symlink() and not path.name.endswith(".part"):
-            stat = path.stat()
-            found[path] = (stat.st_size, stat.st_mtime_ns)
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISREG((status := path.lstat()).st_mode):
+                found[path] = (status.st_size, status.st_mtime_ns)
     return found
-
-
-def _beside(path: Path) -> Path | None:
-    """The raw file, without its suffix, that a sidecar is about."""
-    for end in SIDECARS:
-        if path.name.endswith(end):
-            return path.with_name(path.name.removesuffix(end))
-    return None
 
 
 def _key(store: Store, files: dict[Path, tuple[int, int]], *more: object) -> str:

@@ -12,16 +12,17 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from lofi_assets.errors import LofiError
 from lofi_assets.files import linked_to, make_folder
+from lofi_assets.hand_written import Element, HandWrittenError, decoded
+from lofi_assets.ledger_text import LedgerError, LedgerText
+from lofi_assets.near_names import meant
 from lofi_assets.records import RecordError, SourceRecord, dump, parse, violations
-from lofi_assets.rights import EVIDENCE, evidence_fault, evidence_path, is_address
+from lofi_assets.rights import EVIDENCE, evidence_fault, evidence_path, is_address, not_begun
 from lofi_assets.sources import LicenceTable
 from lofi_assets.store import READ_BLOCK, Store, atomic_path, sha256_file, write_text
 
@@ -47,89 +48,6 @@ FIXES: Mapping[str, str] = {
 """Field -> what it should be."""
 
 
-class LedgerError(LofiError, ValueError):
-    """A record cannot be added or changed; the message names the field or file and the remedy."""
-
-
-@dataclass(frozen=True)
-class _Item:
-    """One element of the array: its data, and where its text stands in the file."""
-
-    data: Any
-    start: int
-    end: int
-
-
-class LedgerText:
-    """The text of `sources.json`, of which one record at a time is changed."""
-
-    def __init__(self, text: str, *, path: Path) -> None:
-        self.text, self.path = text, path
-        self.items = _items(text, path=path)
-
-    def find(self, source_id: str) -> dict[str, Any]:
-        """The record of a source, as it stands in the file.
-
-        Raises:
-            LedgerError: none, or more than one.
-        """
-        found = [item.data for item in self.items if _source_id(item.data) == source_id]
-        if len(found) != 1:
-            known = ", ".join(sorted(filter(None, (_source_id(item.data) for item in self.items)))) or "none"
-            what = f"{len(found)} records have" if found else "no record has"
-            raise LedgerError(f"{self.path}: {what} source_id {source_id!r}; there are: {known}")
-        return dict(found[0])
-
-    def replaced(self, source_id: str, data: Mapping[str, Any]) -> str:
-        """The file's text with one record replaced."""
-        (item,) = (item for item in self.items if _source_id(item.data) == source_id)
-        return self.text[: item.start] + self._dumped(data, like=item) + self.text[item.end :]
-
-    def appended(self, data: Mapping[str, Any]) -> str:
-        """The file's text with one record after the last."""
-        if not self.items:
-            return json.dumps([dict(data)], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        last = self.items[-1]
-        before = self.items[-2].end if len(self.items) > 1 else self.text.index("[") + 1
-        gap = self.text[before : last.start].replace(",", "")
-        return f"{self.text[: last.end]},{gap or ' '}{self._dumped(data, like=last)}{self.text[last.end :]}"
-
-    def _dumped(self, data: Mapping[str, Any], *, like: _Item) -> str:
-        """JSON in the form of another record of the file: its margin and indent, on one line or on many."""
-        text, line = self.text[like.start : like.end], self.text[: like.start].rpartition("\n")[2]
-        margin = line if not line.strip() else ""
-        inner = re.match(r"\{\r?\n([ \t]+)\"", text)
-        unit = inner.group(1).removeprefix(margin) or "  " if inner else None
-        escaped = self.text.isascii() and "\\u" in self.text
-        dumped = json.dumps(data, indent=unit, ensure_ascii=escaped, allow_nan=False)
-        return dumped.replace("\n", ("\r\n" if "\r\n" in self.text else "\n") + margin)
-
-
-def _items(text: str, *, path: Path) -> list[_Item]:
-    decoder, items = json.JSONDecoder(), []
-    try:
-        if not isinstance(json.loads(text), list):
-            raise LedgerError(f"{path}: must be an array of SourceRecord (config/schemas/source_record.json)")
-    except json.JSONDecodeError as error:
-        raise LedgerError(f"{path}: not JSON ({error}); mend it by hand first") from error
-    position = _skip(text, text.index("[") + 1, "")
-    while text[position] != "]":
-        data, end = decoder.raw_decode(text, position)
-        items.append(_Item(data, position, end))
-        position = _skip(text, end, ",")
-    return items
-
-
-def _skip(text: str, position: int, also: str) -> int:
-    while text[position] in " \t\r\n" + also:
-        position += 1
-    return position
-
-
-def _source_id(data: Any) -> str:
-    return str(data.get("source_id", "")) if isinstance(data, dict) else ""
-
-
 @contextlib.contextmanager
 def _locked(store: Store) -> Iterator[LedgerText]:
     """The ledger, kept to this process for the block.
@@ -144,9 +62,9 @@ def _locked(store: Store) -> Iterator[LedgerText]:
     with shared.with_name(LOCK).open("w") as lock:
         _wait(lambda: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB), path)
         try:
-            text = path.read_bytes().decode("utf-8") if path.exists() else "[]\n"
-        except UnicodeDecodeError as error:
-            raise LedgerError(f"{path}: not UTF-8 ({error}); mend it by hand first") from error
+            text = decoded(path.read_bytes(), where=str(path)) if path.exists() else "[]\n"
+        except HandWrittenError as error:
+            raise LedgerError(str(error)) from error
         yield LedgerText(text if text.strip() else "[]\n", path=path)
 
 
@@ -162,10 +80,19 @@ def _wait(take: Callable[[], None], path: Path) -> None:
 
 
 def add(
-    store: Store, data: Mapping[str, Any], *, evidence_file: Path | None = None, licences: LicenceTable, today: date
+    store: Store,
+    data: Mapping[str, Any],
+    *,
+    evidence_file: Path | None = None,
+    licences: LicenceTable,
+    today: date,
+    latest: date | None = None,
 ) -> SourceRecord:
     """Add a record; its evidence file, if given, is copied to `metadata/evidence/` and its hash recorded.
 
+    Args:
+        today: goes on record as the day of a confirmation.
+        latest: day after which nothing can have been acquired (`rights.latest_day`); default: today.
     Raises:
         LedgerError: naming every field at fault and what it should be; nothing is written then.
     """
@@ -177,7 +104,7 @@ def add(
         record = _valid(stated)
         faults = [
             *_claim_faults(ledger, record),
-            *_policy_faults(record, today=today),
+            *_policy_faults(record, latest=latest or today),
             *_rights_faults(store, record, licences, copied=evidence_file is not None),
         ]
         if faults:
@@ -203,7 +130,11 @@ def verify(
         LedgerError: no such record, a denied or revoked licence, no name, or evidence that proves nothing.
     """
     with _locked(store) as ledger:
-        data = ledger.find(source_id)
+        item = ledger.find(source_id)
+        if item.fault:
+            raise LedgerError(f"{ledger.path}: {item.fault}; then verify source {source_id} again")
+        data = dict(item.value)
+        outdated = ("evidence_sha256",) if evidence or evidence_file else ()
         stated: dict[str, Any] = {"ai_training_rights": True, "verified_by": by, "verified_on": today.isoformat()}
         if evidence or evidence_file:
             data.pop("evidence_sha256", None)
@@ -217,7 +148,7 @@ def verify(
         if faults:
             raise LedgerError(f"source {source_id} was not verified:\n" + "\n".join(f"- {text}" for text in faults))
         _keep_evidence(store, record, evidence_file)
-        write_text(ledger.path, ledger.replaced(source_id, data | stated))
+        write_text(ledger.path, ledger.edited(item, stated, without=outdated))
     return record
 
 
@@ -226,7 +157,8 @@ def revoke(
 ) -> tuple[str, ...]:
     """Mark a licence, or one track of it, as withdrawn; returns the tracks concerned. Nothing is deleted.
 
-    A record that is otherwise invalid can be revoked too: a withdrawal must not wait for a clean ledger.
+    A record that is otherwise invalid can be revoked too: a withdrawal must not wait for a clean ledger. Where it says
+    more than once whether it was revoked, this mark takes the place of all.
 
     Raises:
         LedgerError: no such record or track, no name or reason, or revoked before (the first mark stays).
@@ -236,17 +168,38 @@ def revoke(
         raise LedgerError(f"a revocation goes on record with a name and a reason; {' and '.join(missing)} is empty")
     mark = {"date": today.isoformat(), "by": by.strip(), "reason": reason.strip()}
     with _locked(store) as ledger:
-        data = ledger.find(source_id)
-        listed = data.get("track_ids")
-        tracks = tuple(map(str, listed)) if isinstance(listed, list) else ()
+        item = ledger.find(source_id)
+        tracks = ledger.tracks(item)
         if track is not None and track not in tracks:
-            raise LedgerError(f"source {source_id} does not list track {track!r}; it lists {', '.join(tracks)}")
-        marked: dict[str, Any] = data["revoked_tracks"] if isinstance(data.get("revoked_tracks"), dict) else {}
-        if before := data.get("revoked") or (track and marked.get(track)):
+            near = f"; is it {meant(track, tracks)}?" if meant(track, tracks) else ""
+            raise LedgerError(f"source {source_id} does not list track {track!r}; it lists {', '.join(tracks)}{near}")
+        marked = _withdrawn(ledger, item) if track else {}
+        if before := _only(ledger.stated(item, "revoked")) or (track and marked.get(track)):
             raise LedgerError(f"{track or 'source ' + source_id} is revoked already: {json.dumps(before)}")
-        changed = {"revoked_tracks": {**marked, track: mark}} if track else {"revoked": mark}
-        write_text(ledger.path, ledger.replaced(source_id, data | changed))
+        changes = {"revoked_tracks": {**marked, track: mark}} if track else {"revoked": mark}
+        write_text(ledger.path, ledger.edited(item, changes))
     return (track,) if track else tracks
+
+
+def _withdrawn(ledger: LedgerText, item: Element) -> dict[str, Any]:
+    """Track id -> mark of the tracks that a record says were withdrawn.
+
+    Raises:
+        LedgerError: it says so twice, or not legibly; no mark may be lost.
+    """
+    faults = [member.fault for member in ledger.members(item, "revoked_tracks")]
+    if len(faults) > 1 or any(faults):
+        raise LedgerError(
+            f"{ledger.path}: {item.fault}; none of its tracks is used while it stands so. "
+            "Mend it before one track is withdrawn, or withdraw the whole source: leave --track out"
+        )
+    marked = _only(ledger.stated(item, "revoked_tracks"))
+    return dict(marked) if isinstance(marked, dict) else {}
+
+
+def _only(stated: Sequence[Any]) -> Any:
+    """What a record says once; None where it says two things, since neither is to be chosen."""
+    return stated[0] if len(stated) == 1 else None
 
 
 def _valid(data: Mapping[str, Any]) -> SourceRecord:
@@ -268,23 +221,22 @@ def _with_fix(fault: str) -> str:
 
 
 def _claim_faults(ledger: LedgerText, record: SourceRecord) -> list[str]:
-    others = [item.data for item in ledger.items if isinstance(item.data, dict)]
     faults = []
-    if any(_source_id(data) == record.source_id for data in others):
+    if any(record.source_id in ledger.stated(item, "source_id") for item in ledger.items):
         faults.append(f"source_id: {record.source_id} is taken; it should be {FIXES['source_id']}")
-    for data in others:
-        listed = data.get("track_ids")
-        if shared := sorted(set(record.track_ids) & set(map(str, listed if isinstance(listed, list) else []))):
-            faults.append(f"track_ids: {', '.join(shared)} belongs to source {_source_id(data)}; one must let go")
+    for item in ledger.items:
+        if shared := sorted(set(record.track_ids) & set(ledger.tracks(item))):
+            (owner,) = ledger.stated(item, "source_id")[:1] or ["without an id"]
+            faults.append(f"track_ids: {', '.join(shared)} belongs to source {owner}; one must let go")
     return faults
 
 
-def _policy_faults(record: SourceRecord, *, today: date) -> list[str]:
+def _policy_faults(record: SourceRecord, *, latest: date) -> list[str]:
     faults = []
     blank = [name for name in ("source_id", "provider", "license_type") if not getattr(record, name).strip()]
     faults += [f"{name}: blank; it should be {FIXES[name]}" for name in blank]
-    if record.date_acquired > today:
-        faults.append(f"date_acquired: {record.date_acquired} is in the future; it should be {FIXES['date_acquired']}")
+    if early := not_begun(record.date_acquired, today=latest):
+        faults.append(f"date_acquired: {early}; it should be {FIXES['date_acquired']}")
     if record.source_type == "commissioned" and record.cost is None:
         faults.append(f"cost: missing; it should be {FIXES['cost']}")
     return faults

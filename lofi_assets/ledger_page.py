@@ -14,22 +14,20 @@ from typing import Literal
 
 from lofi_assets.constitution import Gate, gates_of, judge_track
 from lofi_assets.ledger import SOURCES
+from lofi_assets.raw_files import list_raw, tree_of
 from lofi_assets.records import SourceRecord
 from lofi_assets.rights import claim_measures, is_address, revocation_of
 from lofi_assets.sources import (
-    UNREAD,
     LicenceTable,
     LicenceType,
-    RawFile,
     SourceFile,
     SourceRow,
     attribution_of,
     load_sources,
-    raw_paths,
-    track_id_of,
     verify_sources,
 )
 from lofi_assets.store import Store, read_json
+from lofi_assets.unread import problems as unread_problems
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,8 @@ class Survey:
     stray: tuple[SourceRow, ...]
     """Raw files that no record claims, or more than one."""
     problems: tuple[str, ...]
+    unread: tuple[str, ...]
+    """What nothing reads: files under `raw/`, and names that are no track's."""
 
     @property
     def clean(self) -> bool:
@@ -88,10 +88,8 @@ def survey(store: Store, *, licences: LicenceTable, gates: Sequence[Gate], today
     """Judge every record and every raw file by the licence gates, from names and records alone: no audio is read."""
     source_file = load_sources(store.metadata(SOURCES))
     track_gates = gates_of(gates, asset="licensed_sources", scope="track")
-    files = [
-        RawFile(track_id_of(path), store.relative(path), UNREAD if regular else "", 0, "")
-        for path, regular in raw_paths(store)
-    ]
+    tree = tree_of(store.raw)
+    files = list_raw(store, tree)
     rows = verify_sources(files, source_file=source_file, licences=licences, gates=track_gates, today=today)
     by_source: dict[str, list[SourceRow]] = {}
     for row in rows:
@@ -103,7 +101,8 @@ def survey(store: Store, *, licences: LicenceTable, gates: Sequence[Gate], today
         )
         for record in source_file.records
     ]  # fmt: skip
-    return Survey(tuple(states), tuple(by_source.get("", ())), source_file.problems)
+    unread = unread_problems(store, tree, files, records=source_file.records)
+    return Survey(tuple(states), tuple(by_source.get("", ())), source_file.problems, tuple(unread))
 
 
 def _state(

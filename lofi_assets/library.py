@@ -20,15 +20,11 @@ from lofi_assets.judgement import judged_today, law_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
 from lofi_assets.quarantine import write_quarantine
-from lofi_assets.sources import (
-    SourceRow,
-    load_licences,
-    load_sources,
-    scan_raw,
-    verify_sources,
-)
+from lofi_assets.raw_files import scan_raw, tree_of
+from lofi_assets.sources import SourceRow, load_licences, load_sources, verify_sources
 from lofi_assets.store import Store, fingerprint, plan, read_json, read_table, write_json, write_table
 from lofi_assets.track_rows import PART, Row, result_rows, score_entry, shown_track, waveforms
+from lofi_assets.unread import problems as unread
 from lofi_assets.verdicts import track_rule_counts
 from lofi_assets.work_files import (
     changed_audio,
@@ -62,9 +58,12 @@ StyleOf = Callable[[Sequence[Row]], Mapping[str, str]]
 def inventory_sources(store: Store, *, gates: Sequence[Gate], today: date, config_dir: Path = CONFIG_DIR) -> Outcome:
     """Write `raw_inventory.parquet`: every raw file, verified or rejected with the rule that rejected it."""
     source_file = load_sources(store.metadata("sources.json"))
-    known = {row["path"]: (row["stat"], row["sha256"]) for row in rows_of(store, INVENTORY)}
+    before = rows_of(store, INVENTORY)
+    known = {row["path"]: (row["stat"], row["sha256"]) for row in before}
     track_gates = gates_of(gates, asset="licensed_sources", scope="track")
-    files = scan_raw(store, memory=known)
+    tree = tree_of(store.raw)
+    files = scan_raw(store, tree, memory=known)
+    problems = [*source_file.problems, *unread(store, tree, files, before=before, records=source_file.records)]
     rows = verify_sources(
         files, source_file=source_file, licences=load_licences(config_dir), gates=track_gates, today=today
     )
@@ -89,7 +88,7 @@ def inventory_sources(store: Store, *, gates: Sequence[Gate], today: date, confi
             rejected_by=Counter(row.rule for row in rejected),
         ),
         rows=[_shown_source(row) for row in (*rejected, *verified)],
-        details={"problems": "\n".join(f"- {problem}" for problem in source_file.problems) or None},
+        details={"problems": "\n".join(f"- {problem}" for problem in problems) or None},
     )
 
 

@@ -5,6 +5,7 @@ What belongs here: the text of a lyrics file (constitution V). What does not: wh
 """
 
 import re
+import unicodedata
 
 from lofi_assets.ace_step.lyric_language import LANGUAGE_LINE, split_language
 from lofi_assets.ace_step.lyric_text import LyricError
@@ -21,6 +22,9 @@ SECTIONS = (
 
 _SECTION_OF = {name.replace("-", "").casefold(): name for name in SECTIONS}
 _MARKER = re.compile(r"\[([^\[\]]+?)(?:\s+([0-9]{1,2}))?\]")
+_UNSEEN = re.compile("[\u00ad\u200b\u200e\u200f\u2060\ufeff]")
+"""Soft hyphen, space without width, direction marks, word joiner, byte order mark: in no language that lyrics can be in
+do they change a word. Joiners (U+200C, U+200D) can."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -38,7 +42,7 @@ def lyrics_text(raw: str | None) -> str:
         LyricsError: naming the line of an unknown or misplaced marker, words before any, a control character, or a
             language that lyrics cannot be in.
     """
-    text = (raw or "").removeprefix("\ufeff").replace("\r\n", "\n")
+    text = _plain(raw or "")
     try:
         language, body = split_language(text)
     except LyricError as error:
@@ -52,6 +56,15 @@ def lyrics_text(raw: str | None) -> str:
         raise LyricsError(f"lyrics line {first + opening}: words before any section; put [Verse] on a line above")
     words = re.sub(r"\n{3,}", "\n\n", "\n".join(lines).strip("\n"))
     return f"[Language: {language}]\n{words}" if language and has_words(words) else words
+
+
+def _plain(text: str) -> str:
+    """The text as it is meant, whatever editor saved it: line ends, plain spaces, accents in one form, square brackets.
+
+    Nothing else is folded: full-width punctuation is how some languages are written.
+    """
+    text = unicodedata.normalize("NFC", _UNSEEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
+    return text.translate({0xA0: " ", 0x202F: " ", 0x3000: " ", 0xFF3B: "[", 0xFF3D: "]"})
 
 
 def without_language(lyrics: str) -> str:

@@ -10,12 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lofi_assets.constitution import CONFIG_DIR, require_config
 from lofi_assets.environment import folder, variable
 from lofi_assets.errors import DiskError, LofiError
+from lofi_assets.hand_written import HandWrittenError, decoded, parse_yaml
 from lofi_assets.records import Sha256
 
 
@@ -147,10 +147,12 @@ def _read_profile(name: str, config_dir: Path) -> Profile:
         known = ", ".join(sorted(file.stem for file in (config_dir / "profiles").glob("*.yaml")))
         raise ProfileError(f"{path}: no such profile; LOFI_PROFILE can be {known}")
     try:
-        return Profile(name=name, **yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Profile(name=name, **parse_yaml(decoded(path.read_bytes(), where=str(path)), where=str(path)))
+    except HandWrittenError as error:
+        raise ProfileError(str(error)) from error
     except ValidationError as error:
         raise ProfileError(f"{path}: {broken_keys(error)}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+    except TypeError as error:
         raise ProfileError(f"{path}: not YAML with the profile's keys ({' '.join(str(error).split())})") from error
 
 

@@ -5,6 +5,7 @@ What does not: the weighing of evidence (`tagging.py`), the vocabulary (`styles.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -14,6 +15,7 @@ from typing import Any
 from lofi_assets.audio.metadata import METADATA_VERSION, FileTags, read_tags, stated_bpm
 from lofi_assets.constitution import CONFIG_DIR, Gate, gates_of, judge_asset, judge_track, load_gates
 from lofi_assets.curation import chosen_styles, take_over, write_mapping
+from lofi_assets.curator_files import CuratorFiles, Sidecars
 from lofi_assets.evidence import Evidence
 from lofi_assets.library import (
     DUPLICATES,
@@ -25,10 +27,10 @@ from lofi_assets.library import (
 )
 from lofi_assets.lyrics import LyricsError, lyrics_text
 from lofi_assets.outcome import Outcome
+from lofi_assets.prompt_text import split_tags
 from lofi_assets.quarantine import write_quarantine
 from lofi_assets.records import STYLE_PREFIXES, StylePreset, TrackState
 from lofi_assets.review import Review, apply_review, decisions, proposal_of, queue_of, read_reviews
-from lofi_assets.sources import curator_sidecars
 from lofi_assets.states import advance
 from lofi_assets.store import Store, fingerprint, plan, read_json, write_json, write_text
 from lofi_assets.style_files import StyleError
@@ -37,7 +39,6 @@ from lofi_assets.tagging import (
     TrackTags,
     parse_prompt,
     prompt_text,
-    split_tags,
     tag_track,
 )
 from lofi_assets.verdicts import track_rule_counts
@@ -135,6 +136,7 @@ class TaggedTrack:
     review: Review | None
     """The decision that holds for this very audio and proposal."""
     file_tags: FileTags
+    sidecars: Sidecars
 
 
 def tag_tracks(store: Store, rows: Sequence[Row]) -> list[TaggedTrack]:
@@ -142,15 +144,16 @@ def tag_tracks(store: Store, rows: Sequence[Row]) -> list[TaggedTrack]:
     taxonomy, presets = vocabulary()
     named, holding = chosen_styles(store), decisions(read_reviews(store))
     known = {row["track_id"]: row for row in rows_of(store, PROMPTS)}
-    tagged = []
+    files, tagged = CuratorFiles(store), []
     for row in rows:
+        sidecars = files.beside(row["raw_path"])
         file_tags = _file_tags(store, row, known.get(row["track_id"], {}))
-        found = evidence(store, row, named.get(row["track_id"], ()), file_tags)
+        found = evidence(row, named.get(row["track_id"], ()), file_tags, sidecars)
         proposed = tag_track(found, taxonomy, presets)
         proposal = proposal_of(proposed, lyrics_text(found.lyrics))
         review = holding.get((row["track_id"], row["audio_sha256"], proposal))
         tags = apply_review(proposed, review, found, taxonomy, presets)
-        tagged.append(TaggedTrack(found, tags, proposal, review, file_tags))
+        tagged.append(TaggedTrack(found, tags, proposal, review, file_tags, sidecars))
     return tagged
 
 
@@ -166,17 +169,17 @@ def _file_tags_key(row: Row) -> str:
     return f"{METADATA_VERSION}:{row['source_sha256']}"
 
 
-def evidence(store: Store, row: Row, styles: tuple[str, ...], file_tags: FileTags) -> Evidence:
+def evidence(row: Row, styles: tuple[str, ...], file_tags: FileTags, sidecars: Sidecars) -> Evidence:
     """What is known about a processed track: the curator's files, the raw file's tags, what was measured and heard.
 
     The title is left out: a song called Rain is not evidence of rain.
     """
-    prompt, lyrics = curator_sidecars(store, row["raw_path"])
+    lyrics = sidecars.lyrics
     measures = json.loads(row["measures"])
     heard = json.loads(row["heard"])
     return Evidence(
         track_id=row["track_id"],
-        curated_tags=split_tags(prompt),
+        curated_tags=split_tags(sidecars.prompt),
         curated_styles=styles,
         metadata_tags=tuple(
             text for field in ("genre", "mood", "keywords", "comment") for text in file_tags.get(field, ())
@@ -223,12 +226,12 @@ def _prompt_row(
     store: Store, track: Row, item: TaggedTrack, taxonomy: Taxonomy, gates: Sequence[Gate]
 ) -> dict[str, Any]:
     tags, review = item.tags, item.review
-    _, lyrics = curator_sidecars(store, track["raw_path"])
-    fault = _lyrics_fault(lyrics)
-    measures = {"lyrics_valid": not fault}
+    unreadable, lyrics_fault = item.sidecars.fault, _lyrics_fault(item.sidecars.lyrics)
+    fault = unreadable or lyrics_fault
+    measures = {"texts_readable": not unreadable, "lyrics_valid": not lyrics_fault}
     verdict = judge_track(gates, measures)
     prompt = prompt_text(tags.tags)
-    words = lyrics_text(None if fault else lyrics)
+    words = lyrics_text(item.evidence.lyrics)
     for path, text in zip(prompt_paths(track), (prompt, words), strict=True):
         write_text(store.root / path, text)
     _, unknown = parse_prompt(prompt, taxonomy)
@@ -239,6 +242,7 @@ def _prompt_row(
         "status": status,
         "state": state,
         "rule": verdict.gate.id if verdict else "",
+        "raw_path": track["raw_path"],
         "reason": fault or (f"rejected by {review.by}: {review.note}" if review and status != "tagged" else ""),
         "prompt": prompt,
         "lyrics": words,
@@ -268,7 +272,7 @@ def _said(review: Review | None, decision: str) -> bool:
 
 
 def _state(broken: bool, review: Review | None) -> TrackState:
-    """PROCESSED if the lyrics are broken, VERIFIED if a person accepted this very content, else TAGGED."""
+    """PROCESSED if a text is broken, VERIFIED if a person accepted this very content, else TAGGED."""
     if broken:
         return advance("RAW", "PROCESSED")
     tagged = advance("PROCESSED", "TAGGED")
@@ -334,7 +338,7 @@ def _outcome(
         tracks=track_rule_counts(
             gates,
             accepted=[json.loads(row["measures"]) for row in tagged],
-            rejected_by={"prompts.lyrics": rejected},
+            rejected_by=Counter(row["rule"] for row in rows if row["status"] == "rejected"),
         ),
         rows=[_shown(row) for row in rows],
     )

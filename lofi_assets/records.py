@@ -16,6 +16,7 @@ import jsonschema
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lofi_assets.errors import LofiError
+from lofi_assets.near_names import folded, meant
 
 R = TypeVar("R", bound="Record")
 
@@ -36,6 +37,8 @@ STYLE_PREFIXES: dict[str, StyleCategory] = {
     "VOCAL": "vocal",
 }
 StyleId = Annotated[str, Field(pattern=r"^(CORE|SEASON|THEME|INST|VOCAL)-\d{2}$")]
+WITHDRAWALS = ("revo", "withdr")
+"""How the name of a field begins that says rights ended."""
 TrackId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,119}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -48,6 +51,15 @@ class Record(BaseModel):
     """Base of the entities: immutable; unknown fields are kept, so that a file edited by others survives a rewrite."""
 
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+
+    @classmethod
+    def contradictions(cls, data: Mapping[str, Any]) -> list[str]:
+        """What a schema cannot say: fields that do not go together, as `field: fault`."""
+        return [
+            f"{name}: no such field, but it reads like {field}; write {field}, or name it otherwise"
+            for name in sorted(data.keys() - cls.model_fields.keys())
+            if (field := meant(name, cls.model_fields))
+        ]
 
 
 class Track(Record):
@@ -147,7 +159,7 @@ class SourceRecord(Record):
     """Platform or artist."""
     license_type: Annotated[str, Field(min_length=1)]
     """Specific licence, listed in `config/licenses.yaml` or else ambiguous."""
-    cost: Annotated[float, Field(ge=0)] | None = None
+    cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """USD; commissioned sources must have it."""
     date_acquired: date
     """ISO 8601, not in the future."""
@@ -168,7 +180,24 @@ class SourceRecord(Record):
     revoked: Revocation | bool | None = None
     """Extension: the whole licence was withdrawn; `true` does the same without saying when and why."""
     revoked_tracks: dict[TrackId, Revocation] | None = None
-    """Extension: tracks whose rights were withdrawn while the others' hold."""
+    """Extension: tracks whose rights were withdrawn while the others' hold; each is one of `track_ids`."""
+
+    @classmethod
+    def contradictions(cls, data: Mapping[str, Any]) -> list[str]:
+        """A withdrawal under a name that nothing reads, or of a track that the record does not list, is not ignored."""
+        unread = [name for name in sorted(data.keys() - cls.model_fields.keys()) if not meant(name, cls.model_fields)]
+        faults = [
+            f"{name}: a withdrawal that nothing reads; write revoked, or revoked_tracks, or name it otherwise"
+            for name in unread
+            if folded(name).startswith(WITHDRAWALS)
+        ]
+        revoked, listed = data.get("revoked_tracks"), data.get("track_ids")
+        tracks = [track for track in listed if isinstance(track, str)] if isinstance(listed, list) else []
+        for track in sorted(set(revoked) - set(tracks)) if isinstance(revoked, dict) else ():
+            near = meant(track, tracks)
+            fix = f"is it {near}?" if near else "list it there too; a revoked track stays listed"
+            faults.append(f"revoked_tracks: {track} is not one of track_ids; {fix}")
+        return super().contradictions(data) + faults
 
 
 class Checkpoint(Record):
@@ -258,9 +287,11 @@ def _validator(kind: type[Record]) -> jsonschema.Draft202012Validator:
 
 
 def violations(kind: type[Record], data: object) -> list[str]:
-    """Every way in which `data` breaks the schema, as `field: rule`; empty if it holds."""
+    """Every way in which `data` breaks the schema or contradicts itself, as `field: rule`; empty if it holds."""
+    contradictions = kind.contradictions(data) if isinstance(data, Mapping) else []
     errors = sorted(_validator(kind).iter_errors(data), key=lambda error: list(map(str, error.absolute_path)))
-    return [f"{'.'.join(map(str, error.absolute_path)) or '(record)'}: {error.message}" for error in errors]
+    faults = [f"{'.'.join(map(str, error.absolute_path)) or '(record)'}: {error.message}" for error in errors]
+    return faults + contradictions
 
 
 def parse(kind: type[R], data: object, *, where: str) -> R:

@@ -10,6 +10,7 @@ tagging says without any review. When either changes, the track waits for a pers
 import fcntl
 import json
 import os
+from codecs import BOM_UTF8 as BOM
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,7 +21,9 @@ from pydantic import Field, ValidationError
 from lofi_assets.errors import LofiError
 from lofi_assets.evidence import Evidence
 from lofi_assets.files import linked_to, make_folder
+from lofi_assets.hand_written import HandWrittenError, decoded, parse_json
 from lofi_assets.library import DUPLICATES, PROMPTS, Row, rows_of
+from lofi_assets.prompt_text import split_tags
 from lofi_assets.records import Record, Sha256, StyleId, TrackId
 from lofi_assets.store import Store, fingerprint, read_json
 from lofi_assets.styles import Taxonomy
@@ -31,7 +34,6 @@ from lofi_assets.tagging import (
     TrackTags,
     parse_prompt,
     prompt_text,
-    split_tags,
     tag_track,
 )
 
@@ -96,7 +98,7 @@ def read_reviews(store: Store) -> list[Review]:
         ReviewError: another line is not a decision.
     """
     path = linked_to(store.metadata(REVIEWS))
-    data = path.read_bytes() if path.is_file() else b""
+    data = path.read_bytes().removeprefix(BOM) if path.is_file() else b""
     *lines, tail = data.split(b"\n")
     reviews = [_parse(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
     return reviews + ([_parse(tail, str(path))] if _whole(tail) else [])
@@ -104,7 +106,10 @@ def read_reviews(store: Store) -> list[Review]:
 
 def _parse(line: bytes, where: str) -> Review:
     try:
+        parse_json(decoded(line, where=where), where=where)
         return Review.model_validate_json(line)
+    except HandWrittenError as error:
+        raise ReviewError(f"{error}; mend that line") from error
     except ValidationError as error:
         fault = error.errors()[0]
         field = ".".join(map(str, fault["loc"])) or "line"

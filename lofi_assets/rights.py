@@ -5,7 +5,7 @@ edited and reported (`ledger.py`).
 """
 
 import re
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -18,14 +18,33 @@ EVIDENCE = "evidence"
 """Folder of `metadata/` that receives evidence files; others may lie anywhere under the data root."""
 
 
+def latest_day(now: datetime) -> date:
+    """The day that has begun somewhere on Earth, at UTC+14: what was signed there today is no future."""
+    return (now.astimezone(UTC) + timedelta(hours=14)).date()
+
+
+def not_begun(day: date, *, today: date) -> str:
+    """Why nothing can have been acquired on a day; empty if it has begun.
+
+    Args:
+        today: `latest_day` of now.
+    """
+    return f"{day} has not begun anywhere on Earth, where it is {today} at the latest (UTC+14)" if day > today else ""
+
+
 def claim_measures(
     record: SourceRecord, *, track_id: str | None, evidence_fault: str, license_status: LicenceStatus, today: date
 ) -> dict[str, Any]:
-    """What the licence gates judge of a record, for one of its tracks or (None) for the record as a whole."""
+    """What the licence gates judge of a record, for one of its tracks or (None) for the record as a whole.
+
+    Args:
+        today: `latest_day` of now.
+    """
+    days, early = (record.date_acquired - today).days, not_begun(record.date_acquired, today=today)
     return {
         "license_status": license_status,
         "ai_training_rights_confirmed": _noted(_rights_fault(record, evidence_fault), good=True),
-        "days_until_acquired": (record.date_acquired - today).days,
+        "days_until_acquired": {"value": days, "note": early} if early else days,
         "cost_recorded": record.source_type != "commissioned" or record.cost is not None,
         "revoked": _noted(revocation_of(record, track_id), good=False),
     }
@@ -64,7 +83,11 @@ def evidence_fault(record: SourceRecord, *, root: Path) -> str:
     path = evidence_path(evidence, root=root)
     if path is None:
         return f"evidence {evidence} is not a file under the data root (links are never followed)"
-    if record.evidence_sha256 and sha256_file(path) != record.evidence_sha256:
+    try:
+        changed = record.evidence_sha256 and sha256_file(path) != record.evidence_sha256
+    except OSError as error:
+        return f"evidence {evidence} cannot be read ({error.strerror})"
+    if changed:
         return f"evidence {evidence} is not the file whose evidence_sha256 was recorded"
     return ""
 

@@ -6,53 +6,27 @@ What does not: whether the audio is any good (`audio/`). Licence types are data:
 
 import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
-
-import yaml
 
 from lofi_assets.constitution import Gate, judge_track
 from lofi_assets.errors import LofiError
 from lofi_assets.files import linked_to
+from lofi_assets.hand_written import HandWrittenError, decoded, parse_yaml
+from lofi_assets.ledger_text import LedgerError, LedgerText
+from lofi_assets.near_names import folded
+from lofi_assets.raw_files import UNREAD, RawFile, plain_id
 from lofi_assets.records import RecordError, SourceRecord, parse
 from lofi_assets.rights import LicenceStatus, claim_measures, evidence_fault
-from lofi_assets.store import Store, fingerprint, remembered, sha256_file
-
-AUDIO_SUFFIXES = frozenset(
-    {".wav", ".flac", ".aif", ".aiff", ".aifc", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".mp4", ".wma"}
-    | {".caf", ".w64", ".rf64", ".au", ".snd", ".ape", ".wv", ".alac"}
-)
-"""Raw files with these suffixes are expected to be audio; their content decides what they are."""
-
-
-UNREAD = "unread"
-"""In the place of a hash, where the question is who claims a file and not what is in it."""
-
-SIDECAR_BYTES = 1 << 16
-"""Largest prompt or lyrics file that is read."""
+from lofi_assets.store import Store
 
 
 class SourceError(LofiError, ValueError):
     """A licence file cannot be read; the message names it and the remedy."""
-
-
-@dataclass(frozen=True)
-class RawFile:
-    """An audio file under `raw/`."""
-
-    track_id: str
-    path: str
-    """Relative to the data root, POSIX."""
-    sha256: str
-    """Empty for anything that is not a regular file."""
-    bytes: int
-    stat: str
-    """Size and modification time, by which an unchanged file is not read again."""
 
 
 @dataclass(frozen=True)
@@ -145,11 +119,20 @@ def load_licences(config_dir: Path) -> LicenceTable:
         SourceError: a row without id or with a status that does not exist.
     """
     path = config_dir / "licenses.yaml"
-    rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        rows = parse_yaml(decoded(path.read_bytes(), where=str(path)), where=str(path))
+    except HandWrittenError as error:
+        raise SourceError(str(error)) from error
     rows = rows["licenses"] if isinstance(rows, dict) else rows
+    named: dict[str, str] = {}
     for row in rows:
         if row.get("status") not in ("permitted", "denied", "ambiguous") or not row.get("id"):
             raise SourceError(f"{path}: {row}: needs an id and a status permitted, denied or ambiguous")
+        for name in (row["id"], *row.get("aliases", ())):
+            if named.setdefault(_licence_key(name), row["id"]) != row["id"]:
+                raise SourceError(
+                    f"{path}: {name!r} is in the rows {named[_licence_key(name)]} and {row['id']}; keep one"
+                )
     return LicenceTable(rows)
 
 
@@ -161,12 +144,17 @@ def load_sources(path: Path) -> SourceFile:
     """
     records: list[SourceRecord] = []
     problems, invalid_claims = [], set()
-    for index, item in enumerate(_read_records(path)):
+    ledger = _ledger(path)
+    for index, item in enumerate(ledger.items):
+        named = "".join(f" ({name})" for name in ledger.stated(item, "source_id"))
+        where = f"{path.name}[{index}]{named}"
         try:
-            records.append(parse(SourceRecord, item, where=f"{path.name}[{index}]"))
+            if item.fault:
+                raise RecordError(f"{where}: {item.fault}")
+            records.append(parse(SourceRecord, item.value, where=where))
         except RecordError as error:
             problems.append(str(error))
-            invalid_claims |= _listed(item)
+            invalid_claims |= set(ledger.tracks(item))
     twice = {source_id for source_id, n in Counter(record.source_id for record in records).items() if n > 1}
     problems += [f"{path.name}: source_id {source_id!r} is used by more than one record" for source_id in sorted(twice)]
     invalid_claims |= {track for record in records if record.source_id in twice for track in record.track_ids}
@@ -176,49 +164,11 @@ def load_sources(path: Path) -> SourceFile:
     return SourceFile(valid, tuple(problems), proofless, frozenset(invalid_claims))
 
 
-def _read_records(path: Path) -> list[Any]:
+def _ledger(path: Path) -> LedgerText:
     try:
-        data = json.loads(path.read_text(encoding="utf-8")) if linked_to(path).is_file() else []
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path}: not JSON ({error}); mend it, no track is used until it can be read") from error
-    if not isinstance(data, list):
-        raise SourceError(f"{path}: must be an array of SourceRecord (config/schemas/source_record.json)")
-    return data
-
-
-def _listed(item: Any) -> set[str]:
-    tracks = item.get("track_ids") if isinstance(item, dict) else None
-    return {track for track in tracks if isinstance(track, str)} if isinstance(tracks, list) else set()
-
-
-def track_id_of(path: Path) -> str:
-    """Track id of a raw file: its stem in ASCII, everything else than letters, digits and `-` as `_`."""
-    ascii_stem = unicodedata.normalize("NFKD", path.stem).encode("ascii", "ignore").decode()
-    slug = re.sub(r"[^A-Za-z0-9-]+", "_", ascii_stem).strip("_-")[:120]
-    return slug or f"track_{fingerprint(path.stem)[:8]}"
-
-
-def raw_paths(store: Store) -> list[tuple[Path, bool]]:
-    """Every audio file under `raw/`, sorted by path, and whether it is a regular file; links are never followed."""
-    paths = sorted(store.raw.rglob("*")) if store.raw.is_dir() else []
-    audio = [path for path in paths if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")]
-    return [(path, path.is_file() and not path.is_symlink()) for path in audio]
-
-
-def scan_raw(store: Store, *, memory: Mapping[str, tuple[str, str]]) -> list[RawFile]:
-    """Every audio file under `raw/` with its hash, sorted by path.
-
-    Args:
-        memory: relative path -> (stat key, sha256) of the last inventory; a file whose size and time are unchanged is
-            not read again.
-    """
-    by_path = {str(store.root / path): known for path, known in memory.items()}
-    files = []
-    for path, regular in raw_paths(store):
-        stat, digest = remembered(path, sha256_file, by_path) if regular else ("", "")
-        size = int(stat.partition(":")[0]) if regular else 0
-        files.append(RawFile(track_id_of(path), store.relative(path), digest, size, stat))
-    return files
+        return LedgerText(decoded(path.read_bytes(), where=str(path)) if linked_to(path).is_file() else "[]", path=path)
+    except (HandWrittenError, LedgerError) as error:
+        raise SourceError(f"{error}; no track is used until it can be read") from error
 
 
 def verify_sources(
@@ -234,12 +184,18 @@ def verify_sources(
     for record in source_file.records:
         for track_id in set(record.track_ids):
             claims.setdefault(track_id, []).append(record)
-    stems = Counter(file.track_id for file in files)
+    alike: dict[str, list[str]] = {}
+    for file in files:
+        alike.setdefault(file.track_id, []).append(file.path)
+    other_words = {folded(track_id): track_id for track_id in (*claims, *source_file.invalid_claims)}
     return [
         _verify(
             file,
             Claim(
-                tuple(claims.get(file.track_id, ())), file.track_id in source_file.invalid_claims, stems[file.track_id]
+                tuple(claims.get(file.track_id, ())),
+                file.track_id in source_file.invalid_claims,
+                tuple(alike[file.track_id]),
+                near=_near_claim(file, other_words),
             ),
             source_file=source_file,
             licences=licences,
@@ -250,6 +206,14 @@ def verify_sources(
     ]
 
 
+def _near_claim(file: RawFile, listed: Mapping[str, str]) -> str:
+    """What a record lists in place of the id: the same in other case or spacing, or the name without its hash."""
+    for name in (file.track_id, plain_id(PurePosixPath(file.path))):
+        if (near := listed.get(folded(name))) and near != file.track_id:
+            return near
+    return ""
+
+
 @dataclass(frozen=True)
 class Claim:
     """Who says that a raw file is theirs to license."""
@@ -257,13 +221,15 @@ class Claim:
     records: tuple[SourceRecord, ...]
     invalid: bool
     """A record that cannot be used lists the track too."""
-    same_stem: int
-    """Raw files of this track id."""
+    files: tuple[str, ...]
+    """Paths of the raw files of this track id."""
+    near: str
+    """A track id that a record lists and that may be meant for this file; empty if there is none."""
 
     @property
     def count(self) -> int:
         """Claims that count; an invalid one gives no rights, and takes those of others away."""
-        return (len(self.records) + (self.invalid and bool(self.records))) * self.same_stem
+        return (len(self.records) + (self.invalid and bool(self.records))) * len(self.files)
 
     @property
     def record(self) -> SourceRecord | None:
@@ -283,7 +249,7 @@ def _verify(
     record = claim.record
     measures: dict[str, Any] = {}
     if not file.sha256:
-        rule, reason = "audio.readable", "not a regular file (links and devices are never followed)"
+        rule, reason = "audio.readable", file.fault
     else:
         measures = {"claiming_records": claim.count}
         if record:
@@ -297,9 +263,13 @@ def _verify(
             )
         verdict = judge_track(gates, measures)
         rule = verdict.gate.id if verdict else ""
-        reason = _explain(verdict.text, claim) if verdict else ""
+        reason = _explain(verdict.text, file, claim) if verdict else ""
     return SourceRow(
-        **file.__dict__,
+        track_id=file.track_id,
+        path=file.path,
+        sha256=file.sha256,
+        bytes=file.bytes,
+        stat=file.stat,
         status="rejected" if rule else "verified",
         rule=rule,
         reason=reason,
@@ -311,25 +281,18 @@ def _verify(
     )
 
 
-def _explain(text: str, claim: Claim) -> str:
-    if claim.same_stem > 1:
-        return f"{claim.same_stem} raw files share this track id; rename all but one"
+def _explain(text: str, file: RawFile, claim: Claim) -> str:
+    if len(claim.files) > 1:
+        return f"{len(claim.files)} raw files share this track id ({', '.join(claim.files)}); rename all but one"
     if not claim.records:
         also = "; one that lists it is invalid" if claim.invalid else ""
-        return f"no record of sources.json lists this track id{also}; add one with verified rights"
+        near = f"; a record lists {claim.near}: if this file is meant, list {file.track_id}" if claim.near else ""
+        return f"no record of sources.json lists this track id{also}{near}; add one with verified rights"
     if claim.count > 1:
         names = [record.source_id for record in claim.records] + ["an invalid record"] * claim.invalid
         return f"claimed by {', '.join(names)}; one must let go"
     record = claim.records[0]
     return f"source {record.source_id} ({record.license_type}): {text}"
-
-
-def curator_sidecars(store: Store, raw_path: str) -> tuple[str, str | None]:
-    """Prompt and lyrics text that a curator put beside a raw file: `<stem>_prompt.txt`, `<stem>_lyrics.txt`."""
-    path = store.root / raw_path
-    prompt = path.with_name(f"{path.stem}_prompt.txt")
-    lyrics = path.with_name(f"{path.stem}_lyrics.txt")
-    return _text(prompt) or "", _text(lyrics)
 
 
 def withdrawn_tracks(rows: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -348,10 +311,3 @@ def unlicensed(
     found = load_sources(store.metadata("sources.json"))
     rows = verify_sources(files, source_file=found, licences=licences, gates=gates, today=today)
     return {row.track_id: f"{row.rule}: {row.reason}" for row in rows if row.rule}
-
-
-def _text(path: Path) -> str | None:
-    """Content of a regular file of at most 64 kB; bytes that are not UTF-8 are shown as such, not guessed."""
-    if not path.is_file() or path.is_symlink() or path.stat().st_size > SIDECAR_BYTES:
-        return None
-    return path.read_text(encoding="utf-8", errors="backslashreplace")

@@ -20,6 +20,7 @@ from lofi_assets.files import atomic_folder as atomic_folder
 from lofi_assets.files import atomic_path as atomic_path
 from lofi_assets.files import copy_file, linked_to
 from lofi_assets.files import locked as locked
+from lofi_assets.hand_written import HandWrittenError, decoded, parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -209,15 +210,16 @@ def read_json(path: Path, *, default: Any = None, remedy: str = "mend or remove 
     Args:
         remedy: what a person does about a broken file.
     Raises:
-        StoreError: the file is not JSON, or a link that leads nowhere.
+        StoreError: the file is not JSON, or a link that leads nowhere; a key stands twice or a number is none
+            (`hand_written`).
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(decoded(path.read_bytes(), where=str(path)), where=str(path))
     except FileNotFoundError:
         linked_to(path)
         return default
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path}: not JSON ({error}); {remedy}") from error
+    except HandWrittenError as error:
+        raise StoreError(f"{error}; {remedy}") from error
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:

@@ -1,6 +1,6 @@
-"""Reading the files of `config/styles/`: strict YAML, and errors that name the file, the key and what to do.
+"""Reading the files of `config/styles/`: errors that name the file, the key and what to do.
 
-What belongs here: how a file is read. What does not: what it means (`styles.py`).
+What belongs here: what a file's shape must be. What does not: what it means (`styles.py`).
 """
 
 from collections.abc import Iterator
@@ -8,35 +8,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lofi_assets.errors import LofiError
+from lofi_assets.hand_written import HandWrittenError, decoded, parse_yaml
 
 
 class StyleError(LofiError, ValueError):
     """The style configuration breaks a rule; the message names the file, the key and what to do."""
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Plain YAML data; a key that stands twice is an error, where PyYAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen:
-                problem = f"the key {key_node.value!r} stands twice; keep one"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
 def read_yaml(path: Path) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        return parse_yaml(decoded(path.read_bytes(), where=str(path)), where=str(path))
     except OSError as error:
         raise StyleError(f"{path}: cannot be read ({error.strerror}); restore it from the repository") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StyleError(f"{path}: not YAML: {' '.join(str(error).split())}; mend that line") from error
+    except HandWrittenError as error:
+        raise StyleError(str(error)) from error
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from lofi_assets.errors import LofiError
 from lofi_assets.evidence import ORIGINS, Evidence, Origin, Tag
 from lofi_assets.lyrics import INSTRUMENTAL, LyricsError, has_words, lyrics_text
+from lofi_assets.prompt_text import split_tags
 from lofi_assets.records import StylePreset, TagCategoryName
 from lofi_assets.styles import CATEGORIES, Taxonomy, bpm_of, bpm_tag, preset_tags
 
@@ -155,11 +156,6 @@ def parse_prompt(text: str, taxonomy: Taxonomy) -> tuple[tuple[Tag, ...], tuple[
     """(tags in prompt order, unknown words) of a prompt, taken as a person's. Inverse of `prompt_text`."""
     tags, unknown = _read_tags(split_tags(text), taxonomy, origin="human", confidence=1.0)
     return tuple(sorted(tags, key=_prompt_order)), unknown
-
-
-def split_tags(text: str) -> tuple[str, ...]:
-    """The parts of a comma- or line-separated list of tags, without the empty ones."""
-    return tuple(part.strip() for part in re.split(r"[,\n]", text) if part.strip())
 
 
 def _read_tags(

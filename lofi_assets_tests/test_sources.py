@@ -12,18 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import lofi_assets.sources
+import lofi_assets.raw_files
 from lofi_assets.constitution import CONFIG_DIR, gates_of, load_gates
+from lofi_assets.curator_files import curator_sidecars
 from lofi_assets.library import INVENTORY, inventory_sources, rows_of
 from lofi_assets.outcome import Outcome
+from lofi_assets.raw_files import scan_raw, track_id_of, tree_of
 from lofi_assets.records import TrackId
 from lofi_assets.sources import (
     SourceError,
-    curator_sidecars,
     load_licences,
     load_sources,
-    scan_raw,
-    track_id_of,
     withdrawn_tracks,
 )
 from lofi_assets.store import Store, sha256_file, write_json
@@ -235,7 +234,7 @@ def test_a_linked_folder_is_not_entered(store: Store, tmp_path: Path) -> None:
     (elsewhere / "track_001.wav").write_bytes(b"not ours")
     store.raw.mkdir(parents=True)
     (store.raw / "album").symlink_to(elsewhere, target_is_directory=True)
-    assert scan_raw(store, memory={}) == []
+    assert scan_raw(store, tree_of(store.raw), memory={}) == []
 
 
 def test_a_pipe_is_rejected_without_waiting_for_it(store: Store) -> None:
@@ -248,7 +247,7 @@ def test_a_pipe_is_rejected_without_waiting_for_it(store: Store) -> None:
 def test_only_audio_files_are_listed(store: Store) -> None:
     for name in ("a.WAV", "b.flac", "b_prompt.txt", ".hidden.wav", "cover.jpg"):
         raw(store, name)
-    assert [file.path for file in scan_raw(store, memory={})] == ["raw/a.WAV", "raw/b.flac"]
+    assert [file.path for file in scan_raw(store, tree_of(store.raw), memory={})] == ["raw/a.WAV", "raw/b.flac"]
 
 
 def test_an_unchanged_file_is_not_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +257,7 @@ def test_an_unchanged_file_is_not_read_again(store: Store, monkeypatch: pytest.M
         read.append(path.name)
         return sha256_file(path)
 
-    monkeypatch.setattr(lofi_assets.sources, "sha256_file", counted)
+    monkeypatch.setattr(lofi_assets.raw_files, "sha256_file", counted)
     first, second = raw(store, "a/track_001.wav"), raw(store, "a/track_002.wav")
     records(store, GOOD)
     outcome, before = inventory(store)
@@ -327,13 +326,5 @@ def test_a_licence_row_without_id_or_known_status_is_refused(tmp_path: Path, row
 def test_a_curators_prompt_and_lyrics_are_read(store: Store) -> None:
     raw(store, "a/track_001.wav")
     raw(store, "a/track_001_prompt.txt", "lofi, büro".encode())
-    raw(store, "a/track_001_lyrics.txt", b"[Verse]\nrain \xff")
-    assert curator_sidecars(store, "raw/a/track_001.wav") == ("lofi, büro", "[Verse]\nrain \\xff")
-
-
-def test_a_linked_or_huge_sidecar_is_not_read(store: Store, tmp_path: Path) -> None:
-    raw(store, "a/track_001.wav")
-    (tmp_path / "secret").write_text("secret")
-    (store.raw / "a" / "track_001_prompt.txt").symlink_to(tmp_path / "secret")
-    raw(store, "a/track_001_lyrics.txt", b"x" * (1 << 17))
-    assert curator_sidecars(store, "raw/a/track_001.wav") == ("", None)
+    raw(store, "a/track_001_lyrics.txt", b"[Verse]\nrain")
+    assert curator_sidecars(store, "raw/a/track_001.wav") == ("lofi, büro", "[Verse]\nrain", "")

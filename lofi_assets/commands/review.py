@@ -6,6 +6,7 @@ What belongs here: arguments and text on the terminal. What does not: the queue 
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import click
@@ -35,7 +36,7 @@ def list_tracks(everything: bool) -> None:
     for item in shown:
         row = item.row
         styles = ",".join(json.loads(row["style_ids"]))
-        click.echo(f"{row['track_id']}  {item.decision or row['state']}  {styles}  {row['prompt']}")
+        click.echo(f"{_named(row)}  {item.decision or row['state']}  {styles}  {row['prompt']}")
         for reason in item.reasons:
             click.echo(f"    {reason}")
     waiting = sum(bool(item.reasons) for item in items)
@@ -104,6 +105,12 @@ def _decide(tracks: Sequence[str], *, decision: Literal["accepted", "rejected"],
     now = datetime.now(UTC).replace(microsecond=0)
     taken = decide(Store(data_root()), tracks, decision=decision, at=now, vocabulary=vocabulary(), **words)
     click.echo(f"{decision} {len(taken)}: {', '.join(review.track_id for review in taken)}; {APPLY}")
+
+
+def _named(row: dict[str, Any]) -> str:
+    """A track's id, and its file's name where the id does not say it."""
+    file = PurePosixPath(row.get("raw_path") or row["track_id"])
+    return str(row["track_id"]) if file.stem == row["track_id"] else f"{row['track_id']} ({file.name})"
 
 
 def _numbered(label: str, texts: Sequence[str]) -> list[tuple[str, str]]:

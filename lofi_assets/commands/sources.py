@@ -1,6 +1,9 @@
 """`lofi sources`: the licence ledger from the command line."""
 
+import shlex
 import sys
+import unicodedata
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +34,7 @@ def sources() -> None:
 
 @sources.command()
 @click.argument("source_id")
-@click.option("--track", "tracks", multiple=True, help="Track id (file stem); repeat it for more.")
+@click.option("--track", "tracks", multiple=True, help="Track id, or a file's name without suffix; repeat it for more.")
 @click.option("--tracks-in", "folder", help="Every audio file of this folder of raw/, such as partnerships/label-7.")
 @click.option("--type", "source_type", type=click.Choice(SOURCE_TYPES), required=True)
 @click.option("--provider", required=True, help="Platform or artist.")
@@ -49,9 +52,14 @@ def add(tracks: tuple[str, ...], folder: str | None, evidence_file: Path | None,
     from lofi_assets import ledger
 
     store = Store(data_root())
-    track_ids = [*tracks, *(_tracks_in(store, folder) if folder else ())]
+    track_ids = [*_ids(store, tracks), *(_tracks_in(store, folder) if folder else ())]
     record = ledger.add(
-        store, {**stated, "track_ids": track_ids}, evidence_file=evidence_file, licences=_licences(), today=_today()
+        store,
+        {**stated, "track_ids": track_ids},
+        evidence_file=evidence_file,
+        licences=_licences(),
+        today=_today(),
+        latest=_latest_day(),
     )
     click.echo(f"source {record.source_id}: {len(record.track_ids)} tracks added")
     _say_what_holds(store, record.source_id)
@@ -103,6 +111,8 @@ def list_sources(strict: bool) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(*_tables(found))
     for problem in found.problems:
         click.echo(f"not used: {problem}", err=True)
+    for text in found.unread:
+        click.echo(text, err=True)
     if strict and not found.clean:
         raise click.exceptions.Exit(1)
 
@@ -122,11 +132,21 @@ def report(output: Path | None) -> None:
         click.echo(f"{output}: {'written' if write_text(output, page) else 'current'}")
 
 
+def _ids(store: Store, names: Sequence[str]) -> list[str]:
+    """Track ids, also of files that are given by their own name: an id in ASCII does not always say it."""
+    from lofi_assets.raw_files import track_id_of, tree_of
+
+    ids = {unicodedata.normalize("NFC", path.stem): track_id_of(path) for path in tree_of(store.raw).audio}
+    known = set(ids.values())
+    return [name if name in known else ids.get(unicodedata.normalize("NFC", name), name) for name in names]
+
+
 def _tracks_in(store: Store, folder: str) -> list[str]:
-    from lofi_assets.sources import raw_paths, track_id_of
+    from lofi_assets.raw_files import list_raw, tree_of
 
     wanted = store.raw / folder
-    found = sorted({track_id_of(path) for path, regular in raw_paths(store) if regular and wanted in path.parents})
+    files = [file for file in list_raw(store, tree_of(store.raw)) if not file.fault]
+    found = sorted({file.track_id for file in files if wanted in (store.root / file.path).parents})
     if not found:
         raise click.ClickException(f"--tracks-in {folder}: no audio file under {wanted}")
     return found
@@ -136,6 +156,11 @@ def _say_what_holds(store: Store, source_id: str) -> None:
     (state,) = (state for state in _survey(store).states if state.record.source_id == source_id)
     if state.rule:
         click.echo(f"not usable yet, {state.rule}: {state.reason}")
+    if state.rule == "licence.ai_training_rights":
+        click.echo(
+            f"once a person has confirmed the rights: lofi sources verify {shlex.quote(source_id)} --by NAME "
+            "[--evidence ADDRESS | --evidence-file FILE]"
+        )
     missing = len(set(state.record.track_ids)) - len(state.files)
     if missing:
         click.echo(f"{missing} of its tracks have no file of their own under raw/")
@@ -145,7 +170,7 @@ def _survey(store: Store) -> "Survey":
     from lofi_assets.constitution import load_gates
     from lofi_assets.ledger_page import survey
 
-    return survey(store, licences=_licences(), gates=load_gates(), today=_today())
+    return survey(store, licences=_licences(), gates=load_gates(), today=_latest_day())
 
 
 def _licences() -> "LicenceTable":
@@ -153,6 +178,12 @@ def _licences() -> "LicenceTable":
     from lofi_assets.sources import load_licences
 
     return load_licences(CONFIG_DIR)
+
+
+def _latest_day() -> date:
+    from lofi_assets.rights import latest_day
+
+    return latest_day(datetime.now(UTC))
 
 
 def _today() -> date:
@@ -176,8 +207,8 @@ def _tables(found: "Survey") -> list[Any]:
         texts = (record.source_id, record.source_type, record.provider, licence)
         records.add_row(*map(escape, texts), *map(str, counts), today)
     stray = Table(title="Files without exactly one claim: not used", title_justify="left")
-    for column in ("file", "rule", "why"):
+    for column in ("file", "track id", "rule", "why"):
         stray.add_column(column, overflow="fold")
     for row in found.stray:
-        stray.add_row(escape(row.path), row.rule, escape(row.reason))
+        stray.add_row(escape(row.path), row.track_id, row.rule, escape(row.reason))
     return [records, stray] if found.stray else [records]

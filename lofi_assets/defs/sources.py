@@ -10,13 +10,14 @@ from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
+from lofi_assets.rights import latest_day
 
 
 @dg.asset(group_name="sources", kinds={"json", "parquet"}, owners=["team:curation"], pool="data")
 @explained
 def licensed_sources(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """Every raw file with its hash and licence record: verified, or rejected with the rule that rejected it."""
-    outcome = library.inventory_sources(platform.store, gates=load_gates(), today=datetime.now(UTC).date())
+    outcome = library.inventory_sources(platform.store, gates=load_gates(), today=latest_day(datetime.now(UTC)))
     return report(context, platform.store, outcome)
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import ndtri
 
+from lofi_assets.hand_written import parse_json
 from lofi_assets.metrics import binomial
 from lofi_assets.metrics.errors import MetricError
 
@@ -284,7 +285,7 @@ def _read_truth(path: Path) -> dict[str, Any]:
 
 def _trial(line: str, truth: Mapping[str, Any]) -> Trial:
     """One parsed line; ValueError says what is wrong with it."""
-    row = json.loads(line)
+    row = parse_json(line, where="this line")
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
     if missing := sorted(ROW_TYPES.keys() - row.keys()):
