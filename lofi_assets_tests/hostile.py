@@ -227,8 +227,8 @@ AUDIO: tuple[tuple[str, Writer, str], ...] = (
     ("sony.w64", partial(_written, "W64/PCM_16"), FORMAT),
     ("128k.mp3", partial(_lame_file, bit_rate=128), FORMAT),
     ("vbr.mp3", _variable, FORMAT),
-    ("aac_like.aac", _adts, READABLE),
-    ("m4a_like.m4a", _m4a, READABLE),
+    ("aac_like.aac", _adts, FORMAT),
+    ("m4a_like.m4a", _m4a, FORMAT),
     # MP3 streams.
     ("truncated.mp3", partial(_mp3, lambda data: data[: len(data) * 3 // 5]), READABLE),
     ("truncated_no_info.mp3", partial(_mp3, lambda data: data[960:-500]), READABLE),
