@@ -257,7 +257,10 @@ def _read_blocks(path: Path, source: soundfile.SoundFile, limits: Limits) -> Flo
     position = 0
     while len(got := source.read(out=block)):
         if position + len(got) > most:
-            raise AudioError("audio.duration_max", f"{path.name!r} is longer than the {limits.max_seconds:.0f} s read")
+            longest = f"{limits.max_seconds:g} s that are read at most"
+            raise AudioError(
+                "audio.duration_max", f"{path.name!r} is longer than the {longest}; cut it into shorter files"
+            )
         if position + len(got) > samples.shape[1]:
             samples = np.concatenate([samples[:, :position], np.empty_like(samples), got.T], axis=1)
         samples[:, position : position + len(got)] = got.T
