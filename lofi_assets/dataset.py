@@ -17,6 +17,7 @@ from typing import Any
 
 from lofi_assets import dataset_card
 from lofi_assets.dataset_card import SUFFIXES, Described, read_track, style_distribution, write_hugging_face
+from lofi_assets.duplicates import splits_with_copies
 from lofi_assets.library import DUPLICATES, PROCESSED, PROMPTS, verified_sources
 from lofi_assets.outcome import Outcome
 from lofi_assets.records import Dataset, Split, Track, dump
@@ -289,13 +290,13 @@ def assemble(store: Store, *, now: datetime) -> Outcome:
     pairs = read_json(store.metadata(DUPLICATES), default=[])
     groups = group_tracks((row["track_id"] for row in known), linked=linked_tracks(known, pairs))
     before = recorded_splits(store)
-    splits = assign_splits({row["track_id"]: groups[row["track_id"]] for row in licensed}, recorded=before)
+    sides = splits_with_copies(before, groups=groups)
+    splits = assign_splits({row["track_id"]: groups[row["track_id"]] for row in licensed}, recorded=sides)
     candidates = [
         _candidate(store, verified[key] | row, prompts[key], groups[key], splits[key])
         for row, key in ((row, row["track_id"]) for row in licensed)
     ]
     built = build_dataset(store, candidates, now=now)
-    durations = [track.duration for track in built.tracks]
     record = built.record
     return Outcome(
         data_version=record.hash,
@@ -311,7 +312,7 @@ def assemble(store: Store, *, now: datetime) -> Outcome:
             "train_count": record.train_count,
             "validation_count": record.validation_count,
             "straddling_groups": len(straddling_groups(splits, groups)),
-            "tracks_out_of_range": sum(not MIN_SECONDS <= seconds <= MAX_SECONDS for seconds in durations),
+            "tracks_out_of_range": sum(not MIN_SECONDS <= track.duration <= MAX_SECONDS for track in built.tracks),
             "hash_verified": _hash_verified(store, built.folder),
         },
         rows=[_shown(candidate) for candidate in candidates],
