@@ -90,7 +90,7 @@ def without_length() -> bytes:
     return bytes(flac)
 
 
-WHOLE, PIPED = f"wav, 16, {RATE}", "audio.readable | says that it holds no samples, and 192000 bytes follow"
+WHOLE, PIPED = f"wav, 16, {RATE}", "audio.readable | says that it holds no samples, but 192000 bytes follow"
 NOT_READ = "audio.format | is {}, which is not read; "
 LOSSLESS, ORIGINAL = "convert it to WAV or FLAC", "deliver WAV or FLAC made from the original"
 CONTAINERS: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -124,7 +124,7 @@ CONTAINERS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: b"ID3\x04\0\0" + bytes((0, 0, 8, 0)) + bytes(1024) + written("FLAC"),
         f"flac, 16, {RATE}",
     ),
-    "FLAC from a pipe": (without_length, "audio.readable | is a FLAC without its length, as where it was written to"),
+    "FLAC from a pipe": (without_length, "audio.readable | is a FLAC that does not say its length"),
     "FLAC, nonsense inside": (
         lambda: b"fLaC" + np.random.default_rng(0).bytes(5000),
         "audio.readable | cannot be decoded (Error : unknown error in flac decoder.); it is corrupt",

@@ -80,8 +80,8 @@ def samples_fault(data: bytes) -> str:
     claimed, held = found
     if claimed == 0 and held > 0 and byte_order == "<":
         return (
-            f"says that it holds no samples, and {held} bytes follow, as where it was written to a pipe; convert it to "
-            "FLAC with a tool that reads to the end"
+            f"says that it holds no samples, but {held} bytes follow (written to a pipe?); convert it to FLAC with a "
+            "tool that reads to the end, such as ffmpeg"
         )
     if claimed <= held or claimed == 0xFFFFFFFF or _STREAMED - 64 < claimed <= _STREAMED:
         return ""

@@ -165,7 +165,7 @@ def _identified(path: Path, data: bytes) -> mp3.Mp3Scan | None:
     elif fault := containers.samples_fault(data):
         raise _unreadable(path, fault)
     elif containers.flac_length_unknown(data):
-        raise _unreadable(path, "is a FLAC without its length, as where it was written to a pipe; convert it once more")
+        raise _unreadable(path, "is a FLAC that does not say its length (written to a pipe?); convert it once more")
     return found
 
 
