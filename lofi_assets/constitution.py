@@ -37,6 +37,10 @@ GUARDED_ASSETS = ("merged_model", "quantized_tiers", "hub_release")
 """Assets that refuse to run unless the gates that hold them have passed (design.md section 4, layer 3)."""
 
 
+NOT_MEASURED = "not measured"
+CUT_LONG_FILES = "with `audio.segment: true` the profile has longer files cut into tracks of 60 to 120 s"
+
+
 class ConstitutionError(LofiError, ValueError):
     """`config/constitution.yaml` breaks its own rules; the message names the gate and the key."""
 
@@ -90,12 +94,43 @@ class Verdict:
     @property
     def text(self) -> str:
         """For people: the value against the limit, and what makes it inconclusive."""
+        gate, asked = self.gate, f"must be {_demand(self.gate)}"
         if self.counted:
-            return f"{self.value} accepted tracks break {self.gate.rule} ({self.note})"
-        shown = f"{self.value:.4g}" if isinstance(self.value, float) else self.value
-        return f"{self.gate.measure} = {shown}, must be {self.gate.op} {self.gate.limit}" + (
-            f" ({self.note})" if self.note else ""
-        )
+            return f"{self.value} accepted tracks break {gate.rule} ({self.note})"
+        if self.value is None:
+            because = f" ({self.note})" if self.note not in ("", NOT_MEASURED) else ""
+            return f"{gate.measure}: {NOT_MEASURED}, {asked}{because}"
+        said = f"{gate.measure} = {_shown(self.value, gate)}, {asked}" + (f" ({self.note})" if self.note else "")
+        return f"{said}; {CUT_LONG_FILES}" if self.status == "fail" and _bounds_duration(gate) else said
+
+
+def _demand(gate: Gate) -> str:
+    """What the value must be; a yes or no needs no operator."""
+    if isinstance(gate.limit, bool) and gate.op == "==":
+        return _word(gate.limit)
+    return f"{gate.op} {gate.limit}"
+
+
+def _word(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _shown(value: Any, gate: Gate) -> str:
+    """A value with as many digits as the verdict needs: what is shown never reads as the other side of the limit."""
+    if isinstance(value, bool):
+        return _word(value)
+    if not isinstance(value, float):
+        return str(value)
+    if not math.isfinite(value) or _kind(gate.limit) != "number":
+        return f"{value:.4g}"
+    roundings = (f"{value:.{digits}g}" for digits in range(4, 17))
+    same_side = (text for text in roundings if _side(float(text), gate.limit) == _side(value, gate.limit))
+    return next(same_side, repr(value))
+
+
+def _side(value: float, limit: Any) -> int:
+    """-1 below the limit, 0 at it, 1 above."""
+    return (value > limit) - (value < limit)
 
 
 @cache
@@ -192,7 +227,7 @@ def judge(gate: Gate, measured: Any) -> Verdict:
 
 def _doubt(gate: Gate, value: Any, details: Mapping[str, Any]) -> str:
     if value is None:
-        return str(details.get("note") or "not measured")
+        return str(details.get("note") or NOT_MEASURED)
     if isinstance(value, float) and not math.isfinite(value):
         return "not a finite number"
     if _kind(value) != _kind(gate.limit):
@@ -242,8 +277,12 @@ def judge_track(gates: Sequence[Gate], measures: Mapping[str, Any]) -> Verdict |
 
 def too_long(seconds: float, gates: Sequence[Gate]) -> bool:
     """Whether audio of this duration misses an upper gate on `duration_s`: the one fault that cutting mends."""
-    limits = [gate.limit for gate in gates if gate.measure == "duration_s" and gate.op in ("<", "<=")]
+    limits = [gate.limit for gate in gates if _bounds_duration(gate)]
     return any(not isinstance(limit, str) and seconds > limit for limit in limits)
+
+
+def _bounds_duration(gate: Gate) -> bool:
+    return gate.measure == "duration_s" and gate.op in ("<", "<=")
 
 
 def judge_asset(gates: Sequence[Gate], measures: Mapping[str, Any]) -> list[Verdict]:

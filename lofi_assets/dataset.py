@@ -12,6 +12,7 @@ from typing import Any
 
 from lofi_assets.dataset_build import Candidate, build_dataset, current_splits, recorded_splits
 from lofi_assets.dataset_split import assign_splits, group_tracks, linked_tracks, split_note, straddling_groups
+from lofi_assets.duplicates import splits_with_copies
 from lofi_assets.file_hashes import mended_text
 from lofi_assets.library import DUPLICATES, PROCESSED, PROMPTS, verified_sources
 from lofi_assets.outcome import Outcome
@@ -40,13 +41,12 @@ def assemble(store: Store, *, now: datetime) -> Outcome:
     groups = group_tracks((row["track_id"] for row in known), linked=linked_tracks(known, pairs))
     before = current_splits(store)
     entering = {row["track_id"]: groups[row["track_id"]] for row in licensed}
-    splits = assign_splits(entering, recorded=recorded_splits(store))
+    splits = assign_splits(entering, recorded=splits_with_copies(recorded_splits(store), groups=groups))
     candidates = [
         _candidate(store, verified[key] | row, prompts[key], groups[key], splits[key])
         for row, key in ((row, row["track_id"]) for row in licensed)
     ]
     built = build_dataset(store, candidates, now=now)
-    durations = [track.duration for track in built.tracks]
     record = built.record
     return Outcome(
         data_version=record.hash,
@@ -62,7 +62,7 @@ def assemble(store: Store, *, now: datetime) -> Outcome:
             "train_count": {"value": record.train_count, "note": split_note("train", splits, groups)},
             "validation_count": {"value": record.validation_count, "note": split_note("validation", splits, groups)},
             "straddling_groups": len(straddling_groups(splits, groups)),
-            "tracks_out_of_range": sum(not MIN_SECONDS <= seconds <= MAX_SECONDS for seconds in durations),
+            "tracks_out_of_range": sum(not MIN_SECONDS <= track.duration <= MAX_SECONDS for track in built.tracks),
             "hash_verified": {"value": not built.fault, "note": built.fault},
         },
         rows=[_shown(candidate) for candidate in candidates],

@@ -10,7 +10,7 @@ from pathlib import PurePath
 
 from lofi_assets.constitution import Gate, Verdict, judge_track, too_long
 from lofi_assets.store import fingerprint
-from lofi_assets.track_rows import Row
+from lofi_assets.track_rows import CHAIN_VERSION, Row
 
 AMONG_TRACKS = "duplicate_similarity"
 """The one measure that a track does not have by itself."""
@@ -31,15 +31,22 @@ def judged_today(rows: Sequence[Row], *, gates: Sequence[Gate], segment: bool) -
         segment: long files are cut into parts (`AudioSettings.segment`).
     Returns:
         None if only working on the file again can tell: a rejected one whose rule no longer rejects it, one for which
-        a gate's measure was never taken, or one that is to be cut where it was whole, or the other way round.
+        a gate's measure was never taken, or one that is to be cut where it was whole, or the other way round, or one
+        that an earlier version of the audio chain turned away.
     """
     law = law_of(gates)
+    if any(_turned_away_by_an_earlier_chain(row) for row in rows):
+        return None
     if all(row.get("judged_by") == law for row in rows):
         return list(rows)
     if segment and bool(rows[0].get("part_of")) != too_long(sum(row["duration"] for row in rows), gates):
         return None
     judged = [_judged(row, gates, law) for row in rows]
     return None if None in judged else [row for row in judged if row is not None]
+
+
+def _turned_away_by_an_earlier_chain(row: Row) -> bool:
+    return row["status"] == "rejected" and not row["audio_sha256"] and row.get("chain") != CHAIN_VERSION
 
 
 def _judged(row: Row, gates: Sequence[Gate], law: str) -> Row | None:

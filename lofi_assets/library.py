@@ -1,10 +1,9 @@
 """The library of tracks: raw files -> inventory -> processed tracks, track by track and only what changed.
 
-What belongs here: what has to be done (fingerprints), which rows the stage's table has, quarantine, duplicates. What
-does not: the work on one file (`audio/`), its columns (`track_rows.py`), licences (`sources.py`), styles.
+What belongs here: what has to be done (fingerprints), which rows the stage's table has, quarantine. What does not: the
+work on one file (`audio/`), its columns (`track_rows.py`), copies (`duplicates.py`), licences (`sources.py`), styles.
 """
 
-import base64
 import contextlib
 import json
 import os
@@ -14,7 +13,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from lofi_assets.constitution import CONFIG_DIR, Gate, gates_of, judge_track
+from lofi_assets.constitution import CONFIG_DIR, Gate, gates_of
+from lofi_assets.duplicates import mark_duplicates, same_file
 from lofi_assets.file_hashes import FileHashes, mended_text
 from lofi_assets.judgement import judged_today, law_of
 from lofi_assets.outcome import Outcome
@@ -46,7 +46,6 @@ PROCESSED = "processed_tracks.parquet"
 PROMPTS = "prompts.parquet"
 DUPLICATES = "duplicates.json"
 SCORES = "quality_scores.json"
-DUPLICATE_RULE = "audio.near_duplicate"
 
 LOFI_TEMPO = (62, 124)
 """BPM range that decides octaves for a track whose style no curator has named (`audio.tempo.LOFI_RANGE`)."""
@@ -209,12 +208,15 @@ def process_library(
     ]
     rows = [row for key in sorted(wanted) for row in fresh.get(key) or standing[key] or ()]
     before = {row["track_id"]: row for key in recorded for row in recorded[key]}
-    rows, pairs = _mark_duplicates(rows, recorded=before, gates=track_gates, memory=store.cache / DUPLICATES)
+    licences = {key: json.loads(row.get("measures") or "{}").get("license_status", "") for key, row in verified.items()}
+    rows, pairs = mark_duplicates(
+        rows, recorded=before, licences=licences, gates=track_gates, memory=store.cache / DUPLICATES
+    )
     folders = style_of([row for row in rows if row["status"] == "accepted"])
     rows, placed = place_tracks(store, rows, folders, hashes)
     hashes.save()
     write_rows(store, PROCESSED, rows)
-    write_json(store.metadata(DUPLICATES), [*pairs, *_same_file(rows)])
+    write_json(store.metadata(DUPLICATES), [*pairs, *same_file(rows)])
     accepted = [row for row in rows if row["status"] == "accepted"]
     reviewed = {row["track_id"]: row for row in rows_of(store, PROMPTS) if row.get("state") == "VERIFIED"}
     write_json(store.metadata(SCORES), {row["track_id"]: score_entry(row, reviewed) for row in accepted})
@@ -291,64 +293,6 @@ def _process(
 
 def _provenance(source: Row) -> Row:
     return {"source_id": source["source_id"], "raw_path": source["path"]}
-
-
-def _mark_duplicates(
-    rows: Sequence[Row], *, recorded: Mapping[str, Row], gates: Sequence[Gate], memory: Path
-) -> tuple[list[Row], list[Row]]:
-    """Reject every track that duplicates one before it; also the pairs found, which the split keeps together.
-
-    A track that was accepted before stays; among others the better one, then the smaller id.
-    """
-    import numpy as np
-
-    from lofi_assets.audio.fingerprint import update_duplicates
-
-    sound = {row["track_id"]: row for row in rows if row["status"] == "accepted" or row["rule"] == DUPLICATE_RULE}
-    files = {track_id: row.get("part_of") or track_id for track_id, row in sound.items()}
-    found = [
-        pair
-        for pair in update_duplicates(
-            {key: np.frombuffer(base64.b64decode(row["words"]), dtype=np.uint32) for key, row in sound.items()},
-            memory=memory,
-        )
-        if files[pair.a] != files[pair.b]
-    ]
-    similar: dict[str, list[tuple[str, float]]] = {}
-    for pair in found:
-        similar.setdefault(pair.a, []).append((pair.b, pair.similarity))
-        similar.setdefault(pair.b, []).append((pair.a, pair.similarity))
-
-    def rank(track_id: str) -> tuple[bool, int, str]:
-        was_accepted = recorded.get(track_id, {}).get("status") == "accepted"
-        return (not was_accepted, -int(sound[track_id]["quality_score"]), track_id)
-
-    judged: dict[str, Row] = {}
-    for track_id in sorted(sound, key=rank):
-        kept = [(value, other) for other, value in similar.get(track_id, ()) if _kept(judged.get(other))]
-        similarity, other = max(kept, default=(0.0, ""))
-        verdict = judge_track(gates, {"duplicate_similarity": similarity})
-        judged[track_id] = sound[track_id] | {
-            "status": "rejected" if verdict else "accepted",
-            "rule": verdict.gate.id if verdict else "",
-            "reason": f"{verdict.text}: the same recording as {other}" if verdict else "",
-            "measures": json.dumps(json.loads(sound[track_id]["measures"]) | {"duplicate_similarity": similarity}),
-        }
-    pairs = [{"a": pair.a, "b": pair.b, "similarity": round(pair.similarity, 4)} for pair in found]
-    return [judged.get(row["track_id"], row) for row in rows], pairs
-
-
-def _same_file(rows: Sequence[Row]) -> list[Row]:
-    """Pairs that keep the parts of one file on one side of the split, whether they sound alike or not."""
-    parts: dict[str, list[str]] = {}
-    for row in rows:
-        if row.get("part_of"):
-            parts.setdefault(row["part_of"], []).append(row["track_id"])
-    return [{"a": ids[0], "b": other, "part_of": whole} for whole, ids in sorted(parts.items()) for other in ids[1:]]
-
-
-def _kept(row: Row | None) -> bool:
-    return row is not None and row["status"] == "accepted"
 
 
 def _outcome(

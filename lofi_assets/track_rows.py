@@ -4,7 +4,7 @@ What belongs here: the columns and their meaning. What does not: which tracks ar
 
 Besides the verdict a row holds its measures, tags heard, score parts, envelope and fingerprint words, the hash of the
 MP3 (`audio_sha256`, "" without one) and of the lossless master (`lossless_sha256`), and `part_of`: the id of the raw
-file that was cut, "" for a track that is a whole file.
+file that was cut, "" for a track that is a whole file. `chain` is the version of the audio chain that judged it.
 """
 
 import base64
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from lofi_assets.workers import WorkerFailure
 
 Row = dict[str, Any]
+
+CHAIN_VERSION = "2"
+"""Raised when the audio chain accepts what it turned away before: files without audio are then worked on again, once.
+Unlike `library.TRACKS_VERSION` it leaves the accepted ones as they are."""
 
 PART = re.compile(r"_s\d{2,}$")
 """How the id of a part ends (`audio.process.part_id`)."""
@@ -55,7 +59,7 @@ def result_rows(result: "ProcessResult | WorkerFailure", track_id: str, wanted: 
         rows = [_heard(part, wanted) | {"part_of": track_id} for part in result.parts]
     else:
         rows = [_heard(result, wanted)]
-    return [row | {"judged_by": judged_by} for row in rows]
+    return [row | {"judged_by": judged_by, "chain": CHAIN_VERSION} for row in rows]
 
 
 def _heard(result: "ProcessResult", wanted: str) -> Row:

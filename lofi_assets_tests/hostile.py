@@ -177,6 +177,24 @@ def _bomb(path: Path, _: int, *, hours: float = 3.0, rate: int = 8_000) -> None:
             file.write(np.zeros(60 * rate, dtype=np.int16))
 
 
+def _vinyl(samples: FloatArray) -> FloatArray:
+    """Music gated on and off under single loud clicks, whose peak no encoder keeps."""
+    rng = np.random.default_rng(8)
+    samples[:, np.arange(samples.shape[1]) * 2 // RATE % 2 == 0] *= 0.0
+    at = rng.integers(0, samples.shape[1], 12)
+    samples[:, at] += rng.uniform(0.5, 0.9, 12).astype(np.float32)
+    return samples
+
+
+def _bw64(path: Path, seconds: int) -> None:
+    path.write_bytes(b"BW64" + _written("RF64/PCM_16", path, seconds)[4:])
+
+
+def _counts_itself(data: bytes) -> bytes:
+    frames = int.from_bytes(data[44:48], "big") + 1
+    return data[:44] + frames.to_bytes(4, "big") + data[48:]
+
+
 AUDIO: tuple[tuple[str, Writer, str], ...] = (
     # What looks odd and is sound must not be rejected either.
     ("good.wav", partial(_written, "WAV/PCM_16"), ACCEPTED),
@@ -196,6 +214,9 @@ AUDIO: tuple[tuple[str, Writer, str], ...] = (
     ("many_tags.mp3", partial(_mp3, lambda data: id3(_title("x")) * 5_000 + data), ACCEPTED),
     ("trailing_garbage.wav", _trailing, ACCEPTED),
     ("data_size_ffffffff.wav", partial(_patched, 40, b"\xff" * 4), ACCEPTED),
+    ("data_size_of_sox.wav", partial(_patched, 40, struct.pack("<I", 0x7FFFF000)), ACCEPTED),
+    ("info_counts_itself.mp3", partial(_mp3, _counts_itself), ACCEPTED),
+    ("vinyl.wav", partial(_shaped, _vinyl), ACCEPTED),
     ("dc.wav", partial(_shaped, lambda samples: samples + np.float32(0.3)), ACCEPTED),
     ("fake_320.flac", _reencoded, ACCEPTED),
     # Containers that lie or are cut.
@@ -224,11 +245,12 @@ AUDIO: tuple[tuple[str, Writer, str], ...] = (
     ("vorbis.ogg", partial(_written, "OGG/VORBIS"), FORMAT),
     ("truncated.ogg", partial(_cut, "OGG/VORBIS", 0.6), FORMAT),
     ("opus.ogg", partial(_written, "OGG/OPUS", rate=48_000), FORMAT),
+    ("bw64.wav", _bw64, FORMAT),
     ("sony.w64", partial(_written, "W64/PCM_16"), FORMAT),
     ("128k.mp3", partial(_lame_file, bit_rate=128), FORMAT),
     ("vbr.mp3", _variable, FORMAT),
-    ("aac_like.aac", _adts, READABLE),
-    ("m4a_like.m4a", _m4a, READABLE),
+    ("aac_like.aac", _adts, FORMAT),
+    ("m4a_like.m4a", _m4a, FORMAT),
     # MP3 streams.
     ("truncated.mp3", partial(_mp3, lambda data: data[: len(data) * 3 // 5]), READABLE),
     ("truncated_no_info.mp3", partial(_mp3, lambda data: data[960:-500]), READABLE),

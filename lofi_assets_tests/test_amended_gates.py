@@ -2,6 +2,9 @@
 
 from dataclasses import replace
 
+import pytest
+
+from lofi_assets import track_rows
 from lofi_assets.audio.process import ProcessJob, ProcessResult
 from lofi_assets.constitution import Gate
 from lofi_assets.store import Store, read_json
@@ -61,6 +64,30 @@ def test_a_file_stays_unreadable_under_any_limit_and_keeps_what_the_decoder_said
     _, worked = run(gates=amended("silent_share", 0.3))
     assert (worked, statuses(store)["a"]) == ([], ("rejected", "audio.readable"))
     assert read_json(store.quarantine / "tracks" / "a.json")["reason"] == "'a.wav' ends early"
+
+
+def test_a_file_that_an_earlier_audio_chain_turned_away_is_worked_on_once_more_and_an_accepted_one_is_not(
+    store: Store, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inventory(store, a="1", b="2", c="3")
+
+    def low(job: ProcessJob) -> ProcessResult:
+        if job.track_id == "a":
+            return accepted(job)
+        peak = {"readable": True, "codec_accepted": True, "peak_dbfs": -1.44}
+        return ProcessResult(job.track_id, "audio.peak_min", "peak_dbfs = -1.44", peak)
+
+    monkeypatch.setattr(track_rows, "CHAIN_VERSION", "an earlier one")
+    run(low)
+    monkeypatch.undo()
+    _, worked = run(lambda job: low(job) if job.track_id == "c" else accepted(job))
+    assert sorted(worked) == ["b", "c"]
+    assert {key: found[0] for key, found in statuses(store).items()} == {
+        "a": "accepted",
+        "b": "accepted",
+        "c": "rejected",
+    }
+    assert run(low)[1] == []
 
 
 def test_a_long_file_that_segmenting_would_now_cut_is_worked_on_again(store: Store, run: Run) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from lofi_assets.audio import encode, measure, mp3
 from lofi_assets.audio.decode import AudioError, read_audio
+from lofi_assets.constitution import load_gates
 
 RATE = 48_000
 
@@ -62,11 +63,89 @@ def test_mono_becomes_stereo_and_peaks_where_it_should_after_decoding(tmp_path: 
     assert encoded.channels == 2 and -1.3 <= encoded.peak_dbfs <= -0.5
 
 
-def test_a_master_that_the_codec_overshoots_is_encoded_once_more_and_lower(tmp_path: Path) -> None:
-    square = np.sign(np.sin(2 * np.pi * 110 * np.arange(RATE) / RATE)).astype(np.float32)
-    encoded = encode.write_mp3(encode.master(np.stack([square, square]), sample_rate=RATE), tmp_path / "a.mp3")
-    assert encoded.attempts == 2
-    assert -1.3 <= encoded.peak_dbfs <= -0.5
+def clicks(seed: int, *, longest: int, rate: int = 44_100) -> np.ndarray:
+    """A tone gated on and off, and bursts of noise of up to `longest` samples, as vinyl clicks are: (2, 3 s)."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(3 * rate) / rate
+    sound = 0.25 * np.sin(2 * np.pi * 220.0 * time) * (time * 2 % 1 < 0.5)
+    for start in rng.integers(0, len(time) - longest, 12):
+        length = int(rng.integers(1, longest + 1))
+        sound[start : start + length] += rng.uniform(0.3, 0.9) * rng.uniform(-1, 1, length)
+    return np.stack([sound, sound]).astype(np.float32)
+
+
+def square() -> np.ndarray:
+    wave = np.sign(np.sin(2 * np.pi * 110 * np.arange(RATE) / RATE)).astype(np.float32)
+    return np.stack([wave, wave])
+
+
+MOVED_BY_THE_CODEC = [
+    # (what, source, its rate, peak in dBFS of the first encoding decoded again, may differ by)
+    ("clicks, a little low", clicks(14, longest=1), 44_100, -1.34, 0.03),
+    ("clicks, low", clicks(16, longest=1), 44_100, -1.36, 0.03),
+    ("bursts, lower", clicks(16, longest=40), 44_100, -1.44, 0.1),
+    ("bursts, lower by a decibel", clicks(19, longest=40), 44_100, -1.73, 0.3),
+    ("clicks of one sample, mostly above what the codec keeps", clicks(8, longest=1, rate=RATE), RATE, -2.52, 0.3),
+    ("bursts, over full scale", clicks(9, longest=40, rate=RATE), RATE, 1.52, 0.5),
+    ("a square wave, over full scale", square(), RATE, 0.68, 0.1),
+]
+
+
+@pytest.mark.parametrize(
+    ("source", "rate", "first", "tolerance"),
+    [case[1:] for case in MOVED_BY_THE_CODEC],
+    ids=[case[0] for case in MOVED_BY_THE_CODEC],
+)
+def test_a_peak_that_the_codec_moves_is_brought_back_and_rejects_no_track(
+    tmp_path: Path, source: np.ndarray, rate: int, first: float, tolerance: float
+) -> None:
+    mastered = encode.master(source, sample_rate=rate)
+    (tmp_path / "once.mp3").write_bytes(encode.encode_mp3(mastered))
+    once = measure.peak_dbfs(read_audio(tmp_path / "once.mp3", root=tmp_path).samples)
+    assert once == pytest.approx(first, abs=tolerance) and not -1.3 <= once <= -0.5
+    before = mastered.copy()
+    encoded = encode.write_mp3(mastered, tmp_path / "a.mp3")
+    assert -1.3 <= encoded.peak_dbfs <= -0.5 and 2 <= encoded.attempts <= 3
+    assert encoded.frames_drift == 0 and encoded.bit_rate_kbps == 320
+    np.testing.assert_array_equal(mastered, before)
+    again = encode.write_mp3(mastered, tmp_path / "b.mp3")
+    assert (again.sha256, again.peak_dbfs) == (encoded.sha256, encoded.peak_dbfs)
+
+
+def test_a_master_whose_peak_stays_in_place_is_encoded_once_as_it_is(tmp_path: Path) -> None:
+    mastered = encode.master(_tone(RATE), sample_rate=RATE)
+    encoded = encode.write_mp3(mastered, tmp_path / "a.mp3")
+    assert encoded.attempts == 1 and (tmp_path / "a.mp3").read_bytes() == encode.encode_mp3(mastered)
+
+
+def test_no_sample_is_clipped_to_bring_a_peak_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[float] = []
+    plain = encode.encode_mp3
+    monkeypatch.setattr(encode, "encode_mp3", lambda x: encoded.append(measure.peak_dbfs(x)) or plain(x))
+    encode.write_mp3(encode.master(clicks(8, longest=1, rate=RATE), sample_rate=RATE), tmp_path / "a.mp3")
+    assert len(encoded) > 1 and max(encoded) <= 0.0
+
+
+@pytest.mark.parametrize("adds_db", [0.6, -0.4])
+def test_an_encoder_that_never_lands_is_tried_a_bounded_number_of_times_and_then_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adds_db: float
+) -> None:
+    attempts: list[int] = []
+
+    def missed(_: np.ndarray, path: Path, **given: int) -> encode.Encoded:
+        attempts.append(given["attempts"])
+        return encode.Encoded(path, "", RATE, 2, 320, encode.PEAK_DBFS + adds_db, RATE, 0, **given)
+
+    monkeypatch.setattr(encode, "_write_and_verify", missed)
+    found = encode.write_mp3(encode.master(_tone(RATE), sample_rate=RATE), tmp_path / "a.mp3")
+    assert attempts == list(range(1, encode.MOST_ATTEMPTS + 1))
+    assert found.attempts == encode.MOST_ATTEMPTS and not -1.3 <= found.peak_dbfs <= -0.5
+
+
+def test_the_window_that_the_encoder_aims_at_is_the_gates() -> None:
+    limits = {gate.id: gate.limit for gate in load_gates()}
+    assert limits["audio.peak_min"] == encode.LOWEST_DECODED_PEAK_DBFS
+    assert limits["audio.peak_max"] == encode.HIGHEST_DECODED_PEAK_DBFS
 
 
 def test_samples_beyond_full_scale_are_clipped_and_do_not_wrap_around(tmp_path: Path) -> None:

@@ -164,6 +164,52 @@ def test_a_verdict_tells_a_person_the_number_and_the_limit() -> None:
     assert "7.25" in text and "< 5.0" in text and "64 clips" in text
 
 
+@pytest.mark.parametrize(
+    ("measured", "op", "limit", "said"),
+    [
+        # What is shown must never read as a number that would pass, nor the other way round.
+        (180.02, "<=", 180, "measure = 180.02, must be <= 180"),
+        (180.0000004, "<=", 180, "measure = 180.0000004, must be <= 180"),
+        (29.999979, ">=", 30, "measure = 29.99998, must be >= 30"),
+        (0.00099999999, "<", 0.001, "measure = 0.00099999999, must be < 0.001"),
+        (0.0010000001, "<", 0.001, "measure = 0.0010000001, must be < 0.001"),
+        (-1.3004, ">=", -1.3, "measure = -1.3004, must be >= -1.3"),
+        (4.9999999, "<", 5.0, "measure = 4.9999999, must be < 5.0"),
+        (5.0, "<", 5.0, "measure = 5, must be < 5.0"),
+        (7.123456, "<", 5.0, "measure = 7.123, must be < 5.0"),
+        (180.00000000000003, "<=", 180, "measure = 180.00000000000003, must be <= 180"),
+        # An absence is no number, and a yes or no no comparison.
+        (None, ">", 0.05, "measure: not measured, must be > 0.05"),
+        (
+            {"value": None, "note": "no answers yet"},
+            ">",
+            0.05,
+            "measure: not measured, must be > 0.05 (no answers yet)",
+        ),
+        (None, "==", True, "measure: not measured, must be yes"),
+        (False, "==", True, "measure = no, must be yes"),
+        (True, "==", False, "measure = yes, must be no"),
+        ("denied", "!=", "denied", "measure = denied, must be != denied"),
+        (1, "==", 38, "measure = 1, must be == 38"),
+        (math.nan, "<", 5.0, "measure = nan, must be < 5.0 (not a finite number)"),
+        (0.5, "==", True, "measure = 0.5, must be yes (float where bool is asked)"),
+    ],
+)
+def test_a_verdict_shows_what_was_compared(measured: object, op: str, limit: object, said: str) -> None:
+    gate = Gate("a.b", "I", "asset", "measure", op, limit, "why", asset="x", signed=True)  # type: ignore[arg-type]
+    assert judge(gate, measured).text == said
+
+
+def test_a_file_that_is_too_long_is_told_the_way_out_and_a_short_one_is_not() -> None:
+    limits = {gate.id: gate for gate in gates_of(load_gates(), asset="processed_tracks", scope="track")}
+    assert judge(limits["audio.duration_max"], 180.02).text == (
+        "duration_s = 180.02, must be <= 180; with `audio.segment: true` the profile has longer files cut into tracks "
+        "of 60 to 120 s"
+    )
+    assert judge(limits["audio.duration_max"], 60.0).text == "duration_s = 60, must be <= 180"
+    assert judge(limits["audio.duration_min"], 29.5).text == "duration_s = 29.5, must be >= 30"
+
+
 # --- tracks and assets -----------------------------------------------------------------------------------------------
 
 

@@ -1,28 +1,18 @@
-"""The table of tracks: what is tried again, which of two copies stays, and what quarantine holds."""
+"""The table of tracks: what is tried again, and what quarantine holds."""
 
-import base64
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
-import numpy as np
 import pytest
 
 from lofi_assets.audio.process import ProcessJob, ProcessResult
 from lofi_assets.library import (
-    DUPLICATE_RULE,
     INVENTORY,
     PROCESSED,
-    Row,
-    _mark_duplicates,
     rows_of,
     write_rows,
 )
 from lofi_assets.quarantine import write_quarantine
 from lofi_assets.store import Store, read_json
 from lofi_assets.workers import WorkerFailure
-from lofi_assets_tests.stand_in_audio import TRACK_GATES, Run, accepted, inventory, sound, statuses
+from lofi_assets_tests.stand_in_audio import TRACK_GATES, Run, accepted, inventory, statuses
 
 # --- increments ------------------------------------------------------------------------------------------------------
 
@@ -149,87 +139,6 @@ def test_tracks_rejected_for_their_licence_are_in_quarantine_too(store: Store, r
     write_rows(store, INVENTORY, [row | {"rule": "licence.record", "reason": "none", "measures": "{}"}])
     run()
     assert read_json(store.quarantine / "sources" / "a.json")["rule"] == "licence.record"
-
-
-# --- duplicates ------------------------------------------------------------------------------------------------------
-
-
-def row(track_id: str, words: np.ndarray, *, score: int = 80, status: str = "accepted", rule: str = "") -> Row:
-    return {
-        "track_id": track_id,
-        "status": status,
-        "rule": rule,
-        "reason": "",
-        "quality_score": score,
-        "words": base64.b64encode(words.tobytes()).decode(),
-        "measures": "{}",
-    }
-
-
-def mark(rows: Sequence[Row], recorded: Mapping[str, Row] | None = None) -> tuple[list[Row], list[Row]]:
-    with TemporaryDirectory() as folder:
-        return _mark_duplicates(rows, recorded=recorded or {}, gates=TRACK_GATES, memory=Path(folder) / "memory.json")
-
-
-def judged(rows: Sequence[Row], *, recorded: Mapping[str, Row] | None = None) -> tuple[dict[str, str], list[Row]]:
-    marked, pairs = mark(rows, recorded or {})
-    assert [row["track_id"] for row in marked] == [row["track_id"] for row in rows]
-    return {row["track_id"]: row["rule"] for row in marked}, pairs
-
-
-def test_of_two_new_copies_the_better_one_stays() -> None:
-    rules, pairs = judged([row("a", sound(1), score=70), row("b", sound(1), score=90)])
-    assert rules == {"a": DUPLICATE_RULE, "b": ""}
-    assert [(pair["a"], pair["b"], pair["similarity"]) for pair in pairs] == [("a", "b", 1.0)]
-
-
-def test_of_two_equal_copies_the_smaller_id_stays() -> None:
-    assert judged([row("b", sound(1)), row("a", sound(1))])[0] == {"b": DUPLICATE_RULE, "a": ""}
-
-
-def test_a_track_accepted_earlier_stays_when_a_better_copy_lands() -> None:
-    old, new = row("z", sound(1), score=40), row("a", sound(1), score=99)
-    assert judged([new, old], recorded={"z": old})[0] == {"a": DUPLICATE_RULE, "z": ""}
-
-
-def test_the_reason_names_the_track_that_stays() -> None:
-    marked, _ = mark([row("a", sound(1)), row("b", sound(1))])
-    assert "same recording as a" in marked[1]["reason"]
-    assert json.loads(marked[1]["measures"])["duplicate_similarity"] == 1.0
-
-
-def test_tracks_of_their_own_are_kept_and_carry_the_measure() -> None:
-    marked, pairs = mark([row("a", sound(1)), row("b", sound(2))])
-    assert [row["status"] for row in marked] == ["accepted", "accepted"] and pairs == []
-    assert [json.loads(row["measures"])["duplicate_similarity"] for row in marked] == [0.0, 0.0]
-
-
-def test_a_copy_comes_back_when_the_track_it_copied_leaves() -> None:
-    copy = row("b", sound(1), status="rejected", rule=DUPLICATE_RULE)
-    assert judged([copy], recorded={"b": copy})[0] == {"b": ""}
-
-
-def test_a_track_rejected_for_another_reason_rejects_nobody() -> None:
-    bad = row("a", sound(1), status="rejected", rule="audio.clipping")
-    rules, pairs = judged([bad, row("b", sound(1))])
-    assert rules == {"a": "audio.clipping", "b": ""} and pairs == []
-
-
-def test_a_pair_that_only_might_be_one_recording_stays_and_is_kept_together() -> None:
-    remix = np.concatenate([sound(1)[:384], sound(2)[384:]])
-    rules, pairs = judged([row("a", sound(1)), row("b", remix)])
-    assert set(rules.values()) == {""}
-    assert [0.62 < pair["similarity"] < 0.85 for pair in pairs] == [True]
-
-
-def test_a_copy_landing_later_changes_nothing_for_the_first(store: Store, run: Run) -> None:
-    inventory(store, m="1")
-    first, _ = run(lambda job: accepted(job, seed=7, score=40))
-    inventory(store, a="2", m="1")
-    again, worked = run(lambda job: accepted(job, seed=7, score=99))
-    assert worked == ["a"] and statuses(store) == {"a": ("rejected", DUPLICATE_RULE), "m": ("accepted", "")}
-    assert again.data_version == first.data_version
-    assert again.tracks[DUPLICATE_RULE] == {"accepted": 1, "violating": 0, "rejected": 1}
 
 
 # --- quarantine ------------------------------------------------------------------------------------------------------

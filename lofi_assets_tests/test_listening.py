@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -11,7 +12,7 @@ import soundfile
 
 from lofi_assets.metrics import binomial
 from lofi_assets.metrics.errors import MetricError
-from lofi_assets.metrics.listening import Trial, design_effect, evaluate_trials, read_trials
+from lofi_assets.metrics.listening import Trial, design_effect, evaluate_trials, person_of, read_trials
 from lofi_assets.metrics.listening_page import Clip, write_listening_page
 
 NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
@@ -163,6 +164,61 @@ def test_who_calls_an_obvious_fake_real_is_left_out():
         evaluate_trials([*careless, missed])
 
 
+ANN = "ann o'connor"
+SPELLINGS = [
+    ("as typed", "Ann O'Connor", True),
+    ("capitals", "ANN O'CONNOR", True),
+    ("another space", " Ann\u00a0 O'Connor\t", True),
+    ("no space", "AnnO'Connor", True),
+    ("another apostrophe", "Ann O\u2019Connor", True),
+    ("no punctuation", "ann oconnor", True),
+    ("a hyphen and a full stop", "Ann-O'Connor.", True),
+    ("zero width", "A\u200bnn\ufeff O'\u2060Connor\u00ad", True),
+    ("a joiner and a variation selector", "An\u034fn\ufe0f O'Connor", True),
+    ("full-width letters", "\uff21\uff4e\uff4e O'Connor", True),
+    ("another letter", "Ana O'Connor", False),
+    ("a number", "Ann O'Connor 2", False),
+    ("an accent", "Ann O'C\u00f3nnor", False),
+]
+
+
+@pytest.mark.parametrize(("typed", "same"), [case[1:] for case in SPELLINGS], ids=[case[0] for case in SPELLINGS])
+def test_a_name_typed_in_another_way_is_the_same_listener(typed, same):
+    assert (person_of(typed) == person_of(ANN)) is same
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("Ren\u00e9e", "Rene\u0301e"), ("\u30d5\u309a", "\u30d7"), ("Stra\u00dfe", "STRASSE")]
+)
+def test_a_name_in_another_unicode_form_is_the_same_listener(one, other):
+    assert person_of(one) == person_of(other) != ""
+
+
+def test_one_listener_in_eight_spellings_supports_no_claim():
+    spellings = [typed for _, typed, same in SPELLINGS if same][:8]
+    alone = trials(8, 40, right=guessing(), kind="test")
+    told = [replace(t, listener=spellings[int(t.listener[1:])], trial_id=f"{t.listener}-{t.trial_id}") for t in alone]
+    assert evaluate_trials(alone).evaluator_count == 8
+    result = evaluate_trials(told)
+    assert result.evaluator_count == 1 and result.human_evaluation()["evaluator_count"] == 1
+    assert result.verdict == "inconclusive" and "1 listener" in result.notes[0] and result.listener_interval is None
+    (name,) = result.listeners
+    assert all(" ".join(spelling.split()) in name for spelling in spellings)
+    assert evaluate_trials(told[::-1]) == result
+
+
+def test_the_report_names_each_listener_as_counted():
+    result = evaluate_trials(trials(3, 40, right=guessing()))
+    assert result.listeners == ("L0", "L1", "L2") and result.as_dict()["listeners"] == ["L0", "L1", "L2"]
+
+
+def test_who_missed_a_control_is_left_out_under_any_spelling():
+    good = trials(20, 40, right=guessing())
+    missed = Trial(session="s", listener="l19 ", trial_id="c", truth="ai", answer="real", ts=NOON, kind="control")
+    result = evaluate_trials([*good, missed])
+    assert (result.evaluator_count, result.excluded_listeners) == (19, ("L19 (also l19)",))
+
+
 def test_a_result_does_not_depend_on_the_order_of_the_answers():
     made = trials(6, 30, right=guessing())
     assert evaluate_trials(made) == evaluate_trials(made[::-1])
@@ -285,6 +341,8 @@ def test_answers_are_joined_with_the_truth(answered, tmp_path):
         ({"trial_id": "0000"}, "not in the truth file"),
         ({"ts": "yesterday"}, "yesterday"),
         ({"listener": " "}, "empty"),
+        ({"listener": "\u200b\u2060"}, "empty"),
+        ({"listener": "?!"}, "a name has a letter or a digit"),
         ({"truth": "ai"}, "unknown fields truth"),
         ({"manifest_sha256": "0" * 64}, "another listening page"),
         ({"order": None}, "wrong type"),
@@ -302,6 +360,8 @@ def test_second_answers_missing_fields_and_broken_files_are_refused(answered, tm
     made, rows = answered
     with pytest.raises(MetricError, match=r"line 6.*already answered"):
         read_trials(answers(tmp_path / "a.jsonl", [*rows, rows[0]]), truth_path=made.truth)
+    with pytest.raises(MetricError, match=r"line 6.*' Ann' already answered .*, as 'ann': remove one line"):
+        read_trials(answers(tmp_path / "a.jsonl", [*rows, {**rows[0], "listener": " Ann"}]), truth_path=made.truth)
     with pytest.raises(MetricError, match=r"line 1.*lacks answer"):
         read_trials(
             answers(tmp_path / "b.jsonl", [{k: v for k, v in rows[0].items() if k != "answer"}]), truth_path=made.truth

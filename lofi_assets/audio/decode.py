@@ -10,7 +10,6 @@ import hashlib
 import io
 import os
 import stat
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,7 +18,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from lofi_assets.audio import mp3
+from lofi_assets.audio import containers, mp3
 from lofi_assets.errors import LofiError
 
 FloatArray = NDArray[np.float32]
@@ -31,12 +30,12 @@ BLOCK_FRAMES = 1 << 16
 """Frames decoded at a time: the header's frame count is never trusted with memory."""
 TRUSTED_SECONDS = 240
 """The buffer starts no longer than this and grows with what is decoded: a header may claim years."""
+UNRECOGNISED = 1
+"""libsndfile's SF_ERR_UNRECOGNISED_FORMAT."""
 SAMPLE_CEILING = 16.0
 """+24 dBFS. Decoded lossy audio peaks below 2.0; 32768 means integers stored as floats."""
 _CONTAINERS: dict[str, Codec] = {"WAV": "wav", "WAVEX": "wav", "RF64": "wav", "FLAC": "flac", "AIFF": "aiff"}
 _BIT_DEPTHS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
-# Sizes that stream writers leave in a RIFF header because they cannot seek back.
-_UNKNOWN_SIZES = (0, 0xFFFFFFFF)
 
 
 class AudioError(LofiError):
@@ -118,11 +117,7 @@ def read_audio(path: Path, *, root: Path, limits: Limits | None = None) -> Decod
     limits = limits or Limits()
     with io.FileIO(_open_regular(path, root=root, limits=limits)) as file:
         data = file.readall()
-        frames = mp3.scan(data) if _looks_like_mp3(data) else None
-        if frames is not None:
-            _check_mp3(path, frames)
-        else:
-            _check_container(path, data)
+        frames = _identified(path, data)
         digest = hashlib.sha256(data).hexdigest()
         del data
         file.seek(0)
@@ -160,11 +155,19 @@ def _unreadable(path: Path, why: str) -> AudioError:
     return AudioError("audio.readable", f"{path.name!r} {why}")
 
 
-def _looks_like_mp3(data: bytes) -> bool:
-    """Other containers have magic bytes of their own; MP3 has none and is tried when they are absent."""
-    return data[:4] not in (b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS", b"caff", b"riff") and (
-        data[4:8] != b"ftyp"
-    )
+def _identified(path: Path, data: bytes) -> mp3.Mp3Scan | None:
+    """The frames of an MP3, None for anything else that a decoder may be given."""
+    if foreign := containers.foreign(data):
+        raise AudioError("audio.format", f"{path.name!r} {foreign}")
+    # MP3 has no mark of its own and is tried when there is no other.
+    found = None if containers.known(data) else mp3.scan(data)
+    if found is not None:
+        _check_mp3(path, found)
+    elif fault := containers.samples_fault(data):
+        raise _unreadable(path, fault)
+    elif containers.flac_length_unknown(data):
+        raise _unreadable(path, "is a FLAC that does not say its length (written to a pipe?); convert it once more")
+    return found
 
 
 def _check_mp3(path: Path, found: mp3.Mp3Scan) -> None:
@@ -181,31 +184,6 @@ def _check_mp3(path: Path, found: mp3.Mp3Scan) -> None:
         )
 
 
-def _check_container(path: Path, data: bytes) -> None:
-    """A RIFF or AIFF file must hold as many bytes as it claims; the decoder would silently return less."""
-    byte_order = {b"RIFF": "<", b"RF64": "<", b"RIFX": ">", b"FORM": ">"}.get(data[:4])
-    if byte_order is None or data[8:12] not in (b"WAVE", b"AIFF", b"AIFC"):
-        return
-    claimed, held = _sample_bytes(data, byte_order)
-    if claimed not in _UNKNOWN_SIZES and claimed > held:
-        raise _unreadable(
-            path, f"is truncated: its header claims {claimed} bytes of samples, {held} are there; copy it again"
-        )
-
-
-def _sample_bytes(data: bytes, byte_order: str) -> tuple[int, int]:
-    """(bytes of samples that the chunks claim, bytes that are there); a file cut before its samples claims one."""
-    offset, long_size = 12, 0
-    while offset + 8 <= len(data):
-        name, size = data[offset : offset + 4], struct.unpack_from(f"{byte_order}I", data, offset + 4)[0]
-        if name == b"ds64" and offset + 24 <= len(data):
-            long_size = struct.unpack_from("<Q", data, offset + 16)[0]
-        if name in (b"data", b"SSND"):
-            return (long_size if long_size and size == 0xFFFFFFFF else size), len(data) - offset - 8
-        offset += 8 + size + (size & 1)
-    return 1, 0
-
-
 def _decode(path: Path, descriptor: int, found: mp3.Mp3Scan | None, digest: str, limits: Limits) -> Decoded:
     try:
         with soundfile.SoundFile(descriptor, closefd=False) as source:
@@ -215,11 +193,17 @@ def _decode(path: Path, descriptor: int, found: mp3.Mp3Scan | None, digest: str,
             claimed, sample_rate, subtype = source.frames, source.samplerate, source.subtype
     except MemoryError as error:
         raise _unreadable(path, "needs more memory than a worker may use") from error
+    except soundfile.LibsndfileError as error:
+        if error.code == UNRECOGNISED and not _has_mark(descriptor):
+            raise _unreadable(path, "is no audio that is known: neither WAV, FLAC, AIFF nor MP3") from error
+        raise _unreadable(
+            path, f"cannot be decoded ({error.error_string.strip()}); it is corrupt or truncated"
+        ) from error
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
         raise _unreadable(path, f"cannot be decoded ({str(error).strip()}); it is corrupt or truncated") from error
     least = (found.frames - 4) * found.frame_samples if found else claimed
     if samples.shape[1] < least:
-        raise _unreadable(path, f"is truncated: decoding stopped after {samples.shape[1]} of {least} samples")
+        raise _unreadable(path, _stopped_short(samples.shape[1], least, found))
     _check_samples(path, samples)
     return Decoded(
         samples=samples,
@@ -229,6 +213,17 @@ def _decode(path: Path, descriptor: int, found: mp3.Mp3Scan | None, digest: str,
         bit_depth=None if found else _BIT_DEPTHS[subtype],
         sha256=digest,
     )
+
+
+def _stopped_short(decoded: int, least: int, found: mp3.Mp3Scan | None) -> str:
+    if found and found.claimed_frames is not None and found.claimed_frames < found.frames:
+        claim = f"the Info frame claims {found.claimed_frames} frames, {found.frames} are there"
+        return f"is an MP3 whose header lies: {claim}; was it joined from several? Export it again"
+    return f"is truncated: decoding stopped after {decoded} of {least} samples"
+
+
+def _has_mark(descriptor: int) -> bool:
+    return containers.known(os.pread(descriptor, 4, 0))
 
 
 def _accepted_codec(path: Path, source: soundfile.SoundFile, found: mp3.Mp3Scan | None) -> Codec:
@@ -263,7 +258,10 @@ def _read_blocks(path: Path, source: soundfile.SoundFile, limits: Limits) -> Flo
     position = 0
     while len(got := source.read(out=block)):
         if position + len(got) > most:
-            raise AudioError("audio.duration_max", f"{path.name!r} is longer than the {limits.max_seconds:.0f} s read")
+            longest = f"{limits.max_seconds:g} s that are read at most"
+            raise AudioError(
+                "audio.duration_max", f"{path.name!r} is longer than the {longest}; cut it into shorter files"
+            )
         if position + len(got) > samples.shape[1]:
             samples = np.concatenate([samples[:, :position], np.empty_like(samples), got.T], axis=1)
         samples[:, position : position + len(got)] = got.T

@@ -1,8 +1,8 @@
 """MPEG-1/2 layer III frames and the Info frame in front of them, read and written.
 
 Belongs here: what the bytes of an MP3 say without decoding it. Decoding is `decode`, encoding is `encode`.
-Sources: ISO/IEC 11172-3 section 2.4 (frame header), 13818-3 (half rates), the Xing header and the "Mp3 Info Tag
-revision 1" specification of the LAME project.
+Sources: ISO/IEC 11172-3 section 2.4 (frame header), 13818-3 (half rates), the Xing and VBRI headers and the "Mp3 Info
+Tag revision 1" specification of the LAME project.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ ENCODER_DELAY = 576
 """Samples LAME prepends (its ENCDELAY)."""
 DECODER_DELAY = 529
 """Samples every layer III decoder adds; readers of the Info frame drop ENCODER_DELAY + 529 in front."""
+VBRI = 36
+"""Where Fraunhofer's header stands in its frame, whatever the channels."""
 
 _BIT_RATES = {
     1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, None),
@@ -55,9 +57,9 @@ class Mp3Scan:
     """What the frames of a file say.
 
     Attributes:
-        frames: audio frames found, the Info frame not counted.
+        frames: audio frames found, the header frame not counted.
         bit_rates: kbit/s values that occur, ascending; one value means constant bit rate.
-        claimed_frames, claimed_bytes: from the Info or Xing frame; None without one or if it does not say.
+        claimed_frames, claimed_bytes: from the Info, Xing or VBRI frame; None without one or if it does not say.
         delay, padding: encoder delay and padding in samples; None if no LAME field carries them.
         damage: why the file is not whole, in words; empty if nothing is wrong.
     """
@@ -148,8 +150,7 @@ def scan(data: bytes) -> Mp3Scan | None:
         bit_rates.add(header.bit_rate_kbps)
         offset += header.size
     claimed_frames, claimed_bytes, delay, padding = info or (None, None, None, None)
-    if claimed_frames is not None and claimed_frames > frames:
-        damage = f"truncated or its header lies: the Info frame claims {claimed_frames} frames, {frames} are there"
+    damage = _lie(frames, claimed_frames, claimed_bytes, held=offset - start) or damage
     return Mp3Scan(
         frames=frames,
         bit_rates=tuple(sorted(bit_rates)),
@@ -162,6 +163,20 @@ def scan(data: bytes) -> Mp3Scan | None:
         padding=padding,
         damage=damage,
     )
+
+
+def _lie(frames: int, claimed_frames: int | None, claimed_bytes: int | None, *, held: int) -> str:
+    """What the header frame claims beyond what is there; "" if nothing.
+
+    Some writers count the header frame itself as one of the frames. That is told from a file that lost its last frame
+    by the bytes: `held` are there from the header frame to the end of the music.
+    """
+    counts_itself = claimed_frames == frames + 1 and (claimed_bytes is None or claimed_bytes <= held)
+    if claimed_frames is not None and claimed_frames > frames and not counts_itself:
+        return f"truncated or its header lies: the Info frame claims {claimed_frames} frames, {frames} are there"
+    if claimed_frames is None and claimed_bytes is not None and claimed_bytes > held:
+        return f"truncated or its header lies: the Info frame claims {claimed_bytes} bytes, {held} are there"
+    return ""
 
 
 def _interruption(data: bytes, offset: int, first: FrameHeader, frames: int) -> str:
@@ -183,8 +198,13 @@ def _interruption(data: bytes, offset: int, first: FrameHeader, frames: int) -> 
 
 
 def _read_info(frame: bytes, header: FrameHeader) -> tuple[int | None, int | None, int | None, int | None] | None:
-    """(frames, bytes, delay, padding) of an Info or Xing frame; None if the frame is ordinary audio."""
-    position = 4 + header.side_info
+    """(frames, bytes, delay, padding) of an Info, Xing or VBRI frame; None if the frame is ordinary audio."""
+    # Fraunhofer's header: version, delay and quality of 2 bytes each, then bytes and frames.
+    if frame[VBRI : VBRI + 4] == b"VBRI" and len(frame) >= VBRI + 18:
+        size, count = struct.unpack_from(">II", frame, VBRI + 10)
+        return count, size, None, None
+    protected = not frame[1] & 1
+    position = 4 + 2 * protected + header.side_info
     if frame[position : position + 4] not in (b"Info", b"Xing") or len(frame) < position + 8:
         return None
     flags = int.from_bytes(frame[position + 4 : position + 8], "big")

@@ -8,6 +8,7 @@ effective number of trials, and the interval draws whole listeners.
 
 import json
 import math
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +30,9 @@ MIN_LISTENERS = 2
 """One listener, however patient, says nothing about listeners."""
 BALANCE = (0.4, 0.6)
 """Share of generated clips; outside it "always AI" beats guessing, and accuracy no longer means telling apart."""
+
+INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10))))
+"""Letters and marks that show nothing; whatever else has no width is neither."""
 
 ROW_TYPES: Mapping[str, type | tuple[type, ...]] = {
     "session": str,
@@ -66,6 +70,11 @@ class Trial:
     def correct(self) -> bool:
         return self.answer == self.truth
 
+    @property
+    def person(self) -> str:
+        """Who answered, however the name was typed (`person_of`)."""
+        return person_of(self.listener)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ListeningResult:
@@ -96,8 +105,10 @@ class ListeningResult:
     trials_needed: int
     """In all, for power 0.8 at this design effect when listeners truly guess."""
     trials_missing: int
+    listeners: tuple[str, ...]
+    """As they were counted, one entry per person with every spelling: `Ann`, or `Ann (also ann, ANN)`."""
     excluded_listeners: tuple[str, ...]
-    """Those who called a control real."""
+    """Those who called a control real, in the same form; they are not among `listeners`."""
     notes: tuple[str, ...]
     date: str
     """ISO date of the last answer."""
@@ -114,6 +125,25 @@ class ListeningResult:
     def as_dict(self) -> dict[str, Any]:
         """Every field, JSON-able."""
         return json.loads(json.dumps(asdict(self)))
+
+
+def person_of(listener: str) -> str:
+    """What stays of a name that is typed in another way: letters and digits, in one case and one Unicode form.
+
+    Names that differ by case, spaces, punctuation, characters without width or composition are one person, since
+    counting a person twice makes two answers of one habit look like a panel. "" for a name without letter or digit.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", listener).casefold())
+    return "".join(c for c in folded if unicodedata.category(c)[0] in "LMN" and c not in INVISIBLE)
+
+
+def _names(trials: Iterable[Trial]) -> tuple[str, ...]:
+    """One entry per person, in the order of the people."""
+    spelt: dict[str, set[str]] = defaultdict(set)
+    for trial in trials:
+        spelt[trial.person].add(" ".join(trial.listener.split()))
+    named = ((min(names), sorted(names)[1:]) for _, names in sorted(spelt.items()))
+    return tuple(f"{first} (also {', '.join(others)})" if others else first for first, others in named)
 
 
 def read_trials(path: Path, *, truth_path: Path) -> list[Trial]:
@@ -136,11 +166,15 @@ def read_trials(path: Path, *, truth_path: Path) -> list[Trial]:
             continue
         try:
             trial = _trial(line, truth)
-            if (trial.listener, trial.trial_id) in trials:
-                raise ValueError(f"listener {trial.listener!r} already answered {trial.trial_id!r}: remove one line")
+            if earlier := trials.get((trial.person, trial.trial_id)):
+                also = f", as {earlier.listener!r}" if earlier.listener != trial.listener else ""
+                raise ValueError(
+                    f"listener {trial.listener!r} already answered {trial.trial_id!r}{also}: remove one line, or name "
+                    "two people differently"
+                )
         except ValueError as error:
             raise MetricError(f"{path}, line {number}: {error}") from error
-        trials[trial.listener, trial.trial_id] = trial
+        trials[trial.person, trial.trial_id] = trial
     return list(trials.values())
 
 
@@ -158,9 +192,9 @@ def evaluate_trials(
     Raises:
         MetricError: no trial is left, or only generated or only real clips were judged.
     """
-    excluded = {trial.listener for trial in trials if trial.kind == "control" and not trial.correct}
+    excluded = {trial.person for trial in trials if trial.kind == "control" and not trial.correct}
     kept = sorted(
-        (t for t in trials if t.kind == "test" and t.listener not in excluded), key=lambda t: (t.listener, t.trial_id)
+        (t for t in trials if t.kind == "test" and t.person not in excluded), key=lambda t: (t.person, t.trial_id)
     )
     generated = [t for t in kept if t.truth == "ai"]
     real = [t for t in kept if t.truth == "real"]
@@ -170,7 +204,7 @@ def evaluate_trials(
             f"({len(excluded)} listeners missed a control): a test needs both; collect more"
         )
     n, correct = len(kept), sum(t.correct for t in kept)
-    listeners = len({t.listener for t in kept})
+    listeners = len({t.person for t in kept})
     effect = design_effect(kept)
     effective = max(1, math.floor(n / effect))
     equivalence = _scaled_equivalence(correct, n, effective, margin=margin)
@@ -201,7 +235,8 @@ def evaluate_trials(
         effective_trials=effective,
         trials_needed=needed,
         trials_missing=max(0, needed - n) if verdict == "inconclusive" else 0,
-        excluded_listeners=tuple(sorted(excluded)),
+        listeners=_names(kept),
+        excluded_listeners=_names(t for t in trials if t.person in excluded),
         notes=notes,
         date=max(t.ts for t in kept).date().isoformat(),
     )
@@ -209,7 +244,7 @@ def evaluate_trials(
 
 def design_effect(trials: Sequence[Trial]) -> float:
     """Factor by which correlated answers count for less: 1 + (m - 1) ICC, for listeners and clips together."""
-    by_listener = _intraclass([(t.listener, t.correct) for t in trials])
+    by_listener = _intraclass([(t.person, t.correct) for t in trials])
     by_clip = _intraclass([(t.trial_id, t.correct) for t in trials])
     return 1.0 + by_listener + by_clip
 
@@ -242,7 +277,7 @@ def _scaled_equivalence(correct: int, n: int, effective: int, *, margin: float) 
 def _listener_interval(trials: Sequence[Trial], *, seed: int, n_resamples: int) -> tuple[float, float] | None:
     groups: dict[str, list[bool]] = defaultdict(list)
     for trial in trials:
-        groups[trial.listener].append(trial.correct)
+        groups[trial.person].append(trial.correct)
     if len(groups) < MIN_LISTENERS:
         return None
     sizes, right = (np.array([fold(g) for g in groups.values()], dtype=np.float64) for fold in (len, sum))
@@ -260,8 +295,8 @@ def _notes(trials: Sequence[Trial], *, listeners: int, share: float) -> tuple[st
         notes.append(f"{share:.0%} of the judged clips were generated; balance them, or one habit decides the accuracy")
     answers: dict[str, set[str]] = defaultdict(set)
     for trial in trials:
-        answers[trial.listener].add(trial.answer)
-    stuck = sorted(listener for listener, given in answers.items() if len(given) == 1)
+        answers[trial.person].add(trial.answer)
+    stuck = _names(t for t in trials if len(answers[t.person]) == 1)
     if 2 * len(stuck) >= listeners:
         notes.append(
             f"{len(stuck)} of {listeners} listeners gave one and the same answer throughout, e.g. {stuck[0]!r}"
@@ -299,8 +334,8 @@ def _trial(line: str, truth: Mapping[str, Any]) -> Trial:
         raise ValueError(f"answer is {row['answer']!r}, not 'ai' or 'real'")
     if not 1 <= row["confidence"] <= 5:
         raise ValueError(f"confidence is {row['confidence']}, not 1 to 5")
-    if not row["listener"].strip():
-        raise ValueError("listener is empty")
+    if not person_of(row["listener"]):
+        raise ValueError(f"listener {row['listener']!r} is empty: a name has a letter or a digit")
     if row.pop("manifest_sha256") != truth["manifest_sha256"]:
         raise ValueError("answers another listening page than this truth file belongs to")
     known = truth["trials"].get(row["trial_id"])

@@ -1,0 +1,135 @@
+"""Copies of one recording: which of them stays in the library, and why the others do not.
+
+What belongs here: the order among copies, and the pairs that the split keeps together. What does not: how alike two
+tracks are (`audio/fingerprint.py`), how alike is too alike (the gate).
+
+The copy that stays is the lossless one before the lossy one, then the one whose licence type allows more, then the one
+with the better quality score, then what was there first. All of it is asked anew over the whole library each time, from
+what is on record; so a copy comes back without work when the one that stayed goes.
+"""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lofi_assets.constitution import Gate, judge_track
+from lofi_assets.records import Split
+from lofi_assets.track_rows import Row
+
+DUPLICATE_RULE = "audio.near_duplicate"
+
+LOSSLESS = ("wav", "flac", "aiff")
+"""Codecs, as the decoder read them (`audio.decode.Codec`): the name of a file says nothing."""
+
+
+class Standing(NamedTuple):
+    """Where a copy stands among its like, by field in this order; the smallest stays. True is worse than False."""
+
+    lossy: bool
+    """Or of a codec that is not on record."""
+    conditional: bool
+    """The licence type does not permit training by itself: what allows it is a statement on this one record."""
+    score_below_100: int
+    newcomer: bool
+    """Not accepted the last time."""
+    track_id: str
+
+
+def mark_duplicates(
+    rows: Sequence[Row],
+    *,
+    recorded: Mapping[str, Row],
+    licences: Mapping[str, str],
+    gates: Sequence[Gate],
+    memory: Path,
+) -> tuple[list[Row], list[Row]]:
+    """Reject every track that is a copy of one that stays; also the pairs found, which the split keeps together.
+
+    Args:
+        rows: of all tracks, in any order; those that another rule rejected neither reject nor come back.
+        recorded: track id -> its row after the last time.
+        licences: id of the raw file -> status of its licence type (`config/licenses.yaml`).
+        memory: file that remembers comparisons (`update_duplicates`).
+    Returns:
+        The rows in the same order, and pairs with `a`, `b`, `similarity`.
+    """
+    import numpy as np
+
+    from lofi_assets.audio.fingerprint import update_duplicates
+
+    sound = {row["track_id"]: row for row in rows if row["status"] == "accepted" or row["rule"] == DUPLICATE_RULE}
+    files = {track_id: row.get("part_of") or track_id for track_id, row in sound.items()}
+    words = {key: np.frombuffer(base64.b64decode(row["words"]), dtype=np.uint32) for key, row in sound.items()}
+    found = [pair for pair in update_duplicates(words, memory=memory) if files[pair.a] != files[pair.b]]
+    similar: dict[str, list[tuple[str, float]]] = {}
+    for pair in found:
+        similar.setdefault(pair.a, []).append((pair.b, pair.similarity))
+        similar.setdefault(pair.b, []).append((pair.a, pair.similarity))
+    standings = {key: _standing(row, recorded.get(key), licences.get(files[key], "")) for key, row in sound.items()}
+    judged: dict[str, Row] = {}
+    for track_id in sorted(sound, key=standings.__getitem__):
+        kept = [(value, other) for other, value in similar.get(track_id, ()) if _kept(judged.get(other))]
+        similarity, other = max(kept, default=(0.0, ""))
+        verdict = judge_track(gates, {"duplicate_similarity": similarity})
+        why = _why(standings[other], standings[track_id]) if verdict else ""
+        judged[track_id] = sound[track_id] | {
+            "status": "rejected" if verdict else "accepted",
+            "rule": verdict.gate.id if verdict else "",
+            "reason": f"{verdict.text}: the same recording as {other}, {why}" if verdict else "",
+            "measures": json.dumps(json.loads(sound[track_id]["measures"]) | {"duplicate_similarity": similarity}),
+        }
+    pairs = [{"a": pair.a, "b": pair.b, "similarity": round(pair.similarity, 4)} for pair in found]
+    return [judged.get(row["track_id"], row) for row in rows], pairs
+
+
+def _standing(row: Row, before: Row | None, licence: str) -> Standing:
+    return Standing(
+        lossy=json.loads(row["measures"]).get("codec") not in LOSSLESS,
+        conditional=licence != "permitted",
+        score_below_100=100 - int(row["quality_score"]),
+        newcomer=not _kept(before),
+        track_id=row["track_id"],
+    )
+
+
+def _why(stays: Standing, goes: Standing) -> str:
+    """In what the copy that stays is ahead."""
+    if stays.lossy != goes.lossy:
+        return "which is lossless"
+    if stays.conditional != goes.conditional:
+        return "whose licence type permits training by itself"
+    if stays.score_below_100 != goes.score_below_100:
+        return f"whose quality score is {100 - stays.score_below_100}, not {100 - goes.score_below_100}"
+    if stays.newcomer != goes.newcomer:
+        return "which was there first"
+    return "which comes first by name, and is as good"
+
+
+def same_file(rows: Sequence[Row]) -> list[Row]:
+    """Pairs that keep the parts of one file on one side of the split, whether they sound alike or not."""
+    parts: dict[str, list[str]] = {}
+    for row in rows:
+        if row.get("part_of"):
+            parts.setdefault(row["part_of"], []).append(row["track_id"])
+    return [{"a": ids[0], "b": other, "part_of": whole} for whole, ids in sorted(parts.items()) for other in ids[1:]]
+
+
+def splits_with_copies(recorded: Mapping[str, Split], *, groups: Mapping[str, str]) -> dict[str, Split]:
+    """The recorded splits, carried over to every track of the same group: another copy may stay from now on.
+
+    Args:
+        recorded: track id -> split in the latest dataset.
+        groups: track id -> group id, of all tracks that are known, the rejected ones too.
+    """
+    sides: dict[str, Split] = {}
+    for track_id, split in recorded.items():
+        if group := groups.get(track_id):
+            # What was validated against is never trained on.
+            sides[group] = "validation" if "validation" in (split, sides.get(group)) else split
+    return {**recorded, **{track_id: sides[group] for track_id, group in groups.items() if group in sides}}
+
+
+def _kept(row: Row | None) -> bool:
+    return row is not None and row["status"] == "accepted"
