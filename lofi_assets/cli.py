@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from lofi_assets.commands.alerts import alerts
 from lofi_assets.commands.dataset import dataset
 from lofi_assets.commands.features import features
 from lofi_assets.commands.inspect import inspect
@@ -27,7 +28,7 @@ def main() -> None:
     """Licensed lofi tracks to a released, gated ACE-Step LoRA."""
 
 
-for command in (sources, inspect, review, dataset, features, train, reproduce, train_base, verify_weights):
+for command in (sources, inspect, review, dataset, features, train, reproduce, train_base, verify_weights, alerts):
     main.add_command(command)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from lofi_assets.defs import (
+    alerts,
     dataset,
     evaluation,
     jobs,
@@ -67,8 +68,7 @@ def build_defs(
         sensors=[
             sensors.new_tracks_landed,
             sensors.rebuild_what_changed,
-            sensors.failed_run_alerts,
-            sensors.failed_gate_alerts,
+            alerts.alerts,
         ],
         resources={
             "platform": resources.Platform(),
