@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import dagster as dg
 import pytest
 
-from lofi_assets.alerts.services import Service
 from lofi_assets.defs import alerts
 from lofi_assets.defs.resources import Notifier, Platform
 from lofi_assets_tests.test_gate_checks import GATES, StandIns
@@ -23,6 +22,7 @@ class Watch:
     monkeypatch: pytest.MonkeyPatch
     ahead: float = 0.0
     """Seconds by which the sensor's clock is ahead."""
+    profile_name: str = "demo"
 
     def tick(self) -> str:
         """One evaluation; what the daemon shows of it."""
@@ -33,7 +33,7 @@ class Watch:
                 instance=self.instance,
                 repository_def=self.stand_ins.defs.get_repository_def(),
                 resources={
-                    "platform": Platform(data_dir=str(self.stand_ins.root), profile_name="demo"),
+                    "platform": Platform(data_dir=str(self.stand_ins.root), profile_name=self.profile_name),
                     "notifier": Notifier(),
                 },
             ) as context:
@@ -55,8 +55,3 @@ class Watch:
                 description="the left channel hums",
             )
         )
-
-
-def service(url: str, *, where: str = "LOFI_ALERT_URLS, 1st URL") -> Service:
-    """A receiver."""
-    return Service(where, url)

@@ -61,7 +61,10 @@ def services(profile: "Profile | None") -> list[Service]:
         named = [Service(f"{source}, {_ordinal(index)}", url.strip()) for index, url in enumerate(profile.alerts, 1)]
     urls = _split(os.environ.get(VARIABLE, ""))
     named += [Service(f"{VARIABLE}, {_ordinal(index)}", url) for index, url in enumerate(urls, 1)]
-    return list({service.url: service for service in reversed(named) if service.url}.values())[::-1]
+    once: dict[str, Service] = {}
+    for service in named:
+        once.setdefault(service.url, service)
+    return [service for url, service in once.items() if url]
 
 
 def _split(text: str) -> list[str]:
