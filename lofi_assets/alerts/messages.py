@@ -82,7 +82,7 @@ def reading(found: Verdict) -> str:
         return f"{gate.measure}: {found.note or 'not measured'}; limit {_limit(gate)}"
     if found.counted:
         return f"{count(int(found.value), 'accepted track')} against {gate.measure} {_limit(gate)}{note}"
-    return f"{gate.measure} = {_shown(found.value)}, limit {_limit(gate)}{note}"
+    return f"{gate.measure} = {_shown(found.value, apart_from=gate.limit)}, limit {_limit(gate)}{note}"
 
 
 def _limit(gate: Gate) -> str:
@@ -91,7 +91,11 @@ def _limit(gate: Gate) -> str:
     return f"{op}{_shown(gate.limit)}{bound}"
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, *, apart_from: object = None) -> str:
+    """A number with 4 digits, or all of them where rounding would hide on which side of a limit it is."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    shown = f"{value:.4g}"
+    return str(value) if float(shown) == apart_from != value else shown

@@ -79,6 +79,8 @@ class AlertState(_Record):
     """Failed runs updated up to then were looked at."""
     runs_looked_at: dict[str, float] = {}
     """Run id -> time of its update, for the runs that a later look finds again."""
+    judged: dict[str, float] = {}
+    """Gate id -> time of the latest evaluation that was looked at."""
     gates: dict[str, OpenGate] = {}
     failures: dict[str, OpenFailure] = {}
     held: dict[str, Held] = {}

@@ -92,11 +92,11 @@ def require_gates(context: dg.AssetExecutionContext, store: Store) -> None:
 def held_back(instance: dg.DagsterInstance, store: Store, asset: str) -> list[Verdict]:
     """The gates that hold `asset` back now, judged against what this instance materialised last."""
     gates = load_gates()
-    materialized = {name: materialized_version(instance, name) for name in _lineage_of(gates)}
-    refused = [
-        gate.id for gate in gates if asset in gate.holds and gate.asset and overruled(instance, gate, materialized)
+    materialized = {name: _materialized_version(instance, name) for name in _lineage_of(gates)}
+    overruled = [
+        gate.id for gate in gates if asset in gate.holds and gate.asset and _overruled(instance, gate, materialized)
     ]
-    held = held_back_by(store, gates, asset=asset, materialized=materialized, overruled=refused)
+    held = held_back_by(store, gates, asset=asset, materialized=materialized, overruled=overruled)
     revoked = _revoked_since(store, gates, asset)
     return [*revoked, *(found for found in held if found.gate.id not in {known.gate.id for known in revoked})]
 
@@ -116,8 +116,7 @@ def _lineage_of(gates: tuple[Gate, ...]) -> list[str]:
     return sorted({gate.asset for gate in gates if gate.asset})
 
 
-def materialized_version(instance: dg.DagsterInstance, asset: str) -> str:
-    """Data version of an asset's latest materialisation; empty without one."""
+def _materialized_version(instance: dg.DagsterInstance, asset: str) -> str:
     event = instance.get_latest_materialization_event(dg.AssetKey(asset))
     tags = (event.asset_materialization.tags or {}) if event and event.asset_materialization else {}
     return tags.get(DATA_VERSION_TAG, "")
@@ -127,7 +126,7 @@ MAX_EVALUATIONS = 100
 """How far back a person's verdict is looked for; checks of the same build push it down."""
 
 
-def overruled(instance: dg.DagsterInstance, gate: Gate, materialized: dict[str, str]) -> bool:
+def _overruled(instance: dg.DagsterInstance, gate: Gate, materialized: dict[str, str]) -> bool:
     """Whether a person's latest verdict on this build, or on no named build, is a failure; no check can lift it."""
     asset = str(gate.asset)
     key = dg.AssetCheckKey(dg.AssetKey(asset), gate.check_name)
@@ -148,3 +147,8 @@ def evaluated(evaluation: object) -> TypeGuard[dg.AssetCheckEvaluation]:
 
 def _line(found: Verdict) -> str:
     return f"{found.gate.id}: {found.status}, {found.text}. {found.gate.why}"
+
+
+def overruled(instance: dg.DagsterInstance, gate: Gate, *, data_version: str) -> bool:
+    """Whether a person's latest verdict on this build of the gate's asset is a failure; no check can lift it."""
+    return _overruled(instance, gate, {str(gate.asset): data_version})

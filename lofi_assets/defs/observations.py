@@ -3,7 +3,7 @@
 What belongs here: reading the instance. What does not: what of it is news (`lofi_assets/alerts/`).
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from lofi_assets.alerts.messages import reading
 from lofi_assets.alerts.runs import FailedRun, FailedStep
 from lofi_assets.alerts.state import AlertState, OpenFailure
 from lofi_assets.constitution import GUARDED_ASSETS, Gate, Status, load_gates
-from lofi_assets.defs.gates import evaluated, materialized_version, overruled
+from lofi_assets.defs.gates import DATA_VERSION_TAG, MAX_EVALUATIONS, evaluated, overruled
 from lofi_assets.store import Store, StoreError
 from lofi_assets.verdicts import recorded, verdict
 
@@ -45,12 +45,11 @@ UNFINISHED = [
 ]
 
 
-def latest_verdicts(instance: dg.DagsterInstance, store: Store, *, known: Collection[str] = ()) -> Iterator[GateSeen]:
-    """The latest verdict of every gate that was evaluated: a check's or a person's.
+def latest_verdicts(instance: dg.DagsterInstance, store: Store, state: AlertState) -> Iterator[GateSeen]:
+    """Every gate that was judged since the last look, by its check or by a person; `state` knows it afterwards.
 
-    Args:
-        known: ids of the gates that people know do not pass. One that a person failed stays failed, for the build that
-            the person judged, even if its check passes: the release guard sees it so too.
+    A gate that a person failed stays failed, for the build that the person judged, even if its check passes: the
+    release guard sees it so too.
     """
     gates = {dg.AssetCheckKey(dg.AssetKey(gate.asset), gate.check_name): gate for gate in load_gates() if gate.asset}
     latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(gates))
@@ -58,18 +57,31 @@ def latest_verdicts(instance: dg.DagsterInstance, store: Store, *, known: Collec
         record = latest.get(key)
         if record and not evaluated(record.evaluation):
             # It runs now, or was killed: what counts is the evaluation before.
-            history = instance.event_log_storage.get_asset_check_execution_history(key, limit=10)
-            record = next((earlier for earlier in history if evaluated(earlier.evaluation)), None)
-        if record is None or not evaluated(record.evaluation):
+            record = next((earlier for earlier in _history(instance, key) if evaluated(earlier.evaluation)), None)
+        if record is None or state.judged.get(gate.id) == record.create_timestamp:
             continue
-        if record.evaluation.passed and gate.id in known and _refused_by_a_person(instance, gate):
-            continue
-        yield _seen(store, gate, record.evaluation, at=record.create_timestamp, run_id=record.run_id)
+        state.judged[gate.id] = record.create_timestamp
+        evaluation = record.evaluation
+        if evaluation and evaluation.passed and overruled(instance, gate, data_version=_data_version(instance, gate)):
+            record = next(earlier for earlier in _history(instance, key) if _by_a_person(earlier.evaluation))
+            evaluation = record.evaluation
+        if evaluation:
+            yield _seen(store, gate, evaluation, at=record.create_timestamp, run_id=record.run_id)
 
 
-def _refused_by_a_person(instance: dg.DagsterInstance, gate: Gate) -> bool:
-    asset = str(gate.asset)
-    return overruled(instance, gate, {asset: materialized_version(instance, asset)})
+def _history(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Sequence[Any]:
+    return instance.event_log_storage.get_asset_check_execution_history(key, limit=MAX_EVALUATIONS)
+
+
+def _by_a_person(evaluation: object) -> bool:
+    """As `gates.overruled` tells them: a check's evaluation names the materialisation that it is about."""
+    return evaluated(evaluation) and evaluation.target_materialization_data is None
+
+
+def _data_version(instance: dg.DagsterInstance, gate: Gate) -> str:
+    event = instance.get_latest_materialization_event(dg.AssetKey(str(gate.asset)))
+    tags = (event.asset_materialization.tags or {}) if event and event.asset_materialization else {}
+    return tags.get(DATA_VERSION_TAG, "")
 
 
 def _seen(store: Store, gate: Gate, evaluation: dg.AssetCheckEvaluation, *, at: float, run_id: str) -> GateSeen:
@@ -213,17 +225,34 @@ def released(instance: dg.DagsterInstance, state: AlertState) -> dict[str, str]:
     return {asset: run_id for asset, (at, run_id) in made.items() if at > state.held[asset].since}
 
 
-def data_at_rest(instance: dg.DagsterInstance, *, now: float) -> bool:
+def data_at_rest(instance: dg.DagsterInstance, store: Store, *, now: float) -> bool:
     """Whether a delivery went through as far as it will: into the dataset, or nothing has moved for a while."""
     made = _latest_materializations(instance, DATA_ASSETS)
     if not made:
         return False
-    times = [made[asset][0] for asset in DATA_ASSETS if asset in made]
-    if len(times) == len(DATA_ASSETS) and times == sorted(times):
+    pending = [
+        run.status
+        for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+        if _still_to_make(instance, run, made)
+    ]
+    if _reached_dataset(store) and all(status == dg.DagsterRunStatus.QUEUED for status in pending):
         return True
-    if any(_still_to_make(instance, run, made) for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))):
+    return not pending and now - max(at for at, _ in made.values()) > QUIET_SECONDS
+
+
+def _reached_dataset(store: Store) -> bool:
+    """Whether the dataset was built from what the data assets before it hold now, and so was each of them."""
+    try:
+        measures = [recorded(store, asset) for asset in DATA_ASSETS]
+    except StoreError:
         return False
-    return now - max(times) > QUIET_SECONDS
+    versions = {found.asset: found.data_version for found in measures if found}
+    return len(versions) == len(DATA_ASSETS) and all(
+        versions.get(name, version) == version
+        for found in measures
+        if found
+        for name, version in found.upstream.items()
+    )
 
 
 def _still_to_make(
