@@ -1,13 +1,17 @@
 """Alerts on gates, runs and a held release: what changed reaches people once, and so does its end."""
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.errors import DagsterExecutionInterruptedError
 
+from lofi_assets.alerts.gates import NEXT_STEP
 from lofi_assets.definitions import build_defs
+from lofi_assets.store import locked
 from lofi_assets_tests.alert_receiver import Receiver
 from lofi_assets_tests.alert_watch import NOTHING, Watch
 from lofi_assets_tests.test_gate_checks import GATES, SEAMS, StandIns
@@ -263,6 +267,18 @@ def ask_for_release(stand_ins: StandIns, instance: dg.DagsterInstance, *failing:
     assert stand_ins.materialize(instance, "hub_release").success == (not failing)
 
 
+def test_a_step_whose_process_was_killed_is_named_once_and_in_words(
+    stand_ins: StandIns, instance, watch: Watch, receiver: Receiver
+) -> None:
+    stand_ins.broken["style_taxonomy"] = DagsterExecutionInterruptedError()
+    stand_ins.materialize(instance, "style_taxonomy")
+    watch.tick()
+    (message,) = receiver.received
+    assert message["title"] == "ERROR run of style_taxonomy failed"
+    assert "style_taxonomy: it was interrupted" in message["message"]
+    assert "dagster._core" not in message["message"]
+
+
 def test_a_held_release_is_no_broken_run(stand_ins: StandIns, instance, watch: Watch, receiver: Receiver) -> None:
     for _ in range(2):
         ask_for_release(stand_ins, instance, "card.approved")
@@ -356,9 +372,27 @@ def test_a_state_that_cannot_be_read_is_set_aside_and_people_are_told(
     assert path.with_suffix(".unreadable.json").is_file()
 
 
-def test_two_daemons_on_one_data_root_tell_it_once(stand_ins: StandIns, watch: Watch, receiver: Receiver) -> None:
-    from lofi_assets.store import locked
+def test_a_full_disk_delays_alerts_and_loses_none(
+    watch: Watch, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
+    watch.judge_by_hand("human.equivalence", passed=False)
+    with monkeypatch.context() as patched:
+        patched.setattr("lofi_assets.defs.alerts.write_state", full)
+        assert "No space left on device" in watch.tick()
+    assert receiver.received == []
+    watch.tick()
+    assert watch.tick() == NOTHING
+    assert len(receiver.received) == 1
+
+
+def test_every_gated_asset_says_where_a_person_begins() -> None:
+    assert {gate.asset for gate in GATES.values() if gate.asset} == set(NEXT_STEP)
+
+
+def test_two_daemons_on_one_data_root_tell_it_once(stand_ins: StandIns, watch: Watch, receiver: Receiver) -> None:
     watch.judge_by_hand("human.equivalence", passed=False)
     with locked(stand_ins.root / "alerts", busy=RuntimeError()):
         assert "another process" in watch.tick()

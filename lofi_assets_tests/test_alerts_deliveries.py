@@ -190,6 +190,18 @@ def test_a_delivery_waits_for_the_run_that_works_on_it_and_is_told_though_that_f
     ]
 
 
+def test_a_run_that_never_ends_does_not_silence_deliveries(library: Library, receiver: Receiver) -> None:
+    watch = library.watch
+    watch.instance.create_run_for_job(job_def=watch.stand_ins.defs.resolve_job_def("refresh_data"))
+    library.processed |= {"late_01": "audio.clipping"}
+    library.materialize()
+    watch.ahead = 3600
+    assert watch.tick() == NOTHING
+    watch.ahead = 7 * 3600
+    watch.tick()
+    assert len(receiver.received) == 1
+
+
 def test_training_does_not_hold_a_delivery_up(library: Library, receiver: Receiver) -> None:
     watch = library.watch
     job = watch.stand_ins.defs.resolve_implicit_global_asset_job_def()

@@ -24,17 +24,26 @@ DATA_ASSETS = ("licensed_sources", "processed_tracks", "prompts", "dataset_manif
 QUIET_SECONDS = 90.0
 """Data is at rest if nothing moved for this long, though the dataset was not made anew: automation looks every 30 s."""
 
+LONGEST_WAIT_SECONDS = 6 * 3600.0
+"""A run that never ends, such as one whose process was killed, delays the news of a delivery no longer than this."""
+
 OVERLAP_SECONDS = 300.0
 """How far a look for failed runs overlaps the one before: processes do not write in the order of their clocks."""
 
 MAX_RUNS = 200
-"""Failed runs looked at in one tick; the others follow in the next."""
+"""Runs looked at in one tick; of failed ones the others follow in the next."""
 
 MAX_LOOKED_AT = 1000
 """Failed runs that are remembered as looked at."""
 
 WILL_RETRY_TAG = "dagster/will_retry"
 """Dagster's mark on a failed run that it starts again by itself."""
+
+ENDINGS = {
+    "ChildProcessCrashException": "its process was killed, or ended without a word",
+    "DagsterExecutionInterruptedError": "it was interrupted",
+}
+"""What Dagster reports of a step that could not say anything itself, by class, in people's words."""
 
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -145,7 +154,8 @@ def _forget(state: AlertState) -> None:
 def _failed_run(instance: dg.DagsterInstance, run: dg.DagsterRun, ended: float) -> FailedRun:
     kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
     entries = [record.event_log_entry for record in instance.get_records_for_run(run.run_id, of_type=kinds).records]
-    steps, held, stopped, reason = [], {}, False, ""
+    steps: dict[str, FailedStep] = {}
+    held, stopped, reason = {}, False, ""
     for entry in entries:
         event = entry.dagster_event
         if event is None or not event.is_step_failure:
@@ -158,13 +168,15 @@ def _failed_run(instance: dg.DagsterInstance, run: dg.DagsterRun, ended: float) 
         elif data.error and data.error.cls_name == "DagsterAssetCheckFailedError":
             stopped = True
         else:
-            steps.append(FailedStep(step, _error(data), asset="" if step.endswith("_gates") else step))
+            # A step whose process is ended may be reported twice: by itself, and by the process that missed it.
+            if step not in steps or steps[step].error in ENDINGS.values():
+                steps[step] = FailedStep(step, _error(data), asset="" if step.endswith("_gates") else step)
     return FailedRun(
         run_id=run.run_id,
         job=_job(run),
         selection=tuple(sorted(key.to_user_string() for key in run.entity_selection or ())),
         at=ended,
-        steps=tuple(steps),
+        steps=tuple(steps.values()),
         held=held,
         stopped_by_gates=stopped,
         reason=reason,
@@ -192,7 +204,9 @@ def _error(data: Any) -> str:
     if failure and failure.description:
         return str(failure.description)
     error = data.error
-    return str((error.cause or error).message).strip() if error else "no reason given"
+    if error is None:
+        return "no reason given"
+    return ENDINGS.get(str(error.cls_name)) or str((error.cause or error).message).strip()
 
 
 def mended(instance: dg.DagsterInstance, state: AlertState) -> dict[str, str]:
@@ -213,7 +227,7 @@ def _mended_by(instance: dg.DagsterInstance, failure: OpenFailure) -> str:
         statuses=[dg.DagsterRunStatus.SUCCESS],
         updated_after=datetime.fromtimestamp(failure.latest, tz=UTC),
     )
-    for run in instance.get_runs(succeeded):
+    for run in instance.get_runs(succeeded, limit=MAX_RUNS):
         if tuple(sorted(key.to_user_string() for key in run.entity_selection or ())) == failure.selection:
             return run.run_id
     return ""
@@ -237,7 +251,7 @@ def data_at_rest(instance: dg.DagsterInstance, store: Store, *, now: float) -> b
     ]
     if _reached_dataset(store) and all(status == dg.DagsterRunStatus.QUEUED for status in pending):
         return True
-    return not pending and now - max(at for at, _ in made.values()) > QUIET_SECONDS
+    return now - max(at for at, _ in made.values()) > (LONGEST_WAIT_SECONDS if pending else QUIET_SECONDS)
 
 
 def _reached_dataset(store: Store) -> bool:
