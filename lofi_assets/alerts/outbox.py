@@ -43,16 +43,14 @@ def enqueue(state: AlertState, receivers: Sequence[Service], messages: Sequence[
     keys = {service.key for service in receivers}
     absent = [key for key in state.queues if key not in keys]
     for service in receivers:
-        queue = state.queues.get(service.key)
-        if queue is None:
-            queue = state.queues.pop(absent.pop(0)) if absent else Queue()
-            queue = queue.model_copy(update={"tries": 0})
-        state.queues[service.key] = queue.model_copy(update={"shown": service.shown})
-        _append(state.queues[service.key], messages)
-    for key in absent:
-        if not state.queues[key].messages:
-            del state.queues[key]
-    for key in [key for key in absent if key in state.queues][:-MAX_ABSENT]:
+        if service.key not in state.queues:
+            state.queues[service.key] = state.queues.pop(absent.pop(0)) if absent else Queue()
+            state.queues[service.key].tries = 0
+        queue = state.queues[service.key]
+        queue.shown = service.shown
+        _append(queue, messages)
+    waiting = [key for key in absent if state.queues[key].messages][-MAX_ABSENT:]
+    for key in set(absent) - set(waiting):
         del state.queues[key]
 
 
