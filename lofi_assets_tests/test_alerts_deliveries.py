@@ -119,7 +119,7 @@ def test_a_delivery_is_one_message_with_every_reject_and_the_review_queue(librar
     library.watch.tick()
     assert library.watch.tick() == NOTHING
     (message,) = receiver.received
-    assert message["title"] == "WARNING delivery: 3 accepted, 1 rejected: late_01 audio.clipping, 2 to review"
+    assert message["title"] == "WARNING tracks: 3 accepted, 1 rejected: late_01 audio.clipping, 2 to review"
     assert message["type"] == "warning"
     for part in (
         "Rejected raw/label-7/late_01.wav\n  audio.clipping: clipped_share = 0.0421, must be < 0.001",
@@ -135,7 +135,7 @@ def test_a_delivery_that_is_accepted_whole_is_no_warning(library: Library, recei
     library.materialize()
     library.watch.tick()
     assert [(found["title"], found["type"]) for found in receiver.received] == [
-        ("INFO delivery: 1 accepted, 0 rejected", "info")
+        ("INFO tracks: 1 accepted, 0 rejected", "info")
     ]
 
 
@@ -149,7 +149,7 @@ def test_assets_that_materialise_one_after_the_other_are_one_delivery(library: L
         assert library.watch.tick() == NOTHING
         library.materialize(asset)
     library.watch.tick()
-    assert receiver.titles == ["WARNING delivery: 1 accepted, 1 rejected: theft licence.record"]
+    assert receiver.titles == ["WARNING tracks: 1 accepted, 1 rejected: theft licence.record"]
 
 
 def test_an_inventory_that_is_taken_again_delays_nothing(library: Library, receiver: Receiver) -> None:
@@ -168,7 +168,7 @@ def test_rejects_alone_are_told_though_no_dataset_follows(library: Library, rece
     assert library.watch.tick() == NOTHING
     library.watch.ahead = 91
     library.watch.tick()
-    assert receiver.titles == ["WARNING delivery: 0 accepted, 1 rejected: late_01 audio.clipping"]
+    assert receiver.titles == ["WARNING tracks: 0 accepted, 1 rejected: late_01 audio.clipping"]
 
 
 def test_a_delivery_waits_for_the_run_that_works_on_it_and_is_told_though_that_fails(
@@ -186,7 +186,7 @@ def test_a_delivery_waits_for_the_run_that_works_on_it_and_is_told_though_that_f
     watch.tick()
     assert receiver.titles == [
         "ERROR job refresh_data failed",
-        "WARNING delivery: 0 accepted, 1 rejected: late_01 audio.clipping",
+        "WARNING tracks: 0 accepted, 1 rejected: late_01 audio.clipping",
     ]
 
 
@@ -228,7 +228,7 @@ def test_a_track_that_leaves_is_no_delivery_and_one_that_comes_back_is(library: 
     library.processed["snow"] = ""
     library.materialize()
     library.watch.tick()
-    assert receiver.titles == ["INFO delivery: 1 accepted, 0 rejected"]
+    assert receiver.titles == ["INFO tracks: 1 accepted, 0 rejected"]
 
 
 def test_a_file_that_was_replaced_or_whose_licence_was_withdrawn_is_news(library: Library, receiver: Receiver) -> None:
@@ -237,7 +237,19 @@ def test_a_file_that_was_replaced_or_whose_licence_was_withdrawn_is_news(library
     del library.processed["snow"]
     library.materialize()
     library.watch.tick()
-    assert receiver.titles == ["WARNING delivery: 1 accepted, 1 rejected: snow licence.revoked"]
+    assert receiver.titles == ["WARNING tracks: 1 accepted, 1 rejected: snow licence.revoked"]
+
+
+def test_a_renamed_file_is_no_delivery(library: Library, receiver: Receiver) -> None:
+    library.content |= {"rain": "one recording", "drizzle": "one recording"}
+    library.materialize()
+    library.watch.tick()
+    receiver.received.clear()
+    del library.processed["rain"]
+    library.processed["drizzle"] = ""
+    library.materialize()
+    assert library.watch.tick() == NOTHING
+    assert receiver.received == []
 
 
 def test_many_rejects_are_counted_and_the_first_are_named(library: Library, receiver: Receiver) -> None:

@@ -94,7 +94,12 @@ def delivery_news(tracks: Mapping[str, Track], *, told: Mapping[str, str], waiti
         told: track id -> `Track.told` of what people know.
         waiting: id of each track that a person should look at -> why.
     """
-    fresh = [track for track_id, track in sorted(tracks.items()) if told.get(track_id) != track.told]
+    gone = {said for track_id, said in told.items() if track_id not in tracks}
+    fresh = [
+        track
+        for track_id, track in sorted(tracks.items())
+        if told.get(track_id) != track.told and track.told not in gone  # a renamed file is no news
+    ]
     accepted = [track for track in fresh if not track.rule]
     rejected = [track for track in fresh if track.rule]
     if not fresh:
@@ -107,7 +112,7 @@ def delivery_news(tracks: Mapping[str, Track], *, told: Mapping[str, str], waiti
     return [
         message(
             "warning" if rejected else "info",
-            f"delivery: {', '.join(parts)}",
+            f"tracks: {', '.join(parts)}",
             _lines(accepted, rejected, {track_id: waiting[track_id] for track_id in review}),
             link=asset_link("processed_tracks"),
         )
