@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from lofi_assets.commands.alerts import alerts
 from lofi_assets.commands.dataset import dataset
 from lofi_assets.commands.features import features
 from lofi_assets.commands.inspect import inspect
@@ -65,7 +66,7 @@ def main() -> None:
     data_root()
 
 
-for command in (sources, inspect, review, dataset, features, train, reproduce, train_base, verify_weights):
+for command in (sources, inspect, review, dataset, features, train, reproduce, train_base, verify_weights, alerts):
     main.add_command(command)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from lofi_assets.defs import (
+    alerts,
     dataset,
     evaluation,
     jobs,
@@ -68,8 +69,7 @@ def build_defs(
             sensors.new_tracks_landed,
             sensors.rebuild_data,
             sensors.judge_training,
-            sensors.failed_run_alerts,
-            sensors.failed_gate_alerts,
+            alerts.alerts,
         ],
         resources={
             "platform": resources.Platform(),

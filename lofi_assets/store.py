@@ -120,6 +120,11 @@ class Store:
         """The folder that is published, with the model card."""
         return self.root / "release"
 
+    @property
+    def alerts(self) -> Path:
+        """What people were told, and what waits for a receiver that is down."""
+        return self.root / "alerts"
+
     def metadata(self, name: str) -> Path:
         """A file of `metadata/`."""
         return self.root / "metadata" / name

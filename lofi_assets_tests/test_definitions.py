@@ -208,7 +208,7 @@ def test_schedules_and_sensors_run_from_the_start(defs: dg.Definitions) -> None:
     sensors = {sensor.name: sensor.default_status for sensor in repository.sensor_defs}
     assert schedules == {"weekly_training": dg.DefaultScheduleStatus.RUNNING}
     assert sensors == dict.fromkeys(
-        ("new_tracks_landed", "rebuild_data", "judge_training", "failed_run_alerts", "failed_gate_alerts"),
+        ("new_tracks_landed", "rebuild_data", "judge_training", "alerts"),
         dg.DefaultSensorStatus.RUNNING,
     )
 

@@ -149,3 +149,8 @@ def evaluated(evaluation: object) -> TypeGuard[dg.AssetCheckEvaluation]:
 
 def _line(found: Verdict) -> str:
     return f"{found.gate.id}: {found.status}, {found.text}. {found.gate.why}"
+
+
+def overruled(instance: dg.DagsterInstance, gate: Gate, *, data_version: str) -> bool:
+    """Whether a person's latest verdict on this build of the gate's asset is a failure; no check can lift it."""
+    return _overruled(instance, gate, {str(gate.asset): data_version})

@@ -2,6 +2,11 @@
 
 import dagster as dg
 
+from lofi_assets.environment import variable
+
+INTERVAL_SECONDS = int(variable("LOFI_SENSOR_SECONDS") or 30)
+"""Seconds between two looks of a sensor."""
+
 LANE_TAG = "lofi/lane"
 """Tag of a run: `data` or `training`. The two go on side by side, each one run at a time (pools in dagster.yaml)."""
 

@@ -1,11 +1,10 @@
 """Resources: where the data is, which profile, how training is launched, and whom to alert."""
 
-import logging
-import os
-
 import dagster as dg
 from pydantic import Field
 
+from lofi_assets.alerts.messages import Message
+from lofi_assets.alerts.services import Service, send, services
 from lofi_assets.environment import folder_at
 from lofi_assets.profiles import Profile, data_root, load_profile
 from lofi_assets.store import Store
@@ -30,22 +29,12 @@ class Platform(dg.ConfigurableResource):
 
 
 class Notifier(dg.ConfigurableResource):
-    """Sends alerts with apprise to whatever the configuration names; without any URL they go to the log."""
+    """The receivers of alerts: apprise URLs of the profile and of `LOFI_ALERT_URLS`; none: alerts go to the log."""
 
-    def send(self, *, platform: Platform, title: str, body: str, log: logging.Logger) -> None:
-        """Alert people.
+    def receivers(self, profile: Profile | None) -> list[Service]:
+        """Every configured receiver; of the variable alone if the profile cannot be read."""
+        return services(profile)
 
-        Raises:
-            dg.Failure: a configured service did not take the message; the sensor then tries again at its next tick.
-        """
-        urls = [*platform.profile.alerts, *filter(None, os.environ.get("LOFI_ALERT_URLS", "").split(","))]
-        log.warning(f"ALERT {title}: {body}")
-        if not urls:
-            return
-        import apprise
-
-        sender = apprise.Apprise()
-        if not all(sender.add(url.strip()) for url in urls):
-            raise dg.Failure("an alert URL is not understood by apprise; see https://github.com/caronc/apprise/wiki")
-        if not sender.notify(title=title, body=body):
-            raise dg.Failure(f"alert {title!r} was not delivered to every service; it is sent again at the next tick")
+    def send(self, receiver: Service, message: Message) -> str:
+        """Deliver one message to one receiver; "" or why it was not taken."""
+        return send(receiver, message)

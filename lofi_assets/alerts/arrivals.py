@@ -1,0 +1,137 @@
+"""News of deliveries: which tracks were accepted or rejected since people were last told, and which wait for a person.
+
+What belongs here: comparing the tables that the data assets wrote with what was told, and the text. What does not: when
+a delivery is complete (`defs/alerts.py`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lofi_assets.alerts.messages import Message, asset_link, message, some
+from lofi_assets.library import INVENTORY, PROCESSED, PROMPTS, Row
+from lofi_assets.store import Store, StoreError, fingerprint, read_table, stat_key
+
+MAX_REJECTS = 5
+"""Rejected tracks that a message shows with their reason."""
+REASON_CHARACTERS = 200
+
+PROMPTS_COLUMNS = ("track_id", "status", "rule", "reason")
+
+
+@dataclass(frozen=True)
+class Track:
+    """What the data assets said of a track."""
+
+    track_id: str
+    path: str
+    """Raw file, relative to the data root."""
+    content: str
+    """sha256 of the raw file."""
+    rule: str = ""
+    """The gate that rejected it; empty: accepted."""
+    reason: str = ""
+
+    @property
+    def told(self) -> str:
+        """What is remembered of it: the same verdict on the same file is no news."""
+        return f"{self.rule or 'accepted'} {self.content[:12]}"
+
+
+def tables_key(store: Store) -> str:
+    """Changes whenever one of the tables is written."""
+    paths = [store.metadata(name) for name in (INVENTORY, PROCESSED, PROMPTS)]
+    return fingerprint([stat_key(path) if path.is_file() else "" for path in paths])
+
+
+def read_tracks(store: Store) -> dict[str, Track]:
+    """Track id -> what holds for it now. Verified files that were not processed yet have no verdict and are left out.
+
+    Raises:
+        StoreError: a table cannot be read.
+    """
+    inventory = _columns(store, INVENTORY, ("track_id", "path", "sha256", "status", "rule", "reason"))
+    content = {row["path"]: row["sha256"] for row in inventory}
+    tracks = {
+        row["track_id"]: Track(row["track_id"], row["path"], row["sha256"], row["rule"], row["reason"])
+        for row in inventory
+        if row["status"] == "rejected"
+    }
+    for row in _columns(store, PROCESSED, ("track_id", "raw_path", "rule", "reason")):
+        if row["raw_path"] in content and row["track_id"] not in tracks:
+            tracks[row["track_id"]] = Track(
+                row["track_id"], row["raw_path"], content[row["raw_path"]], row["rule"], row["reason"]
+            )
+    for row in _columns(store, PROMPTS, PROMPTS_COLUMNS):
+        track = tracks.get(row["track_id"])
+        if row["status"] == "rejected" and track and not track.rule:
+            tracks[track.track_id] = Track(track.track_id, track.path, track.content, row["rule"], row["reason"])
+    return tracks
+
+
+def _columns(store: Store, name: str, columns: tuple[str, ...]) -> list[Row]:
+    """A few columns of a table: the others hold megabytes; empty before the first materialisation."""
+    table = read_table(store.metadata(name))
+    missing = set(columns) - set(table.columns)
+    if missing and not table.empty:
+        raise StoreError(f"{store.metadata(name)}: lacks {', '.join(sorted(missing))}; materialise its asset again")
+    return [] if table.empty else [_row(row) for row in table[list(columns)].to_dict("records")]
+
+
+def _row(row: Mapping[Any, Any]) -> Row:
+    return {str(key): value for key, value in row.items()}
+
+
+def told_of(tracks: Mapping[str, Track]) -> dict[str, str]:
+    """What is remembered of tracks that people were told of."""
+    return {track_id: track.told for track_id, track in tracks.items()}
+
+
+def delivery_news(tracks: Mapping[str, Track], *, told: Mapping[str, str], waiting: Mapping[str, str]) -> list[Message]:
+    """One message for everything that came since the last; none if nothing was accepted or rejected anew.
+
+    Args:
+        told: track id -> `Track.told` of what people know.
+        waiting: id of each track that a person should look at -> why.
+    """
+    gone = {said for track_id, said in told.items() if track_id not in tracks}
+    fresh = [
+        track
+        for track_id, track in sorted(tracks.items())
+        if told.get(track_id) != track.told and track.told not in gone  # a renamed file is no news
+    ]
+    accepted = [track for track in fresh if not track.rule]
+    rejected = [track for track in fresh if track.rule]
+    if not fresh:
+        return []
+    review = [track.track_id for track in accepted if track.track_id in waiting]
+    names = some([f"{track.track_id} {track.rule}" for track in rejected], at_most=2)
+    parts = [f"{len(accepted)} accepted", f"{len(rejected)} rejected" + (f": {', '.join(names)}" if rejected else "")]
+    if review:
+        parts.append(f"{len(review)} to review")
+    return [
+        message(
+            "warning" if rejected else "info",
+            f"tracks: {', '.join(parts)}",
+            _lines(accepted, rejected, {track_id: waiting[track_id] for track_id in review}),
+            link=asset_link("processed_tracks"),
+        )
+    ]
+
+
+def _lines(accepted: list[Track], rejected: list[Track], review: Mapping[str, str]) -> list[str]:
+    lines = [f"Rejected {track.path}\n  {track.rule}: {_short(track.reason)}" for track in rejected]
+    looks = [f"Review {track_id}: {_short(why)}" for track_id, why in review.items()]
+    return [
+        *some(lines, at_most=MAX_REJECTS),
+        *some(looks, at_most=MAX_REJECTS),
+        f"Accepted: {', '.join(some([track.track_id for track in accepted], at_most=8))}" if accepted else "",
+        "What to do: mend or replace the rejected files, or leave them out; nothing else waits for them."
+        if rejected
+        else "",
+        "The review queue: lofi review list" if review else "",
+    ]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= REASON_CHARACTERS else text[:REASON_CHARACTERS].rstrip() + " …"
