@@ -17,9 +17,9 @@ from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, SamplingSettings
 from lofi_assets.progress import Progress, over
 from lofi_assets.records import Checkpoint
-from lofi_assets.sampling import SamplePrompt, reference_tracks, sample_prompts, write_clip
+from lofi_assets.sampling import BROKEN, SamplePrompt, reference_tracks, sample_prompts, write_clip
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, sha256_file, write_json
-from lofi_assets.training.checkpoints import best, read_manifest
+from lofi_assets.training.checkpoints import CheckpointError, best, fault, read_manifest, update_record
 
 TIERS_VERSION = "2"
 """Raised when the comparison of the tiers changes; the export has its own version."""
@@ -52,7 +52,11 @@ def best_checkpoint(store: Store) -> Checkpoint:
 
 
 def merge_best(store: Store, profile: Profile) -> Outcome:
-    """Merge the best checkpoint into its base; an existing merge of the same adapter and base is kept."""
+    """Merge the best checkpoint into its base; an existing merge of the same adapter and base is kept.
+
+    Raises:
+        CheckpointError: it no longer loads; the manifest then marks it invalid.
+    """
     chosen = best_checkpoint(store)
     adapter, target = store.checkpoints / chosen.checkpoint_id, store.merged / chosen.checkpoint_id
     features = trained_base(store, [chosen.checkpoint_id])
@@ -63,6 +67,9 @@ def merge_best(store: Store, profile: Profile) -> Outcome:
     known = read_json(target / "merge.json", default={})
     unchanged = all(known.get(key) == value for key, value in wanted.items())
     if not unchanged:
+        if reason := fault(adapter):
+            update_record(store.checkpoints, chosen.checkpoint_id, is_valid=False)
+            raise CheckpointError(f"{reason}; the manifest marks it invalid now. {BROKEN}")
         from lofi_assets.quantization.merge import merge_lora
 
         named = features.get("lyric_vocabulary")

@@ -215,3 +215,12 @@ def test_the_hubs_older_config_loads_unchanged(spoilt, base):
     again = load_base(spoilt, components=["transformer"]).transformer
     assert again is not None
     assert torch.equal(again.final_layer.linear.weight, base.transformer.final_layer.linear.weight)
+
+
+@pytest.mark.parametrize("part", ["ace_step_transformer", "music_dcae_f8c8", "umt5-base"])
+def test_weights_that_are_cut_short_are_named_with_their_folder(tmp_path: Path, part: str):
+    write_tiny_base(tmp_path / "base")
+    (weights,) = (tmp_path / "base" / part).glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:2000])
+    with pytest.raises(BaseModelError, match=rf"{part} holds no whole weights in safetensors .*; fetch it again"):
+        load_base(tmp_path / "base")

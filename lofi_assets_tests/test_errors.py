@@ -4,6 +4,7 @@ import ast
 import contextlib
 import errno
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from lofi_assets.defs.sources import licensed_sources
 from lofi_assets.errors import REMEDIES, DiskError, LofiError, explanation
 from lofi_assets.profiles import Profile, ProfileError, load_profile
 from lofi_assets.store import Store, atomic_folder, read_json, write_json, write_text
+from lofi_assets.training.ending import FILES
 from lofi_assets.workers import map_tracks
 from lofi_assets_tests.test_layering import MODULES, asset_functions, relative
 
@@ -162,6 +164,15 @@ def test_a_full_disk_is_named_with_file_and_space_and_what_was_there_stays(small
     assert write_text(path, "after") and path.read_text() == "after"
 
 
+def test_a_root_that_cannot_be_written_is_named_by_commands_and_assets(small_disk: Path) -> None:
+    (small_disk / "raw").mkdir()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    done = lofi(small_disk, "demo-corpus")
+    assert_one_sentence(done, str(small_disk), "read-only; mount it writable, or set LOFI_DATA_DIR")
+    sentence = materialize(licensed_sources, small_disk).user_failure_data.description
+    assert str(small_disk) in sentence and "read-only; mount it writable" in sentence
+
+
 def test_a_full_disk_under_weights_is_named_although_the_library_says_it_in_its_own_words(small_disk: Path) -> None:
     folder = small_disk / "epoch=0-step=5_lora"
     weights = {"w": np.zeros(1_000_000, np.float32)}
@@ -188,6 +199,28 @@ def test_what_the_machine_refuses_is_a_sentence_with_the_file_and_a_remedy(
     assert ";" in str(caught.value) and "{" not in str(caught.value)
     assert read_json(path) == {"rows": 1}
     assert write_json(path, {"rows": 2}), "the next run goes on"
+
+
+def test_the_trainer_says_it_too_though_not_even_its_ending_can_be_written(
+    make_run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lofi_assets.training import __main__ as trainer
+    from lofi_assets.training.config import save_run
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/checkpoints/.resume/step=3")
+
+    save_run(tmp_path / "run.json", make_run())
+    monkeypatch.setattr("lofi_assets.training.loop.train", full)
+    monkeypatch.setattr("lofi_assets.store.os.fsync", full)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        assert trainer.main(["--config", str(tmp_path / "run.json")]) == FILES
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    said = capsys.readouterr().err
+    assert "error: /data/checkpoints/.resume/step=3: the disk is full" in said and "Traceback" not in said
 
 
 def fill(job: str) -> str:

@@ -5,12 +5,14 @@ One loader for the published 3.5B model and for the tiny one that `tiny.write_ti
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -79,9 +81,11 @@ def load_base(
     if "transformer" in components:
         transformer = load_transformer(path / TRANSFORMER, dtype=dtype, **(transformer_options or {}))
     if "music_dcae" in components:
-        music_dcae = MusicDCAE.from_pretrained(path / DCAE, path / VOCODER)
+        with _whole(path / DCAE):
+            music_dcae = MusicDCAE.from_pretrained(path / DCAE, path / VOCODER)
     if "text_encoder" in components:
-        text_encoder, tokenizer = _load_text_encoder(path / TEXT_ENCODER, precision)
+        with _whole(path / TEXT_ENCODER):
+            text_encoder, tokenizer = _load_text_encoder(path / TEXT_ENCODER, precision)
     if "lyric_tokenizer" in components:
         lyric_tokenizer = _load_lyric_tokenizer(path, lyric_vocabulary)
     for module in (transformer, music_dcae, text_encoder):
@@ -135,7 +139,7 @@ def load_transformer(
     Raises:
         BaseModelError: missing or unknown tensors, or none in safetensors.
     """
-    try:
+    with _whole(directory):
         loaded = ACEStepTransformer2DModel.from_pretrained(
             str(directory),
             torch_dtype=_dtype(dtype),
@@ -144,9 +148,19 @@ def load_transformer(
             mask_aware_padding=mask_aware_padding,
             **options,
         )
-    except OSError as error:
-        raise BaseModelError(f"{directory} holds no transformer in safetensors: {error}") from error
     return strict(loaded, directory).eval()
+
+
+@contextmanager
+def _whole(directory: Path) -> Iterator[None]:
+    """Within the block, weights that are absent, cut short or no safetensors are named with their folder."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # diffusers makes the one of the other
+        if explanation(error):
+            raise
+        why = " ".join(str(error).split())[:300]
+        raise BaseModelError(f"{directory} holds no whole weights in safetensors ({why}); fetch it again") from error
 
 
 def encode_lyrics(base: Base, lyrics: Sequence[str], *, language: str | None = None) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import dagster as dg
@@ -137,4 +138,11 @@ def _unexpected_failures(result: dg.ExecuteInProcessResult, held: list[Verdict])
     failed = {event.step_key: event.step_failure_data for event in result.all_events if event.is_step_failure}
     if held:
         failed.pop("hub_release", None)
-    return {str(step): data.error.message if data.error else "no reason given" for step, data in failed.items()}
+    return {str(step): _reason(data) for step, data in failed.items()}
+
+
+def _reason(data: Any) -> str:
+    """The sentence of an explained failure, else the error."""
+    if data.user_failure_data and data.user_failure_data.description:
+        return str(data.user_failure_data.description)
+    return data.error.message if data.error else "no reason given"

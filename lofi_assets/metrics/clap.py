@@ -60,9 +60,13 @@ class ClapEmbedder:
         files = sorted(directory.glob("*.safetensors"))
         if not files:
             raise MetricError(f"{directory}: no .safetensors; a pickle is not loaded. {WHERE_FROM}")
+        from safetensors import SafetensorError
         from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
-        model = ClapModel.from_pretrained(directory, local_files_only=True, use_safetensors=True)
+        try:
+            model = ClapModel.from_pretrained(directory, local_files_only=True, use_safetensors=True)
+        except SafetensorError as error:
+            raise MetricError(f"{directory}: weights are cut short or damaged ({error}). {WHERE_FROM}") from error
         if getattr(model.config.audio_config, "enable_fusion", False):
             raise MetricError(f"{directory}: a fusion checkpoint, whose windows are drawn at random. {WHERE_FROM}")
         extractor = ClapFeatureExtractor.from_pretrained(directory, local_files_only=True)

@@ -56,13 +56,14 @@ class VggishEmbedder:
             raise MetricError(f"VGGish weights are absent ({weights}). {WHERE_FROM}")
         if weights.suffix != ".safetensors":
             raise MetricError(f"{weights}: only safetensors is read, a pickle can run code. {WHERE_FROM}")
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        tensors = {name: t for name, t in load_file(weights).items() if not name.startswith("pproc.")}
         network = vggish_network()
         try:
+            tensors = {name: t for name, t in load_file(weights).items() if not name.startswith("pproc.")}
             network.load_state_dict(tensors)
-        except RuntimeError as error:
+        except (RuntimeError, SafetensorError) as error:
             raise MetricError(f"{weights}: not VGGish's tensors: {error}. {WHERE_FROM}") from error
         return cls(network, trained=True, weights_sha256=file_sha256(weights), device=device)
 
