@@ -86,9 +86,10 @@ def _left_undone(latest: dg.DagsterRun | None) -> set[dg.AssetKey]:
     return set(latest.asset_selection or ()) if latest and undone else set()
 
 
-rebuild_what_changed = dg.AutomationConditionSensorDefinition(
-    "rebuild_what_changed",
-    target=dg.AssetSelection.all(),
+rebuild_data = dg.AutomationConditionSensorDefinition(
+    "rebuild_data",
+    target=DATA,
+    run_tags={LANE_TAG: "data"},
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=INTERVAL_SECONDS,
     description="Brings tracks, prompts and dataset in line when one was materialised by hand or its code moved.",
