@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from lofi_assets.defs.dataset import dataset_manifest
-from lofi_assets.defs.jobs import AFTER_DATA, INTERVAL_SECONDS, LANE_TAG, refresh_data
+from lofi_assets.defs.jobs import AFTER_DATA, DATA, INTERVAL_SECONDS, LANE_TAG, refresh_data
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.sources import licensed_sources, style_taxonomy
 from lofi_assets.defs.tracks import processed_tracks, prompts
