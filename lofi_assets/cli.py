@@ -7,6 +7,7 @@ import click
 from rich.console import Console
 
 from lofi_assets.commands.dataset import dataset
+from lofi_assets.commands.dev import dev
 from lofi_assets.commands.features import features
 from lofi_assets.commands.inspect import inspect
 from lofi_assets.commands.pages import pages
@@ -30,6 +31,7 @@ def main() -> None:
 
 for command in (sources, inspect, review, dataset, features, train, reproduce, train_base, verify_weights):
     main.add_command(command)
+main.add_command(dev)
 main.add_command(pages)
 
 

@@ -1,5 +1,7 @@
 """`lofi pages`: the read-only page server."""
 
+import contextlib
+
 import click
 
 from lofi_assets.commands.ports import require_free
@@ -19,4 +21,5 @@ def pages(port: int | None) -> None:
     chosen = port or pages_port()
     require_free(chosen, option="--port")
     click.echo(f"pages: http://{HOST}:{chosen} (Ctrl-C ends it)")
-    serve_pages(Store(data_root()), CONFIG_DIR.parent / "docs", port=chosen)
+    with contextlib.suppress(KeyboardInterrupt):
+        serve_pages(Store(data_root()), CONFIG_DIR.parent / "docs", port=chosen)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import click
 import dagster as dg
 from rich.console import Console
 
-from lofi_assets.constitution import CONFIG_DIR, Verdict, load_gates
+from lofi_assets.constitution import Verdict, load_gates
+from lofi_assets.dagster_home import dagster_home
 from lofi_assets.definitions import build_defs
 from lofi_assets.defs.gates import held_back
 from lofi_assets.defs.resources import Platform
@@ -38,15 +38,6 @@ class _Plain(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return str(getattr(record, "dagster_meta", {}).get("orig_message") or record.getMessage())
-
-
-def dagster_home() -> Path:
-    """`DAGSTER_HOME`, else `.dagster/` of the checkout with the template's settings."""
-    home = Path(os.environ.setdefault("DAGSTER_HOME", str(CONFIG_DIR.parent / ".dagster")))
-    home.mkdir(parents=True, exist_ok=True)
-    if not (home / "dagster.yaml").is_file():
-        shutil.copyfile(CONFIG_DIR.parent / "dagster.yaml", home / "dagster.yaml")
-    return home
 
 
 def process_mark(process: int) -> str:
