@@ -1,23 +1,32 @@
-"""`lofi demo`: the job `everything` in this process, on a Dagster instance that the UI shows too."""
+"""`lofi demo`: the whole lineage in this process, on a Dagster instance that the UI shows too.
+
+The release is a run of its own, and only where no gate holds it: what is held back as it should be is no red run.
+"""
 
 import logging
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 import dagster as dg
 from rich.console import Console
+from rich.markup import escape
 
+from lofi_assets import before_after
 from lofi_assets.constitution import Verdict, load_gates
 from lofi_assets.dagster_home import dagster_home
 from lofi_assets.definitions import build_defs
 from lofi_assets.defs.gates import held_back
 from lofi_assets.defs.resources import Platform
+from lofi_assets.page_links import page_url
+from lofi_assets.review import queue
 from lofi_assets.store import Store
 from lofi_assets.tables import assets_table, gates_table, rejects_table
 from lofi_assets.verdicts import recorded, verdicts
 
+RELEASE = "hub_release"
 PROCESS_TAG = "lofi/process"
 """Which process a demo run is: by it the next demo sees that an earlier one was killed."""
 
@@ -77,7 +86,7 @@ def bury_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 
 
 def run_demo(console: Console) -> int:
-    """Write the demo corpus, materialise everything, print what came of it.
+    """Write the demo corpus, materialise everything, print what came of it and what to do next.
 
     Returns:
         0 if every step but a held-back release succeeded, else 1.
@@ -91,38 +100,74 @@ def run_demo(console: Console) -> int:
     definitions = build_defs(loggers={"console": quiet_console})
     with dg.DagsterInstance.get() as instance:
         bury_dead_runs(instance)
-        job = definitions.resolve_job_def("everything")
-        result = job.execute_in_process(
-            instance=instance,
-            raise_on_error=False,
-            run_config={"loggers": {"console": {}}},
-            tags={PROCESS_TAG: process_mark(os.getpid())},
-        )
-        held = held_back(instance, store, "hub_release")
+        failures, held = materialise(definitions, instance, store)
     assets = [key.to_user_string() for key in definitions.resolve_asset_graph().toposorted_asset_keys]
     for table in (rejects_table(store), gates_table(verdicts(store, load_gates())), assets_table(store, assets)):
         console.print(table)
-    _print_release(console, store, held)
-    failures = _unexpected_failures(result, held)
     for step, reason in failures.items():
-        console.print(f"[red]{step} failed:[/] {reason}")
+        console.print(f"[red]{step} failed:[/] {escape(reason)}")
+    _print_release(console, store, held, failures)
     done = sum(measures.counts.get("recomputed", 0) for asset in assets if (measures := recorded(store, asset)))
     summary = "Nothing was recomputed" if done == 0 else f"{done} pieces of work were computed"
-    console.print(f"{summary}; {time.monotonic() - started:.0f} s. The UI: make dev", highlight=False)
+    console.print(f"{summary}; {time.monotonic() - started:.0f} s.", highlight=False)
+    console.print("\n".join(what_next(store)), highlight=False, soft_wrap=True, markup=False)
     return 1 if failures else 0
 
 
-def _print_release(console: Console, store: Store, held: list[Verdict]) -> None:
-    if not held:
-        console.print(f"Released to {store.release / 'published'}")
-        return
-    console.print(f"[bold]hub_release is held back by {len(held)} gates:[/]")
-    for found in held:
-        console.print(f"  {found.gate.id}: {found.status}, {found.text}", highlight=False, soft_wrap=True)
+def materialise(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, store: Store
+) -> tuple[dict[str, str], list[Verdict]]:
+    """Everything but the release, and then the release if every gate lets it.
+
+    Returns:
+        Failed steps with their reasons, and the verdicts that hold the release back.
+    """
+    failures = _run(definitions, instance, "train_and_judge")
+    held = held_back(instance, store, RELEASE)
+    if not held and not failures:
+        failures = _run(definitions, instance, "everything", [dg.AssetKey(RELEASE)])
+    return failures, held
 
 
-def _unexpected_failures(result: dg.ExecuteInProcessResult, held: list[Verdict]) -> dict[str, str]:
-    failed = {event.step_key: event.step_failure_data for event in result.all_events if event.is_step_failure}
+def _run(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, job: str, assets: Sequence[dg.AssetKey] | None = None
+) -> dict[str, str]:
+    """Run a job, or only some of its assets; failed steps with their reasons."""
+    result = definitions.resolve_job_def(job).execute_in_process(
+        instance=instance,
+        asset_selection=assets,
+        raise_on_error=False,
+        run_config={"loggers": {"console": {}}},
+        tags={PROCESS_TAG: process_mark(os.getpid())},
+    )
+    failed = {
+        str(event.step_key): event.step_failure_data.error for event in result.all_events if event.is_step_failure
+    }
+    return {
+        step: (error.cause or error).message.strip() if error else "no reason given" for step, error in failed.items()
+    }
+
+
+def what_next(store: Store) -> list[str]:
+    """What a person can do now, a line each."""
+    page = before_after.page_path(store)
+    waiting = sum(bool(item.reasons) for item in queue(store))
+    lines = [
+        "",
+        "What next:",
+        "  make dev            the Dagster UI on http://127.0.0.1:3000, and beside it the pages:",
+    ]
+    if page.is_file():
+        lines.append(f"                      hear before and after on {page_url(store, page)}")
+    lines.append(f"  lofi review list    {waiting} tracks wait for a person to hear them and confirm their tags")
+    lines.append(f'  your own tracks     go into {store.raw}; README, "A curator\'s day", has the steps')
+    return lines
+
+
+def _print_release(console: Console, store: Store, held: Sequence[Verdict], failures: Mapping[str, str]) -> None:
     if held:
-        failed.pop("hub_release", None)
-    return {str(step): data.error.message if data.error else "no reason given" for step, data in failed.items()}
+        console.print(f"[bold]{RELEASE} is held back by {len(held)} gates:[/]")
+        for found in held:
+            console.print(f"  {found.gate.id}: {found.status}, {found.text}", highlight=False, soft_wrap=True)
+    elif not failures:
+        console.print(f"Released to {store.release / 'published'}")
