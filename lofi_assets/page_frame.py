@@ -17,7 +17,7 @@ h3 { font-size: 1rem; margin: 1.75rem 0 .5rem; }
 img { max-width: 100%; height: auto; }
 pre { overflow-x: auto; }
 summary { padding: .6rem 0; cursor: pointer; }
-li { padding: .15rem 0; }
+li { padding: .3rem 0; }
 .players { display: grid; gap: .6rem 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
 figure { margin: 0; }
 figcaption { font-size: .9rem; }
