@@ -57,7 +57,8 @@ def dev(port: int, pages_port: int | None) -> None:
             require_free(port, option="--port")
             require_free(pages_port, option="--pages-port")
             if own_settings(home):
-                click.echo(f"{home}/dagster.yaml is kept; config/dagster.yaml, the project's settings, differs from it")
+                kept = f"{home}/dagster.yaml differs from the project's config/dagster.yaml and is kept"
+                click.echo(f"{kept}; to take the project's: cp config/dagster.yaml {home}/")
             click.echo(f"UI: {ui}   pages: {pages}   Ctrl-C ends both")
             code = _run([dg(), "dev", "--host", HOST, "--port", str(port)], home, pages_port)
     except DaemonRunsError as error:

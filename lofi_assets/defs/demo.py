@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import dagster as dg
@@ -140,12 +141,15 @@ def _run(
         run_config={"loggers": {"console": {}}},
         tags={PROCESS_TAG: process_mark(os.getpid())},
     )
-    failed = {
-        str(event.step_key): event.step_failure_data.error for event in result.all_events if event.is_step_failure
-    }
-    return {
-        step: (error.cause or error).message.strip() if error else "no reason given" for step, error in failed.items()
-    }
+    failed = {str(event.step_key): event.step_failure_data for event in result.all_events if event.is_step_failure}
+    return {step: _reason(data) for step, data in failed.items()}
+
+
+def _reason(data: Any) -> str:
+    """The sentence of an explained failure, else what raised it."""
+    if data.user_failure_data and data.user_failure_data.description:
+        return str(data.user_failure_data.description)
+    return (data.error.cause or data.error).message.strip() if data.error else "no reason given"
 
 
 def what_next(store: Store) -> list[str]:
