@@ -45,6 +45,7 @@ class Part:
 )
 def dev(port: int, pages_port: int | None) -> None:
     """The Dagster UI with its daemon, and beside it the page server; Ctrl-C ends both."""
+    command = dg()
     from lofi_assets.dagster_home import DaemonRunsError, dagster_home, own_settings, sole_daemon
     from lofi_assets.page_server import pages_port as default_port
 
@@ -60,7 +61,7 @@ def dev(port: int, pages_port: int | None) -> None:
                 kept = f"{home}/dagster.yaml differs from the project's config/dagster.yaml and is kept"
                 click.echo(f"{kept}; to take the project's: cp config/dagster.yaml {home}/")
             click.echo(f"UI: {ui}   pages: {pages}   Ctrl-C ends both")
-            code = _run([dg(), "dev", "--host", HOST, "--port", str(port)], home, pages_port)
+            code = _run([command, "dev", "--host", HOST, "--port", str(port)], home, pages_port)
     except DaemonRunsError as error:
         raise click.ClickException(str(error)) from error
     sys.exit(code)
