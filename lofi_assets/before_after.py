@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from lofi_assets import pictures
 from lofi_assets.experiment import trained_dataset
+from lofi_assets.page_frame import framed, players
 from lofi_assets.records import Checkpoint
 from lofi_assets.sampling import BASE, samples_of
 from lofi_assets.store import Store, atomic_path, write_text
@@ -94,22 +95,18 @@ def _samples(path: Path) -> "tuple[np.ndarray, int]":
 
 def _page(listed: Sequence[Row], files: Mapping[str, Path], *, heads: Sequence[str], folder: Path) -> str:
     images = "\n".join(f'<p><img src="{quote(path.name)}" alt="{escape(title)}"></p>' for title, path in files.items())
-    titles = "".join(f"<th>{escape(head)}</th>" for head in ("prompt", *heads))
-    lines = "\n".join(
-        f"<tr><td>{escape(row.prompt)}</td>{''.join(_player(path, folder) for path in row.files)}</tr>"
-        for row in listed
-    )
-    return (
-        '<!doctype html>\n<meta charset="utf-8">\n<title>Before and after</title>\n'
-        "<style>body{font:15px/1.5 sans-serif;margin:2em;max-width:72em}td,th{padding:.3em .8em;text-align:left;"
-        "vertical-align:top}audio{width:16em}img{max-width:100%}</style>\n"
-        "<h1>Before and after</h1>\n<p>Same prompts, same seeds: the base, the best checkpoint, and the track\n"
-        f"that was prompted for.</p>\n{images}\n<table>\n<tr>{titles}</tr>\n{lines}\n</table>\n"
+    heard = "\n".join(f"<h3>{escape(row.prompt)}</h3>\n{_players(row, heads, folder)}" for row in listed)
+    return framed(
+        title="Before and after",
+        body="<h1>Before and after</h1>\n<p>Same prompts, same seeds: the base, the best checkpoint, and the track that"
+        f" was prompted for.</p>\n{images}\n<h2>To hear</h2>\n{heard}",
     )
 
 
-def _player(path: Path, folder: Path) -> str:
-    if not path.is_file():
-        return "<td></td>"
-    source = quote(Path(os.path.relpath(path, folder)).as_posix())
-    return f'<td><audio controls preload="none" src="{source}"></audio></td>'
+def _players(row: Row, heads: Sequence[str], folder: Path) -> str:
+    clips = zip(heads, row.files, strict=True)
+    return players([(head, _address(path, folder)) for head, path in clips if path.is_file()])
+
+
+def _address(path: Path, folder: Path) -> str:
+    return quote(Path(os.path.relpath(path, folder)).as_posix())

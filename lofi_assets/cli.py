@@ -12,8 +12,10 @@ from rich.console import Console
 
 from lofi_assets.commands.alerts import alerts
 from lofi_assets.commands.dataset import dataset
+from lofi_assets.commands.dev import dev
 from lofi_assets.commands.features import features
 from lofi_assets.commands.inspect import inspect
+from lofi_assets.commands.pages import pages
 from lofi_assets.commands.reproduce import reproduce
 from lofi_assets.commands.review import review
 from lofi_assets.commands.sources import sources
@@ -68,6 +70,8 @@ def main() -> None:
 
 for command in (sources, inspect, review, dataset, features, train, reproduce, train_base, verify_weights, alerts):
     main.add_command(command)
+main.add_command(dev)
+main.add_command(pages)
 
 
 @main.command()

@@ -191,7 +191,7 @@ def day(tmp_path_factory: pytest.TempPathFactory, receiver: tuple[str, list[dict
     for section, values in TINY.items():
         profile[section] = {**profile[section], **values}
     (config / "profiles" / "tiny.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
-    shutil.copyfile(REPOSITORY / "dagster.yaml", home / "dagster.yaml")
+    shutil.copyfile(REPOSITORY / "config" / "dagster.yaml", home / "dagster.yaml")
     shutil.copyfile(REPOSITORY / "workspace.yaml", home / "workspace.yaml")
     for entry in songs()[:5]:
         write_entry(_Job(entry, root / "raw" / "partnerships" / f"{entry.track_id}.flac"))

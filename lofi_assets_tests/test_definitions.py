@@ -226,7 +226,7 @@ def test_one_automation_sensor_looks_after_every_asset_with_a_condition(defs: dg
 
 def test_curating_and_training_go_on_side_by_side_each_one_run_at_a_time(defs: dg.Definitions) -> None:
     """Limits hold whoever starts a run: a run from the UI carries no tags, but its assets have their pools."""
-    limits = yaml.safe_load((REPOSITORY / "dagster.yaml").read_text(encoding="utf-8"))["concurrency"]
+    limits = yaml.safe_load((REPOSITORY / "config" / "dagster.yaml").read_text(encoding="utf-8"))["concurrency"]
     assert limits["pools"] == {"granularity": "run", "default_limit": 1}
     assert limits["runs"]["max_concurrent_runs"] > 2
     pools = {name: defs.resolve_assets_def(name).op.pool for name in LINEAGE}

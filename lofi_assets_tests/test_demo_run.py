@@ -9,13 +9,19 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
-from lofi_assets.defs.demo import PROCESS_TAG, bury_dead_runs, process_mark
+from lofi_assets.constitution import Verdict, load_gates
+from lofi_assets.defs import demo
+from lofi_assets.defs.demo import PROCESS_TAG, bury_dead_runs, materialise, process_mark, quiet_console, what_next
+from lofi_assets.store import Store, write_text
 
 
 @pytest.fixture
 def instance(tmp_path):
-    limits = {"concurrency": {"pools": {"granularity": "op", "default_limit": 1}}}
-    with dg.DagsterInstance.local_temp(str(tmp_path), overrides=limits) as instance:
+    settings = {
+        "concurrency": {"pools": {"granularity": "op", "default_limit": 1}},
+        "telemetry": {"enabled": False},
+    }
+    with dg.DagsterInstance.local_temp(str(tmp_path), overrides=settings) as instance:
         yield instance
 
 
@@ -58,3 +64,72 @@ def test_runs_of_the_ui_are_left_alone(instance: dg.DagsterInstance) -> None:
 def test_a_process_that_took_over_the_number_is_not_the_demo(instance: dg.DagsterInstance) -> None:
     run_id = started(instance, f"{os.getppid()}:1")
     assert bury_dead_runs(instance) == [run_id]
+
+
+def lineage(made: list[str], *, broken: str = "") -> dg.Definitions:
+    """A lineage of two assets: what trains, and what releases it."""
+
+    def make(name: str) -> dg.MaterializeResult:
+        made.append(name)
+        if name == broken:
+            raise ValueError("the disk [of the demo] is full")
+        return dg.MaterializeResult()
+
+    @dg.asset
+    def model_card() -> dg.MaterializeResult:
+        return make("model_card")
+
+    @dg.asset(deps=[model_card])
+    def hub_release() -> dg.MaterializeResult:
+        return make("hub_release")
+
+    everything = dg.define_asset_job("everything")
+    rest = dg.define_asset_job(
+        "train_and_judge", selection=dg.AssetSelection.all() - dg.AssetSelection.assets(hub_release)
+    )
+    return dg.Definitions([model_card, hub_release], jobs=[everything, rest], loggers={"console": quiet_console})
+
+
+def statuses(instance: dg.DagsterInstance) -> list[dg.DagsterRunStatus]:
+    return [run.status for run in instance.get_runs()]
+
+
+def held(*verdicts: Verdict):
+    return lambda instance, store, asset: list(verdicts)
+
+
+def test_a_release_that_is_held_back_is_no_red_run(
+    instance: dg.DagsterInstance, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = Verdict(load_gates()[0], "fail", 1)
+    monkeypatch.setattr(demo, "held_back", held(verdict))
+    made: list[str] = []
+    assert materialise(lineage(made), instance, store) == ({}, [verdict])
+    assert made == ["model_card"] and statuses(instance) == [dg.DagsterRunStatus.SUCCESS]
+
+
+def test_a_release_that_nothing_holds_is_made_after_all_else(
+    instance: dg.DagsterInstance, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "held_back", held())
+    made: list[str] = []
+    assert materialise(lineage(made), instance, store) == ({}, [])
+    assert made == ["model_card", "hub_release"] and statuses(instance) == [dg.DagsterRunStatus.SUCCESS] * 2
+
+
+@pytest.mark.parametrize("broken", ["model_card", "hub_release"])
+def test_a_step_that_fails_is_told_and_what_follows_is_not_released(
+    instance: dg.DagsterInstance, store: Store, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    monkeypatch.setattr(demo, "held_back", held())
+    made: list[str] = []
+    failures, _ = materialise(lineage(made, broken=broken), instance, store)
+    assert list(failures) == [broken] == made[-1:]
+    assert "disk [of the demo] is full" in failures[broken]
+
+
+def test_the_end_says_what_to_do_next(store: Store) -> None:
+    said = "\n".join(what_next(store))
+    assert "make dev" in said and "lofi review list" in said and str(store.raw) in said and "before_after" not in said
+    write_text(store.samples / "before_after" / "index.html", "<!doctype html>")
+    assert "http://127.0.0.1:3001/data/samples/before_after/index.html" in "\n".join(what_next(store))

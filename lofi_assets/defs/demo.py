@@ -1,26 +1,33 @@
-"""`lofi demo`: the job `everything` in this process, on a Dagster instance that the UI shows too."""
+"""`lofi demo`: the whole lineage in this process, on a Dagster instance that the UI shows too.
+
+The release is a run of its own, and only where no gate holds it: what is held back as it should be is no red run.
+"""
 
 import logging
 import os
-import shutil
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import dagster as dg
 from rich.console import Console
+from rich.markup import escape
 
-from lofi_assets.constitution import CONFIG_DIR, Verdict, load_gates
+from lofi_assets import before_after
+from lofi_assets.constitution import Verdict, load_gates
+from lofi_assets.dagster_home import dagster_home
 from lofi_assets.definitions import build_defs
 from lofi_assets.defs.gates import held_back
 from lofi_assets.defs.resources import Platform
-from lofi_assets.environment import folder
-from lofi_assets.files import make_folder
+from lofi_assets.page_links import page_url
+from lofi_assets.review import queue
 from lofi_assets.store import Store
 from lofi_assets.tables import assets_table, gates_table, rejects_table
 from lofi_assets.verdicts import recorded, verdicts
 
+RELEASE = "hub_release"
 PROCESS_TAG = "lofi/process"
 """Which process a demo run is: by it the next demo sees that an earlier one was killed."""
 
@@ -43,16 +50,6 @@ class _Plain(logging.Formatter):
         return str(getattr(record, "dagster_meta", {}).get("orig_message") or record.getMessage())
 
 
-def dagster_home() -> Path:
-    """`DAGSTER_HOME`, else `.dagster/` of the checkout, with the template's settings; Dagster is told the path."""
-    home = folder("DAGSTER_HOME", CONFIG_DIR.parent / ".dagster")
-    os.environ["DAGSTER_HOME"] = str(home)
-    make_folder(home)
-    if not (home / "dagster.yaml").is_file():
-        shutil.copyfile(CONFIG_DIR.parent / "dagster.yaml", home / "dagster.yaml")
-    return home
-
-
 def process_mark(process: int) -> str:
     """`id:start time`, which no later process shares; the id alone where the system has no /proc; "" if it is gone."""
     try:
@@ -66,11 +63,13 @@ def process_mark(process: int) -> str:
     return f"{process}:{started}"
 
 
-def bury_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+def bury_dead_runs(instance: dg.DagsterInstance, *, alone: bool = True) -> list[str]:
     """Mark demo runs whose process was killed as failed and give back their pool slots; returns their ids.
 
     A killed process cannot report its end, and the next run would wait for its slot in the pool `gpu` for ever.
 
+    Args:
+        alone: whether another demo may not go on meanwhile.
     Raises:
         click.ClickException: another demo is still running on this instance.
     """
@@ -82,6 +81,8 @@ def bury_dead_runs(instance: dg.DagsterInstance) -> list[str]:
             continue
         process = mark.partition(":")[0]
         if process_mark(int(process)) == mark:
+            if not alone:
+                continue
             raise click.ClickException(f"another demo runs as process {process}; wait for it, or end it")
         instance.report_run_failed(run, message=f"its process {process} was killed")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
@@ -90,7 +91,7 @@ def bury_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 
 
 def run_demo(console: Console) -> int:
-    """Write the demo corpus, materialise everything, print what came of it.
+    """Write the demo corpus, materialise everything, print what came of it and what to do next.
 
     Returns:
         0 if every step but a held-back release succeeded, else 1.
@@ -104,45 +105,80 @@ def run_demo(console: Console) -> int:
     definitions = build_defs(loggers={"console": quiet_console})
     with dg.DagsterInstance.get() as instance:
         bury_dead_runs(instance)
-        job = definitions.resolve_job_def("everything")
-        result = job.execute_in_process(
-            instance=instance,
-            raise_on_error=False,
-            run_config={"loggers": {"console": {}}},
-            tags={PROCESS_TAG: process_mark(os.getpid())},
-        )
-        held = held_back(instance, store, "hub_release")
-    assets = [key.to_user_string() for key in definitions.resolve_asset_graph().toposorted_asset_keys]
+        failures, held = materialise(definitions, instance, store)
+    assets = [key.to_user_string() for key in _assets(definitions)]
     for table in (rejects_table(store), gates_table(verdicts(store, load_gates())), assets_table(store, assets)):
         console.print(table)
-    _print_release(console, store, held)
-    failures = _unexpected_failures(result, held)
     for step, reason in failures.items():
-        console.print(f"[red]{step} failed:[/] {reason}")
+        console.print(f"[red]{step} failed:[/] {escape(reason)}")
+    _print_release(console, store, held, failures)
     done = sum(measures.counts.get("recomputed", 0) for asset in assets if (measures := recorded(store, asset)))
     summary = "Nothing was recomputed" if done == 0 else f"{done} pieces of work were computed"
-    console.print(f"{summary}; {time.monotonic() - started:.0f} s. The UI: make dev", highlight=False)
+    console.print(f"{summary}; {time.monotonic() - started:.0f} s.", highlight=False)
+    console.print("\n".join(what_next(store)), highlight=False, soft_wrap=True, markup=False)
     return 1 if failures else 0
 
 
-def _print_release(console: Console, store: Store, held: list[Verdict]) -> None:
-    if not held:
-        console.print(f"Released to {store.release / 'published'}")
-        return
-    console.print(f"[bold]hub_release is held back by {len(held)} gates:[/]")
-    for found in held:
-        console.print(f"  {found.gate.id}: {found.status}, {found.text}", highlight=False, soft_wrap=True)
+def materialise(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, store: Store
+) -> tuple[dict[str, str], list[Verdict]]:
+    """Everything but the release, and then the release if every gate lets it.
+
+    Returns:
+        Failed steps with their reasons, and the verdicts that hold the release back.
+    """
+    release = dg.AssetKey(RELEASE)
+    failures = _run(definitions, instance, [key for key in _assets(definitions) if key != release])
+    held = held_back(instance, store, RELEASE)
+    if not held and not failures:
+        failures = _run(definitions, instance, [release])
+    return failures, held
 
 
-def _unexpected_failures(result: dg.ExecuteInProcessResult, held: list[Verdict]) -> dict[str, str]:
-    failed = {event.step_key: event.step_failure_data for event in result.all_events if event.is_step_failure}
-    if held:
-        failed.pop("hub_release", None)
-    return {str(step): _reason(data) for step, data in failed.items()}
+def _assets(definitions: dg.Definitions) -> list[dg.AssetKey]:
+    return list(definitions.resolve_asset_graph().toposorted_asset_keys)
+
+
+def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey]) -> dict[str, str]:
+    """Materialise assets; failed steps with their reasons."""
+    result = definitions.resolve_job_def("everything").execute_in_process(
+        instance=instance,
+        asset_selection=assets,
+        raise_on_error=False,
+        run_config={"loggers": {"console": {}}},
+        tags={PROCESS_TAG: process_mark(os.getpid())},
+    )
+    failed = {str(event.step_key): event.step_failure_data for event in result.all_events if event.is_step_failure}
+    return {step: _reason(data) for step, data in failed.items()}
 
 
 def _reason(data: Any) -> str:
-    """The sentence of an explained failure, else the error."""
+    """The sentence of an explained failure, else what raised it."""
     if data.user_failure_data and data.user_failure_data.description:
         return str(data.user_failure_data.description)
-    return data.error.message if data.error else "no reason given"
+    return (data.error.cause or data.error).message.strip() if data.error else "no reason given"
+
+
+def what_next(store: Store) -> list[str]:
+    """What a person can do now, a line each."""
+    page = before_after.page_path(store)
+    waiting = sum(bool(item.reasons) for item in queue(store))
+    lines = [
+        "",
+        "What next:",
+        "  make dev            the Dagster UI on http://127.0.0.1:3000, and beside it the pages:",
+    ]
+    if page.is_file():
+        lines.append(f"                      hear before and after on {page_url(store, page)}")
+    lines.append(f"  lofi review list    {waiting} tracks wait for a person to hear them and confirm their tags")
+    lines.append(f'  your own tracks     go into {store.raw}; README, "A curator\'s day", has the steps')
+    return lines
+
+
+def _print_release(console: Console, store: Store, held: Sequence[Verdict], failures: Mapping[str, str]) -> None:
+    if held:
+        console.print(f"[bold]{RELEASE} is held back by {len(held)} gates:[/]")
+        for found in held:
+            console.print(f"  {found.gate.id}: {found.status}, {found.text}", highlight=False, soft_wrap=True)
+    elif not failures:
+        console.print(f"Released to {store.release / 'published'}")

@@ -13,11 +13,13 @@ passed over. Imports without torch.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
+from lofi_assets.page_frame import framed, players
 from lofi_assets.store import atomic_folder, atomic_path, fingerprint, write_text
 from lofi_assets.training.config import TrackFeatures, TrainingRun
 from lofi_assets.training.runs import companion_folder
@@ -159,21 +161,19 @@ def _save(path: Path, latents: "torch.Tensor", decoder: "MusicDCAE") -> None:
 
 
 def _page(run: TrainingRun) -> str:
-    """A table of players: a row for each track, the original first, then rising steps."""
-    columns = {ORIGINAL: preview_folder(run) / ORIGINAL}
-    columns |= {f"step {step:,}": folder for step, folder in preview_steps(run).items()}
-    heads = "".join(f"<th>{name}</th>" for name in ("track", *columns))
-    rows = []
-    for track in preview_tracks(run):
-        cells = "".join(_player(clip(folder, track)) for folder in columns.values())
-        rows.append(f"<tr><th>{escape(track.track_id)}</th>{cells}</tr>")
-    return (
-        f'<!doctype html>\n<meta charset="utf-8">\n<title>Previews of run {run.run_id}</title>\n'
-        f"<h1>Previews of run {run.run_id}</h1>\n<table>\n<tr>{heads}</tr>\n" + "\n".join(rows) + "\n</table>\n"
+    """Players track by track, the original first, then the latest step down to the first."""
+    folders = {"original": preview_folder(run) / ORIGINAL}
+    folders |= {f"step {step:,}": folder for step, folder in reversed(preview_steps(run).items())}
+    heard = "\n".join(_heard(track, folders) for track in preview_tracks(run))
+    return framed(
+        title=f"Previews of run {run.run_id}",
+        body=f"<h1>Previews of run {escape(run.run_id)}</h1>\n<p>What the adapter makes of each validation track's"
+        f" prompt, the latest step first, beside the track itself as the autoencoder passes it on.</p>\n{heard}",
     )
 
 
-def _player(path: Path) -> str:
-    if not path.is_file():
-        return "<td></td>"
-    return f'<td><audio controls preload="none" src="{path.parent.name}/{escape(path.name)}"></audio></td>'
+def _heard(track: TrackFeatures, folders: Mapping[str, Path]) -> str:
+    clips = [(label, clip(folder, track)) for label, folder in folders.items()]
+    return f"<h2>{escape(track.track_id)}</h2>\n" + players(
+        [(label, quote(f"{path.parent.name}/{path.name}", safe="/=")) for label, path in clips if path.is_file()]
+    )

@@ -1,0 +1,93 @@
+"""Dagster's home: where it is, and that one daemon alone works on it.
+
+Two daemons on one home evaluate every sensor and schedule twice: each run is started twice and each alert sent twice.
+Imports without dagster.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from lofi_assets.constitution import CONFIG_DIR
+from lofi_assets.environment import folder
+from lofi_assets.errors import LofiError
+from lofi_assets.files import make_folder
+from lofi_assets.store import locked, read_json, write_json
+
+TEMPLATE = Path(__file__).resolve().parent.parent / "config" / "dagster.yaml"
+OWNER = "lofi-dev"
+"""Folder of the home with the lock of `lofi dev`, and with who holds it."""
+
+
+class DaemonRunsError(LofiError, RuntimeError):
+    """Another daemon works on this home; the message says which process and what to do."""
+
+
+class _HeldError(Exception):
+    """The lock of the home is held."""
+
+
+def dagster_home() -> Path:
+    """`DAGSTER_HOME`, else `.dagster/` of the checkout; it has the template's settings unless it had its own."""
+    home = folder("DAGSTER_HOME", CONFIG_DIR.parent / ".dagster")
+    os.environ["DAGSTER_HOME"] = str(home)
+    make_folder(home)
+    if not (home / "dagster.yaml").is_file():
+        shutil.copyfile(TEMPLATE, home / "dagster.yaml")
+    return home
+
+
+def own_settings(home: Path) -> bool:
+    """Whether the home's settings are others than the template's, which may have changed since they were copied."""
+    return (home / "dagster.yaml").read_bytes() != TEMPLATE.read_bytes()
+
+
+@contextlib.contextmanager
+def sole_daemon(home: Path, *, url: str) -> Iterator[None]:
+    """Keep the home to this process and the daemon that it starts; a killed process keeps nothing.
+
+    Args:
+        url: where this process's UI is, for whoever asks meanwhile.
+    Raises:
+        DaemonRunsError: a `lofi dev`, or a daemon that somebody started otherwise, works on the home.
+    """
+    lock = home / OWNER
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(lock, busy=_HeldError()))
+        except _HeldError as error:
+            owner = read_json(lock / "owner.json", default={})
+            raise DaemonRunsError(_busy(home, owner.get("process"), owner.get("url"))) from error
+        if others := daemons_on(home):
+            raise DaemonRunsError(_busy(home, others[0], None))
+        write_json(lock / "owner.json", {"process": os.getpid(), "url": url})
+        yield
+
+
+def daemons_on(home: Path) -> list[int]:
+    """Ids of the Dagster daemons with this home, whoever started them, as far as this user may see them."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if _is_daemon(process.cmdline()) and _same(process.environ().get("DAGSTER_HOME", ""), home):
+                found.append(process.pid)
+    return found
+
+
+def _is_daemon(command: list[str]) -> bool:
+    return "dagster._daemon" in command or any(Path(word).name == "dagster-daemon" for word in command[:2])
+
+
+def _same(named: str, home: Path) -> bool:
+    return bool(named) and Path(named).resolve() == home.resolve()
+
+
+def _busy(home: Path, process: int | None, url: str | None) -> str:
+    where = f", its UI at {url}" if url else ""
+    stop = f"kill -INT {process}" if process else "Ctrl-C where it was started"
+    name = f"process {process}" if process else "a process that has just started"
+    return f"a Dagster daemon already works on {home}: {name}{where}; use that one, or end it first with: {stop}"

@@ -1,0 +1,148 @@
+"""What there is to open, in plain words: the list of pages, and the tracks that wait for a person, to be heard.
+
+Addresses are relative, so that the pages work under any prefix that a proxy gives them.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from lofi_assets.page_files import document, shown_file
+from lofi_assets.page_frame import framed, players
+from lofi_assets.store import Store, read_json
+
+MOST = 500
+"""Entries of one list; a page of thousands is of no use to anyone."""
+
+
+def index_page(store: Store, docs: Path) -> str:
+    """The list of pages over one data root and one folder of documents."""
+    sections = (
+        ("Before and after", _before_and_after(store)),
+        ("Tracks that wait for a person", '<p><a href="review">The review queue</a>, each track to be heard.</p>'),
+        ("Tracks that were rejected", _rejected(store)),
+        ("Licences", '<p><a href="ledger">The licence ledger</a> as it holds today.</p>'),
+        ("Blind listening tests", _listening(store)),
+        ("Previews of training", _list(_links(store, sorted(store.logs.glob("*/previews/index.html")), part=-3))),
+        ("Model card", _card(store)),
+        ("Accepted tracks", _accepted(store)),
+        ("Rules and reasons", _documents(docs)),
+    )
+    body = "\n".join(f"<h2>{title}</h2>\n{text or '<p>Nothing yet.</p>'}" for title, text in sections)
+    return framed(
+        title="Lofi pages", body=f"<h1>Lofi pages</h1>\n<p>Of the data under {escape(str(store.root))}.</p>\n{body}"
+    )
+
+
+def review_page(store: Store) -> str:
+    """Every track that waits for a person, with the reasons and a player.
+
+    Raises:
+        ReviewError, StoreError: tracks or decisions cannot be read.
+    """
+    from lofi_assets.library import PROCESSED, rows_of
+    from lofi_assets.review import queue
+
+    audio = {row["track_id"]: row["audio_path"] for row in rows_of(store, PROCESSED)}
+    waiting = [item for item in queue(store) if item.reasons]
+    parts = [
+        '<p><a href="./">All pages</a></p>\n<h1>Tracks that wait for a person</h1>\n<p>Hear a track, then say on the'
+        " command line: <code>lofi review accept TRACK --by NAME</code>, with <code>--styles</code> or"
+        " <code>--tags</code> to correct it, or <code>lofi review reject TRACK --by NAME --reason TEXT</code>.</p>"
+    ]
+    for item in waiting[:MOST]:
+        track = item.row["track_id"]
+        clips = [(path, f"data/{quote(path)}") for path in [audio.get(track, "")] if path]
+        parts.append(
+            f"<h2>{escape(track)}</h2>\n<p>{escape(item.row['prompt'])}</p>\n{_list(map(escape, item.reasons))}"
+        )
+        parts.append(players(clips))
+    parts.append(_left_out(len(waiting)) if waiting else "<p>None.</p>")
+    return framed(title="Review queue", body="\n".join(parts))
+
+
+def ledger(store: Store, *, today: date | None = None) -> str:
+    """The licence ledger of a day (UTC), in Markdown.
+
+    Raises:
+        SourceError, LedgerError, StoreError: the records or the licence types cannot be read.
+    """
+    from lofi_assets.constitution import CONFIG_DIR, load_gates
+    from lofi_assets.ledger_page import ledger_page, survey
+    from lofi_assets.sources import load_licences
+
+    day = today or datetime.now(UTC).date()
+    return ledger_page(
+        store, survey(store, licences=load_licences(CONFIG_DIR), gates=load_gates(), today=day), today=day
+    )
+
+
+def _before_and_after(store: Store) -> str:
+    path = "samples/before_after/index.html"
+    if shown_file(store, path) is None:
+        return ""
+    return f'<p><a href="data/{path}">The base beside the best checkpoint and the real tracks</a>, to hear and see.</p>'
+
+
+def _rejected(store: Store) -> str:
+    files = sorted(store.quarantine.glob("*/*.json"), key=lambda path: path.name)
+    lines = []
+    for path in files[:MOST]:
+        found = read_json(path, default={})
+        rule, reason = escape(str(found.get("rule", ""))), escape(str(found.get("reason", "")))
+        link = f'<a href="data/{quote(store.relative(path))}">{escape(path.stem)}</a>'
+        lines.append(f'{link}: {reason} (<a href="docs/gates.md#{rule}">{rule}</a>)')
+    return _list(lines) + _left_out(len(files)) if files else ""
+
+
+def _listening(store: Store) -> str:
+    links = _links(store, sorted(store.listening.glob("*/page/index.html")), part=-3)
+    how = (
+        "<p>At its end a test gives its listener a file of answers. Their lines go into"
+        " <code>listening/TEST/results.jsonl</code>, one listener's after the other's; then"
+        " <code>human_evaluation</code> is materialised again.</p>"
+    )
+    return _list(links) + how if links else ""
+
+
+def _card(store: Store) -> str:
+    path = "release/README.md"
+    if shown_file(store, path) is None:
+        return ""
+    return f'<p><a href="data/{path}">The card as it would be published</a>; a person who read it approves it.</p>'
+
+
+def _accepted(store: Store) -> str:
+    parts = []
+    for folder in sorted(path for path in store.processed.glob("*") if path.is_dir()):
+        files = sorted(folder.glob("*.mp3"))
+        links = _list(_links(store, files[:MOST], part=-1)) + _left_out(len(files))
+        parts.append(f"<details><summary>{escape(folder.name)}: {len(files)} tracks</summary>{links}</details>")
+    return "\n".join(parts)
+
+
+def _documents(docs: Path) -> str:
+    shown = [path for path in sorted(docs.glob("*.md")) if document(docs, path.name)]
+    shown += [path for path in [docs / "decisions" / "README.md"] if path.is_file()]
+    return _list(f'<a href="docs/{quote(path.relative_to(docs).as_posix())}">{_heading(path)}</a>' for path in shown)
+
+
+def _heading(path: Path) -> str:
+    return escape(path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# "))
+
+
+def _links(store: Store, paths: Sequence[Path], *, part: int) -> list[str]:
+    """Links to the files that are shown, named by one part of their path."""
+    shown = [path for path in paths if shown_file(store, store.relative(path))]
+    return [f'<a href="data/{quote(store.relative(path))}">{escape(path.parts[part])}</a>' for path in shown]
+
+
+def _list(items: Iterable[str]) -> str:
+    lines = "\n".join(f"<li>{item}</li>" for item in items)
+    return f"<ul>\n{lines}\n</ul>" if lines else ""
+
+
+def _left_out(number: int) -> str:
+    return f"<p>And {number - MOST} more.</p>" if number > MOST else ""

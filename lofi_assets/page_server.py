@@ -1,0 +1,162 @@
+"""The read-only page server: what people are meant to open of the data root and of `docs/`, for browsers beside the UI.
+
+What belongs here: addresses, headers, who is answered. What does not: which files are shown (`page_files.py`), what
+the list of pages says (`page_index.py`). It has no login, so it listens on loopback only and answers only to loopback's
+names and to the name in `LOFI_PAGES_URL`: a site on the internet that points a name at 127.0.0.1 gets no answer. A
+proxy with authentication stands in front of it where others than this machine's users should read.
+
+    /                  the list of pages
+    /data/<path>       a file below the data root
+    /docs/<name>       a page of docs/, Markdown rendered
+    /ledger            the licence ledger as it holds today
+    /review            the tracks that wait for a person, to be heard
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lofi_assets.ledger import LedgerError
+from lofi_assets.page_files import CONTENT_TYPES, document, shown_file
+from lofi_assets.page_index import index_page, ledger, review_page
+from lofi_assets.page_links import base_url
+from lofi_assets.page_markdown import markdown_page
+from lofi_assets.review import ReviewError
+from lofi_assets.sources import SourceError
+from lofi_assets.store import Store, StoreError
+
+HOST = "127.0.0.1"
+DEFAULT_PORT = 3001
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+"""Names by which this machine calls itself."""
+
+UNREADABLE = (StoreError, SourceError, LedgerError, ReviewError)
+"""What a page may be about cannot be read; the message says what to mend."""
+
+_POLICY = "default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'; "
+_CLOSED = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+HEADERS = {
+    "Content-Security-Policy": _POLICY + _CLOSED,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-site",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+"""Of every answer. Pages have no scripts, so nothing in a prompt or a file name can be one."""
+LISTENING_POLICY = _POLICY + "script-src 'unsafe-inline'; " + _CLOSED
+"""The listening test is one page with its own script; it sends nothing: answers are downloaded or copied."""
+
+
+def pages_port() -> int:
+    """The port of `LOFI_PAGES_URL` if it names this machine, else 3001."""
+    address = urlsplit(base_url())
+    return address.port or DEFAULT_PORT if _bracketed(address.hostname) in LOOPBACK else DEFAULT_PORT
+
+
+def serve_pages(store: Store, docs: Path, *, port: int) -> None:
+    """Serve until Ctrl-C or SIGTERM. The port must be free."""
+    uvicorn.run(
+        page_app(store, docs),
+        host=HOST,
+        port=port,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_level="warning",
+    )
+
+
+def page_app(store: Store, docs: Path) -> Starlette:
+    """The ASGI application over one data root and one folder of documents."""
+    hosts = [*LOOPBACK, _bracketed(urlsplit(base_url()).hostname)]
+
+    def index(request: Request) -> Response:
+        return HTMLResponse(index_page(store, docs))
+
+    def data(request: Request) -> Response:
+        path = request.path_params["path"]
+        file = shown_file(store, f"{path}index.html" if path.endswith("/") else path)
+        policy = {"Content-Security-Policy": LISTENING_POLICY} if path.startswith("listening/") else {}
+        return _file(file, policy)
+
+    def documents(request: Request) -> Response:
+        file = document(docs, request.path_params["path"])
+        if file is None or file.suffix != ".md":
+            return _file(file)
+        home = "../" * (1 + request.path_params["path"].count("/"))
+        return HTMLResponse(markdown_page(file.read_text(encoding="utf-8"), title=file.stem, home=home))
+
+    def ledger_today(request: Request) -> Response:
+        return HTMLResponse(markdown_page(ledger(store), title="Licence ledger", home="./"))
+
+    def review_today(request: Request) -> Response:
+        return HTMLResponse(review_page(store))
+
+    app = Starlette(
+        routes=[
+            Route("/", index),
+            Route("/data/{path:path}", data),
+            Route("/docs/{path:path}", documents),
+            Route("/ledger", ledger_today),
+            Route("/review", review_today),
+        ],
+        middleware=[Middleware(_Headers), Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)],
+        exception_handlers={HTTPException: _refusal, **dict.fromkeys(UNREADABLE, _unreadable)},
+    )
+    # A redirect would be built from what the request says of its host.
+    app.router.redirect_slashes = False
+    return app
+
+
+def _file(file: Path | None, headers: Mapping[str, str] | None = None) -> Response:
+    if file is None:
+        raise HTTPException(404)
+    return FileResponse(file, media_type=CONTENT_TYPES[file.suffix], headers=headers)
+
+
+def _refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    texts = {404: "There is no page here; the list of pages is at /", 405: "Pages are read: GET and HEAD only"}
+    text = texts.get(error.status_code, error.detail)
+    return PlainTextResponse(f"{text}\n", status_code=error.status_code, headers=error.headers)
+
+
+def _unreadable(request: Request, error: Exception) -> Response:
+    return PlainTextResponse(f"{error}\n", status_code=500)
+
+
+def _bracketed(host: str | None) -> str:
+    """A host as it stands in a Host header: IPv6 in brackets."""
+    return f"[{host}]" if host and ":" in host else host or ""
+
+
+class _Headers:
+    """Adds `HEADERS` to every answer that does not say otherwise."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self.app(scope, receive, with_headers)
