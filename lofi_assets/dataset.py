@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lofi_assets import dataset_card
+from lofi_assets import dataset_card, dataset_report
 from lofi_assets.dataset_card import SUFFIXES, Described, read_track, style_distribution, write_hugging_face
 from lofi_assets.library import DUPLICATES, PROCESSED, PROMPTS, verified_sources
 from lofi_assets.outcome import Outcome
@@ -37,9 +37,6 @@ SPLIT_SALT = "lofi-split-1"
 
 FILE_HASHES = "dataset_files.json"
 """In the cache: hash of every audio file by size and time, so that an unchanged one is not read again."""
-
-SHOWN = 50
-"""Tracks of a change that go into the event log."""
 
 
 @dataclass(frozen=True)
@@ -297,13 +294,14 @@ def assemble(store: Store, *, now: datetime) -> Outcome:
     built = build_dataset(store, candidates, now=now)
     durations = [track.duration for track in built.tracks]
     record = built.record
+    left_out = sorted({row["track_id"] for row in rows} - splits.keys())
     return Outcome(
         data_version=record.hash,
         counts={
             "tracks": record.track_count,
             "train": record.train_count,
             "validation": record.validation_count,
-            "left_out": len(rows) - len(licensed),
+            "left_out": len(left_out),
             "recomputed": int(built.created),
         },
         values={
@@ -315,14 +313,7 @@ def assemble(store: Store, *, now: datetime) -> Outcome:
             "hash_verified": _hash_verified(store, built.folder),
         },
         rows=[_shown(candidate) for candidate in candidates],
-        details={
-            "dataset_id": record.dataset_id,
-            "hash": record.hash,
-            "hours": record.total_duration,
-            "style_distribution": dict(record.style_distribution),
-            "changes": _changes(before, splits),
-            "folder": str(built.folder),
-        },
+        **dataset_report.about(record, before=before, splits=splits, left_out=left_out),
     )
 
 
@@ -383,17 +374,4 @@ def _shown(candidate: Candidate) -> dict[str, Any]:
         "score": track.quality_score,
         "source": track.source_id,
         "prompt": candidate.prompt,
-    }
-
-
-def _changes(before: Mapping[str, Split], now: Mapping[str, Split]) -> dict[str, list[str]]:
-    """At most 50 names of each kind; `lofi dataset diff` names them all."""
-    changed = {
-        "added": now.keys() - before.keys(),
-        "removed": before.keys() - now.keys(),
-        "moved": {key for key in now.keys() & before.keys() if now[key] != before[key]},
-    }
-    return {
-        kind: [*sorted(keys)[:SHOWN], *([f"and {len(keys) - SHOWN} more"] if len(keys) > SHOWN else [])]
-        for kind, keys in changed.items()
     }

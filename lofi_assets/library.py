@@ -8,7 +8,6 @@ import base64
 import contextlib
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -28,8 +27,9 @@ from lofi_assets.sources import (
     verify_sources,
 )
 from lofi_assets.store import Store, fingerprint, link_or_copy, plan, read_json, read_table, write_json, write_table
-from lofi_assets.track_rows import PART, Row, result_rows, score_entry, shown_track, waveforms
-from lofi_assets.verdicts import track_rule_counts
+from lofi_assets.track_report import inventory_summary, rejected_files, tracks_outcome
+from lofi_assets.track_rows import PART, Row, result_rows, score_entry
+from lofi_assets.verdicts import track_rules
 from lofi_assets.work_files import clear_stale, clear_unfinished, have_audio, work_file
 
 TRACKS_VERSION = "2"
@@ -75,11 +75,15 @@ def inventory_sources(store: Store, *, gates: Sequence[Gate], today: date, confi
             "recomputed": sum(known.get(file.path) != (file.stat, file.sha256) for file in files),
         },
         values={"invalid_records": len(source_file.problems), "verified_tracks": len(verified)},
-        tracks=track_rule_counts(
+        **track_rules(
             track_gates,
-            accepted=[json.loads(row.measures) for row in verified],
-            rejected_by=Counter(row.rule for row in rejected),
+            accepted=[(row.track_id, json.loads(row.measures)) for row in verified],
+            rejected=[(row.track_id, row.rule) for row in rejected],
         ),
+        summary=inventory_summary(
+            rejected=[row.rule for row in rejected], verified=len(verified), problems=source_file.problems
+        ),
+        needs=rejected_files([vars(row) for row in rejected], path="path"),
         rows=[_shown_source(row) for row in (*rejected, *verified)],
         details={"problems": "\n".join(f"- {problem}" for problem in source_file.problems) or None},
     )
@@ -207,7 +211,8 @@ def process_library(
     write_quarantine(store, "tracks", rejected)
     clear_stale(store, rows, wanted)
     licensed = {row["track_id"]: verified[row["part_of"] or row["track_id"]]["sha256"] for row in rows}
-    return _outcome(accepted, rejected, licensed, increment.counts() | {"recomputed": computed}, track_gates)
+    counts = increment.counts() | {"recomputed": computed}
+    return tracks_outcome(accepted, rejected, licensed=licensed, counts=counts, gates=track_gates)
 
 
 def _extras(settings: AudioSettings) -> list[str]:
@@ -370,31 +375,3 @@ def write_quarantine(store: Store, stage: str, rows: Iterable[Row]) -> None:
         about = {key: row.get(key) for key in ("track_id", "rule", "reason", "raw_path", "path", "source_id")}
         measures = json.loads(row.get("measures") or "{}")
         write_json(folder / name, {key: value for key, value in about.items() if value} | {"measures": measures})
-
-
-def _outcome(
-    accepted: Sequence[Row],
-    rejected: Sequence[Row],
-    licensed: Mapping[str, str],
-    counts: Mapping[str, int],
-    gates: Sequence[Gate],
-) -> Outcome:
-    unlicensed = [row for row in accepted if licensed.get(row["track_id"]) != row["source_sha256"]]
-    total = len(accepted) + len(rejected)
-    return Outcome(
-        data_version=fingerprint([(row["track_id"], row["audio_sha256"], row["audio_path"]) for row in accepted]),
-        counts={"accepted": len(accepted), "rejected": len(rejected), **counts},
-        values={
-            "accepted_tracks": len(accepted),
-            "unlicensed_tracks": len(unlicensed),
-            "rejected_share": len(rejected) / total if total else None,
-        },
-        tracks=track_rule_counts(
-            gates,
-            accepted=[json.loads(row["measures"]) for row in accepted],
-            rejected_by=Counter(row["rule"] for row in rejected),
-        ),
-        rows=[shown_track(row) for row in (*rejected, *accepted)],
-        details={"hours": sum(row["duration"] for row in accepted) / 3600},
-        pictures=waveforms(accepted),
-    )
