@@ -106,7 +106,7 @@ def test_one_alert_for_each_new_evaluation_and_none_again(
     assert len(inbox) == 1
     title, body = inbox[0]
     assert "1 gate" in title
-    assert "taxonomy_presets" in body and "presets = 37, must be == 38" in body
+    assert "taxonomy_presets" in body and "presets is 37, must be 38" in body
     assert tick() == NOTHING
     stand_ins.materialize(instance, "style_taxonomy")
     tick()
@@ -120,7 +120,7 @@ def test_a_failure_in_a_green_run_alerts_too(stand_ins: StandIns, instance, tick
     tick()
     ((title, body),) = inbox
     assert "2 gate" in title
-    assert "quality_coverage" in body and "fail" in body
+    assert "quality_coverage" in body and "Fail" in body
     assert "quality_fad:" in body and "inconclusive" in body
 
 
