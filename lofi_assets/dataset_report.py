@@ -34,7 +34,6 @@ def about(
             **{f"{kind} tracks": named(tracks) for kind, tracks in changed.items() if tracks},
             "styles": tallied({name: count for name, count in dict(record.style_distribution).items() if count}),
             "dataset_id": record.dataset_id,
-            "hash": record.hash,
         },
     }
 

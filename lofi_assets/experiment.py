@@ -124,7 +124,7 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
             "orphaned_files": orphaned,
         },
         values={"missing_features": sum(not all(path.is_file() for path in row.files.values()) for row in rows)},
-        details={"base": base.name, "base_fingerprint": identity, "languages": tallied(languages.values()) or None},
+        details={"base": f"{base.name} {identity[:12]}", "languages": tallied(languages.values()) or None},
     )
 
 

@@ -121,7 +121,7 @@ def test_a_failure_in_a_green_run_alerts_too(stand_ins: StandIns, instance, tick
     ((title, body),) = inbox
     assert "2 gate" in title
     assert "quality_coverage" in body and "Fail" in body
-    assert "quality_fad:" in body and "inconclusive" in body
+    assert "quality_fad:" in body and "Not measured" in body
 
 
 def test_a_persons_verdict_alerts_too(instance, tick: Tick, inbox: Inbox) -> None:

@@ -20,6 +20,8 @@ from lofi_assets.wording import counted, named, tallied
 PACKAGE = Path(__file__).resolve().parent.parent / "lofi_assets"
 MOST_COLUMNS = 5
 LABEL_PIXELS = 10.0
+LONGEST_WORD = 54
+"""Characters that the UI's box is wide; a longer word widens it and cuts every sentence off."""
 
 
 def assert_reads_well(outcome: Outcome, *, root: Path) -> None:
@@ -33,8 +35,9 @@ def assert_reads_well(outcome: Outcome, *, root: Path) -> None:
     for name, value in shown.items():
         assert not isinstance(value, dg.JsonMetadataValue | dg.PathMetadataValue), f"{name} hides behind a click"
         if isinstance(value, dg.TextMetadataValue) and value.text:
-            first = value.text.split()[0]
-            assert not first.startswith(("/", str(root))), f"{name} is a path on the server: {value.text}"
+            words = value.text.split()
+            assert not words[0].startswith(("/", str(root))), f"{name} is a path on the server: {value.text}"
+            assert max(map(len, words)) <= LONGEST_WORD, f"{name} would widen the box: {value.text}"
 
 
 def page(**fields: object) -> dict[str, dg.MetadataValue]:
