@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from lofi_assets import dataset_report
 from lofi_assets.dataset_build import Candidate, build_dataset, current_splits, recorded_splits
 from lofi_assets.dataset_split import assign_splits, group_tracks, linked_tracks, split_note, straddling_groups
 from lofi_assets.duplicates import splits_with_copies
-from lofi_assets.file_hashes import mended_text
 from lofi_assets.library import DUPLICATES, PROCESSED, PROMPTS, verified_sources
 from lofi_assets.outcome import Outcome
 from lofi_assets.records import Split, Track
@@ -25,9 +25,6 @@ DATASET_VERSION = "2"
 
 MIN_SECONDS, MAX_SECONDS = 30.0, 180.0
 """What enters training (constitution, Audio Specifications)."""
-
-SHOWN = 50
-"""Tracks of a change that go into the event log."""
 
 
 def assemble(store: Store, *, now: datetime) -> Outcome:
@@ -48,13 +45,14 @@ def assemble(store: Store, *, now: datetime) -> Outcome:
     ]
     built = build_dataset(store, candidates, now=now)
     record = built.record
+    left_out = sorted({row["track_id"] for row in rows} - splits.keys())
     return Outcome(
         data_version=record.hash,
         counts={
             "tracks": record.track_count,
             "train": record.train_count,
             "validation": record.validation_count,
-            "left_out": len(rows) - len(licensed),
+            "left_out": len(left_out),
             "recomputed": int(built.created),
         },
         values={
@@ -66,15 +64,7 @@ def assemble(store: Store, *, now: datetime) -> Outcome:
             "hash_verified": {"value": not built.fault, "note": built.fault},
         },
         rows=[_shown(candidate) for candidate in candidates],
-        details={
-            "dataset_id": record.dataset_id,
-            "hash": record.hash,
-            "hours": record.total_duration,
-            "style_distribution": dict(record.style_distribution),
-            "changes": _changes(before, splits),
-            "folder": str(built.folder),
-            "mended": mended_text(built.mended),
-        },
+        **dataset_report.about(record, before=before, splits=splits, left_out=left_out, mended=built.mended),
     )
 
 
@@ -135,17 +125,4 @@ def _shown(candidate: Candidate) -> dict[str, Any]:
         "score": track.quality_score,
         "source": track.source_id,
         "prompt": candidate.prompt,
-    }
-
-
-def _changes(before: Mapping[str, Split], now: Mapping[str, Split]) -> dict[str, list[str]]:
-    """At most 50 names of each kind; `lofi dataset diff` names them all."""
-    changed = {
-        "added": now.keys() - before.keys(),
-        "removed": before.keys() - now.keys(),
-        "moved": {key for key in now.keys() & before.keys() if now[key] != before[key]},
-    }
-    return {
-        kind: [*sorted(keys)[:SHOWN], *([f"and {len(keys) - SHOWN} more"] if len(keys) > SHOWN else [])]
-        for kind, keys in changed.items()
     }

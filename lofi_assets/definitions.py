@@ -62,6 +62,7 @@ def build_defs(
             quantization.quantized_tiers_gates,
             release.onnx_artifacts_gates,
             release.model_card_gates,
+            release.ready_to_release,
         ],
         jobs=[jobs.everything, jobs.refresh_data, jobs.train_and_judge],
         schedules=[jobs.weekly_training],

@@ -7,13 +7,13 @@ What belongs here: what has to be measured again, and which numbers the gates se
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cache, partial
-from itertools import starmap
 from pathlib import Path
 from typing import Any
 
-from lofi_assets import before_after, pictures
+from lofi_assets import before_after, pictures, quality_report
 from lofi_assets.experiment import trained_dataset, training_settings
 from lofi_assets.outcome import Outcome
+from lofi_assets.page_links import page_url
 from lofi_assets.profiles import Profile, setting
 from lofi_assets.progress import over
 from lofi_assets.records import Checkpoint, QualityMetrics, dump
@@ -165,20 +165,13 @@ def _quality_outcome(
         page = _page(store, chosen, drawn, redraw=recomputed > 0)
     return Outcome(
         data_version=fingerprint([(record.checkpoint_id, known[record.checkpoint_id]["key"]) for record in kept]),
+        summary=quality_report.summary(chosen, judged, marks, checkpoints=len(records)),
+        needs=quality_report.unmeasured(evaluations),
         counts={"checkpoints": len(records), "pruned": pruned, "recomputed": recomputed},
         values=_quality_values(judged) | {"unevaluated_checkpoints": unevaluated},
-        rows=[*([_shown(0, marks["base"])] if marks else ()), *starmap(_shown, evaluations.items())],
-        details={
-            "best_checkpoint": chosen.checkpoint_id if chosen else None,
-            "encoder": judged["encoder"] if judged else None,
-            "fad": judged["fad"] if judged else None,
-            "base_fad": marks["base"]["fad"]["value"] if marks else None,
-            "noise_fad": marks["noise"].get("fad") if marks else None,
-            "tag_alignment": judged["tag_alignment"] if judged else None,
-            "clap_note": judged["clap_note"] if judged else None,
-            "style_coverage": judged["style_coverage"]["styles"] if judged else None,
-            "before_and_after": str(page) if page else None,
-        },
+        rows=quality_report.by_step(evaluations, marks),
+        links={"before and after": page_url(store, page) if page else None},
+        details=quality_report.numbers(chosen, judged, marks),
         pictures=drawn,
     )
 
@@ -199,24 +192,6 @@ def _quality_values(judged: Mapping[str, Any] | None) -> dict[str, Any]:
             "note": clap.get("note") or judged["clap_note"],
         },
         "styles_not_generated": sum(not style["generated"] for style in styles.values()),
-    }
-
-
-def _shown(step: int, evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    fad, tags, clap = evaluation["fad"], evaluation["tag_alignment"] or {}, evaluation["clap"] or {}
-    return {
-        "step": step,
-        "fad": fad["value"],
-        "interval": fad["interval"],
-        "floor": fad["floor"],
-        "fad_over_floor": fad["over_floor"],
-        "kad": fad["kad"],
-        "tag_auc": tags.get("auc"),
-        "clap": clap.get("value"),
-        "clips": fad["n_clips"],
-        "windows": fad["n_windows"],
-        "encoder": evaluation["encoder"],
-        "note": fad["note"],
     }
 
 

@@ -4,9 +4,8 @@ What belongs here: which base a profile means, the run's configuration file, and
 What does not: the optimisation itself (`training/`), which runs in its own process.
 """
 
-import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lofi_assets import training_report
 from lofi_assets.constitution import CONFIG_DIR, load_gates
 from lofi_assets.dataset_card import DatasetError
 from lofi_assets.library import INVENTORY, rows_of
@@ -37,7 +37,7 @@ from lofi_assets.training.feature_files import FeatureError, exclusive, keys_of_
 from lofi_assets.training.log import read_log
 from lofi_assets.training.resume import resume_point
 from lofi_assets.training.runs import RUN, current_run, finished, log_path
-from lofi_assets.training_report import run_details, run_pictures
+from lofi_assets.wording import rounded, tallied
 
 MANIFEST = "dataset_manifest.json"
 FEATURES = "feature_cache.json"
@@ -122,17 +122,19 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
         | {"dataset_id": manifest["dataset_id"], "dataset_hash": manifest["hash"]}
         | {"lyric_vocabulary": str(vocabulary) if vocabulary else None, "languages": languages},
     )
+    computed, orphaned = sum(not row.reused for row in rows), len(unneeded_features(store))
     return Outcome(
         # The dataset's hash covers what no key does: which tracks are trained on, and which validate.
         data_version=fingerprint(identity, manifest["hash"], [(row.track_id, row.key) for row in rows]),
+        summary=training_report.features_summary(len(rows), computed=computed, orphaned=orphaned),
         counts={
             "tracks": len(rows),
             "latent_frames": sum(row.frames for row in rows),
-            "recomputed": sum(not row.reused for row in rows),
-            "orphaned_files": len(unneeded_features(store)),
+            "recomputed": computed,
+            "orphaned_files": orphaned,
         },
         values={"missing_features": sum(not all(path.is_file() for path in row.files.values()) for row in rows)},
-        details={"base": str(base), "base_fingerprint": identity, "languages": languages},
+        details={"base": f"{base.name} {identity[:12]}", "languages": tallied(languages.values()) or None},
     )
 
 
@@ -334,16 +336,12 @@ def describe_training(store: Store, planned: PlannedRun) -> Outcome:
             "checkpoints_on_revoked_tracks": len(on_revoked_tracks(store)),
             "last_loss": last_loss,
         },
-        rows=[_shown(record, states[record.checkpoint_id]) for record in records],
-        details={
-            "run": run.run_id,
-            "config": str(planned.config),
-            "log": str(log_path(run)),
-            "command": f"python -m lofi_assets.training --config {planned.config}",
-            **run_details(run),
-            "last_loss": last_loss if last_loss is not None and math.isfinite(last_loss) else None,
-        },
-        pictures=run_pictures(run),
+        summary=training_report.training_summary(records, loss=last_loss, wanted=run.training.max_steps),
+        needs=training_report.broken_checkpoints(store.checkpoints, records),
+        rows=[_shown(record, states[record.checkpoint_id]) for record in reversed(records)],
+        links=training_report.run_links(store, run),
+        details=training_report.run_details(run, config=planned.config, losses=losses),
+        pictures=training_report.run_pictures(run),
     )
 
 
@@ -398,15 +396,13 @@ def _trained_on(store: Store, record: Checkpoint) -> set[str]:
 def _shown(record: Checkpoint, state: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "checkpoint": record.checkpoint_id,
-        "step": record.step,
-        "valid": record.is_valid,
-        "train_loss": state.get("train_loss"),
-        "validation_loss": state.get("validation_loss"),
-        "fad": record.fad_score,
-        "saved": str(record.timestamp),
+        "train_loss": rounded(state.get("train_loss"), 4),
+        "validation_loss": rounded(state.get("validation_loss"), 4),
+        "fad": rounded(record.fad_score, 2),
+        "saved": f"{record.timestamp:%Y-%m-%d %H:%M}",
     }
 
 
-def read_losses(path: Path) -> Sequence[tuple[int, float]]:
+def read_losses(path: Path) -> list[tuple[int, float]]:
     """(step, loss) of every step in a training log."""
     return [(line["step"], line["loss"]) for line in read_log(path) if line.get("loss") is not None]

@@ -7,7 +7,6 @@ work on one file (`audio/`), its columns (`track_rows.py`), copies (`duplicates.
 import contextlib
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from lofi_assets.constitution import CONFIG_DIR, Gate, gates_of
 from lofi_assets.duplicates import mark_duplicates, same_file
-from lofi_assets.file_hashes import FileHashes, mended_text
+from lofi_assets.file_hashes import FileHashes
 from lofi_assets.judgement import judged_today, law_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
@@ -23,9 +22,10 @@ from lofi_assets.quarantine import write_quarantine
 from lofi_assets.raw_files import scan_raw, tree_of
 from lofi_assets.sources import SourceRow, load_licences, load_sources, verify_sources
 from lofi_assets.store import Store, fingerprint, plan, read_json, read_table, write_json, write_table
-from lofi_assets.track_rows import PART, Row, result_rows, score_entry, shown_track, waveforms
+from lofi_assets.track_report import inventory_summary, rejected_files, tracks_outcome
+from lofi_assets.track_rows import PART, Row, result_rows, score_entry
 from lofi_assets.unread import problems as unread
-from lofi_assets.verdicts import track_rule_counts
+from lofi_assets.verdicts import track_rules
 from lofi_assets.work_files import (
     changed_audio,
     clear_stale,
@@ -81,11 +81,13 @@ def inventory_sources(store: Store, *, gates: Sequence[Gate], today: date, confi
             "recomputed": sum(known.get(file.path) != (file.stat, file.sha256) for file in files),
         },
         values={"invalid_records": len(source_file.problems), "verified_tracks": len(verified)},
-        tracks=track_rule_counts(
+        **track_rules(
             track_gates,
-            accepted=[json.loads(row.measures) for row in verified],
-            rejected_by=Counter(row.rule for row in rejected),
+            accepted=[(row.track_id, json.loads(row.measures)) for row in verified],
+            rejected=[(row.track_id, row.rule) for row in rejected],
         ),
+        summary=inventory_summary(rejected=[row.rule for row in rejected], verified=len(verified), problems=problems),
+        needs=rejected_files([vars(row) for row in rejected], path="path"),
         rows=[_shown_source(row) for row in (*rejected, *verified)],
         details={"problems": "\n".join(f"- {problem}" for problem in problems) or None},
     )
@@ -226,7 +228,9 @@ def process_library(
     clear_stale(store, rows, wanted)
     licensed = {row["track_id"]: verified[row["part_of"] or row["track_id"]]["sha256"] for row in rows}
     counts = increment.counts() | {"recomputed": computed}
-    return _outcome(accepted, rejected, licensed, counts, track_gates, mended=[*mended, *placed])
+    return tracks_outcome(
+        accepted, rejected, licensed=licensed, counts=counts, gates=track_gates, mended=[*mended, *placed]
+    )
 
 
 def _extras(settings: AudioSettings) -> list[str]:
@@ -293,33 +297,3 @@ def _process(
 
 def _provenance(source: Row) -> Row:
     return {"source_id": source["source_id"], "raw_path": source["path"]}
-
-
-def _outcome(
-    accepted: Sequence[Row],
-    rejected: Sequence[Row],
-    licensed: Mapping[str, str],
-    counts: Mapping[str, int],
-    gates: Sequence[Gate],
-    *,
-    mended: Sequence[str],
-) -> Outcome:
-    unlicensed = [row for row in accepted if licensed.get(row["track_id"]) != row["source_sha256"]]
-    total = len(accepted) + len(rejected)
-    return Outcome(
-        data_version=fingerprint([(row["track_id"], row["audio_sha256"], row["audio_path"]) for row in accepted]),
-        counts={"accepted": len(accepted), "rejected": len(rejected), **counts},
-        values={
-            "accepted_tracks": len(accepted),
-            "unlicensed_tracks": len(unlicensed),
-            "rejected_share": len(rejected) / total if total else None,
-        },
-        tracks=track_rule_counts(
-            gates,
-            accepted=[json.loads(row["measures"]) for row in accepted],
-            rejected_by=Counter(row["rule"] for row in rejected),
-        ),
-        rows=[shown_track(row) for row in (*rejected, *accepted)],
-        details={"hours": sum(row["duration"] for row in accepted) / 3600, "mended": mended_text(mended)},
-        pictures=waveforms(accepted),
-    )

@@ -4,15 +4,18 @@ What belongs here: which clips stand against which, where answers are collected.
 statistics (`metrics/listening_page.py`, `metrics/listening.py`).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lofi_assets.outcome import Outcome
+from lofi_assets.page_links import page_url
 from lofi_assets.profiles import Profile
 from lofi_assets.records import Checkpoint
 from lofi_assets.sampling import reference_tracks, samples_of
 from lofi_assets.store import Store, fingerprint, write_json
 from lofi_assets.training.checkpoints import best, read_manifest
+from lofi_assets.wording import counted, rounded
 
 RESULTS = "results.jsonl"
 """Answers, one JSON object per line, as the page exports them."""
@@ -36,13 +39,32 @@ def evaluate_listening(store: Store, profile: Profile) -> Outcome:
             "p_value": {"value": (statistics or {}).get("p_value"), **answers},
             "equivalence": {"value": (statistics or {}).get("verdict"), **answers},
         },
+        summary=_summary(chosen, statistics, note),
+        links={"listening test": page_url(store, test / "page" / "index.html") if test else None},
         details={
-            "page": str(test / "page" / "index.html") if test else None,
-            "answers": str(test / RESULTS) if test else None,
-            "note": note or None,
-            "statistics": statistics,
+            **_numbers(statistics or {}),
+            "answers go to": store.relative(test / RESULTS) if test else None,
+            "checkpoint": chosen.checkpoint_id if chosen else None,
         },
     )
+
+
+def _summary(chosen: Checkpoint | None, statistics: Mapping[str, Any] | None, note: str) -> str:
+    if statistics is None:
+        return (
+            f"Waits for people: {note}." if chosen else "No checkpoint has a FAD yet, so there is nothing to listen to."
+        )
+    heard = f"{counted(statistics['evaluator_count'], 'listener')}, {counted(statistics['n_trials'], 'answer')}"
+    missing = statistics["trials_missing"]
+    wanted = f" {missing} more answers are needed for a sure verdict." if missing else ""
+    return f"{statistics['verdict'].capitalize()} by {heard}: {statistics['accuracy']:.0%} right.{wanted}"
+
+
+def _numbers(statistics: Mapping[str, Any]) -> dict[str, Any]:
+    """What the UI plots of the statistics."""
+    digits = {"accuracy": 3, "p_value": 4, "equivalence_p": 4, "d_prime": 2, "trials_missing": 0}
+    numbers = {name: rounded(statistics.get(name), places) for name, places in digits.items()}
+    return numbers | {"verdict": statistics.get("verdict"), "notes": "; ".join(statistics.get("notes", ())) or None}
 
 
 def _listening_test(store: Store, profile: Profile, chosen: Checkpoint) -> Path | None:
@@ -77,8 +99,7 @@ def _statistics(store: Store, test: Path | None) -> tuple[dict[str, Any] | None,
         return None, "no listening test could be made from the samples"
     results = test / RESULTS
     if not results.is_file():
-        where = store.relative(test)
-        return None, f"no answers yet: {where}/page/index.html is the test, {where}/{RESULTS} its answers"
+        return None, f"no answers yet to the test in {store.relative(test)}"
     try:
         return evaluate_trials(read_trials(results, truth_path=test / "truth.json")).as_dict(), ""
     except MetricError as error:

@@ -20,6 +20,7 @@ from lofi_assets.records import Checkpoint
 from lofi_assets.sampling import BROKEN, SamplePrompt, reference_tracks, sample_prompts, write_clip
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, sha256_file, write_json
 from lofi_assets.training.checkpoints import CheckpointError, best, fault, read_manifest, update_record
+from lofi_assets.wording import rounded
 
 TIERS_VERSION = "2"
 """Raised when the comparison of the tiers changes; the export has its own version."""
@@ -82,13 +83,15 @@ def merge_best(store: Store, profile: Profile) -> Outcome:
         data_version=fingerprint(known["adapter_sha256"], known["base_fingerprint"]),
         counts={"modules": known["modules"], "recomputed": int(not unchanged)},
         values={"merge_max_error": known["max_error"]},
+        summary=f"{chosen.checkpoint_id} is merged into its base: outputs differ from those with the adapter by "
+        f"{known['max_error']:.1e} at most; the adapter moves them by {known['adapter_effect']:.2g}.",
         details={
-            "checkpoint": chosen.checkpoint_id,
-            "fad": chosen.fad_score,
-            "scale": known["scale"],
-            "rank": known["rank"],
+            "fad": rounded(chosen.fad_score, 2),
+            "max_error": known["max_error"],
             "adapter_effect": known["adapter_effect"],
-            "folder": str(target),
+            "scale": rounded(known["scale"], 4),
+            "rank": known["rank"],
+            "checkpoint": chosen.checkpoint_id,
         },
     )
 
@@ -125,13 +128,22 @@ def quantize(store: Store, profile: Profile) -> Outcome:
             },
             **{f"fad_increase_{tier}": _increase(fidelity, tier) for tier in COMPARED},
         },
+        summary=_summary(fidelity),
+        needs=[{"tier": r.tier, "violation": found} for r in released for found in r.policy.violations],
         rows=[
             _shown(report, variant, fidelity)
             for report in reports
             for variant in ("fp32", *VARIANTS)
             if tier_of(variant) == report.tier
         ],
-        details={"merged_model": merged["checkpoint_id"], "folder": str(store.quantized), "fidelity": fidelity},
+        details={
+            **{
+                f"fad_increase_{tier}": rounded(fidelity[worst_variant(fidelity, tier)]["ratio"], 4)
+                for tier in COMPARED
+            },
+            **{f"megabytes_{report.tier}": round(report.policy.size_bytes / 1e6, 2) for report in released},
+            "merged_model": merged["checkpoint_id"],
+        },
     )
 
 
@@ -158,6 +170,15 @@ def _increase(fidelity: Mapping[str, Mapping[str, Any]], tier: str) -> dict[str,
     }
 
 
+def _summary(fidelity: Mapping[str, Mapping[str, Any]]) -> str:
+    worst = {tier: fidelity[worst_variant(fidelity, tier)] for tier in COMPARED}
+    told = [
+        f"{tier.upper()} {_percent(found['ratio'])} (at most {_percent(found['upper'])})"
+        for tier, found in worst.items()
+    ]
+    return f"What each tier costs in FAD against FP32, with the upper bound that the gates judge: {', '.join(told)}."
+
+
 def _percent(value: float | None) -> str:
     return "unknown" if value is None else f"{100 * value:+.1f} %"
 
@@ -167,21 +188,17 @@ def _shown(report: Any, variant: str, fidelity: Mapping[str, Mapping[str, Any]])
     transformer = "transformer.cpu" if variant == CPU_VARIANT else "transformer"
     return {
         "tier": variant,
-        "megabytes": _rounded(report.policy.size_bytes / 1e6, 3),
-        "of_fp32": _rounded(report.policy.size_ratio, 3),
-        "fad": _rounded(measured.get("fad_tier"), 2),
-        "fad_increase": _rounded(measured.get("ratio"), 4),
-        "upper_95": _rounded(measured.get("upper"), 4),
-        "transformer_snr_db": _rounded(report.snr_db.get(transformer), 1),
+        "megabytes": rounded(report.policy.size_bytes / 1e6, 3),
+        "of_fp32": rounded(report.policy.size_ratio, 3),
+        "fad": rounded(measured.get("fad_tier"), 2),
+        "fad_increase": rounded(measured.get("ratio"), 4),
+        "upper_95": rounded(measured.get("upper"), 4),
+        "transformer_snr_db": rounded(report.snr_db.get(transformer), 1),
         "opset": report.policy.opset,
-        "quantized_share": _rounded(report.policy.quantized_share, 3),
-        "int4_share": _rounded(report.policy.int4_share, 3),
+        "quantized_share": rounded(report.policy.quantized_share, 3),
+        "int4_share": rounded(report.policy.int4_share, 3),
         "violations": "; ".join(report.policy.violations),
     }
-
-
-def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None else round(value, digits)
 
 
 def _compare(store: Store, profile: Profile, model: str) -> tuple[dict[str, dict[str, Any]], int]:

@@ -15,14 +15,22 @@ class Outcome:
     data_version: str
     """The same for the same content: downstream is rebuilt only if it moves."""
     counts: Mapping[str, int]
-    """For people, in reading order; `recomputed` says how much work was done."""
+    """Whole numbers that people follow, in reading order; `recomputed` says how much work was done."""
+    summary: str = ""
+    """What to look at first, in a sentence: what waits for a person, or that nothing does."""
+    needs: Sequence[Mapping[str, Any]] = ()
+    """What waits for a person, worst first: at most 5 columns, since the UI's box is about 500 px wide."""
     values: Mapping[str, Any] = field(default_factory=dict)
     """Measures for the asset-scope gates."""
     tracks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Counts for the track-scope gates (`verdicts.track_rule_counts`)."""
+    """Counts for the track-scope gates (`verdicts.track_rules`)."""
+    named: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    """The tracks behind those counts (`verdicts.track_rules`)."""
     rows: Sequence[Mapping[str, Any]] = ()
-    """A table worth showing; the UI shows its first 50 rows."""
+    """Everything, worst first; the UI shows the first 50 rows."""
+    links: Mapping[str, str | None] = field(default_factory=dict)
+    """Title -> address that a browser opens (`page_links`); None where there is no page."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """Further facts: text, numbers, paths, URLs."""
+    """Further facts: numbers that people follow, under stable names, since the UI plots them; short text."""
     pictures: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
     """Title -> function that draws a PNG of at most 50 kB; drawn only when somebody will see it."""

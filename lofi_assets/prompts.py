@@ -5,7 +5,6 @@ What does not: the weighing of evidence (`tagging.py`), the vocabulary (`styles.
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -30,7 +29,7 @@ from lofi_assets.outcome import Outcome
 from lofi_assets.prompt_text import split_tags
 from lofi_assets.quarantine import write_quarantine
 from lofi_assets.records import STYLE_PREFIXES, StylePreset, TrackState
-from lofi_assets.review import Review, apply_review, decisions, proposal_of, queue_of, read_reviews
+from lofi_assets.review import QueueItem, Review, apply_review, decisions, proposal_of, queue_of, read_reviews
 from lofi_assets.states import advance
 from lofi_assets.store import Store, fingerprint, plan, read_json, write_json, write_text
 from lofi_assets.style_files import StyleError
@@ -41,7 +40,8 @@ from lofi_assets.tagging import (
     prompt_text,
     tag_track,
 )
-from lofi_assets.verdicts import track_rule_counts
+from lofi_assets.verdicts import track_rules
+from lofi_assets.wording import counted, named
 
 PROMPTS_VERSION = "3"
 """Raised when tagging changes: every prompt is then written again."""
@@ -75,12 +75,15 @@ def describe_taxonomy(config_dir: Path = CONFIG_DIR) -> Outcome:
             raise
         return Outcome(
             data_version=fingerprint(str(error)),
+            summary=f"config/styles is refused, so no track can be tagged: {error}",
             counts={"presets": count},
             values=values,
             details={"refused": str(error), "undocumented": ", ".join(undocumented) or None},
         )
     return Outcome(
         data_version=taxonomy_fingerprint(taxonomy, presets),
+        summary=f"{counted(len(presets), 'style preset')} over {len(taxonomy.categories)} categories of tags. "
+        "Nothing waits for a person.",
         counts={
             "categories": len(taxonomy.categories),
             "tags": sum(len(category.tags) for category in taxonomy.categories),
@@ -316,39 +319,66 @@ def _outcome(
     missing = [
         path for row in tagged for path in prompt_paths(tracks[row["track_id"]]) if not (store.root / path).is_file()
     ]
-    rejected = sum(row["status"] == "rejected" for row in rows)
+    broken = [row for row in rows if row["status"] == "rejected"]
+    rejected, refused = len(broken), len(rows) - len(tagged) - len(broken)
     pairs, reviews = read_json(store.metadata(DUPLICATES), default=[]), read_reviews(store)
-    waiting = queue_of([row for row in rows if row["status"] != "rejected"], pairs=pairs, reviews=reviews)
+    queue = queue_of([row for row in rows if row["status"] != "rejected"], pairs=pairs, reviews=reviews)
+    waiting = [item for item in queue if item.reasons]
+    unused = [f"{tag!r} of {row['track_id']}" for row in tagged for tag in json.loads(row["unknown_curated"])]
     return Outcome(
         data_version=fingerprint([(row["track_id"], row["fingerprint"]) for row in rows]),
+        summary=_summary(len(tagged), broken=rejected, refused=refused, waiting=len(waiting)),
+        needs=[*map(_broken, broken), *map(_waiting, waiting)],
         counts={
             "tracks": len(tagged),
             "rejected": rejected,
-            "rejected_in_review": len(rows) - len(tagged) - rejected,
+            "rejected_in_review": refused,
             "verified": sum(row["state"] == "VERIFIED" for row in rows),
-            "to_review": sum(bool(item.reasons) for item in waiting),
+            "to_review": len(waiting),
             **counts,
         },
         values={
             "missing_sidecars": len(missing),
             "undocumented_tags": sum(row["unknown_in_prompt"] for row in tagged),
             "tracks_without_style": sum(not json.loads(row["style_ids"]) for row in tagged),
-            "unused_curated_tags": sum(len(json.loads(row["unknown_curated"])) for row in tagged),
+            "unused_curated_tags": {"value": len(unused), "note": named(unused)},
         },
-        tracks=track_rule_counts(
+        **track_rules(
             gates,
-            accepted=[json.loads(row["measures"]) for row in tagged],
-            rejected_by=Counter(row["rule"] for row in rows if row["status"] == "rejected"),
+            accepted=[(row["track_id"], json.loads(row["measures"])) for row in tagged],
+            rejected=[(row["track_id"], row["rule"]) for row in broken],
         ),
-        rows=[_shown(row) for row in rows],
+        rows=[_shown(row) for row in sorted(rows, key=lambda row: (row["status"] == "tagged", -row["needs_review"]))],
     )
+
+
+def _summary(tagged: int, *, broken: int, refused: int, waiting: int) -> str:
+    parts = [f"{counted(tagged, 'track')} tagged"]
+    if broken:
+        parts.append(f"{broken} out for broken lyrics")
+    if refused:
+        parts.append(f"{refused} rejected in review")
+    waits = f"{waiting} {'waits' if waiting == 1 else 'wait'} for a person: lofi review list"
+    return f"{', '.join(parts)}. " + (waits if waiting else "Nothing waits in the review queue") + "."
+
+
+def _broken(row: Row) -> dict[str, str]:
+    return {"track": row["track_id"], "why": f"{row['rule']}: {row['reason']}"}
+
+
+def _waiting(item: QueueItem) -> dict[str, str]:
+    return {"track": item.row["track_id"], "why": "; ".join(item.reasons)}
+
+
+def _styles(row: Row) -> str:
+    return ", ".join(json.loads(row["style_ids"]))
 
 
 def _shown(row: Row) -> dict[str, Any]:
     return {
         "track_id": row["track_id"],
         "prompt": row["prompt"],
-        "styles": ", ".join(json.loads(row["style_ids"])),
+        "styles": _styles(row),
         "style_origin": row["style_origin"],
         "style_confidence": row["style_confidence"],
         "state": row["state"],

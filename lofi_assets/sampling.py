@@ -20,6 +20,7 @@ from lofi_assets.progress import Progress
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, sha256_file, write_json
 from lofi_assets.training.checkpoints import DIFFUSERS_WEIGHTS, fault, read_manifest, update_record
 from lofi_assets.training.runs import current_run
+from lofi_assets.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,6 +95,7 @@ def generate_samples(store: Store, profile: Profile) -> Outcome:
     clips = [clip for name in models if name != BASE for clip in made[name]]
     present = [clip for clip in clips if (store.root / clip["path"]).is_file()]
     latest = present[-1] if present else None
+    faulty = [clip for clip in [*clips, *made.get(BASE, ())] if clip["problems"]]
     latest_step = max((record.step for record in records), default=0)
     return Outcome(
         data_version=fingerprint(
@@ -103,15 +105,32 @@ def generate_samples(store: Store, profile: Profile) -> Outcome:
             [asdict(p) for p in prompts],
             settings.model_dump(),
         ),
+        summary=_summary(len(records), clips=len(present), faulty=len(faulty)),
+        needs=[_shown(clip) for clip in faulty],
         counts={"checkpoints": len(records), "clips": len(present), "recomputed": len(todo) * len(prompts)},
         values={
             "missing_samples": len(records) * len(prompts) - len(present) if records and prompts else None,
             "unusable_samples": sum(bool(clip["problems"]) for clip in clips) if clips else None,
         },
-        rows=[{**clip, "problems": ", ".join(clip["problems"])} for clip in [*clips, *made.get(BASE, ())]],
-        details={"left_out": broken or None},
+        rows=[_shown(clip) | {"prompt": clip["prompt"]} for clip in [*clips, *made.get(BASE, ())]],
+        details={f"left out: {name}": reason for name, reason in broken.items()},
         pictures={"spectrogram": lambda: _spectrogram(store, latest)} if latest else {},
     )
+
+
+def _summary(checkpoints: int, *, clips: int, faulty: int) -> str:
+    made = f"{counted(clips, 'clip')} of {counted(checkpoints, 'checkpoint')} and the same of the base"
+    if not clips:
+        return "No clips: there is no checkpoint that loads, or no validation track to prompt with."
+    waits = f"{faulty} silent, clipped or broken: listen to them" if faulty else "None is silent, clipped or broken"
+    return f"{made}. {waits}."
+
+
+def _shown(clip: Mapping[str, Any]) -> dict[str, Any]:
+    """A clip in few columns; its path is `samples/<model>/<clip>`."""
+    path, problems = Path(clip["path"]), ", ".join(clip["problems"])
+    about = {"style": clip["style_id"], "seed": clip["seed"]}
+    return {"clip": path.name, "model": path.parent.name, "problems": problems, **about}
 
 
 def _sample_key(

@@ -10,10 +10,10 @@ file that was cut, "" for a track that is a whole file. `chain` is the version o
 import base64
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from lofi_assets import pictures
+from lofi_assets.wording import rounded
 
 if TYPE_CHECKING:
     from lofi_assets.audio.process import ProcessResult
@@ -24,6 +24,11 @@ Row = dict[str, Any]
 CHAIN_VERSION = "2"
 """Raised when the audio chain accepts what it turned away before: files without audio are then worked on again, once.
 Unlike `library.TRACKS_VERSION` it leaves the accepted ones as they are."""
+SHOWN_MEASURES = {
+    **{"duration_s": 2, "tempo_bpm": 1, "loudness_lufs": 1, "peak_dbfs": 2},
+    **{"clipped_share": 5, "silent_share": 3},
+}
+"""Measures that the UI shows, and the digits that people read."""
 
 PART = re.compile(r"_s\d{2,}$")
 """How the id of a part ends (`audio.process.part_id`)."""
@@ -117,21 +122,12 @@ def score_entry(row: Row, reviewed: Mapping[str, Row]) -> Row:
 def shown_track(row: Row) -> Row:
     """A row as the UI shows it."""
     measures = json.loads(row["measures"])
-    shown = ("duration_s", "tempo_bpm", "loudness_lufs", "peak_dbfs", "clipped_share", "silent_share")
     return {
         "track_id": row["track_id"],
         "status": row["status"],
         "rule": row["rule"],
         "reason": row["reason"],
         "score": row["quality_score"],
-        **{name: measures.get(name) for name in shown},
+        **{name: rounded(measures.get(name), digits) for name, digits in SHOWN_MEASURES.items()},
         "audio": row["audio_path"],
     }
-
-
-def waveforms(accepted: Sequence[Row]) -> dict[str, Callable[[], bytes]]:
-    """Pictures of the first tracks."""
-    if not accepted:
-        return {}
-    envelopes = {row["track_id"]: json.loads(row["envelope"]) for row in accepted[:6]}
-    return {"waveforms": lambda: pictures.waveforms(envelopes)}

@@ -4,18 +4,24 @@ What belongs here: reading a run's log and previews for the asset's metadata. Wh
 (`experiment.describe_training`), drawing (`pictures`).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from lofi_assets import pictures
+from lofi_assets.page_links import page_url
+from lofi_assets.records import Checkpoint
+from lofi_assets.store import Store
+from lofi_assets.training.checkpoints import fault
 from lofi_assets.training.config import TrackFeatures, TrainingRun
 from lofi_assets.training.curves import BY_TIMESTEP
 from lofi_assets.training.log import read_log
 from lofi_assets.training.preview import ORIGINAL, SAMPLE_RATE, clip, preview_folder, preview_steps, preview_tracks
 from lofi_assets.training.runs import ARCHIVE, log_path
+from lofi_assets.wording import counted, named
 
 SHOWN_PREVIEWS = 3
 """Latest checkpoints whose previews are drawn: pictures stay in the event log, the page has all of them."""
@@ -43,17 +49,51 @@ def run_pictures(run: TrainingRun) -> dict[str, Callable[[], bytes]]:
     return drawn
 
 
-def run_details(run: TrainingRun) -> dict[str, Any]:
-    """Speed, and where to look and listen."""
-    seconds = [line["seconds"] for line in read_log(log_path(run)) if "seconds" in line][-RECENT_STEPS:]
+def features_summary(tracks: int, *, computed: int, orphaned: int) -> str:
+    """What to look at of the cached features."""
+    unused = f"{counted(orphaned, 'cached file')} no longer needed: lofi features prune." if orphaned else ""
+    ready = f"{counted(tracks, 'track')} ready to train on, {computed} computed now."
+    return f"{ready} {unused or 'Nothing waits for a person.'}"
+
+
+def training_summary(records: Sequence[Checkpoint], *, loss: float | None, wanted: int) -> str:
+    """What to look at of a run: how far it is, its loss, and checkpoints that cannot be used."""
+    last = max((record.step for record in records), default=0)
+    broken = sum(not record.is_valid for record in records)
+    told = "no loss was logged" if loss is None else f"the last loss is {loss:.4g}"
+    waits = f"{broken} of them cannot be loaded: see below" if broken else "all of them load"
+    return f"Step {last:,} of {wanted:,}, {told}; {counted(len(records), 'checkpoint')}" + (
+        f", {waits}." if records else "."
+    )
+
+
+def broken_checkpoints(folder: Path, records: Sequence[Checkpoint]) -> list[dict[str, str]]:
+    """Checkpoints that cannot be loaded, and why."""
+    return [
+        {"checkpoint": record.checkpoint_id, "why": str(fault(folder / record.checkpoint_id))}
+        for record in records
+        if not record.is_valid
+    ]
+
+
+def run_links(store: Store, run: TrainingRun) -> dict[str, str | None]:
+    """Where to listen."""
     page = preview_folder(run) / "index.html"
+    return {"previews of every checkpoint": page_url(store, page) if page.is_file() else None}
+
+
+def run_details(run: TrainingRun, *, config: Path, losses: Points) -> dict[str, Any]:
+    """Loss, speed, and how to look closer."""
+    seconds = [line["seconds"] for line in read_log(log_path(run)) if "seconds" in line][-RECENT_STEPS:]
     earlier = sorted(folder.name for folder in (run.checkpoints_dir / ARCHIVE).glob("*") if folder.is_dir())
+    loss = losses[-1][1] if losses else None
     return {
+        "last_loss": round(loss, 4) if loss is not None and math.isfinite(loss) else None,
         "steps_per_hour": round(3600 / max(median(seconds), 1e-4)) if seconds else None,
-        "listen": str(page) if page.is_file() else None,
-        "clips": str(preview_folder(run)) if page.is_file() else None,
+        "run": run.run_id,
+        "earlier_runs": named(earlier) or None,
+        "command": f"python -m lofi_assets.training --config {config}",
         "tensorboard": f"tensorboard --logdir {run.logs_dir}",
-        "earlier_runs": earlier or None,
     }
 
 

@@ -8,8 +8,10 @@ another build is found out however it got there.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from lofi_assets.constitution import Gate, Verdict, judge
@@ -30,6 +32,8 @@ class Measures:
     """Track-scope gate id -> {"accepted": n, "violating": n, "rejected": n}."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """What people want to know first: how many, and how many were recomputed."""
+    named: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    """Track-scope gate id -> {"rejected": first ids, "violating": first ids}; a gate without any is left out."""
 
 
 def record(store: Store, measures: Measures) -> None:
@@ -76,6 +80,40 @@ def track_rule_counts(
     }
 
 
+NAMED_TRACKS = 20
+"""Tracks that a gate names; the tables and `quarantine/` have the others."""
+
+
+def track_rules(
+    gates: Sequence[Gate],
+    *,
+    accepted: Sequence[tuple[str, Mapping[str, Any]]],
+    rejected: Sequence[tuple[str, str]],
+) -> dict[str, dict[str, Any]]:
+    """`tracks` and `named` of an `Outcome`: for every track-scope gate the counts, and which tracks are behind them.
+
+    Args:
+        accepted: track id and its measures, for every accepted track.
+        rejected: track id and the gate that rejected it.
+    """
+    rows, rejected_by = [row for _, row in accepted], Counter(rule for _, rule in rejected)
+    counts = track_rule_counts(gates, accepted=rows, rejected_by=rejected_by)
+    found = {gate.id: {"rejected": [track for track, rule in rejected if rule == gate.id]} for gate in gates}
+    for gate in gates:
+        if counts[gate.id]["violating"]:
+            found[gate.id]["violating"] = [
+                track for track, row in accepted if not judge(gate, row.get(gate.measure)).passed
+            ]
+    return {
+        "tracks": counts,
+        "named": {
+            gate: {kind: tracks[:NAMED_TRACKS] for kind, tracks in kinds.items() if tracks}
+            for gate, kinds in found.items()
+            if any(kinds.values())
+        },
+    }
+
+
 def verdict(gate: Gate, measures: Measures | None) -> Verdict:
     """A gate's verdict over what its asset recorded; nothing recorded is inconclusive."""
     if measures is None:
@@ -110,11 +148,12 @@ def held_back_by(
         One verdict per gate that is missing, failed, inconclusive, overruled or about another build.
     """
     held, refused = [], set(overruled)
+    stale_for = cache(lambda name: _stale(store, name, materialized))
     for gate in gates:
         if asset not in gate.holds or gate.asset is None:
             continue
         found = verdict(gate, recorded(store, gate.asset))
-        stale = _stale(store, gate.asset, materialized)
+        stale = stale_for(gate.asset)
         if stale:
             held.append(Verdict(gate, "inconclusive", found.value, stale))
         elif gate.id in refused:

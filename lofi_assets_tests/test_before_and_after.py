@@ -17,12 +17,14 @@ from lofi_assets.dataset_card import DatasetError
 from lofi_assets.defs.reporting import MAX_PICTURE_BYTES
 from lofi_assets.evaluation import MARKS, evaluate_checkpoints
 from lofi_assets.experiment import FEATURES
+from lofi_assets.page_links import page_url
 from lofi_assets.profiles import Profile, SamplingSettings, load_profile
 from lofi_assets.sampling import BASE, generate_samples, reference_tracks, sample_prompts, samples_of
 from lofi_assets.store import Store, read_json, write_json
 from lofi_assets.training.checkpoints import DIFFUSERS_WEIGHTS, read_manifest
 from lofi_assets.training.feature_files import FeatureError
 from lofi_assets.training.loop import train
+from lofi_assets_tests.test_asset_pages import assert_reads_well
 
 RATE = 48_000
 SECONDS = 5.0
@@ -76,12 +78,15 @@ def test_base_and_checkpoints_are_heard_measured_and_shown_and_only_once(trained
     measured = evaluate_checkpoints(trained, profile(), now=NOW)
     marks = read_json(trained.metadata(MARKS))
     assert marks["base"]["fad"]["n_clips"] == 3
-    assert [row["step"] for row in measured.rows] == [0, 1, 2]
-    assert measured.rows[0]["fad"] == marks["base"]["fad"]["value"] == measured.details["base_fad"]
-    assert measured.details["noise_fad"] == marks["noise"]["fad"] > 0
+    assert [row["step"] for row in measured.rows] == [2, 1, 0]
+    assert measured.rows[-1]["fad"] == round(marks["base"]["fad"]["value"], 2) == measured.details["base_fad"]
+    assert measured.details["noise_fad"] == round(marks["noise"]["fad"], 2) > 0
+    assert_reads_well(made, root=trained.root)
+    assert_reads_well(measured, root=trained.root)
     assert set(measured.pictures) == {"FAD by step", "KAD by step", "before and after"}
     assert all(0 < len(draw()) <= MAX_PICTURE_BYTES for draw in measured.pictures.values())
-    page = Path(measured.details["before_and_after"])
+    page = before_after.page_path(trained)
+    assert measured.links == {"before and after": page_url(trained, page)}
     assert_page_plays(page, trained)
 
     written = page.stat().st_mtime_ns
@@ -182,7 +187,7 @@ def test_clips_that_are_all_gone_cost_the_page_and_not_the_measures(trained: Sto
     for clip in samples_of(trained, BASE)["clips"]:
         (trained.root / clip["path"]).unlink()
     again = evaluate_checkpoints(trained, profile(), now=NOW)
-    assert again.details["before_and_after"] is None
+    assert again.links == {"before and after": None}
     assert again.values == measured.values and again.rows == measured.rows
 
 
@@ -192,4 +197,5 @@ def test_without_a_checkpoint_there_is_no_before(store: Store) -> None:
     write_json(store.datasets / "ds-1" / "tracks.json", [])
     assert generate_samples(store, profile()).counts == {"checkpoints": 0, "clips": 0, "recomputed": 0}
     outcome = evaluate_checkpoints(store, profile(), now=NOW)
-    assert outcome.details["before_and_after"] is None and not outcome.pictures
+    assert outcome.links == {"before and after": None} and not outcome.pictures
+    assert_reads_well(outcome, root=store.root)

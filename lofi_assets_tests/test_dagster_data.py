@@ -118,9 +118,13 @@ def test_sources_are_counted_and_every_rejection_names_its_rule(root: Root) -> N
 
 
 def test_rejected_files_are_shown_before_the_others(root: Root) -> None:
-    table = root.run().asset_materializations_for_node("licensed_sources")[0].metadata["table"]
-    assert isinstance(table, dg.TableMetadataValue)
-    assert {record.data["track_id"] for record in table.records[: len(REJECTED)]} == set(REJECTED)
+    shown = root.run().asset_materializations_for_node("licensed_sources")[0].metadata
+    assert next(iter(shown)) == "summary" and "6 of 8 files stay out" in str(shown["summary"].value)
+    needs, table = shown["needs a person"], shown["table"]
+    assert isinstance(needs, dg.TableMetadataValue) and isinstance(table, dg.MarkdownMetadataValue)
+    assert {str(record.data["rule and why"]).partition(":")[0] for record in needs.records} == set(REJECTED.values())
+    first = table.md_str.splitlines()[2 : 2 + len(REJECTED)]
+    assert {line.split("|")[1].strip().replace("\\", "") for line in first} == set(REJECTED)
 
 
 def test_every_gate_of_the_sources_passes_when_bad_tracks_are_only_rejected(root: Root) -> None:

@@ -16,6 +16,7 @@ from lofi_assets.dataset_card import Described, card_text, histogram, statistics
 from lofi_assets.library import inventory_sources
 from lofi_assets.records import Dataset, Track
 from lofi_assets.store import Store, read_json
+from lofi_assets_tests.test_asset_pages import assert_reads_well
 from lofi_assets_tests.test_dataset import LATER, NOW, build_dataset, candidate
 from lofi_assets_tests.test_scale import processed_library, raw_library
 
@@ -157,6 +158,7 @@ def test_licences_and_measures_of_the_stages_reach_the_card_for_parts_of_a_file_
         table.to_parquet(store.metadata(name))
     outcome = assemble(store, now=NOW)
     assert outcome.counts["tracks"] == 3 and outcome.values["unlicensed_tracks"] == 0
-    counted = read_json(Path(outcome.details["folder"]) / "statistics.json")
+    assert_reads_well(outcome, root=store.root)
+    counted = read_json(store.datasets / outcome.details["dataset_id"] / "statistics.json")
     assert counted["licences"] == {"AI training license": 3} and counted["providers"] == {"Someone": 3}
     assert counted["tempo_bpm"] == {"75 to 80": 3} and counted["loudness_lufs"] == {"-14 to -12": 3}

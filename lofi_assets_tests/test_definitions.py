@@ -9,6 +9,8 @@ import yaml
 
 from lofi_assets.constitution import load_gates
 from lofi_assets.definitions import build_defs
+from lofi_assets.defs.readiness import READY
+from lofi_assets.page_links import docs_url
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -155,7 +157,7 @@ def test_the_gates_that_hold_a_release_are_these() -> None:
 
 
 def test_every_gate_of_an_asset_is_exactly_one_check_on_it_with_its_article(defs: dg.Definitions) -> None:
-    specs = [spec for checks in defs.asset_checks or () for spec in checks.check_specs]
+    specs = [spec for checks in defs.asset_checks or () for spec in checks.check_specs if spec.name != READY]
     by_gate = {spec.metadata["gate"]: spec for spec in specs}
     gates = [gate for gate in load_gates() if gate.asset]
     assert len(specs) == len(by_gate) == len(gates)
@@ -164,12 +166,26 @@ def test_every_gate_of_an_asset_is_exactly_one_check_on_it_with_its_article(defs
         assert spec.asset_key.to_user_string() == gate.asset
         assert spec.metadata["article"] == gate.article
         assert spec.blocking == (gate.blocking or gate.scope == "track"), gate.id
-        assert gate.why in (spec.description or "")
+        assert gate.why in (spec.description or "") and docs_url("gates.md", gate.id) in (spec.description or "")
+        assert (spec.description or "").startswith("Quarantine: ") == (gate.scope == "track")
 
 
 def test_every_asset_but_the_release_itself_is_gated(defs: dg.Definitions) -> None:
-    gated = {key.asset_key.to_user_string() for key in defs.resolve_asset_graph().asset_check_keys}
-    assert gated == set(LINEAGE) - {"hub_release"}
+    keys = defs.resolve_asset_graph().asset_check_keys
+    assert {key.asset_key.to_user_string() for key in keys if key.name != READY} == set(LINEAGE) - {"hub_release"}
+
+
+def test_the_release_only_says_what_holds_it(defs: dg.Definitions) -> None:
+    """Its check informs, and stops or opens nothing."""
+    (spec,) = [spec for checks in defs.asset_checks or () for spec in checks.check_specs if spec.name == READY]
+    assert spec.asset_key == dg.AssetKey("hub_release") and not spec.blocking
+
+
+def test_jobs_and_schedules_say_what_they_do(defs: dg.Definitions) -> None:
+    for job in defs.jobs or ():
+        assert job.description, job.name
+    for schedule in defs.schedules or ():
+        assert isinstance(schedule, dg.ScheduleDefinition) and schedule.description, schedule.name
 
 
 def test_a_selection_string_parses(defs: dg.Definitions) -> None:
@@ -190,7 +206,7 @@ def test_a_selection_string_parses(defs: dg.Definitions) -> None:
 def test_a_job_runs_these_assets_with_their_gates(defs: dg.Definitions, job: str, assets: list[str]) -> None:
     layer = defs.resolve_job_def(job).asset_layer
     assert {key.to_user_string() for key in layer.executable_asset_keys} == set(assets)
-    gated = {key.asset_key.to_user_string() for key in layer.asset_graph.asset_check_keys}
+    gated = {key.asset_key.to_user_string() for key in layer.asset_graph.asset_check_keys if key.name != READY}
     assert gated == set(assets) - {"hub_release"}
 
 

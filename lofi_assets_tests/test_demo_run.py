@@ -84,10 +84,7 @@ def lineage(made: list[str], *, broken: str = "") -> dg.Definitions:
         return make("hub_release")
 
     everything = dg.define_asset_job("everything")
-    rest = dg.define_asset_job(
-        "train_and_judge", selection=dg.AssetSelection.all() - dg.AssetSelection.assets(hub_release)
-    )
-    return dg.Definitions([model_card, hub_release], jobs=[everything, rest], loggers={"console": quiet_console})
+    return dg.Definitions([model_card, hub_release], jobs=[everything], loggers={"console": quiet_console})
 
 
 def statuses(instance: dg.DagsterInstance) -> list[dg.DagsterRunStatus]:

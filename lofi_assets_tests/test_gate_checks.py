@@ -17,6 +17,7 @@ import pytest
 from lofi_assets import dataset, evaluation, experiment, library, listening, optimization, prompts, sampling, verdicts
 from lofi_assets.constitution import Gate, load_gates
 from lofi_assets.definitions import build_defs
+from lofi_assets.defs.readiness import READY
 from lofi_assets.defs.resources import Platform
 from lofi_assets.outcome import Outcome
 from lofi_assets.release import bundle, card, hub
@@ -181,8 +182,8 @@ def test_when_every_measure_passes_the_whole_lineage_materialises_in_order(stand
     for asset, gate in ((gate.asset, gate) for gate in GATES.values() if gate.asset):
         assert all(order.index(str(asset)) < order.index(held) for held in gate.holds)
     found = evaluations(result)
-    assert len(found) == sum(gate.asset is not None for gate in GATES.values())
-    assert all(evaluation.passed for evaluation in found.values())
+    assert len(found) == sum(gate.asset is not None for gate in GATES.values()) + 1
+    assert found[READY].passed and all(evaluation.passed for evaluation in found.values())
 
 
 def test_a_check_judges_what_was_recorded_and_does_no_work(stand_ins: StandIns, instance) -> None:
@@ -218,7 +219,9 @@ def test_only_pass_passes_and_severity_is_the_tables(
     assert found.metadata["verdict"].value == status
     assert found.passed == (status == "pass")
     assert found.severity == dg.AssetCheckSeverity(severity)
-    assert found.metadata["limit"].value == f"{gate.op} {gate.limit}"
+    assert found.metadata["limit"].value == gate.limit
+    outcomes = {"pass": "Pass", "fail": "Fail"}.get(status, ("Inconclusive", "Not measured"))
+    assert str(found.description).startswith(outcomes)
 
 
 @pytest.mark.parametrize("asset", sorted({str(gate.asset) for gate in GATES.values() if gate.asset}))
@@ -246,14 +249,15 @@ def test_an_accepted_track_that_violates_a_rule_fails_its_check(tmp_path: Path, 
     for gate in rules:
         evaluation = found[gate.check_name]
         assert not evaluation.passed and evaluation.blocking
-        assert evaluation.metadata["value"].value == 1
+        assert evaluation.metadata["violating"].value == 1
+        assert str(evaluation.description).startswith("Fail: 1 accepted track breaks the rule")
 
 
 def test_rejected_tracks_alone_do_not_fail_the_asset(stand_ins: StandIns, instance) -> None:
     stand_ins.measured["audio.clipping"] = {"accepted": 1, "violating": 0, "rejected": 40}
     found = evaluations(stand_ins.materialize(instance, "processed_tracks"))
     assert found["audio_clipping"].passed
-    assert "40 rejected" in str(found["audio_clipping"].description)
+    assert str(found["audio_clipping"].description).startswith("Pass: 40 rejected, 1 accepted")
 
 
 @pytest.mark.parametrize(

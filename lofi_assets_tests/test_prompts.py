@@ -24,6 +24,7 @@ from lofi_assets.prompts import (
 )
 from lofi_assets.store import Store, read_json, write_json
 from lofi_assets.style_files import StyleError
+from lofi_assets_tests.test_asset_pages import assert_reads_well
 
 PROMPT = "lofi, chill, rhodes, 74 bpm"
 
@@ -71,6 +72,7 @@ def mapping(store: Store) -> dict[str, list[str]]:
 
 def test_every_accepted_track_gets_a_prompt_and_lyrics_beside_its_audio(store: Store) -> None:
     outcome = write_prompts(store)
+    assert_reads_well(outcome, root=store.root)
     for track_id in ("a", "b"):
         folder = store.processed / "core"
         assert (folder / f"{track_id}_lyrics.txt").read_text("utf-8") == "[Instrumental]"
@@ -80,7 +82,7 @@ def test_every_accepted_track_gets_a_prompt_and_lyrics_beside_its_audio(store: S
         "missing_sidecars": 0,
         "undocumented_tags": 0,
         "tracks_without_style": 0,
-        "unused_curated_tags": 0,
+        "unused_curated_tags": {"value": 0, "note": ""},
     }
     assert (outcome.counts["tracks"], outcome.counts["recomputed"]) == (2, 2)
 
@@ -94,7 +96,8 @@ def test_a_curators_tags_are_in_the_prompt(store: Store) -> None:
 def test_a_curators_tag_that_the_taxonomy_lacks_is_counted_and_not_used(store: Store) -> None:
     raw(store, "a_prompt.txt", f"{PROMPT}, zzyzx core")
     outcome = write_prompts(store)
-    assert outcome.values["unused_curated_tags"] == 1 and outcome.values["undocumented_tags"] == 0
+    assert outcome.values["unused_curated_tags"] == {"value": 1, "note": "'zzyzx core' of a"}
+    assert outcome.values["undocumented_tags"] == 0
     assert "zzyzx" not in (store.processed / "core" / "a_prompt.txt").read_text("utf-8")
 
 

@@ -25,6 +25,7 @@ from lofi_assets.release.hub import ReleaseError, publish
 from lofi_assets.store import Store, read_json, sha256_file, sha256_folder, write_json
 from lofi_assets.verdicts import Measures, record
 from lofi_assets_tests.fake_hub import TOKEN, FakeHub
+from lofi_assets_tests.test_asset_pages import assert_reads_well
 
 CHECKPOINT = "epoch=0-step=10_lora"
 REPO = "team/lofi-lora"
@@ -122,7 +123,8 @@ def test_the_published_folder_is_bundle_adapter_card_and_release_file_byte_for_b
     found = published(store)
     assert found.pop("release.json")
     assert found == expected(store)
-    assert outcome.details["published"] == str(store.release / "published")
+    assert outcome.details["published"] == "release/published"
+    assert_reads_well(outcome, root=store.root)
 
 
 def test_publishing_lists_path_size_and_hash_of_every_file_before_it_does_anything_else(store: Store) -> None:

@@ -90,6 +90,11 @@ def bury_dead_runs(instance: dg.DagsterInstance, *, alone: bool = True) -> list[
     return dead
 
 
+def instance_of_home() -> dg.DagsterInstance:
+    """The Dagster instance of `DAGSTER_HOME` (`dagster_home.dagster_home`)."""
+    return dg.DagsterInstance.get()
+
+
 def run_demo(console: Console) -> int:
     """Write the demo corpus, materialise everything, print what came of it and what to do next.
 
@@ -103,7 +108,7 @@ def run_demo(console: Console) -> int:
     store = Platform().store
     write_demo_corpus(store.root)
     definitions = build_defs(loggers={"console": quiet_console})
-    with dg.DagsterInstance.get() as instance:
+    with instance_of_home() as instance:
         bury_dead_runs(instance)
         failures, held = materialise(definitions, instance, store)
     assets = [key.to_user_string() for key in _assets(definitions)]

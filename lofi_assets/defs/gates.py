@@ -4,6 +4,7 @@ Three layers (design.md section 4): blocking checks hold inside one run; `all_de
 automation (`automation.py`); `require_gates` holds in the body of the guarded assets, whoever started the run.
 """
 
+import math
 from collections.abc import Iterator
 from typing import TypeGuard
 
@@ -11,10 +12,14 @@ import dagster as dg
 
 from lofi_assets.constitution import Gate, Verdict, load_gates
 from lofi_assets.defs.faults import explaining
+from lofi_assets.defs.readiness import HUB_RELEASE, keep_current
 from lofi_assets.defs.resources import Platform
 from lofi_assets.experiment import on_revoked_tracks
+from lofi_assets.page_links import docs_url
 from lofi_assets.store import Store
-from lofi_assets.verdicts import held_back_by, recorded, verdict
+from lofi_assets.verdict_text import effect, sentence, track_sentence
+from lofi_assets.verdicts import Measures, held_back_by, recorded, verdict
+from lofi_assets.wording import named
 
 DATA_VERSION_TAG = "dagster/data_version"
 """Tag under which Dagster keeps a materialisation's data version."""
@@ -33,8 +38,9 @@ def gate_checks(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
     def evaluate_gates(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
         with explaining():
             measures = recorded(platform.store, key.to_user_string())
+            _say_what_holds_the_release(context, platform.store)
         for check in sorted(context.selected_asset_check_keys, key=lambda check: list(gates).index(check.name)):
-            yield _result(verdict(gates[check.name], measures), key, measures.data_version if measures else "")
+            yield _result(verdict(gates[check.name], measures), key, measures)
 
     return evaluate_gates
 
@@ -43,36 +49,60 @@ def _spec(gate: Gate, key: dg.AssetKey) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(
         gate.check_name,
         asset=key,
-        description=f"{gate.rule}. {gate.why} ({gate.article})",
+        description=f"{effect(gate)} {gate.why}\n\nRule: [`{gate.rule}`]({docs_url('gates.md', gate.id)})"
+        f" ({gate.article}).",
         blocking=gate.blocking or gate.scope == "track",
         metadata={"gate": gate.id, "article": gate.article, "rule": gate.rule, "holds": ", ".join(gate.holds) or "-"},
     )
 
 
-def _result(found: Verdict, key: dg.AssetKey, data_version: str) -> dg.AssetCheckResult:
-    severity = dg.AssetCheckSeverity.ERROR if found.gate.severity == "ERROR" else dg.AssetCheckSeverity.WARN
+def _result(found: Verdict, key: dg.AssetKey, measures: Measures | None) -> dg.AssetCheckResult:
+    gate = found.gate
+    counts = measures.tracks.get(gate.id) if measures else None
+    tracks = measures.named.get(gate.id, {}) if measures else {}
+    numbers = _asset_numbers(found) if counts is None else {name: dg.MetadataValue.int(n) for name, n in counts.items()}
+    names = {kind: dg.MetadataValue.text(named(ids, most=len(ids))) for kind, ids in tracks.items() if ids}
     return dg.AssetCheckResult(
         passed=found.passed,
         asset_key=key,
-        check_name=found.gate.check_name,
-        severity=severity,
-        description=f"{found.status}: {found.text}",
+        check_name=gate.check_name,
+        severity=dg.AssetCheckSeverity.ERROR if gate.severity == "ERROR" else dg.AssetCheckSeverity.WARN,
+        description=sentence(found) if counts is None else track_sentence(gate, counts, tracks),
         metadata={
             "verdict": found.status,
-            "value": _shown(found.value),
-            "limit": f"{found.gate.op} {found.gate.limit}",
-            "data_version": data_version,
+            **numbers,
+            **{f"{kind} tracks": text for kind, text in names.items()},
+            "gate": dg.MetadataValue.url(docs_url("gates.md", gate.id)),
+            "data_version": measures.data_version if measures else "",
         },
     )
 
 
+def _asset_numbers(found: Verdict) -> dict[str, dg.MetadataValue]:
+    """Value and limit as numbers, which the UI plots; none for what was not measured, nor for a rule about tracks."""
+    if found.gate.scope == "track":
+        return {}
+    numbers = {"value": found.value, "limit": found.gate.limit}
+    return {name: _shown(number) for name, number in numbers.items() if number is not None}
+
+
 def _shown(value: object) -> dg.MetadataValue:
-    """A number stays a number, so that the UI plots it over time."""
+    """A number stays a number; one that is not finite is text, since no plot can hold it."""
     if isinstance(value, bool):
         return dg.MetadataValue.bool(value)
-    if isinstance(value, int | float):
-        return dg.MetadataValue.int(value) if isinstance(value, int) else dg.MetadataValue.float(value)
-    return dg.MetadataValue.text("not measured" if value is None else str(value))
+    if isinstance(value, int):
+        return dg.MetadataValue.int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return dg.MetadataValue.float(value)
+    return dg.MetadataValue.text(str(value))
+
+
+def _say_what_holds_the_release(context: dg.AssetCheckExecutionContext, store: Store) -> None:
+    """Whatever was judged, the page of the release says what holds it now; that it cannot say so stops no check."""
+    try:
+        keep_current(context.instance, held_back(context.instance, store, HUB_RELEASE.to_user_string()))
+    except Exception as error:
+        context.log.warning(f"the page of hub_release does not say what holds it now: {error}")
 
 
 def require_gates(context: dg.AssetExecutionContext, store: Store) -> None:
@@ -94,7 +124,7 @@ def require_gates(context: dg.AssetExecutionContext, store: Store) -> None:
 def held_back(instance: dg.DagsterInstance, store: Store, asset: str) -> list[Verdict]:
     """The gates that hold `asset` back now, judged against what this instance materialised last."""
     gates = load_gates()
-    materialized = {name: _materialized_version(instance, name) for name in _lineage_of(gates)}
+    materialized = _materialized_versions(instance, _lineage_of(gates))
     overruled = [
         gate.id for gate in gates if asset in gate.holds and gate.asset and _overruled(instance, gate, materialized)
     ]
@@ -118,10 +148,15 @@ def _lineage_of(gates: tuple[Gate, ...]) -> list[str]:
     return sorted({gate.asset for gate in gates if gate.asset})
 
 
-def _materialized_version(instance: dg.DagsterInstance, asset: str) -> str:
-    event = instance.get_latest_materialization_event(dg.AssetKey(asset))
-    tags = (event.asset_materialization.tags or {}) if event and event.asset_materialization else {}
-    return tags.get(DATA_VERSION_TAG, "")
+def _materialized_versions(instance: dg.DagsterInstance, assets: list[str]) -> dict[str, str]:
+    """Asset -> data version of its latest materialisation, "" before the first; one query for all."""
+    keys = [dg.AssetKey(asset) for asset in assets]
+    events = instance.event_log_storage.get_latest_materialization_events(keys)
+    made = {key: event.asset_materialization for key, event in events.items() if event}
+    return {
+        key.to_user_string(): ((at.tags or {}) if (at := made.get(key)) else {}).get(DATA_VERSION_TAG, "")
+        for key in keys
+    }
 
 
 MAX_EVALUATIONS = 100

@@ -7,7 +7,7 @@ before anything is reported.
 
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +20,7 @@ from lofi_assets.optimization import COMPARED
 from lofi_assets.outcome import Outcome
 from lofi_assets.progress import Progress, over
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, sha256_folder, write_json
+from lofi_assets.wording import counted
 
 BUNDLE_VERSION = "2"
 """Raised when what goes into a bundle, or how it is proven, changes."""
@@ -82,9 +83,17 @@ def build_bundle(store: Store) -> Outcome:
             "missing_or_altered_files": {"value": len(wrong), "note": "; ".join(wrong)},
             "example_runs": {"value": manifest["example"]["ran"], "note": manifest["example"]["note"]},
         },
+        summary=_summary(manifest, wrong),
+        needs=[dict(zip(("fault", "file"), line.rsplit(" ", 1), strict=True)) for line in wrong],
         rows=[{"file": name, "sha256": digest} for name, digest in manifest["files"].items()],
-        details={"folder": str(store.export), "example": manifest["example"]["note"] or "ran"},
     )
+
+
+def _summary(manifest: Mapping[str, Any], wrong: Sequence[str]) -> str:
+    ran, note = manifest["example"]["ran"], manifest["example"]["note"]
+    files = counted(len(manifest["files"]), "file")
+    whole = f"{files}, {f'{len(wrong)} missing, altered or not listed' if wrong else 'each as the manifest lists it'}"
+    return f"{whole}; " + ("the example made audio from the bundle alone." if ran else f"the example failed: {note}")
 
 
 def differences(folder: Path, *, expected: Mapping[str, str] | None = None) -> tuple[str, ...]:

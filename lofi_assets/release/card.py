@@ -5,7 +5,7 @@ What belongs here: the text, which sections it must have, the approval file. Wha
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -52,15 +52,24 @@ def write_card(store: Store, profile: Profile) -> Outcome:
     approval = read_json(store.release / APPROVAL, default={})
     approved = approval.get("card_sha256") == digest and bool(approval.get("approved_by"))
     by = f"approved by {approval.get('approved_by')}" if approved else f"read it, then: lofi approve-card {digest[:12]}"
+    lacks = missing_sections(text)
     return Outcome(
         data_version=digest,
+        summary=_summary(by, approved=approved, lacks=lacks),
         counts={"characters": len(text), "recomputed": int(changed)},
         values={
-            "missing_sections": len(missing_sections(text)),
+            "missing_sections": len(lacks),
             "approved": {"value": approved, "note": by},
         },
-        details={"card": text, "approval": by, "path": str(store.release / "README.md")},
+        details={"card": text, "approved": approved},
     )
+
+
+def _summary(by: str, *, approved: bool, lacks: Sequence[str]) -> str:
+    lacking = f" It lacks: {', '.join(lacks)}." if lacks else ""
+    return (
+        f"The card as it is now is {by}." if approved else f"The card waits for a person: {by} --by NAME."
+    ) + lacking
 
 
 def approve(store: Store, *, card: str, by: str, now: datetime | None = None) -> str:

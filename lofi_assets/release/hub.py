@@ -26,6 +26,7 @@ from lofi_assets.release.card import APPROVAL
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, sha256_file, sha256_folder
 from lofi_assets.training.checkpoints import COMFYUI_WEIGHTS, read_manifest
 from lofi_assets.verdicts import verdicts
+from lofi_assets.wording import counted
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -73,12 +74,15 @@ def publish(store: Store, profile: Profile, *, progress: Callable[[str], None] =
     files = {name: _described(folder / name) | {"sha256": wanted[name]} for name in sorted(wanted)}
     for name, entry in files.items():
         progress(f"release: {entry['sha256'][:12]} {entry['bytes']:>13,} bytes  {name}")
-    where: dict[str, Any] = {"published": str(folder)}
+    where: dict[str, Any] = {"published": store.relative(folder)}
     if profile.release.target == "hub":
         where |= _push(folder, files, profile, progress)
     states: dict[str, str] = where.pop("states", {})
+    places = "to the Hub" if profile.release.target == "hub" else "into release/published under the data root"
     return Outcome(
         data_version=fingerprint(wanted),
+        summary=f"{about['checkpoint']} is published {places}: {counted(len(files), 'file')}, the card approved by "
+        f"{about['approval']['approved_by']}. Nothing waits for a person.",
         counts={
             "files": len(files),
             "bytes": sum(entry["bytes"] for entry in files.values()),

@@ -1,0 +1,125 @@
+"""What people see first of the library: what waits for them, and the worst tracks as pictures.
+
+What belongs here: sentences, tables and pictures over rows of the inventory and of the processed tracks. What does not:
+the rows themselves (`track_rows.py`), which of them there are (`library.py`).
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lofi_assets import pictures
+from lofi_assets.constitution import Gate
+from lofi_assets.file_hashes import mended_text
+from lofi_assets.outcome import Outcome
+from lofi_assets.store import fingerprint
+from lofi_assets.track_rows import Row, shown_track
+from lofi_assets.verdicts import track_rules
+from lofi_assets.wording import counted, tallied
+
+PICTURED = 6
+"""Tracks whose waveforms are drawn."""
+
+
+def inventory_summary(*, rejected: Sequence[str], verified: int, problems: Sequence[str]) -> str:
+    """What to look at of the inventory.
+
+    Args:
+        rejected: rule of every rejected file.
+        problems: records that cannot be used, and what nothing reads, a sentence each.
+    """
+    unread = f" {counted(len(problems), 'problem')} with records, names or texts: see problems." if problems else ""
+    if rejected:
+        total = counted(len(rejected) + verified, "file")
+        stay = "stays" if len(rejected) == 1 else "stay"
+        return (
+            f"{len(rejected)} of {total} {stay} out, without rights to train on them: {tallied(rejected)}. "
+            f"lofi sources verify says what the records lack.{unread}"
+        )
+    if not verified:
+        return f"No audio yet: put it under raw/ and add its licence with lofi sources add.{unread}"
+    return f"{counted(verified, 'file')} verified, none rejected.{unread or ' Nothing waits for a person.'}"
+
+
+def tracks_outcome(
+    accepted: Sequence[Row],
+    rejected: Sequence[Row],
+    *,
+    licensed: Mapping[str, str],
+    counts: Mapping[str, int],
+    gates: Sequence[Gate],
+    mended: Sequence[str] = (),
+) -> Outcome:
+    """What processing left, for people and for the gates.
+
+    Args:
+        licensed: track id -> sha256 of the verified raw file that it comes from.
+        counts: of the increment.
+        mended: files that had been changed and were put back, a sentence each.
+    """
+    rules = [row["rule"] for row in rejected]
+    total = len(accepted) + len(rejected)
+    by_score = sorted(accepted, key=lambda row: (row["quality_score"], row["track_id"]))
+    return Outcome(
+        data_version=fingerprint([(row["track_id"], row["audio_sha256"], row["audio_path"]) for row in accepted]),
+        summary=tracks_summary(rejected=rules, accepted=len(accepted)),
+        needs=rejected_files(rejected, path="raw_path"),
+        counts={"accepted": len(accepted), "rejected": len(rejected), **counts},
+        values={
+            "accepted_tracks": len(accepted),
+            "unlicensed_tracks": sum(licensed.get(row["track_id"]) != row["source_sha256"] for row in accepted),
+            "rejected_share": len(rejected) / total if total else None,
+        },
+        **track_rules(
+            gates,
+            accepted=[(row["track_id"], json.loads(row["measures"])) for row in accepted],
+            rejected=[(row["track_id"], row["rule"]) for row in rejected],
+        ),
+        details={
+            "hours": round(sum(row["duration"] for row in accepted) / 3600, 3),
+            "mended": mended_text(mended),
+        },
+        rows=[shown_track(row) for row in (*rejected, *by_score)],
+        pictures=waveforms(rejected, by_score),
+    )
+
+
+def tracks_summary(*, rejected: Sequence[str], accepted: int) -> str:
+    """What to look at of the processed tracks.
+
+    Args:
+        rejected: rule of every rejected track.
+    """
+    if rejected:
+        total = counted(len(rejected) + accepted, "track")
+        were = "was" if len(rejected) == 1 else "were"
+        return f"{len(rejected)} of {total} {were} rejected and wait for a better file: {tallied(rejected)}."
+    return f"{counted(accepted, 'track')} accepted, none rejected. Nothing waits for a person."
+
+
+def rejected_files(rows: Sequence[Mapping[str, Any]], *, path: str) -> list[dict[str, str]]:
+    """What a person can mend, by rule: the file as it was delivered, and what the rule says of it.
+
+    Args:
+        path: column of the file's path.
+    """
+    shown = []
+    for row in sorted(rows, key=lambda row: (row["rule"], row["track_id"])):
+        name = str(row[path]).rpartition("/")[2]
+        why = str(row["reason"]).removeprefix(f"{name!r}: ").removeprefix(f"{name!r} ")
+        shown.append({"file": name, "rule and why": f"{row['rule']}: {why}"})
+    return shown
+
+
+def waveforms(rejected: Sequence[Row], accepted: Sequence[Row]) -> dict[str, Callable[[], bytes]]:
+    """Rejected tracks that could be heard, each with its rule, then the accepted ones as they come."""
+    heard = sorted((row for row in rejected if row["envelope"] != "[]"), key=lambda row: (row["rule"], row["track_id"]))
+    drawn = {
+        **{f"{row['track_id']}: rejected, {row['rule']}": row for row in heard},
+        **{f"{row['track_id']}: score {row['quality_score']}": row for row in accepted},
+    }
+    if not drawn:
+        return {}
+    envelopes = {title: json.loads(row["envelope"]) for title, row in list(drawn.items())[:PICTURED]}
+    marked = frozenset(title for title in envelopes if drawn[title]["status"] == "rejected")
+    return {"waveforms, worst first": lambda: pictures.waveforms(envelopes, marked=marked)}
