@@ -1,7 +1,9 @@
 # Each target makes the virtual environment with pip if it is missing.
 VENV ?= .venv
-# The newest that runs, of those that the pins hold for. A name on the PATH is not enough: pyenv has empty ones.
-PYTHON ?= $(shell for name in python3.13 python3.12 python3.11; do $$name -c '' 2>&- && echo $$name && break; done)
+# The newest that runs, of those that the pins hold for. A name on the PATH is not enough: pyenv has empty ones; and one
+# package (mojimoji, for Japanese lyrics) has no wheel for 3.13 and is compiled there.
+USABLE := import shutil, sys; sys.exit(sys.version_info >= (3, 13) and not shutil.which("g++"))
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11; do $$name -c '$(USABLE)' 2>&- && echo $$name && break; done)
 BIN := $(VENV)/bin
 export DAGSTER_HOME ?= $(CURDIR)/.dagster
 
@@ -30,12 +32,9 @@ bench: $(VENV)/installed
 	$(BIN)/python -m lofi_assets_tests.bench
 
 $(VENV)/installed: requirements.txt pyproject.toml
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || test -n "$(PYTHON)" || { echo "No python3.13, python3.12 or \
-	python3.11 runs here: install one of them, or name it, as in 'make demo PYTHON=/opt/python/bin/python3.12'"; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 (this one \
+	with g++ and its headers) is needed: install one, or name it, as in 'make demo PYTHON=/opt/bin/python3.12'"; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -c "import shutil, sys; sys.exit(sys.version_info >= (3, 13) and not shutil.which('g++'))" || { echo \
-	"Python 3.13 needs g++ and Python's headers (Debian: g++, python3.13-dev), since mojimoji, for Japanese lyrics, has no"; \
-	echo "wheel for it. Python 3.12 and 3.11 need neither: make demo PYTHON=python3.12"; exit 1; }
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
