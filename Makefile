@@ -1,6 +1,9 @@
 # Each target makes the virtual environment with pip if it is missing.
 VENV ?= .venv
-PYTHON ?= python3.11
+# The newest that runs, of those that the pins hold for. A name on the PATH is not enough: pyenv has empty ones; and one
+# package (mojimoji, for Japanese lyrics) has no wheel for 3.13 and is compiled there.
+USABLE := import shutil, sys; sys.exit(sys.version_info >= (3, 13) and not shutil.which("g++"))
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11; do $$name -c '$(USABLE)' 2>&- && echo $$name && break; done)
 BIN := $(VENV)/bin
 # Blank is unset, as for every variable of this project.
 ifeq ($(strip $(DAGSTER_HOME)),)
@@ -33,7 +36,9 @@ bench: $(VENV)/installed
 	$(BIN)/python -m lofi_assets_tests.bench
 
 $(VENV)/installed: requirements.txt pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 (this one \
+	with g++ and its headers) is needed: install one, or name it, as in 'make demo PYTHON=/opt/bin/python3.12'"; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@

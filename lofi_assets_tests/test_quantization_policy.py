@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from lofi_assets.quantization import graph
-from lofi_assets.quantization.graph import load, save
+from lofi_assets.quantization.graph import elements, load, save
 from lofi_assets.quantization.int4 import quantize_int4
 from lofi_assets.quantization.int8 import multiply_in_integers, quantize_int8
 from lofi_assets.quantization.opset import lower_to_17, raise_from_18
@@ -132,7 +132,15 @@ def test_the_file_for_cpus_shares_the_weights_and_is_judged_as_the_other_is(tier
     ours, plain = components["transformer.cpu"], components["transformer"]
     zero = 1
     assert (ours.elements_by_bits[8] - zero, ours.quantized_share) == (plain.elements_by_bits[8], 1.0)
-    assert ours.size_bytes < plain.size_bytes / 4
+    read, stored = (
+        {tensor.name: tensor for tensor in load(tiers / "int8" / f"{name}.onnx", weights=False).graph.initializer}
+        for name in ("transformer.cpu", "transformer")
+    )
+    assert all(tensor == stored[name] for name, tensor in read.items() if name in stored)
+    assert max(elements(tensor) for name, tensor in read.items() if name not in stored) <= 2
+    assert {place.value for tensor in read.values() for place in tensor.external_data if place.key == "location"} == {
+        "transformer.onnx.data"
+    }
     model = lower_to_17(component_model("transformer"))
     quantize_int8(model, wanted=lambda module: module.endswith("to_q"))
     multiply_in_integers(model)
@@ -188,6 +196,24 @@ def test_an_int8_vocoder_or_decoder_is_caught(tiers, tmp_path, component):
     report = with_file(tiers, "int8", component, model, tmp_path)
     assert report.min_bits[component] == 8
     assert_only(report, f"{component}: 8 bits", "below 16 bits", "must stay in float")
+
+
+def test_weights_that_are_rounded_in_the_graph_count_as_what_is_left_of_them(tiers, tmp_path):
+    model = lower_to_17(component_model("vocoder"))
+    node = next(node for node in model.graph.node if node.name == "head.conv_post")
+    weight = node.input[1]
+    node.input[1] = "restored"
+    rounding = [
+        helper.make_node("QuantizeLinear", [weight, "scale", "zero"], ["rounded"], "round"),
+        helper.make_node("DequantizeLinear", ["rounded", "scale", "zero"], ["restored"], "restore"),
+    ]
+    for extra in reversed(rounding):
+        model.graph.node.insert(0, extra)
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0.03), "scale"))
+    model.graph.initializer.append(numpy_helper.from_array(np.int8(0), "zero"))
+    report = with_file(tiers, "int8", "vocoder", model, tmp_path)
+    assert report.min_bits["vocoder"] == 8
+    assert_only(report, "vocoder: 8 bits", "1 weights below 16 bits, first head.conv_post.weight", "must stay in float")
 
 
 def test_opset_18_labelled_17_is_caught(tiers, tmp_path):

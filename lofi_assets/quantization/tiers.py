@@ -36,7 +36,7 @@ from lofi_assets.quantization.weights import Stored, store_rest_as_half
 from lofi_assets.store import atomic_folder, fingerprint, link_or_copy, read_json, sha256_file, write_json
 
 LOG = logging.getLogger(__name__)
-EXPORT_VERSION: Final = "3"
+EXPORT_VERSION: Final = "4"
 """Raised when the code here or in the model changes what a file holds, so that tiers are built again."""
 
 MANIFEST: Final = "manifest.json"

@@ -44,6 +44,7 @@ FOLLOWED: Final = frozenset(
         "Flatten",
         "Expand",
         "DequantizeLinear",
+        "QuantizeLinear",
     }
 )
 """Operators whose result is their first input in another form."""
@@ -134,7 +135,7 @@ class _Walker:
         if integers and node.op_type not in READS_INTEGERS:
             self.unreadable.append(f"{node.op_type} {node.name!r} takes the integers of {integers[0]} apart")
         if node.op_type in FOLLOWED and inputs and inputs[0] in known:
-            known[node.output[0]] = _decoded(node, known[inputs[0]])
+            known[node.output[0]] = _rewritten(node, known)
         elif inputs and node.op_type not in QUANTIZED_OPS and all(name in known for name in inputs):
             union = tuple(weight for name in inputs for weight in known[name])
             known.update(dict.fromkeys(node.output, union))
@@ -169,10 +170,15 @@ def _constant(node: onnx.NodeProto) -> Iterator[Weight]:
             yield Weight(node.output[0], 32, len(number) if isinstance(number, list) else 1, 0, False)
 
 
-def _decoded(node: onnx.NodeProto, weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
-    """Dequantized integers are numbers again; their bits stay what they were stored in."""
+def _rewritten(node: onnx.NodeProto, known: Known) -> tuple[Weight, ...]:
+    """Dequantized integers are numbers again; their bits stay what they were stored in. Rounding leaves fewer."""
+    weights = known[node.input[0]]
     if node.op_type == "DequantizeLinear":
         return tuple(replace(weight, integer=False) for weight in weights)
+    if node.op_type == "QuantizeLinear":
+        zero = known.get(node.input[2], ()) if len(node.input) > 2 else ()
+        bits = min((weight.bits for weight in zero), default=8)
+        return tuple(replace(weight, integer=True, bits=min(weight.bits, bits)) for weight in weights)
     return weights
 
 
