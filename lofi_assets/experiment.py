@@ -7,23 +7,19 @@ What does not: the optimisation itself (`training/`), which runs in its own proc
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from lofi_assets import training_report
-from lofi_assets.constitution import CONFIG_DIR, load_gates
+from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.dataset_card import DatasetError
-from lofi_assets.library import INVENTORY, rows_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import BaseModelSettings, Profile, ProfileError, broken_keys, setting
 from lofi_assets.records import Checkpoint
-from lofi_assets.rights import latest_day
-from lofi_assets.sources import load_licences, unlicensed, withdrawn_tracks
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, write_json
-from lofi_assets.track_rows import raw_track_id
+from lofi_assets.trained_on import on_revoked_tracks
 from lofi_assets.training.checkpoints import PRUNED, describe, fault, read_manifest, update_record
 from lofi_assets.training.config import (
     LoraSettings,
@@ -362,35 +358,6 @@ def _nested(state: Mapping[str, Any], key: str) -> bool:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value not in (None, "", {})
-
-
-def on_revoked_tracks(store: Store, *, today: date | None = None) -> dict[str, str]:
-    """Checkpoint id -> why a track that it was trained on has no rights now: by the inventory, or the records since.
-
-    The records are asked as they stand, so that a revocation counts before anything is materialised again, and after
-    the raw file is gone.
-    """
-    rows = {row["track_id"]: row for row in rows_of(store, INVENTORY)}
-    trained = {
-        record.checkpoint_id: {raw_track_id(track, inventory=rows.keys()) for track in _trained_on(store, record)}
-        for record in read_manifest(store.checkpoints)
-    }
-    if not trained:
-        return {}
-    lost = {track: rows[track]["reason"] for track in withdrawn_tracks(list(rows.values()))} | unlicensed(
-        store,
-        set().union(*trained.values()),
-        licences=load_licences(CONFIG_DIR),
-        gates=load_gates(),
-        today=today or latest_day(datetime.now(UTC)),
-    )
-    found = {name: sorted(tracks & lost.keys()) for name, tracks in trained.items()}
-    return {name: f"{tracks[0]}: {lost[tracks[0]]}" for name, tracks in found.items() if tracks}
-
-
-def _trained_on(store: Store, record: Checkpoint) -> set[str]:
-    run = read_json(store.checkpoints / record.checkpoint_id / "config.json", default={})
-    return {track["track_id"] for track in run.get("tracks", ()) if track.get("split") == "train"}
 
 
 def _shown(record: Checkpoint, state: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,6 +105,11 @@ def survey(store: Store, *, licences: LicenceTable, gates: Sequence[Gate], today
     return Survey(tuple(states), tuple(by_source.get("", ())), source_file.problems, tuple(unread))
 
 
+def usable_files(found: Survey) -> int:
+    """Raw files that may be trained on today."""
+    return sum(state.usable for state in found.states)
+
+
 def _state(
     store: Store,
     record: SourceRecord,

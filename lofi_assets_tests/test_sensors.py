@@ -1,5 +1,6 @@
 """New tracks landing: when an inventory is taken, and when it waits."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -36,14 +37,25 @@ Evaluate = Callable[[str | None], SensorExecutionData]
 
 
 @pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
+def unbuilt() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
 
 @pytest.fixture
+def instance(unbuilt: dg.DagsterInstance) -> dg.DagsterInstance:
+    """Of a library that was built once."""
+    unbuilt.report_runless_asset_event(dg.AssetMaterialization("processed_tracks"))
+    return unbuilt
+
+
+@pytest.fixture
 def evaluate(tmp_path: Path, defs: dg.Definitions, instance: dg.DagsterInstance) -> Evaluate:
     """One evaluation from a cursor, as the daemon does it."""
+    return evaluation(tmp_path, defs, instance)
+
+
+def evaluation(tmp_path: Path, defs: dg.Definitions, instance: dg.DagsterInstance) -> Evaluate:
     resources = {"platform": Platform(data_dir=str(tmp_path), profile_name="demo")}
     repository = defs.get_repository_def()
 
@@ -222,3 +234,36 @@ def test_a_file_dated_in_the_future_does_not_stop_deliveries(
     now = time.time()
     monkeypatch.setattr(sensors.time, "time", lambda: now + 60)
     assert any(isinstance(outcome, dg.RunRequest) for outcome in (first, tick()))
+
+
+def test_a_first_delivery_waits_for_a_licence_and_is_no_failed_run(
+    tmp_path: Path, defs: dg.Definitions, unbuilt: dg.DagsterInstance
+) -> None:
+    """Without one file to build from, the inventory's blocking gate could only fail."""
+    look = evaluation(tmp_path, defs, unbuilt)
+    land(tmp_path, "raw/commissioned/rain.wav")
+    waiting = look(None)
+    assert not waiting.run_requests and "verified licence" in str(waiting.skip_message)
+    record = {
+        "source_id": "studio-7",
+        "track_ids": ["rain"],
+        "source_type": "partnership",
+        "provider": "Studio 7",
+        "license_type": "AI Training Rights",
+        "date_acquired": "2025-03-01",
+        "evidence": "https://example.org/contract",
+    }
+    land(tmp_path, "metadata/sources.json", content=json.dumps([record]).encode())
+    assert not look(waiting.cursor).run_requests
+    verified = [record | {"ai_training_rights": True, "verified_by": "M. Keller"}]
+    land(tmp_path, "metadata/sources.json", content=json.dumps(verified).encode())
+    (request,) = look(waiting.cursor).run_requests or []
+    assert asked_for(request) == ALL
+
+
+def test_a_first_delivery_with_a_broken_ledger_starts_the_run_that_says_so(
+    tmp_path: Path, defs: dg.Definitions, unbuilt: dg.DagsterInstance
+) -> None:
+    land(tmp_path, "raw/commissioned/rain.wav")
+    land(tmp_path, "metadata/sources.json", content=b"[{")
+    assert evaluation(tmp_path, defs, unbuilt)(None).run_requests

@@ -14,9 +14,9 @@ from lofi_assets.constitution import Gate, Verdict, load_gates
 from lofi_assets.defs.faults import explaining
 from lofi_assets.defs.readiness import HUB_RELEASE, keep_current
 from lofi_assets.defs.resources import Platform
-from lofi_assets.experiment import on_revoked_tracks
 from lofi_assets.page_links import docs_url
 from lofi_assets.store import Store
+from lofi_assets.trained_on import on_revoked_tracks
 from lofi_assets.verdict_text import effect, sentence, track_sentence
 from lofi_assets.verdicts import Measures, held_back_by, recorded, verdict
 from lofi_assets.wording import named

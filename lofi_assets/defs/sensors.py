@@ -3,17 +3,23 @@
 import json
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
+from lofi_assets.constitution import CONFIG_DIR, load_gates
 from lofi_assets.defs.dataset import dataset_manifest
 from lofi_assets.defs.jobs import AFTER_DATA, DATA, INTERVAL_SECONDS, LANE_TAG, refresh_data
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.sources import licensed_sources, style_taxonomy
 from lofi_assets.defs.tracks import processed_tracks, prompts
+from lofi_assets.errors import LofiError
 from lofi_assets.landing import landing_state
-from lofi_assets.store import fingerprint
+from lofi_assets.ledger_page import survey, usable_files
+from lofi_assets.rights import latest_day
+from lofi_assets.sources import load_licences
+from lofi_assets.store import Store, fingerprint
 
 SETTLE_SECONDS = 5
 """A file that changed less than this ago may still be copied: wait for the next tick."""
@@ -53,6 +59,8 @@ def new_tracks_landed(context: dg.SensorEvaluationContext, platform: Platform) -
         return dg.SkipReason(f"nothing new among {landed.files} files")
     if 0 <= time.time() - landed.newest < SETTLE_SECONDS:
         return dg.SkipReason("files are still arriving")
+    if _nothing_to_begin_with(context.instance, platform.store):
+        return dg.SkipReason("no file under raw/ has a verified licence yet: lofi sources list says what each lacks")
     latest = _latest_data_run(context.instance)
     wanted = {asset.key for part in changed for asset in READERS[part]} | _left_undone(latest)
     number = int(seen["number"]) + 1
@@ -64,6 +72,19 @@ def new_tracks_landed(context: dg.SensorEvaluationContext, platform: Platform) -
         asset_selection=sorted(wanted, key=lambda key: LINEAGE.index(key)),
         tags={CHANGED_TAG: ",".join(changed)},
     )
+
+
+def _nothing_to_begin_with(instance: dg.DagsterInstance, store: Store) -> bool:
+    """Whether a library that was never built has no file to build it from: waiting for a licence is no failed run."""
+    if instance.get_latest_materialization_event(processed_tracks.key):
+        return False
+    try:
+        found = survey(
+            store, licences=load_licences(CONFIG_DIR), gates=load_gates(), today=latest_day(datetime.now(UTC))
+        )
+    except LofiError:
+        return False  # the inventory says what is wrong with the records
+    return usable_files(found) == 0
 
 
 def _seen(cursor: str | None) -> dict[str, Any]:
