@@ -25,7 +25,7 @@ class DaemonRunsError(LofiError, RuntimeError):
     """Another daemon works on this home; the message says which process and what to do."""
 
 
-class _HeldError(Exception):
+class _HeldError(LofiError):
     """The lock of the home is held."""
 
 

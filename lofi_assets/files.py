@@ -9,6 +9,7 @@ new one. Nothing here removes a file that it did not write.
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import shutil
@@ -45,10 +46,13 @@ def make_folder(folder: Path) -> None:
 
     Raises:
         StoreError: it cannot be made, or nothing can be written into it.
+        DiskError: the disk is full, or mounted read-only.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno in (errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            name_disk_fault(error, folder, partial=folder)
         raise StoreError(
             f"{folder}: cannot be made ({error.strerror}: {error.filename}); mend that, or set LOFI_DATA_DIR to a "
             "folder that this user can write"

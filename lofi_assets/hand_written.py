@@ -27,7 +27,7 @@ class HandWrittenError(LofiError, ValueError):
     """Text that cannot be read as it stands; the message names the file, the line and what to do."""
 
 
-class _RefusedError(Exception):
+class _RefusedError(LofiError):
     """Something that strict JSON does not hold; where it stands is looked for afterwards."""
 
 

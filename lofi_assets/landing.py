@@ -41,9 +41,10 @@ def landing_state(store: Store, *, config_dir: Path = CONFIG_DIR) -> Landing:
     """Large files by name, size and time; what a person writes in a minute by its content."""
     raw, curated = _stats(tree_of(store.raw).files), CuratorFiles(store)
     sidecars = {path: key for path, key in raw.items() if curated.belongs(path)}
-    records = _stats([store.metadata("sources.json"), *tree_of(store.metadata(EVIDENCE)).files])
-    reviews = _stats([store.metadata(REVIEWS)])
-    edited = _stats([store.metadata(CHOSEN), store.metadata(MAPPING)])
+    evidence = _stats(tree_of(store.metadata(EVIDENCE)).files)
+    records = _stats([store.metadata("sources.json")], linked=True) | evidence
+    reviews = _stats([store.metadata(REVIEWS)], linked=True)
+    edited = _stats([store.metadata(CHOSEN), store.metadata(MAPPING)], linked=True)
     rules = [config_dir / "licenses.yaml", config_dir / "constitution.yaml"]
     library = {path: key for path, key in (raw | records).items() if path not in sidecars}
     return Landing(
@@ -56,12 +57,16 @@ def landing_state(store: Store, *, config_dir: Path = CONFIG_DIR) -> Landing:
     )
 
 
-def _stats(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
-    """Size and time of the regular files among `paths`, but one that went; links are never followed."""
+def _stats(paths: Iterable[Path], *, linked: bool = False) -> dict[Path, tuple[int, int]]:
+    """Size and time of the regular files among `paths`, but one that went.
+
+    Args:
+        linked: whether a link is followed: a ledger may be shared, audio never.
+    """
     found = {}
     for path in sorted(paths):
         with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISREG((status := path.lstat()).st_mode):
+            if stat.S_ISREG((status := path.stat(follow_symlinks=linked)).st_mode):
                 found[path] = (status.st_size, status.st_mtime_ns)
     return found
 

@@ -6,7 +6,7 @@ the audio (`evaluation.py`).
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from lofi_assets.progress import Progress
 from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, sha256_file, write_json
 from lofi_assets.training.checkpoints import DIFFUSERS_WEIGHTS, fault, read_manifest, update_record
 from lofi_assets.training.runs import current_run
-from lofi_assets.wording import counted
+from lofi_assets.wording import counted, named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +105,7 @@ def generate_samples(store: Store, profile: Profile) -> Outcome:
             [asdict(p) for p in prompts],
             settings.model_dump(),
         ),
-        summary=_summary(len(records), clips=len(present), faulty=len(faulty)),
+        summary=_summary(len(records), clips=len(present), faulty=len(faulty), broken=broken),
         needs=[_shown(clip) for clip in faulty],
         counts={"checkpoints": len(records), "clips": len(present), "recomputed": len(todo) * len(prompts)},
         values={
@@ -118,12 +118,13 @@ def generate_samples(store: Store, profile: Profile) -> Outcome:
     )
 
 
-def _summary(checkpoints: int, *, clips: int, faulty: int) -> str:
+def _summary(checkpoints: int, *, clips: int, faulty: int, broken: Collection[str]) -> str:
+    lost = f" Left out, since they do not load: {named(sorted(broken))}." if broken else ""
     made = f"{counted(clips, 'clip')} of {counted(checkpoints, 'checkpoint')} and the same of the base"
     if not clips:
-        return "No clips: there is no checkpoint that loads, or no validation track to prompt with."
+        return f"No clips: there is no checkpoint that loads, or no validation track to prompt with.{lost}"
     waits = f"{faulty} silent, clipped or broken: listen to them" if faulty else "None is silent, clipped or broken"
-    return f"{made}. {waits}."
+    return f"{made}. {waits}.{lost}"
 
 
 def _shown(clip: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,7 +137,8 @@ def _shown(clip: Mapping[str, Any]) -> dict[str, Any]:
 def _sample_key(
     store: Store, model: str, base: Mapping[str, Any], prompts: Sequence[SamplePrompt], settings: SamplingSettings
 ) -> str:
-    adapter = None if model == BASE else sha256_file(store.checkpoints / model / DIFFUSERS_WEIGHTS)
+    weights = store.checkpoints / model / DIFFUSERS_WEIGHTS
+    adapter = sha256_file(weights) if model != BASE and weights.is_file() else None
     asked = [asdict(prompt) for prompt in prompts]
     return fingerprint(SAMPLING_VERSION, adapter, base["base_fingerprint"], asked, settings.model_dump())
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from lofi_assets.commands.sources import sources
+from lofi_assets.cli import main
 from lofi_assets.constitution import load_gates
 from lofi_assets.library import INVENTORY, inventory_sources, rows_of
 from lofi_assets.outcome import Outcome
@@ -65,7 +65,7 @@ def inventory(store: Store) -> tuple[Outcome, dict[str, dict[str, Any]]]:
 
 
 def lofi(store: Store, *arguments: str) -> tuple[int, str]:
-    done = CliRunner().invoke(sources, arguments, env={"LOFI_DATA_DIR": str(store.root)})
+    done = CliRunner().invoke(main, ["sources", *arguments], env={"LOFI_DATA_DIR": str(store.root)})
     assert done.exception is None or isinstance(done.exception, SystemExit), "a traceback says nothing to a curator"
     return done.exit_code, done.output
 

@@ -129,7 +129,7 @@ def test_the_sentence_counts_rejects_by_rule() -> None:
 
 def test_a_record_that_cannot_be_used_is_said_first_of_all() -> None:
     found = inventory_summary(rejected=[], verified=2, problems=["sources.json[0]: no source_type"])
-    assert "1 record of sources.json cannot be used" in found and "Nothing waits" not in found
+    assert "1 problem with records, names or texts: see problems" in found and "Nothing waits" not in found
 
 
 def test_a_reject_is_named_by_its_file_with_rule_and_reason() -> None:

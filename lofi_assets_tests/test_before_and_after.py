@@ -21,7 +21,7 @@ from lofi_assets.page_links import page_url
 from lofi_assets.profiles import Profile, SamplingSettings, load_profile
 from lofi_assets.sampling import BASE, generate_samples, reference_tracks, sample_prompts, samples_of
 from lofi_assets.store import Store, read_json, write_json
-from lofi_assets.training.checkpoints import DIFFUSERS_WEIGHTS, read_manifest
+from lofi_assets.training.checkpoints import DIFFUSERS_WEIGHTS, best, read_manifest
 from lofi_assets.training.feature_files import FeatureError
 from lofi_assets.training.loop import train
 from lofi_assets_tests.test_asset_pages import assert_reads_well
@@ -129,13 +129,13 @@ def test_a_checkpoint_that_is_cut_short_is_marked_with_the_reason_and_the_others
         sound: True,
     }
     assert made.counts == {"checkpoints": 1, "clips": 3, "recomputed": 6} and made.values["missing_samples"] == 0
-    assert str(trained.checkpoints / broken) in made.details["left_out"][broken]
+    assert str(trained.checkpoints / broken) in made.details[f"left out: {broken}"]
     assert "Restore its files from a copy" in caplog.text
     measured = evaluate_checkpoints(trained, profile(), now=NOW)
     assert measured.values["unevaluated_checkpoints"] == 1, "the gates still see that one is missing"
     scores = {record.checkpoint_id: record.fad_score for record in read_manifest(trained.checkpoints)}
     assert scores[broken] is None and scores[sound] > 0
-    assert measured.details["best_checkpoint"] == sound
+    assert best(read_manifest(trained.checkpoints)).checkpoint_id == sound
 
 
 def deliver(store: Store) -> None:
@@ -154,7 +154,7 @@ def test_a_dataset_change_after_training_moves_nothing_until_it_is_trained_on(tr
     again, measured_again = generate_samples(trained, profile()), evaluate_checkpoints(trained, profile(), now=NOW)
     assert (again.counts["recomputed"], measured_again.counts["recomputed"]) == (0, 0)
     assert (again.data_version, measured_again.data_version) == (made.data_version, measured.data_version)
-    assert_page_plays(Path(str(measured_again.details["before_and_after"])), trained)
+    assert_page_plays(before_after.page_path(trained), trained)
 
 
 def test_a_version_that_was_trained_on_and_is_gone_is_named_and_no_other_takes_its_place(trained: Store) -> None:

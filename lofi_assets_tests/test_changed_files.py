@@ -37,7 +37,7 @@ class Library:
             for name in TRACKS
         ]
         write_rows(store, PROMPTS, prompts)
-        self.folder = Path(str(self.build().details["folder"]))
+        self.folder = store.datasets / str(self.build().details["dataset_id"])
 
     def process(self) -> tuple[str, list[str]]:
         """What a person is told of changed files, and what was worked on."""
@@ -154,7 +154,7 @@ def test_the_remedy_that_verify_prints_mends_a_version_and_keeps_the_splits(
     tracks.folder.rename(tracks.folder.with_name(f"{tracks.folder.name}.broken"))
     again = tracks.build()
     assert again.data_version == digest and recorded_splits(tracks.store) == splits
-    assert again.details["changes"] == {"added": [], "removed": [], "moved": []}
+    assert [again.details[kind] for kind in ("added", "removed", "moved")] == [0, 0, 0]
     done = CliRunner().invoke(main, ["dataset", "verify"])
     assert done.exit_code == 0 and f"{tracks.folder.name}: intact" in done.output
 
@@ -165,7 +165,7 @@ def test_an_earlier_version_that_is_broken_has_a_remedy_of_its_own(
     monkeypatch.setenv("LOFI_DATA_DIR", str(tracks.store.root))
     inventory(tracks.store, rain="0", snow="1")
     tracks.process()
-    assert Path(str(tracks.build().details["folder"])) != tracks.folder
+    assert tracks.build().details["dataset_id"] != tracks.folder.name
     (tracks.folder / "audio" / "wind.mp3").unlink()
     done = CliRunner().invoke(main, ["dataset", "verify", "--all"])
     assert done.exit_code == 1 and f"{tracks.folder.name}: BROKEN: restore it from a backup" in done.output

@@ -80,6 +80,6 @@ def test_gates_and_profiles_of_a_configuration_that_is_not_there_say_so(tmp_path
 @pytest.mark.parametrize("given", [{"DAGSTER_HOME": ""}, {"DAGSTER_HOME": " "}, {}], ids=str)
 def test_make_takes_a_blank_home_of_dagster_for_unset(given: dict[str, str]) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"} | given
-    command = ["make", "--dry-run", "--always-make", "dev"]
+    command = ["make", "--print-data-base", "--dry-run", "dev"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPOSITORY, check=True)
-    assert f"mkdir -p {REPOSITORY}/.dagster" in done.stdout
+    assert f"DAGSTER_HOME := {REPOSITORY}/.dagster\n" in done.stdout

@@ -17,9 +17,10 @@ from lofi_assets import files
 from lofi_assets.audio.process import attempt
 from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.files import StoreError, atomic_folder, atomic_path, copy_file
+from lofi_assets.landing import landing_state
 from lofi_assets.ledger import add
 from lofi_assets.review import Review, append_reviews, read_reviews
-from lofi_assets.sources import landing_state, load_licences, load_sources
+from lofi_assets.sources import load_licences, load_sources
 from lofi_assets.store import Store, read_json, read_table, write_json, write_table, write_text
 
 RECORD = {
@@ -84,11 +85,11 @@ def test_a_write_through_a_link_changes_what_it_leads_to(tmp_path: Path, write: 
 
 
 def test_a_record_that_is_added_stands_in_the_shared_ledger(store: Store, shared: Path) -> None:
-    seen = landing_state(store).key
+    seen = landing_state(store).library
     add(store, RECORD, licences=load_licences(CONFIG_DIR), today=date(2026, 1, 5))
     assert store.metadata("sources.json").is_symlink()
     assert [record["source_id"] for record in read_json(shared)] == ["source_001"]
-    assert landing_state(store).key != seen, "an edit of the shared ledger is noticed"
+    assert landing_state(store).library != seen, "an edit of the shared ledger is noticed"
 
 
 def test_decisions_are_added_to_the_shared_file(store: Store, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_only_the_command_line_reaches_into_the_dagster_side() -> None:
     outside = {
         path for path in importers("lofi_assets.defs", "lofi_assets.definitions") if not path.startswith("defs/")
     }
-    assert outside <= {"definitions.py", "cli.py"}
+    assert outside <= {"definitions.py", "cli.py", "commands/dev.py"}
 
 
 def test_no_module_of_the_package_imports_the_tests() -> None:

@@ -79,7 +79,7 @@ class AlertState(_Record):
     """Failed runs updated up to then were looked at."""
     runs_looked_at: dict[str, float] = {}
     """Run id -> time of its update, for the runs that a later look finds again."""
-    judged: dict[str, float] = {}
+    judged: dict[str, int] = {}
     """Gate id -> time of the latest evaluation that was looked at."""
     gates: dict[str, OpenGate] = {}
     failures: dict[str, OpenFailure] = {}

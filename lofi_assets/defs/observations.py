@@ -67,9 +67,9 @@ def latest_verdicts(instance: dg.DagsterInstance, store: Store, state: AlertStat
         if record and not evaluated(record.evaluation):
             # It runs now, or was killed: what counts is the evaluation before.
             record = next((earlier for earlier in _history(instance, key) if evaluated(earlier.evaluation)), None)
-        if record is None or state.judged.get(gate.id) == record.create_timestamp:
+        if record is None or state.judged.get(gate.id) == record.id:
             continue
-        state.judged[gate.id] = record.create_timestamp
+        state.judged[gate.id] = record.id
         evaluation = record.evaluation
         if evaluation and evaluation.passed and overruled(instance, gate, data_version=_data_version(instance, gate)):
             record = next(earlier for earlier in _history(instance, key) if _by_a_person(earlier.evaluation))
