@@ -28,10 +28,19 @@ def chosen_styles(store: Store) -> Styles:
     Raises:
         SourceError: one of the two files does not map track ids to lists of style ids.
     """
-    named = _read(store, CHOSEN) | hand_edits(store)
-    named = {track_id: styles for track_id, styles in named.items() if styles}
+    named = named_styles(store)
     inherited = {part: named[whole] for part, whole in part_ids(store).items() if whole in named}
     return inherited | named
+
+
+def named_styles(store: Store) -> Styles:
+    """`chosen_styles` without what parts have from their file: what people wrote, and nothing that a run adds to.
+
+    Raises:
+        SourceError: as `chosen_styles`.
+    """
+    named = _read(store, CHOSEN) | hand_edits(store)
+    return {track_id: styles for track_id, styles in named.items() if styles}
 
 
 def hand_edits(store: Store) -> Styles:

@@ -4,20 +4,22 @@ What belongs here: the state of those files, unread where they are large. What d
 started (`defs/sensors.py`).
 """
 
-import contextlib
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lofi_assets.constitution import CONFIG_DIR
-from lofi_assets.curation import CHOSEN, MAPPING, chosen_styles
+from lofi_assets.curation import CHOSEN, MAPPING, named_styles
 from lofi_assets.curator_files import CuratorFiles
+from lofi_assets.errors import LofiError
 from lofi_assets.raw_files import tree_of
 from lofi_assets.review import REVIEWS
 from lofi_assets.rights import EVIDENCE
-from lofi_assets.sources import SourceError
-from lofi_assets.store import Store, StoreError, fingerprint, sha256_file
+from lofi_assets.store import Store, fingerprint, sha256_file
+
+CLOSED = (-1, 0)
+"""In the place of size and time of a file that cannot be looked at: no permission, or a link to itself."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,11 @@ class Landing:
 
 
 def landing_state(store: Store, *, config_dir: Path = CONFIG_DIR) -> Landing:
-    """Large files by name, size and time; what a person writes in a minute by its content."""
+    """Large files by name, size and time; what a person writes in a minute by its content.
+
+    Nothing that stands there is an error: what cannot be read is a state too, and the run that it starts says what is
+    wrong with it.
+    """
     raw, curated = _stats(tree_of(store.raw).files), CuratorFiles(store)
     sidecars = {path: key for path, key in raw.items() if curated.belongs(path)}
     evidence = _stats(tree_of(store.metadata(EVIDENCE)).files)
@@ -48,26 +54,30 @@ def landing_state(store: Store, *, config_dir: Path = CONFIG_DIR) -> Landing:
     rules = [config_dir / "licenses.yaml", config_dir / "constitution.yaml"]
     library = {path: key for path, key in (raw | records).items() if path not in sidecars}
     return Landing(
-        library=_key(store, library, [sha256_file(path) for path in rules if path.is_file()]),
+        library=_key(store, library, [_content(path) for path in rules]),
         styles=fingerprint(_chosen(store)),
         words=_key(store, sidecars | reviews),
-        vocabulary=fingerprint([sha256_file(path) for path in sorted((config_dir / "styles").rglob("*.yaml"))]),
+        vocabulary=fingerprint([_content(path) for path in sorted((config_dir / "styles").rglob("*.yaml"))]),
         files=len(raw) + len(records) + len(reviews) + len(edited),
         newest=max((key[1] / 1e9 for key in (raw | records | reviews | edited).values()), default=0.0),
     )
 
 
 def _stats(paths: Iterable[Path], *, linked: bool = False) -> dict[Path, tuple[int, int]]:
-    """Size and time of the regular files among `paths`, but one that went.
+    """Size and time of the regular files among `paths`, but one that went; `CLOSED` for one that cannot be looked at.
 
     Args:
         linked: whether a link is followed: a ledger may be shared, audio never.
     """
     found = {}
     for path in sorted(paths):
-        with contextlib.suppress(FileNotFoundError):
+        try:
             if stat.S_ISREG((status := path.stat(follow_symlinks=linked)).st_mode):
                 found[path] = (status.st_size, status.st_mtime_ns)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            found[path] = CLOSED
     return found
 
 
@@ -75,12 +85,17 @@ def _key(store: Store, files: dict[Path, tuple[int, int]], *more: object) -> str
     return fingerprint([(store.relative(path), *key) for path, key in files.items()], *more)
 
 
-def _chosen(store: Store) -> object:
-    """The choices by content: taking over an edit of `style_mapping.json`, and writing that file, change nothing.
-
-    A file that cannot be read is a state too: the run that it starts says what is wrong with it.
-    """
+def _content(path: Path) -> str:
+    """sha256 of a file, or why it has none: an editor may be replacing it at this moment."""
     try:
-        return chosen_styles(store)
-    except (SourceError, StoreError) as error:
+        return sha256_file(path)
+    except OSError as error:
+        return str(error.strerror)
+
+
+def _chosen(store: Store) -> object:
+    """The choices by content: taking over an edit of `style_mapping.json`, and writing that file, change nothing."""
+    try:
+        return named_styles(store)
+    except (LofiError, OSError) as error:
         return str(error)

@@ -92,6 +92,39 @@ def test_an_unreadable_choice_is_a_state_and_no_crash(store: Store, settled: Lan
     assert moved(settled, landing_state(store)) == {"styles"}
 
 
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("sources.json", "library"), ("chosen_styles.json", "styles"), ("reviews.jsonl", "words")],
+)
+def test_a_link_that_leads_nowhere_is_a_state_and_no_crash(
+    store: Store, settled: Landing, name: str, part: str
+) -> None:
+    for target in (store.root / "unmounted" / name, store.metadata(name)):  # the last is a link to itself
+        store.metadata(name).unlink(missing_ok=True)
+        store.metadata(name).symlink_to(target)
+        assert moved(settled, landing_state(store)) <= {part}
+    assert moved(settled, landing_state(store)) == {part}
+
+
+def test_a_file_that_may_not_be_looked_at_is_a_state_and_no_crash(
+    store: Store, settled: Landing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, stat = store.raw / "commissioned" / "rain.wav", Path.stat
+
+    def refuse(path: Path, **how: bool) -> os.stat_result:
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert moved(settled, landing_state(store)) == {"library"}
+
+
+def test_a_table_that_cannot_be_read_is_no_business_of_a_tick(store: Store, settled: Landing) -> None:
+    land(store, "metadata/processed_tracks.parquet", b"half")
+    assert landing_state(store) == settled
+
+
 def test_files_still_being_written_are_not_looked_at(store: Store, settled: Landing) -> None:
     land(store, "raw/commissioned/.snow.wav.part")
     assert landing_state(store) == settled

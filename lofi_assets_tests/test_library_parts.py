@@ -7,6 +7,7 @@ import pytest
 
 from lofi_assets.audio.process import ProcessJob, ProcessResult, part_id
 from lofi_assets.curation import chosen_styles
+from lofi_assets.landing import landing_state
 from lofi_assets.library import (
     PROCESSED,
     lossless_masters,
@@ -58,7 +59,9 @@ def test_parts_of_a_file_are_tracks_that_share_its_source_and_its_side_of_the_sp
 def test_parts_have_the_style_that_a_curator_gave_their_file(store: Store, run: Run) -> None:
     inventory(store, long="1")
     write_json(store.metadata("chosen_styles.json"), {"long": ["CORE-02"], "long_s03": ["CORE-03"]})
+    landed = landing_state(store)
     run(in_parts, settings=CUTTING)
+    assert landing_state(store) == landed, "parts that a run made are nothing that a person put in"
     assert chosen_styles(store) == {
         key: (f"CORE-0{n}",) for key, n in (("long", 2), ("long_s01", 2), ("long_s02", 2))
     } | {"long_s03": ("CORE-03",)}

@@ -82,7 +82,7 @@ def _nothing_to_begin_with(instance: dg.DagsterInstance, store: Store) -> bool:
         found = survey(
             store, licences=load_licences(CONFIG_DIR), gates=load_gates(), today=latest_day(datetime.now(UTC))
         )
-    except LofiError:
+    except (LofiError, OSError):
         return False  # the inventory says what is wrong with the records
     return usable_files(found) == 0
 
