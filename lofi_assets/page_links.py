@@ -3,10 +3,10 @@
 A small read-only server (beside the UI, loopback) serves the data root's pages and `docs/` below one base address.
 """
 
-import os
 from pathlib import Path
 from urllib.parse import quote
 
+from lofi_assets.environment import variable
 from lofi_assets.store import Store
 
 PAGES_URL = "LOFI_PAGES_URL"
@@ -16,7 +16,7 @@ DEFAULT_PAGES_URL = "http://127.0.0.1:3001"
 
 def base_url() -> str:
     """Base address of the page server, without a slash at its end; a blank setting is unset."""
-    return (os.environ.get(PAGES_URL, "").strip() or DEFAULT_PAGES_URL).rstrip("/")
+    return (variable(PAGES_URL) or DEFAULT_PAGES_URL).rstrip("/")
 
 
 def page_url(store: Store, path: Path) -> str:

@@ -5,7 +5,6 @@ What belongs here: apprise, and how an address is shown without its secrets. Wha
 
 import hashlib
 import logging
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from lofi_assets.alerts.messages import WORD, Kind, Message
+from lofi_assets.environment import variable
 
 if TYPE_CHECKING:
     from lofi_assets.profiles import Profile
@@ -59,7 +59,7 @@ def services(profile: "Profile | None") -> list[Service]:
     if profile:
         source = f"alerts of config/profiles/{profile.name}.yaml"
         named = [Service(f"{source}, {_ordinal(index)}", url.strip()) for index, url in enumerate(profile.alerts, 1)]
-    urls = _split(os.environ.get(VARIABLE, ""))
+    urls = _split(variable(VARIABLE))
     named += [Service(f"{VARIABLE}, {_ordinal(index)}", url) for index, url in enumerate(urls, 1)]
     once: dict[str, Service] = {}
     for service in named:

@@ -47,12 +47,13 @@ def dev(port: int, pages_port: int | None) -> None:
     """The Dagster UI with its daemon, and beside it the page server; Ctrl-C ends both."""
     command = dg()
     from lofi_assets.dagster_home import DaemonRunsError, dagster_home, own_settings, sole_daemon
+    from lofi_assets.environment import variable
     from lofi_assets.page_server import pages_port as default_port
 
     home, pages_port = dagster_home(), pages_port or default_port()
     ui, pages = f"http://{HOST}:{port}", f"http://{HOST}:{pages_port}"
     for name, address in (("LOFI_UI_URL", ui), ("LOFI_PAGES_URL", pages)):
-        os.environ[name] = os.environ.get(name, "").strip() or address
+        os.environ[name] = variable(name) or address
     try:
         with sole_daemon(home, url=ui):
             bury_dead_demos()
