@@ -100,7 +100,7 @@ class Verdict:
         if self.value is None:
             because = f" ({self.note})" if self.note not in ("", NOT_MEASURED) else ""
             return f"{gate.measure}: {NOT_MEASURED}, {asked}{because}"
-        said = f"{gate.measure} = {_shown(self.value, gate)}, {asked}" + (f" ({self.note})" if self.note else "")
+        said = f"{gate.measure} = {shown(self.value, gate)}, {asked}" + (f" ({self.note})" if self.note else "")
         return f"{said}; {CUT_LONG_FILES}" if self.status == "fail" and _bounds_duration(gate) else said
 
 
@@ -115,7 +115,7 @@ def _word(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _shown(value: Any, gate: Gate) -> str:
+def shown(value: Any, gate: Gate) -> str:
     """A value with as many digits as the verdict needs: what is shown never reads as the other side of the limit."""
     if isinstance(value, bool):
         return _word(value)

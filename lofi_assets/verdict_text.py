@@ -5,9 +5,8 @@ where the sentences are shown (`defs/`).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from lofi_assets.constitution import Gate, Verdict
+from lofi_assets.constitution import NOT_MEASURED, Gate, Status, Verdict, shown
 from lofi_assets.wording import counted, named
 
 OUTCOMES = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}
@@ -15,25 +14,44 @@ COMPARISONS = {"<": "below ", "<=": "at most ", ">": "above ", ">=": "at least "
 
 REMEDIES = {
     "card.approved": "read the card on the page of model_card, then approve it with lofi approve-card",
-    "human.p_value": "let people take the listening test on the page of human_evaluation",
-    "human.equivalence": "let people take the listening test on the page of human_evaluation",
     "checkpoint.revoked": "materialise licensed_sources and what follows, so that training starts without these tracks",
     "checkpoint.dataset": "materialise feature_cache and lora_checkpoints: train on the current dataset",
     "dataset.unlicensed": "lofi sources verify says what the records lack; then materialise licensed_sources",
 }
 """What only a person can do, by gate."""
 
+BY_PEOPLE = ("human_evaluation",)
+"""Assets that lack something which no run can measure."""
+
+NEXT_STEP = {
+    "licensed_sources": "`lofi sources list` says what each record and file lacks",
+    "style_taxonomy": "mend the file of config/styles/ that the page of style_taxonomy names",
+    "processed_tracks": "`lofi inspect FILE` measures a file against every rule; processed_tracks lists the rejects",
+    "prompts": "`lofi review list` names the tracks and what to look at; then materialise prompts",
+    "dataset_manifest": "`lofi dataset verify` names the files; then materialise dataset_manifest",
+    "feature_cache": "materialise feature_cache again",
+    "lora_checkpoints": "read the training report on the page of lora_checkpoints, mend the cause and train again",
+    "generated_samples": "listen to the samples on the page of generated_samples; materialise it again",
+    "quality_metrics": "compare the checkpoints on the page of quality_metrics; train longer or mend the data",
+    "human_evaluation": "let people take the listening test on the page of human_evaluation",
+    "merged_model": "materialise merged_model again; if it fails again, look at the best checkpoint",
+    "quantized_tiers": "see which tier and component the page of quantized_tiers names; materialise it again",
+    "onnx_artifacts": "materialise onnx_artifacts again",
+    "model_card": "read the card on the page of model_card, then approve it with lofi approve-card",
+}
+"""Where a person begins with a failed gate, by asset."""
+
 
 def sentence(found: Verdict) -> str:
     """Outcome and number of an asset's gate: `Fail: fad is 9.12, must be below 5`."""
-    gate, asked = found.gate, f"must be {COMPARISONS[found.gate.op]}{_plain(found.gate.limit)}"
+    gate, asked = found.gate, f"must be {COMPARISONS[found.gate.op]}{shown(found.gate.limit, found.gate)}"
     if found.value is None:
-        why = "" if found.note in ("", "not measured") else f": {found.note}"
+        why = "" if found.note in ("", NOT_MEASURED) else f": {found.note}"
         return f"Not measured{why} ({gate.measure} {asked})"
-    shown = _plain(found.value, apart_from=found.gate.limit)
+    value = shown(found.value, gate)
     if found.status == "inconclusive":
-        return f"Inconclusive: {gate.measure} is {shown}, {found.note} ({asked})"
-    return f"{OUTCOMES[found.status]}: {gate.measure} is {shown}, {asked}" + (f" ({found.note})" if found.note else "")
+        return f"Inconclusive: {gate.measure} is {value}, {found.note} ({asked})"
+    return f"{OUTCOMES[found.status]}: {gate.measure} is {value}, {asked}" + (f" ({found.note})" if found.note else "")
 
 
 def track_sentence(gate: Gate, counts: Mapping[str, int], tracks: Mapping[str, Sequence[str]]) -> str:
@@ -52,15 +70,14 @@ def track_sentence(gate: Gate, counts: Mapping[str, int], tracks: Mapping[str, S
     return f"Fail: {broken} the rule {gate.rule} and should be in quarantine; {numbers}.{let_in}{set_aside}"
 
 
-def remedy(found: Verdict) -> str:
-    """What a person can do about a gate that did not pass."""
-    gate = found.gate
+def remedy(gate: Gate, status: Status) -> str:
+    """What a person can do about a gate of an asset that did not pass."""
     if gate.id in REMEDIES:
         return REMEDIES[gate.id]
-    if found.status == "inconclusive":
+    if status == "inconclusive" and gate.asset not in BY_PEOPLE:
         measured = f", measured with {gate.encoder} as the production profile does" if gate.encoder else ""
         return f"materialise {gate.asset}{measured}"
-    return f"the page of {gate.asset} says what to mend"
+    return NEXT_STEP[str(gate.asset)]
 
 
 def effect(gate: Gate) -> str:
@@ -80,13 +97,3 @@ def _listed(head: str, names: Sequence[str], number: int) -> str:
     if not names:
         return ""
     return f" {head}: {named([*names, *[''] * (number - len(names))])}."
-
-
-def _plain(value: Any, *, apart_from: Any = None) -> str:
-    """A number with 4 digits, or all of them where rounding would hide on which side of a limit it is."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if not isinstance(value, float):
-        return str(value)
-    shown = f"{value:.4g}"
-    return str(value) if float(shown) == apart_from != value else shown

@@ -18,6 +18,12 @@ def named(names: Sequence[str], *, most: int = NAMED) -> str:
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def shortened(lines: Sequence[str], *, most: int) -> list[str]:
+    """The first lines, and one that says how many more there are."""
+    rest = len(lines) - most
+    return [*lines[:most], f"and {rest} more"] if rest > 0 else list(lines)
+
+
 def tallied(counts: Mapping[str, int] | Iterable[str]) -> str:
     """`core 20, jazz 3`: the most frequent first, then by name."""
     ordered = sorted(Counter(counts).items(), key=lambda item: (-item[1], item[0]))

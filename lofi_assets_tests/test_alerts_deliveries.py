@@ -257,7 +257,7 @@ def test_many_rejects_are_counted_and_the_first_are_named(library: Library, rece
     library.materialize()
     library.watch.tick()
     (message,) = receiver.received
-    assert message["title"].endswith("9 rejected: late_00 audio.clipping, late_01 audio.clipping, and 7 more")
+    assert message["title"].endswith("9 rejected: late_00 audio.clipping, late_01 audio.clipping and 7 more")
     assert message["message"].count("Rejected raw/") == 5
     assert "and 4 more" in message["message"]
 

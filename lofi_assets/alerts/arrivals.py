@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lofi_assets.alerts.messages import Message, asset_link, message, some
+from lofi_assets.alerts.messages import Message, asset_link, message
 from lofi_assets.library import INVENTORY, PROCESSED, PROMPTS, Row
 from lofi_assets.store import Store, StoreError, fingerprint, read_table, stat_key
+from lofi_assets.wording import named, shortened
 
 MAX_REJECTS = 5
 """Rejected tracks that a message shows with their reason."""
@@ -105,8 +106,8 @@ def delivery_news(tracks: Mapping[str, Track], *, told: Mapping[str, str], waiti
     if not fresh:
         return []
     review = [track.track_id for track in accepted if track.track_id in waiting]
-    names = some([f"{track.track_id} {track.rule}" for track in rejected], at_most=2)
-    parts = [f"{len(accepted)} accepted", f"{len(rejected)} rejected" + (f": {', '.join(names)}" if rejected else "")]
+    names = named([f"{track.track_id} {track.rule}" for track in rejected], most=2)
+    parts = [f"{len(accepted)} accepted", f"{len(rejected)} rejected" + (f": {names}" if rejected else "")]
     if review:
         parts.append(f"{len(review)} to review")
     return [
@@ -123,9 +124,9 @@ def _lines(accepted: list[Track], rejected: list[Track], review: Mapping[str, st
     lines = [f"Rejected {track.path}\n  {track.rule}: {_short(track.reason)}" for track in rejected]
     looks = [f"Review {track_id}: {_short(why)}" for track_id, why in review.items()]
     return [
-        *some(lines, at_most=MAX_REJECTS),
-        *some(looks, at_most=MAX_REJECTS),
-        f"Accepted: {', '.join(some([track.track_id for track in accepted], at_most=8))}" if accepted else "",
+        *shortened(lines, most=MAX_REJECTS),
+        *shortened(looks, most=MAX_REJECTS),
+        f"Accepted: {named([track.track_id for track in accepted], most=8)}" if accepted else "",
         "What to do: mend or replace the rejected files, or leave them out; nothing else waits for them."
         if rejected
         else "",

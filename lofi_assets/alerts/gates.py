@@ -7,30 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from lofi_assets.alerts.messages import Kind, Message, asset_link, count, message, run_link, some, when
+from lofi_assets.alerts.messages import Kind, Message, asset_link, message, run_link, when
 from lofi_assets.alerts.state import AlertState, OpenGate
 from lofi_assets.constitution import Gate, Status
+from lofi_assets.verdict_text import remedy
+from lofi_assets.wording import counted, shortened
 
 MAX_GATES = 8
 """Gates that one message shows in full."""
-
-NEXT_STEP = {
-    "licensed_sources": "`lofi sources list` says what each record and file lacks",
-    "style_taxonomy": "mend the file of config/styles/ that the asset's page names",
-    "processed_tracks": "`lofi inspect FILE` measures a file against every rule; the asset's page lists the rejects",
-    "prompts": "`lofi review list` names the tracks and what to look at",
-    "dataset_manifest": "`lofi dataset verify` names the files",
-    "feature_cache": "materialise feature_cache again",
-    "lora_checkpoints": "read the training report on the asset's page; train again once the cause is mended",
-    "generated_samples": "listen to the samples on the asset's page; materialise it again",
-    "quality_metrics": "compare the checkpoints on the asset's page; train longer or mend the data",
-    "human_evaluation": "open the listening test that the asset's page links, and collect the trials that are missing",
-    "merged_model": "materialise merged_model again; if it fails again, look at the best checkpoint",
-    "quantized_tiers": "see which tier and component the asset's page names; materialise it again",
-    "onnx_artifacts": "materialise onnx_artifacts again",
-    "model_card": "read release/README.md and approve it with `lofi approve-card`",
-}
-"""Where a person begins, by asset."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +24,7 @@ class GateSeen:
     gate: Gate
     status: Status
     reading: str
-    """Value and limit, or what a person said."""
+    """Outcome, value and limit as the check says them (`verdict_text.sentence`), or what a person said."""
     at: float
     """Seconds since 1970."""
     run_id: str = ""
@@ -89,14 +73,19 @@ def _opened(found: Sequence[GateSeen]) -> Message:
     title = (
         f"{first.gate.id} {_verb(first)} ({first.asset})"
         if len(found) == 1
-        else f"{count(len(found), 'gate')} of {first.asset} do not pass"
+        else f"{counted(len(found), 'gate')} of {first.asset} do not pass"
     )
-    shown = some([_about(one, alone=len(found) == 1) for one in found], at_most=MAX_GATES)
+    shown = shortened([_about(one, alone=len(found) == 1) for one in found], most=MAX_GATES)
+    todo = dict.fromkeys(remedy(one.gate, one.status) for one in found)
     runs = {one.run_id for one in found if one.run_id and one.gate.blocking}
     return message(
         first.kind,
         title,
-        [*shown, f"What to do: {NEXT_STEP[first.asset]}.", *(f"Run that stopped: {run_link(run)}" for run in runs)],
+        [
+            *shown,
+            f"What to do: {'; '.join(todo)}.",
+            *(f"Run that stopped: {run_link(run)}" for run in runs),
+        ],
         link=asset_link(first.asset, checks=True),
     )
 
@@ -106,7 +95,7 @@ def _verb(found: GateSeen) -> str:
 
 
 def _about(found: GateSeen, *, alone: bool) -> str:
-    head = found.reading if alone else f"{found.gate.id} {_verb(found)}: {found.reading}"
+    head = found.reading if alone else f"{found.gate.id}: {found.reading}"
     return f"{head}\n  Why: {found.gate.why} ({found.gate.article})\n  {_effect(found.gate)}"
 
 
@@ -122,10 +111,10 @@ def _mended(found: Sequence[tuple[GateSeen, OpenGate]]) -> Message:
     title = (
         f"{first.gate.id} passes again ({first.asset})"
         if len(found) == 1
-        else f"{count(len(found), 'gate')} of {first.asset} pass again"
+        else f"{counted(len(found), 'gate')} of {first.asset} pass again"
     )
     lines = [f"{one.gate.id}: {one.reading}; it had not passed since {when(known.since)}" for one, known in found]
-    return message("success", title, some(lines, at_most=MAX_GATES), link=asset_link(first.asset, checks=True))
+    return message("success", title, shortened(lines, most=MAX_GATES), link=asset_link(first.asset, checks=True))
 
 
 def first_look(state: AlertState, seen: Sequence[GateSeen], *, failed_runs: int, after: str = "") -> list[Message]:
@@ -138,11 +127,11 @@ def first_look(state: AlertState, seen: Sequence[GateSeen], *, failed_runs: int,
     failing = [found for found in seen if found.status != "pass"]
     for found in failing:
         state.gates[found.gate.id] = OpenGate(status=found.status, since=found.at)
-    lines = [f"{found.gate.id} {_verb(found)}: {found.reading}" for found in failing]
+    lines = [f"{found.gate.id}: {found.reading}" for found in failing]
     if not failing and not after:
         return []
-    past = f"{count(failed_runs, 'run')} that failed before now {'is' if failed_runs == 1 else 'are'} not reported."
-    title = f"alerts begin: {count(len(failing), 'gate')} do{'es' if len(failing) == 1 else ''} not pass now"
+    past = f"{counted(failed_runs, 'run')} that failed before now {'is' if failed_runs == 1 else 'are'} not reported."
+    title = f"alerts begin: {counted(len(failing), 'gate')} do{'es' if len(failing) == 1 else ''} not pass now"
     told = "From now on you hear of changes only." if failing else ""
-    lines = [after, *some(lines, at_most=12), past if failed_runs else "", told]
+    lines = [after, *shortened(lines, most=12), past if failed_runs else "", told]
     return [message("info", title, lines, link=asset_link("").removesuffix("/"))]

@@ -1,17 +1,16 @@
-"""What a message is made of: its kind, words for numbers and times, addresses in the UI.
+"""What a message is made of: its kind, times, addresses in the UI.
 
 What belongs here: what every text needs. What does not: the texts themselves, which stand beside what they tell of.
 """
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Literal
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
 
-from lofi_assets.constitution import Gate, Verdict
+from lofi_assets.environment import variable
 
 Kind = Literal["failure", "warning", "info", "success"]
 """apprise's notify types: services colour a message by them."""
@@ -56,46 +55,9 @@ def run_link(run_id: str) -> str:
 
 
 def _ui() -> str:
-    return (os.environ.get("LOFI_UI_URL", "").strip() or DEFAULT_UI).rstrip("/")
-
-
-def count(number: int, noun: str) -> str:
-    """`1 gate`, `2 gates`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def some(texts: Sequence[str], *, at_most: int) -> list[str]:
-    """The first texts, and how many more there are."""
-    more = len(texts) - at_most
-    return [*texts[:at_most], f"and {more} more"] if more > 0 else list(texts)
+    return (variable("LOFI_UI_URL") or DEFAULT_UI).rstrip("/")
 
 
 def when(moment: float) -> str:
     """Seconds since 1970 as `27 Nov 2026 10:02 UTC`."""
     return datetime.fromtimestamp(moment, tz=UTC).strftime("%d %b %Y %H:%M UTC")
-
-
-def reading(found: Verdict) -> str:
-    """What a gate found beside its limit: `fad = 6.12, limit < 5`; a value that nobody measured says so."""
-    gate, note = found.gate, f" ({found.note})" if found.note else ""
-    if found.value is None:
-        return f"{gate.measure}: {found.note or 'not measured'}; limit {_limit(gate)}"
-    if found.counted:
-        return f"{count(int(found.value), 'accepted track')} against {gate.measure} {_limit(gate)}{note}"
-    return f"{gate.measure} = {_shown(found.value, apart_from=gate.limit)}, limit {_limit(gate)}{note}"
-
-
-def _limit(gate: Gate) -> str:
-    bound = f" on the scale of {gate.encoder}" if gate.encoder else ""
-    op = "" if gate.op == "==" else "not " if gate.op == "!=" else f"{gate.op} "
-    return f"{op}{_shown(gate.limit)}{bound}"
-
-
-def _shown(value: object, *, apart_from: object = None) -> str:
-    """A number with 4 digits, or all of them where rounding would hide on which side of a limit it is."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, float):
-        return str(value)
-    shown = f"{value:.4g}"
-    return str(value) if float(shown) == apart_from != value else shown

@@ -6,9 +6,10 @@ What belongs here: queues and when to try again. What does not: how a message is
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from lofi_assets.alerts.messages import Message, count
+from lofi_assets.alerts.messages import Message
 from lofi_assets.alerts.services import Service
 from lofi_assets.alerts.state import AlertState, Queue
+from lofi_assets.wording import counted
 
 MAX_WAITING = 100
 """Messages kept for one receiver; beyond that the oldest are dropped and counted."""
@@ -115,11 +116,11 @@ def _send_next(queue: Queue, service: Service, send: Send) -> str:
 def _dropped(number: int) -> Message:
     return Message(
         kind="warning",
-        title=f"WARNING {count(number, 'earlier alert')} did not reach you",
+        title=f"WARNING {counted(number, 'earlier alert')} did not reach you",
         body=f"At most {MAX_WAITING} wait for one receiver, and a message that it refuses is left out. "
         "All of them are in the log of the sensor `alerts`.",
     )
 
 
 def _waiting(queue: Queue) -> str:
-    return f"{count(len(queue.messages), 'alert')} wait{'s' if len(queue.messages) == 1 else ''} for it"
+    return f"{counted(len(queue.messages), 'alert')} wait{'s' if len(queue.messages) == 1 else ''} for it"

@@ -7,8 +7,9 @@ a blocking gate stopped is not told here: the gate's own message says it.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lofi_assets.alerts.messages import Message, asset_link, count, message, run_link, some, when
+from lofi_assets.alerts.messages import Message, asset_link, message, run_link, when
 from lofi_assets.alerts.state import AlertState, Held, OpenFailure
+from lofi_assets.wording import counted, named, shortened
 
 MAX_RUNS = 5
 """Runs that one message links."""
@@ -64,7 +65,7 @@ class FailedRun:
     @property
     def name(self) -> str:
         """For people: the job, or the chosen assets."""
-        return f"job {self.job}" if self.job else f"run of {', '.join(some(self.selection, at_most=3))}"
+        return f"job {self.job}" if self.job else f"run of {named(self.selection, most=3)}"
 
     @property
     def subject(self) -> str:
@@ -107,23 +108,23 @@ def _is_news(state: AlertState, run: FailedRun, asset: str, gates: Mapping[str, 
 def _held(run: FailedRun, asset: str, gates: Mapping[str, str]) -> Message:
     lines = [
         "No fault: the guard refuses until every gate has passed for the very build it would use.",
-        *some([f"- {gate}: {text}" for gate, text in gates.items()], at_most=MAX_GATES),
+        *shortened([f"- {gate}: {text}" for gate, text in gates.items()], most=MAX_GATES),
         f"What to do: mend what the gates name, then materialise {asset} again.",
         f"Run: {run_link(run.run_id)}",
     ]
-    holding = f"{count(len(gates), 'gate')}"
+    holding = f"{counted(len(gates), 'gate')}"
     return message("info", f"{asset} is held by {holding}", lines, link=asset_link(asset))
 
 
 def _failed(runs: Sequence[FailedRun], known: OpenFailure | None) -> Message:
     first, steps = runs[0], [step.step for step in runs[0].steps]
-    where = f" at {', '.join(some(steps, at_most=3))}" if steps and steps != list(first.selection) else ""
+    where = f" at {named(steps, most=3)}" if steps and steps != list(first.selection) else ""
     times = f" ({len(runs)} runs)" if len(runs) > 1 else ""
     again = " again" if known else ""
     errors = dict.fromkeys(line for run in runs for line in _errors(run))
     lines = [
-        *some(list(errors), at_most=MAX_RUNS),
-        f"It failed first {when(known.since)}; {count(known.runs, 'run')} before this." if known else "",
+        *shortened(list(errors), most=MAX_RUNS),
+        f"It failed first {when(known.since)}; {counted(known.runs, 'run')} before this." if known else "",
         *(f"Run: {run_link(run.run_id)}" for run in runs[-2 : -MAX_RUNS - 1 : -1]),
         f"and {len(runs) - MAX_RUNS} runs more" if len(runs) > MAX_RUNS else "",
         "What to do: mend the cause, then choose Re-execute, from failure, on the run's page.",
@@ -152,12 +153,12 @@ def mended_news(state: AlertState, mended: Mapping[str, str], released: Mapping[
     news = []
     for subject, run_id in mended.items():
         was = state.failures.pop(subject)
-        what = ", ".join(was.assets) or (f"job {was.job}" if was.job else ", ".join(some(was.selection, at_most=3)))
-        lines = [f"It had failed since {when(was.since)}, in {count(was.runs, 'run')}."]
+        what = ", ".join(was.assets) or (f"job {was.job}" if was.job else named(was.selection, most=3))
+        lines = [f"It had failed since {when(was.since)}, in {counted(was.runs, 'run')}."]
         news.append(message("success", f"{what} works again", lines, link=run_link(run_id)))
     for asset, run_id in released.items():
         held = state.held.pop(asset)
-        lines = [f"{count(len(held.gates), 'gate')} held it: {', '.join(held.gates)}.", f"Run: {run_link(run_id)}"]
+        lines = [f"{counted(len(held.gates), 'gate')} held it: {', '.join(held.gates)}.", f"Run: {run_link(run_id)}"]
         news.append(
             message("success", f"{asset} is held no longer and was materialised", lines, link=asset_link(asset))
         )

@@ -108,9 +108,9 @@ def _look(context: dg.SensorEvaluationContext, store: Store) -> tuple[AlertState
         state = AlertState(begun=now, runs_until=now)
         failed = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
         _deliveries(context, store, state)
-        return state, first_look(state, list(latest_verdicts(instance, store, state)), failed_runs=failed, after=lost)
+        return state, first_look(state, list(latest_verdicts(instance, state)), failed_runs=failed, after=lost)
     messages = [
-        *gate_news(state, latest_verdicts(instance, store, state)),
+        *gate_news(state, latest_verdicts(instance, state)),
         *run_news(state, failed_runs(instance, state)),
         *mended_news(state, mended(instance, state), released(instance, state)),
     ]

@@ -124,11 +124,13 @@ def require_gates(context: dg.AssetExecutionContext, store: Store) -> None:
 def held_back(instance: dg.DagsterInstance, store: Store, asset: str) -> list[Verdict]:
     """The gates that hold `asset` back now, judged against what this instance materialised last."""
     gates = load_gates()
-    materialized = _materialized_versions(instance, _lineage_of(gates))
-    overruled = [
-        gate.id for gate in gates if asset in gate.holds and gate.asset and _overruled(instance, gate, materialized)
+    materialized = materialized_versions(instance, _lineage_of(gates))
+    refused = [
+        gate.id
+        for gate in gates
+        if asset in gate.holds and gate.asset and overruled(instance, gate, data_version=materialized[gate.asset])
     ]
-    held = held_back_by(store, gates, asset=asset, materialized=materialized, overruled=overruled)
+    held = held_back_by(store, gates, asset=asset, materialized=materialized, overruled=refused)
     revoked = _revoked_since(store, gates, asset)
     return [*revoked, *(found for found in held if found.gate.id not in {known.gate.id for known in revoked})]
 
@@ -148,7 +150,7 @@ def _lineage_of(gates: tuple[Gate, ...]) -> list[str]:
     return sorted({gate.asset for gate in gates if gate.asset})
 
 
-def _materialized_versions(instance: dg.DagsterInstance, assets: list[str]) -> dict[str, str]:
+def materialized_versions(instance: dg.DagsterInstance, assets: list[str]) -> dict[str, str]:
     """Asset -> data version of its latest materialisation, "" before the first; one query for all."""
     keys = [dg.AssetKey(asset) for asset in assets]
     events = instance.event_log_storage.get_latest_materialization_events(keys)
@@ -163,16 +165,18 @@ MAX_EVALUATIONS = 100
 """How far back a person's verdict is looked for; checks of the same build push it down."""
 
 
-def _overruled(instance: dg.DagsterInstance, gate: Gate, materialized: dict[str, str]) -> bool:
-    """Whether a person's latest verdict on this build, or on no named build, is a failure; no check can lift it."""
-    asset = str(gate.asset)
-    key = dg.AssetCheckKey(dg.AssetKey(asset), gate.check_name)
+def overruled(instance: dg.DagsterInstance, gate: Gate, *, data_version: str) -> bool:
+    """Whether a person's latest verdict on this build of the gate's asset, or on no named build, is a failure.
+
+    No check can lift it.
+    """
+    key = dg.AssetCheckKey(dg.AssetKey(str(gate.asset)), gate.check_name)
     for record in instance.event_log_storage.get_asset_check_execution_history(key, limit=MAX_EVALUATIONS):
         evaluation = record.evaluation
         if not evaluated(evaluation) or evaluation.target_materialization_data is not None:
             continue
         version = evaluation.metadata.get("data_version")
-        if version is None or version.value == materialized.get(asset):
+        if version is None or version.value == data_version:
             return not evaluation.passed
     return False
 
@@ -184,8 +188,3 @@ def evaluated(evaluation: object) -> TypeGuard[dg.AssetCheckEvaluation]:
 
 def _line(found: Verdict) -> str:
     return f"{found.gate.id}: {found.status}, {found.text}. {found.gate.why}"
-
-
-def overruled(instance: dg.DagsterInstance, gate: Gate, *, data_version: str) -> bool:
-    """Whether a person's latest verdict on this build of the gate's asset is a failure; no check can lift it."""
-    return _overruled(instance, gate, {str(gate.asset): data_version})

@@ -10,13 +10,13 @@ from typing import Any
 import dagster as dg
 
 from lofi_assets.alerts.gates import GateSeen
-from lofi_assets.alerts.messages import reading
 from lofi_assets.alerts.runs import FailedRun, FailedStep
 from lofi_assets.alerts.state import AlertState, OpenFailure
 from lofi_assets.constitution import GUARDED_ASSETS, Gate, Status, load_gates
-from lofi_assets.defs.gates import DATA_VERSION_TAG, MAX_EVALUATIONS, evaluated, overruled
+from lofi_assets.defs.gates import MAX_EVALUATIONS, evaluated, materialized_versions, overruled
 from lofi_assets.store import Store, StoreError
-from lofi_assets.verdicts import recorded, verdict
+from lofi_assets.verdict_text import OUTCOMES
+from lofi_assets.verdicts import recorded
 
 DATA_ASSETS = ("licensed_sources", "processed_tracks", "prompts", "dataset_manifest")
 """What a delivery of tracks runs through, in lineage order."""
@@ -54,7 +54,7 @@ UNFINISHED = [
 ]
 
 
-def latest_verdicts(instance: dg.DagsterInstance, store: Store, state: AlertState) -> Iterator[GateSeen]:
+def latest_verdicts(instance: dg.DagsterInstance, state: AlertState) -> Iterator[GateSeen]:
     """Every gate that was judged since the last look, by its check or by a person; `state` knows it afterwards.
 
     A gate that a person failed stays failed, for the build that the person judged, even if its check passes: the
@@ -62,6 +62,7 @@ def latest_verdicts(instance: dg.DagsterInstance, store: Store, state: AlertStat
     """
     gates = {dg.AssetCheckKey(dg.AssetKey(gate.asset), gate.check_name): gate for gate in load_gates() if gate.asset}
     latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(gates))
+    made = materialized_versions(instance, [str(gate.asset) for gate in gates.values()])
     for key, gate in gates.items():
         record = latest.get(key)
         if record and not evaluated(record.evaluation):
@@ -71,11 +72,11 @@ def latest_verdicts(instance: dg.DagsterInstance, store: Store, state: AlertStat
             continue
         state.judged[gate.id] = record.id
         evaluation = record.evaluation
-        if evaluation and evaluation.passed and overruled(instance, gate, data_version=_data_version(instance, gate)):
+        if evaluation and evaluation.passed and overruled(instance, gate, data_version=made[str(gate.asset)]):
             record = next(earlier for earlier in _history(instance, key) if _by_a_person(earlier.evaluation))
             evaluation = record.evaluation
         if evaluation:
-            yield _seen(store, gate, evaluation, at=record.create_timestamp, run_id=record.run_id)
+            yield _seen(gate, evaluation, at=record.create_timestamp, run_id=record.run_id)
 
 
 def _history(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Sequence[Any]:
@@ -87,34 +88,16 @@ def _by_a_person(evaluation: object) -> bool:
     return evaluated(evaluation) and evaluation.target_materialization_data is None
 
 
-def _data_version(instance: dg.DagsterInstance, gate: Gate) -> str:
-    event = instance.get_latest_materialization_event(dg.AssetKey(str(gate.asset)))
-    tags = (event.asset_materialization.tags or {}) if event and event.asset_materialization else {}
-    return tags.get(DATA_VERSION_TAG, "")
-
-
-def _seen(store: Store, gate: Gate, evaluation: dg.AssetCheckEvaluation, *, at: float, run_id: str) -> GateSeen:
+def _seen(gate: Gate, evaluation: dg.AssetCheckEvaluation, *, at: float, run_id: str) -> GateSeen:
     said = evaluation.metadata.get("verdict")
     status: Status = "pass" if evaluation.passed else "fail"
     if said is not None and said.value == "inconclusive":
         status = "inconclusive"
     text = evaluation.description or "no reason given"
-    version = evaluation.metadata.get("data_version")
     if said is None:
         rater = evaluation.metadata.get("rater")
-        return GateSeen(gate, status, f"{rater.value if rater else 'a person'} says: {text}", at, run_id)
-    measures = _measures(store, str(gate.asset))
-    if measures and version and version.value == measures.data_version:
-        found = verdict(gate, measures)
-        text = reading(found) if found.status == status else text
+        text = f"{OUTCOMES[status]}: {rater.value if rater else 'a person'} says: {text}"
     return GateSeen(gate, status, text, at, run_id)
-
-
-def _measures(store: Store, asset: str) -> Any:
-    try:
-        return recorded(store, asset)
-    except StoreError:
-        return None
 
 
 def failed_runs(instance: dg.DagsterInstance, state: AlertState) -> list[FailedRun]:

@@ -96,4 +96,4 @@ def _found(together: Sequence[Verdict]) -> str:
 
 
 def _do(together: Sequence[Verdict]) -> str:
-    return "; ".join(dict.fromkeys(map(remedy, together)))
+    return "; ".join(dict.fromkeys(remedy(found.gate, found.status) for found in together))
