@@ -18,7 +18,7 @@ from lofi_assets.library import DUPLICATES, PROCESSED, PROMPTS, verified_sources
 from lofi_assets.outcome import Outcome
 from lofi_assets.records import Split, Track
 from lofi_assets.states import advance
-from lofi_assets.store import Store, StoreError, read_json
+from lofi_assets.store import Store, read_columns, read_json
 
 DATASET_VERSION = "2"
 """Raised when the layout of a dataset version changes."""
@@ -30,8 +30,10 @@ MIN_SECONDS, MAX_SECONDS = 30.0, 180.0
 def assemble(store: Store, *, now: datetime) -> Outcome:
     """The dataset of every accepted and tagged track whose source is verified today (see `build_dataset`)."""
     verified = {row["track_id"]: row for row in verified_sources(store)}
-    prompts = {row["track_id"]: row for row in _rows(store, PROMPTS, *_PROMPT) if row["status"] == "tagged"}
-    known = _rows(store, PROCESSED, *_TRACK)
+    prompts = {
+        row["track_id"]: row for row in read_columns(store.metadata(PROMPTS), *_PROMPT) if row["status"] == "tagged"
+    }
+    known = read_columns(store.metadata(PROCESSED), *_TRACK)
     rows = [row for row in known if row["status"] == "accepted" and row["track_id"] in prompts]
     licensed = [row for row in rows if verified.get(row["track_id"], {}).get("sha256") == row["source_sha256"]]
     pairs = read_json(store.metadata(DUPLICATES), default=[])
@@ -71,22 +73,6 @@ def assemble(store: Store, *, now: datetime) -> Outcome:
 _PROMPT = ("track_id", "status", "state", "prompt", "lyrics", "style_ids")
 _AUDIO = ("audio_sha256", "audio_path", "raw_path", "duration", "quality_score", "measures")
 _TRACK = ("track_id", "status", "source_id", "source_sha256", *_AUDIO)
-
-
-def _rows(store: Store, name: str, *columns: str) -> list[dict[str, Any]]:
-    """Some columns of a table: fingerprints and envelopes are most of `processed_tracks.parquet`."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = store.metadata(name)
-    try:
-        present = pq.read_schema(path).names
-        table = pq.read_table(path, columns=list(columns)) if present else None
-    except FileNotFoundError:
-        return []
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{path}: not a Parquet table ({error}); remove it, the next run writes it anew") from error
-    return table.to_pylist() if table else []
 
 
 def _candidate(store: Store, row: Mapping[str, Any], prompt: Mapping[str, Any], group: str, split: Split) -> Candidate:

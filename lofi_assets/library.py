@@ -21,7 +21,17 @@ from lofi_assets.profiles import AudioSettings
 from lofi_assets.quarantine import write_quarantine
 from lofi_assets.raw_files import scan_raw, tree_of
 from lofi_assets.sources import SourceRow, load_licences, load_sources, verify_sources
-from lofi_assets.store import Store, fingerprint, plan, read_json, read_table, write_json, write_table
+from lofi_assets.store import (
+    Store,
+    fingerprint,
+    plan,
+    read_columns,
+    read_json,
+    read_table,
+    table_columns,
+    write_json,
+    write_table,
+)
 from lofi_assets.track_report import inventory_summary, rejected_files, tracks_outcome
 from lofi_assets.track_rows import PART, Row, result_rows, score_entry
 from lofi_assets.unread import problems as unread
@@ -144,15 +154,11 @@ def lossless_masters(store: Store) -> dict[str, tuple[Path, str]]:
 
 
 def _columns(store: Store, *names: str, where: str) -> list[Row]:
-    """A few columns of the processed tracks for which one is not empty: the others hold megabytes."""
-    import pandas as pd
-    from pyarrow.parquet import read_schema
-
+    """A few columns of the processed tracks for which one is not empty; none of a table from before that column."""
     path = store.metadata(PROCESSED)
-    if not path.is_file() or where not in read_schema(path).names:
+    if where not in table_columns(path):
         return []
-    found = pd.read_parquet(path, columns=list(names), filters=[(where, "!=", "")])
-    return [{str(key): value for key, value in row.items()} for row in found.to_dict("records")]
+    return [row for row in read_columns(path, *{*names, where}) if row[where]]
 
 
 def accepted_tracks(store: Store) -> list[Row]:

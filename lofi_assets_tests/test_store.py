@@ -19,6 +19,7 @@ from lofi_assets.store import (
     fingerprint,
     link_or_copy,
     plan,
+    read_columns,
     read_json,
     read_table,
     remembered,
@@ -205,6 +206,19 @@ def test_a_table_without_rows_is_a_table(tmp_path: Path) -> None:
 
 
 # --- increments and hashes -------------------------------------------------------------------------------------------
+
+
+def test_a_few_columns_are_read_or_it_is_said_which_are_missing(tmp_path: Path) -> None:
+    path, rows = tmp_path / "one.parquet", [{"a": "x", "b": 1, "c": 2.0}, {"a": "y", "b": 2, "c": 3.0}]
+    write_table(path, pd.DataFrame(rows))
+    assert read_columns(path, "a", "c") == [{"a": "x", "c": 2.0}, {"a": "y", "c": 3.0}]
+    with pytest.raises(StoreError, match=r"one\.parquet: lacks d; materialise"):
+        read_columns(path, "a", "d")
+    write_table(path, pd.DataFrame([]))
+    assert read_columns(path, "a") == read_columns(tmp_path / "absent.parquet", "a") == []
+    path.write_bytes(b"half")
+    with pytest.raises(StoreError, match="not a Parquet table"):
+        read_columns(path, "a")
 
 
 def test_an_increment_tells_new_stale_unchanged_and_orphaned_apart() -> None:

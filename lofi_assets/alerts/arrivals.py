@@ -6,18 +6,15 @@ a delivery is complete (`defs/alerts.py`).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from lofi_assets.alerts.messages import Message, asset_link, message
-from lofi_assets.library import INVENTORY, PROCESSED, PROMPTS, Row
-from lofi_assets.store import Store, StoreError, fingerprint, read_table, stat_key
+from lofi_assets.library import INVENTORY, PROCESSED, PROMPTS
+from lofi_assets.store import Store, fingerprint, read_columns, stat_key
 from lofi_assets.wording import named, shortened
 
 MAX_REJECTS = 5
 """Rejected tracks that a message shows with their reason."""
 REASON_CHARACTERS = 200
-
-PROMPTS_COLUMNS = ("track_id", "status", "rule", "reason")
 
 
 @dataclass(frozen=True)
@@ -51,36 +48,23 @@ def read_tracks(store: Store) -> dict[str, Track]:
     Raises:
         StoreError: a table cannot be read.
     """
-    inventory = _columns(store, INVENTORY, ("track_id", "path", "sha256", "status", "rule", "reason"))
+    inventory = read_columns(store.metadata(INVENTORY), "track_id", "path", "sha256", "status", "rule", "reason")
     content = {row["path"]: row["sha256"] for row in inventory}
     tracks = {
         row["track_id"]: Track(row["track_id"], row["path"], row["sha256"], row["rule"], row["reason"])
         for row in inventory
         if row["status"] == "rejected"
     }
-    for row in _columns(store, PROCESSED, ("track_id", "raw_path", "rule", "reason")):
+    for row in read_columns(store.metadata(PROCESSED), "track_id", "raw_path", "rule", "reason"):
         if row["raw_path"] in content and row["track_id"] not in tracks:
             tracks[row["track_id"]] = Track(
                 row["track_id"], row["raw_path"], content[row["raw_path"]], row["rule"], row["reason"]
             )
-    for row in _columns(store, PROMPTS, PROMPTS_COLUMNS):
+    for row in read_columns(store.metadata(PROMPTS), "track_id", "status", "rule", "reason"):
         track = tracks.get(row["track_id"])
         if row["status"] == "rejected" and track and not track.rule:
             tracks[track.track_id] = Track(track.track_id, track.path, track.content, row["rule"], row["reason"])
     return tracks
-
-
-def _columns(store: Store, name: str, columns: tuple[str, ...]) -> list[Row]:
-    """A few columns of a table: the others hold megabytes; empty before the first materialisation."""
-    table = read_table(store.metadata(name))
-    missing = set(columns) - set(table.columns)
-    if missing and not table.empty:
-        raise StoreError(f"{store.metadata(name)}: lacks {', '.join(sorted(missing))}; materialise its asset again")
-    return [] if table.empty else [_row(row) for row in table[list(columns)].to_dict("records")]
-
-
-def _row(row: Mapping[Any, Any]) -> Row:
-    return {str(key): value for key, value in row.items()}
 
 
 def told_of(tracks: Mapping[str, Track]) -> dict[str, str]:
