@@ -88,11 +88,6 @@ class CuratorFiles:
         return self._folders[folder]
 
 
-def curator_sidecars(store: Store, raw_path: str) -> Sidecars:
-    """The texts beside one raw file; for more than a few, one `CuratorFiles` lists each folder once."""
-    return CuratorFiles(store).beside(raw_path)
-
-
 def _listed(folder: Path) -> _Folder:
     try:
         names = sorted(path.name for path in folder.iterdir() if not left_behind(path.name))

@@ -345,18 +345,3 @@ def stale_schemas(directory: Path) -> list[str]:
 def _schema_texts(directory: Path) -> Iterable[tuple[Path, str]]:
     for stem, kind in SCHEMAS.items():
         yield directory / f"{stem}.json", json.dumps(json_schema(kind), indent=2) + "\n"
-
-
-def by_id(records: Iterable[R], field: str) -> Mapping[str, R]:
-    """Index records by an identifier field, refusing duplicates.
-
-    Raises:
-        RecordError: two records share an identifier.
-    """
-    index: dict[str, R] = {}
-    for record in records:
-        key = getattr(record, field)
-        if key in index:
-            raise RecordError(f"two {type(record).__name__} records share {field} {key!r}; give one another id")
-        index[key] = record
-    return index

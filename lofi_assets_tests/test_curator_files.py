@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from lofi_assets.commands.review import review
-from lofi_assets.curator_files import CuratorFiles, Sidecars, curator_sidecars
+from lofi_assets.curator_files import CuratorFiles, Sidecars
 from lofi_assets.library import PROCESSED, rows_of, write_rows
 from lofi_assets.lyrics import lyrics_text
 from lofi_assets.prompt_text import split_tags
@@ -45,7 +45,7 @@ def raw(store: Store, name: str | bytes, content: bytes) -> Path:
 
 
 def beside(store: Store) -> Sidecars:
-    return curator_sidecars(store, "raw/partnerships/rain.wav")
+    return CuratorFiles(store).beside("raw/partnerships/rain.wav")
 
 
 # --- what cannot be read ---------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def test_a_text_that_could_be_of_two_tracks_is_neither_ones(store: Store) -> Non
     raw(store, "Rain.flac", b"fLaC")
     raw(store, "RAIN_lyrics.txt", b"[Verse]\nrain")
     for name in ("rain.wav", "Rain.flac"):
-        found = curator_sidecars(store, f"raw/partnerships/{name}")
+        found = CuratorFiles(store).beside(f"raw/partnerships/{name}")
         assert found.lyrics is None and "could be meant" in found.fault
     raw(store, "Rain_lyrics.txt", b"[Verse]\nhers")
     raw(store, "rain_lyrics.txt", b"[Verse]\nhis")

@@ -9,7 +9,7 @@ import pytest
 
 from lofi_assets.constitution import CONFIG_DIR, gates_of, judge_asset, load_gates
 from lofi_assets.curation import chosen_styles
-from lofi_assets.curator_files import Sidecars, curator_sidecars
+from lofi_assets.curator_files import CuratorFiles, Sidecars
 from lofi_assets.library import PROCESSED, accepted_tracks, rows_of, write_rows
 from lofi_assets.prompts import (
     PROMPTS,
@@ -214,7 +214,7 @@ def test_a_tempo_that_could_not_be_told_says_nothing(store: Store) -> None:
 
 def test_what_the_audio_model_heard_reaches_the_tagger(store: Store) -> None:
     row = processed("a") | {"heard": json.dumps({"msd": {"jazz": 0.6}, "mtt": {"piano": 0.8}})}
-    found = evidence(row, ("CORE-03",), {}, curator_sidecars(store, row["raw_path"]))
+    found = evidence(row, ("CORE-03",), {}, CuratorFiles(store).beside(row["raw_path"]))
     assert (found.msd, found.mtt, found.curated_styles) == ({"jazz": 0.6}, {"piano": 0.8}, ("CORE-03",))
     assert found.curated_tags == ("lofi", "chill", "rhodes", "74 bpm")
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import lofi_assets.raw_files
 from lofi_assets.constitution import CONFIG_DIR, gates_of, load_gates
-from lofi_assets.curator_files import curator_sidecars
+from lofi_assets.curator_files import CuratorFiles
 from lofi_assets.library import INVENTORY, inventory_sources, rows_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.raw_files import scan_raw, track_id_of, tree_of
@@ -327,4 +327,4 @@ def test_a_curators_prompt_and_lyrics_are_read(store: Store) -> None:
     raw(store, "a/track_001.wav")
     raw(store, "a/track_001_prompt.txt", "lofi, büro".encode())
     raw(store, "a/track_001_lyrics.txt", b"[Verse]\nrain")
-    assert curator_sidecars(store, "raw/a/track_001.wav") == ("lofi, büro", "[Verse]\nrain", "")
+    assert CuratorFiles(store).beside("raw/a/track_001.wav") == ("lofi, büro", "[Verse]\nrain", "")

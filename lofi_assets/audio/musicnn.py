@@ -25,7 +25,6 @@ SAMPLE_RATE = 16_000
 N_FFT, HOP, MEL_BANDS = 512, 256, 96
 PATCH_FRAMES = 187
 PATCH_S = PATCH_FRAMES * HOP / SAMPLE_RATE
-EMBEDDING_DIM = 200
 # Small on purpose: the widest branch makes 9 MB of activations per patch, and 32 of them miss the cache.
 BATCH = 4
 # Batch-norm epsilon of the TensorFlow graph; torch's own default (1e-5) would move the tags by 1e-3.
