@@ -51,7 +51,7 @@ class RawFile:
     """Empty for a file that cannot be used."""
     bytes: int
     stat: str
-    """Size and modification time, by which an unchanged file is not read again."""
+    """Size and times, by which an unchanged file is not read again (`store.stat_key`)."""
     fault: str = ""
     """Why it cannot be used, whoever claims it; empty if it can."""
 
@@ -106,8 +106,8 @@ def scan_raw(store: Store, tree: RawTree, *, memory: Mapping[str, tuple[str, str
     """Every audio file under `raw/` with its hash, sorted by path.
 
     Args:
-        memory: relative path -> (stat key, sha256) of the last inventory; a file whose size and time are unchanged is
-            not read again.
+        memory: relative path -> (stat key, sha256) of the last inventory; a file whose size and times are unchanged
+            is not read again.
     """
     by_path = {str(store.root / path): known for path, known in memory.items()}
     files = []

@@ -80,7 +80,7 @@ class AlertState(_Record):
     runs_looked_at: dict[str, float] = {}
     """Run id -> time of its update, for the runs that a later look finds again."""
     judged: dict[str, int] = {}
-    """Gate id -> time of the latest evaluation that was looked at."""
+    """Gate id -> number of the latest evaluation that was looked at, in Dagster's storage."""
     gates: dict[str, OpenGate] = {}
     failures: dict[str, OpenFailure] = {}
     held: dict[str, Held] = {}

@@ -1,7 +1,7 @@
 """Asset checks and the release guard, both from the constitution's table.
 
-Three layers (design.md section 4): blocking checks hold inside one run; `all_deps_blocking_checks_passed()` holds in
-automation (`automation.py`); `require_gates` holds in the body of the guarded assets, whoever started the run.
+Three layers (design.md section 4): blocking checks hold inside one run; automation waits for them (`automation.py`);
+`require_gates` holds in the body of the guarded assets, whoever started the run.
 """
 
 import math

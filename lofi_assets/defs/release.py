@@ -5,10 +5,10 @@ import dagster as dg
 from lofi_assets.defs.automation import WHEN_TRAINING_MOVES
 from lofi_assets.defs.dataset import dataset_manifest
 from lofi_assets.defs.evaluation import human_evaluation, quality_metrics
-from lofi_assets.defs.faults import explained
+from lofi_assets.defs.faults import explained, explaining
 from lofi_assets.defs.gates import gate_checks, held_back, require_gates
 from lofi_assets.defs.quantization import merged_model, quantized_tiers
-from lofi_assets.defs.readiness import READY, READY_DESCRIPTION, readiness
+from lofi_assets.defs.readiness import HUB_RELEASE, READY, READY_DESCRIPTION, readiness
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
 from lofi_assets.release import bundle, card, hub
@@ -56,7 +56,8 @@ def hub_release(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
 @dg.asset_check(asset=hub_release, name=READY, description=READY_DESCRIPTION)
 def ready_to_release(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.AssetCheckResult:
     """What holds the release now; brought up to date too whenever a gate of any asset is judged."""
-    return readiness(held_back(context.instance, platform.store, "hub_release"))
+    with explaining():
+        return readiness(held_back(context.instance, platform.store, HUB_RELEASE.to_user_string()))
 
 
 onnx_artifacts_gates = gate_checks(onnx_artifacts)
