@@ -15,6 +15,7 @@ from typing import Any, Literal
 from lofi_assets.environment import SettingError, folder, variable
 from lofi_assets.errors import LofiError
 from lofi_assets.hand_written import HandWrittenError, decoded, parse_yaml
+from lofi_assets.wording import counted
 
 Scope = Literal["track", "asset", "repository"]
 Op = Literal["<", "<=", ">", ">=", "==", "!="]
@@ -96,7 +97,8 @@ class Verdict:
         """For people: the value against the limit, and what makes it inconclusive."""
         gate, asked = self.gate, f"must be {_demand(self.gate)}"
         if self.counted:
-            return f"{self.value} accepted tracks break {gate.rule} ({self.note})"
+            broken = counted(self.value, "accepted track breaks", "accepted tracks break")
+            return f"{broken} {gate.rule} ({self.note})"
         if self.value is None:
             because = f" ({self.note})" if self.note not in ("", NOT_MEASURED) else ""
             return f"{gate.measure}: {NOT_MEASURED}, {asked}{because}"

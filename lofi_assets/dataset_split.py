@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lofi_assets.records import Split
+from lofi_assets.wording import counted
 
 VALIDATION_SHARE = 0.10
 """Share of groups in the validation split (data model, Track)."""
@@ -102,7 +103,7 @@ def split_note(side: Split, splits: Mapping[str, Split], groups: Mapping[str, st
         groups: track id -> group id, of at least these.
     """
     chosen = sorted(track_id for track_id, split in splits.items() if split == side)
-    told = f"{len(chosen)} of {len(splits)} tracks"
+    told = f"{len(chosen)} of {counted(len(splits), 'track')}"
     if chosen and all(split_of(groups[track_id]) != side for track_id in splits):
         return f"{told}; the group with the {_ENDS[side]} hash, since the hash alone left {side} empty"
     if chosen or not splits:

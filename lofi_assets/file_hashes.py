@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lofi_assets.files import copy_file
 from lofi_assets.store import Store, read_json, sha256_file, stat_key, write_json
+from lofi_assets.wording import shortened
 
 SHOWN = 50
 """Files that a message names."""
@@ -82,5 +83,4 @@ def mended_text(mended: Sequence[str]) -> str | None:
     """What a person is told of files that were put back; None if there were none."""
     if not mended:
         return None
-    more = [f"- and {len(mended) - SHOWN} more"] if len(mended) > SHOWN else []
-    return "\n".join([*(f"- {line}" for line in mended[:SHOWN]), *more])
+    return "\n".join(f"- {line}" for line in shortened(mended, most=SHOWN))

@@ -56,7 +56,7 @@ def _summary(chosen: Checkpoint | None, statistics: Mapping[str, Any] | None, no
         )
     heard = f"{counted(statistics['evaluator_count'], 'listener')}, {counted(statistics['n_trials'], 'answer')}"
     missing = statistics["trials_missing"]
-    wanted = f" {missing} more answers are needed for a sure verdict." if missing else ""
+    wanted = f" A sure verdict needs {counted(missing, 'more answer')}." if missing else ""
     return f"{statistics['verdict'].capitalize()} by {heard}: {statistics['accuracy']:.0%} right.{wanted}"
 
 

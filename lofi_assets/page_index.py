@@ -12,6 +12,7 @@ from urllib.parse import quote
 from lofi_assets.page_files import document, shown_file
 from lofi_assets.page_frame import framed, players
 from lofi_assets.store import Store, read_json
+from lofi_assets.wording import counted
 
 MOST = 500
 """Entries of one list; a page of thousands is of no use to anyone."""
@@ -119,7 +120,9 @@ def _accepted(store: Store) -> str:
     for folder in sorted(path for path in store.processed.glob("*") if path.is_dir()):
         files = sorted(folder.glob("*.mp3"))
         links = _list(_links(store, files[:MOST], part=-1)) + _left_out(len(files))
-        parts.append(f"<details><summary>{escape(folder.name)}: {len(files)} tracks</summary>{links}</details>")
+        parts.append(
+            f"<details><summary>{escape(folder.name)}: {counted(len(files), 'track')}</summary>{links}</details>"
+        )
     return "\n".join(parts)
 
 

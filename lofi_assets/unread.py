@@ -16,6 +16,7 @@ from lofi_assets.raw_files import SOURCE_FOLDERS, RawFile, RawTree, shown_path, 
 from lofi_assets.records import SourceRecord
 from lofi_assets.store import Store, StoreError, read_json
 from lofi_assets.track_rows import raw_track_id
+from lofi_assets.wording import named
 
 SHOWN = 10
 """Names after which the rest is only counted."""
@@ -63,7 +64,7 @@ def _unread(store: Store, tree: RawTree) -> list[str]:
         kinds["a link to a folder, which is never followed; put the folder itself there"] = links
     for path, why in tree.closed:
         kinds.setdefault(f"a folder that cannot be listed ({why})", []).append(shown_path(store, path))
-    return [f"not read: {_names(names)}: {why}" for why, names in kinds.items()]
+    return [f"not read: {named(names, most=SHOWN)}: {why}" for why, names in kinds.items()]
 
 
 def _why_unread(path: Path, stems: Mapping[tuple[Path, str], str]) -> str:
@@ -84,7 +85,11 @@ def _odd_folders(files: Iterable[RawFile]) -> list[str]:
     tops = {file.path.split("/")[1] if file.path.count("/") > 1 else "" for file in files}
     odd = sorted(f"raw/{top}" for top in tops if top not in SOURCE_FOLDERS)
     known = ", ".join(SOURCE_FOLDERS)
-    return [f"{_names(odd)}: audio outside the folders of raw/ ({known}); it is read all the same"] if odd else []
+    return (
+        [f"{named(odd, most=SHOWN)}: audio outside the folders of raw/ ({known}); it is read all the same"]
+        if odd
+        else []
+    )
 
 
 def _gone(before: Sequence[Mapping[str, Any]], files: Sequence[RawFile]) -> list[str]:
@@ -102,7 +107,7 @@ def _gone(before: Sequence[Mapping[str, Any]], files: Sequence[RawFile]) -> list
         else:
             gone.append(f"{row['path']} ({row['status']})")
     return said[:SHOWN] + (
-        [f"gone since the last inventory: {_names(gone)}: not in the dataset any more"] if gone else []
+        [f"gone since the last inventory: {named(gone, most=SHOWN)}: not in the dataset any more"] if gone else []
     )
 
 
@@ -128,7 +133,7 @@ def _unlinked(store: Store, tracks: Sequence[str]) -> list[str]:
             said.append(f"{name} names {key}, which is no track; is it {near[folded(key)]}?")
         others = [key for key in unknown if folded(key) not in near and name in NAMED_BY_HAND]
         if others:
-            said.append(f"{name} names {_names(others)}: no track under raw/ is called so")
+            said.append(f"{name} names {named(others, most=SHOWN)}: no track under raw/ is called so")
     return said
 
 
@@ -141,8 +146,3 @@ def _keys(path: Path) -> list[str]:
         named = read_json(path, default={})
         return list(named) if isinstance(named, dict) else []
     return []
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

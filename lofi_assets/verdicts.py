@@ -16,6 +16,7 @@ from typing import Any
 
 from lofi_assets.constitution import Gate, Verdict, judge
 from lofi_assets.store import Store, StoreError, read_json, write_json
+from lofi_assets.wording import counted
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def verdict(gate: Gate, measures: Measures | None) -> Verdict:
 def _track_verdict(gate: Gate, counts: Mapping[str, int] | None) -> Verdict:
     if counts is None:
         return Verdict(gate, "inconclusive", None, "not measured")
-    note = f"{counts['accepted']} tracks accepted, {counts['rejected']} rejected by this rule"
+    note = f"{counted(counts['accepted'], 'track')} accepted, {counts['rejected']} rejected by this rule"
     return Verdict(gate, "fail" if counts["violating"] else "pass", counts["violating"], note, counted=True)
 
 

@@ -126,7 +126,7 @@ def _failed(runs: Sequence[FailedRun], known: OpenFailure | None) -> Message:
         *shortened(list(errors), most=MAX_RUNS),
         f"It failed first {when(known.since)}; {counted(known.runs, 'run')} before this." if known else "",
         *(f"Run: {run_link(run.run_id)}" for run in runs[-2 : -MAX_RUNS - 1 : -1]),
-        f"and {len(runs) - MAX_RUNS} runs more" if len(runs) > MAX_RUNS else "",
+        f"and {counted(len(runs) - MAX_RUNS, 'more run')}" if len(runs) > MAX_RUNS else "",
         "What to do: mend the cause, then choose Re-execute, from failure, on the run's page.",
     ]
     return message("failure", f"{first.name} failed{again}{where}{times}", lines, link=run_link(runs[-1].run_id))

@@ -12,6 +12,7 @@ import click
 
 from lofi_assets.profiles import data_root
 from lofi_assets.store import Store
+from lofi_assets.wording import counted
 
 if TYPE_CHECKING:
     from lofi_assets.ledger_page import Survey
@@ -61,7 +62,7 @@ def add(tracks: tuple[str, ...], folder: str | None, evidence_file: Path | None,
         today=_today(),
         latest=_latest_day(),
     )
-    click.echo(f"source {record.source_id}: {len(record.track_ids)} tracks added")
+    click.echo(f"source {record.source_id}: {counted(len(record.track_ids), 'track')} added")
     _say_what_holds(store, record.source_id)
 
 
@@ -202,7 +203,7 @@ def _tables(found: "Survey") -> list[Any]:
         licence = f"{record.license_type} ({state.licence.status})"
         today = f"[red]{state.rule}[/] {escape(state.reason)}" if state.rule else "[green]holds[/]"
         if state.withdrawn and not state.rule:
-            today += f", {len(state.withdrawn)} tracks revoked"
+            today += f", {counted(len(state.withdrawn), 'track')} revoked"
         counts = (len(set(record.track_ids)), len(state.files), state.usable)
         texts = (record.source_id, record.source_type, record.provider, licence)
         records.add_row(*map(escape, texts), *map(str, counts), today)

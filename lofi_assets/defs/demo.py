@@ -26,6 +26,7 @@ from lofi_assets.review import queue
 from lofi_assets.store import Store
 from lofi_assets.tables import assets_table, gates_table, rejects_table
 from lofi_assets.verdicts import recorded, verdicts
+from lofi_assets.wording import counted
 
 RELEASE = "hub_release"
 PROCESS_TAG = "lofi/process"
@@ -182,7 +183,7 @@ def what_next(store: Store) -> list[str]:
 
 def _print_release(console: Console, store: Store, held: Sequence[Verdict], failures: Mapping[str, str]) -> None:
     if held:
-        console.print(f"[bold]{RELEASE} is held back by {len(held)} gates:[/]")
+        console.print(f"[bold]{RELEASE} is held back by {counted(len(held), 'gate')}:[/]")
         for found in held:
             console.print(f"  {found.gate.id}: {found.status}, {found.text}", highlight=False, soft_wrap=True)
     elif not failures:

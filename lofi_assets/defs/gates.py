@@ -19,7 +19,7 @@ from lofi_assets.store import Store
 from lofi_assets.trained_on import on_revoked_tracks
 from lofi_assets.verdict_text import effect, sentence, track_sentence
 from lofi_assets.verdicts import Measures, held_back_by, recorded, verdict
-from lofi_assets.wording import named
+from lofi_assets.wording import counted, named
 
 DATA_VERSION_TAG = "dagster/data_version"
 """Tag under which Dagster keeps a materialisation's data version."""
@@ -115,7 +115,8 @@ def require_gates(context: dg.AssetExecutionContext, store: Store) -> None:
     held = held_back(context.instance, store, asset)
     if held:
         raise dg.Failure(
-            f"{asset} is held back by {len(held)} gate(s):\n" + "\n".join(f"- {_line(found)}" for found in held),
+            f"{asset} is held back by {counted(len(held), 'gate')}:\n"
+            + "\n".join(f"- {_line(found)}" for found in held),
             metadata={found.gate.check_name: dg.MetadataValue.text(_line(found)) for found in held},
             allow_retries=False,
         )
