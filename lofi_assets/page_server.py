@@ -27,22 +27,17 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lofi_assets.ledger import LedgerError
+from lofi_assets.errors import LofiError
 from lofi_assets.page_files import CONTENT_TYPES, document, shown_file
 from lofi_assets.page_index import index_page, ledger, review_page
 from lofi_assets.page_links import base_url
 from lofi_assets.page_markdown import markdown_page
-from lofi_assets.review import ReviewError
-from lofi_assets.sources import SourceError
-from lofi_assets.store import Store, StoreError
+from lofi_assets.store import Store
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 3001
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 """Names by which this machine calls itself."""
-
-UNREADABLE = (StoreError, SourceError, LedgerError, ReviewError)
-"""What a page may be about cannot be read; the message says what to mend."""
 
 _POLICY = "default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'; "
 _CLOSED = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -116,7 +111,7 @@ def page_app(store: Store, docs: Path) -> Starlette:
             Route("/review", review_today),
         ],
         middleware=[Middleware(_Headers), Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)],
-        exception_handlers={HTTPException: _refusal, **dict.fromkeys(UNREADABLE, _unreadable)},
+        exception_handlers={HTTPException: _refusal, LofiError: _unreadable},
     )
     # A redirect would be built from what the request says of its host.
     app.router.redirect_slashes = False
@@ -137,6 +132,7 @@ def _refusal(request: Request, error: Exception) -> Response:
 
 
 def _unreadable(request: Request, error: Exception) -> Response:
+    """What a page is about cannot be read; the message says what to mend."""
     return PlainTextResponse(f"{error}\n", status_code=500)
 
 
