@@ -120,7 +120,7 @@ def splits_with_copies(recorded: Mapping[str, Split], *, groups: Mapping[str, st
     """The recorded splits, carried over to every track of the same group: another copy may stay from now on.
 
     Args:
-        recorded: track id -> split in the latest dataset.
+        recorded: track id -> split in any dataset so far.
         groups: track id -> group id, of all tracks that are known, the rejected ones too.
     """
     sides: dict[str, Split] = {}
