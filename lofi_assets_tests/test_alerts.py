@@ -393,6 +393,20 @@ def test_a_full_disk_delays_alerts_and_loses_none(
     assert len(receiver.received) == 1
 
 
+def test_a_folder_that_cannot_be_made_delays_alerts_and_loses_none(
+    stand_ins: StandIns, watch: Watch, receiver: Receiver
+) -> None:
+    watch.judge_by_hand("human.equivalence", passed=False)
+    folder, aside = stand_ins.root / "alerts", stand_ins.root / "aside"
+    folder.replace(aside)
+    folder.write_text("in the way")
+    assert "none is lost" in watch.tick()
+    folder.unlink()
+    aside.replace(folder)
+    watch.tick()
+    assert len(receiver.received) == 1
+
+
 def test_two_daemons_on_one_data_root_tell_it_once(stand_ins: StandIns, watch: Watch, receiver: Receiver) -> None:
     watch.judge_by_hand("human.equivalence", passed=False)
     with locked(stand_ins.root / "alerts", busy=RuntimeError()):

@@ -59,7 +59,7 @@ def alerts(context: dg.SensorEvaluationContext, platform: Platform, notifier: No
             return dg.SkipReason(_tick(context, store, notifier, _profile(context, platform)))
     except _AnotherProcessError:
         return dg.SkipReason(f"another process sends the alerts of {store.root}")
-    except OSError as error:
+    except (StoreError, OSError) as error:
         # Sent without being remembered, everything would be sent again at every tick.
         trouble = f"{store.alerts} cannot be written ({error}); alerts wait until it can, and none is lost"
         context.log.error(trouble)
