@@ -10,12 +10,24 @@ from lofi_assets.errors import LofiError
 
 
 class SettingError(LofiError, ValueError):
-    """A setting names a folder that cannot be meant; the message names the setting."""
+    """A setting says what cannot be meant; the message names the setting."""
 
 
 def variable(name: str) -> str:
     """Value of an environment variable, "" where it is unset or blank."""
     return os.environ.get(name, "").strip()
+
+
+def seconds(name: str, default: int) -> int:
+    """The whole number of seconds that an environment variable says, `default` where it is unset or blank.
+
+    Raises:
+        SettingError: anything else than a number from 1 on.
+    """
+    value = variable(name) or str(default)
+    if not value.isdecimal() or int(value) < 1:
+        raise SettingError(f"{name}={value}: must be a whole number of seconds, 1 or more, or blank for {default}")
+    return int(value)
 
 
 def folder(name: str, default: Path) -> Path:

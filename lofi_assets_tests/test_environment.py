@@ -12,7 +12,7 @@ from lofi_assets.cli import main
 from lofi_assets.constitution import CONFIG_DIR, ConstitutionError, load_gates
 from lofi_assets.defs.demo import dagster_home
 from lofi_assets.defs.resources import Platform
-from lofi_assets.environment import SettingError, folder, variable
+from lofi_assets.environment import SettingError, folder, seconds, variable
 from lofi_assets.profiles import data_root, load_profile
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -83,3 +83,13 @@ def test_make_takes_a_blank_home_of_dagster_for_unset(given: dict[str, str]) -> 
     command = ["make", "--print-data-base", "--dry-run", "dev"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPOSITORY, check=True)
     assert f"DAGSTER_HOME := {REPOSITORY}/.dagster\n" in done.stdout
+
+
+def test_how_often_sensors_look_is_a_number_or_the_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, said in (("", 30), (" ", 30), ("5", 5)):
+        monkeypatch.setenv("LOFI_SENSOR_SECONDS", value)
+        assert seconds("LOFI_SENSOR_SECONDS", 30) == said
+    for value in ("half a minute", "0", "-1", "1.5"):
+        monkeypatch.setenv("LOFI_SENSOR_SECONDS", value)
+        with pytest.raises(SettingError, match=r"LOFI_SENSOR_SECONDS=.*whole number of seconds"):
+            seconds("LOFI_SENSOR_SECONDS", 30)

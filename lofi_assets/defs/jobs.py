@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from lofi_assets.environment import variable
+from lofi_assets.environment import seconds
 
-INTERVAL_SECONDS = int(variable("LOFI_SENSOR_SECONDS") or 30)
+INTERVAL_SECONDS = seconds("LOFI_SENSOR_SECONDS", 30)
 """Seconds between two looks of a sensor."""
 
 LANE_TAG = "lofi/lane"
