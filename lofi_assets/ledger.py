@@ -20,7 +20,7 @@ from typing import Any
 from lofi_assets.files import linked_to, make_folder
 from lofi_assets.hand_written import Element, HandWrittenError, decoded
 from lofi_assets.ledger_text import LedgerError, LedgerText
-from lofi_assets.near_names import meant
+from lofi_assets.near_names import meant, says_nothing
 from lofi_assets.records import RecordError, SourceRecord, dump, parse, violations
 from lofi_assets.rights import EVIDENCE, evidence_fault, evidence_path, is_address, not_begun
 from lofi_assets.sources import LicenceTable
@@ -163,7 +163,7 @@ def revoke(
     Raises:
         LedgerError: no such record or track, no name or reason, or revoked before (the first mark stays).
     """
-    missing = [f"--{name}" for name, text in (("by", by), ("reason", reason)) if not text.strip()]
+    missing = [f"--{name}" for name, text in (("by", by), ("reason", reason)) if says_nothing(text)]
     if missing:
         raise LedgerError(f"a revocation goes on record with a name and a reason; {' and '.join(missing)} is empty")
     mark = {"date": today.isoformat(), "by": by.strip(), "reason": reason.strip()}
@@ -233,7 +233,7 @@ def _claim_faults(ledger: LedgerText, record: SourceRecord) -> list[str]:
 
 def _policy_faults(record: SourceRecord, *, latest: date) -> list[str]:
     faults = []
-    blank = [name for name in ("source_id", "provider", "license_type") if not getattr(record, name).strip()]
+    blank = [name for name in ("source_id", "provider", "license_type") if says_nothing(getattr(record, name))]
     faults += [f"{name}: blank; it should be {FIXES[name]}" for name in blank]
     if early := not_begun(record.date_acquired, today=latest):
         faults.append(f"date_acquired: {early}; it should be {FIXES['date_acquired']}")
@@ -249,7 +249,7 @@ def _rights_faults(store: Store, record: SourceRecord, licences: LicenceTable, *
         kind = licences.find(record.license_type)
         if kind.status == "denied":
             faults.append(f"license_type: {record.license_type} is denied and no statement lifts that: {kind.why}")
-        if not (record.verified_by or "").strip():
+        if says_nothing(record.verified_by):
             faults.append(f"verified_by: missing; it should be {FIXES['verified_by']}")
     if not copied and (record.ai_training_rights or record.evidence is not None):
         fault = evidence_fault(record, root=store.root)

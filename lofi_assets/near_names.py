@@ -1,16 +1,30 @@
-"""Which known name a person probably meant by one that is not known.
+"""What of a name a person sees, and which known name was probably meant by one that is not known.
 
-What belongs here: how near two names are. What does not: what follows from it.
+What belongs here: what counts of a name, and how near two are. What does not: what follows from it.
 """
 
 import re
 import unicodedata
 from collections.abc import Iterable
 
+_FILLERS = frozenset("\u115f\u1160")
+"""Letters by their category that show nothing."""
+
+
+def shown(text: str) -> str:
+    """What a person sees of a text: full-width letters as plain ones, without what has no width."""
+    plain = unicodedata.normalize("NFKC", text)
+    return "".join(letter for letter in plain if unicodedata.category(letter) != "Cf" and letter not in _FILLERS)
+
+
+def says_nothing(text: str | None) -> bool:
+    """Whether a name or reason holds no letter and no digit that can be seen: it names nobody, and nothing."""
+    return not any(letter.isalnum() for letter in shown(text or ""))
+
 
 def folded(name: str) -> str:
     """What counts of a name: no case, no accents' form, no spaces, hyphens, underscores or dots."""
-    return re.sub(r"[\s._-]+", "", unicodedata.normalize("NFKC", name).casefold())
+    return re.sub(r"[\s._-]+", "", shown(name).casefold())
 
 
 def meant(name: str, known: Iterable[str]) -> str | None:

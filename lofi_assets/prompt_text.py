@@ -5,7 +5,8 @@ What belongs here: what stands between two tags, and what of a text nobody sees.
 """
 
 import re
-import unicodedata
+
+from lofi_assets.near_names import shown
 
 TAG_SEPARATORS = re.compile(r"[,;|\u3001\u060c\u061b\t\n\v\f\r\x85\u2028\u2029]")
 """After NFKC, by which the full-width forms are plain: comma, semicolon, bar, ideographic comma, Arabic comma and
@@ -18,7 +19,5 @@ def split_tags(text: str) -> tuple[str, ...]:
     Between two tags stands a comma, semicolon or bar of any script, a tab or a line's end. What nobody sees (a soft
     hyphen, a space without width) is dropped; full-width letters and spaces that do not break are plain ones.
     """
-    plain = unicodedata.normalize("NFKC", text)
-    seen = "".join(character for character in plain if unicodedata.category(character) != "Cf")
-    parts = (" ".join(part.split()) for part in TAG_SEPARATORS.split(seen))
+    parts = (" ".join(part.split()) for part in TAG_SEPARATORS.split(shown(text)))
     return tuple(part for part in parts if part)

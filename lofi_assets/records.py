@@ -37,8 +37,8 @@ STYLE_PREFIXES: dict[str, StyleCategory] = {
     "VOCAL": "vocal",
 }
 StyleId = Annotated[str, Field(pattern=r"^(CORE|SEASON|THEME|INST|VOCAL)-\d{2}$")]
-WITHDRAWALS = ("revo", "withdr")
-"""How the name of a field begins that says rights ended."""
+WITHDRAWALS = ("revo", "withdr", "rescind", "terminat", "expir")
+"""What the name of a field holds that says rights ended or end."""
 TrackId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,119}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -189,7 +189,7 @@ class SourceRecord(Record):
         faults = [
             f"{name}: a withdrawal that nothing reads; write revoked, or revoked_tracks, or name it otherwise"
             for name in unread
-            if folded(name).startswith(WITHDRAWALS)
+            if any(word in folded(name) for word in WITHDRAWALS)
         ]
         revoked, listed = data.get("revoked_tracks"), data.get("track_ids")
         tracks = [track for track in listed if isinstance(track, str)] if isinstance(listed, list) else []

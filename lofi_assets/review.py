@@ -23,6 +23,7 @@ from lofi_assets.evidence import Evidence
 from lofi_assets.files import linked_to, make_folder
 from lofi_assets.hand_written import HandWrittenError, decoded, parse_json
 from lofi_assets.library import DUPLICATES, PROMPTS, Row, rows_of
+from lofi_assets.near_names import says_nothing
 from lofi_assets.prompt_text import split_tags
 from lofi_assets.records import Record, Sha256, StyleId, TrackId
 from lofi_assets.store import Store, fingerprint, read_json
@@ -243,9 +244,9 @@ def decide(
         ReviewError: a track that was not tagged, an unknown style or tag, tags that exclude each other or do not fit a
             prompt, a rejection without a reason, or no name.
     """
-    if not by.strip():
+    if says_nothing(by):
         raise ReviewError("a decision needs a name: --by NAME")
-    if decision == "rejected" and not note.strip():
+    if decision == "rejected" and says_nothing(note):
         raise ReviewError("a rejection needs a reason: --reason TEXT")
     rows = _tagged(store)
     missing = sorted(set(track_ids) - rows.keys())

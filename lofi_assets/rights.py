@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from lofi_assets.near_names import says_nothing
 from lofi_assets.records import Revocation, SourceRecord
 from lofi_assets.store import sha256_file
 
@@ -58,7 +59,7 @@ def _noted(fault: str, *, good: bool) -> Any:
 def _rights_fault(record: SourceRecord, evidence_fault: str) -> str:
     if not record.ai_training_rights:
         return "ai_training_rights is not true"
-    return evidence_fault if _said(record.verified_by) else "verified_by names nobody"
+    return "verified_by names nobody" if says_nothing(record.verified_by) else evidence_fault
 
 
 def revocation_of(record: SourceRecord, track_id: str | None) -> str:
@@ -67,10 +68,6 @@ def revocation_of(record: SourceRecord, track_id: str | None) -> str:
     if isinstance(mark, Revocation):
         return f"revoked {mark.date} by {mark.by}: {mark.reason}"
     return "revoked" if mark else ""
-
-
-def _said(text: str | None) -> bool:
-    return bool(text and text.strip())
 
 
 def evidence_fault(record: SourceRecord, *, root: Path) -> str:

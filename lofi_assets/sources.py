@@ -18,7 +18,7 @@ from lofi_assets.errors import LofiError
 from lofi_assets.files import linked_to
 from lofi_assets.hand_written import HandWrittenError, decoded, parse_yaml
 from lofi_assets.ledger_text import LedgerError, LedgerText
-from lofi_assets.near_names import folded
+from lofi_assets.near_names import folded, shown
 from lofi_assets.raw_files import UNREAD, RawFile, plain_id
 from lofi_assets.records import RecordError, SourceRecord, parse
 from lofi_assets.rights import LicenceStatus, claim_measures, evidence_fault
@@ -102,14 +102,17 @@ def attribution_of(text: str | None, provider: str, licence: LicenceType) -> str
 
 
 _DEED = re.compile(r"^(?:https?://)?(?:www\.)?creativecommons\.org/(?:licenses|publicdomain)/([a-z-]+)/(\d\.\d)(?:/|$)")
+_BETWEEN_WORDS = re.compile(r"[\s_\u002d\u2010-\u2015\u2212]+")
+"""Spaces, and the hyphens and dashes that editors put in place of one."""
 _DEED_IDS = {"zero": "cc0", "mark": "cc pdm"}
 
 
 def _licence_key(name: str) -> str:
-    if deed := _DEED.match(name.strip().casefold()):
+    name = shown(name).strip().casefold()
+    if deed := _DEED.match(name):
         code, version = deed.groups()
         name = f"{_DEED_IDS.get(code, f'cc {code}')} {version}"
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+    return _BETWEEN_WORDS.sub(" ", name).strip()
 
 
 def load_licences(config_dir: Path) -> LicenceTable:

@@ -14,7 +14,8 @@ from lofi_assets.cli import main
 from lofi_assets.constitution import load_gates
 from lofi_assets.library import INVENTORY, inventory_sources, rows_of
 from lofi_assets.outcome import Outcome
-from lofi_assets.review import ReviewError, read_reviews
+from lofi_assets.prompts import vocabulary
+from lofi_assets.review import ReviewError, decide, read_reviews
 from lofi_assets.rights import latest_day
 from lofi_assets.sources import SourceError, load_licences
 from lofi_assets.store import Store, StoreError, read_json, write_json
@@ -70,6 +71,35 @@ def lofi(store: Store, *arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+# --- a name that names nobody ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["\u200b", "\u00a0", "\u3164", "\ufeff\u2060", "-", "..."])
+def test_who_cannot_be_seen_confirms_withdraws_and_reviews_nothing(store: Store, name: str) -> None:
+    raw(store, "royalty-free/rain_01.wav")
+    ledger(store)
+    path = store.metadata("sources.json")
+    path.write_text(path.read_text("utf-8").replace("M. Keller", name, 1), encoding="utf-8")
+    row = inventory(store)[1]["rain_01"]
+    assert row["rule"] == "licence.ai_training_rights" and "verified_by names nobody" in row["reason"]
+    for arguments in (["verify", "studio-7", "--by", name], ["revoke", "studio-7", "--by", name, "--reason", "over"]):
+        assert lofi(store, *arguments)[0] == 1
+    assert lofi(store, "revoke", "studio-7", "--by", "K", "--reason", name)[0] == 1
+    with pytest.raises(ReviewError, match="needs a name"):
+        decide(store, ["rain_01"], decision="accepted", by=name, at=datetime.now(UTC), vocabulary=vocabulary())
+
+
+@pytest.mark.parametrize(
+    "words", ["CC\u2011BY\u2011NC\u20114.0", "CC BY\u2013NC 4.0", "CC-BY\u200b-NC-4.0", "\uff23\uff23-BY-NC-4.0"]
+)
+def test_a_denied_licence_is_denied_however_an_editor_wrote_it(store: Store, words: str) -> None:
+    raw(store, "royalty-free/rain_01.wav")
+    ledger(store)
+    path = store.metadata("sources.json")
+    path.write_text(path.read_text("utf-8").replace("AI Training Rights", words, 1), encoding="utf-8")
+    assert inventory(store)[1]["rain_01"]["rule"] == "licence.denied"
+
+
 # --- a record that leaves a choice -----------------------------------------------------------------------------------
 
 MARK = '{"date": "2025-12-01", "by": "K", "reason": "ended"}'
@@ -82,6 +112,9 @@ UNCLEAR: Mapping[str, tuple[str, str]] = {
     "half of a character": (', "notes": "\\ud83d"', "half of a character"),
     "withdrawn in capitals": (', "Revoked": true', "Revoked: no such field, but it reads like revoked"),
     "withdrawn in other words": (', "revoked_on": "2025-12-01"', "revoked_on: a withdrawal that nothing reads"),
+    "withdrawn under a longer name": (', "licence_revoked": true', "licence_revoked: a withdrawal that nothing reads"),
+    "rights that end": (', "expires_on": "2020-01-01"', "expires_on: a withdrawal that nothing reads"),
+    "withdrawn by a name with what nobody sees": (', "\u200brevoked": true', "it reads like revoked"),
     "withdrawn by one letter": (f', "revoked_track": {{"rain_01": {MARK}}}', "it reads like revoked_tracks"),
     "rights in capitals": (', "AI_training_rights": false', "it reads like ai_training_rights"),
     "a withdrawal of nothing": (

@@ -13,6 +13,7 @@ from lofi_assets.constitution import CONFIG_DIR, load_constitution, load_gates
 from lofi_assets.errors import LofiError
 from lofi_assets.experiment import trained_dataset
 from lofi_assets.library import INVENTORY, rows_of
+from lofi_assets.near_names import says_nothing
 from lofi_assets.optimization import VARIANTS, tier_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
@@ -79,7 +80,7 @@ def approve(store: Store, *, card: str, by: str, now: datetime | None = None) ->
         ApprovalError: no card, or another text than the one that was read.
     """
     path = store.release / "README.md"
-    if not by.strip():
+    if says_nothing(by):
         raise ApprovalError("an approval needs a name: --by NAME")
     if not path.is_file():
         raise ApprovalError(f"{path}: there is no card yet; materialise model_card")
