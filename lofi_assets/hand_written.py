@@ -131,16 +131,42 @@ def members(text: str, start: int) -> Iterator[Member]:
 def parse_yaml(text: str, *, where: str) -> Any:
     """Plain YAML data in which no key stands twice in one mapping, where PyYAML would silently keep the last.
 
+    Aliases of aliases are not read: ten lines of them hold more than a machine can, and one can hold itself.
+
     Raises:
         HandWrittenError: naming the line.
     """
     try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)
+        return yaml.load(text, Loader=_PlainLoader)
+    except RecursionError as error:
+        raise HandWrittenError(f"{where}: not YAML that can be read: nested too deep") from error
     except yaml.YAMLError as error:
         raise HandWrittenError(f"{where}: not YAML: {' '.join(str(error).split())}; mend that line") from error
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
+class _PlainLoader(yaml.SafeLoader):
+    open_anchors = 0
+    """Anchored nodes around the one that is composed."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) and self.open_anchors:
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            problem = f"line {line}: *{event.anchor} stands inside of what has an anchor itself; write it out"
+            raise yaml.composer.ComposerError(None, None, problem, None)
+        named = bool(event.anchor) and not isinstance(event, yaml.AliasEvent)
+        self.open_anchors += named
+        node = super().compose_node(parent, index)
+        self.open_anchors -= named
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, AttributeError) as error:  # PyYAML's own, of a date or number that there is not
+            problem = f"{str(node.value)[:40]!r} is no {node.tag.rpartition(':')[2]}; put it in quotes if it is text"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:

@@ -80,6 +80,35 @@ def test_yaml_that_leaves_a_choice_is_refused(text: str) -> None:
         parse_yaml(text, where="x.yaml")
 
 
+LAUGHS = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}' if n else 'ha'] * 9)}]\n" for n in range(10))
+
+
+YAML_REFUSED = [
+    (LAUGHS, "l0 stands inside of what has an anchor itself; write it out"),
+    ("a: &a [*a]", "stands inside of what has an anchor itself"),
+    ("[" * 100_000, "nested too deep"),
+    ("[" * 2_000 + "]" * 2_000, "nested too deep"),
+    ("a: 1\nday: 2026-13-45", r"'2026-13-45' is no timestamp; put it in quotes if it is text.*line 2"),
+    ("n: " + "9" * 5_000, "is no int"),
+    ("n: !!float many", "'many' is no float"),
+]
+
+
+def test_a_part_that_stands_in_two_places_is_read_as_tools_write_it() -> None:
+    assert parse_yaml("a: &id001 [lofi]\nb: *id001\n", where="x.yaml") == {"a": ["lofi"], "b": ["lofi"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    YAML_REFUSED,
+    ids=["a thousand million laughs", "itself", "deep", "deep and closed", "no day", "a long number", "no number"],
+)
+def test_yaml_that_no_machine_can_hold_or_that_says_nothing_is_refused_in_one_sentence(text: str, said: str) -> None:
+    with pytest.raises(HandWrittenError, match=said) as refused:
+        parse_yaml(text, where="x.yaml")
+    assert str(refused.value).startswith("x.yaml: not YAML") and len(str(refused.value)) < 400
+
+
 @pytest.mark.parametrize(
     ("name", "known", "near"),
     [
