@@ -74,7 +74,7 @@ def _stats(paths: Iterable[Path], *, linked: bool = False) -> dict[Path, tuple[i
         try:
             if stat.S_ISREG((status := path.stat(follow_symlinks=linked)).st_mode):
                 found[path] = (status.st_size, status.st_mtime_ns)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError:
             found[path] = CLOSED

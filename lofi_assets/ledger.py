@@ -58,6 +58,8 @@ def _locked(store: Store) -> Iterator[LedgerText]:
     path = store.metadata(SOURCES)
     shared = linked_to(path)
     make_folder(shared.parent)
+    if shared.exists() and not shared.is_file():
+        raise LedgerError(f"{path}: is no file; put the ledger itself there")
     # Beside what a link leads to: data roots that share a ledger keep it from one another.
     with shared.with_name(LOCK).open("w") as lock:
         _wait(lambda: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB), path)

@@ -168,8 +168,10 @@ def load_sources(path: Path) -> SourceFile:
 
 
 def _ledger(path: Path) -> LedgerText:
+    if (real := linked_to(path)).exists() and not real.is_file():
+        raise SourceError(f"{path}: is no file; put the ledger itself there, no track is used until it can be read")
     try:
-        return LedgerText(decoded(path.read_bytes(), where=str(path)) if linked_to(path).is_file() else "[]", path=path)
+        return LedgerText(decoded(path.read_bytes(), where=str(path)) if real.is_file() else "[]", path=path)
     except (HandWrittenError, LedgerError) as error:
         raise SourceError(f"{error}; no track is used until it can be read") from error
 

@@ -8,6 +8,7 @@ tables, content hashes, and increments (new, stale, unchanged, orphaned). What d
 import hashlib
 import json
 import os
+import stat
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lofi_assets.errors import explanation
 from lofi_assets.files import StoreError as StoreError
 from lofi_assets.files import atomic_folder as atomic_folder
 from lofi_assets.files import atomic_path as atomic_path
@@ -215,14 +217,18 @@ def read_json(path: Path, *, default: Any = None, remedy: str = "mend or remove 
     Args:
         remedy: what a person does about a broken file.
     Raises:
-        StoreError: the file is not JSON, or a link that leads nowhere; a key stands twice or a number is none
-            (`hand_written`).
+        StoreError: the file is not JSON, cannot be opened, or is a link that leads nowhere; a key stands twice or a
+            number is none (`hand_written`).
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise StoreError(f"{path}: is no file; move away what stands there and run again")
         return parse_json(decoded(path.read_bytes(), where=str(path)), where=str(path))
     except FileNotFoundError:
         linked_to(path)
         return default
+    except OSError as error:
+        raise StoreError(explanation(error) or f"{path}: cannot be read ({error.strerror}); {remedy}") from error
     except HandWrittenError as error:
         raise StoreError(f"{error}; {remedy}") from error
 

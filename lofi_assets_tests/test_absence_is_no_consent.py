@@ -71,6 +71,18 @@ def lofi(store: Store, *arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+@pytest.mark.parametrize("stands", ["a folder", "a pipe"])
+def test_what_stands_where_the_ledger_must_be_is_said_and_is_no_empty_ledger(store: Store, stands: str) -> None:
+    raw(store, "royalty-free/rain_01.wav")
+    path = store.metadata("sources.json")
+    path.parent.mkdir(parents=True)
+    path.mkdir() if stands == "a folder" else os.mkfifo(path)
+    with pytest.raises(SourceError, match=r"sources\.json: is no file"):
+        inventory(store)
+    code, said = lofi(store, "revoke", "studio-7", "--by", "K", "--reason", "over")
+    assert code == 1 and "is no file" in said
+
+
 # --- a name that names nobody ----------------------------------------------------------------------------------------
 
 

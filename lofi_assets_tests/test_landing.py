@@ -139,3 +139,20 @@ def test_amended_rules_and_vocabulary_are_landings_too(store: Store, settled: La
         states.append(landing_state(store, config_dir=tmp_path / "config"))
     steps = [moved(before, after) for before, after in itertools.pairwise(states)]
     assert steps == [{"library"}, {"library"}, {"vocabulary"}]
+
+
+@pytest.mark.parametrize("name", ["chosen_styles.json", "style_mapping.json", "reviews.jsonl", "sources.json"])
+@pytest.mark.parametrize("stands", ["a folder", "a link to itself", "a pipe"])
+def test_what_stands_where_a_file_must_be_is_a_state_and_no_crash(
+    store: Store, settled: Landing, name: str, stands: str
+) -> None:
+    path = store.metadata(name)
+    path.unlink(missing_ok=True)
+    match stands:
+        case "a folder":
+            path.mkdir()
+        case "a link to itself":
+            path.symlink_to(name)
+        case _:
+            os.mkfifo(path)
+    assert landing_state(store).vocabulary == settled.vocabulary
