@@ -19,15 +19,15 @@ def variable(name: str) -> str:
 
 
 def seconds(name: str, default: int) -> int:
-    """The whole number of seconds that an environment variable says, `default` where it is unset or blank.
+    """The whole number of seconds, 1 or more, that an environment variable says; `default` if unset or blank.
 
     Raises:
-        SettingError: anything else than a number from 1 on.
+        SettingError: it says something else.
     """
-    value = variable(name) or str(default)
-    if not value.isdecimal() or int(value) < 1:
-        raise SettingError(f"{name}={value}: must be a whole number of seconds, 1 or more, or blank for {default}")
-    return int(value)
+    value = variable(name)
+    if value and not (value.isascii() and value.isdigit() and len(value) < 7 and int(value)):
+        raise SettingError(f"{name}={value}: must be seconds, a whole number from 1, or blank for {default}")
+    return int(value) if value else default
 
 
 def folder(name: str, default: Path) -> Path:

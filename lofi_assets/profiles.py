@@ -143,9 +143,9 @@ def load_profile(name: str | None = None, *, config_dir: Path = CONFIG_DIR) -> P
 def _read_profile(name: str, config_dir: Path) -> Profile:
     require_config(config_dir)
     path = config_dir / "profiles" / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in (config_dir / "profiles").glob("*.yaml")))
-        raise ProfileError(f"{path}: no such profile; LOFI_PROFILE can be {known}")
+    known = sorted(file.stem for file in (config_dir / "profiles").glob("*.yaml"))
+    if name not in known:  # `../x` is a file too, but none that is audited
+        raise ProfileError(f"{path}: no such profile; LOFI_PROFILE can be {', '.join(known)}")
     try:
         return Profile(name=name, **parse_yaml(decoded(path.read_bytes(), where=str(path)), where=str(path)))
     except HandWrittenError as error:

@@ -85,11 +85,11 @@ def test_make_takes_a_blank_home_of_dagster_for_unset(given: dict[str, str]) -> 
     assert f"DAGSTER_HOME := {REPOSITORY}/.dagster\n" in done.stdout
 
 
-def test_how_often_sensors_look_is_a_number_or_the_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for value, said in (("", 30), (" ", 30), ("5", 5)):
-        monkeypatch.setenv("LOFI_SENSOR_SECONDS", value)
-        assert seconds("LOFI_SENSOR_SECONDS", 30) == said
-    for value in ("half a minute", "0", "-1", "1.5"):
-        monkeypatch.setenv("LOFI_SENSOR_SECONDS", value)
-        with pytest.raises(SettingError, match=r"LOFI_SENSOR_SECONDS=.*whole number of seconds"):
-            seconds("LOFI_SENSOR_SECONDS", 30)
+@pytest.mark.parametrize("text", ["abc", "0", "-1", "1.5", "\u00b2", "9" * 5_000])
+def test_seconds_are_a_whole_number_or_refused_by_name(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("LOFI_SENSOR_SECONDS", text)
+    with pytest.raises(SettingError, match=r"^LOFI_SENSOR_SECONDS=.*: must be seconds"):
+        seconds("LOFI_SENSOR_SECONDS", 30)
+    for said, meant in ((" 5 ", 5), (" ", 30)):
+        monkeypatch.setenv("LOFI_SENSOR_SECONDS", said)
+        assert seconds("LOFI_SENSOR_SECONDS", 30) == meant

@@ -57,6 +57,11 @@ def test_the_environment_names_the_profile(config_dir: Path, monkeypatch: pytest
     assert load_profile(config_dir=config_dir).name == "production"
 
 
+def test_a_file_outside_the_audited_folder_is_no_profile(config_dir: Path) -> None:
+    with pytest.raises(ProfileError, match="no such profile; LOFI_PROFILE can be"):
+        load_profile("../profiles/demo", config_dir=config_dir)
+
+
 def test_an_unknown_profile_says_which_there_are(config_dir: Path) -> None:
     with pytest.raises(ProfileError, match=r"staging\.yaml.*demo, production"):
         load_profile("staging", config_dir=config_dir)
