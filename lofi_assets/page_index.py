@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from lofi_assets.page_files import document, shown_file
 from lofi_assets.page_frame import framed, players
+from lofi_assets.raw_files import with_file_name
 from lofi_assets.store import Store, read_json
 from lofi_assets.wording import counted
 
@@ -56,8 +57,9 @@ def review_page(store: Store) -> str:
     for item in waiting[:MOST]:
         track = item.row["track_id"]
         clips = [(path, f"data/{quote(path)}") for path in [audio.get(track, "")] if path]
+        name = with_file_name(track, item.row.get("raw_path", ""))
         parts.append(
-            f"<h2>{escape(track)}</h2>\n<p>{escape(item.row['prompt'])}</p>\n{_list(map(escape, item.reasons))}"
+            f"<h2>{escape(name)}</h2>\n<p>{escape(item.row['prompt'])}</p>\n{_list(map(escape, item.reasons))}"
         )
         parts.append(players(clips))
     parts.append(_left_out(len(waiting)) if waiting else "<p>None.</p>")
@@ -93,7 +95,8 @@ def _rejected(store: Store) -> str:
     for path in files[:MOST]:
         found = read_json(path, default={})
         rule, reason = escape(str(found.get("rule", ""))), escape(str(found.get("reason", "")))
-        link = f'<a href="data/{quote(store.relative(path))}">{escape(path.stem)}</a>'
+        name = escape(with_file_name(path.stem, str(found.get("raw_path", ""))))
+        link = f'<a href="data/{quote(store.relative(path))}">{name}</a>'
         lines.append(f'{link}: {reason} (<a href="docs/gates.md#{rule}">{rule}</a>)')
     return _list(lines) + _left_out(len(files)) if files else ""
 

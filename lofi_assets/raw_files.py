@@ -174,6 +174,12 @@ def track_id_of(path: PurePath) -> str:
     return f"{slug[: 120 - len(digest) - 1].rstrip('_-')}_{digest}"
 
 
+def with_file_name(track_id: str, raw_path: str) -> str:
+    """A track as people are told of it: its id, and its file's name where the id does not say it."""
+    file = PurePath(raw_path or track_id)
+    return track_id if file.stem == track_id else f"{track_id} ({file.name})"
+
+
 def plain_id(path: PurePath) -> str:
     """The stem in ASCII, everything else than letters, digits and `-` as `_`; empty where nothing is left of it."""
     ascii_stem = unicodedata.normalize("NFKD", path.stem).encode("ascii", "ignore").decode()

@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from lofi_assets.alerts.arrivals import Track, delivery_news
 from lofi_assets.library import INVENTORY, PROCESSED, PROMPTS, write_rows
 from lofi_assets.store import fingerprint
 from lofi_assets.verdicts import Measures, record, upstream_versions
@@ -128,6 +129,15 @@ def test_a_delivery_is_one_message_with_every_reject_and_the_review_queue(librar
     ):
         assert part in message["message"]
     assert message["message"].endswith("/assets/processed_tracks")
+
+
+def test_a_track_whose_id_says_nothing_is_told_with_its_files_name() -> None:
+    rain = Track("1_5d9ff404", "raw/Дождь 1.flac", "a" * 64)
+    snow = Track("1_552e1bad", "raw/Снег 1.flac", "b" * 64, "rule")
+    (news,) = delivery_news({"1_5d9ff404": rain, "1_552e1bad": snow}, told={}, waiting={"1_5d9ff404": "tempo unknown"})
+    assert "1_552e1bad (Снег 1.flac) rule" in news.title
+    assert "Review 1_5d9ff404 (Дождь 1.flac): tempo unknown" in news.body
+    assert "Accepted: 1_5d9ff404 (Дождь 1.flac)" in news.body
 
 
 def test_a_delivery_that_is_accepted_whole_is_no_warning(library: Library, receiver: Receiver) -> None:

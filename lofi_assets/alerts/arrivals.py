@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from lofi_assets.alerts.messages import Message, asset_link, message
 from lofi_assets.library import INVENTORY, PROCESSED, PROMPTS
+from lofi_assets.raw_files import with_file_name
 from lofi_assets.store import Store, fingerprint, read_columns, stat_key
 from lofi_assets.wording import named, shortened
 
@@ -29,6 +30,10 @@ class Track:
     rule: str = ""
     """The gate that rejected it; empty: accepted."""
     reason: str = ""
+
+    @property
+    def name(self) -> str:
+        return with_file_name(self.track_id, self.path)
 
     @property
     def told(self) -> str:
@@ -89,8 +94,8 @@ def delivery_news(tracks: Mapping[str, Track], *, told: Mapping[str, str], waiti
     rejected = [track for track in fresh if track.rule]
     if not fresh:
         return []
-    review = [track.track_id for track in accepted if track.track_id in waiting]
-    names = named([f"{track.track_id} {track.rule}" for track in rejected], most=2)
+    review = {track.name: waiting[track.track_id] for track in accepted if track.track_id in waiting}
+    names = named([f"{track.name} {track.rule}" for track in rejected], most=2)
     parts = [f"{len(accepted)} accepted", f"{len(rejected)} rejected" + (f": {names}" if rejected else "")]
     if review:
         parts.append(f"{len(review)} to review")
@@ -98,7 +103,7 @@ def delivery_news(tracks: Mapping[str, Track], *, told: Mapping[str, str], waiti
         message(
             "warning" if rejected else "info",
             f"tracks: {', '.join(parts)}",
-            _lines(accepted, rejected, {track_id: waiting[track_id] for track_id in review}),
+            _lines(accepted, rejected, review),
             link=asset_link("processed_tracks"),
         )
     ]
@@ -106,11 +111,11 @@ def delivery_news(tracks: Mapping[str, Track], *, told: Mapping[str, str], waiti
 
 def _lines(accepted: list[Track], rejected: list[Track], review: Mapping[str, str]) -> list[str]:
     lines = [f"Rejected {track.path}\n  {track.rule}: {_short(track.reason)}" for track in rejected]
-    looks = [f"Review {track_id}: {_short(why)}" for track_id, why in review.items()]
+    looks = [f"Review {name}: {_short(why)}" for name, why in review.items()]
     return [
         *shortened(lines, most=MAX_REJECTS),
         *shortened(looks, most=MAX_REJECTS),
-        f"Accepted: {named([track.track_id for track in accepted], most=8)}" if accepted else "",
+        f"Accepted: {named([track.name for track in accepted], most=8)}" if accepted else "",
         "What to do: mend or replace the rejected files, or leave them out; nothing else waits for them."
         if rejected
         else "",

@@ -6,7 +6,6 @@ What belongs here: arguments and text on the terminal. What does not: the queue 
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import click
@@ -14,7 +13,7 @@ import click
 from lofi_assets.profiles import data_root
 from lofi_assets.store import Store
 
-APPLY = "materialise processed_tracks and prompts to apply it"
+APPLY = "now materialise prompts and dataset_manifest; with `make dev` running that happens by itself"
 MEASURES = ("duration_s", "tempo_bpm", "tempo_bpm_raw", "tempo_confidence", "loudness_lufs", "centroid_hz", "dual_mono")
 HEARD = 6
 """Strongest labels of the audio tagger that are shown per model."""
@@ -29,6 +28,7 @@ def review() -> None:
 @click.option("--all", "everything", is_flag=True, help="Also tracks that need nobody.")
 def list_tracks(everything: bool) -> None:
     """One track per line with its state, styles and prompt; below it every reason to look at it."""
+    from lofi_assets.raw_files import named
     from lofi_assets.review import queue
 
     items = queue(Store(data_root()))
@@ -36,7 +36,8 @@ def list_tracks(everything: bool) -> None:
     for item in shown:
         row = item.row
         styles = ",".join(json.loads(row["style_ids"]))
-        click.echo(f"{_named(row)}  {item.decision or row['state']}  {styles}  {row['prompt']}")
+        name = named(row["track_id"], row.get("raw_path", ""))
+        click.echo(f"{name}  {item.decision or row['state']}  {styles}  {row['prompt']}")
         for reason in item.reasons:
             click.echo(f"    {reason}")
     waiting = sum(bool(item.reasons) for item in items)
@@ -105,12 +106,6 @@ def _decide(tracks: Sequence[str], *, decision: Literal["accepted", "rejected"],
     now = datetime.now(UTC).replace(microsecond=0)
     taken = decide(Store(data_root()), tracks, decision=decision, at=now, vocabulary=vocabulary(), **words)
     click.echo(f"{decision} {len(taken)}: {', '.join(review.track_id for review in taken)}; {APPLY}")
-
-
-def _named(row: dict[str, Any]) -> str:
-    """A track's id, and its file's name where the id does not say it."""
-    file = PurePosixPath(row.get("raw_path") or row["track_id"])
-    return str(row["track_id"]) if file.stem == row["track_id"] else f"{row['track_id']} ({file.name})"
 
 
 def _numbered(label: str, texts: Sequence[str]) -> list[tuple[str, str]]:
