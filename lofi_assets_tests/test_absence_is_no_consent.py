@@ -276,6 +276,19 @@ def test_a_file_can_be_claimed_by_its_own_name(store: Store) -> None:
     assert json.loads(store.metadata("sources.json").read_text("utf-8"))[0]["track_ids"] == ["1_5d9ff404"]
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_track_is_withdrawn_by_its_files_own_name_while_the_file_is_there_and_by_its_id_ever_after(
+    store: Store, there: bool
+) -> None:
+    file = raw(store, "royalty-free/Дождь 1.wav")
+    assert lofi(store, "add", "new", "--track", "Дождь 1", "--provider", "P", *WORDS)[0] == 0
+    if not there:
+        file.unlink()
+    name = "Дождь 1" if there else "1_5d9ff404"
+    code, said = lofi(store, "revoke", "new", "--track", name, "--by", "L", "--reason", "over")
+    assert code == 0 and "revoked: 1_5d9ff404" in said
+
+
 def test_a_licence_name_that_stands_in_two_rows_is_refused(tmp_path: Path) -> None:
     rows = [
         {"id": "A", "status": "permitted", "aliases": ["Mine"]},

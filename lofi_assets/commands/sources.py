@@ -84,7 +84,7 @@ def verify(source_id: str, by: str, evidence: str | None, evidence_file: Path | 
 
 @sources.command()
 @click.argument("source_id")
-@click.option("--track", help="Only this track of the source.")
+@click.option("--track", help="Only this track of the source: its id, or its file's name without suffix.")
 @click.option("--reason", required=True, help="Why the rights ended; it goes on record.")
 @click.option("--by", required=True, help="Your name; it goes on record.")
 def revoke(source_id: str, track: str | None, reason: str, by: str) -> None:
@@ -93,7 +93,8 @@ def revoke(source_id: str, track: str | None, reason: str, by: str) -> None:
     from lofi_assets.ledger_page import used_in, uses
 
     store = Store(data_root())
-    tracks = ledger.revoke(store, source_id, track=track, reason=reason, by=by, today=_today())
+    named = _ids(store, [track])[0] if track else None
+    tracks = ledger.revoke(store, source_id, track=named, reason=reason, by=by, today=_today())
     concerned = used_in(uses(store), tracks)
     click.echo(f"revoked: {', '.join(tracks) or source_id}")
     for use in concerned:
