@@ -225,7 +225,8 @@ def _with_fix(fault: str) -> str:
 def _claim_faults(ledger: LedgerText, record: SourceRecord) -> list[str]:
     faults = []
     if any(record.source_id in ledger.stated(item, "source_id") for item in ledger.items):
-        faults.append(f"source_id: {record.source_id} is taken; it should be {FIXES['source_id']}")
+        taken = record.source_id
+        faults.append(f"source_id: {taken} is taken; a later delivery is a record of its own, such as {taken}-2")
     for item in ledger.items:
         if shared := sorted(set(record.track_ids) & set(ledger.tracks(item))):
             (owner,) = ledger.stated(item, "source_id")[:1] or ["without an id"]

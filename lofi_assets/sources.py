@@ -292,7 +292,7 @@ def _explain(text: str, file: RawFile, claim: Claim) -> str:
     if not claim.records:
         also = "; one that lists it is invalid" if claim.invalid else ""
         near = f"; a record lists {claim.near}: if this file is meant, list {file.track_id}" if claim.near else ""
-        return f"no record of sources.json lists this track id{also}{near}; add one with verified rights"
+        return f"no record of sources.json lists this track id{also}{near}; `lofi sources add` claims it"
     if claim.count > 1:
         names = [record.source_id for record in claim.records] + ["an invalid record"] * claim.invalid
         return f"claimed by {', '.join(names)}; one must let go"

@@ -125,7 +125,7 @@ def test_a_bad_record_is_refused_with_field_and_fix_and_nothing_is_written(
 def test_a_source_or_track_that_is_taken_is_refused_by_name(store: Store) -> None:
     added(store)
     before = text_of(store)
-    with pytest.raises(LedgerError, match="studio-7 is taken"):
+    with pytest.raises(LedgerError, match="is taken; a later delivery is a record of its own, such as studio-7-2"):
         added(store, track_ids=["fog"])
     with pytest.raises(LedgerError, match="rain belongs to source studio-7"):
         added(store, source_id="other", track_ids=["rain", "fog"])
