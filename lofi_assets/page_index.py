@@ -95,9 +95,11 @@ def _rejected(store: Store) -> str:
     for path in files[:MOST]:
         found = read_json(path, default={})
         rule, reason = escape(str(found.get("rule", ""))), escape(str(found.get("reason", "")))
-        name = escape(with_file_name(path.stem, str(found.get("raw_path", ""))))
+        raw = str(found.get("raw_path") or found.get("path") or "")  # the inventory calls it `path`
+        name = escape(with_file_name(path.stem, raw))
         link = f'<a href="data/{quote(store.relative(path))}">{name}</a>'
-        lines.append(f'{link}: {reason} (<a href="docs/gates.md#{rule}">{rule}</a>)')
+        gate = f' (<a href="docs/gates.md#{rule}">{rule}</a>)' if rule else ""  # none: a person rejected it
+        lines.append(f"{link}: {reason}{gate}")
     return _list(lines) + _left_out(len(files)) if files else ""
 
 

@@ -216,10 +216,16 @@ def test_what_others_wrote_is_text_and_never_markup(pages: TestClient, store: St
         assert nasty not in page and "<img src=x" not in page and '"><b' not in page
 
 
-def test_a_track_whose_id_says_nothing_is_shown_with_its_files_name(pages: TestClient, store: Store) -> None:
-    record = {"rule": "audio.clipping", "reason": "loud", "raw_path": "raw/commissioned/Дождь 1.wav"}
+@pytest.mark.parametrize("key", ["raw_path", "path"])
+def test_a_track_whose_id_says_nothing_is_shown_with_its_files_name(pages: TestClient, store: Store, key: str) -> None:
+    record = {"rule": "audio.clipping", "reason": "loud", key: "raw/commissioned/Дождь 1.wav"}
     (store.quarantine / "tracks" / "1_5d9ff404.json").write_text(json.dumps(record))
     assert ">1_5d9ff404 (Дождь 1.wav)</a>" in pages.get("/").text
+
+
+def test_a_track_that_a_person_rejected_names_no_rule(pages: TestClient, store: Store) -> None:
+    (store.quarantine / "tracks" / "rain_03.json").write_text(json.dumps({"rule": "", "reason": "hum"}))
+    assert ">rain_03</a>: hum</li>" in pages.get("/").text
 
 
 def test_a_gate_has_an_address_of_its_own(pages: TestClient) -> None:

@@ -28,7 +28,7 @@ def review() -> None:
 @click.option("--all", "everything", is_flag=True, help="Also tracks that need nobody.")
 def list_tracks(everything: bool) -> None:
     """One track per line with its state, styles and prompt; below it every reason to look at it."""
-    from lofi_assets.raw_files import named
+    from lofi_assets.raw_files import with_file_name
     from lofi_assets.review import queue
 
     items = queue(Store(data_root()))
@@ -36,7 +36,7 @@ def list_tracks(everything: bool) -> None:
     for item in shown:
         row = item.row
         styles = ",".join(json.loads(row["style_ids"]))
-        name = named(row["track_id"], row.get("raw_path", ""))
+        name = with_file_name(row["track_id"], row.get("raw_path", ""))
         click.echo(f"{name}  {item.decision or row['state']}  {styles}  {row['prompt']}")
         for reason in item.reasons:
             click.echo(f"    {reason}")
