@@ -355,7 +355,7 @@ def _outcome(
 def _summary(tagged: int, *, broken: int, refused: int, waiting: int) -> str:
     parts = [f"{counted(tagged, 'track')} tagged"]
     if broken:
-        parts.append(f"{broken} out for broken lyrics")
+        parts.append(f"{broken} out, since their words cannot be read or used")
     if refused:
         parts.append(f"{refused} rejected in review")
     waits = f"{waiting} {'waits' if waiting == 1 else 'wait'} for a person: lofi review list"

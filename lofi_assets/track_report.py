@@ -92,8 +92,8 @@ def tracks_summary(*, rejected: Sequence[str], accepted: int) -> str:
     """
     if rejected:
         total = counted(len(rejected) + accepted, "track")
-        were = "was" if len(rejected) == 1 else "were"
-        return f"{len(rejected)} of {total} {were} rejected and wait for a better file: {tallied(rejected)}."
+        were = "was rejected and waits" if len(rejected) == 1 else "were rejected and wait"
+        return f"{len(rejected)} of {total} {were} for a better file: {tallied(rejected)}."
     return f"{counted(accepted, 'track')} accepted, none rejected. Nothing waits for a person."
 
 

@@ -116,11 +116,16 @@ def _lines(accepted: list[Track], rejected: list[Track], review: Mapping[str, st
         *shortened(lines, most=MAX_REJECTS),
         *shortened(looks, most=MAX_REJECTS),
         f"Accepted: {named([track.name for track in accepted], most=8)}" if accepted else "",
-        "What to do: mend or replace the rejected files, or leave them out; nothing else waits for them."
-        if rejected
-        else "",
+        _remedy(rejected),
         "The review queue: lofi review list" if review else "",
     ]
+
+
+def _remedy(rejected: list[Track]) -> str:
+    licences = [track for track in rejected if track.rule.startswith("licence.")]
+    todo = ["mend or replace the rejected files, or leave them out"] if len(licences) < len(rejected) else []
+    todo += ["`lofi sources list` says what the licence records lack"] if licences else []
+    return f"What to do: {'; '.join(todo)}; nothing else waits for them." if todo else ""
 
 
 def _short(text: str) -> str:
