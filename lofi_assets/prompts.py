@@ -218,6 +218,8 @@ def write_prompts(store: Store) -> Outcome:
     ]
     increment = plan(wanted={row["track_id"]: row["fingerprint"] for row in rows}, recorded=recorded)
     write_rows(store, PROMPTS, rows)
+    # Once more: what a person wrote into the result meanwhile is not in these rows, and would be written over.
+    taken_over = "; ".join(filter(None, (taken_over, take_over(store))))
     write_mapping(store, {row["track_id"]: json.loads(row["style_ids"]) for row in rows})
     _write_verified(store, rows)
     write_quarantine(store, "prompts", [row for row in rows if row["status"] != "tagged"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lofi_assets import prompts
 from lofi_assets.constitution import CONFIG_DIR, gates_of, judge_asset, load_gates
 from lofi_assets.curation import chosen_styles
 from lofi_assets.curator_files import CuratorFiles, Sidecars
@@ -189,6 +190,26 @@ def test_a_style_named_before_its_track_is_processed_is_not_lost(store: Store) -
     curate(store, later=["VOCAL-01"])
     write_prompts(store)
     assert chosen_styles(store)["later"] == ("VOCAL-01",)
+
+
+def test_a_style_that_a_person_writes_into_the_result_meanwhile_is_kept(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is written anew at the end of a run that may take minutes; the next run then reads the choice."""
+    write_prompts(store)
+    tag = prompts.tag_tracks
+
+    def slowly(*arguments: Any) -> Any:
+        tagged = tag(*arguments)
+        curate(store, a=["THEME-02"])
+        return tagged
+
+    monkeypatch.setattr(prompts, "tag_tracks", slowly)
+    write_prompts(store)
+    monkeypatch.undo()
+    assert chosen_styles(store)["a"] == ("THEME-02",)
+    write_prompts(store)
+    assert mapping(store)["a"] == ["THEME-02"]
 
 
 def test_a_style_that_does_not_exist_is_not_used_and_said(store: Store) -> None:
