@@ -22,7 +22,6 @@ from lofi_assets.records import (
     TagCategory,
     TagCategoryName,
     Track,
-    by_id,
     dump,
     parse,
     stale_schemas,
@@ -276,13 +275,6 @@ def test_a_score_that_could_not_be_measured_is_recorded_as_such() -> None:
 def test_a_track_without_a_split_is_for_training() -> None:
     data = {key: value for key, value in COMPLETE[Track].items() if key != "split"}
     assert parse(Track, data, where="track").split == "train"
-
-
-def test_two_records_with_one_identifier_are_refused() -> None:
-    record = parse(SourceRecord, COMPLETE[SourceRecord], where="sources.json")
-    assert by_id([record], "source_id") == {"source_001": record}
-    with pytest.raises(RecordError, match="source_id 'source_001'"):
-        by_id([record, record], "source_id")
 
 
 def test_categories_and_counts_are_the_data_models() -> None:
