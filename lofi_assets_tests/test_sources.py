@@ -160,6 +160,16 @@ def test_a_track_that_two_records_claim_is_rejected_and_both_are_named(store: St
     assert "source_001" in row["reason"] and "source_002" in row["reason"]
 
 
+def test_two_records_with_one_identifier_give_no_rights(store: Store) -> None:
+    """Which of them a revocation or a verification means could not be told."""
+    raw(store, "a/track_001.wav")
+    raw(store, "a/track_002.wav")
+    records(store, GOOD, changed(track_ids=["track_002"]))
+    outcome, rows = inventory(store)
+    assert {row["status"] for row in rows.values()} == {"rejected"}
+    assert "'source_001' is used by more than one record" in str(outcome.details["problems"])
+
+
 def test_a_record_that_lists_a_track_twice_claims_it_once(store: Store) -> None:
     raw(store, "a/track_001.wav")
     records(store, changed(track_ids=["track_001", "track_001"]))
