@@ -102,9 +102,8 @@ def _why(stays: Standing, goes: Standing) -> str:
         return "whose licence type permits training by itself"
     if stays.score_below_100 != goes.score_below_100:
         return f"whose quality score is {100 - stays.score_below_100}, not {100 - goes.score_below_100}"
-    if stays.newcomer != goes.newcomer:
-        return "which was there first"
-    return "which comes first by name, and is as good"
+    # One wording for "was there" and "is first by name": the next run over an unchanged library says the same.
+    return "which is as good and came first"
 
 
 def same_file(rows: Sequence[Row]) -> list[Row]:

@@ -69,8 +69,14 @@ CHOICES = [
         "b",
         "whose quality score is 90, not 70",
     ),
-    ("one came first", ("wav", AMBIGUOUS, 80, False), ("flac", AMBIGUOUS, 80, True), "b", "which was there first"),
-    ("equals", ("wav", PERMITTED, 80, False), ("flac", PERMITTED, 80, False), "a", "which comes first by name"),
+    (
+        "one came first",
+        ("wav", AMBIGUOUS, 80, False),
+        ("flac", AMBIGUOUS, 80, True),
+        "b",
+        "which is as good and came first",
+    ),
+    ("equals", ("wav", PERMITTED, 80, False), ("flac", PERMITTED, 80, False), "a", "which is as good and came first"),
 ]
 
 

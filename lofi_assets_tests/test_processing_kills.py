@@ -17,7 +17,7 @@ import soundfile
 
 from lofi_assets.constitution import load_gates
 from lofi_assets.demo_corpus.synth import Song, render
-from lofi_assets.library import INVENTORY, PROCESSED, process_library, rows_of, write_rows
+from lofi_assets.library import FILE_HASHES, INVENTORY, PROCESSED, process_library, rows_of, write_rows
 from lofi_assets.profiles import AudioSettings
 from lofi_assets.store import Store, link_or_copy, sha256_file
 
@@ -76,8 +76,9 @@ def data_root(root: Path, raw: Path) -> Path:
 
 
 def tree(root: Path) -> dict[str, str]:
-    """Every file of the data root, temporary ones included, with the hash of its bytes."""
-    files = (path for path in root.rglob("*") if path.is_file())
+    """Every file of the data root, temporary ones included, with the hash of its bytes; but for one that holds times."""
+    times = root / "cache" / FILE_HASHES
+    files = (path for path in root.rglob("*") if path.is_file() and path != times)
     return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
