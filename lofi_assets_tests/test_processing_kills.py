@@ -76,7 +76,7 @@ def data_root(root: Path, raw: Path) -> Path:
 
 
 def tree(root: Path) -> dict[str, str]:
-    """Every file of the data root, temporary ones included, with the hash of its bytes; but for one that holds times."""
+    """Every file of the data root with the hash of its bytes, temporary ones too; not the file that holds times."""
     times = root / "cache" / FILE_HASHES
     files = (path for path in root.rglob("*") if path.is_file() and path != times)
     return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
