@@ -26,14 +26,14 @@ from lofi_assets.library import (
 )
 from lofi_assets.lyrics import LyricsError, lyrics_text
 from lofi_assets.outcome import Outcome
-from lofi_assets.prompt_text import split_tags
 from lofi_assets.quarantine import write_quarantine
 from lofi_assets.records import STYLE_PREFIXES, StylePreset, TrackState
 from lofi_assets.review import QueueItem, Review, apply_review, decisions, proposal_of, queue_of, read_reviews
 from lofi_assets.states import advance
 from lofi_assets.store import Store, fingerprint, plan, read_json, write_json, write_text
-from lofi_assets.style_files import StyleError
-from lofi_assets.styles import Taxonomy, load_presets, load_taxonomy, taxonomy_fingerprint, written_presets
+from lofi_assets.styles.prompt_text import split_tags
+from lofi_assets.styles.strict_yaml import StyleError
+from lofi_assets.styles.taxonomy import Taxonomy, load_presets, load_taxonomy, taxonomy_fingerprint, written_presets
 from lofi_assets.tagging import (
     TrackTags,
     parse_prompt,

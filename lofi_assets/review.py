@@ -24,10 +24,10 @@ from lofi_assets.files import linked_to, make_folder
 from lofi_assets.hand_written import HandWrittenError, decoded, parse_json
 from lofi_assets.library import DUPLICATES, PROMPTS, Row, rows_of
 from lofi_assets.near_names import says_nothing
-from lofi_assets.prompt_text import split_tags
 from lofi_assets.records import Record, Sha256, StyleId, TrackId
 from lofi_assets.store import Store, fingerprint, read_json
-from lofi_assets.styles import Taxonomy
+from lofi_assets.styles.prompt_text import split_tags
+from lofi_assets.styles.taxonomy import Taxonomy
 from lofi_assets.tagging import (
     PROMPT_CHARACTERS,
     STYLE_CONFIDENCE,

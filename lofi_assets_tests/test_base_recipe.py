@@ -29,7 +29,7 @@ from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.experiment import resolve_base
 from lofi_assets.profiles import BaseModelSettings, ProfileError
 from lofi_assets.store import Store, StoreError
-from lofi_assets.styles import Taxonomy, load_taxonomy
+from lofi_assets.styles.taxonomy import Taxonomy, load_taxonomy
 
 LARGEST_BASE = 25_000_000
 TINY_STEPS = dict.fromkeys(STAGES, 6)

@@ -8,7 +8,7 @@ from lofi_assets.metrics.alignment import prompt_labels, relative_alignment, tag
 from lofi_assets.metrics.coverage import StyleSample, check_sample, lower_bound, style_coverage
 from lofi_assets.metrics.errors import MetricError
 from lofi_assets.metrics.tag_labels import TAG_LABELS
-from lofi_assets.styles import fold, load_taxonomy
+from lofi_assets.styles.taxonomy import fold, load_taxonomy
 from lofi_assets_tests.conftest import REPOSITORY
 
 ALL_LABELS = (*(f"msd:{tag}" for tag in LABELS["msd"]), *(f"mtt:{tag}" for tag in LABELS["mtt"]))

@@ -24,7 +24,7 @@ from lofi_assets.prompts import (
     write_prompts,
 )
 from lofi_assets.store import Store, read_json, write_json
-from lofi_assets.style_files import StyleError
+from lofi_assets.styles.strict_yaml import StyleError
 from lofi_assets_tests.test_asset_pages import assert_reads_well
 
 PROMPT = "lofi, chill, rhodes, 74 bpm"

@@ -13,10 +13,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lofi_assets import styles
 from lofi_assets.records import STYLE_COUNTS
 from lofi_assets.sources import load_licences
-from lofi_assets.styles import StyleError, Taxonomy
+from lofi_assets.styles import taxonomy as styles
+from lofi_assets.styles.taxonomy import StyleError, Taxonomy
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 TAXONOMY = styles.load_taxonomy(CONFIG)

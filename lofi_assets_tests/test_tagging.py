@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lofi_assets import lyrics, styles, tagging
+from lofi_assets import lyrics, tagging
 from lofi_assets.evidence import Evidence, Tag
 from lofi_assets.lyrics import LyricsError
 from lofi_assets.records import TagCategoryName
+from lofi_assets.styles import taxonomy as styles
 from lofi_assets.tagging import TaggingError, TrackTags
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"

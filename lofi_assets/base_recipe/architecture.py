@@ -21,7 +21,7 @@ from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
 from lofi_assets.ace_step.vocoder import ADaMoSHiFiGANV1
 from lofi_assets.base_recipe.settings import DcaeSettings, Recipe, TransformerSettings, VocoderSettings
 from lofi_assets.store import atomic_folder
-from lofi_assets.styles import Taxonomy
+from lofi_assets.styles.taxonomy import Taxonomy
 
 
 def vocabulary(taxonomy: Taxonomy) -> list[str]:

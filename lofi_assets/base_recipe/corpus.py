@@ -19,7 +19,7 @@ from lofi_assets.base_recipe.settings import CorpusSettings, SteadySettings
 from lofi_assets.demo_corpus.synth import Song, render, render_clean
 from lofi_assets.progress import over
 from lofi_assets.store import atomic_path, write_json
-from lofi_assets.styles import Taxonomy
+from lofi_assets.styles.taxonomy import Taxonomy
 
 FloatArray = NDArray[np.float32]
 CLIPS = "clips.json"

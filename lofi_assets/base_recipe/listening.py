@@ -29,7 +29,7 @@ from lofi_assets.metrics.embedders import Embedder, MusicnnEmbedder, MusicnnTagg
 from lofi_assets.metrics.marks import white_noise
 from lofi_assets.progress import over
 from lofi_assets.store import atomic_path
-from lofi_assets.styles import bpm_tag
+from lofi_assets.styles.taxonomy import bpm_tag
 
 FloatArray = NDArray[np.float32]
 CATALOGUE_SEED = 77

@@ -36,7 +36,7 @@ from lofi_assets.base_recipe.settings import STAGES, Recipe, StageName
 from lofi_assets.base_recipe.stage import Stage, Task, read_weights, run_stage, take_step
 from lofi_assets.lyrics import INSTRUMENTAL
 from lofi_assets.store import StoreError, fingerprint, read_json, write_json
-from lofi_assets.styles import Taxonomy
+from lofi_assets.styles.taxonomy import Taxonomy
 
 T = TypeVar("T")
 RECIPE_VERSION = "1"

@@ -47,7 +47,7 @@ def train_base(
     from lofi_assets.base_recipe.recipe import Workshop, assemble, plan, planned_recipe, train_stage, write_music
     from lofi_assets.base_recipe.report import measure
     from lofi_assets.constitution import CONFIG_DIR
-    from lofi_assets.styles import load_taxonomy
+    from lofi_assets.styles.taxonomy import load_taxonomy
 
     workshop = Workshop(directory, PRESETS[preset], load_taxonomy(CONFIG_DIR))  # type: ignore[index]
     minutes = None if minutes_per_stage is None else dict.fromkeys(STAGES, minutes_per_stage)

@@ -15,7 +15,7 @@ from lofi_assets.metrics.clap import unit_rows
 from lofi_assets.metrics.errors import MetricError
 from lofi_assets.metrics.frechet import FloatArray
 from lofi_assets.metrics.tag_labels import TAG_LABELS
-from lofi_assets.styles import fold
+from lofi_assets.styles.taxonomy import fold
 
 LOGIT_CLIP = 1e-6
 SPREAD_FLOOR = 0.25

@@ -23,7 +23,7 @@ from lofi_assets.records import (
     dump,
     parse,
 )
-from lofi_assets.style_files import StyleError, expected_shape, read_yaml
+from lofi_assets.styles.strict_yaml import StyleError, expected_shape, read_yaml
 
 CATEGORIES: tuple[TagCategoryName, ...] = get_args(TagCategoryName)
 """The seven categories in the order of a prompt (constitution V)."""
