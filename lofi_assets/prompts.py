@@ -24,7 +24,7 @@ from lofi_assets.library import (
     rows_of,
     write_rows,
 )
-from lofi_assets.lyrics import LyricsError, lyrics_text
+from lofi_assets.lyrics.text import LyricsError, lyrics_text
 from lofi_assets.outcome import Outcome
 from lofi_assets.quarantine import write_quarantine
 from lofi_assets.records import STYLE_PREFIXES, StylePreset, TrackState

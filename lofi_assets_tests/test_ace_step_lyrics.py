@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lofi_assets.ace_step import lyric_language, lyric_text
-from lofi_assets.ace_step.lyric_language import LANGUAGES, detect_language
-from lofi_assets.ace_step.lyric_text import spell_out
-from lofi_assets.ace_step.lyric_tokenizer import LANGUAGE_TOKENS, LyricError, LyricTokenizer, song_language
+from lofi_assets.lyrics import language as lyric_language
+from lofi_assets.lyrics import spelling as lyric_text
+from lofi_assets.lyrics.language import LANGUAGES, detect_language
+from lofi_assets.lyrics.spelling import spell_out
+from lofi_assets.lyrics.tokenizer import LANGUAGE_TOKENS, LyricError, LyricTokenizer, song_language
 
 MARKS = ("[verse]", "[chorus]")
 

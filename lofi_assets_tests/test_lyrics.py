@@ -2,8 +2,8 @@
 
 import pytest
 
-from lofi_assets.ace_step.lyric_tokenizer import song_language
-from lofi_assets.lyrics import INSTRUMENTAL, LyricsError, has_words, lyrics_text, without_language
+from lofi_assets.lyrics.text import INSTRUMENTAL, LyricsError, has_words, lyrics_text, without_language
+from lofi_assets.lyrics.tokenizer import song_language
 
 WORDS = "[Verse]\nRegen am Fenster"
 

@@ -16,7 +16,7 @@ from lofi_assets.audio.tempo import estimate_tempo
 from lofi_assets.base_recipe import listening
 from lofi_assets.base_recipe.settings import FULL
 from lofi_assets.experiment import SHIPPED_BASE, resolve_base
-from lofi_assets.lyrics import INSTRUMENTAL
+from lofi_assets.lyrics.text import INSTRUMENTAL
 from lofi_assets.profiles import load_profile
 from lofi_assets.store import Store
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lofi_assets import lyrics, tagging
+from lofi_assets import tagging
 from lofi_assets.evidence import Evidence, Tag
-from lofi_assets.lyrics import LyricsError
+from lofi_assets.lyrics import text as lyrics
+from lofi_assets.lyrics.text import LyricsError
 from lofi_assets.records import TagCategoryName
 from lofi_assets.styles import taxonomy as styles
 from lofi_assets.tagging import TaggingError, TrackTags

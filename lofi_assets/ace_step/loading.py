@@ -16,12 +16,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from lofi_assets.ace_step.lyric_tokenizer import LyricTokenizer
 from lofi_assets.ace_step.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.ace_step.music_dcae import MusicDCAE
 from lofi_assets.ace_step.strict import BaseModelError, strict
 from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
 from lofi_assets.errors import explanation
+from lofi_assets.lyrics.tokenizer import LyricTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, UMT5EncoderModel

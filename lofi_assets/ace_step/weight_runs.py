@@ -27,12 +27,12 @@ from lofi_assets.ace_step.loading import (
     encode_text,
     load_base,
 )
-from lofi_assets.ace_step.lyric_tokenizer import LyricTokenizer
 from lofi_assets.ace_step.mel import LogMel
 from lofi_assets.ace_step.music_dcae import MEL_RATE, SAMPLES_PER_FRAME, MusicDCAE
 from lofi_assets.ace_step.sampler import Conditions, sample_latents
 from lofi_assets.ace_step.weight_files import Finding
 from lofi_assets.demo_corpus.synth import Song, render
+from lofi_assets.lyrics.tokenizer import LyricTokenizer
 
 PROMPTS = ("lofi hip hop, warm rhodes, vinyl crackle, rainy night", "aggressive death metal, distorted guitars")
 CLIP = Song(seed=11, bpm=76, key=2, mode="minor", seconds=5.0, sample_rate=MEL_RATE)

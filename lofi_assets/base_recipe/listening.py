@@ -24,7 +24,7 @@ from lofi_assets.base_recipe.genres import SPOKEN_NAMES, Piece
 from lofi_assets.base_recipe.settings import ReportSettings
 from lofi_assets.demo_corpus.catalogue import Entry, catalogue
 from lofi_assets.demo_corpus.synth import render, render_clean
-from lofi_assets.lyrics import INSTRUMENTAL
+from lofi_assets.lyrics.text import INSTRUMENTAL
 from lofi_assets.metrics.embedders import Embedder, MusicnnEmbedder, MusicnnTagger, levelled, resampled
 from lofi_assets.metrics.marks import white_noise
 from lofi_assets.progress import over

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from lofi_assets.ace_step.loading import LYRIC_VOCABULARY
-from lofi_assets.ace_step.lyric_tokenizer import LyricTokenizer
 from lofi_assets.ace_step.music_dcae import MusicDCAE, latent_frames
 from lofi_assets.ace_step.tiny import LATENT_CHANNELS
 from lofi_assets.base_recipe import architecture
@@ -34,7 +33,8 @@ from lofi_assets.base_recipe.music import MusicTask, cache_latents
 from lofi_assets.base_recipe.optimizer import StageOptimizer
 from lofi_assets.base_recipe.settings import STAGES, Recipe, StageName
 from lofi_assets.base_recipe.stage import Stage, Task, read_weights, run_stage, take_step
-from lofi_assets.lyrics import INSTRUMENTAL
+from lofi_assets.lyrics.text import INSTRUMENTAL
+from lofi_assets.lyrics.tokenizer import LyricTokenizer
 from lofi_assets.store import StoreError, fingerprint, read_json, write_json
 from lofi_assets.styles.taxonomy import Taxonomy
 

@@ -28,7 +28,7 @@ from lofi_assets.quantization.numpy_flow import (
 if TYPE_CHECKING:
     import onnxruntime
 
-    from lofi_assets.ace_step.lyric_tokenizer import LyricTokenizer
+    from lofi_assets.lyrics.tokenizer import LyricTokenizer
 
 Integers = NDArray[np.int64]
 
@@ -231,7 +231,7 @@ class OnnxPipeline:
 
     def _lyric_ids(self, words: str, language: str) -> list[int]:
         if self._lyric_tokenizer is None:
-            from lofi_assets.ace_step.lyric_tokenizer import LyricTokenizer
+            from lofi_assets.lyrics.tokenizer import LyricTokenizer
 
             vocabulary = self.folder / LYRIC_VOCABULARY
             self._lyric_tokenizer = LyricTokenizer(vocabulary if vocabulary.is_file() else None)

@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lofi_assets.ace_step.lyric_tokenizer import LyricError, LyricTokenizer, is_instrumental, song_language
 from lofi_assets.ace_step.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.audio.decode import AudioError, Decoded, read_audio
+from lofi_assets.lyrics.tokenizer import LyricError, LyricTokenizer, is_instrumental, song_language
 from lofi_assets.store import read_json
 from lofi_assets.training.feature_files import LATENTS, FeatureError, SslEncoder
 from lofi_assets.training.speakers import SpeakerError, read_speaker

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from lofi_assets.ace_step.lyric_language import LANGUAGES, MARK, detect_language, script_language, split_language
-from lofi_assets.ace_step.lyric_text import LyricError, spell_out
+from lofi_assets.lyrics.language import LANGUAGES, MARK, detect_language, script_language, split_language
+from lofi_assets.lyrics.spelling import LyricError, spell_out
 
 MAX_IDS = 4096
 NO_LYRICS = [0]

@@ -10,7 +10,7 @@ import re
 from functools import cache
 from typing import Any, Literal
 
-from lofi_assets.ace_step.lyric_text import LyricError, optional
+from lofi_assets.lyrics.spelling import LyricError, optional
 
 Language = Literal["de", "en", "es", "fr", "it", "ja", "ko", "pt", "zh"]
 

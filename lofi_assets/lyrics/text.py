@@ -7,9 +7,9 @@ What belongs here: the text of a lyrics file (constitution V). What does not: wh
 import re
 import unicodedata
 
-from lofi_assets.ace_step.lyric_language import LANGUAGE_LINE, split_language
-from lofi_assets.ace_step.lyric_text import LyricError
 from lofi_assets.errors import LofiError
+from lofi_assets.lyrics.language import LANGUAGE_LINE, split_language
+from lofi_assets.lyrics.spelling import LyricError
 
 INSTRUMENTAL = "[Instrumental]"
 """Content of a lyrics file without words (constitution V)."""
