@@ -238,8 +238,8 @@ def _sample(
     store: Store, variant: str, prompts: Sequence[SamplePrompt], settings: SamplingSettings, key: str
 ) -> list[Any]:
     """Clips of one variant's files run in ONNX Runtime; finished ones are read back after an interruption."""
+    from lofi_assets.lofi_onnx.pipeline import OnnxPipeline
     from lofi_assets.metrics.evaluate import GeneratedSample
-    from lofi_assets.quantization.runtime import OnnxPipeline
 
     folder = store.samples / "tiers" / variant
     if read_json(folder / "samples.json", default={}).get("key") != key:

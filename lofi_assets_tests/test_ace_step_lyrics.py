@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lofi_assets.lyrics import language as lyric_language
-from lofi_assets.lyrics import spelling as lyric_text
+from lofi_assets.lyrics import spelling
 from lofi_assets.lyrics.language import LANGUAGES, detect_language
 from lofi_assets.lyrics.spelling import spell_out
 from lofi_assets.lyrics.tokenizer import LANGUAGE_TOKENS, LyricError, LyricTokenizer, song_language
@@ -108,8 +108,8 @@ def test_a_file_that_is_no_vocabulary_is_named(tmp_path: Path):
 )
 def test_a_missing_library_is_named_with_the_extra_that_brings_it(module, line, language, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    lyric_text._japanese.cache_clear()
-    lyric_text._korean.cache_clear()
+    spelling._japanese.cache_clear()
+    spelling._korean.cache_clear()
     with pytest.raises(LyricError, match=rf"{module.partition('.')[0].replace('_', '-')}.*lofi_assets\[lyrics\]"):
         spell_out(line, language=language)
 

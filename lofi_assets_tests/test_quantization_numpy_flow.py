@@ -7,14 +7,7 @@ from safetensors.numpy import load_file
 from torchaudio.transforms import Resample
 
 from lofi_assets.ace_step import flow_matching
-from lofi_assets.quantization.numpy_flow import (
-    Guidance,
-    euler_step,
-    guided_steps,
-    resample,
-    schedule,
-    seeded_noise,
-)
+from lofi_assets.lofi_onnx.flow import Guidance, euler_step, guided_steps, resample, schedule, seeded_noise
 
 
 @pytest.mark.parametrize("steps", [1, 7, 60])

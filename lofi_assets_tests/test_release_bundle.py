@@ -62,7 +62,7 @@ def test_a_bundle_holds_the_tiers_the_runtime_and_the_example_and_lists_them_all
     outcome = build_bundle(store)
     listed = read_json(store.export / MANIFEST)["files"]
     assert {f"{tier}/{name}" for tier in TIERS for name in ("transformer.onnx", "manifest.json")} <= listed.keys()
-    assert {"example.py", "requirements.txt", "runtime/lofi_onnx/runtime.py"} <= listed.keys()
+    assert {"example.py", "requirements.txt", "runtime/lofi_onnx/pipeline.py"} <= listed.keys()
     assert listed == {name: digest for name, digest in sha256_folder(store.export).items() if name != MANIFEST}
     assert {row["file"]: row["sha256"] for row in outcome.rows} == listed
     assert outcome.values["missing_or_altered_files"] == {"value": 0, "note": ""}
@@ -146,7 +146,7 @@ def example(folder: Path, code: str) -> dict[str, Any]:
 
 def test_the_example_cannot_import_this_project_nor_what_is_not_required(tmp_path: Path) -> None:
     """Each of these is installed here, lofi_assets as an editable package that no PYTHONPATH hides."""
-    names = ("lofi_assets", "lofi_assets.quantization.runtime", "torch", "transformers", "dagster", "onnx")
+    names = ("lofi_assets", "lofi_assets.lofi_onnx.pipeline", "torch", "transformers", "dagster", "onnx")
     tries = [
         f"try:\n    import {name}\n    sys.exit('{name} is there')\nexcept ImportError:\n    pass" for name in names
     ]

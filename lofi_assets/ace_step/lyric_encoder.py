@@ -1,6 +1,6 @@
 """The lyric encoder: pre-norm self-attention blocks with relative positions (Transformer-XL, in ESPnet's writing).
 
-Not here: turning lyrics into token ids (`lyric_tokenizer`). There is no convolution module and no dropout: the encoder
+Not here: turning lyrics into token ids (`lofi_assets.lyrics.tokenizer`). There is no convolution module and no dropout: the encoder
 stays frozen, and dropout in a frozen part is noise on the conditions.
 """
 

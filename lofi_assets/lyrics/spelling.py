@@ -2,7 +2,7 @@
 
 Lower case; numbers, money, ordinals, abbreviations and symbols in words; Chinese as pinyin with tones, Japanese as
 romaji, Korean romanised. Spelt as the published model heard it ("one hundred and five", "yu3", "coffee wo"). What does
-not belong here: which language a line is in (`lyric_language`), ids (`lyric_tokenizer`).
+not belong here: which language a line is in (`language`), ids (`tokenizer`).
 
 The libraries are optional, and each is imported when a line needs it: `pip install 'lofi_assets[lyrics]'`.
 """
@@ -84,7 +84,7 @@ def spell_out(line: str, *, language: str) -> str:
     """A line as it is sung, single-spaced.
 
     Args:
-        language: two letters (`lyric_language.LANGUAGES`).
+        language: two letters (`language.LANGUAGES`).
     Raises:
         LyricError: a library that the line needs is not installed, or a number is too long to be said.
     """

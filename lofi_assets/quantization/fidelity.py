@@ -12,8 +12,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from lofi_assets.quantization.numpy_flow import euler_step, schedule, seeded_noise
-from lofi_assets.quantization.runtime import Conditions, OnnxPipeline
+from lofi_assets.lofi_onnx.flow import euler_step, schedule, seeded_noise
+from lofi_assets.lofi_onnx.pipeline import Conditions, OnnxPipeline
 
 PROMPTS = ("lofi hip hop, mellow, piano, vinyl crackle, 75 bpm", "chill, rainy night, rhodes")
 LYRIC_TOKENS = 12

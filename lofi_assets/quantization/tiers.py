@@ -22,6 +22,7 @@ import onnx
 from lofi_assets.ace_step.identity import base_fingerprint
 from lofi_assets.ace_step.loading import LYRIC_VOCABULARY, TEXT_ENCODER, load_base
 from lofi_assets.errors import LofiError
+from lofi_assets.lofi_onnx.pipeline import TOKENIZER, OnnxPipeline
 from lofi_assets.progress import Progress
 from lofi_assets.quantization import fidelity
 from lofi_assets.quantization.export import COMPONENTS, ComponentName, Precision, export, needs, prepare
@@ -31,7 +32,6 @@ from lofi_assets.quantization.int8 import multiply_in_integers, quantize_int8
 from lofi_assets.quantization.merge import MERGE_REPORT, USED_PARTS
 from lofi_assets.quantization.opset import lower_to_17, raise_from_18
 from lofi_assets.quantization.policy import CPU_PROFILES, KEPT_IN_FLOAT, TIERS, PolicyReport, TierName, check_tier
-from lofi_assets.quantization.runtime import TOKENIZER, OnnxPipeline
 from lofi_assets.quantization.weights import Stored, store_rest_as_half
 from lofi_assets.store import atomic_folder, fingerprint, link_or_copy, read_json, sha256_file, write_json
 

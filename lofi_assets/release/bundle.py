@@ -27,11 +27,11 @@ BUNDLE_VERSION = "2"
 MANIFEST = "bundle.json"
 PACKAGE = Path(lofi_assets.__file__).parent
 RUNTIME = {
-    "runtime.py": "quantization/runtime.py",
-    "numpy_flow.py": "quantization/numpy_flow.py",
-    "lyric_tokenizer.py": "ace_step/lyric_tokenizer.py",
-    "lyric_language.py": "ace_step/lyric_language.py",
-    "lyric_text.py": "ace_step/lyric_text.py",
+    "pipeline.py": "lofi_onnx/pipeline.py",
+    "flow.py": "lofi_onnx/flow.py",
+    "tokenizer.py": "lyrics/tokenizer.py",
+    "language.py": "lyrics/language.py",
+    "spelling.py": "lyrics/spelling.py",
 }
 """File of the bundle's `lofi_onnx` package -> module it is copied from."""
 REQUIREMENTS = ("numpy", "onnxruntime", "tokenizers", "soundfile")
@@ -63,7 +63,7 @@ def build_bundle(store: Store) -> Outcome:
     """
     tiers = {tier: _tier_files(store, tier) for tier in COMPARED}
     runtime = {name: (PACKAGE / source).read_text(encoding="utf-8") for name, source in RUNTIME.items()}
-    example = (PACKAGE / "release" / "example.py").read_text(encoding="utf-8")
+    example = (PACKAGE / "lofi_onnx" / "example.py").read_text(encoding="utf-8")
     key = fingerprint(BUNDLE_VERSION, tiers, runtime, example)
     weights = {f"{tier}/{name}": entry["sha256"] for tier, files in tiers.items() for name, entry in files.items()}
     known = read_json(store.export / MANIFEST, default={})
@@ -188,8 +188,8 @@ def _write(folder: Path, store: Store, runtime: Mapping[str, str], example: str)
 
 
 def _standalone(text: str) -> str:
-    for module in ("quantization", "ace_step"):
-        text = text.replace(f"from lofi_assets.{module}.", "from lofi_onnx.")
+    for package in ("lofi_onnx", "lyrics"):
+        text = text.replace(f"from lofi_assets.{package}.", "from lofi_onnx.")
     return text
 
 

@@ -15,15 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lofi_assets.quantization.numpy_flow import (
-    Array,
-    Guidance,
-    euler_step,
-    guided_steps,
-    resample,
-    schedule,
-    seeded_noise,
-)
+from lofi_assets.lofi_onnx.flow import Array, Guidance, euler_step, guided_steps, resample, schedule, seeded_noise
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -24,7 +24,7 @@ def main() -> None:
     options = parser.parse_args()
 
     import soundfile
-    from lofi_onnx.runtime import OnnxPipeline
+    from lofi_onnx.pipeline import OnnxPipeline
 
     audio = OnnxPipeline(HERE / options.tier).generate(
         [options.prompt],
