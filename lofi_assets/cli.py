@@ -96,7 +96,7 @@ def demo_corpus(seed: int) -> None:
 @click.option("--seed", default=0, show_default=True)
 def tiny_base(directory: Path, seed: int) -> None:
     """Write a tiny ACE-Step v1 with random weights in the Hub's folder layout."""
-    from lofi_assets.ace_step.tiny import write_tiny_base
+    from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 
     write_tiny_base(directory, seed=seed)
     console.print(f"{directory}: tiny base, seed {seed}")
@@ -106,7 +106,7 @@ def tiny_base(directory: Path, seed: int) -> None:
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def verify_reference(directory: Path) -> None:
     """Compare the backbone with tensors of the public code; non-zero past a tolerance."""
-    from lofi_assets.ace_step.verify import format_comparisons, verify_reference
+    from lofi_assets.backbones.ace_step_v1.verification.reference import format_comparisons, verify_reference
 
     comparisons = verify_reference(directory)
     click.echo(format_comparisons(comparisons))

@@ -63,7 +63,7 @@ def resolve_base(store: Store, settings: BaseModelSettings) -> Path:
     if settings.kind == "tiny":
         folder = store.base_models / "tiny"
         if not folder.is_dir():
-            from lofi_assets.ace_step.tiny import write_tiny_base
+            from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 
             with atomic_folder(folder) as temporary:
                 write_tiny_base(temporary)
@@ -77,14 +77,14 @@ def resolve_base(store: Store, settings: BaseModelSettings) -> Path:
         if not folder.is_dir():
             raise ProfileError(f"{folder}: no such folder; put a base model in the Hub's layout there, or correct path")
         return folder
-    from lofi_assets.ace_step.loading import base_directory
+    from lofi_assets.backbones.ace_step_v1.loading import base_directory
 
     return base_directory(settings.path, revision=settings.revision)
 
 
 def base_identity(folder: Path) -> str:
     """Fingerprint of a base model's weights and configuration."""
-    from lofi_assets.ace_step.identity import base_fingerprint
+    from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 
     return base_fingerprint(folder)
 

@@ -69,7 +69,7 @@ def lyric_vocabulary(store: Store, settings: LyricVocabularySettings | None) -> 
     """
     if settings is None:
         return None
-    from lofi_assets.ace_step.lyric_vocabulary import vocabulary_file
+    from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import vocabulary_file
 
     return vocabulary_file(
         settings.source, sha256=settings.sha256, root=store.root, downloads=store.base_models

@@ -1,8 +1,8 @@
 """Checkpoints -> audio for the validation prompts with fixed seeds (constitution III).
 
 What belongs here: which prompts and seeds, and which checkpoints still need samples; the base without an adapter makes
-the same clips, so that there is a before. What does not: the sampler itself (`ace_step/sampler.py`), the judgement of
-the audio (`evaluation.py`).
+the same clips, so that there is a before. What does not: the sampler itself (`backbones/ace_step_v1/sampler.py`), the
+judgement of the audio (`evaluation.py`).
 """
 
 import logging
@@ -25,7 +25,7 @@ from lofi_assets.wording import counted, named
 if TYPE_CHECKING:
     import numpy as np
 
-    from lofi_assets.ace_step.loading import Base
+    from lofi_assets.backbones.ace_step_v1.loading import Base
     from lofi_assets.metrics.evaluate import GeneratedSample, ReferenceTrack
 
 SAMPLING_VERSION = "1"
@@ -166,7 +166,7 @@ def _generate(
     settings: SamplingSettings,
     keys: Mapping[str, str],
 ) -> None:
-    from lofi_assets.ace_step.loading import load_base
+    from lofi_assets.backbones.ace_step_v1.loading import load_base
 
     vocabulary = Path(trained_on["lyric_vocabulary"]) if trained_on.get("lyric_vocabulary") else None
     base = load_base(trained_on["base"], device=settings.device, lyric_vocabulary=vocabulary)
@@ -206,7 +206,7 @@ def _generate_batch(
     final: Path,
     store: Store,
 ) -> list[dict[str, Any]]:
-    from lofi_assets.ace_step.sampler import text_to_music
+    from lofi_assets.backbones.ace_step_v1.sampler import text_to_music
     from lofi_assets.metrics.coverage import check_sample
 
     audio = text_to_music(

@@ -73,8 +73,8 @@ def training_material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
     import numpy as np
     import soundfile
 
-    from lofi_assets.ace_step.identity import base_fingerprint
-    from lofi_assets.ace_step.tiny import write_tiny_base
+    from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
+    from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
     from lofi_assets.store import sha256_file
     from lofi_assets.training.features import FeatureJob, cache_features
 

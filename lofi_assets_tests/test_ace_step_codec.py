@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lofi_assets.ace_step.loading import DCAE, VOCODER
-from lofi_assets.ace_step.mel import LogMel
-from lofi_assets.ace_step.music_dcae import MusicDCAE, latent_frames
-from lofi_assets.ace_step.tiny import write_tiny_base
-from lofi_assets.ace_step.vocoder import ADaMoSHiFiGANV1
+from lofi_assets.backbones.ace_step_v1.loading import DCAE, VOCODER
+from lofi_assets.backbones.ace_step_v1.mel import LogMel
+from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE, latent_frames
+from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
+from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from lofi_assets.ace_step import flow_matching as flow
+from lofi_assets.backbones.ace_step_v1 import flow_matching as flow
 
 
 def test_the_training_table_runs_from_pure_noise_down():

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lofi_assets.ace_step import loading
-from lofi_assets.ace_step.identity import base_fingerprint
-from lofi_assets.ace_step.loading import BaseModelError, encode_lyrics, encode_text, load_base
-from lofi_assets.ace_step.sampler import conditions_for, sample_latents, text_to_music
-from lofi_assets.ace_step.tiny import write_tiny_base
+from lofi_assets.backbones.ace_step_v1 import loading
+from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
+from lofi_assets.backbones.ace_step_v1.loading import BaseModelError, encode_lyrics, encode_text, load_base
+from lofi_assets.backbones.ace_step_v1.sampler import conditions_for, sample_latents, text_to_music
+from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 
 PROMPTS = ["lofi hip hop, warm rhodes, rainy night", "chill beats"]
 LYRICS = ["[verse]\nrain on the window", ""]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lofi_assets.ace_step.verify import format_comparisons, verify_reference
+from lofi_assets.backbones.ace_step_v1.verification.reference import format_comparisons, verify_reference
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from lofi_assets.ace_step.blocks import LinearSelfAttention, rotary_tables, rotate
-from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+from lofi_assets.backbones.ace_step_v1.blocks import LinearSelfAttention, rotary_tables, rotate
+from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 
 LORA_TARGETS = ["speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0"]
 PUBLISHED_SHAPES = {

@@ -13,12 +13,19 @@ from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from safetensors.torch import load_file, save_file
 from transformers import UMT5Config, UMT5EncoderModel
 
-from lofi_assets.ace_step import weight_runs
-from lofi_assets.ace_step.loading import DCAE, FOLDERS, LYRIC_VOCABULARY, TEXT_ENCODER, TRANSFORMER, VOCODER
-from lofi_assets.ace_step.tiny import write_tiny_base
-from lofi_assets.ace_step.transformer import DEAD_WEIGHTS, ACEStepTransformer2DModel
-from lofi_assets.ace_step.vocoder import ADaMoSHiFiGANV1
-from lofi_assets.ace_step.weight_files import PUBLISHED_PARAMETERS
+from lofi_assets.backbones.ace_step_v1.loading import (
+    DCAE,
+    FOLDERS,
+    LYRIC_VOCABULARY,
+    TEXT_ENCODER,
+    TRANSFORMER,
+    VOCODER,
+)
+from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
+from lofi_assets.backbones.ace_step_v1.transformer import DEAD_WEIGHTS, ACEStepTransformer2DModel
+from lofi_assets.backbones.ace_step_v1.verification import runs as weight_runs
+from lofi_assets.backbones.ace_step_v1.verification.files import PUBLISHED_PARAMETERS
+from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
 from lofi_assets.commands.verify_weights import verify_weights
 
 WIDTH, LYRIC, BLOCKS, LYRIC_BLOCKS = 2560, 1024, 24, 6

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from lofi_assets.ace_step.mel import LogMel
-from lofi_assets.ace_step.vocoder import ADaMoSHiFiGANV1
+from lofi_assets.backbones.ace_step_v1.mel import LogMel
+from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
 from lofi_assets.base_recipe import architecture
 from lofi_assets.base_recipe.additive import start_as_synthesiser
 from lofi_assets.base_recipe.additive_layout import CONSTANTS, REFERENCE, Fixed

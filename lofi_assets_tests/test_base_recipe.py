@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 from torch import nn
 
-from lofi_assets.ace_step.loading import load_base
-from lofi_assets.ace_step.mel import LogMel
-from lofi_assets.ace_step.music_dcae import MusicDCAE
-from lofi_assets.ace_step.sampler import text_to_music
+from lofi_assets.backbones.ace_step_v1.loading import load_base
+from lofi_assets.backbones.ace_step_v1.mel import LogMel
+from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
+from lofi_assets.backbones.ace_step_v1.sampler import text_to_music
 from lofi_assets.base_recipe import architecture
 from lofi_assets.base_recipe.codec import fold_latent_scale, marked, sharpened
 from lofi_assets.base_recipe.music import crop_from_bar, latent_statistics

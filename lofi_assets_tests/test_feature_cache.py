@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from lofi_assets.ace_step.tiny import write_tiny_base
+from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.cli import main
 from lofi_assets.experiment import FEATURES, cache_dataset_features, plan_training, unneeded_features
 from lofi_assets.feature_jobs import SPEAKERS, SpeakersError, feature_jobs

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lofi_assets.ace_step.lyric_vocabulary import VocabularyError, vocabulary_file
+from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import VocabularyError, vocabulary_file
 from lofi_assets.store import sha256_file
 
 URL = "https://example.org/vocab.json"

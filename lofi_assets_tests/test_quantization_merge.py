@@ -8,8 +8,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
-from lofi_assets.ace_step.loading import FOLDERS, LYRIC_VOCABULARY, load_base
-from lofi_assets.ace_step.tiny import write_tiny_base
+from lofi_assets.backbones.ace_step_v1.loading import FOLDERS, LYRIC_VOCABULARY, load_base
+from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.quantization.merge import MergeError, merge_lora
 
 TARGETS = ["speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0"]

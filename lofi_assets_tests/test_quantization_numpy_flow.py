@@ -6,7 +6,7 @@ import torch
 from safetensors.numpy import load_file
 from torchaudio.transforms import Resample
 
-from lofi_assets.ace_step import flow_matching
+from lofi_assets.backbones.ace_step_v1 import flow_matching
 from lofi_assets.lofi_onnx.flow import Guidance, euler_step, guided_steps, resample, schedule, seeded_noise
 
 

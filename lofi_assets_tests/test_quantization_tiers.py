@@ -12,10 +12,10 @@ import pytest
 import torch
 from transformers import UMT5Config, UMT5EncoderModel
 
-from lofi_assets.ace_step.loading import TEXT_ENCODER, TRANSFORMER, encode_text, load_base
-from lofi_assets.ace_step.sampler import conditions_for, sample_latents
-from lofi_assets.ace_step.tiny import write_tiny_base
-from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+from lofi_assets.backbones.ace_step_v1.loading import TEXT_ENCODER, TRANSFORMER, encode_text, load_base
+from lofi_assets.backbones.ace_step_v1.sampler import conditions_for, sample_latents
+from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
+from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.files import copy_file
 from lofi_assets.lofi_onnx.flow import seeded_noise
 from lofi_assets.lofi_onnx.pipeline import OnnxPipeline, RuntimeFolderError

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from lofi_assets.ace_step.loading import Base, load_base
-from lofi_assets.ace_step.sampler import text_to_music
 from lofi_assets.audio.tempo import estimate_tempo
+from lofi_assets.backbones.ace_step_v1.loading import Base, load_base
+from lofi_assets.backbones.ace_step_v1.sampler import text_to_music
 from lofi_assets.base_recipe import listening
 from lofi_assets.base_recipe.settings import FULL
 from lofi_assets.experiment import SHIPPED_BASE, resolve_base

@@ -20,8 +20,8 @@ from dagster._core.workspace.load_target import ModuleTarget
 from dagster_graphql.test.utils import execute_dagster_graphql
 
 from lofi_assets import training_plan
-from lofi_assets.ace_step.identity import base_fingerprint
-from lofi_assets.ace_step.tiny import write_tiny_base
+from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
+from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.cli import main
 from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.defs import resources, training

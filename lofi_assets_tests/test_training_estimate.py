@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from lofi_assets import training_plan
-from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.cli import main
 from lofi_assets.experiment import training_settings
 from lofi_assets.profiles import load_profile

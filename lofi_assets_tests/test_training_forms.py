@@ -11,8 +11,8 @@ from peft import LoraConfig, PeftModel, inject_adapter_in_model, set_peft_model_
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from lofi_assets.ace_step.loading import TRANSFORMER, load_transformer
-from lofi_assets.ace_step.tiny import write_tiny_base
+from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transformer
+from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.quantization.merge import merge_lora
 from lofi_assets.training.adapters import add_lora, digest, read_adapter, snapshot, write_adapter
 from lofi_assets.training.checkpoints import (

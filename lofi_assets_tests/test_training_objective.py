@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lofi_assets.ace_step.flow_matching import training_schedule
-from lofi_assets.ace_step.loading import TRANSFORMER, load_transformer
+from lofi_assets.backbones.ace_step_v1.flow_matching import training_schedule
+from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transformer
 from lofi_assets.training.adapters import add_lora
 from lofi_assets.training.batches import Item, generator
 from lofi_assets.training.config import LoraSettings

@@ -9,7 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 
-from lofi_assets.ace_step.loading import TRANSFORMER, load_transformer
+from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transformer
 from lofi_assets.quantization.merge import merge_lora
 from lofi_assets.training import resume
 from lofi_assets.training.averaging import Average

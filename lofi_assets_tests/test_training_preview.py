@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from lofi_assets.ace_step.identity import base_fingerprint
-from lofi_assets.ace_step.tiny import write_tiny_base
+from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
+from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.store import sha256_file
 from lofi_assets.training import preview
 from lofi_assets.training.checkpoints import describe, read_manifest

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
-from lofi_assets.ace_step.tiny import write_tiny_base
+from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.commands.reproduce import DIFFERENT, IDENTICAL, IMPOSSIBLE, INTERRUPTED, reproduce
 from lofi_assets.store import read_json, sha256_folder, write_json
 from lofi_assets.training.checkpoints import DESCRIPTION, PEFT_WEIGHTS, RUN_CONFIG, checkpoint_id

@@ -16,8 +16,8 @@ import pytest
 import torch
 from peft import PeftModel
 
-from lofi_assets.ace_step.loading import load_base
-from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+from lofi_assets.backbones.ace_step_v1.loading import load_base
+from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.store import read_json, sha256_file
 from lofi_assets.training import adapters, resume
 from lofi_assets.training.__main__ import CONFIGURATION, DIVERGED, DONE, FILES, INTERRUPTED

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lofi_assets.ace_step.flow_matching import training_schedule
-from lofi_assets.ace_step.loading import load_base
-from lofi_assets.ace_step.tiny import write_tiny_base
+from lofi_assets.backbones.ace_step_v1.flow_matching import training_schedule
+from lofi_assets.backbones.ace_step_v1.loading import load_base
+from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.training import adapters
 from lofi_assets.training.batches import Item, Source, crop_ssl
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingSettings

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lofi_assets.ace_step.music_dcae import HOP
+from lofi_assets.backbones.ace_step_v1.music_dcae import HOP
 from lofi_assets.base_recipe.oscillators import Oscillators
 from lofi_assets.base_recipe.settings import MARKS
 

@@ -15,10 +15,15 @@ from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from torch import nn
 from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
-from lofi_assets.ace_step.loading import DCAE, LYRIC_VOCABULARY, TEXT_ENCODER, TRANSFORMER, VOCODER
-from lofi_assets.ace_step.tiny import LATENT_CHANNELS, make_audible, write_lyric_vocabulary, write_text_tokenizer
-from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
-from lofi_assets.ace_step.vocoder import ADaMoSHiFiGANV1
+from lofi_assets.backbones.ace_step_v1.loading import DCAE, LYRIC_VOCABULARY, TEXT_ENCODER, TRANSFORMER, VOCODER
+from lofi_assets.backbones.ace_step_v1.tiny import (
+    LATENT_CHANNELS,
+    make_audible,
+    write_lyric_vocabulary,
+    write_text_tokenizer,
+)
+from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
+from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
 from lofi_assets.base_recipe.settings import DcaeSettings, Recipe, TransformerSettings, VocoderSettings
 from lofi_assets.store import atomic_folder
 from lofi_assets.styles.taxonomy import Taxonomy

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets import pictures
-from lofi_assets.ace_step.music_dcae import MEL_RATE
+from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE
 from lofi_assets.base_recipe.genres import GENRES, STEADY_BPM, STEADY_GENRES
 from lofi_assets.base_recipe.listening import Sound
 from lofi_assets.base_recipe.recipe import Workshop

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lofi_assets.ace_step.mel import LogMel
-from lofi_assets.ace_step.music_dcae import HOP, MusicDCAE
+from lofi_assets.backbones.ace_step_v1.mel import LogMel
+from lofi_assets.backbones.ace_step_v1.music_dcae import HOP, MusicDCAE
 from lofi_assets.base_recipe.additive import start_as_synthesiser
 from lofi_assets.base_recipe.corpus import Clip, read_part
 from lofi_assets.base_recipe.optimizer import NOTHING, Fixed

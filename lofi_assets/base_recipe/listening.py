@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lofi_assets.ace_step.loading import Base
-from lofi_assets.ace_step.music_dcae import MEL_RATE, MusicDCAE
-from lofi_assets.ace_step.sampler import OUTPUT_RATE, seeded_noise, text_to_music
 from lofi_assets.audio.fingerprint import Fingerprint, fingerprint
 from lofi_assets.audio.musicnn import PATCH_S, SAMPLE_RATE, MusicNN
+from lofi_assets.backbones.ace_step_v1.loading import Base
+from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, MusicDCAE
+from lofi_assets.backbones.ace_step_v1.sampler import OUTPUT_RATE, seeded_noise, text_to_music
 from lofi_assets.base_recipe.corpus import Clip, read_whole
 from lofi_assets.base_recipe.genres import SPOKEN_NAMES, Piece
 from lofi_assets.base_recipe.settings import ReportSettings

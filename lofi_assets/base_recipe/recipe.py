@@ -22,9 +22,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from lofi_assets.ace_step.loading import LYRIC_VOCABULARY
-from lofi_assets.ace_step.music_dcae import MusicDCAE, latent_frames
-from lofi_assets.ace_step.tiny import LATENT_CHANNELS
+from lofi_assets.backbones.ace_step_v1.loading import LYRIC_VOCABULARY
+from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE, latent_frames
+from lofi_assets.backbones.ace_step_v1.tiny import LATENT_CHANNELS
 from lofi_assets.base_recipe import architecture
 from lofi_assets.base_recipe.codec import ClockTask, DcaeTask, EdgesTask, VocoderTask, calibrate
 from lofi_assets.base_recipe.corpus import Clip, clips, steady_clips, write_corpus

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from lofi_assets.ace_step.loading import Base, load_base
-from lofi_assets.ace_step.music_dcae import MEL_RATE, latent_frames
 from lofi_assets.audio.fingerprint import DUPLICATE_BER, compare
 from lofi_assets.audio.tempo import estimate_tempo
+from lofi_assets.backbones.ace_step_v1.loading import Base, load_base
+from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, latent_frames
 from lofi_assets.base_recipe import listening
 from lofi_assets.base_recipe.corpus import held_out
 from lofi_assets.base_recipe.listening import Heard, Sound

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lofi_assets.ace_step.mel import LogMel, MelScale, Spectrogram
+from lofi_assets.backbones.ace_step_v1.mel import LogMel, MelScale, Spectrogram
 
 RESOLUTIONS = {512: 40, 1408: 96, 4096: 160}
 """Samples of a window -> mel bands; the hop is a quarter. Short ones hear attacks, the longest whether a tone holds,

@@ -17,8 +17,8 @@ def verify_weights(directory: Path, device: str, files_only: bool) -> None:
     Text encoder, codec and transformer are loaded one after the other (at most about 6 GB for the published model).
     Exits 1 if anything is wrong. Other sizes than the published ones are no fault, and are said.
     """
-    from lofi_assets.ace_step.weight_files import Finding
-    from lofi_assets.ace_step.weights import verify_weights
+    from lofi_assets.backbones.ace_step_v1.verification.files import Finding
+    from lofi_assets.backbones.ace_step_v1.verification.weights import verify_weights
 
     def say(finding: Finding) -> None:
         click.echo(f"{'ok  ' if finding.passed else 'FAIL'} {finding.component:<20} {finding.text}")

@@ -1,7 +1,7 @@
 """Sampling arithmetic in numpy: schedule, guidance, the Euler step, and resampling to 48 kHz.
 
-The numbers are those of `lofi_assets.ace_step.flow_matching`, which explains them; here without torch, so that a
-deployed tier needs numpy and onnxruntime only. Arrays are (B, 8, 16, frames) float32 unless said otherwise.
+The numbers are those of `lofi_assets.backbones.ace_step_v1.flow_matching`, which explains them; here without torch,
+so that a deployed tier needs numpy and onnxruntime only. Arrays are (B, 8, 16, frames) float32 unless said otherwise.
 """
 
 import math

@@ -18,7 +18,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from lofi_assets.ace_step.loading import Base
+from lofi_assets.backbones.ace_step_v1.loading import Base
 from lofi_assets.errors import LofiError
 from lofi_assets.quantization.graph import GraphError, opset_of
 from lofi_assets.quantization.names import give_stable_names

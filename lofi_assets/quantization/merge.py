@@ -16,9 +16,9 @@ from peft import PeftConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
-from lofi_assets.ace_step.identity import base_fingerprint
-from lofi_assets.ace_step.loading import FOLDERS, LYRIC_VOCABULARY, TRANSFORMER, load_base
-from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
+from lofi_assets.backbones.ace_step_v1.loading import FOLDERS, LYRIC_VOCABULARY, TRANSFORMER, load_base
+from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.errors import LofiError
 from lofi_assets.store import atomic_folder, link_or_copy, sha256_file
 

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 import onnx
 
-from lofi_assets.ace_step.identity import base_fingerprint
-from lofi_assets.ace_step.loading import LYRIC_VOCABULARY, TEXT_ENCODER, load_base
+from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
+from lofi_assets.backbones.ace_step_v1.loading import LYRIC_VOCABULARY, TEXT_ENCODER, load_base
 from lofi_assets.errors import LofiError
 from lofi_assets.lofi_onnx.pipeline import TOKENIZER, OnnxPipeline
 from lofi_assets.progress import Progress

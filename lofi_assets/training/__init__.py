@@ -9,6 +9,6 @@ step, and the rhythm of checkpoints), `log`, `curves`, `pace` and `preview` (wha
 start: `model_size`, `estimate`, `plan` (what it will take). `python -m lofi_assets.training --config run.json` runs it,
 in as many processes as the run names (`launch`).
 
-What does not belong here: Dagster (`defs/`), the model (`ace_step/`), scores (`metrics/`). `config`, `checkpoints`
+What does not belong here: Dagster (`defs/`), the model (`backbones/`), scores (`metrics/`). `config`, `checkpoints`
 and `launch` import without torch, so that an orchestrator can read them.
 """

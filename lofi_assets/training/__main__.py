@@ -139,7 +139,7 @@ class Ended(Exception):
 def _train(run: TrainingRun, *, fresh: bool, force: bool, stop: Callable[[], bool], say: Say) -> TrainingSummary:
     import torch
 
-    from lofi_assets.ace_step.loading import BaseModelError
+    from lofi_assets.backbones.ace_step_v1.loading import BaseModelError
     from lofi_assets.training.loop import TrainingDiverged, train
     from lofi_assets.training_plan import obstacle
 

@@ -19,7 +19,7 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
-from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.store import link_or_copy, write_json
 from lofi_assets.training.checkpoints import (
     ADAPTER_METADATA,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lofi_assets.ace_step.loading import load_base
+from lofi_assets.backbones.ace_step_v1.loading import load_base
 from lofi_assets.training import adapters
 from lofi_assets.training.config import TrainingRun
 from lofi_assets.training.distributed import Processes, wrapped

@@ -199,7 +199,7 @@ class TrainingRun(Settings):
     base: Path
     """Folder of the base model, in the Hub's layout."""
     base_fingerprint: str
-    """`ace_step.loading.base_fingerprint(base)` when the features were computed."""
+    """`backbones.ace_step_v1.identity.base_fingerprint(base)` when the features were computed."""
     features_dir: Path
     """Cache that holds the keys of `tracks`."""
     tracks: tuple[TrackFeatures, ...]

@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lofi_assets.ace_step.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.audio.decode import AudioError, Decoded, read_audio
+from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.lyrics.tokenizer import LyricError, LyricTokenizer, is_instrumental, song_language
 from lofi_assets.store import read_json
 from lofi_assets.training.feature_files import LATENTS, FeatureError, SslEncoder
@@ -20,7 +20,7 @@ from lofi_assets.training.speakers import SpeakerError, read_speaker
 if TYPE_CHECKING:
     import numpy as np
 
-    from lofi_assets.ace_step.loading import Base
+    from lofi_assets.backbones.ace_step_v1.loading import Base
     from lofi_assets.training.ssl_encoders import HubertTargets
 
 SPEAKER_WIDTH = 512
@@ -64,7 +64,7 @@ class Encoders:
 
         One at a time: padding to a batch could move the last bits, and content decides the key.
         """
-        from lofi_assets.ace_step.loading import encode_text
+        from lofi_assets.backbones.ace_step_v1.loading import encode_text
 
         hidden, mask = encode_text(self._text_encoder, [caption])
         states: np.ndarray = hidden[0][mask[0].bool()].float().cpu().contiguous().numpy()
@@ -149,7 +149,7 @@ class Encoders:
         return self._loaded_ssl[name]
 
     def _load(self, *components: str) -> "Base":
-        from lofi_assets.ace_step.loading import load_base
+        from lofi_assets.backbones.ace_step_v1.loading import load_base
 
         return load_base(self.base_path, dtype=self.dtype, device=self._device, components=components)
 

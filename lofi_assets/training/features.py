@@ -235,7 +235,7 @@ def read_ssl_targets(cache_dir: Path, key: str) -> "dict[str, torch.Tensor]":
 
 
 def _plans(tracks: Sequence[FeatureJob], cache_dir: Path, encoders: "Encoders", base_fingerprint: str) -> list[_Plan]:
-    from lofi_assets.ace_step.identity import base_fingerprint as folder_fingerprint
+    from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint as folder_fingerprint
 
     model = (FEATURES_VERSION, base_fingerprint)
     vocabulary = encoders.vocabulary_file

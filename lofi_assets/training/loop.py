@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from lofi_assets.ace_step.flow_matching import training_schedule
-from lofi_assets.ace_step.identity import base_fingerprint
+from lofi_assets.backbones.ace_step_v1.flow_matching import training_schedule
+from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.errors import LofiError
 from lofi_assets.progress import Progress as Told
 from lofi_assets.records import Checkpoint, dump

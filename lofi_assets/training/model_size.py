@@ -12,7 +12,7 @@ from lofi_assets.store import read_json
 from lofi_assets.training.config import LoraSettings
 
 if TYPE_CHECKING:
-    from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+    from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 
 DECODER = {"music_dcae_f8c8": 156_812_426, "music_vocoder": 103_005_138}
 """Parameters of the published autoencoder and vocoder, by folder: for a base that is not on this machine."""
@@ -61,7 +61,7 @@ def measure(base: Path | None, lora: LoraSettings) -> ModelSize:
     Raises:
         BaseModelError: the folder holds no transformer.
     """
-    from lofi_assets.ace_step.loading import TRANSFORMER, BaseModelError
+    from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, BaseModelError
 
     config = read_json(base / TRANSFORMER / "config.json") if base else {}
     if config is None:
@@ -89,7 +89,7 @@ def measure(base: Path | None, lora: LoraSettings) -> ModelSize:
 def _on_meta(config: Mapping[str, object], lora: LoraSettings) -> "tuple[ACEStepTransformer2DModel, int]":
     import torch
 
-    from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+    from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
     from lofi_assets.training.adapters import add_lora
 
     with torch.device("meta"):

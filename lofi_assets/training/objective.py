@@ -1,7 +1,7 @@
 """The loss of a batch: how far the transformer's velocity is from the straight line between noise and music.
 
 What belongs here: items -> tensors -> loss per item. What does not: where items come from (`batches`), the formula of
-the loss (`ace_step.flow_matching`), the optimiser (`loop`).
+the loss (`backbones.ace_step_v1.flow_matching`), the optimiser (`loop`).
 
 Items of different length are padded at the end. The transformer is aware of the padding (`mask_aware_padding`), so an
 item has the loss and the gradient that it has alone.
@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from lofi_assets.ace_step.flow_matching import Schedule, add_noise, denoising_loss
-from lofi_assets.ace_step.transformer import TransformerOutput
+from lofi_assets.backbones.ace_step_v1.flow_matching import Schedule, add_noise, denoising_loss
+from lofi_assets.backbones.ace_step_v1.transformer import TransformerOutput
 from lofi_assets.training.batches import Item
 
 FRAME_STEP, CONTEXT_STEP = 256, 128

@@ -27,8 +27,8 @@ from lofi_assets.training.runs import companion_folder
 if TYPE_CHECKING:
     import torch
 
-    from lofi_assets.ace_step.music_dcae import MusicDCAE
-    from lofi_assets.ace_step.sampler import Conditions, VelocityModel
+    from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
+    from lofi_assets.backbones.ace_step_v1.sampler import Conditions, VelocityModel
 
 ORIGINAL = "original"
 STEPS = 30
@@ -89,7 +89,7 @@ def _write(
     device: "torch.device",
     step: int,
 ) -> None:
-    from lofi_assets.ace_step.loading import load_base
+    from lofi_assets.backbones.ace_step_v1.loading import load_base
 
     decoder = load_base(run.base, device=str(device), components=("music_dcae",)).music_dcae
     assert decoder is not None
@@ -107,7 +107,7 @@ def _write(
 
 def _excerpt(run: TrainingRun, track: TrackFeatures) -> "torch.Tensor":
     """The middle of the track's latents, (1, 8, 16, frames)."""
-    from lofi_assets.ace_step.music_dcae import latent_frames
+    from lofi_assets.backbones.ace_step_v1.music_dcae import latent_frames
     from lofi_assets.training.batches import crop
     from lofi_assets.training.features import read_latents
 
@@ -121,7 +121,7 @@ def _sampled(
     """Latents (1, 8, 16, frames) that the adapter makes of the track's conditions, as long as its excerpt."""
     import torch
 
-    from lofi_assets.ace_step.sampler import sample_latents
+    from lofi_assets.backbones.ace_step_v1.sampler import sample_latents
 
     mixed = run.training.precision == "bf16-mixed"
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
@@ -138,7 +138,7 @@ def _sampled(
 def _conditions(run: TrainingRun, track: TrackFeatures) -> "Conditions":
     import torch
 
-    from lofi_assets.ace_step.sampler import Conditions
+    from lofi_assets.backbones.ace_step_v1.sampler import Conditions
     from lofi_assets.training.features import read_conditions
 
     cached = read_conditions(run.features_dir, track.key)

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.training.config import ConfigError
 
 QUANTIZED = "transformer_blocks."

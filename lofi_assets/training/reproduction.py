@@ -148,7 +148,7 @@ def check_inputs(run: TrainingRun) -> None:
     Raises:
         ReproductionError: naming what is gone or different, and what to do.
     """
-    from lofi_assets.ace_step.identity import base_fingerprint
+    from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
     from lofi_assets.training.features import FeatureError, read_conditions, read_latents
 
     if not run.base.is_dir():

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from lofi_assets.ace_step.flow_matching import training_schedule
-from lofi_assets.ace_step.identity import base_fingerprint
-from lofi_assets.ace_step.loading import load_base
-from lofi_assets.ace_step.tiny import write_tiny_base
+from lofi_assets.backbones.ace_step_v1.flow_matching import training_schedule
+from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
+from lofi_assets.backbones.ace_step_v1.loading import load_base
+from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.store import sha256_file
 from lofi_assets.training import adapters
 from lofi_assets.training.batches import Source

@@ -11,8 +11,8 @@ import numpy as np
 import onnxruntime
 import torch
 
-from lofi_assets.ace_step.loading import Base
-from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+from lofi_assets.backbones.ace_step_v1.loading import Base
+from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.quantization.export import export, prepare
 from lofi_assets.quantization.graph import BITS, elements, load, save, stored_bytes
 from lofi_assets.quantization.int4 import quantize_int4

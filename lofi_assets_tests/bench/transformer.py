@@ -11,8 +11,8 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 
-from lofi_assets.ace_step.blocks import LinearSelfAttention, Rotary, rotate
-from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
+from lofi_assets.backbones.ace_step_v1.blocks import LinearSelfAttention, Rotary, rotate
+from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets_tests.bench.report import Row, interleaved
 
 LAYERS, HEADS, HEAD_DIM, FRAMES = 4, 4, 128, 1292

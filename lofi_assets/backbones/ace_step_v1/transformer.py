@@ -19,7 +19,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lofi_assets.ace_step.blocks import (
+from lofi_assets.backbones.ace_step_v1.blocks import (
     FINITE_MASK_FILL,
     FinalLayer,
     PatchEmbed,
@@ -27,7 +27,7 @@ from lofi_assets.ace_step.blocks import (
     TransformerBlock,
     rotary_tables,
 )
-from lofi_assets.ace_step.lyric_encoder import LyricEncoder
+from lofi_assets.backbones.ace_step_v1.lyric_encoder import LyricEncoder
 
 TIMESTEP_CHANNELS = 256
 DEAD_PROJECTIONS = r"cross_attn\.(add_[qkv]_proj|to_add_out)\."

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.transforms import Resample
 
-from lofi_assets.ace_step.strict import strict
-from lofi_assets.ace_step.vocoder import ADaMoSHiFiGANV1
+from lofi_assets.backbones.ace_step_v1.strict import strict
+from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
 
 MEL_RATE = 44100
 HOP = 512

@@ -1,7 +1,7 @@
 """Whether a base model's parts do what they are for: text is told apart, music survives the codec, one step samples.
 
 What belongs here: running each part once on a synthesised clip, one part in memory at a time. What does not: files
-(`weight_files`), comparison with upstream's tensors (`verify`).
+(`files`), comparison with upstream's tensors (`reference`).
 
 The limits hold for the published weights only. They are not measured on them, but set where a trained part and an
 untrained one are far apart; other weights are run and described, not judged.
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lofi_assets.ace_step.loading import (
+from lofi_assets.backbones.ace_step_v1.loading import (
     DCAE,
     LYRIC_VOCABULARY,
     TEXT_ENCODER,
@@ -27,10 +27,10 @@ from lofi_assets.ace_step.loading import (
     encode_text,
     load_base,
 )
-from lofi_assets.ace_step.mel import LogMel
-from lofi_assets.ace_step.music_dcae import MEL_RATE, SAMPLES_PER_FRAME, MusicDCAE
-from lofi_assets.ace_step.sampler import Conditions, sample_latents
-from lofi_assets.ace_step.weight_files import Finding
+from lofi_assets.backbones.ace_step_v1.mel import LogMel
+from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, SAMPLES_PER_FRAME, MusicDCAE
+from lofi_assets.backbones.ace_step_v1.sampler import Conditions, sample_latents
+from lofi_assets.backbones.ace_step_v1.verification.files import Finding
 from lofi_assets.demo_corpus.synth import Song, render
 from lofi_assets.lyrics.tokenizer import LyricTokenizer
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from lofi_assets.ace_step.mel import LogMel
+from lofi_assets.backbones.ace_step_v1.mel import LogMel
 
 NORM_EPS = 1e-6
 

@@ -13,9 +13,9 @@ import torch
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from transformers import UMT5Config, UMT5EncoderModel
 
-from lofi_assets.ace_step.loading import DCAE, LYRIC_VOCABULARY, TEXT_ENCODER, TRANSFORMER, VOCODER
-from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel
-from lofi_assets.ace_step.vocoder import ADaMoSHiFiGANV1, HiFiGANGenerator, NormedConv, NormedUpsample
+from lofi_assets.backbones.ace_step_v1.loading import DCAE, LYRIC_VOCABULARY, TEXT_ENCODER, TRANSFORMER, VOCODER
+from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
+from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1, HiFiGANGenerator, NormedConv, NormedUpsample
 
 TEXT_WIDTH = 32
 LATENT_CHANNELS = 8

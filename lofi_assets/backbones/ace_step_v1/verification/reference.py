@@ -20,12 +20,12 @@ from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lofi_assets.ace_step import flow_matching as flow
-from lofi_assets.ace_step.mel import LogMel
-from lofi_assets.ace_step.music_dcae import MusicDCAE
-from lofi_assets.ace_step.sampler import Conditions, sample_latents
-from lofi_assets.ace_step.transformer import ACEStepTransformer2DModel, TransformerOutput
-from lofi_assets.ace_step.vocoder import ADaMoSHiFiGANV1
+from lofi_assets.backbones.ace_step_v1 import flow_matching as flow
+from lofi_assets.backbones.ace_step_v1.mel import LogMel
+from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
+from lofi_assets.backbones.ace_step_v1.sampler import Conditions, sample_latents
+from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel, TransformerOutput
+from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
 from lofi_assets.lyrics.tokenizer import LyricTokenizer
 
 APG_SCALE = 15.0

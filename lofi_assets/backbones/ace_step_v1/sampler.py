@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lofi_assets.ace_step.flow_matching import (
+from lofi_assets.backbones.ace_step_v1.flow_matching import (
     SHIFT,
     MomentumBuffer,
     apg,
@@ -24,8 +24,8 @@ from lofi_assets.ace_step.flow_matching import (
     euler_step,
     inference_schedule,
 )
-from lofi_assets.ace_step.loading import Base, BaseModelError, encode_lyrics, encode_text
-from lofi_assets.ace_step.music_dcae import MEL_RATE, SAMPLES_PER_FRAME
+from lofi_assets.backbones.ace_step_v1.loading import Base, BaseModelError, encode_lyrics, encode_text
+from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, SAMPLES_PER_FRAME
 
 OUTPUT_RATE = 48000
 LATENT_SHAPE = (8, 16)

@@ -1,7 +1,7 @@
 """Whether the weight files of a base model are what its config.json files say, and what was published.
 
 What belongs here: names, shapes, precisions, parameter counts and finite numbers, read tensor by tensor, so that 8 GB
-of weights need no more memory than their largest tensor. What does not: running the model (`weight_runs`).
+of weights need no more memory than their largest tensor. What does not: running the model (`runs`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from rich.filesize import decimal
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from lofi_assets.ace_step.loading import DCAE, FOLDERS, TEXT_ENCODER, TRANSFORMER, VOCODER
-from lofi_assets.ace_step.transformer import DEAD_WEIGHTS, ACEStepTransformer2DModel
-from lofi_assets.ace_step.vocoder import ADaMoSHiFiGANV1
+from lofi_assets.backbones.ace_step_v1.loading import DCAE, FOLDERS, TEXT_ENCODER, TRANSFORMER, VOCODER
+from lofi_assets.backbones.ace_step_v1.transformer import DEAD_WEIGHTS, ACEStepTransformer2DModel
+from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
 
 PUBLISHED_PARAMETERS = {
     TRANSFORMER: 3_305_659_264,

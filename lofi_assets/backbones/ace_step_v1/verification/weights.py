@@ -1,7 +1,7 @@
 """`verify_weights`: a base model on disk, component by component, in words (`lofi verify-weights`).
 
 What belongs here: the order, and what is not run because something before it failed. What does not: the checks
-themselves (`weight_files`, `weight_runs`).
+themselves (`files`, `runs`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lofi_assets.ace_step import weight_runs
-from lofi_assets.ace_step.loading import DCAE, FOLDERS, TEXT_ENCODER, TRANSFORMER, VOCODER
-from lofi_assets.ace_step.weight_files import ComponentReport, Finding, check_component
+from lofi_assets.backbones.ace_step_v1.loading import DCAE, FOLDERS, TEXT_ENCODER, TRANSFORMER, VOCODER
+from lofi_assets.backbones.ace_step_v1.verification import runs as weight_runs
+from lofi_assets.backbones.ace_step_v1.verification.files import ComponentReport, Finding, check_component
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Model families that can be trained, a folder each."""
