@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from lofi_assets.environment import SettingError, folder, variable
 from lofi_assets.errors import LofiError
-from lofi_assets.hand_written import HandWrittenError, decoded, parse_yaml
+from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_yaml
 from lofi_assets.wording import counted
 
 Scope = Literal["track", "asset", "repository"]

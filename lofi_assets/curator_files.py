@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from lofi_assets.hand_written import HandWrittenError, decoded
+from lofi_assets.files.hand_written import HandWrittenError, decoded
 from lofi_assets.raw_files import AUDIO_SUFFIXES, left_behind
 from lofi_assets.store import Store
 

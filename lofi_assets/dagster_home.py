@@ -13,7 +13,7 @@ from pathlib import Path
 from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.environment import folder
 from lofi_assets.errors import LofiError
-from lofi_assets.files import make_folder
+from lofi_assets.files.writing import make_folder
 from lofi_assets.store import locked, read_json, write_json
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "config" / "dagster.yaml"

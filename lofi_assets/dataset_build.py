@@ -30,7 +30,7 @@ from lofi_assets.dataset_card import (
     versions,
     write_hugging_face,
 )
-from lofi_assets.file_hashes import FileHashes, put_back
+from lofi_assets.files.recorded_hashes import FileHashes, put_back
 from lofi_assets.records import Dataset, Split, Track, dump
 from lofi_assets.store import Store, atomic_folder, atomic_path, fingerprint, read_json, sha256_file, write_json
 

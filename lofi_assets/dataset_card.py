@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from lofi_assets.errors import LofiError
-from lofi_assets.files import copy_file
+from lofi_assets.files.writing import copy_file
 from lofi_assets.lyrics.text import without_language
 from lofi_assets.records import STYLE_COUNTS, STYLE_PREFIXES, Dataset, Track
 from lofi_assets.store import (

@@ -7,7 +7,7 @@ What belongs here: the sentence, the table and the numbers of the asset's page. 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lofi_assets.file_hashes import mended_text
+from lofi_assets.files.recorded_hashes import mended_text
 from lofi_assets.records import Dataset, Split
 from lofi_assets.wording import counted, named, tallied
 

@@ -17,8 +17,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from lofi_assets.files import linked_to, make_folder
-from lofi_assets.hand_written import Element, HandWrittenError, decoded
+from lofi_assets.files.hand_written import Element, HandWrittenError, decoded
+from lofi_assets.files.writing import linked_to, make_folder
 from lofi_assets.ledger_text import LedgerError, LedgerText
 from lofi_assets.near_names import meant, says_nothing
 from lofi_assets.records import RecordError, SourceRecord, dump, parse, violations

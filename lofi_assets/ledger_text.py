@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets.errors import LofiError
-from lofi_assets.hand_written import Element, HandWrittenError, Member, json_elements, members
+from lofi_assets.files.hand_written import Element, HandWrittenError, Member, json_elements, members
 
 
 class LedgerError(LofiError, ValueError):

@@ -14,7 +14,7 @@ from typing import Any
 
 from lofi_assets.constitution import CONFIG_DIR, Gate, gates_of
 from lofi_assets.duplicates import mark_duplicates, same_file
-from lofi_assets.file_hashes import FileHashes
+from lofi_assets.files.recorded_hashes import FileHashes
 from lofi_assets.judgement import judged_today, law_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings

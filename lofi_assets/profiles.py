@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lofi_assets.constitution import CONFIG_DIR, require_config
 from lofi_assets.environment import folder, variable
 from lofi_assets.errors import DiskError, LofiError
-from lofi_assets.hand_written import HandWrittenError, decoded, parse_yaml
+from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_yaml
 from lofi_assets.records import Sha256
 
 

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from lofi_assets.constitution import Gate, judge_track
 from lofi_assets.errors import LofiError
-from lofi_assets.files import linked_to
-from lofi_assets.hand_written import HandWrittenError, decoded, parse_yaml
+from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_yaml
+from lofi_assets.files.writing import linked_to
 from lofi_assets.ledger_text import LedgerError, LedgerText
 from lofi_assets.near_names import folded, shown
 from lofi_assets.raw_files import UNREAD, RawFile, plain_id

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofi_assets.errors import explanation
-from lofi_assets.files import StoreError as StoreError
-from lofi_assets.files import atomic_folder as atomic_folder
-from lofi_assets.files import atomic_path as atomic_path
-from lofi_assets.files import copy_file, linked_to
-from lofi_assets.files import locked as locked
-from lofi_assets.hand_written import HandWrittenError, decoded, parse_json
+from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_json
+from lofi_assets.files.writing import StoreError as StoreError
+from lofi_assets.files.writing import atomic_folder as atomic_folder
+from lofi_assets.files.writing import atomic_path as atomic_path
+from lofi_assets.files.writing import copy_file, linked_to
+from lofi_assets.files.writing import locked as locked
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from typing import Any
 
 from lofi_assets import pictures
 from lofi_assets.constitution import Gate
-from lofi_assets.file_hashes import mended_text
+from lofi_assets.files.recorded_hashes import mended_text
 from lofi_assets.outcome import Outcome
 from lofi_assets.store import fingerprint
 from lofi_assets.track_rows import Row, shown_track

@@ -10,7 +10,7 @@ run leaves nothing that a later one could mistake for another version's, and wha
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from lofi_assets.file_hashes import FileHashes, put_back
+from lofi_assets.files.recorded_hashes import FileHashes, put_back
 from lofi_assets.store import Store, StoreError
 from lofi_assets.track_rows import PART, Row
 

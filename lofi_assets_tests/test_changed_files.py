@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from lofi_assets import file_hashes
 from lofi_assets.cli import main
 from lofi_assets.constitution import load_gates
 from lofi_assets.dataset import assemble
 from lofi_assets.dataset_build import recorded_splits
+from lofi_assets.files import recorded_hashes as file_hashes
 from lofi_assets.library import PROMPTS, write_rows
 from lofi_assets.outcome import Outcome
 from lofi_assets.store import Store, sha256_file

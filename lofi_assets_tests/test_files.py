@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lofi_assets import files
 from lofi_assets.audio.process import attempt
 from lofi_assets.constitution import CONFIG_DIR
-from lofi_assets.files import StoreError, atomic_folder, atomic_path, copy_file
+from lofi_assets.files import writing as files
+from lofi_assets.files.writing import StoreError, atomic_folder, atomic_path, copy_file
 from lofi_assets.landing import landing_state
 from lofi_assets.ledger import add
 from lofi_assets.review import Review, append_reviews, read_reviews

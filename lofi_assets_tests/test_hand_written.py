@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lofi_assets.hand_written import HandWrittenError, decoded, json_elements, members, parse_json, parse_yaml
+from lofi_assets.files.hand_written import HandWrittenError, decoded, json_elements, members, parse_json, parse_yaml
 from lofi_assets.near_names import meant
 
 REFUSED = {

@@ -16,7 +16,7 @@ from lofi_assets.backbones.ace_step_v1.loading import TEXT_ENCODER, TRANSFORMER,
 from lofi_assets.backbones.ace_step_v1.sampler import conditions_for, sample_latents
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
-from lofi_assets.files import copy_file
+from lofi_assets.files.writing import copy_file
 from lofi_assets.lofi_onnx.flow import seeded_noise
 from lofi_assets.lofi_onnx.pipeline import OnnxPipeline, RuntimeFolderError
 from lofi_assets.quantization import export as export_module

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.special import ndtri
 
-from lofi_assets.hand_written import parse_json
+from lofi_assets.files.hand_written import parse_json
 from lofi_assets.metrics import binomial
 from lofi_assets.metrics.errors import MetricError
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import lofi_assets
 from lofi_assets.errors import LofiError
-from lofi_assets.files import copy_file
+from lofi_assets.files.writing import copy_file
 from lofi_assets.optimization import COMPARED
 from lofi_assets.outcome import Outcome
 from lofi_assets.progress import Progress, over

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lofi_assets.constitution import load_constitution, load_gates
 from lofi_assets.errors import LofiError, megabytes
-from lofi_assets.files import copy_file
+from lofi_assets.files.writing import copy_file
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
 from lofi_assets.progress import Progress, over

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets.errors import LofiError
-from lofi_assets.hand_written import HandWrittenError, decoded, parse_yaml
+from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_yaml
 
 
 class StyleError(LofiError, ValueError):
