@@ -257,7 +257,7 @@ def _process(
 ) -> tuple[dict[str, list[Row]], int]:
     """Rows of the files to do, and how many were computed now rather than adopted from an interrupted run."""
     from lofi_assets.audio.process import ProcessJob, process_track
-    from lofi_assets.workers import map_tracks
+    from lofi_assets.workers.process_pool import map_tracks
 
     rows: dict[str, list[Row]] = {}
     jobs: list[ProcessJob] = []

@@ -17,7 +17,7 @@ from lofi_assets.wording import rounded
 
 if TYPE_CHECKING:
     from lofi_assets.audio.process import ProcessResult
-    from lofi_assets.workers import WorkerFailure
+    from lofi_assets.workers.process_pool import WorkerFailure
 
 Row = dict[str, Any]
 
@@ -55,7 +55,7 @@ def result_rows(result: "ProcessResult | WorkerFailure", track_id: str, wanted: 
             tries it again.
         judged_by: the gates of the day (`judgement.law_of`).
     """
-    from lofi_assets.workers import WorkerFailure
+    from lofi_assets.workers.process_pool import WorkerFailure
 
     if isinstance(result, WorkerFailure):
         measures = {"worker_survived": False}

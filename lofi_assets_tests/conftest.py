@@ -50,7 +50,7 @@ def run(store: Store, monkeypatch: pytest.MonkeyPatch) -> Run:
                 worked.append(job.track_id)
                 yield job, answer(job)
 
-        monkeypatch.setattr(lofi_assets.workers, "map_tracks", answered)
+        monkeypatch.setattr(lofi_assets.workers.process_pool, "map_tracks", answered)
         outcome = process_library(
             store,
             gates=gates,

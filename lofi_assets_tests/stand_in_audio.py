@@ -11,7 +11,7 @@ from lofi_assets.library import INVENTORY, PROCESSED, rows_of, write_rows
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
 from lofi_assets.store import Store, sha256_file
-from lofi_assets.workers import WorkerFailure
+from lofi_assets.workers.process_pool import WorkerFailure
 
 GATES = load_gates()
 TRACK_GATES = gates_of(GATES, asset="processed_tracks", scope="track")

@@ -11,7 +11,7 @@ from lofi_assets.library import (
 )
 from lofi_assets.quarantine import write_quarantine
 from lofi_assets.store import Store, read_json
-from lofi_assets.workers import WorkerFailure
+from lofi_assets.workers.process_pool import WorkerFailure
 from lofi_assets_tests.stand_in_audio import TRACK_GATES, Run, accepted, inventory, statuses
 
 # --- increments ------------------------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def hold_the_lock(marker: str) -> None:
 
 def hang(folder: str) -> None:
     """What the killed parent of the next test does."""
-    from lofi_assets.workers import map_tracks
+    from lofi_assets.workers.process_pool import map_tracks
 
     markers = [f"{folder}/{number}" for number in range(2)]
     for _ in map_tracks(hold_the_lock, markers, workers=2, timeout_s=50, memory_gb=2, label="test"):

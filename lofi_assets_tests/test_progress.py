@@ -17,7 +17,7 @@ from lofi_assets.defs.faults import explained
 from lofi_assets.defs.resources import Platform
 from lofi_assets.outcome import Outcome
 from lofi_assets.progress import Pace, Progress, duration, over
-from lofi_assets.workers import map_tracks
+from lofi_assets.workers.process_pool import map_tracks
 
 PACE = Pace("processing", 81, "track")
 

@@ -96,7 +96,9 @@ class Lineage(StandIns):
         monkeypatch.setattr(lofi_assets.prompts, "curated_tempo_ranges", CURATED[0])
         monkeypatch.setattr(lofi_assets.prompts, "categories", CURATED[1])
         monkeypatch.setattr(
-            lofi_assets.workers, "map_tracks", lambda function, jobs, **_: ((job, heard(job)) for job in jobs)
+            lofi_assets.workers.process_pool,
+            "map_tracks",
+            lambda function, jobs, **_: ((job, heard(job)) for job in jobs),
         )
         monkeypatch.setattr(experiment, "cache_dataset_features", lambda store, _: self.cache())
         monkeypatch.setattr(experiment, "plan_training", lambda store, profile: self.train(profile))

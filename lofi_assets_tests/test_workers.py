@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lofi_assets import workers
-from lofi_assets.workers import RULE, WorkerFailure, map_tracks
+from lofi_assets.workers import process_pool as workers
+from lofi_assets.workers.process_pool import RULE, WorkerFailure, map_tracks
 
 
 def behave(job: str) -> str:
@@ -90,7 +90,7 @@ def test_a_worker_is_started_deaf_to_ctrl_c(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(
         "import os, signal\n"
-        "from lofi_assets.workers import map_tracks\n"
+        "from lofi_assets.workers.process_pool import map_tracks\n"
         "def deaf(job):\n"
         "    return os._exit(3) if job == 'exit' else signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
         "if __name__ == '__main__':\n"
@@ -123,7 +123,7 @@ def test_an_interrupted_parent_leaves_no_orphans(tmp_path: Path, signum: signal.
     script = tmp_path / "parent.py"
     script.write_text(
         "import signal\n"
-        "from lofi_assets.workers import map_tracks\n"
+        "from lofi_assets.workers.process_pool import map_tracks\n"
         "from lofi_assets_tests.test_workers import behave\n"
         "if __name__ == '__main__':\n"
         # A shell that starts the tests in the background lets them inherit an ignored SIGINT.

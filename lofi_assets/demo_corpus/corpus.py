@@ -21,7 +21,7 @@ from lofi_assets.demo_corpus.catalogue import LEDGER, SOURCES, Entry, catalogue
 from lofi_assets.demo_corpus.synth import render
 from lofi_assets.errors import LofiError
 from lofi_assets.store import atomic_path, read_json, sha256_file, write_json, write_text
-from lofi_assets.workers import WorkerFailure, map_tracks
+from lofi_assets.workers.process_pool import WorkerFailure, map_tracks
 
 FloatArray = NDArray[np.float32]
 

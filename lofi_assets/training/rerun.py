@@ -21,7 +21,7 @@ from lofi_assets.training.config import TrainingRun, save_run
 from lofi_assets.training.provenance import ENVIRONMENT, provenance
 from lofi_assets.training.reproduction import Recorded, ReproductionError
 from lofi_assets.training.resume import resume_point
-from lofi_assets.workers import die_with_parent
+from lofi_assets.workers.process_pool import die_with_parent
 
 CONFIG = "run.json"
 POLL_S = 0.5

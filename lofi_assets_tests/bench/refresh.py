@@ -123,7 +123,7 @@ class Library:
     def refresh(self) -> Refresh:
         """Run the job."""
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-        with mock.patch("lofi_assets.workers.map_tracks", self.answer.map_tracks):
+        with mock.patch("lofi_assets.workers.process_pool.map_tracks", self.answer.map_tracks):
             started, cpu = time.perf_counter(), time.process_time()
             result = self.job.execute_in_process(instance=self.instance, run_config=quiet)
             seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu

@@ -21,7 +21,7 @@ import soundfile
 from lofi_assets.audio.process import ProcessJob, process_track
 from lofi_assets.constitution import gates_of, load_gates
 from lofi_assets.demo_corpus.synth import Song, render
-from lofi_assets.workers import WorkerFailure, map_tracks
+from lofi_assets.workers.process_pool import WorkerFailure, map_tracks
 from lofi_assets_tests.bench.report import Row
 
 TRACKS = int(os.environ.get("LOFI_BENCH_TRACKS", "48"))
