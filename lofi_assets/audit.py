@@ -11,10 +11,12 @@ from typing import Any
 
 import yaml
 
-from lofi_assets.constitution import CONFIG_DIR, Verdict, gates_page, judge, load_constitution, load_gates
+from lofi_assets.constitution import Verdict, gates_page, judge, load_constitution, load_gates
+from lofi_assets.files.documents import read_json
+from lofi_assets.files.hashing import fingerprint
 from lofi_assets.profiles import Profile, ProfileError, load_profile
 from lofi_assets.records import stale_schemas
-from lofi_assets.store import fingerprint, read_json
+from lofi_assets.store import CONFIG_DIR
 
 PINNED = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,._-]+\])?==[0-9][A-Za-z0-9.!+_-]*$")
 """`name==exact version`, and nothing looser (constitution II)."""

@@ -22,10 +22,9 @@ from lofi_assets.commands.sources import sources
 from lofi_assets.commands.train import train
 from lofi_assets.commands.train_base import train_base
 from lofi_assets.commands.verify_weights import verify_weights
-from lofi_assets.constitution import CONFIG_DIR, require_config
+from lofi_assets.constitution import require_config
 from lofi_assets.errors import explanation
-from lofi_assets.profiles import data_root
-from lofi_assets.store import Store
+from lofi_assets.store import CONFIG_DIR, Store, data_root
 
 console = Console(width=160 if not sys.stdout.isatty() else None)
 
@@ -146,7 +145,7 @@ def schemas() -> None:
 def docs() -> None:
     """Write docs/gates.md from the constitution's table."""
     from lofi_assets.constitution import gates_page
-    from lofi_assets.store import write_text
+    from lofi_assets.files.documents import write_text
 
     page = CONFIG_DIR.parent / "docs" / "gates.md"
     click.echo(f"{page}: {'written' if write_text(page, gates_page()) else 'current'}")

@@ -12,9 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from lofi_assets.environment import SettingError, folder, variable
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_yaml
+from lofi_assets.store import CONFIG_DIR
 from lofi_assets.wording import counted
 
 Scope = Literal["track", "asset", "repository"]
@@ -22,17 +22,6 @@ Op = Literal["<", "<=", ">", ">=", "==", "!="]
 Status = Literal["pass", "fail", "inconclusive"]
 Limit = bool | int | float | str
 
-
-def _config_dir() -> Path:
-    try:
-        return folder("LOFI_CONFIG_DIR", Path(__file__).resolve().parent.parent / "config")
-    except SettingError:
-        # Said by `require_config` to whoever asks for it, rather than by a traceback of an import.
-        return Path(variable("LOFI_CONFIG_DIR"))
-
-
-CONFIG_DIR = _config_dir()
-"""Configuration of this checkout; `LOFI_CONFIG_DIR` names another."""
 
 GUARDED_ASSETS = ("merged_model", "quantized_tiers", "hub_release")
 """Assets that refuse to run unless the gates that hold them have passed (design.md section 4, layer 3)."""

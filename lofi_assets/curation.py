@@ -8,9 +8,10 @@ part of the decision (`review.py`), and what a style means (`styles.py`).
 import json
 from collections.abc import Mapping, Sequence
 
+from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.library import PROMPTS, part_ids, rows_of
 from lofi_assets.sources import SourceError
-from lofi_assets.store import Store, read_json, write_json
+from lofi_assets.store import Store
 
 CHOSEN = "chosen_styles.json"
 """Track id -> [style ids], written by people alone."""

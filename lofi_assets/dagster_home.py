@@ -10,11 +10,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.environment import folder
 from lofi_assets.errors import LofiError
-from lofi_assets.files.writing import make_folder
-from lofi_assets.store import locked, read_json, write_json
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.writing import locked, make_folder
+from lofi_assets.store import CONFIG_DIR
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "config" / "dagster.yaml"
 OWNER = "lofi-dev"

@@ -30,9 +30,12 @@ from lofi_assets.dataset_card import (
     versions,
     write_hugging_face,
 )
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.hashing import fingerprint, sha256_file
 from lofi_assets.files.recorded_hashes import FileHashes, put_back
+from lofi_assets.files.writing import atomic_folder, atomic_path
 from lofi_assets.records import Dataset, Split, Track, dump
-from lofi_assets.store import Store, atomic_folder, atomic_path, fingerprint, read_json, sha256_file, write_json
+from lofi_assets.store import Store
 
 FILE_HASHES = "dataset_files.json"
 """In the cache: hashes of the files of the current version and of the split folders."""

@@ -14,17 +14,12 @@ from typing import Any
 import yaml
 
 from lofi_assets.errors import LofiError
-from lofi_assets.files.writing import copy_file
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.hashing import fingerprint, sha256_file
+from lofi_assets.files.writing import atomic_folder, copy_file
 from lofi_assets.lyrics.text import without_language
 from lofi_assets.records import STYLE_COUNTS, STYLE_PREFIXES, Dataset, Track
-from lofi_assets.store import (
-    Store,
-    atomic_folder,
-    fingerprint,
-    read_json,
-    sha256_file,
-    write_json,
-)
+from lofi_assets.store import Store
 
 SUFFIXES = (".mp3", "_prompt.txt", "_lyrics.txt")
 """The files of a track, in the form that ACE-Step's converter reads."""

@@ -12,13 +12,15 @@ from typing import Any
 
 from lofi_assets import before_after, pictures, quality_report
 from lofi_assets.experiment import trained_dataset, training_settings
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.hashing import fingerprint
 from lofi_assets.outcome import Outcome
 from lofi_assets.page_links import page_url
 from lofi_assets.profiles import Profile, setting
 from lofi_assets.progress import over
 from lofi_assets.records import Checkpoint, QualityMetrics, dump
 from lofi_assets.sampling import BASE, generated_samples, reference_tracks, samples_of
-from lofi_assets.store import Store, fingerprint, read_json, write_json
+from lofi_assets.store import Store
 from lofi_assets.training.checkpoints import best, prune, read_manifest, update_record
 
 METRICS_VERSION = "1"

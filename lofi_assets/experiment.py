@@ -13,12 +13,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from lofi_assets import training_report
-from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.dataset_card import DatasetError
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.writing import atomic_folder
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import BaseModelSettings, Profile, ProfileError, broken_keys, setting
 from lofi_assets.records import Checkpoint
-from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, write_json
+from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.trained_on import on_revoked_tracks
 from lofi_assets.training.checkpoints import PRUNED, describe, fault, read_manifest, update_record
 from lofi_assets.training.config import (

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from lofi_assets.constitution import Gate, Verdict, judge_track, too_long
-from lofi_assets.store import fingerprint
+from lofi_assets.files.hashing import fingerprint
 from lofi_assets.track_rows import CHAIN_VERSION, Row
 
 AMONG_TRACKS = "duplicate_similarity"

@@ -13,6 +13,7 @@ from datetime import date
 from typing import Literal
 
 from lofi_assets.constitution import Gate, gates_of, judge_track
+from lofi_assets.files.documents import read_json
 from lofi_assets.ledger import SOURCES
 from lofi_assets.raw_files import list_raw, tree_of
 from lofi_assets.records import SourceRecord
@@ -26,7 +27,7 @@ from lofi_assets.sources import (
     load_sources,
     verify_sources,
 )
-from lofi_assets.store import Store, read_json
+from lofi_assets.store import Store
 from lofi_assets.unread import problems as unread_problems
 
 

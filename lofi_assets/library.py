@@ -12,26 +12,19 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from lofi_assets.constitution import CONFIG_DIR, Gate, gates_of
+from lofi_assets.constitution import Gate, gates_of
 from lofi_assets.duplicates import mark_duplicates, same_file
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.hashing import fingerprint
 from lofi_assets.files.recorded_hashes import FileHashes
+from lofi_assets.files.tables import read_columns, read_table, table_columns, write_table
 from lofi_assets.judgement import judged_today, law_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
 from lofi_assets.quarantine import write_quarantine
 from lofi_assets.raw_files import scan_raw, tree_of
 from lofi_assets.sources import SourceRow, load_licences, load_sources, verify_sources
-from lofi_assets.store import (
-    Store,
-    fingerprint,
-    plan,
-    read_columns,
-    read_json,
-    read_table,
-    table_columns,
-    write_json,
-    write_table,
-)
+from lofi_assets.store import CONFIG_DIR, Store, plan
 from lofi_assets.track_report import inventory_summary, rejected_files, tracks_outcome
 from lofi_assets.track_rows import PART, Row, result_rows, score_entry
 from lofi_assets.unread import problems as unread

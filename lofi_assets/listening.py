@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lofi_assets.files.documents import write_json
+from lofi_assets.files.hashing import fingerprint
 from lofi_assets.outcome import Outcome
 from lofi_assets.page_links import page_url
 from lofi_assets.profiles import Profile
 from lofi_assets.records import Checkpoint
 from lofi_assets.sampling import reference_tracks, samples_of
-from lofi_assets.store import Store, fingerprint, write_json
+from lofi_assets.store import Store
 from lofi_assets.training.checkpoints import best, read_manifest
 from lofi_assets.wording import counted, rounded
 

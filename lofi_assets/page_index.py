@@ -9,10 +9,11 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from lofi_assets.files.documents import read_json
 from lofi_assets.page_files import document, shown_file
 from lofi_assets.page_frame import framed, players
 from lofi_assets.raw_files import with_file_name
-from lofi_assets.store import Store, read_json
+from lofi_assets.store import Store
 from lofi_assets.wording import counted
 
 MOST = 500
@@ -72,9 +73,10 @@ def ledger(store: Store, *, today: date | None = None) -> str:
     Raises:
         SourceError, LedgerError, StoreError: the records or the licence types cannot be read.
     """
-    from lofi_assets.constitution import CONFIG_DIR, load_gates
+    from lofi_assets.constitution import load_gates
     from lofi_assets.ledger_page import ledger_page, survey
     from lofi_assets.sources import load_licences
+    from lofi_assets.store import CONFIG_DIR
 
     day = today or datetime.now(UTC).date()
     return ledger_page(

@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lofi_assets.constitution import CONFIG_DIR, require_config
-from lofi_assets.environment import folder, variable
+from lofi_assets.constitution import require_config
+from lofi_assets.environment import variable
 from lofi_assets.errors import DiskError, LofiError
 from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_yaml
 from lofi_assets.records import Sha256
+from lofi_assets.store import CONFIG_DIR
 
 
 class ProfileError(LofiError, ValueError):
@@ -175,12 +176,3 @@ def setting(profile: Profile, key: str) -> Iterator[None]:
         raise  # no setting's fault
     except LofiError as error:
         raise ProfileError(f"config/profiles/{profile.name}.yaml, {key}: {error}") from error
-
-
-def data_root() -> Path:
-    """`LOFI_DATA_DIR`, else `data/` beside `config/`; a relative one is below the working directory of each process.
-
-    Raises:
-        SettingError: the home of a user who does not exist.
-    """
-    return folder("LOFI_DATA_DIR", CONFIG_DIR.parent / "data")

@@ -6,7 +6,8 @@ What belongs here: writing them. What does not: why a track is rejected (`librar
 import json
 from collections.abc import Iterable
 
-from lofi_assets.store import Store, write_json
+from lofi_assets.files.documents import write_json
+from lofi_assets.store import Store
 from lofi_assets.track_rows import Row
 
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from lofi_assets.store import Store, fingerprint, remembered, sha256_file
+from lofi_assets.files.hashing import fingerprint, remembered, sha256_file
+from lofi_assets.store import Store
 
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".flac", ".aif", ".aiff", ".aifc", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".mp4", ".wma"}

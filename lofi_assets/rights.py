@@ -9,9 +9,9 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from lofi_assets.files.hashing import sha256_file
 from lofi_assets.near_names import says_nothing
 from lofi_assets.records import Revocation, SourceRecord
-from lofi_assets.store import sha256_file
 
 LicenceStatus = Literal["permitted", "denied", "ambiguous"]
 

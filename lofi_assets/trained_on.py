@@ -6,12 +6,13 @@ the ledger (`sources.py`), the training (`experiment.py`).
 
 from datetime import UTC, date, datetime
 
-from lofi_assets.constitution import CONFIG_DIR, load_gates
+from lofi_assets.constitution import load_gates
+from lofi_assets.files.documents import read_json
 from lofi_assets.library import INVENTORY, rows_of
 from lofi_assets.records import Checkpoint
 from lofi_assets.rights import latest_day
 from lofi_assets.sources import load_licences, unlicensed, withdrawn_tracks
-from lofi_assets.store import Store, read_json
+from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.track_rows import raw_track_id
 from lofi_assets.training.checkpoints import read_manifest
 

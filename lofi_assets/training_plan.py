@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.experiment import (
     FEATURES,
     current_dataset,
@@ -18,7 +17,7 @@ from lofi_assets.experiment import (
     training_settings,
 )
 from lofi_assets.profiles import BaseModelSettings, Profile
-from lofi_assets.store import Store
+from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.training.config import TrackFeatures, TrainingRun
 from lofi_assets.training.estimate import GB, Workload
 from lofi_assets.training.features import read_conditions, read_latents

@@ -15,7 +15,9 @@ from functools import cache
 from typing import Any
 
 from lofi_assets.constitution import Gate, Verdict, judge
-from lofi_assets.store import Store, StoreError, read_json, write_json
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.writing import StoreError
+from lofi_assets.store import Store
 from lofi_assets.wording import counted
 
 

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lofi_assets.files.recorded_hashes import FileHashes, put_back
-from lofi_assets.store import Store, StoreError
+from lofi_assets.files.writing import StoreError
+from lofi_assets.store import Store
 from lofi_assets.track_rows import PART, Row
 
 AUDIO = (("audio_sha256", ".mp3"), ("lossless_sha256", ".flac"))

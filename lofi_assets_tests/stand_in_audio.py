@@ -7,10 +7,11 @@ import numpy as np
 
 from lofi_assets.audio.process import ProcessJob, ProcessResult
 from lofi_assets.constitution import gates_of, load_gates
+from lofi_assets.files.hashing import sha256_file
 from lofi_assets.library import INVENTORY, PROCESSED, rows_of, write_rows
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
-from lofi_assets.store import Store, sha256_file
+from lofi_assets.store import Store
 from lofi_assets.workers.process_pool import WorkerFailure
 
 GATES = load_gates()

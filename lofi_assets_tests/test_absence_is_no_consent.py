@@ -12,13 +12,15 @@ from click.testing import CliRunner
 
 from lofi_assets.cli import main
 from lofi_assets.constitution import load_gates
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.writing import StoreError
 from lofi_assets.library import INVENTORY, inventory_sources, rows_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.prompts import vocabulary
 from lofi_assets.review import ReviewError, decide, read_reviews
 from lofi_assets.rights import latest_day
 from lofi_assets.sources import SourceError, load_licences
-from lofi_assets.store import Store, StoreError, read_json, write_json
+from lofi_assets.store import Store
 
 TODAY = date(2025, 12, 22)
 RECORD = """{

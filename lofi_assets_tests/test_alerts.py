@@ -10,7 +10,7 @@ import pytest
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from lofi_assets.definitions import build_defs
-from lofi_assets.store import locked
+from lofi_assets.files.writing import locked
 from lofi_assets_tests.alert_receiver import Receiver
 from lofi_assets_tests.alert_watch import NOTHING, Watch
 from lofi_assets_tests.test_gate_checks import GATES, SEAMS, StandIns

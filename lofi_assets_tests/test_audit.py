@@ -11,7 +11,7 @@ import yaml
 
 from lofi_assets.audit import audit, constitution_hashes, unpinned_requirements
 from lofi_assets.constitution import load_gates
-from lofi_assets.store import read_json, write_json
+from lofi_assets.files.documents import read_json, write_json
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GATES = {gate.id for gate in load_gates() if gate.scope == "repository"}

@@ -25,10 +25,10 @@ from lofi_assets.base_recipe.settings import FULL, MARKS, SMOKE, STAGES, EdgesSe
 from lofi_assets.base_recipe.spectra import SpectralLoss
 from lofi_assets.base_recipe.stage import Stage, Task, losses_of, run_stage
 from lofi_assets.cli import main
-from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.experiment import resolve_base
+from lofi_assets.files.writing import StoreError
 from lofi_assets.profiles import BaseModelSettings, ProfileError
-from lofi_assets.store import Store, StoreError
+from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.styles.taxonomy import Taxonomy, load_taxonomy
 
 LARGEST_BASE = 25_000_000

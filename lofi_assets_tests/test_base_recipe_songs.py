@@ -20,9 +20,9 @@ from lofi_assets.base_recipe.genres import (
     true_words,
 )
 from lofi_assets.base_recipe.settings import CorpusSettings, SteadySettings
-from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.demo_corpus.synth import render, render_clean
-from lofi_assets.store import sha256_file
+from lofi_assets.files.hashing import sha256_file
+from lofi_assets.store import CONFIG_DIR
 from lofi_assets.styles.prompt_text import split_tags
 from lofi_assets.styles.taxonomy import Taxonomy, bpm_of, bpm_tag, load_taxonomy
 from lofi_assets.tagging import PROMPT_CHARACTERS, parse_prompt, prompt_text

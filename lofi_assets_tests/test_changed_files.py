@@ -13,9 +13,10 @@ from lofi_assets.constitution import load_gates
 from lofi_assets.dataset import assemble
 from lofi_assets.dataset_build import recorded_splits
 from lofi_assets.files import recorded_hashes as file_hashes
+from lofi_assets.files.hashing import sha256_file
 from lofi_assets.library import PROMPTS, write_rows
 from lofi_assets.outcome import Outcome
-from lofi_assets.store import Store, sha256_file
+from lofi_assets.store import Store
 from lofi_assets.verdicts import Measures, verdict
 from lofi_assets_tests.stand_in_audio import Run, inventory
 from lofi_assets_tests.test_dataset_copies import in_place

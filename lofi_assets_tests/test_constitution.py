@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from lofi_assets.constitution import (
-    CONFIG_DIR,
     GUARDED_ASSETS,
     ConstitutionError,
     Gate,
@@ -22,6 +21,7 @@ from lofi_assets.constitution import (
     load_constitution,
     load_gates,
 )
+from lofi_assets.store import CONFIG_DIR
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GATES = load_gates()

@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 
 from lofi_assets.curation import CHOSEN, chosen_styles, hand_edits, take_over, write_mapping
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.tables import write_table
 from lofi_assets.library import PROMPTS
 from lofi_assets.sources import SourceError
-from lofi_assets.store import Store, read_json, write_json, write_table
+from lofi_assets.store import Store
 
 
 def mapping(store: Store, **styles: list[str]) -> None:

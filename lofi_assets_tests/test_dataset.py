@@ -18,8 +18,10 @@ from lofi_assets.dataset_build import (
     verify_dataset,
 )
 from lofi_assets.dataset_card import style_distribution
+from lofi_assets.files.documents import read_json, write_text
+from lofi_assets.files.hashing import sha256_file
 from lofi_assets.records import Split, Track
-from lofi_assets.store import Store, read_json, sha256_file, write_text
+from lofi_assets.store import Store
 
 settings.register_profile("shared_machine", deadline=None)
 settings.load_profile("shared_machine")

@@ -21,10 +21,10 @@ import dagster as dg
 import pytest
 import yaml
 
-from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.demo_corpus.catalogue import Entry, catalogue
 from lofi_assets.demo_corpus.corpus import _Job, write_entry
-from lofi_assets.store import Store, read_json, write_json
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets_tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow

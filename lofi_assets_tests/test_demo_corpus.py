@@ -11,8 +11,8 @@ from lofi_assets.demo_corpus import corpus
 from lofi_assets.demo_corpus.catalogue import SOURCES, Entry, catalogue
 from lofi_assets.demo_corpus.corpus import write_demo_corpus
 from lofi_assets.demo_corpus.synth import Song, render
+from lofi_assets.files.hashing import sha256_file
 from lofi_assets.records import SourceRecord, parse
-from lofi_assets.store import sha256_file
 
 KEPT = ("rainy_window_01", "sunday_rhodes_01", "found_on_a_drive_01", "broken_upload_01", "rainy_window_01_reupload")
 

@@ -9,11 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from lofi_assets.cli import main
-from lofi_assets.constitution import CONFIG_DIR, ConstitutionError, load_gates
+from lofi_assets.constitution import ConstitutionError, load_gates
 from lofi_assets.defs.demo import dagster_home
 from lofi_assets.defs.resources import Platform
 from lofi_assets.environment import SettingError, folder, seconds, variable
-from lofi_assets.profiles import data_root, load_profile
+from lofi_assets.profiles import load_profile
+from lofi_assets.store import CONFIG_DIR, data_root
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

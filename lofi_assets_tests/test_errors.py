@@ -22,8 +22,10 @@ from lofi_assets.defs.faults import explained
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.sources import licensed_sources
 from lofi_assets.errors import REMEDIES, DiskError, LofiError, explanation
+from lofi_assets.files.documents import read_json, write_json, write_text
+from lofi_assets.files.writing import atomic_folder
 from lofi_assets.profiles import Profile, ProfileError, load_profile
-from lofi_assets.store import Store, atomic_folder, read_json, write_json, write_text
+from lofi_assets.store import Store
 from lofi_assets.training.ending import FILES
 from lofi_assets.workers.process_pool import map_tracks
 from lofi_assets_tests.test_layering import MODULES, asset_functions, relative

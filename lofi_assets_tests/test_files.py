@@ -14,14 +14,15 @@ import pandas as pd
 import pytest
 
 from lofi_assets.audio.process import attempt
-from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.files import writing as files
+from lofi_assets.files.documents import read_json, write_json, write_text
+from lofi_assets.files.tables import read_table, write_table
 from lofi_assets.files.writing import StoreError, atomic_folder, atomic_path, copy_file
 from lofi_assets.landing import landing_state
 from lofi_assets.ledger import add
 from lofi_assets.review import Review, append_reviews, read_reviews
 from lofi_assets.sources import load_licences, load_sources
-from lofi_assets.store import Store, read_json, read_table, write_json, write_table, write_text
+from lofi_assets.store import CONFIG_DIR, Store
 
 RECORD = {
     "source_id": "source_001",
@@ -283,7 +284,7 @@ def test_two_roots_on_one_ledger_keep_it_from_each_other(store: Store, shared: P
     code = (
         "import sys; from datetime import date; from pathlib import Path\n"
         "from lofi_assets import ledger; from lofi_assets.store import Store\n"
-        "from lofi_assets.sources import load_licences; from lofi_assets.constitution import CONFIG_DIR\n"
+        "from lofi_assets.sources import load_licences; from lofi_assets.store import CONFIG_DIR\n"
         "ledger.LOCK_WAIT_S = 0.1\n"
         f"ledger.add(Store(Path(sys.argv[1])), {RECORD!r}, licences=load_licences(CONFIG_DIR), today=date(2026, 1, 5))"
     )

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from lofi_assets.curation import take_over, write_mapping
+from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.landing import Landing, landing_state
-from lofi_assets.store import Store, read_json, write_json
+from lofi_assets.store import Store
 
 PARTS = ("library", "styles", "words", "vocabulary")
 

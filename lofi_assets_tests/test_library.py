@@ -3,6 +3,7 @@
 import pytest
 
 from lofi_assets.audio.process import ProcessJob, ProcessResult
+from lofi_assets.files.documents import read_json
 from lofi_assets.library import (
     INVENTORY,
     PROCESSED,
@@ -10,7 +11,7 @@ from lofi_assets.library import (
     write_rows,
 )
 from lofi_assets.quarantine import write_quarantine
-from lofi_assets.store import Store, read_json
+from lofi_assets.store import Store
 from lofi_assets.workers.process_pool import WorkerFailure
 from lofi_assets_tests.stand_in_audio import TRACK_GATES, Run, accepted, inventory, statuses
 

@@ -7,6 +7,7 @@ import pytest
 
 from lofi_assets.audio.process import ProcessJob, ProcessResult, part_id
 from lofi_assets.curation import chosen_styles
+from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.landing import landing_state
 from lofi_assets.library import (
     PROCESSED,
@@ -14,7 +15,7 @@ from lofi_assets.library import (
     rows_of,
     verified_sources,
 )
-from lofi_assets.store import Store, read_json, write_json
+from lofi_assets.store import Store
 from lofi_assets.track_rows import raw_track_id
 from lofi_assets_tests.stand_in_audio import SETTINGS, Run, accepted, inventory, statuses
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import VocabularyError, vocabulary_file
-from lofi_assets.store import sha256_file
+from lofi_assets.files.hashing import sha256_file
 
 URL = "https://example.org/vocab.json"
 CONTENT = b'{"model": {}}'

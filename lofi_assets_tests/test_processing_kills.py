@@ -17,9 +17,11 @@ import soundfile
 
 from lofi_assets.constitution import load_gates
 from lofi_assets.demo_corpus.synth import Song, render
+from lofi_assets.files.hashing import sha256_file
+from lofi_assets.files.writing import link_or_copy
 from lofi_assets.library import FILE_HASHES, INVENTORY, PROCESSED, process_library, rows_of, write_rows
 from lofi_assets.profiles import AudioSettings
-from lofi_assets.store import Store, link_or_copy, sha256_file
+from lofi_assets.store import Store
 
 RATE = 22_050
 KILLS = 20

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.dataset_card import DatasetError
 from lofi_assets.experiment import FEATURES, PlannedRun, plan_training, training_settings
-from lofi_assets.profiles import Profile, ProfileError, data_root, load_profile
-from lofi_assets.store import Store, read_json, write_json
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.profiles import Profile, ProfileError, load_profile
+from lofi_assets.store import CONFIG_DIR, Store, data_root
 from lofi_assets.training.config import load_run
 
 KEY = f"{'a' * 32}" + f".{'b' * 32}" * 3

@@ -310,7 +310,7 @@ def test_a_tier_runs_without_torch(built):
     code = f"""
 import sys
 from pathlib import Path
-from lofi_assets.quantization.runtime import OnnxPipeline
+from lofi_assets.lofi_onnx.pipeline import OnnxPipeline
 audio = OnnxPipeline(Path({str(built[0] / "int4")!r})).generate(["lofi"], seconds=1, seeds=[1], steps=2)
 assert audio.shape == (1, 2, 48000)
 assert not {{"torch", "transformers", "diffusers", "onnx"}} & set(sys.modules), "heavy import"

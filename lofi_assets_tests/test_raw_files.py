@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 import lofi_assets.raw_files
-from lofi_assets.constitution import CONFIG_DIR, load_gates
+from lofi_assets.constitution import load_gates
+from lofi_assets.files.documents import write_json
+from lofi_assets.files.hashing import sha256_file
 from lofi_assets.landing import landing_state
 from lofi_assets.ledger_page import survey
 from lofi_assets.library import INVENTORY, inventory_sources, rows_of
 from lofi_assets.raw_files import left_behind, scan_raw, track_id_of, tree_of
 from lofi_assets.sources import load_licences
-from lofi_assets.store import Store, sha256_file, write_json
+from lofi_assets.store import CONFIG_DIR, Store
 
 TODAY = date(2025, 12, 22)
 GATES = load_gates()

@@ -17,12 +17,14 @@ import pytest
 
 from lofi_assets.constitution import load_constitution, load_gates
 from lofi_assets.defs.reporting import metadata
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.hashing import sha256_file, sha256_folder
 from lofi_assets.profiles import Profile, load_profile
 from lofi_assets.release import hub as hub_module
 from lofi_assets.release.bundle import MANIFEST
 from lofi_assets.release.card import approve
 from lofi_assets.release.hub import ReleaseError, publish
-from lofi_assets.store import Store, read_json, sha256_file, sha256_folder, write_json
+from lofi_assets.store import Store
 from lofi_assets.verdicts import Measures, record
 from lofi_assets_tests.fake_hub import TOKEN, FakeHub
 from lofi_assets_tests.test_asset_pages import assert_reads_well

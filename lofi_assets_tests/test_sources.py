@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lofi_assets.raw_files
-from lofi_assets.constitution import CONFIG_DIR, gates_of, load_gates
+from lofi_assets.constitution import gates_of, load_gates
 from lofi_assets.curator_files import CuratorFiles
+from lofi_assets.files.documents import write_json
+from lofi_assets.files.hashing import sha256_file
 from lofi_assets.library import INVENTORY, inventory_sources, rows_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.raw_files import scan_raw, track_id_of, tree_of
@@ -25,7 +27,7 @@ from lofi_assets.sources import (
     load_sources,
     withdrawn_tracks,
 )
-from lofi_assets.store import Store, sha256_file, write_json
+from lofi_assets.store import CONFIG_DIR, Store
 
 TODAY = date(2025, 12, 22)
 GATES = load_gates()

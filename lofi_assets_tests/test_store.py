@@ -11,24 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lofi_assets.store import (
-    Store,
-    StoreError,
-    atomic_folder,
-    atomic_path,
-    fingerprint,
-    link_or_copy,
-    plan,
-    read_columns,
-    read_json,
-    read_table,
-    remembered,
-    sha256_file,
-    sha256_folder,
-    write_json,
-    write_table,
-    write_text,
-)
+from lofi_assets.files.documents import read_json, write_json, write_text
+from lofi_assets.files.hashing import fingerprint, remembered, sha256_file, sha256_folder
+from lofi_assets.files.tables import read_columns, read_table, write_table
+from lofi_assets.files.writing import StoreError, atomic_folder, atomic_path, link_or_copy
+from lofi_assets.store import Store, plan
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 VALUES = ({"b": 1, "a": [1.5, None, True]}, "ü – ☂", ("x", 2), {"nested": {"z": 0.1, "y": -0.0}})
@@ -91,7 +78,7 @@ def test_a_folder_that_ends_takes_the_place_of_the_one_before(tmp_path: Path) ->
 KILLED_IN_A_FILE = """
 import sys, time
 from pathlib import Path
-from lofi_assets.store import write_text
+from lofi_assets.files.documents import write_text
 path = Path(sys.argv[1])
 print("ready", flush=True)
 for turn in range(100_000):
@@ -115,7 +102,7 @@ def test_a_killed_process_leaves_the_whole_old_or_the_whole_new_file(tmp_path: P
 KILLED_IN_A_FOLDER = """
 import os, sys
 from pathlib import Path
-from lofi_assets.store import atomic_folder
+from lofi_assets.files.writing import atomic_folder
 with atomic_folder(Path(sys.argv[1])) as temporary:
     (temporary / "a").write_text("new")
     os.kill(os.getpid(), 9)
@@ -237,7 +224,7 @@ def test_nothing_changed_is_nothing_to_do() -> None:
 
 
 def test_a_fingerprint_is_the_same_in_every_process() -> None:
-    code = f"from lofi_assets.store import fingerprint; print(fingerprint(*{VALUES!r}))"
+    code = f"from lofi_assets.files.hashing import fingerprint; print(fingerprint(*{VALUES!r}))"
     found = {run_python(code, PYTHONHASHSEED=seed) for seed in ("0", "1", "2")}
     assert found == {fingerprint(*VALUES)}
 
@@ -250,7 +237,7 @@ def test_a_fingerprint_ignores_the_order_of_keys_and_nothing_else() -> None:
 
 def test_a_set_is_refused_or_has_one_fingerprint_in_every_process() -> None:
     code = (
-        "from lofi_assets.store import fingerprint\n"
+        "from lofi_assets.files.hashing import fingerprint\n"
         "try:\n    print(fingerprint({str(n) for n in range(20)}))\nexcept TypeError:\n    print('refused')"
     )
     assert len({run_python(code, PYTHONHASHSEED=seed) for seed in ("1", "2")}) == 1

@@ -23,13 +23,14 @@ from lofi_assets import training_plan
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.cli import main
-from lofi_assets.constitution import CONFIG_DIR
 from lofi_assets.defs import resources, training
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.training import TRAINER, lora_checkpoints
 from lofi_assets.experiment import FEATURES, plan_training
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.hashing import sha256_file
 from lofi_assets.profiles import load_profile
-from lofi_assets.store import Store, read_json, sha256_file, write_json
+from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.training import death
 from lofi_assets.training.__main__ import Stop
 from lofi_assets.training.__main__ import main as trainer

@@ -10,8 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from lofi_assets.errors import LofiError
+from lofi_assets.files.documents import write_json
 from lofi_assets.records import Checkpoint, dump
-from lofi_assets.store import write_json
 from lofi_assets.training.checkpoints import (
     ADAPTER_METADATA,
     COMFYUI_WEIGHTS,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lofi_assets.store import read_json, write_json
+from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.training.config import (
     ConfigError,
     LoraSettings,

@@ -15,7 +15,8 @@ from transformers import HubertConfig, HubertModel
 
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
-from lofi_assets.store import sha256_file, write_json
+from lofi_assets.files.documents import write_json
+from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training import feature_files
 from lofi_assets.training.feature_files import (
     FeatureError,

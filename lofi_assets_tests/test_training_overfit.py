@@ -8,7 +8,7 @@ import soundfile
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.demo_corpus.synth import Song, render
-from lofi_assets.store import sha256_file
+from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
 from lofi_assets.training.features import FeatureJob, cache_features
 from lofi_assets.training.log import read_log

@@ -8,7 +8,7 @@ import soundfile
 
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
-from lofi_assets.store import sha256_file
+from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training import preview
 from lofi_assets.training.checkpoints import describe, read_manifest
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.commands.reproduce import DIFFERENT, IDENTICAL, IMPOSSIBLE, INTERRUPTED, reproduce
-from lofi_assets.store import read_json, sha256_folder, write_json
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.hashing import sha256_folder
 from lofi_assets.training.checkpoints import DESCRIPTION, PEFT_WEIGHTS, RUN_CONFIG, checkpoint_id
 from lofi_assets.training.config import TrainingRun, TrainingSettings
 from lofi_assets.training.feature_files import write_features

@@ -18,7 +18,8 @@ from peft import PeftModel
 
 from lofi_assets.backbones.ace_step_v1.loading import load_base
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
-from lofi_assets.store import read_json, sha256_file
+from lofi_assets.files.documents import read_json
+from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training import adapters, resume
 from lofi_assets.training.__main__ import CONFIGURATION, DIVERGED, DONE, FILES, INTERRUPTED
 from lofi_assets.training.checkpoints import (

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from lofi_assets.constitution import Gate, Verdict, load_gates
-from lofi_assets.store import Store, read_json
+from lofi_assets.files.documents import read_json
+from lofi_assets.store import Store
 from lofi_assets.verdicts import (
     Measures,
     held_back_by,

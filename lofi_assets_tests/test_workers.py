@@ -147,9 +147,9 @@ def test_an_interrupted_parent_leaves_no_orphans(tmp_path: Path, signum: signal.
 
 
 SCRIPT = """
-from lofi_assets import workers
-workers.START_S = 3.0
-print(list(workers.map_tracks(len, ["job"], workers=1, timeout_s=30.0, memory_gb=2.0, label="test")))
+from lofi_assets.workers import process_pool
+process_pool.START_S = 3.0
+print(list(process_pool.map_tracks(len, ["job"], workers=1, timeout_s=30.0, memory_gb=2.0, label="test")))
 """
 
 

@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lofi_assets.alerts.messages import Message
 from lofi_assets.constitution import Status
-from lofi_assets.store import Store, StoreError, read_json, write_text
+from lofi_assets.files.documents import read_json, write_text
+from lofi_assets.files.writing import StoreError
+from lofi_assets.store import Store
 
 STATE = "state.json"
 

@@ -20,7 +20,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from lofi_assets.store import read_json, write_json
+from lofi_assets.files.documents import read_json, write_json
 
 FloatArray = NDArray[np.float32]
 Fingerprint = NDArray[np.uint32]

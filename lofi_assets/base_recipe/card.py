@@ -16,7 +16,7 @@ from lofi_assets.base_recipe.listening import Sound
 from lofi_assets.base_recipe.recipe import Workshop
 from lofi_assets.base_recipe.settings import STAGES
 from lofi_assets.base_recipe.stage import losses_of
-from lofi_assets.store import write_text
+from lofi_assets.files.documents import write_text
 
 POINTS = 2000
 """Most points of a loss curve: more are not seen."""

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from lofi_assets.base_recipe.genres import GENRES, STEADY_GENRES, Piece, piece
 from lofi_assets.base_recipe.settings import CorpusSettings, SteadySettings
 from lofi_assets.demo_corpus.synth import Song, render, render_clean
+from lofi_assets.files.documents import write_json
+from lofi_assets.files.writing import atomic_path
 from lofi_assets.progress import over
-from lofi_assets.store import atomic_path, write_json
 from lofi_assets.styles.taxonomy import Taxonomy
 
 FloatArray = NDArray[np.float32]

@@ -24,11 +24,11 @@ from lofi_assets.base_recipe.genres import SPOKEN_NAMES, Piece
 from lofi_assets.base_recipe.settings import ReportSettings
 from lofi_assets.demo_corpus.catalogue import Entry, catalogue
 from lofi_assets.demo_corpus.synth import render, render_clean
+from lofi_assets.files.writing import atomic_path
 from lofi_assets.lyrics.text import INSTRUMENTAL
 from lofi_assets.metrics.embedders import Embedder, MusicnnEmbedder, MusicnnTagger, levelled, resampled
 from lofi_assets.metrics.marks import white_noise
 from lofi_assets.progress import over
-from lofi_assets.store import atomic_path
 from lofi_assets.styles.taxonomy import bpm_tag
 
 FloatArray = NDArray[np.float32]

@@ -25,8 +25,8 @@ from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DMo
 from lofi_assets.base_recipe.corpus import Clip, read_whole
 from lofi_assets.base_recipe.optimizer import NOTHING, Fixed
 from lofi_assets.base_recipe.settings import TransformerSettings
+from lofi_assets.files.writing import atomic_path
 from lofi_assets.progress import over
-from lofi_assets.store import atomic_path
 from lofi_assets.styles.prompt_text import split_tags
 from lofi_assets.training.batches import Item, generator
 from lofi_assets.training.features import TrackConditions

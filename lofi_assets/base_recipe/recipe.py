@@ -33,9 +33,11 @@ from lofi_assets.base_recipe.music import MusicTask, cache_latents
 from lofi_assets.base_recipe.optimizer import StageOptimizer
 from lofi_assets.base_recipe.settings import STAGES, Recipe, StageName
 from lofi_assets.base_recipe.stage import Stage, Task, read_weights, run_stage, take_step
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.writing import StoreError
 from lofi_assets.lyrics.text import INSTRUMENTAL
 from lofi_assets.lyrics.tokenizer import LyricTokenizer
-from lofi_assets.store import StoreError, fingerprint, read_json, write_json
 from lofi_assets.styles.taxonomy import Taxonomy
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
-from lofi_assets.store import fingerprint
+from lofi_assets.files.hashing import fingerprint
 
 StageName = Literal["dcae", "clock", "vocoder", "edges", "steady", "transformer"]
 STAGES: tuple[StageName, ...] = ("dcae", "clock", "vocoder", "edges", "steady", "transformer")

@@ -23,8 +23,9 @@ from torch import nn
 
 from lofi_assets.base_recipe.optimizer import Fixed, StageOptimizer
 from lofi_assets.base_recipe.settings import Training
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.writing import StoreError, atomic_folder, atomic_path
 from lofi_assets.progress import Progress
-from lofi_assets.store import StoreError, atomic_folder, atomic_path, read_json, write_json
 from lofi_assets.training.averaging import Average
 from lofi_assets.training.log import StepLog, read_log
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from lofi_assets.profiles import data_root
-from lofi_assets.store import Store
+from lofi_assets.store import Store, data_root
 
 REBUILD = "move it away and materialise dataset_manifest, which writes it again"
 EARLIER = "restore it from a backup; as an earlier version it is needed only to judge what was trained on it"
@@ -27,7 +26,7 @@ def dataset() -> None:
 def list_versions(as_json: bool) -> None:
     """Every version that was built, oldest first; * is the current one."""
     from lofi_assets.dataset_card import versions
-    from lofi_assets.store import read_json
+    from lofi_assets.files.documents import read_json
 
     store = Store(data_root())
     current = read_json(store.metadata("dataset_manifest.json"), default={}).get("dataset_id")
@@ -97,7 +96,7 @@ def verify(version: str, every: bool) -> None:
     """Read every file of VERSION (default: the current one) again; non-zero if anything is not as recorded."""
     from lofi_assets.dataset_build import current_version, verify_dataset
     from lofi_assets.dataset_card import dataset_faults, find_version, versions
-    from lofi_assets.store import sha256_file
+    from lofi_assets.files.hashing import sha256_file
 
     store = Store(data_root())
     current = current_version(store)

@@ -2,8 +2,7 @@
 
 import click
 
-from lofi_assets.profiles import data_root
-from lofi_assets.store import Store
+from lofi_assets.store import Store, data_root
 
 
 @click.group()

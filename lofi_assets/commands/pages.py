@@ -5,8 +5,7 @@ import contextlib
 import click
 
 from lofi_assets.commands.ports import require_free
-from lofi_assets.profiles import data_root
-from lofi_assets.store import Store
+from lofi_assets.store import Store, data_root
 
 
 @click.command()
@@ -15,8 +14,8 @@ from lofi_assets.store import Store
 )
 def pages(port: int | None) -> None:
     """Serve the pages that people are meant to open (/ lists them), read-only, to this machine only."""
-    from lofi_assets.constitution import CONFIG_DIR
     from lofi_assets.page_server import HOST, pages_port, serve_pages
+    from lofi_assets.store import CONFIG_DIR
 
     chosen = port or pages_port()
     require_free(chosen, option="--port")

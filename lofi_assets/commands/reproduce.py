@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from lofi_assets.errors import explanation
-from lofi_assets.profiles import data_root
-from lofi_assets.store import Store
+from lofi_assets.store import Store, data_root
 from lofi_assets.training.checkpoints import checkpoint_id
 from lofi_assets.training.provenance import provenance
 from lofi_assets.training.reproduction import (

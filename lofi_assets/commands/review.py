@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 import click
 
-from lofi_assets.profiles import data_root
-from lofi_assets.store import Store
+from lofi_assets.store import Store, data_root
 
 APPLY = "now materialise prompts and dataset_manifest; with `make dev` running that happens by itself"
 MEASURES = ("duration_s", "tempo_bpm", "tempo_bpm_raw", "tempo_confidence", "loudness_lufs", "centroid_hz", "dual_mono")

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lofi_assets.profiles import data_root
-from lofi_assets.store import Store
+from lofi_assets.store import Store, data_root
 from lofi_assets.wording import counted
 
 if TYPE_CHECKING:
@@ -123,8 +122,8 @@ def list_sources(strict: bool) -> None:
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write; default: print it.")
 def report(output: Path | None) -> None:
     """The ledger as a lawyer could read it, in Markdown."""
+    from lofi_assets.files.documents import write_text
     from lofi_assets.ledger_page import ledger_page
-    from lofi_assets.store import write_text
 
     store = Store(data_root())
     page = ledger_page(store, _survey(store), today=_today())
@@ -176,8 +175,8 @@ def _survey(store: Store) -> "Survey":
 
 
 def _licences() -> "LicenceTable":
-    from lofi_assets.constitution import CONFIG_DIR
     from lofi_assets.sources import load_licences
+    from lofi_assets.store import CONFIG_DIR
 
     return load_licences(CONFIG_DIR)
 

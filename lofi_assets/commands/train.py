@@ -5,8 +5,8 @@ import sys
 
 import click
 
-from lofi_assets.profiles import data_root, load_profile
-from lofi_assets.store import Store
+from lofi_assets.profiles import load_profile
+from lofi_assets.store import Store, data_root
 
 
 @click.command()

@@ -46,7 +46,7 @@ def train_base(
     from lofi_assets.base_recipe.card import write_card
     from lofi_assets.base_recipe.recipe import Workshop, assemble, plan, planned_recipe, train_stage, write_music
     from lofi_assets.base_recipe.report import measure
-    from lofi_assets.constitution import CONFIG_DIR
+    from lofi_assets.store import CONFIG_DIR
     from lofi_assets.styles.taxonomy import load_taxonomy
 
     workshop = Workshop(directory, PRESETS[preset], load_taxonomy(CONFIG_DIR))  # type: ignore[index]

@@ -31,9 +31,10 @@ from lofi_assets.defs.jobs import INTERVAL_SECONDS
 from lofi_assets.defs.observations import data_at_rest, failed_runs, latest_verdicts, mended, released
 from lofi_assets.defs.resources import Notifier, Platform
 from lofi_assets.errors import LofiError
+from lofi_assets.files.writing import StoreError, locked
 from lofi_assets.profiles import Profile, ProfileError
 from lofi_assets.review import ReviewError, queue
-from lofi_assets.store import Store, StoreError, locked
+from lofi_assets.store import Store
 
 SENDING_SECONDS = 20.0
 """No attempt to deliver begins later in a tick: Dagster ends one after 60 s at the earliest."""

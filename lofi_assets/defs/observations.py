@@ -14,7 +14,8 @@ from lofi_assets.alerts.runs import FailedRun, FailedStep
 from lofi_assets.alerts.state import AlertState, OpenFailure
 from lofi_assets.constitution import GUARDED_ASSETS, Gate, Status, load_gates
 from lofi_assets.defs.gates import MAX_EVALUATIONS, evaluated, materialized_versions, overruled
-from lofi_assets.store import Store, StoreError
+from lofi_assets.files.writing import StoreError
+from lofi_assets.store import Store
 from lofi_assets.verdict_text import OUTCOMES
 from lofi_assets.verdicts import recorded
 

@@ -6,8 +6,8 @@ from pydantic import Field
 from lofi_assets.alerts.messages import Message
 from lofi_assets.alerts.services import Service, send, services
 from lofi_assets.environment import folder_at
-from lofi_assets.profiles import Profile, data_root, load_profile
-from lofi_assets.store import Store
+from lofi_assets.profiles import Profile, load_profile
+from lofi_assets.store import Store, data_root
 
 
 class Platform(dg.ConfigurableResource):

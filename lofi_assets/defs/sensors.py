@@ -8,18 +8,19 @@ from typing import Any
 
 import dagster as dg
 
-from lofi_assets.constitution import CONFIG_DIR, load_gates
+from lofi_assets.constitution import load_gates
 from lofi_assets.defs.dataset import dataset_manifest
 from lofi_assets.defs.jobs import AFTER_DATA, DATA, INTERVAL_SECONDS, LANE_TAG, refresh_data
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.sources import licensed_sources, style_taxonomy
 from lofi_assets.defs.tracks import processed_tracks, prompts
 from lofi_assets.errors import LofiError
+from lofi_assets.files.hashing import fingerprint
 from lofi_assets.landing import landing_state
 from lofi_assets.ledger_page import survey, usable_files
 from lofi_assets.rights import latest_day
 from lofi_assets.sources import load_licences
-from lofi_assets.store import Store, fingerprint
+from lofi_assets.store import CONFIG_DIR, Store
 
 SETTLE_SECONDS = 5
 """A file that changed less than this ago may still be copied: wait for the next tick."""

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from lofi_assets.demo_corpus.catalogue import LEDGER, SOURCES, Entry, catalogue
 from lofi_assets.demo_corpus.synth import render
 from lofi_assets.errors import LofiError
-from lofi_assets.store import atomic_path, read_json, sha256_file, write_json, write_text
+from lofi_assets.files.documents import read_json, write_json, write_text
+from lofi_assets.files.hashing import sha256_file
+from lofi_assets.files.writing import atomic_path
 from lofi_assets.workers.process_pool import WorkerFailure, map_tracks
 
 FloatArray = NDArray[np.float32]

@@ -7,8 +7,10 @@ What belongs here: hashes remembered by size and times, putting a file back. Wha
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.hashing import sha256_file, stat_key
 from lofi_assets.files.writing import copy_file
-from lofi_assets.store import Store, read_json, sha256_file, stat_key, write_json
+from lofi_assets.store import Store
 from lofi_assets.wording import shortened
 
 SHOWN = 50

@@ -1,7 +1,7 @@
 """How files and folders are written: whole or not at all, through links, with the mode of what stood there.
 
 What belongs here: replacing a file or a folder in one step, copies, locks. What does not: what is in the files
-(`store.py` knows JSON and tables).
+(`documents.py` knows JSON, `tables.py` Parquet).
 
 Every write goes to a temporary sibling and is renamed, so that a killed process leaves either the old file or the whole
 new one. Nothing here removes a file that it did not write.
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lofi_assets.errors import LofiError, name_disk_fault
+from lofi_assets.files.hashing import sha256_file
 
 FICLONE = 0x40049409
 """`ioctl` that makes a file share another's blocks until either is written to (linux/fs.h)."""
@@ -220,3 +221,22 @@ def locked(folder: Path, *, busy: Exception) -> Iterator[None]:
         except BlockingIOError as error:
             raise busy from error
         yield
+
+
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Make `target` the same bytes as `source`, by a hard link where possible; returns whether it acted.
+
+    For what nobody opens: a program that writes into one of the two changes both. Else `files.copy_file`.
+    """
+    if target.is_file() and (target.samefile(source) or sha256_file(target) == sha256_file(source)):
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        os.link(source, temporary)
+        temporary.replace(target)
+    except OSError:
+        copy_file(source, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True

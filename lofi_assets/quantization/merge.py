@@ -20,7 +20,8 @@ from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.loading import FOLDERS, LYRIC_VOCABULARY, TRANSFORMER, load_base
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.errors import LofiError
-from lofi_assets.store import atomic_folder, link_or_copy, sha256_file
+from lofi_assets.files.hashing import sha256_file
+from lofi_assets.files.writing import atomic_folder, link_or_copy
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"

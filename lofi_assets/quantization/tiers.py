@@ -22,6 +22,9 @@ import onnx
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.loading import LYRIC_VOCABULARY, TEXT_ENCODER, load_base
 from lofi_assets.errors import LofiError
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.hashing import fingerprint, sha256_file
+from lofi_assets.files.writing import atomic_folder, link_or_copy
 from lofi_assets.lofi_onnx.pipeline import TOKENIZER, OnnxPipeline
 from lofi_assets.progress import Progress
 from lofi_assets.quantization import fidelity
@@ -33,7 +36,6 @@ from lofi_assets.quantization.merge import MERGE_REPORT, USED_PARTS
 from lofi_assets.quantization.opset import lower_to_17, raise_from_18
 from lofi_assets.quantization.policy import CPU_PROFILES, KEPT_IN_FLOAT, TIERS, PolicyReport, TierName, check_tier
 from lofi_assets.quantization.weights import Stored, store_rest_as_half
-from lofi_assets.store import atomic_folder, fingerprint, link_or_copy, read_json, sha256_file, write_json
 
 LOG = logging.getLogger(__name__)
 EXPORT_VERSION: Final = "4"

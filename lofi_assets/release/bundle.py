@@ -15,11 +15,13 @@ from typing import Any
 
 import lofi_assets
 from lofi_assets.errors import LofiError
-from lofi_assets.files.writing import copy_file
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.hashing import fingerprint, sha256_folder
+from lofi_assets.files.writing import atomic_folder, copy_file
 from lofi_assets.optimization import COMPARED
 from lofi_assets.outcome import Outcome
 from lofi_assets.progress import Progress, over
-from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, sha256_folder, write_json
+from lofi_assets.store import Store
 from lofi_assets.wording import counted
 
 BUNDLE_VERSION = "2"

@@ -9,16 +9,17 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from lofi_assets.constitution import CONFIG_DIR, load_constitution, load_gates
+from lofi_assets.constitution import load_constitution, load_gates
 from lofi_assets.errors import LofiError
 from lofi_assets.experiment import trained_dataset
+from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.library import INVENTORY, rows_of
 from lofi_assets.near_names import says_nothing
 from lofi_assets.optimization import VARIANTS, tier_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
 from lofi_assets.sources import attribution_of, load_licences
-from lofi_assets.store import Store, read_json, write_json, write_text
+from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.track_rows import raw_track_id
 from lofi_assets.verdicts import verdicts
 

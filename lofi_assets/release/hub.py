@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from lofi_assets.constitution import load_constitution, load_gates
 from lofi_assets.errors import LofiError, megabytes
-from lofi_assets.files.writing import copy_file
+from lofi_assets.files.documents import read_json
+from lofi_assets.files.hashing import fingerprint, sha256_file, sha256_folder
+from lofi_assets.files.writing import atomic_folder, copy_file
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
 from lofi_assets.progress import Progress, over
 from lofi_assets.release.bundle import MANIFEST, differences
 from lofi_assets.release.card import APPROVAL
-from lofi_assets.store import Store, atomic_folder, fingerprint, read_json, sha256_file, sha256_folder
+from lofi_assets.store import Store
 from lofi_assets.training.checkpoints import COMFYUI_WEIGHTS, read_manifest
 from lofi_assets.verdicts import verdicts
 from lofi_assets.wording import counted

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from lofi_assets.errors import DiskError, LofiError, explanation
-from lofi_assets.store import fingerprint
+from lofi_assets.files.hashing import fingerprint
 from lofi_assets.training.checkpoints import checkpoint_id
 from lofi_assets.training.config import ConfigError, TrainingRun, load_run
 from lofi_assets.training.ending import (

@@ -20,7 +20,8 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
-from lofi_assets.store import link_or_copy, write_json
+from lofi_assets.files.documents import write_json
+from lofi_assets.files.writing import link_or_copy
 from lofi_assets.training.checkpoints import (
     ADAPTER_METADATA,
     COMFYUI_WEIGHTS,

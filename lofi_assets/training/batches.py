@@ -13,7 +13,7 @@ import torch
 from diffusers.training_utils import compute_density_for_timestep_sampling
 from torch import Tensor
 
-from lofi_assets.store import fingerprint
+from lofi_assets.files.hashing import fingerprint
 from lofi_assets.training.config import TrackFeatures, TrainingSettings
 from lofi_assets.training.features import TrackConditions
 

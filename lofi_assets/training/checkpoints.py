@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofi_assets.errors import LofiError
+from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.records import Checkpoint, dump, parse
-from lofi_assets.store import read_json, write_json
 from lofi_assets.training.config import LoraSettings
 
 if TYPE_CHECKING:

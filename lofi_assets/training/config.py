@@ -12,8 +12,9 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lofi_assets.errors import LofiError
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.hashing import fingerprint
 from lofi_assets.records import Sha256, Split, TrackId
-from lofi_assets.store import fingerprint, read_json, write_json
 from lofi_assets.training.feature_files import KEY_PATTERN
 
 UNIDENTIFYING = frozenset(

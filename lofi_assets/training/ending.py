@@ -7,7 +7,7 @@ alone does not say what to do, and standard error is in another place for each w
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lofi_assets.store import read_json, write_json
+from lofi_assets.files.documents import read_json, write_json
 
 DONE, CONFIGURATION, DIVERGED, FILES, INTERRUPTED = 0, 2, 3, 4, 75
 

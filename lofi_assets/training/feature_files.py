@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lofi_assets.errors import LofiError
-from lofi_assets.store import atomic_path, fingerprint, locked, read_json, stat_key
+from lofi_assets.files.documents import read_json
+from lofi_assets.files.hashing import fingerprint, stat_key
+from lofi_assets.files.writing import atomic_path, locked
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lofi_assets.files.hashing import sha256_file
 from lofi_assets.progress import over
-from lofi_assets.store import sha256_file
 from lofi_assets.training.feature_files import (
     LATENTS,
     LYRICS,

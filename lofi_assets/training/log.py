@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lofi_assets.store import atomic_path
+from lofi_assets.files.writing import atomic_path
 from lofi_assets.training.curves import open_curves
 
 

@@ -21,9 +21,10 @@ import torch
 from lofi_assets.backbones.ace_step_v1.flow_matching import training_schedule
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.errors import LofiError
+from lofi_assets.files.documents import write_json
+from lofi_assets.files.writing import atomic_folder
 from lofi_assets.progress import Progress as Told
 from lofi_assets.records import Checkpoint, dump
-from lofi_assets.store import atomic_folder, write_json
 from lofi_assets.training import adapters, checkpoints, features, resume, runs
 from lofi_assets.training.averaging import Average
 from lofi_assets.training.backbone import prepare_backbone

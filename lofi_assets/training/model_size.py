@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lofi_assets.store import read_json
+from lofi_assets.files.documents import read_json
 from lofi_assets.training.config import LoraSettings
 
 if TYPE_CHECKING:

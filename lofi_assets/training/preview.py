@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from lofi_assets.files.documents import write_text
+from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.writing import atomic_folder, atomic_path
 from lofi_assets.page_frame import framed, players
-from lofi_assets.store import atomic_folder, atomic_path, fingerprint, write_text
 from lofi_assets.training.config import TrackFeatures, TrainingRun
 from lofi_assets.training.runs import companion_folder
 

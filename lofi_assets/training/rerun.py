@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from lofi_assets.store import fingerprint
+from lofi_assets.files.hashing import fingerprint
 from lofi_assets.training.checkpoints import checkpoint_id, describe, read_manifest
 from lofi_assets.training.config import TrainingRun, save_run
 from lofi_assets.training.provenance import ENVIRONMENT, provenance

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lofi_assets.store import StoreError, atomic_folder, link_or_copy, write_json
+from lofi_assets.files.documents import write_json
+from lofi_assets.files.writing import StoreError, atomic_folder, link_or_copy
 from lofi_assets.training.checkpoints import checkpoint_id
 
 if TYPE_CHECKING:

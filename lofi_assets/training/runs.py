@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lofi_assets.store import locked, read_json, write_json
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.writing import locked
 from lofi_assets.training.checkpoints import DESCRIPTION, MANIFEST, PRUNED, CheckpointError, read_manifest
 from lofi_assets.training.config import TrainingRun
 from lofi_assets.training.resume import FOLDER as RESUME

@@ -13,7 +13,7 @@ from lofi_assets.backbones.ace_step_v1.flow_matching import add_noise, denoising
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.loading import load_base
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
-from lofi_assets.store import sha256_file
+from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training import adapters
 from lofi_assets.training.batches import Item, Source
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings

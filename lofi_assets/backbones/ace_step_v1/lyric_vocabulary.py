@@ -7,7 +7,8 @@ import urllib.request
 from pathlib import Path
 
 from lofi_assets.errors import LofiError
-from lofi_assets.store import atomic_path, sha256_file
+from lofi_assets.files.hashing import sha256_file
+from lofi_assets.files.writing import atomic_path
 
 LYRIC_VOCABULARY = "lyric_vocab.json"
 """Its name in a base model's folder."""

@@ -204,7 +204,8 @@ def check_lyric_vocabulary(directory: Path) -> Iterator[Finding]:
 
 def _embedding_rows(directory: Path) -> int | None:
     """Rows of the transformer's lyric embeddings, None without a readable config.json."""
-    from lofi_assets.store import StoreError, read_json
+    from lofi_assets.files.documents import read_json
+    from lofi_assets.files.writing import StoreError
 
     try:
         config = read_json(directory / TRANSFORMER / "config.json", default={})
