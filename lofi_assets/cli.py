@@ -22,7 +22,7 @@ from lofi_assets.commands.sources import sources
 from lofi_assets.commands.train import train
 from lofi_assets.commands.train_base import train_base
 from lofi_assets.commands.verify_weights import verify_weights
-from lofi_assets.constitution import require_config
+from lofi_assets.constitution.gates import require_config
 from lofi_assets.errors import explanation
 from lofi_assets.store import CONFIG_DIR, Store, data_root
 
@@ -117,10 +117,10 @@ def verify_reference(directory: Path) -> None:
 @click.option("--audit-only", is_flag=True, help="Only the repository, not the verdicts over the data.")
 def constitution(audit_only: bool) -> None:
     """Every gate with its latest verdict, and the audit of this repository; violations are CRITICAL."""
-    from lofi_assets.audit import audit
-    from lofi_assets.constitution import load_gates
+    from lofi_assets.constitution.audit import audit
+    from lofi_assets.constitution.gates import load_gates
+    from lofi_assets.constitution.verdicts import verdicts
     from lofi_assets.tables import gates_table
-    from lofi_assets.verdicts import verdicts
 
     if not audit_only:
         console.print(gates_table(verdicts(Store(data_root()), load_gates())))
@@ -144,7 +144,7 @@ def schemas() -> None:
 @main.command()
 def docs() -> None:
     """Write docs/gates.md from the constitution's table."""
-    from lofi_assets.constitution import gates_page
+    from lofi_assets.constitution.gates import gates_page
     from lofi_assets.files.documents import write_text
 
     page = CONFIG_DIR.parent / "docs" / "gates.md"

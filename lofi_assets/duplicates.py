@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lofi_assets.constitution import Gate, judge_track
+from lofi_assets.constitution.gates import Gate, judge_track
 from lofi_assets.records import Split
 from lofi_assets.track_rows import Row
 

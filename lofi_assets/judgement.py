@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from lofi_assets.constitution import Gate, Verdict, judge_track, too_long
+from lofi_assets.constitution.gates import Gate, Verdict, judge_track, too_long
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.track_rows import CHAIN_VERSION, Row
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
-from lofi_assets.constitution import Gate, gates_of, judge_track
+from lofi_assets.constitution.gates import Gate, gates_of, judge_track
 from lofi_assets.files.documents import read_json
 from lofi_assets.ledger import SOURCES
 from lofi_assets.raw_files import list_raw, tree_of

@@ -12,7 +12,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from lofi_assets.constitution import Gate, gates_of
+from lofi_assets.constitution.gates import Gate, gates_of
+from lofi_assets.constitution.verdicts import track_rules
 from lofi_assets.duplicates import mark_duplicates, same_file
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint
@@ -28,7 +29,6 @@ from lofi_assets.store import CONFIG_DIR, Store, plan
 from lofi_assets.track_report import inventory_summary, rejected_files, tracks_outcome
 from lofi_assets.track_rows import PART, Row, result_rows, score_entry
 from lofi_assets.unread import problems as unread
-from lofi_assets.verdicts import track_rules
 from lofi_assets.work_files import (
     changed_audio,
     clear_stale,

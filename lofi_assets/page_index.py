@@ -73,7 +73,7 @@ def ledger(store: Store, *, today: date | None = None) -> str:
     Raises:
         SourceError, LedgerError, StoreError: the records or the licence types cannot be read.
     """
-    from lofi_assets.constitution import load_gates
+    from lofi_assets.constitution.gates import load_gates
     from lofi_assets.ledger_page import ledger_page, survey
     from lofi_assets.sources import load_licences
     from lofi_assets.store import CONFIG_DIR

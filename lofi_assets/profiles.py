@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lofi_assets.constitution import require_config
+from lofi_assets.constitution.gates import require_config
 from lofi_assets.environment import variable
 from lofi_assets.errors import DiskError, LofiError
 from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_yaml

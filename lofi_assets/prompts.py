@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets.audio.metadata import METADATA_VERSION, FileTags, read_tags, stated_bpm
-from lofi_assets.constitution import Gate, gates_of, judge_asset, judge_track, load_gates
+from lofi_assets.constitution.gates import Gate, gates_of, judge_asset, judge_track, load_gates
+from lofi_assets.constitution.verdicts import track_rules
 from lofi_assets.curation import chosen_styles, take_over, write_mapping
 from lofi_assets.curator_files import CuratorFiles, Sidecars
 from lofi_assets.evidence import Evidence
@@ -42,7 +43,6 @@ from lofi_assets.tagging import (
     prompt_text,
     tag_track,
 )
-from lofi_assets.verdicts import track_rules
 from lofi_assets.wording import counted, named
 
 PROMPTS_VERSION = "3"

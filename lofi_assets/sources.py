@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from lofi_assets.constitution import Gate, judge_track
+from lofi_assets.constitution.gates import Gate, judge_track
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_yaml
 from lofi_assets.files.writing import linked_to

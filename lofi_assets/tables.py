@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from lofi_assets.constitution import Verdict
+from lofi_assets.constitution.gates import Verdict
+from lofi_assets.constitution.verdicts import recorded
 from lofi_assets.library import INVENTORY, PROCESSED, rows_of
 from lofi_assets.store import Store
-from lofi_assets.verdicts import recorded
 
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 

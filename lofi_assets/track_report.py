@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lofi_assets import pictures
-from lofi_assets.constitution import Gate
+from lofi_assets.constitution.gates import Gate
+from lofi_assets.constitution.verdicts import track_rules
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.files.recorded_hashes import mended_text
 from lofi_assets.outcome import Outcome
 from lofi_assets.track_rows import Row, shown_track
-from lofi_assets.verdicts import track_rules
 from lofi_assets.wording import counted, tallied
 
 PICTURED = 6

@@ -6,7 +6,7 @@ the ledger (`sources.py`), the training (`experiment.py`).
 
 from datetime import UTC, date, datetime
 
-from lofi_assets.constitution import load_gates
+from lofi_assets.constitution.gates import load_gates
 from lofi_assets.files.documents import read_json
 from lofi_assets.library import INVENTORY, rows_of
 from lofi_assets.records import Checkpoint

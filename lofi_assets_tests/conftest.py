@@ -8,7 +8,7 @@ import pytest
 
 import lofi_assets.workers
 from lofi_assets.audio.process import ProcessJob
-from lofi_assets.constitution import Gate
+from lofi_assets.constitution.gates import Gate
 from lofi_assets.library import process_library
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings

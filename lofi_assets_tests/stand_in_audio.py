@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lofi_assets.audio.process import ProcessJob, ProcessResult
-from lofi_assets.constitution import gates_of, load_gates
+from lofi_assets.constitution.gates import gates_of, load_gates
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.library import INVENTORY, PROCESSED, rows_of, write_rows
 from lofi_assets.outcome import Outcome

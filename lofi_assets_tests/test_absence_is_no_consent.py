@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from lofi_assets.cli import main
-from lofi_assets.constitution import load_gates
+from lofi_assets.constitution.gates import load_gates
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.writing import StoreError
 from lofi_assets.library import INVENTORY, inventory_sources, rows_of

@@ -7,7 +7,7 @@ import pytest
 
 from lofi_assets.audio import encode, measure, mp3
 from lofi_assets.audio.decode import AudioError, read_audio
-from lofi_assets.constitution import load_gates
+from lofi_assets.constitution.gates import load_gates
 
 RATE = 48_000
 

@@ -10,7 +10,7 @@ import soundfile
 from lofi_assets.audio import encode, process
 from lofi_assets.audio.decode import AudioError, read_audio
 from lofi_assets.audio.process import ProcessJob, ProcessResult, measure_file, process_track
-from lofi_assets.constitution import gates_of, load_gates
+from lofi_assets.constitution.gates import gates_of, load_gates
 from lofi_assets.demo_corpus.synth import Song, render
 
 GATES = gates_of(load_gates(), asset="processed_tracks", scope="track")

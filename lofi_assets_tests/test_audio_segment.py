@@ -10,7 +10,7 @@ import soundfile
 from lofi_assets.audio import encode, process
 from lofi_assets.audio.process import ProcessJob, process_track
 from lofi_assets.audio.segment import FADE_S, cut, cut_points
-from lofi_assets.constitution import gates_of, load_gates
+from lofi_assets.constitution.gates import gates_of, load_gates
 
 RATE = 8_000
 GATES = gates_of(load_gates(), asset="processed_tracks", scope="track")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lofi_assets.audit import audit, constitution_hashes, unpinned_requirements
-from lofi_assets.constitution import load_gates
+from lofi_assets.constitution.audit import audit, constitution_hashes, unpinned_requirements
+from lofi_assets.constitution.gates import load_gates
 from lofi_assets.files.documents import read_json, write_json
 
 REPOSITORY = Path(__file__).resolve().parent.parent

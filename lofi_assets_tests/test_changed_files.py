@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from lofi_assets.cli import main
-from lofi_assets.constitution import load_gates
+from lofi_assets.constitution.gates import load_gates
+from lofi_assets.constitution.verdicts import Measures, verdict
 from lofi_assets.dataset import assemble
 from lofi_assets.dataset_build import recorded_splits
 from lofi_assets.files import recorded_hashes as file_hashes
@@ -17,7 +18,6 @@ from lofi_assets.files.hashing import sha256_file
 from lofi_assets.library import PROMPTS, write_rows
 from lofi_assets.outcome import Outcome
 from lofi_assets.store import Store
-from lofi_assets.verdicts import Measures, verdict
 from lofi_assets_tests.stand_in_audio import Run, inventory
 from lofi_assets_tests.test_dataset_copies import in_place
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from lofi_assets.constitution import Gate, judge, load_gates
-from lofi_assets.verdict_text import NEXT_STEP, REMEDIES, effect, remedy, sentence, track_sentence
-from lofi_assets.verdicts import track_rules
+from lofi_assets.constitution.gates import Gate, judge, load_gates
+from lofi_assets.constitution.verdict_text import NEXT_STEP, REMEDIES, effect, remedy, sentence, track_sentence
+from lofi_assets.constitution.verdicts import track_rules
 
 GATES = {gate.id: gate for gate in load_gates()}
 CLIPPING = GATES["audio.clipping"]

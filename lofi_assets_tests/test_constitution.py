@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lofi_assets.constitution import (
+from lofi_assets.constitution.gates import (
     GUARDED_ASSETS,
     ConstitutionError,
     Gate,

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from lofi_assets.constitution.verdicts import recorded
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.sources import (
     licensed_sources,
@@ -17,7 +18,6 @@ from lofi_assets.defs.sources import (
 )
 from lofi_assets.library import INVENTORY, rows_of
 from lofi_assets.store import Store
-from lofi_assets.verdicts import recorded
 
 
 def source(source_id: str, *track_ids: str, **changes: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lofi_assets.constitution import load_gates
+from lofi_assets.constitution.gates import load_gates
 from lofi_assets.dataset import assemble
 from lofi_assets.dataset_card import Described, card_text, histogram, statistics
 from lofi_assets.files.documents import read_json

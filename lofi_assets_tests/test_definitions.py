@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from lofi_assets.constitution import load_gates
+from lofi_assets.constitution.gates import load_gates
 from lofi_assets.definitions import build_defs
 from lofi_assets.defs.readiness import READY
 from lofi_assets.page_links import docs_url

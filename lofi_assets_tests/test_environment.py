@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from lofi_assets.cli import main
-from lofi_assets.constitution import ConstitutionError, load_gates
+from lofi_assets.constitution.gates import ConstitutionError, load_gates
 from lofi_assets.defs.demo import dagster_home
 from lofi_assets.defs.resources import Platform
 from lofi_assets.environment import SettingError, folder, seconds, variable

@@ -14,15 +14,16 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from lofi_assets import dataset, evaluation, experiment, library, listening, optimization, prompts, sampling, verdicts
-from lofi_assets.constitution import Gate, load_gates
+from lofi_assets import dataset, evaluation, experiment, library, listening, optimization, prompts, sampling
+from lofi_assets.constitution import verdicts
+from lofi_assets.constitution.gates import Gate, load_gates
+from lofi_assets.constitution.verdicts import Measures, record, upstream_versions
 from lofi_assets.definitions import build_defs
 from lofi_assets.defs.readiness import READY
 from lofi_assets.defs.resources import Platform
 from lofi_assets.outcome import Outcome
 from lofi_assets.release import bundle, card, hub
 from lofi_assets.store import Store
-from lofi_assets.verdicts import Measures, record, upstream_versions
 
 SEAMS: dict[str, tuple[Any, str]] = {
     "licensed_sources": (library, "inventory_sources"),

@@ -5,10 +5,10 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 
-from lofi_assets.constitution import GUARDED_ASSETS
+from lofi_assets.constitution.gates import GUARDED_ASSETS
+from lofi_assets.constitution.verdicts import record, recorded
 from lofi_assets.definitions import build_defs
 from lofi_assets.defs.gates import held_back
-from lofi_assets.verdicts import record, recorded
 from lofi_assets_tests.test_gate_checks import GATES, SEAMS, StandIns, materialized, report_build
 
 LINEAGE = list(SEAMS)

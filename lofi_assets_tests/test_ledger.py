@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from lofi_assets.cli import main
-from lofi_assets.constitution import load_gates
+from lofi_assets.constitution.gates import load_gates
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.ledger import LedgerError, add, revoke, verify

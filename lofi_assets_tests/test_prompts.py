@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lofi_assets import prompts
-from lofi_assets.constitution import gates_of, judge_asset, load_gates
+from lofi_assets.constitution.gates import gates_of, judge_asset, load_gates
 from lofi_assets.curation import chosen_styles
 from lofi_assets.curator_files import CuratorFiles, Sidecars
 from lofi_assets.files.documents import read_json, write_json

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import lofi_assets.raw_files
-from lofi_assets.constitution import load_gates
+from lofi_assets.constitution.gates import load_gates
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.landing import landing_state

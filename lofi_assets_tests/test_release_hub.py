@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from lofi_assets.constitution import load_constitution, load_gates
+from lofi_assets.constitution.gates import load_constitution, load_gates
+from lofi_assets.constitution.verdicts import Measures, record
 from lofi_assets.defs.reporting import metadata
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import sha256_file, sha256_folder
@@ -25,7 +26,6 @@ from lofi_assets.release.bundle import MANIFEST
 from lofi_assets.release.card import approve
 from lofi_assets.release.hub import ReleaseError, publish
 from lofi_assets.store import Store
-from lofi_assets.verdicts import Measures, record
 from lofi_assets_tests.fake_hub import TOKEN, FakeHub
 from lofi_assets_tests.test_asset_pages import assert_reads_well
 

@@ -17,7 +17,8 @@ import pytest
 import lofi_assets.workers
 from lofi_assets import experiment
 from lofi_assets.audio.process import ProcessJob, ProcessResult
-from lofi_assets.constitution import GUARDED_ASSETS
+from lofi_assets.constitution.gates import GUARDED_ASSETS
+from lofi_assets.constitution.verdicts import recorded
 from lofi_assets.dataset_split import split_of
 from lofi_assets.defs.gates import held_back
 from lofi_assets.experiment import PlannedRun, plan_training
@@ -31,7 +32,6 @@ from lofi_assets.records import Checkpoint, dump
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints import add_record, checkpoint_id
 from lofi_assets.training.runs import current_run, log_path, open_run
-from lofi_assets.verdicts import recorded
 from lofi_assets_tests.test_gate_checks import SEAMS, StandIns, materialized, passing_value, report_build
 from lofi_assets_tests.test_training_checkpoints import write_weights
 

@@ -17,7 +17,7 @@ import pytest
 from lofi_assets import dataset, dataset_split
 from lofi_assets.audio import fingerprint as fingerprints
 from lofi_assets.audio.fingerprint import Fingerprint, find_duplicates, update_duplicates
-from lofi_assets.constitution import load_gates
+from lofi_assets.constitution.gates import load_gates
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.library import inventory_sources

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lofi_assets.raw_files
-from lofi_assets.constitution import gates_of, load_gates
+from lofi_assets.constitution.gates import gates_of, load_gates
 from lofi_assets.curator_files import CuratorFiles
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file

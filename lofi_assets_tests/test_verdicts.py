@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from lofi_assets.constitution import Gate, Verdict, load_gates
-from lofi_assets.files.documents import read_json
-from lofi_assets.store import Store
-from lofi_assets.verdicts import (
+from lofi_assets.constitution.gates import Gate, Verdict, load_gates
+from lofi_assets.constitution.verdicts import (
     Measures,
     held_back_by,
     record,
@@ -20,6 +18,8 @@ from lofi_assets.verdicts import (
     verdict,
     verdicts,
 )
+from lofi_assets.files.documents import read_json
+from lofi_assets.store import Store
 
 
 def gate_of(gate_id: str, **changes: object) -> Gate:

@@ -10,8 +10,8 @@ from itertools import groupby
 
 from lofi_assets.alerts.messages import Kind, Message, asset_link, message, run_link, when
 from lofi_assets.alerts.state import AlertState, OpenGate
-from lofi_assets.constitution import Gate, Status
-from lofi_assets.verdict_text import remedy
+from lofi_assets.constitution.gates import Gate, Status
+from lofi_assets.constitution.verdict_text import remedy
 from lofi_assets.wording import counted, shortened
 
 MAX_GATES = 8

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lofi_assets.alerts.messages import Message
-from lofi_assets.constitution import Status
+from lofi_assets.constitution.gates import Status
 from lofi_assets.files.documents import read_json, write_text
 from lofi_assets.files.writing import StoreError
 from lofi_assets.store import Store

@@ -15,7 +15,7 @@ from typing import Any
 
 from lofi_assets.audio.decode import read_audio
 from lofi_assets.audio.process import ProcessResult, attempt, master_of, write_and_judge
-from lofi_assets.constitution import Gate
+from lofi_assets.constitution.gates import Gate
 
 Record = dict[str, Any]
 

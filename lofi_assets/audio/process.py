@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from lofi_assets.audio import encode, measure, score, segment, tempo
 from lofi_assets.audio.decode import AudioError, Decoded, read_audio
 from lofi_assets.audio.fingerprint import Fingerprint, fingerprint
-from lofi_assets.constitution import Gate, judge_track, too_long
+from lofi_assets.constitution.gates import Gate, judge_track, too_long
 from lofi_assets.files.writing import StoreError, atomic_path
 
 if TYPE_CHECKING:

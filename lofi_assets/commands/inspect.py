@@ -63,7 +63,7 @@ def _records(
     from pathlib import Path
 
     from lofi_assets.audio.inspect import InspectJob, inspect_file, record
-    from lofi_assets.constitution import gates_of, load_gates
+    from lofi_assets.constitution.gates import gates_of, load_gates
     from lofi_assets.workers.process_pool import WorkerFailure, map_tracks
 
     gates = gates_of(load_gates(), asset="processed_tracks", scope="track")

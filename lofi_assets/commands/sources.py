@@ -168,7 +168,7 @@ def _say_what_holds(store: Store, source_id: str) -> None:
 
 
 def _survey(store: Store) -> "Survey":
-    from lofi_assets.constitution import load_gates
+    from lofi_assets.constitution.gates import load_gates
     from lofi_assets.ledger_page import survey
 
     return survey(store, licences=_licences(), gates=load_gates(), today=_latest_day())

@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from lofi_assets import before_after
-from lofi_assets.constitution import Verdict, load_gates
+from lofi_assets.constitution.gates import Verdict, load_gates
+from lofi_assets.constitution.verdicts import recorded, verdicts
 from lofi_assets.dagster_home import dagster_home
 from lofi_assets.definitions import build_defs
 from lofi_assets.defs.gates import held_back
@@ -25,7 +26,6 @@ from lofi_assets.page_links import page_url
 from lofi_assets.review import queue
 from lofi_assets.store import Store
 from lofi_assets.tables import assets_table, gates_table, rejects_table
-from lofi_assets.verdicts import recorded, verdicts
 from lofi_assets.wording import counted
 
 RELEASE = "hub_release"

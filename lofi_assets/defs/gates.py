@@ -10,15 +10,15 @@ from typing import TypeGuard
 
 import dagster as dg
 
-from lofi_assets.constitution import Gate, Verdict, load_gates
+from lofi_assets.constitution.gates import Gate, Verdict, load_gates
+from lofi_assets.constitution.verdict_text import effect, sentence, track_sentence
+from lofi_assets.constitution.verdicts import Measures, held_back_by, recorded, verdict
 from lofi_assets.defs.faults import explaining
 from lofi_assets.defs.readiness import HUB_RELEASE, keep_current
 from lofi_assets.defs.resources import Platform
 from lofi_assets.page_links import docs_url
 from lofi_assets.store import Store
 from lofi_assets.trained_on import on_revoked_tracks
-from lofi_assets.verdict_text import effect, sentence, track_sentence
-from lofi_assets.verdicts import Measures, held_back_by, recorded, verdict
 from lofi_assets.wording import counted, named
 
 DATA_VERSION_TAG = "dagster/data_version"

@@ -12,12 +12,12 @@ import dagster as dg
 from lofi_assets.alerts.gates import GateSeen
 from lofi_assets.alerts.runs import FailedRun, FailedStep
 from lofi_assets.alerts.state import AlertState, OpenFailure
-from lofi_assets.constitution import GUARDED_ASSETS, Gate, Status, load_gates
+from lofi_assets.constitution.gates import GUARDED_ASSETS, Gate, Status, load_gates
+from lofi_assets.constitution.verdict_text import OUTCOMES
+from lofi_assets.constitution.verdicts import recorded
 from lofi_assets.defs.gates import MAX_EVALUATIONS, evaluated, materialized_versions, overruled
 from lofi_assets.files.writing import StoreError
 from lofi_assets.store import Store
-from lofi_assets.verdict_text import OUTCOMES
-from lofi_assets.verdicts import recorded
 
 DATA_ASSETS = ("licensed_sources", "processed_tracks", "prompts", "dataset_manifest")
 """What a delivery of tracks runs through, in lineage order."""

@@ -11,9 +11,9 @@ from typing import Any
 
 import dagster as dg
 
+from lofi_assets.constitution.verdicts import Measures, record, upstream_versions
 from lofi_assets.outcome import Outcome
 from lofi_assets.store import Store
-from lofi_assets.verdicts import Measures, record, upstream_versions
 from lofi_assets.wording import named
 
 MAX_ROWS = 50

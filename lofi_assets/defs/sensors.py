@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from lofi_assets.constitution import load_gates
+from lofi_assets.constitution.gates import load_gates
 from lofi_assets.defs.dataset import dataset_manifest
 from lofi_assets.defs.jobs import AFTER_DATA, DATA, INTERVAL_SECONDS, LANE_TAG, refresh_data
 from lofi_assets.defs.resources import Platform

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from lofi_assets import library, prompts
-from lofi_assets.constitution import load_gates
+from lofi_assets.constitution.gates import load_gates
 from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report

@@ -4,7 +4,7 @@ import dagster as dg
 
 from lofi_assets import library
 from lofi_assets import prompts as prompting
-from lofi_assets.constitution import load_gates
+from lofi_assets.constitution.gates import load_gates
 from lofi_assets.defs.automation import WHEN_INPUTS_CHANGE
 from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks

@@ -1,6 +1,7 @@
 """One checkpoint's samples against the reference set: the numbers that gates judge.
 
-A number that cannot be trusted is None with a note. What is judged by which limit is `lofi_assets.constitution`'s.
+A number that cannot be trusted is None with a note. What is judged by which limit is
+`lofi_assets.constitution.gates`'s.
 """
 
 import hashlib

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from lofi_assets.constitution import load_constitution, load_gates
+from lofi_assets.constitution.gates import load_constitution, load_gates
+from lofi_assets.constitution.verdicts import verdicts
 from lofi_assets.errors import LofiError
 from lofi_assets.experiment import trained_dataset
 from lofi_assets.files.documents import read_json, write_json, write_text
@@ -21,7 +22,6 @@ from lofi_assets.profiles import Profile
 from lofi_assets.sources import attribution_of, load_licences
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.track_rows import raw_track_id
-from lofi_assets.verdicts import verdicts
 
 SECTIONS = (
     "What it is",

@@ -15,7 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lofi_assets.constitution import load_constitution, load_gates
+from lofi_assets.constitution.gates import load_constitution, load_gates
+from lofi_assets.constitution.verdicts import verdicts
 from lofi_assets.errors import LofiError, megabytes
 from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import fingerprint, sha256_file, sha256_folder
@@ -27,7 +28,6 @@ from lofi_assets.release.bundle import MANIFEST, differences
 from lofi_assets.release.card import APPROVAL
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints import COMFYUI_WEIGHTS, read_manifest
-from lofi_assets.verdicts import verdicts
 from lofi_assets.wording import counted
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ import numpy as np
 from scipy.signal import lfilter
 
 from lofi_assets.audio.process import ProcessJob, ProcessResult, process_track
-from lofi_assets.constitution import gates_of, load_gates
+from lofi_assets.constitution.gates import gates_of, load_gates
 from lofi_assets.definitions import build_defs
 from lofi_assets.defs.resources import Platform
 from lofi_assets.files.documents import write_json

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from lofi_assets.constitution import Verdict, gates_page, judge, load_constitution, load_gates
+from lofi_assets.constitution.gates import Verdict, gates_page, judge, load_constitution, load_gates
 from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.profiles import Profile, ProfileError, load_profile

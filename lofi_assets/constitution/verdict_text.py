@@ -6,7 +6,7 @@ where the sentences are shown (`defs/`).
 
 from collections.abc import Mapping, Sequence
 
-from lofi_assets.constitution import NOT_MEASURED, Gate, Status, Verdict, shown
+from lofi_assets.constitution.gates import NOT_MEASURED, Gate, Status, Verdict, shown
 from lofi_assets.wording import counted, named
 
 OUTCOMES = {"pass": "Pass", "fail": "Fail", "inconclusive": "Inconclusive"}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from lofi_assets.constitution import Gate, Verdict, judge
+from lofi_assets.constitution.gates import Gate, Verdict, judge
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.writing import StoreError
 from lofi_assets.store import Store
