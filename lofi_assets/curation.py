@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.library import PROMPTS, part_ids, rows_of
-from lofi_assets.sources import SourceError
+from lofi_assets.sources.claims import SourceError
 from lofi_assets.store import Store
 
 CHOSEN = "chosen_styles.json"

@@ -23,12 +23,12 @@ from lofi_assets.judgement import judged_today, law_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
 from lofi_assets.quarantine import write_quarantine
-from lofi_assets.raw_files import scan_raw, tree_of
-from lofi_assets.sources import SourceRow, load_licences, load_sources, verify_sources
+from lofi_assets.sources.claims import SourceRow, load_licences, load_sources, verify_sources
+from lofi_assets.sources.raw_files import scan_raw, tree_of
+from lofi_assets.sources.unread import problems as unread
 from lofi_assets.store import CONFIG_DIR, Store, plan
 from lofi_assets.track_report import inventory_summary, rejected_files, tracks_outcome
 from lofi_assets.track_rows import PART, Row, result_rows, score_entry
-from lofi_assets.unread import problems as unread
 from lofi_assets.work_files import (
     changed_audio,
     clear_stale,

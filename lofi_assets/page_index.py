@@ -12,7 +12,7 @@ from urllib.parse import quote
 from lofi_assets.files.documents import read_json
 from lofi_assets.page_files import document, shown_file
 from lofi_assets.page_frame import framed, players
-from lofi_assets.raw_files import with_file_name
+from lofi_assets.sources.raw_files import with_file_name
 from lofi_assets.store import Store
 from lofi_assets.wording import counted
 
@@ -74,8 +74,8 @@ def ledger(store: Store, *, today: date | None = None) -> str:
         SourceError, LedgerError, StoreError: the records or the licence types cannot be read.
     """
     from lofi_assets.constitution.gates import load_gates
-    from lofi_assets.ledger_page import ledger_page, survey
-    from lofi_assets.sources import load_licences
+    from lofi_assets.sources.claims import load_licences
+    from lofi_assets.sources.ledger_page import ledger_page, survey
     from lofi_assets.store import CONFIG_DIR
 
     day = today or datetime.now(UTC).date()

@@ -15,7 +15,6 @@ from lofi_assets.audio.metadata import METADATA_VERSION, FileTags, read_tags, st
 from lofi_assets.constitution.gates import Gate, gates_of, judge_asset, judge_track, load_gates
 from lofi_assets.constitution.verdicts import track_rules
 from lofi_assets.curation import chosen_styles, take_over, write_mapping
-from lofi_assets.curator_files import CuratorFiles, Sidecars
 from lofi_assets.evidence import Evidence
 from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.files.hashing import fingerprint
@@ -32,6 +31,7 @@ from lofi_assets.outcome import Outcome
 from lofi_assets.quarantine import write_quarantine
 from lofi_assets.records import STYLE_PREFIXES, StylePreset, TrackState
 from lofi_assets.review import QueueItem, Review, apply_review, decisions, proposal_of, queue_of, read_reviews
+from lofi_assets.sources.curator_files import CuratorFiles, Sidecars
 from lofi_assets.states import advance
 from lofi_assets.store import CONFIG_DIR, Store, plan
 from lofi_assets.styles.prompt_text import split_tags

@@ -18,8 +18,8 @@ from lofi_assets.library import INVENTORY, inventory_sources, rows_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.prompts import vocabulary
 from lofi_assets.review import ReviewError, decide, read_reviews
-from lofi_assets.rights import latest_day
-from lofi_assets.sources import SourceError, load_licences
+from lofi_assets.sources.claims import SourceError, load_licences
+from lofi_assets.sources.rights import latest_day
 from lofi_assets.store import Store
 
 TODAY = date(2025, 12, 22)

@@ -9,7 +9,7 @@ from lofi_assets.curation import CHOSEN, chosen_styles, hand_edits, take_over, w
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.tables import write_table
 from lofi_assets.library import PROMPTS
-from lofi_assets.sources import SourceError
+from lofi_assets.sources.claims import SourceError
 from lofi_assets.store import Store
 
 

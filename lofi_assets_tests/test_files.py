@@ -19,9 +19,9 @@ from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.files.tables import read_table, write_table
 from lofi_assets.files.writing import StoreError, atomic_folder, atomic_path, copy_file
 from lofi_assets.landing import landing_state
-from lofi_assets.ledger import add
 from lofi_assets.review import Review, append_reviews, read_reviews
-from lofi_assets.sources import load_licences, load_sources
+from lofi_assets.sources.claims import load_licences, load_sources
+from lofi_assets.sources.ledger import add
 from lofi_assets.store import CONFIG_DIR, Store
 
 RECORD = {
@@ -283,12 +283,12 @@ def test_two_roots_on_one_ledger_keep_it_from_each_other(store: Store, shared: P
     other.metadata("sources.json").symlink_to(shared)
     code = (
         "import sys; from datetime import date; from pathlib import Path\n"
-        "from lofi_assets import ledger; from lofi_assets.store import Store\n"
-        "from lofi_assets.sources import load_licences; from lofi_assets.store import CONFIG_DIR\n"
+        "from lofi_assets.sources.claims import ledger; from lofi_assets.store import Store\n"
+        "from lofi_assets.sources.claims import load_licences; from lofi_assets.store import CONFIG_DIR\n"
         "ledger.LOCK_WAIT_S = 0.1\n"
         f"ledger.add(Store(Path(sys.argv[1])), {RECORD!r}, licences=load_licences(CONFIG_DIR), today=date(2026, 1, 5))"
     )
-    from lofi_assets.ledger import _locked
+    from lofi_assets.sources.ledger import _locked
 
     with _locked(store):
         done = subprocess.run(

@@ -10,7 +10,6 @@ import pytest
 from lofi_assets import prompts
 from lofi_assets.constitution.gates import gates_of, judge_asset, load_gates
 from lofi_assets.curation import chosen_styles
-from lofi_assets.curator_files import CuratorFiles, Sidecars
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.library import PROCESSED, accepted_tracks, rows_of, write_rows
 from lofi_assets.prompts import (
@@ -24,6 +23,7 @@ from lofi_assets.prompts import (
     vocabulary,
     write_prompts,
 )
+from lofi_assets.sources.curator_files import CuratorFiles, Sidecars
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.styles.strict_yaml import StyleError
 from lofi_assets_tests.test_asset_pages import assert_reads_well

@@ -8,17 +8,17 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import lofi_assets.raw_files
 import pytest
 
-import lofi_assets.raw_files
 from lofi_assets.constitution.gates import load_gates
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.landing import landing_state
-from lofi_assets.ledger_page import survey
 from lofi_assets.library import INVENTORY, inventory_sources, rows_of
-from lofi_assets.raw_files import left_behind, scan_raw, track_id_of, tree_of
-from lofi_assets.sources import load_licences
+from lofi_assets.sources.claims import load_licences
+from lofi_assets.sources.ledger_page import survey
+from lofi_assets.sources.raw_files import left_behind, scan_raw, track_id_of, tree_of
 from lofi_assets.store import CONFIG_DIR, Store
 
 TODAY = date(2025, 12, 22)
@@ -137,7 +137,7 @@ def test_a_file_that_may_not_be_read_is_rejected_by_itself(store: Store, monkeyp
             raise PermissionError(13, "Permission denied")
         return sha256_file(path)
 
-    monkeypatch.setattr(lofi_assets.raw_files, "sha256_file", read)
+    monkeypatch.setattr(lofi_assets.sources.raw_files, "sha256_file", read)
     _, rows = inventory(store)
     assert rows["raw/partnerships/rain_01.wav"]["rule"] == ""
     assert rows["raw/partnerships/snow.wav"]["reason"] == "cannot be read (Permission denied)"

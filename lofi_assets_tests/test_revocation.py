@@ -24,11 +24,11 @@ from lofi_assets.defs.gates import held_back
 from lofi_assets.experiment import PlannedRun, plan_training
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint, sha256_file, sha256_folder
-from lofi_assets.ledger import revoke
-from lofi_assets.ledger_page import used_in, uses
 from lofi_assets.library import INVENTORY, rows_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.records import Checkpoint, dump
+from lofi_assets.sources.ledger import revoke
+from lofi_assets.sources.ledger_page import used_in, uses
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints import add_record, checkpoint_id
 from lofi_assets.training.runs import current_run, log_path, open_run

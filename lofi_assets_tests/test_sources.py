@@ -8,25 +8,20 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import lofi_assets.raw_files
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import lofi_assets.raw_files
 from lofi_assets.constitution.gates import gates_of, load_gates
-from lofi_assets.curator_files import CuratorFiles
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.library import INVENTORY, inventory_sources, rows_of
 from lofi_assets.outcome import Outcome
-from lofi_assets.raw_files import scan_raw, track_id_of, tree_of
 from lofi_assets.records import TrackId
-from lofi_assets.sources import (
-    SourceError,
-    load_licences,
-    load_sources,
-    withdrawn_tracks,
-)
+from lofi_assets.sources.claims import SourceError, load_licences, load_sources, withdrawn_tracks
+from lofi_assets.sources.curator_files import CuratorFiles
+from lofi_assets.sources.raw_files import scan_raw, track_id_of, tree_of
 from lofi_assets.store import CONFIG_DIR, Store
 
 TODAY = date(2025, 12, 22)
@@ -269,7 +264,7 @@ def test_an_unchanged_file_is_not_read_again(store: Store, monkeypatch: pytest.M
         read.append(path.name)
         return sha256_file(path)
 
-    monkeypatch.setattr(lofi_assets.raw_files, "sha256_file", counted)
+    monkeypatch.setattr(lofi_assets.sources.raw_files, "sha256_file", counted)
     first, second = raw(store, "a/track_001.wav"), raw(store, "a/track_002.wav")
     records(store, GOOD)
     outcome, before = inventory(store)

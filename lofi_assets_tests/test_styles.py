@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lofi_assets.records import STYLE_COUNTS
-from lofi_assets.sources import load_licences
+from lofi_assets.sources.claims import load_licences
 from lofi_assets.styles import taxonomy as styles
 from lofi_assets.styles.taxonomy import StyleError, Taxonomy
 

@@ -27,8 +27,8 @@ def review() -> None:
 @click.option("--all", "everything", is_flag=True, help="Also tracks that need nobody.")
 def list_tracks(everything: bool) -> None:
     """One track per line with its state, styles and prompt; below it every reason to look at it."""
-    from lofi_assets.raw_files import with_file_name
     from lofi_assets.review import queue
+    from lofi_assets.sources.raw_files import with_file_name
 
     items = queue(Store(data_root()))
     shown = [item for item in items if everything or item.reasons]

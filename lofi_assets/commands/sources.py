@@ -14,8 +14,8 @@ from lofi_assets.store import Store, data_root
 from lofi_assets.wording import counted
 
 if TYPE_CHECKING:
-    from lofi_assets.ledger_page import Survey
-    from lofi_assets.sources import LicenceTable
+    from lofi_assets.sources.claims import LicenceTable
+    from lofi_assets.sources.ledger_page import Survey
 
 SOURCE_TYPES = ("commissioned", "royalty_free", "creative_commons", "partnership")
 
@@ -49,7 +49,7 @@ def sources() -> None:
 @evidence_file_option
 def add(tracks: tuple[str, ...], folder: str | None, evidence_file: Path | None, **stated: Any) -> None:
     """Add a record that claims tracks; a bad one is refused with the field and what it should be."""
-    from lofi_assets import ledger
+    from lofi_assets.sources import ledger
 
     store = Store(data_root())
     track_ids = [*_ids(store, tracks), *(_tracks_in(store, folder) if folder else ())]
@@ -72,7 +72,7 @@ def add(tracks: tuple[str, ...], folder: str | None, evidence_file: Path | None,
 @evidence_file_option
 def verify(source_id: str, by: str, evidence: str | None, evidence_file: Path | None) -> None:
     """Confirm the AI training rights of a source, by the recorded evidence or a better one."""
-    from lofi_assets import ledger
+    from lofi_assets.sources import ledger
 
     store = Store(data_root())
     proof: dict[str, Any] = {"evidence": evidence, "evidence_file": evidence_file}
@@ -88,8 +88,8 @@ def verify(source_id: str, by: str, evidence: str | None, evidence_file: Path | 
 @click.option("--by", required=True, help="Your name; it goes on record.")
 def revoke(source_id: str, track: str | None, reason: str, by: str) -> None:
     """Withdraw a licence: its tracks leave the dataset, and what was trained on them cannot be released."""
-    from lofi_assets import ledger
-    from lofi_assets.ledger_page import used_in, uses
+    from lofi_assets.sources import ledger
+    from lofi_assets.sources.ledger_page import used_in, uses
 
     store = Store(data_root())
     named = _ids(store, [track])[0] if track else None
@@ -123,7 +123,7 @@ def list_sources(strict: bool) -> None:
 def report(output: Path | None) -> None:
     """The ledger as a lawyer could read it, in Markdown."""
     from lofi_assets.files.documents import write_text
-    from lofi_assets.ledger_page import ledger_page
+    from lofi_assets.sources.ledger_page import ledger_page
 
     store = Store(data_root())
     page = ledger_page(store, _survey(store), today=_today())
@@ -135,7 +135,7 @@ def report(output: Path | None) -> None:
 
 def _ids(store: Store, names: Sequence[str]) -> list[str]:
     """Track ids, also of files that are given by their own name: an id in ASCII does not always say it."""
-    from lofi_assets.raw_files import track_id_of, tree_of
+    from lofi_assets.sources.raw_files import track_id_of, tree_of
 
     ids = {unicodedata.normalize("NFC", path.stem): track_id_of(path) for path in tree_of(store.raw).audio}
     known = set(ids.values())
@@ -143,7 +143,7 @@ def _ids(store: Store, names: Sequence[str]) -> list[str]:
 
 
 def _tracks_in(store: Store, folder: str) -> list[str]:
-    from lofi_assets.raw_files import list_raw, tree_of
+    from lofi_assets.sources.raw_files import list_raw, tree_of
 
     wanted = store.raw / folder
     files = [file for file in list_raw(store, tree_of(store.raw)) if not file.fault]
@@ -169,20 +169,20 @@ def _say_what_holds(store: Store, source_id: str) -> None:
 
 def _survey(store: Store) -> "Survey":
     from lofi_assets.constitution.gates import load_gates
-    from lofi_assets.ledger_page import survey
+    from lofi_assets.sources.ledger_page import survey
 
     return survey(store, licences=_licences(), gates=load_gates(), today=_latest_day())
 
 
 def _licences() -> "LicenceTable":
-    from lofi_assets.sources import load_licences
+    from lofi_assets.sources.claims import load_licences
     from lofi_assets.store import CONFIG_DIR
 
     return load_licences(CONFIG_DIR)
 
 
 def _latest_day() -> date:
-    from lofi_assets.rights import latest_day
+    from lofi_assets.sources.rights import latest_day
 
     return latest_day(datetime.now(UTC))
 

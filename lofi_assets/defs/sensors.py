@@ -17,9 +17,9 @@ from lofi_assets.defs.tracks import processed_tracks, prompts
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.landing import landing_state
-from lofi_assets.ledger_page import survey, usable_files
-from lofi_assets.rights import latest_day
-from lofi_assets.sources import load_licences
+from lofi_assets.sources.claims import load_licences
+from lofi_assets.sources.ledger_page import survey, usable_files
+from lofi_assets.sources.rights import latest_day
 from lofi_assets.store import CONFIG_DIR, Store
 
 SETTLE_SECONDS = 5

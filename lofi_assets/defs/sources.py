@@ -10,7 +10,7 @@ from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
-from lofi_assets.rights import latest_day
+from lofi_assets.sources.rights import latest_day
 
 
 @dg.asset(group_name="sources", kinds={"json", "parquet"}, owners=["team:curation"], pool="data")

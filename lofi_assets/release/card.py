@@ -19,7 +19,7 @@ from lofi_assets.near_names import says_nothing
 from lofi_assets.optimization import VARIANTS, tier_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
-from lofi_assets.sources import attribution_of, load_licences
+from lofi_assets.sources.claims import attribution_of, load_licences
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.track_rows import raw_track_id
 

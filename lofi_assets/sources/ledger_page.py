@@ -14,11 +14,8 @@ from typing import Literal
 
 from lofi_assets.constitution.gates import Gate, gates_of, judge_track
 from lofi_assets.files.documents import read_json
-from lofi_assets.ledger import SOURCES
-from lofi_assets.raw_files import list_raw, tree_of
 from lofi_assets.records import SourceRecord
-from lofi_assets.rights import claim_measures, is_address, revocation_of
-from lofi_assets.sources import (
+from lofi_assets.sources.claims import (
     LicenceTable,
     LicenceType,
     SourceFile,
@@ -27,8 +24,11 @@ from lofi_assets.sources import (
     load_sources,
     verify_sources,
 )
+from lofi_assets.sources.ledger import SOURCES
+from lofi_assets.sources.raw_files import list_raw, tree_of
+from lofi_assets.sources.rights import claim_measures, is_address, revocation_of
+from lofi_assets.sources.unread import problems as unread_problems
 from lofi_assets.store import Store
-from lofi_assets.unread import problems as unread_problems
 
 
 @dataclass(frozen=True)

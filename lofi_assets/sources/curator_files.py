@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from lofi_assets.files.hand_written import HandWrittenError, decoded
-from lofi_assets.raw_files import AUDIO_SUFFIXES, left_behind
+from lofi_assets.sources.raw_files import AUDIO_SUFFIXES, left_behind
 from lofi_assets.store import Store
 
 SIDECAR_BYTES = 1 << 16

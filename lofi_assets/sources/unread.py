@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lofi_assets.curator_files import CuratorFiles
 from lofi_assets.files.documents import read_json
 from lofi_assets.files.writing import StoreError
 from lofi_assets.near_names import folded
-from lofi_assets.raw_files import SOURCE_FOLDERS, RawFile, RawTree, shown_path, track_id_of
 from lofi_assets.records import SourceRecord
+from lofi_assets.sources.curator_files import CuratorFiles
+from lofi_assets.sources.raw_files import SOURCE_FOLDERS, RawFile, RawTree, shown_path, track_id_of
 from lofi_assets.store import Store
 from lofi_assets.track_rows import raw_track_id
 from lofi_assets.wording import named

@@ -17,11 +17,11 @@ from lofi_assets.constitution.gates import Gate, judge_track
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_yaml
 from lofi_assets.files.writing import linked_to
-from lofi_assets.ledger_text import LedgerError, LedgerText
 from lofi_assets.near_names import folded, shown
-from lofi_assets.raw_files import UNREAD, RawFile, plain_id
 from lofi_assets.records import RecordError, SourceRecord, parse
-from lofi_assets.rights import LicenceStatus, claim_measures, evidence_fault
+from lofi_assets.sources.ledger_text import LedgerError, LedgerText
+from lofi_assets.sources.raw_files import UNREAD, RawFile, plain_id
+from lofi_assets.sources.rights import LicenceStatus, claim_measures, evidence_fault
 from lofi_assets.store import Store
 
 
