@@ -13,14 +13,14 @@ from typing import Any
 from lofi_assets import dataset_report
 from lofi_assets.dataset_build import Candidate, build_dataset, current_splits, recorded_splits
 from lofi_assets.dataset_split import assign_splits, group_tracks, linked_tracks, split_note, straddling_groups
-from lofi_assets.duplicates import splits_with_copies
 from lofi_assets.files.documents import read_json
 from lofi_assets.files.tables import read_columns
-from lofi_assets.library import DUPLICATES, PROCESSED, PROMPTS, verified_sources
 from lofi_assets.outcome import Outcome
 from lofi_assets.records import Split, Track
-from lofi_assets.states import advance
 from lofi_assets.store import Store
+from lofi_assets.tracks.duplicates import splits_with_copies
+from lofi_assets.tracks.processed_tracks import DUPLICATES, PROCESSED, PROMPTS, verified_sources
+from lofi_assets.tracks.states import advance
 
 DATASET_VERSION = "2"
 """Raised when the layout of a dataset version changes."""

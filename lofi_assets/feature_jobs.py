@@ -10,9 +10,9 @@ from typing import Any
 
 from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json
-from lofi_assets.library import lossless_masters
 from lofi_assets.profiles import LyricVocabularySettings, Profile, ProfileError
 from lofi_assets.store import Store
+from lofi_assets.tracks.processed_tracks import lossless_masters
 from lofi_assets.training.feature_files import SslEncoder
 from lofi_assets.training.features import FeatureJob
 

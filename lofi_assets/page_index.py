@@ -45,8 +45,8 @@ def review_page(store: Store) -> str:
     Raises:
         ReviewError, StoreError: tracks or decisions cannot be read.
     """
-    from lofi_assets.library import PROCESSED, rows_of
-    from lofi_assets.review import queue
+    from lofi_assets.tracks.processed_tracks import PROCESSED, rows_of
+    from lofi_assets.tracks.review import queue
 
     audio = {row["track_id"]: row["audio_path"] for row in rows_of(store, PROCESSED)}
     waiting = [item for item in queue(store) if item.reasons]

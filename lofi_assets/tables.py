@@ -6,8 +6,8 @@ from rich.table import Table
 
 from lofi_assets.constitution.gates import Verdict
 from lofi_assets.constitution.verdicts import recorded
-from lofi_assets.library import INVENTORY, PROCESSED, rows_of
 from lofi_assets.store import Store
+from lofi_assets.tracks.processed_tracks import INVENTORY, PROCESSED, rows_of
 
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 

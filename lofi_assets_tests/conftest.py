@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 import lofi_assets.workers
-from lofi_assets.audio.process import ProcessJob
 from lofi_assets.constitution.gates import Gate
-from lofi_assets.library import process_library
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
 from lofi_assets.store import Store
+from lofi_assets.tracks.process_track import ProcessJob
+from lofi_assets.tracks.processed_tracks import process_library
 from lofi_assets_tests.stand_in_audio import GATES, SETTINGS, Answer, Run, accepted
 
 REPOSITORY = Path(__file__).resolve().parent.parent

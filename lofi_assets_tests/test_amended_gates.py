@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from lofi_assets import track_rows
-from lofi_assets.audio.process import ProcessJob, ProcessResult
 from lofi_assets.constitution.gates import Gate
 from lofi_assets.files.documents import read_json
 from lofi_assets.store import Store
+from lofi_assets.tracks import track_table as track_rows
+from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
 from lofi_assets_tests.stand_in_audio import GATES, SETTINGS, Run, accepted, inventory, statuses
 
 

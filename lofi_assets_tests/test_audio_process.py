@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from lofi_assets.audio import encode, process
+from lofi_assets.audio import encode
 from lofi_assets.audio.decode import AudioError, read_audio
-from lofi_assets.audio.process import ProcessJob, ProcessResult, measure_file, process_track
 from lofi_assets.constitution.gates import gates_of, load_gates
 from lofi_assets.demo_corpus.synth import Song, render
+from lofi_assets.tracks import process_track as process
+from lofi_assets.tracks.process_track import ProcessJob, ProcessResult, measure_file, process_track
 
 GATES = gates_of(load_gates(), asset="processed_tracks", scope="track")
 SONG = Song(7, 84, 5, "minor", 32, 44_100, channels=1)

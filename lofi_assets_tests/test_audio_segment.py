@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from lofi_assets.audio import encode, process
-from lofi_assets.audio.process import ProcessJob, process_track
+from lofi_assets.audio import encode
 from lofi_assets.audio.segment import FADE_S, cut, cut_points
 from lofi_assets.constitution.gates import gates_of, load_gates
+from lofi_assets.tracks import process_track as process
+from lofi_assets.tracks.process_track import ProcessJob, process_track
 
 RATE = 8_000
 GATES = gates_of(load_gates(), asset="processed_tracks", scope="track")

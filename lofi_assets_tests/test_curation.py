@@ -5,12 +5,12 @@ import json
 import pandas as pd
 import pytest
 
-from lofi_assets.curation import CHOSEN, chosen_styles, hand_edits, take_over, write_mapping
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.tables import write_table
-from lofi_assets.library import PROMPTS
 from lofi_assets.sources.claims import SourceError
 from lofi_assets.store import Store
+from lofi_assets.tracks.curation import CHOSEN, chosen_styles, hand_edits, take_over, write_mapping
+from lofi_assets.tracks.processed_tracks import PROMPTS
 
 
 def mapping(store: Store, **styles: list[str]) -> None:
@@ -58,7 +58,7 @@ def test_a_kill_while_the_result_is_written_leaves_no_false_choice(
         if store.relative(path) == written:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("lofi_assets.curation.write_json", killed)
+    monkeypatch.setattr("lofi_assets.tracks.curation.write_json", killed)
     with pytest.raises(KeyboardInterrupt):
         write_mapping(store, {"rain": ["CORE-02"], "snow": ["CORE-01"]})
     monkeypatch.undo()

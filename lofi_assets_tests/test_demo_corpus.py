@@ -186,8 +186,8 @@ def test_the_ledger_is_where_the_records_say_the_evidence_is() -> None:
 @pytest.mark.slow
 def test_every_planted_fault_is_caught_by_its_rule_and_every_good_track_passes(tmp_path: Path) -> None:
     from lofi_assets.audio.fingerprint import find_duplicates
-    from lofi_assets.audio.process import ProcessJob, ProcessResult, process_track
     from lofi_assets.constitution.gates import gates_of, load_gates
+    from lofi_assets.tracks.process_track import ProcessJob, ProcessResult, process_track
     from lofi_assets.workers.process_pool import map_tracks
 
     write_demo_corpus(tmp_path, workers=2)

@@ -10,13 +10,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 
-from lofi_assets.audio.process import ProcessJob, ProcessResult
 from lofi_assets.dataset_split import assign_splits, group_tracks
-from lofi_assets.duplicates import DUPLICATE_RULE, LOSSLESS, mark_duplicates, splits_with_copies
 from lofi_assets.files.documents import read_json
-from lofi_assets.library import DUPLICATES, INVENTORY, PROCESSED, rows_of, write_rows
 from lofi_assets.store import Store
-from lofi_assets.track_rows import Row
+from lofi_assets.tracks.duplicates import DUPLICATE_RULE, LOSSLESS, mark_duplicates, splits_with_copies
+from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
+from lofi_assets.tracks.processed_tracks import DUPLICATES, INVENTORY, PROCESSED, rows_of, write_rows
+from lofi_assets.tracks.track_table import Row
 from lofi_assets_tests.stand_in_audio import TRACK_GATES, Run, accepted, inventory, sound, statuses
 
 

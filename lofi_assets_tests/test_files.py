@@ -13,16 +13,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lofi_assets.audio.process import attempt
 from lofi_assets.files import writing as files
 from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.files.tables import read_table, write_table
 from lofi_assets.files.writing import StoreError, atomic_folder, atomic_path, copy_file
-from lofi_assets.landing import landing_state
-from lofi_assets.review import Review, append_reviews, read_reviews
 from lofi_assets.sources.claims import load_licences, load_sources
 from lofi_assets.sources.ledger import add
 from lofi_assets.store import CONFIG_DIR, Store
+from lofi_assets.tracks.landing import landing_state
+from lofi_assets.tracks.process_track import attempt
+from lofi_assets.tracks.review import Review, append_reviews, read_reviews
 
 RECORD = {
     "source_id": "source_001",

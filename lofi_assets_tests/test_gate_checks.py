@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from lofi_assets import dataset, evaluation, experiment, library, listening, optimization, prompts, sampling
+from lofi_assets import dataset, evaluation, experiment, listening, optimization, sampling
 from lofi_assets.constitution import verdicts
 from lofi_assets.constitution.gates import Gate, load_gates
 from lofi_assets.constitution.verdicts import Measures, record, upstream_versions
@@ -24,6 +24,8 @@ from lofi_assets.defs.resources import Platform
 from lofi_assets.outcome import Outcome
 from lofi_assets.release import bundle, card, hub
 from lofi_assets.store import Store
+from lofi_assets.tracks import processed_tracks as library
+from lofi_assets.tracks import prompts
 
 SEAMS: dict[str, tuple[Any, str]] = {
     "licensed_sources": (library, "inventory_sources"),

@@ -96,7 +96,7 @@ def test_a_file_that_hangs_or_kills_its_worker_is_a_record_too(tmp_path: Path) -
     script = tmp_path / "run.py"
     script.write_text(
         "import os, time\n"
-        "import lofi_assets.audio.inspect as inspection\n"
+        "import lofi_assets.tracks.inspect_file as inspection\n"
         "def read_audio(path, **_):\n"
         "    name = path.stem\n"
         "    if name == 'abort': os.abort()\n"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lofi_assets.curation import take_over, write_mapping
 from lofi_assets.files.documents import read_json, write_json
-from lofi_assets.landing import Landing, landing_state
 from lofi_assets.store import Store
+from lofi_assets.tracks.curation import take_over, write_mapping
+from lofi_assets.tracks.landing import Landing, landing_state
 
 PARTS = ("library", "styles", "words", "vocabulary")
 

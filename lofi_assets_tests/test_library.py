@@ -2,16 +2,11 @@
 
 import pytest
 
-from lofi_assets.audio.process import ProcessJob, ProcessResult
 from lofi_assets.files.documents import read_json
-from lofi_assets.library import (
-    INVENTORY,
-    PROCESSED,
-    rows_of,
-    write_rows,
-)
-from lofi_assets.quarantine import write_quarantine
 from lofi_assets.store import Store
+from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
+from lofi_assets.tracks.processed_tracks import INVENTORY, PROCESSED, rows_of, write_rows
+from lofi_assets.tracks.quarantine import write_quarantine
 from lofi_assets.workers.process_pool import WorkerFailure
 from lofi_assets_tests.stand_in_audio import TRACK_GATES, Run, accepted, inventory, statuses
 

@@ -19,9 +19,9 @@ from lofi_assets.constitution.gates import load_gates
 from lofi_assets.demo_corpus.synth import Song, render
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.writing import link_or_copy
-from lofi_assets.library import FILE_HASHES, INVENTORY, PROCESSED, process_library, rows_of, write_rows
 from lofi_assets.profiles import AudioSettings
 from lofi_assets.store import Store
+from lofi_assets.tracks.processed_tracks import FILE_HASHES, INVENTORY, PROCESSED, process_library, rows_of, write_rows
 
 RATE = 22_050
 KILLS = 20

@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
-from lofi_assets import prompts
 from lofi_assets.constitution.gates import gates_of, judge_asset, load_gates
-from lofi_assets.curation import chosen_styles
 from lofi_assets.files.documents import read_json, write_json
-from lofi_assets.library import PROCESSED, accepted_tracks, rows_of, write_rows
-from lofi_assets.prompts import (
+from lofi_assets.sources.curator_files import CuratorFiles, Sidecars
+from lofi_assets.store import CONFIG_DIR, Store
+from lofi_assets.styles.strict_yaml import StyleError
+from lofi_assets.tracks import prompts
+from lofi_assets.tracks.curation import chosen_styles
+from lofi_assets.tracks.processed_tracks import PROCESSED, accepted_tracks, rows_of, write_rows
+from lofi_assets.tracks.prompts import (
     PROMPTS,
     categories,
     category_of,
@@ -23,9 +26,6 @@ from lofi_assets.prompts import (
     vocabulary,
     write_prompts,
 )
-from lofi_assets.sources.curator_files import CuratorFiles, Sidecars
-from lofi_assets.store import CONFIG_DIR, Store
-from lofi_assets.styles.strict_yaml import StyleError
 from lofi_assets_tests.test_asset_pages import assert_reads_well
 
 PROMPT = "lofi, chill, rhodes, 74 bpm"

@@ -14,12 +14,12 @@ import pytest
 from lofi_assets.constitution.gates import load_gates
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.landing import landing_state
-from lofi_assets.library import INVENTORY, inventory_sources, rows_of
 from lofi_assets.sources.claims import load_licences
 from lofi_assets.sources.ledger_page import survey
 from lofi_assets.sources.raw_files import left_behind, scan_raw, track_id_of, tree_of
 from lofi_assets.store import CONFIG_DIR, Store
+from lofi_assets.tracks.landing import landing_state
+from lofi_assets.tracks.processed_tracks import INVENTORY, inventory_sources, rows_of
 
 TODAY = date(2025, 12, 22)
 GATES = load_gates()
@@ -180,7 +180,9 @@ def test_a_file_that_goes_while_it_is_looked_at_is_not_there(store: Store, monke
     tree = tree_of(store.raw)
     gone.unlink()
     assert [file.path for file in scan_raw(store, tree, memory={})] == ["raw/partnerships/snow.wav"]
-    monkeypatch.setattr("lofi_assets.landing.tree_of", lambda folder: tree if folder == store.raw else tree_of(folder))
+    monkeypatch.setattr(
+        "lofi_assets.tracks.landing.tree_of", lambda folder: tree if folder == store.raw else tree_of(folder)
+    )
     assert landing_state(store).files == 1
 
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from lofi_assets.cli import main
 from lofi_assets.files.documents import read_json, write_json
-from lofi_assets.library import DUPLICATES, PROCESSED, PROMPTS, accepted_tracks, rows_of, write_rows
-from lofi_assets.prompts import categories, curated_tempo_ranges, vocabulary, write_prompts
-from lofi_assets.review import (
+from lofi_assets.store import Store
+from lofi_assets.tracks.processed_tracks import DUPLICATES, PROCESSED, PROMPTS, accepted_tracks, rows_of, write_rows
+from lofi_assets.tracks.prompts import categories, curated_tempo_ranges, vocabulary, write_prompts
+from lofi_assets.tracks.review import (
     REVIEWS,
     Review,
     ReviewError,
@@ -26,7 +27,6 @@ from lofi_assets.review import (
     queue_of,
     read_reviews,
 )
-from lofi_assets.store import Store
 
 WHEN = datetime(2025, 5, 4, 12, tzinfo=UTC)
 TOO_LONG = ", ".join(["lofi", *vocabulary()[0].categories[2].tags])

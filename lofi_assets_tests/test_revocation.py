@@ -16,7 +16,6 @@ import pytest
 
 import lofi_assets.workers
 from lofi_assets import experiment
-from lofi_assets.audio.process import ProcessJob, ProcessResult
 from lofi_assets.constitution.gates import GUARDED_ASSETS
 from lofi_assets.constitution.verdicts import recorded
 from lofi_assets.dataset_split import split_of
@@ -24,12 +23,13 @@ from lofi_assets.defs.gates import held_back
 from lofi_assets.experiment import PlannedRun, plan_training
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint, sha256_file, sha256_folder
-from lofi_assets.library import INVENTORY, rows_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.records import Checkpoint, dump
 from lofi_assets.sources.ledger import revoke
 from lofi_assets.sources.ledger_page import used_in, uses
 from lofi_assets.store import Store
+from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
+from lofi_assets.tracks.processed_tracks import INVENTORY, rows_of
 from lofi_assets.training.checkpoints import add_record, checkpoint_id
 from lofi_assets.training.runs import current_run, log_path, open_run
 from lofi_assets_tests.test_gate_checks import SEAMS, StandIns, materialized, passing_value, report_build
@@ -42,7 +42,7 @@ LINEAGE = list(SEAMS)
 TRAINED = LINEAGE[: LINEAGE.index("lora_checkpoints") + 1]
 AFTER_TRAINING = LINEAGE[len(TRAINED) : -1]
 ORIGINALS = {asset: getattr(*SEAMS[asset]) for asset in REAL}
-CURATED = (lofi_assets.prompts.curated_tempo_ranges, lofi_assets.prompts.categories)
+CURATED = (lofi_assets.tracks.prompts.curated_tempo_ranges, lofi_assets.tracks.prompts.categories)
 STEPS = 2
 
 
@@ -95,8 +95,8 @@ class Lineage(StandIns):
         super().install(monkeypatch)
         for asset in REAL:
             monkeypatch.setattr(*SEAMS[asset], ORIGINALS[asset])
-        monkeypatch.setattr(lofi_assets.prompts, "curated_tempo_ranges", CURATED[0])
-        monkeypatch.setattr(lofi_assets.prompts, "categories", CURATED[1])
+        monkeypatch.setattr(lofi_assets.tracks.prompts, "curated_tempo_ranges", CURATED[0])
+        monkeypatch.setattr(lofi_assets.tracks.prompts, "categories", CURATED[1])
         monkeypatch.setattr(
             lofi_assets.workers.process_pool,
             "map_tracks",

@@ -20,8 +20,8 @@ from lofi_assets.audio.fingerprint import Fingerprint, find_duplicates, update_d
 from lofi_assets.constitution.gates import load_gates
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.library import inventory_sources
 from lofi_assets.store import Store
+from lofi_assets.tracks.processed_tracks import inventory_sources
 
 ROWS = 100_000
 BUDGET_S = 60.0

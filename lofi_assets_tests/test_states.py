@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from lofi_assets.records import Track, TrackState
-from lofi_assets.states import STATES, STEPS, StateError, advance
+from lofi_assets.tracks.states import STATES, STEPS, StateError, advance
 
 LEGAL = {
     ("RAW", "PROCESSED"),

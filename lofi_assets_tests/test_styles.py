@@ -233,7 +233,7 @@ def test_a_missing_file_says_which() -> None:
 
 def test_the_style_modules_load_nothing_heavy() -> None:
     heavy = "{'numpy', 'torch', 'librosa', 'dagster', 'pandas'}"
-    code = f"import sys, lofi_assets.tagging; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, lofi_assets.tracks.tagging; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=CONFIG.parent)
     assert found.stdout.strip() == "[]"
 

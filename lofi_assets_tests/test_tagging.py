@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lofi_assets import tagging
-from lofi_assets.evidence import Evidence, Tag
 from lofi_assets.lyrics import text as lyrics
 from lofi_assets.lyrics.text import LyricsError
 from lofi_assets.records import TagCategoryName
 from lofi_assets.styles import taxonomy as styles
-from lofi_assets.tagging import TaggingError, TrackTags
+from lofi_assets.tracks import tagging
+from lofi_assets.tracks.evidence import Evidence, Tag
+from lofi_assets.tracks.tagging import TaggingError, TrackTags
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 TAXONOMY = styles.load_taxonomy(CONFIG)

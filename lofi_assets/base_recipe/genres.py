@@ -16,7 +16,7 @@ from lofi_assets.demo_corpus.grooves import Bassline, Comping, Drums
 from lofi_assets.demo_corpus.instruments import Name
 from lofi_assets.demo_corpus.synth import Mode, Song
 from lofi_assets.styles.taxonomy import Taxonomy, bpm_tag
-from lofi_assets.tagging import parse_prompt, prompt_text
+from lofi_assets.tracks.tagging import parse_prompt, prompt_text
 
 T = TypeVar("T")
 

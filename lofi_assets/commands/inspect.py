@@ -62,8 +62,8 @@ def _records(
     import tempfile
     from pathlib import Path
 
-    from lofi_assets.audio.inspect import InspectJob, inspect_file, record
     from lofi_assets.constitution.gates import gates_of, load_gates
+    from lofi_assets.tracks.inspect_file import InspectJob, inspect_file, record
     from lofi_assets.workers.process_pool import WorkerFailure, map_tracks
 
     gates = gates_of(load_gates(), asset="processed_tracks", scope="track")

@@ -27,8 +27,8 @@ def review() -> None:
 @click.option("--all", "everything", is_flag=True, help="Also tracks that need nobody.")
 def list_tracks(everything: bool) -> None:
     """One track per line with its state, styles and prompt; below it every reason to look at it."""
-    from lofi_assets.review import queue
     from lofi_assets.sources.raw_files import with_file_name
+    from lofi_assets.tracks.review import queue
 
     items = queue(Store(data_root()))
     shown = [item for item in items if everything or item.reasons]
@@ -47,8 +47,8 @@ def list_tracks(everything: bool) -> None:
 @click.argument("track")
 def show(track: str) -> None:
     """Everything that decided the tags of TRACK, and where to listen to it."""
-    from lofi_assets.library import PROCESSED, rows_of
-    from lofi_assets.review import queue, read_reviews
+    from lofi_assets.tracks.processed_tracks import PROCESSED, rows_of
+    from lofi_assets.tracks.review import queue, read_reviews
 
     store = Store(data_root())
     items = {item.row["track_id"]: item for item in queue(store)}
@@ -99,8 +99,8 @@ def reject(tracks: tuple[str, ...], by: str, reason: str) -> None:
 
 
 def _decide(tracks: Sequence[str], *, decision: Literal["accepted", "rejected"], **words: Any) -> None:
-    from lofi_assets.prompts import vocabulary
-    from lofi_assets.review import decide
+    from lofi_assets.tracks.prompts import vocabulary
+    from lofi_assets.tracks.review import decide
 
     now = datetime.now(UTC).replace(microsecond=0)
     taken = decide(Store(data_root()), tracks, decision=decision, at=now, vocabulary=vocabulary(), **words)

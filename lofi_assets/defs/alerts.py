@@ -33,8 +33,8 @@ from lofi_assets.defs.resources import Notifier, Platform
 from lofi_assets.errors import LofiError
 from lofi_assets.files.writing import StoreError, locked
 from lofi_assets.profiles import Profile, ProfileError
-from lofi_assets.review import ReviewError, queue
 from lofi_assets.store import Store
+from lofi_assets.tracks.review import ReviewError, queue
 
 SENDING_SECONDS = 20.0
 """No attempt to deliver begins later in a tick: Dagster ends one after 60 s at the earliest."""

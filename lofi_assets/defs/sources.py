@@ -4,13 +4,14 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from lofi_assets import library, prompts
 from lofi_assets.constitution.gates import load_gates
 from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
 from lofi_assets.sources.rights import latest_day
+from lofi_assets.tracks import processed_tracks as library
+from lofi_assets.tracks import prompts
 
 
 @dg.asset(group_name="sources", kinds={"json", "parquet"}, owners=["team:curation"], pool="data")

@@ -2,8 +2,6 @@
 
 import dagster as dg
 
-from lofi_assets import library
-from lofi_assets import prompts as prompting
 from lofi_assets.constitution.gates import load_gates
 from lofi_assets.defs.automation import WHEN_INPUTS_CHANGE
 from lofi_assets.defs.faults import explained
@@ -11,6 +9,8 @@ from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.sources import licensed_sources, style_taxonomy
+from lofi_assets.tracks import processed_tracks as library
+from lofi_assets.tracks import prompts as prompting
 
 
 @dg.asset(

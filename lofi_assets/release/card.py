@@ -14,14 +14,14 @@ from lofi_assets.constitution.verdicts import verdicts
 from lofi_assets.errors import LofiError
 from lofi_assets.experiment import trained_dataset
 from lofi_assets.files.documents import read_json, write_json, write_text
-from lofi_assets.library import INVENTORY, rows_of
 from lofi_assets.near_names import says_nothing
 from lofi_assets.optimization import VARIANTS, tier_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
 from lofi_assets.sources.claims import attribution_of, load_licences
 from lofi_assets.store import CONFIG_DIR, Store
-from lofi_assets.track_rows import raw_track_id
+from lofi_assets.tracks.processed_tracks import INVENTORY, rows_of
+from lofi_assets.tracks.track_table import raw_track_id
 
 SECTIONS = (
     "What it is",

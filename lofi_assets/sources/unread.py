@@ -17,7 +17,7 @@ from lofi_assets.records import SourceRecord
 from lofi_assets.sources.curator_files import CuratorFiles
 from lofi_assets.sources.raw_files import SOURCE_FOLDERS, RawFile, RawTree, shown_path, track_id_of
 from lofi_assets.store import Store
-from lofi_assets.track_rows import raw_track_id
+from lofi_assets.tracks.track_table import raw_track_id
 from lofi_assets.wording import named
 
 SHOWN = 10

@@ -15,11 +15,11 @@ from itertools import chain
 from typing import Any, Literal
 
 from lofi_assets.errors import LofiError
-from lofi_assets.evidence import ORIGINS, Evidence, Origin, Tag
 from lofi_assets.lyrics.text import INSTRUMENTAL, LyricsError, has_words, lyrics_text
 from lofi_assets.records import StylePreset, TagCategoryName
 from lofi_assets.styles.prompt_text import split_tags
 from lofi_assets.styles.taxonomy import CATEGORIES, Taxonomy, bpm_of, bpm_tag, preset_tags
+from lofi_assets.tracks.evidence import ORIGINS, Evidence, Origin, Tag
 
 Presets = Mapping[str, StylePreset]
 StyleOrigin = Literal["human", "suggested"]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets.audio.decode import read_audio
-from lofi_assets.audio.process import ProcessResult, attempt, master_of, write_and_judge
 from lofi_assets.constitution.gates import Gate
+from lofi_assets.tracks.process_track import ProcessResult, attempt, master_of, write_and_judge
 
 Record = dict[str, Any]
 

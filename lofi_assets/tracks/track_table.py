@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lofi_assets.wording import rounded
 
 if TYPE_CHECKING:
-    from lofi_assets.audio.process import ProcessResult
+    from lofi_assets.tracks.process_track import ProcessResult
     from lofi_assets.workers.process_pool import WorkerFailure
 
 Row = dict[str, Any]

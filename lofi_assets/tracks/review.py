@@ -19,18 +19,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from lofi_assets.errors import LofiError
-from lofi_assets.evidence import Evidence
 from lofi_assets.files.documents import read_json
 from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_json
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.files.writing import linked_to, make_folder
-from lofi_assets.library import DUPLICATES, PROMPTS, Row, rows_of
 from lofi_assets.near_names import says_nothing
 from lofi_assets.records import Record, Sha256, StyleId, TrackId
 from lofi_assets.store import Store
 from lofi_assets.styles.prompt_text import split_tags
 from lofi_assets.styles.taxonomy import Taxonomy
-from lofi_assets.tagging import (
+from lofi_assets.tracks.evidence import Evidence
+from lofi_assets.tracks.processed_tracks import DUPLICATES, PROMPTS, Row, rows_of
+from lofi_assets.tracks.tagging import (
     PROMPT_CHARACTERS,
     STYLE_CONFIDENCE,
     Presets,

@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping, Sequence
 
 from lofi_assets.files.documents import read_json, write_json
-from lofi_assets.library import PROMPTS, part_ids, rows_of
 from lofi_assets.sources.claims import SourceError
 from lofi_assets.store import Store
+from lofi_assets.tracks.processed_tracks import PROMPTS, part_ids, rows_of
 
 CHOSEN = "chosen_styles.json"
 """Track id -> [style ids], written by people alone."""

@@ -14,7 +14,7 @@ from lofi_assets.constitution.verdicts import track_rules
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.files.recorded_hashes import mended_text
 from lofi_assets.outcome import Outcome
-from lofi_assets.track_rows import Row, shown_track
+from lofi_assets.tracks.track_table import Row, shown_track
 from lofi_assets.wording import counted, tallied
 
 PICTURED = 6

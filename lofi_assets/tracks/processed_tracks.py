@@ -14,22 +14,22 @@ from typing import Any
 
 from lofi_assets.constitution.gates import Gate, gates_of
 from lofi_assets.constitution.verdicts import track_rules
-from lofi_assets.duplicates import mark_duplicates, same_file
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.files.recorded_hashes import FileHashes
 from lofi_assets.files.tables import read_columns, read_table, table_columns, write_table
-from lofi_assets.judgement import judged_today, law_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
-from lofi_assets.quarantine import write_quarantine
 from lofi_assets.sources.claims import SourceRow, load_licences, load_sources, verify_sources
 from lofi_assets.sources.raw_files import scan_raw, tree_of
 from lofi_assets.sources.unread import problems as unread
 from lofi_assets.store import CONFIG_DIR, Store, plan
-from lofi_assets.track_report import inventory_summary, rejected_files, tracks_outcome
-from lofi_assets.track_rows import PART, Row, result_rows, score_entry
-from lofi_assets.work_files import (
+from lofi_assets.tracks.duplicates import mark_duplicates, same_file
+from lofi_assets.tracks.quarantine import write_quarantine
+from lofi_assets.tracks.rejudge import judged_today, law_of
+from lofi_assets.tracks.report import inventory_summary, rejected_files, tracks_outcome
+from lofi_assets.tracks.track_table import PART, Row, result_rows, score_entry
+from lofi_assets.tracks.work_files import (
     changed_audio,
     clear_stale,
     clear_unfinished,
@@ -249,7 +249,7 @@ def _process(
     hashes: FileHashes,
 ) -> tuple[dict[str, list[Row]], int]:
     """Rows of the files to do, and how many were computed now rather than adopted from an interrupted run."""
-    from lofi_assets.audio.process import ProcessJob, process_track
+    from lofi_assets.tracks.process_track import ProcessJob, process_track
     from lofi_assets.workers.process_pool import map_tracks
 
     rows: dict[str, list[Row]] = {}

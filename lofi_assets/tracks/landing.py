@@ -9,14 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lofi_assets.curation import CHOSEN, MAPPING, named_styles
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import fingerprint, sha256_file
-from lofi_assets.review import REVIEWS
 from lofi_assets.sources.curator_files import CuratorFiles
 from lofi_assets.sources.raw_files import tree_of
 from lofi_assets.sources.rights import EVIDENCE
 from lofi_assets.store import CONFIG_DIR, Store
+from lofi_assets.tracks.curation import CHOSEN, MAPPING, named_styles
+from lofi_assets.tracks.review import REVIEWS
 
 CLOSED = (-1, 0)
 """In the place of size and time of a file that cannot be looked at: no permission, or a link to itself."""

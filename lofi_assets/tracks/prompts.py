@@ -14,35 +14,23 @@ from typing import Any
 from lofi_assets.audio.metadata import METADATA_VERSION, FileTags, read_tags, stated_bpm
 from lofi_assets.constitution.gates import Gate, gates_of, judge_asset, judge_track, load_gates
 from lofi_assets.constitution.verdicts import track_rules
-from lofi_assets.curation import chosen_styles, take_over, write_mapping
-from lofi_assets.evidence import Evidence
 from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.files.hashing import fingerprint
-from lofi_assets.library import (
-    DUPLICATES,
-    PROMPTS,
-    Row,
-    accepted_tracks,
-    rows_of,
-    write_rows,
-)
 from lofi_assets.lyrics.text import LyricsError, lyrics_text
 from lofi_assets.outcome import Outcome
-from lofi_assets.quarantine import write_quarantine
 from lofi_assets.records import STYLE_PREFIXES, StylePreset, TrackState
-from lofi_assets.review import QueueItem, Review, apply_review, decisions, proposal_of, queue_of, read_reviews
 from lofi_assets.sources.curator_files import CuratorFiles, Sidecars
-from lofi_assets.states import advance
 from lofi_assets.store import CONFIG_DIR, Store, plan
 from lofi_assets.styles.prompt_text import split_tags
 from lofi_assets.styles.strict_yaml import StyleError
 from lofi_assets.styles.taxonomy import Taxonomy, load_presets, load_taxonomy, taxonomy_fingerprint, written_presets
-from lofi_assets.tagging import (
-    TrackTags,
-    parse_prompt,
-    prompt_text,
-    tag_track,
-)
+from lofi_assets.tracks.curation import chosen_styles, take_over, write_mapping
+from lofi_assets.tracks.evidence import Evidence
+from lofi_assets.tracks.processed_tracks import DUPLICATES, PROMPTS, Row, accepted_tracks, rows_of, write_rows
+from lofi_assets.tracks.quarantine import write_quarantine
+from lofi_assets.tracks.review import QueueItem, Review, apply_review, decisions, proposal_of, queue_of, read_reviews
+from lofi_assets.tracks.states import advance
+from lofi_assets.tracks.tagging import TrackTags, parse_prompt, prompt_text, tag_track
 from lofi_assets.wording import counted, named
 
 PROMPTS_VERSION = "3"
