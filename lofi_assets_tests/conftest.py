@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-import lofi_assets.workers
+import lofi_assets.workers.process_pool
 from lofi_assets.constitution.gates import Gate
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings

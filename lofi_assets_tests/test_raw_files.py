@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import lofi_assets.raw_files
+import lofi_assets.sources.raw_files
 import pytest
 
 from lofi_assets.constitution.gates import load_gates

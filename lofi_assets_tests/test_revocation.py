@@ -14,7 +14,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
-import lofi_assets.workers
+import lofi_assets.workers.process_pool
 from lofi_assets import experiment
 from lofi_assets.constitution.gates import GUARDED_ASSETS
 from lofi_assets.constitution.verdicts import recorded
