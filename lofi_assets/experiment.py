@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lofi_assets import training_report
-from lofi_assets.dataset_card import DatasetError
+from lofi_assets.dataset.card import DatasetError
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.files.writing import atomic_folder

@@ -13,7 +13,7 @@ import soundfile
 from PIL import Image
 
 from lofi_assets import before_after
-from lofi_assets.dataset_card import DatasetError
+from lofi_assets.dataset.card import DatasetError
 from lofi_assets.defs.reporting import MAX_PICTURE_BYTES
 from lofi_assets.evaluation import MARKS, evaluate_checkpoints
 from lofi_assets.experiment import FEATURES

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from lofi_assets.cli import main
 from lofi_assets.constitution.gates import load_gates
 from lofi_assets.constitution.verdicts import Measures, verdict
-from lofi_assets.dataset import assemble
-from lofi_assets.dataset_build import recorded_splits
+from lofi_assets.dataset.build import recorded_splits
+from lofi_assets.dataset.dataset_manifest import assemble
 from lofi_assets.files import recorded_hashes as file_hashes
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.outcome import Outcome
@@ -61,7 +61,7 @@ class Library:
 
 @pytest.fixture
 def tracks(store: Store, run: Run, monkeypatch: pytest.MonkeyPatch) -> Library:
-    monkeypatch.setattr("lofi_assets.dataset.verified_sources", lambda store: licensed(store))
+    monkeypatch.setattr("lofi_assets.dataset.dataset_manifest.verified_sources", lambda store: licensed(store))
     return Library(store, run)
 
 

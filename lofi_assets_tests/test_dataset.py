@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lofi_assets.dataset_build import (
+from lofi_assets.dataset.build import (
     BuiltDataset,
     Candidate,
     build_dataset,
@@ -17,7 +17,7 @@ from lofi_assets.dataset_build import (
     recorded_splits,
     verify_dataset,
 )
-from lofi_assets.dataset_card import style_distribution
+from lofi_assets.dataset.card import style_distribution
 from lofi_assets.files.documents import read_json, write_text
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.records import Split, Track

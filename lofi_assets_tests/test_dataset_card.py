@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lofi_assets.constitution.gates import load_gates
-from lofi_assets.dataset import assemble
-from lofi_assets.dataset_card import Described, card_text, histogram, statistics
+from lofi_assets.dataset.card import Described, card_text, histogram, statistics
+from lofi_assets.dataset.dataset_manifest import assemble
 from lofi_assets.files.documents import read_json
 from lofi_assets.records import Dataset, Track
 from lofi_assets.store import Store

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lofi_assets.cli import main
-from lofi_assets.dataset_build import BuiltDataset
-from lofi_assets.dataset_card import DatasetError, dataset_faults, difference, find_version
+from lofi_assets.dataset.build import BuiltDataset
+from lofi_assets.dataset.card import DatasetError, dataset_faults, difference, find_version
 from lofi_assets.store import Store
 from lofi_assets_tests.test_dataset import LATER, NOW, build_dataset, candidate
 

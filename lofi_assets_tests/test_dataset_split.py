@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lofi_assets.dataset_split import (
+from lofi_assets.dataset.split import (
     assign_splits,
     group_tracks,
     linked_tracks,
@@ -234,7 +234,7 @@ def test_a_bridge_that_leaves_again_moves_nothing_back(tracks: set[str], linked:
 def test_the_split_is_the_same_under_another_hash_seed(tmp_path: Path) -> None:
     """PYTHONHASHSEED orders sets and is what differs between two runs on two machines."""
     code = (
-        "from lofi_assets.dataset_split import assign_splits, group_tracks\n"
+        "from lofi_assets.dataset.split import assign_splits, group_tracks\n"
         "tracks = {f'track_{n:03}' for n in range(200)}\n"
         "linked = {(f'track_{n:03}', f'track_{n * 7 % 200:03}') for n in range(0, 200, 5)}\n"
         "splits = assign_splits(group_tracks(tracks, linked=linked), recorded={})\n"

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 
-from lofi_assets.dataset_split import assign_splits, group_tracks
+from lofi_assets.dataset.split import assign_splits, group_tracks
 from lofi_assets.files.documents import read_json
 from lofi_assets.store import Store
 from lofi_assets.tracks.duplicates import DUPLICATE_RULE, LOSSLESS, mark_duplicates, splits_with_copies

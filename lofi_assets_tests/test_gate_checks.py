@@ -14,10 +14,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from lofi_assets import dataset, evaluation, experiment, listening, optimization, sampling
+from lofi_assets import evaluation, experiment, listening, optimization, sampling
 from lofi_assets.constitution import verdicts
 from lofi_assets.constitution.gates import Gate, load_gates
 from lofi_assets.constitution.verdicts import Measures, record, upstream_versions
+from lofi_assets.dataset import dataset_manifest as dataset
 from lofi_assets.definitions import build_defs
 from lofi_assets.defs.readiness import READY
 from lofi_assets.defs.resources import Platform

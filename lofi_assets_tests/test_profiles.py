@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lofi_assets.dataset_card import DatasetError
+from lofi_assets.dataset.card import DatasetError
 from lofi_assets.experiment import FEATURES, PlannedRun, plan_training, training_settings
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.profiles import Profile, ProfileError, load_profile

@@ -18,7 +18,7 @@ import lofi_assets.workers.process_pool
 from lofi_assets import experiment
 from lofi_assets.constitution.gates import GUARDED_ASSETS
 from lofi_assets.constitution.verdicts import recorded
-from lofi_assets.dataset_split import split_of
+from lofi_assets.dataset.split import split_of
 from lofi_assets.defs.gates import held_back
 from lofi_assets.experiment import PlannedRun, plan_training
 from lofi_assets.files.documents import read_json, write_json

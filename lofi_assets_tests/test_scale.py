@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lofi_assets import dataset, dataset_split
 from lofi_assets.audio import fingerprint as fingerprints
 from lofi_assets.audio.fingerprint import Fingerprint, find_duplicates, update_duplicates
 from lofi_assets.constitution.gates import load_gates
+from lofi_assets.dataset import dataset_manifest as dataset
+from lofi_assets.dataset import split as dataset_split
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.store import Store

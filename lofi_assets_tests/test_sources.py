@@ -8,11 +8,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import lofi_assets.sources.raw_files
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import lofi_assets.sources.raw_files
 from lofi_assets.constitution.gates import gates_of, load_gates
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file

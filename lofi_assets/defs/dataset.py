@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from lofi_assets import dataset
+from lofi_assets.dataset import dataset_manifest as dataset
 from lofi_assets.defs.automation import WHEN_INPUTS_CHANGE
 from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks

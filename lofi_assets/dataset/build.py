@@ -19,8 +19,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lofi_assets import dataset_card
-from lofi_assets.dataset_card import (
+from lofi_assets.dataset import card as dataset_card
+from lofi_assets.dataset.card import (
     SUFFIXES,
     DatasetError,
     Described,

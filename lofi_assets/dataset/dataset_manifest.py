@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from lofi_assets import dataset_report
-from lofi_assets.dataset_build import Candidate, build_dataset, current_splits, recorded_splits
-from lofi_assets.dataset_split import assign_splits, group_tracks, linked_tracks, split_note, straddling_groups
+from lofi_assets.dataset import report as dataset_report
+from lofi_assets.dataset.build import Candidate, build_dataset, current_splits, recorded_splits
+from lofi_assets.dataset.split import assign_splits, group_tracks, linked_tracks, split_note, straddling_groups
 from lofi_assets.files.documents import read_json
 from lofi_assets.files.tables import read_columns
 from lofi_assets.outcome import Outcome
