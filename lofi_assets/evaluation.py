@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets import before_after, pictures, quality_report
-from lofi_assets.experiment import trained_dataset, training_settings
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.outcome import Outcome
@@ -21,7 +20,8 @@ from lofi_assets.progress import over
 from lofi_assets.records import Checkpoint, QualityMetrics, dump
 from lofi_assets.sampling import BASE, generated_samples, reference_tracks, samples_of
 from lofi_assets.store import Store
-from lofi_assets.training.checkpoints import best, prune, read_manifest, update_record
+from lofi_assets.training.checkpoints.manifest import best, prune, read_manifest, update_record
+from lofi_assets.training.lora_checkpoints import trained_dataset, training_settings
 
 METRICS_VERSION = "1"
 """Raised when a measure changes: every checkpoint is then evaluated again."""

@@ -16,7 +16,7 @@ from lofi_assets.profiles import Profile
 from lofi_assets.records import Checkpoint
 from lofi_assets.sampling import reference_tracks, samples_of
 from lofi_assets.store import Store
-from lofi_assets.training.checkpoints import best, read_manifest
+from lofi_assets.training.checkpoints.manifest import best, read_manifest
 from lofi_assets.wording import counted, rounded
 
 RESULTS = "results.jsonl"

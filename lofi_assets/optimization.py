@@ -12,7 +12,6 @@ from typing import Any
 
 from lofi_assets.errors import LofiError
 from lofi_assets.evaluation import load_encoder
-from lofi_assets.experiment import trained_base
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint, sha256_file
 from lofi_assets.files.writing import atomic_folder
@@ -22,7 +21,8 @@ from lofi_assets.progress import Progress, over
 from lofi_assets.records import Checkpoint
 from lofi_assets.sampling import BROKEN, SamplePrompt, reference_tracks, sample_prompts, write_clip
 from lofi_assets.store import Store
-from lofi_assets.training.checkpoints import CheckpointError, best, fault, read_manifest, update_record
+from lofi_assets.training.checkpoints.manifest import CheckpointError, best, fault, read_manifest, update_record
+from lofi_assets.training.lora_checkpoints import trained_base
 from lofi_assets.wording import rounded
 
 TIERS_VERSION = "2"

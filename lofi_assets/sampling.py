@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofi_assets import pictures
-from lofi_assets.experiment import trained_base, trained_dataset
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint, sha256_file
 from lofi_assets.files.writing import atomic_folder
@@ -21,8 +20,9 @@ from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, SamplingSettings
 from lofi_assets.progress import Progress
 from lofi_assets.store import Store
-from lofi_assets.training.checkpoints import DIFFUSERS_WEIGHTS, fault, read_manifest, update_record
-from lofi_assets.training.runs import current_run
+from lofi_assets.training.checkpoints.manifest import DIFFUSERS_WEIGHTS, fault, read_manifest, update_record
+from lofi_assets.training.checkpoints.runs import current_run
+from lofi_assets.training.lora_checkpoints import trained_base, trained_dataset
 from lofi_assets.wording import counted, named
 
 if TYPE_CHECKING:

@@ -76,7 +76,7 @@ def training_material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
     from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
     from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
     from lofi_assets.files.hashing import sha256_file
-    from lofi_assets.training.features import FeatureJob, cache_features
+    from lofi_assets.training.features.cache import FeatureJob, cache_features
 
     folder = tmp_path_factory.mktemp("training")
     write_tiny_base(folder / "base")

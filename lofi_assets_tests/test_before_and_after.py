@@ -16,15 +16,15 @@ from lofi_assets import before_after
 from lofi_assets.dataset.card import DatasetError
 from lofi_assets.defs.reporting import MAX_PICTURE_BYTES
 from lofi_assets.evaluation import MARKS, evaluate_checkpoints
-from lofi_assets.experiment import FEATURES
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.page_links import page_url
 from lofi_assets.profiles import Profile, SamplingSettings, load_profile
 from lofi_assets.sampling import BASE, generate_samples, reference_tracks, sample_prompts, samples_of
 from lofi_assets.store import Store
-from lofi_assets.training.checkpoints import DIFFUSERS_WEIGHTS, best, read_manifest
-from lofi_assets.training.feature_files import FeatureError
-from lofi_assets.training.loop import train
+from lofi_assets.training.checkpoints.manifest import DIFFUSERS_WEIGHTS, best, read_manifest
+from lofi_assets.training.features.files import FeatureError
+from lofi_assets.training.lora_checkpoints import FEATURES
+from lofi_assets.training.trainer.loop import train
 from lofi_assets_tests.test_asset_pages import assert_reads_well
 
 RATE = 48_000

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors.numpy import save_file
 
-from lofi_assets import evaluation, experiment
+from lofi_assets import evaluation
 from lofi_assets.cli import main
 from lofi_assets.defs.faults import explained
 from lofi_assets.defs.resources import Platform
@@ -26,6 +26,7 @@ from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.files.writing import atomic_folder
 from lofi_assets.profiles import Profile, ProfileError, load_profile
 from lofi_assets.store import Store
+from lofi_assets.training import lora_checkpoints as experiment
 from lofi_assets.training.ending import FILES
 from lofi_assets.workers.process_pool import map_tracks
 from lofi_assets_tests.test_layering import MODULES, asset_functions, relative
@@ -213,7 +214,7 @@ def test_the_trainer_says_it_too_though_not_even_its_ending_can_be_written(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/checkpoints/.resume/step=3")
 
     save_run(tmp_path / "run.json", make_run())
-    monkeypatch.setattr("lofi_assets.training.loop.train", full)
+    monkeypatch.setattr("lofi_assets.training.trainer.loop.train", full)
     monkeypatch.setattr("lofi_assets.store.os.fsync", full)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

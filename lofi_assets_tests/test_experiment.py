@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lofi_assets import experiment
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import Store
-from lofi_assets.training.checkpoints import checkpoint_id, prune, write_manifest
+from lofi_assets.training import lora_checkpoints as experiment
+from lofi_assets.training.checkpoints.manifest import checkpoint_id, prune, write_manifest
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
 
 HASH = "0" * 64

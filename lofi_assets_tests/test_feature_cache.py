@@ -10,14 +10,14 @@ from click.testing import CliRunner
 
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.cli import main
-from lofi_assets.experiment import FEATURES, cache_dataset_features, plan_training, unneeded_features
-from lofi_assets.feature_jobs import SPEAKERS, SpeakersError, feature_jobs
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import BaseModelSettings, LyricVocabularySettings, Profile, ProfileError, load_profile
 from lofi_assets.store import Store
-from lofi_assets.training.features import read_conditions
+from lofi_assets.training.features.cache import read_conditions
+from lofi_assets.training.features.jobs import SPEAKERS, SpeakersError, feature_jobs
+from lofi_assets.training.lora_checkpoints import FEATURES, cache_dataset_features, plan_training, unneeded_features
 
 LYRICS = {"one": "[Verse]\nrain on the window", "two": "[Language: de]\n[Verse]\nregen am fenster"}
 

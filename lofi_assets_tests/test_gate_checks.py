@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from lofi_assets import evaluation, experiment, listening, optimization, sampling
+from lofi_assets import evaluation, listening, optimization, sampling
 from lofi_assets.constitution import verdicts
 from lofi_assets.constitution.gates import Gate, load_gates
 from lofi_assets.constitution.verdicts import Measures, record, upstream_versions
@@ -27,6 +27,7 @@ from lofi_assets.release import bundle, card, hub
 from lofi_assets.store import Store
 from lofi_assets.tracks import processed_tracks as library
 from lofi_assets.tracks import prompts
+from lofi_assets.training import lora_checkpoints as experiment
 
 SEAMS: dict[str, tuple[Any, str]] = {
     "licensed_sources": (library, "inventory_sources"),

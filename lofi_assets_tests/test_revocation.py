@@ -15,12 +15,10 @@ import numpy as np
 import pytest
 
 import lofi_assets.workers.process_pool
-from lofi_assets import experiment
 from lofi_assets.constitution.gates import GUARDED_ASSETS
 from lofi_assets.constitution.verdicts import recorded
 from lofi_assets.dataset.split import split_of
 from lofi_assets.defs.gates import held_back
-from lofi_assets.experiment import PlannedRun, plan_training
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint, sha256_file, sha256_folder
 from lofi_assets.outcome import Outcome
@@ -30,8 +28,10 @@ from lofi_assets.sources.ledger_page import used_in, uses
 from lofi_assets.store import Store
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
 from lofi_assets.tracks.processed_tracks import INVENTORY, rows_of
-from lofi_assets.training.checkpoints import add_record, checkpoint_id
-from lofi_assets.training.runs import current_run, log_path, open_run
+from lofi_assets.training import lora_checkpoints as experiment
+from lofi_assets.training.checkpoints.manifest import add_record, checkpoint_id
+from lofi_assets.training.checkpoints.runs import current_run, log_path, open_run
+from lofi_assets.training.lora_checkpoints import PlannedRun, plan_training
 from lofi_assets_tests.test_gate_checks import SEAMS, StandIns, materialized, passing_value, report_build
 from lofi_assets_tests.test_training_checkpoints import write_weights
 

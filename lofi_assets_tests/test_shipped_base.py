@@ -15,10 +15,10 @@ from lofi_assets.backbones.ace_step_v1.loading import Base, load_base
 from lofi_assets.backbones.ace_step_v1.sampler import text_to_music
 from lofi_assets.base_recipe import listening
 from lofi_assets.base_recipe.settings import FULL
-from lofi_assets.experiment import SHIPPED_BASE, resolve_base
 from lofi_assets.lyrics.text import INSTRUMENTAL
 from lofi_assets.profiles import load_profile
 from lofi_assets.store import Store
+from lofi_assets.training.lora_checkpoints import SHIPPED_BASE, resolve_base
 
 LARGEST_BASE = 25_000_000
 ROUND_TRIP_NATS = 1.0

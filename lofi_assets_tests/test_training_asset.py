@@ -19,14 +19,12 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster_graphql.test.utils import execute_dagster_graphql
 
-from lofi_assets import training_plan
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.cli import main
 from lofi_assets.defs import resources, training
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.training import TRAINER, lora_checkpoints
-from lofi_assets.experiment import FEATURES, plan_training
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.profiles import load_profile
@@ -34,13 +32,15 @@ from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.training import death
 from lofi_assets.training.__main__ import Stop
 from lofi_assets.training.__main__ import main as trainer
+from lofi_assets.training.checkpoints.runs import ARCHIVE, current_run, log_path
+from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import load_run
 from lofi_assets.training.ending import CONFIGURATION, INTERRUPTED, read_ending
-from lofi_assets.training.features import FeatureError, FeatureJob, cache_features
-from lofi_assets.training.log import read_log
-from lofi_assets.training.plan import Card
-from lofi_assets.training.resume import resume_point
-from lofi_assets.training.runs import ARCHIVE, current_run, log_path
+from lofi_assets.training.features.cache import FeatureError, FeatureJob, cache_features
+from lofi_assets.training.lora_checkpoints import FEATURES, plan_training
+from lofi_assets.training.planning import profile_plan as training_plan
+from lofi_assets.training.planning.plan import Card
+from lofi_assets.training.trainer.log import read_log
 
 RATE = 48_000
 LAUNCH = """

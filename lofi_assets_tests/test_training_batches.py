@@ -6,9 +6,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from lofi_assets.training.batches import Source, bucketed, generator, timestep_index
 from lofi_assets.training.config import TrackFeatures, TrainingSettings
-from lofi_assets.training.features import TrackConditions
+from lofi_assets.training.features.cache import TrackConditions
+from lofi_assets.training.trainer.batches import Source, bucketed, generator, timestep_index
 
 FRAMES = {f"t{index:02}": 20 + 37 * index % 100 for index in range(23)}
 

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import write_json
 from lofi_assets.records import Checkpoint, dump
-from lofi_assets.training.checkpoints import (
+from lofi_assets.training.checkpoints.manifest import (
     ADAPTER_METADATA,
     COMFYUI_WEIGHTS,
     DIFFUSERS_WEIGHTS,
@@ -30,8 +30,8 @@ from lofi_assets.training.checkpoints import (
     retention,
     update_record,
 )
-from lofi_assets.training.resume import keep_beside_checkpoint, resume_point, unsound_states
-from lofi_assets.training.runs import ARCHIVE, current_run, exclusive, finished, open_run
+from lofi_assets.training.checkpoints.runs import ARCHIVE, current_run, exclusive, finished, open_run
+from lofi_assets.training.checkpoints.state import keep_beside_checkpoint, resume_point, unsound_states
 from lofi_assets_tests.test_training_config import a_run
 
 UNSCALED = (DIFFUSERS_WEIGHTS, COMFYUI_WEIGHTS)

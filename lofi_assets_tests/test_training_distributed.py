@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from lofi_assets.training.__main__ import CONFIGURATION, DONE, INTERRUPTED
-from lofi_assets.training.checkpoints import DIFFUSERS_WEIGHTS, checkpoint_id, is_valid
+from lofi_assets.training.checkpoints.manifest import DIFFUSERS_WEIGHTS, checkpoint_id, is_valid
+from lofi_assets.training.checkpoints.runs import log_path
+from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import ConfigError, TrainingRun
-from lofi_assets.training.log import read_log
-from lofi_assets.training.loop import train
-from lofi_assets.training.resume import resume_point
-from lofi_assets.training.runs import log_path
+from lofi_assets.training.trainer.log import read_log
+from lofi_assets.training.trainer.loop import train
 from lofi_assets_tests.test_training_runs import quiet, start
 
 

@@ -14,22 +14,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from lofi_assets import training_plan
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.cli import main
-from lofi_assets.experiment import training_settings
 from lofi_assets.profiles import load_profile
-from lofi_assets.training.adapters import add_lora
 from lofi_assets.training.config import LoraSettings, TrainingSettings, load_lora_settings
-from lofi_assets.training.estimate import (
-    Choices,
-    Workload,
-    device_memory,
-    saved_activations,
-    step_operations,
-)
-from lofi_assets.training.model_size import ModelSize, measure
-from lofi_assets.training.plan import Card, does_not_fit, make_plan, plan_text, remedies
+from lofi_assets.training.lora_checkpoints import training_settings
+from lofi_assets.training.planning import profile_plan as training_plan
+from lofi_assets.training.planning.memory import Choices, Workload, device_memory, saved_activations, step_operations
+from lofi_assets.training.planning.model_size import ModelSize, measure
+from lofi_assets.training.planning.plan import Card, does_not_fit, make_plan, plan_text, remedies
+from lofi_assets.training.trainer.adapters import add_lora
 
 LORA = load_lora_settings(Path(__file__).resolve().parent.parent / "config" / "lofi_lora_config.json")
 SMALL = LoraSettings(r=32, lora_alpha=32, target_modules=LORA.target_modules)

@@ -17,15 +17,8 @@ from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.training import feature_files
-from lofi_assets.training.feature_files import (
-    FeatureError,
-    FeatureKey,
-    exclusive,
-    keys_of_runs,
-    unneeded_files,
-)
-from lofi_assets.training.features import (
+from lofi_assets.training.features import files as feature_files
+from lofi_assets.training.features.cache import (
     FeatureJob,
     cache_features,
     read_conditions,
@@ -33,7 +26,8 @@ from lofi_assets.training.features import (
     read_latents,
     read_ssl_targets,
 )
-from lofi_assets.training.ssl_encoders import SslEncoderError, load_ssl_encoder
+from lofi_assets.training.features.files import FeatureError, FeatureKey, exclusive, keys_of_runs, unneeded_files
+from lofi_assets.training.features.ssl_encoders import SslEncoderError, load_ssl_encoder
 
 KINDS = {"latents", "text", "lyrics", "speaker"}
 
@@ -337,7 +331,7 @@ def test_two_processes_do_not_fill_or_prune_at_once(jobs, cache, tmp_path: Path)
 
 KILLED = """
 import sys, time
-from lofi_assets.training import features
+from lofi_assets.training.features import cache as features
 from lofi_assets_tests.test_training_features import *
 write = features.write_features
 def slow(path, *arguments, **named):

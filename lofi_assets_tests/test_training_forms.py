@@ -14,8 +14,7 @@ from safetensors.torch import load_file
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transformer
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.quantization.merge import merge_lora
-from lofi_assets.training.adapters import add_lora, digest, read_adapter, snapshot, write_adapter
-from lofi_assets.training.checkpoints import (
+from lofi_assets.training.checkpoints.manifest import (
     COMFYUI_WEIGHTS,
     DIFFUSERS_WEIGHTS,
     PEFT_CONFIG,
@@ -24,6 +23,7 @@ from lofi_assets.training.checkpoints import (
     fault,
 )
 from lofi_assets.training.config import LoraSettings
+from lofi_assets.training.trainer.adapters import add_lora, digest, read_adapter, snapshot, write_adapter
 
 TARGETS = ("speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0")
 ROUNDING = 1e-5

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lofi_assets.training.curves import open_curves
 from lofi_assets.training.ending import Ending, forget_ending, read_ending, write_ending
-from lofi_assets.training.log import StepLog, read_log
+from lofi_assets.training.trainer.curves import open_curves
+from lofi_assets.training.trainer.log import StepLog, read_log
 
 
 def scalars(folder: Path, name: str) -> list[tuple[int, float]]:

@@ -7,11 +7,11 @@ import torch
 
 from lofi_assets.backbones.ace_step_v1.flow_matching import training_schedule
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transformer
-from lofi_assets.training.adapters import add_lora
-from lofi_assets.training.batches import Item, generator
 from lofi_assets.training.config import LoraSettings
-from lofi_assets.training.features import TrackConditions
-from lofi_assets.training.objective import FRAME_STEP, Objective
+from lofi_assets.training.features.cache import TrackConditions
+from lofi_assets.training.trainer.adapters import add_lora
+from lofi_assets.training.trainer.batches import Item, generator
+from lofi_assets.training.trainer.objective import FRAME_STEP, Objective
 from lofi_assets_tests.conftest import TARGETS
 
 LENGTHS = (40, 25, 7, 33)

@@ -11,16 +11,16 @@ from torch._dynamo.utils import counters
 
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transformer
 from lofi_assets.quantization.merge import merge_lora
-from lofi_assets.training import resume
-from lofi_assets.training.averaging import Average
-from lofi_assets.training.backbone import prepare_backbone
-from lofi_assets.training.checkpoints import PEFT_WEIGHTS, checkpoint_id, fault
+from lofi_assets.training.checkpoints import state as resume
+from lofi_assets.training.checkpoints.manifest import PEFT_WEIGHTS, checkpoint_id, fault
+from lofi_assets.training.checkpoints.runs import log_path
 from lofi_assets.training.config import ConfigError, TrainingRun, TrainingSettings
 from lofi_assets.training.distributed import ALONE
-from lofi_assets.training.log import read_log
-from lofi_assets.training.loop import train
-from lofi_assets.training.optimizer import learning_rate
-from lofi_assets.training.runs import log_path
+from lofi_assets.training.trainer.averaging import Average
+from lofi_assets.training.trainer.log import read_log
+from lofi_assets.training.trainer.loop import train
+from lofi_assets.training.trainer.model import prepare_backbone
+from lofi_assets.training.trainer.optimizer import learning_rate
 from lofi_assets_tests.test_training_runs import digests, quiet
 
 CPU = torch.device("cpu")

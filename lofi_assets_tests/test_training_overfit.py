@@ -9,11 +9,11 @@ from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.demo_corpus.synth import Song, render
 from lofi_assets.files.hashing import sha256_file
+from lofi_assets.training.checkpoints.runs import log_path
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
-from lofi_assets.training.features import FeatureJob, cache_features
-from lofi_assets.training.log import read_log
-from lofi_assets.training.loop import train
-from lofi_assets.training.runs import log_path
+from lofi_assets.training.features.cache import FeatureJob, cache_features
+from lofi_assets.training.trainer.log import read_log
+from lofi_assets.training.trainer.loop import train
 
 TARGETS = ("speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0")
 

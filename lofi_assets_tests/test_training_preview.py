@@ -9,12 +9,12 @@ import soundfile
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.training import preview
-from lofi_assets.training.checkpoints import describe, read_manifest
+from lofi_assets.training.checkpoints.manifest import describe, read_manifest
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
-from lofi_assets.training.features import FeatureJob, cache_features
-from lofi_assets.training.loop import train
-from lofi_assets.training.preview import ORIGINAL, preview_folder, preview_steps
+from lofi_assets.training.features.cache import FeatureJob, cache_features
+from lofi_assets.training.trainer import preview
+from lofi_assets.training.trainer.loop import train
+from lofi_assets.training.trainer.preview import ORIGINAL, preview_folder, preview_steps
 
 TARGETS = ("speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0")
 RATE = 48_000

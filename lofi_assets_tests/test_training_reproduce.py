@@ -17,15 +17,15 @@ from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.commands.reproduce import DIFFERENT, IDENTICAL, IMPOSSIBLE, INTERRUPTED, reproduce
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import sha256_folder
-from lofi_assets.training.checkpoints import DESCRIPTION, PEFT_WEIGHTS, RUN_CONFIG, checkpoint_id
+from lofi_assets.training.checkpoints.manifest import DESCRIPTION, PEFT_WEIGHTS, RUN_CONFIG, checkpoint_id
+from lofi_assets.training.checkpoints.runs import ARCHIVE
 from lofi_assets.training.config import TrainingRun, TrainingSettings
-from lofi_assets.training.feature_files import write_features
-from lofi_assets.training.features import read_latents
-from lofi_assets.training.log import read_log
-from lofi_assets.training.loop import train
-from lofi_assets.training.position import randomness
-from lofi_assets.training.reproduction import find_checkpoint, provenance_changes
-from lofi_assets.training.runs import ARCHIVE
+from lofi_assets.training.features.cache import read_latents
+from lofi_assets.training.features.files import write_features
+from lofi_assets.training.reproduction.comparison import find_checkpoint, provenance_changes
+from lofi_assets.training.trainer.log import read_log
+from lofi_assets.training.trainer.loop import train
+from lofi_assets.training.trainer.randomness import randomness
 from lofi_assets_tests.test_training_runs import digests, quiet
 
 

@@ -20,9 +20,9 @@ from lofi_assets.backbones.ace_step_v1.loading import load_base
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.training import adapters, resume
 from lofi_assets.training.__main__ import CONFIGURATION, DIVERGED, DONE, FILES, INTERRUPTED
-from lofi_assets.training.checkpoints import (
+from lofi_assets.training.checkpoints import state as resume
+from lofi_assets.training.checkpoints.manifest import (
     DESCRIPTION,
     DIFFUSERS_WEIGHTS,
     PEFT_WEIGHTS,
@@ -31,6 +31,8 @@ from lofi_assets.training.checkpoints import (
     is_valid,
     read_manifest,
 )
+from lofi_assets.training.checkpoints.runs import ARCHIVE, finished, log_path
+from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import (
     TrainingRun,
     TrainingSettings,
@@ -38,12 +40,11 @@ from lofi_assets.training.config import (
     load_run,
     save_run,
 )
-from lofi_assets.training.features import read_conditions
-from lofi_assets.training.log import read_log
-from lofi_assets.training.loop import TrainingDiverged, train
-from lofi_assets.training.optimizer import learning_rate
-from lofi_assets.training.resume import resume_point
-from lofi_assets.training.runs import ARCHIVE, finished, log_path
+from lofi_assets.training.features.cache import read_conditions
+from lofi_assets.training.trainer import adapters
+from lofi_assets.training.trainer.log import read_log
+from lofi_assets.training.trainer.loop import TrainingDiverged, train
+from lofi_assets.training.trainer.optimizer import learning_rate
 
 LORA_CONFIG = Path(__file__).resolve().parent.parent / "config" / "lofi_lora_config.json"
 
@@ -107,7 +108,7 @@ def test_twenty_killed_runs_give_the_same_bits(make_run):
     whole = make_run("whole", **settings)
     train(whole, say=quiet)
     server = multiprocessing.get_context("forkserver")  # one import of torch for all of them
-    server.set_forkserver_preload(["lofi_assets.training.loop"])
+    server.set_forkserver_preload(["lofi_assets.training.trainer.loop"])
     for index, step in enumerate(np.random.default_rng(0).integers(1, 12, 20)):
         killed = make_run(f"killed-{index}", **settings)
         process = server.Process(target=train, args=(killed,), kwargs={"say": quiet})

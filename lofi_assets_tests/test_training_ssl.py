@@ -8,11 +8,11 @@ import torch
 from lofi_assets.backbones.ace_step_v1.flow_matching import training_schedule
 from lofi_assets.backbones.ace_step_v1.loading import load_base
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
-from lofi_assets.training import adapters
-from lofi_assets.training.batches import Item, Source, crop_ssl
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingSettings
-from lofi_assets.training.features import TrackConditions
-from lofi_assets.training.objective import Objective
+from lofi_assets.training.features.cache import TrackConditions
+from lofi_assets.training.trainer import adapters
+from lofi_assets.training.trainer.batches import Item, Source, crop_ssl
+from lofi_assets.training.trainer.objective import Objective
 
 KEY = ".".join("a" * 32 for _ in range(4))
 FRAMES = 40

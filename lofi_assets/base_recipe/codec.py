@@ -20,7 +20,7 @@ from lofi_assets.base_recipe.corpus import Clip, read_part
 from lofi_assets.base_recipe.optimizer import NOTHING, Fixed
 from lofi_assets.base_recipe.settings import MARKS, DcaeSettings, EdgesSettings, Training, VocoderSettings
 from lofi_assets.base_recipe.spectra import SpectralCritic, SpectralLoss, adversarial_losses, critic_loss
-from lofi_assets.training.batches import generator
+from lofi_assets.training.trainer.batches import generator
 
 QUIETEST = 0.4
 """Smallest gain of a crop: the codec has to carry quiet music too."""

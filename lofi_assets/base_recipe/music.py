@@ -28,9 +28,9 @@ from lofi_assets.base_recipe.settings import TransformerSettings
 from lofi_assets.files.writing import atomic_path
 from lofi_assets.progress import over
 from lofi_assets.styles.prompt_text import split_tags
-from lofi_assets.training.batches import Item, generator
-from lofi_assets.training.features import TrackConditions
-from lofi_assets.training.objective import Objective
+from lofi_assets.training.features.cache import TrackConditions
+from lofi_assets.training.trainer.batches import Item, generator
+from lofi_assets.training.trainer.objective import Objective
 
 
 def cache_latents(codec: MusicDCAE, clips: Sequence[Clip], *, folder: Path) -> list[Tensor]:

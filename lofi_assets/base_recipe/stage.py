@@ -26,8 +26,8 @@ from lofi_assets.base_recipe.settings import Training
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.writing import StoreError, atomic_folder, atomic_path
 from lofi_assets.progress import Progress
-from lofi_assets.training.averaging import Average
-from lofi_assets.training.log import StepLog, read_log
+from lofi_assets.training.trainer.averaging import Average
+from lofi_assets.training.trainer.log import StepLog, read_log
 
 WEIGHTS = "weights.safetensors"
 LOG = "log.jsonl"

@@ -8,9 +8,10 @@ import click
 
 from lofi_assets.errors import explanation
 from lofi_assets.store import Store, data_root
-from lofi_assets.training.checkpoints import checkpoint_id
-from lofi_assets.training.provenance import provenance
-from lofi_assets.training.reproduction import (
+from lofi_assets.training.checkpoints.manifest import checkpoint_id
+from lofi_assets.training.checkpoints.provenance import provenance
+from lofi_assets.training.checkpoints.runs import log_path
+from lofi_assets.training.reproduction.comparison import (
     check_inputs,
     compare,
     configuration_changes,
@@ -19,8 +20,7 @@ from lofi_assets.training.reproduction import (
     provenance_changes,
     read_recorded,
 )
-from lofi_assets.training.rerun import Interrupted, Rerun, plan_rerun, run_again
-from lofi_assets.training.runs import log_path
+from lofi_assets.training.reproduction.rerun import Interrupted, Rerun, plan_rerun, run_again
 
 IDENTICAL, DIFFERENT, IMPOSSIBLE, INTERRUPTED = 0, 1, 2, 75
 

@@ -36,13 +36,13 @@ def train(
     """
     store, profile = Store(data_root()), load_profile(profile_name)
     if only_plan:
-        from lofi_assets.training.plan import plan_text
-        from lofi_assets.training_plan import plan_profile
+        from lofi_assets.training.planning.plan import plan_text
+        from lofi_assets.training.planning.profile_plan import plan_profile
 
         plan = plan_profile(store, profile, memory=memory, minutes=minutes, longest=longest, hours=hours, tflops=tflops)
         click.echo(plan_text(plan))
         sys.exit(1 if plan.fits is False else 0)
-    from lofi_assets.experiment import plan_training
+    from lofi_assets.training.lora_checkpoints import plan_training
 
     planned = plan_training(store, profile)
     sys.exit(_run([*planned.command, *_flags(fresh=fresh, force=force)]))

@@ -9,15 +9,15 @@ import re
 import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 
-from lofi_assets import experiment
 from lofi_assets.defs.dataset import dataset_manifest
 from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
+from lofi_assets.training import lora_checkpoints as experiment
 from lofi_assets.training.death import watched
 from lofi_assets.training.ending import INTERRUPTED, Ending, forget_ending, read_ending
-from lofi_assets.training.features import FEATURES_VERSION
+from lofi_assets.training.features.cache import FEATURES_VERSION
 
 TRAINER = dg.PipesSubprocessClient(termination_timeout_seconds=300)
 """Runs the trainer on this machine. A stop waits for what is under way, at worst a validation and a checkpoint, and for

@@ -12,7 +12,6 @@ from typing import Any
 from lofi_assets.constitution.gates import load_constitution, load_gates
 from lofi_assets.constitution.verdicts import verdicts
 from lofi_assets.errors import LofiError
-from lofi_assets.experiment import trained_dataset
 from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.near_names import says_nothing
 from lofi_assets.optimization import VARIANTS, tier_of
@@ -22,6 +21,7 @@ from lofi_assets.sources.claims import attribution_of, load_licences
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.tracks.processed_tracks import INVENTORY, rows_of
 from lofi_assets.tracks.track_table import raw_track_id
+from lofi_assets.training.lora_checkpoints import trained_dataset
 
 SECTIONS = (
     "What it is",

@@ -27,7 +27,7 @@ from lofi_assets.progress import Progress, over
 from lofi_assets.release.bundle import MANIFEST, differences
 from lofi_assets.release.card import APPROVAL
 from lofi_assets.store import Store
-from lofi_assets.training.checkpoints import COMFYUI_WEIGHTS, read_manifest
+from lofi_assets.training.checkpoints.manifest import COMFYUI_WEIGHTS, read_manifest
 from lofi_assets.wording import counted
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from typing import Any
 
 from lofi_assets.errors import DiskError, LofiError, explanation
 from lofi_assets.files.hashing import fingerprint
-from lofi_assets.training.checkpoints import checkpoint_id
+from lofi_assets.training.checkpoints.manifest import checkpoint_id
+from lofi_assets.training.checkpoints.runs import TrainingSummary, finished
 from lofi_assets.training.config import ConfigError, TrainingRun, load_run
 from lofi_assets.training.ending import (
     CONFIGURATION,
@@ -35,7 +36,6 @@ from lofi_assets.training.ending import (
     write_ending,
 )
 from lofi_assets.training.launch import launch, orphaned
-from lofi_assets.training.runs import TrainingSummary, finished
 
 SAME_REQUEST_S = 2.0
 """Ctrl-C reaches the whole process group, and Dagster and `accelerate launch` then forward it once more."""
@@ -140,8 +140,8 @@ def _train(run: TrainingRun, *, fresh: bool, force: bool, stop: Callable[[], boo
     import torch
 
     from lofi_assets.backbones.ace_step_v1.loading import BaseModelError
-    from lofi_assets.training.loop import TrainingDiverged, train
-    from lofi_assets.training_plan import obstacle
+    from lofi_assets.training.planning.profile_plan import obstacle
+    from lofi_assets.training.trainer.loop import TrainingDiverged, train
 
     try:
         reason = None if force else obstacle(run)

@@ -15,7 +15,7 @@ from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.records import Sha256, Split, TrackId
-from lofi_assets.training.feature_files import KEY_PATTERN
+from lofi_assets.training.features.files import KEY_PATTERN
 
 UNIDENTIFYING = frozenset(
     {

@@ -14,11 +14,8 @@ from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.loading import load_base
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.training import adapters
-from lofi_assets.training.batches import Source
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingSettings
-from lofi_assets.training.encoders import Encoders, decode
-from lofi_assets.training.features import (
+from lofi_assets.training.features.cache import (
     FeatureJob,
     FeatureRow,
     TrackConditions,
@@ -27,7 +24,10 @@ from lofi_assets.training.features import (
     read_frames,
     read_latents,
 )
-from lofi_assets.training.objective import Objective
+from lofi_assets.training.features.encoders import Encoders, decode
+from lofi_assets.training.trainer import adapters
+from lofi_assets.training.trainer.batches import Source
+from lofi_assets.training.trainer.objective import Objective
 from lofi_assets_tests.bench.material import write_song
 from lofi_assets_tests.bench.report import Row, interleaved
 

@@ -14,11 +14,11 @@ from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.loading import load_base
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.training import adapters
-from lofi_assets.training.batches import Item, Source
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
-from lofi_assets.training.features import FeatureJob, cache_features, read_conditions, read_frames, read_latents
-from lofi_assets.training.loop import train
+from lofi_assets.training.features.cache import FeatureJob, cache_features, read_conditions, read_frames, read_latents
+from lofi_assets.training.trainer import adapters
+from lofi_assets.training.trainer.batches import Item, Source
+from lofi_assets.training.trainer.loop import train
 from lofi_assets_tests.bench.material import write_song
 from lofi_assets_tests.bench.report import Row
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofi_assets.errors import LofiError
-from lofi_assets.training.feature_files import SslEncoder
+from lofi_assets.training.features.files import SslEncoder
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lofi_assets.training.config import TrainingSettings
-from lofi_assets.training.quantized_base import bitsandbytes
+from lofi_assets.training.trainer.quantized_base import bitsandbytes
 
 
 def build_optimizer(settings: TrainingSettings, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets.errors import LofiError
-from lofi_assets.training.checkpoints import RUN_CONFIG, describe, fault
+from lofi_assets.training.checkpoints.manifest import RUN_CONFIG, describe, fault
+from lofi_assets.training.checkpoints.runs import ARCHIVE
 from lofi_assets.training.config import ConfigError, TrainingRun, load_run
-from lofi_assets.training.log import read_log
-from lofi_assets.training.runs import ARCHIVE
+from lofi_assets.training.trainer.log import read_log
 
 ORDER = ("packages", "git_commit", "git_diff_sha256", "python", "machine", "device", "kernels")
 """Parts of the provenance, the likeliest cause of other bits first; threads and environment are set as recorded."""
@@ -90,7 +90,7 @@ def read_recorded(folder: Path) -> Recorded:
         CheckpointError: `checkpoint.json` is absent.
         ReproductionError: weights damaged or changed since, or a configuration that this version cannot read.
     """
-    from lofi_assets.training.adapters import digest, read_adapter
+    from lofi_assets.training.trainer.adapters import digest, read_adapter
 
     description = describe(folder)
     reason = fault(folder)
@@ -149,7 +149,7 @@ def check_inputs(run: TrainingRun) -> None:
         ReproductionError: naming what is gone or different, and what to do.
     """
     from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
-    from lofi_assets.training.features import FeatureError, read_conditions, read_latents
+    from lofi_assets.training.features.cache import FeatureError, read_conditions, read_latents
 
     if not run.base.is_dir():
         raise ReproductionError(
@@ -182,7 +182,7 @@ def compare(recorded: Path, again: Path) -> Comparison:
     """The adapters of two checkpoint folders, bit for bit."""
     import torch
 
-    from lofi_assets.training.adapters import digest, read_adapter
+    from lofi_assets.training.trainer.adapters import digest, read_adapter
 
     first, second = read_adapter(recorded), read_adapter(again)
     shared = [name for name in first if name in second and first[name].shape == second[name].shape]

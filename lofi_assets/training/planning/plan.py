@@ -1,14 +1,14 @@
 """The plan of a run before it starts: does it fit, how long, how much disk, and what to change, with the arithmetic.
 
 What belongs here: from sizes and settings to a `Plan`, and its text. What does not: the memory formulas (`estimate`),
-where a profile's numbers come from (`lofi_assets.training_plan`).
+where a profile's numbers come from (`lofi_assets.training.planning.profile_plan`).
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 
 from lofi_assets.training.config import TrainingSettings
-from lofi_assets.training.estimate import (
+from lofi_assets.training.planning.memory import (
     GB,
     Choices,
     Memory,
@@ -20,7 +20,7 @@ from lofi_assets.training.estimate import (
     state_bytes,
     step_operations,
 )
-from lofi_assets.training.model_size import ModelSize
+from lofi_assets.training.planning.model_size import ModelSize
 
 ADAPTER_FILES = 2
 """Files of a checkpoint that hold the whole adapter in float32: PEFT and diffusers; ComfyUI's is a hard link."""
@@ -208,7 +208,7 @@ def plan_text(plan: Plan) -> str:
     lines = [
         _model_line(plan),
         _work_line(plan.work),
-        "1 GB = 10^9 bytes. The formulas: lofi_assets/training/estimate.py",
+        "1 GB = 10^9 bytes. The formulas: lofi_assets/training/planning/memory.py",
         "",
         f"Memory of {where}",
         *_rows(plan.memory.stays),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets.files.writing import atomic_path
-from lofi_assets.training.curves import open_curves
+from lofi_assets.training.trainer.curves import open_curves
 
 
 class StepLog:

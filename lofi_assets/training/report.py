@@ -15,12 +15,19 @@ from lofi_assets import pictures
 from lofi_assets.page_links import page_url
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import Store
-from lofi_assets.training.checkpoints import fault
+from lofi_assets.training.checkpoints.manifest import fault
+from lofi_assets.training.checkpoints.runs import ARCHIVE, log_path
 from lofi_assets.training.config import TrackFeatures, TrainingRun
-from lofi_assets.training.curves import BY_TIMESTEP
-from lofi_assets.training.log import read_log
-from lofi_assets.training.preview import ORIGINAL, SAMPLE_RATE, clip, preview_folder, preview_steps, preview_tracks
-from lofi_assets.training.runs import ARCHIVE, log_path
+from lofi_assets.training.trainer.curves import BY_TIMESTEP
+from lofi_assets.training.trainer.log import read_log
+from lofi_assets.training.trainer.preview import (
+    ORIGINAL,
+    SAMPLE_RATE,
+    clip,
+    preview_folder,
+    preview_steps,
+    preview_tracks,
+)
 from lofi_assets.wording import counted, named
 
 SHOWN_PREVIEWS = 3

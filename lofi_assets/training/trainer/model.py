@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 
 from lofi_assets.backbones.ace_step_v1.loading import load_base
-from lofi_assets.training import adapters
 from lofi_assets.training.config import TrainingRun
 from lofi_assets.training.distributed import Processes, wrapped
-from lofi_assets.training.quantized_base import quantize_base
+from lofi_assets.training.trainer import adapters
+from lofi_assets.training.trainer.quantized_base import quantize_base
 
 COMPILED_SIZES = 256
 """Most sizes and kinds of input that blocks are compiled for; beyond, they run uncompiled."""

@@ -14,14 +14,14 @@ from lofi_assets.audio.decode import AudioError, Decoded, read_audio
 from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.files.documents import read_json
 from lofi_assets.lyrics.tokenizer import LyricError, LyricTokenizer, is_instrumental, song_language
-from lofi_assets.training.feature_files import LATENTS, FeatureError, SslEncoder
-from lofi_assets.training.speakers import SpeakerError, read_speaker
+from lofi_assets.training.features.files import LATENTS, FeatureError, SslEncoder
+from lofi_assets.training.features.speakers import SpeakerError, read_speaker
 
 if TYPE_CHECKING:
     import numpy as np
 
     from lofi_assets.backbones.ace_step_v1.loading import Base
-    from lofi_assets.training.ssl_encoders import HubertTargets
+    from lofi_assets.training.features.ssl_encoders import HubertTargets
 
 SPEAKER_WIDTH = 512
 
@@ -134,7 +134,7 @@ class Encoders:
         return {}
 
     def _ssl_encoder(self, name: Any) -> "HubertTargets":
-        from lofi_assets.training.ssl_encoders import load_ssl_encoder
+        from lofi_assets.training.features.ssl_encoders import load_ssl_encoder
 
         if name not in self._loaded_ssl:
             encoder = load_ssl_encoder(name, self.ssl[name], device=self._device)

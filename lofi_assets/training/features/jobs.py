@@ -13,8 +13,8 @@ from lofi_assets.files.documents import read_json
 from lofi_assets.profiles import LyricVocabularySettings, Profile, ProfileError
 from lofi_assets.store import Store
 from lofi_assets.tracks.processed_tracks import lossless_masters
-from lofi_assets.training.feature_files import SslEncoder
-from lofi_assets.training.features import FeatureJob
+from lofi_assets.training.features.cache import FeatureJob
+from lofi_assets.training.features.files import SslEncoder
 
 SPEAKERS = "speakers.json"
 """In `metadata/`, written by hand: track id -> .npy or .safetensors file below the data root; an artist's tracks share

@@ -16,11 +16,11 @@ from pathlib import Path
 from types import FrameType
 
 from lofi_assets.files.hashing import fingerprint
-from lofi_assets.training.checkpoints import checkpoint_id, describe, read_manifest
+from lofi_assets.training.checkpoints.manifest import checkpoint_id, describe, read_manifest
+from lofi_assets.training.checkpoints.provenance import ENVIRONMENT, provenance
+from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import TrainingRun, save_run
-from lofi_assets.training.provenance import ENVIRONMENT, provenance
-from lofi_assets.training.reproduction import Recorded, ReproductionError
-from lofi_assets.training.resume import resume_point
+from lofi_assets.training.reproduction.comparison import Recorded, ReproductionError
 from lofi_assets.workers.process_pool import die_with_parent
 
 CONFIG = "run.json"

@@ -25,19 +25,23 @@ from lofi_assets.files.documents import write_json
 from lofi_assets.files.writing import atomic_folder
 from lofi_assets.progress import Progress as Told
 from lofi_assets.records import Checkpoint, dump
-from lofi_assets.training import adapters, checkpoints, features, resume, runs
-from lofi_assets.training.averaging import Average
-from lofi_assets.training.backbone import prepare_backbone
-from lofi_assets.training.batches import Item, Source, validation_items
+from lofi_assets.training.checkpoints import manifest as checkpoints
+from lofi_assets.training.checkpoints import runs
+from lofi_assets.training.checkpoints import state as resume
+from lofi_assets.training.checkpoints.provenance import provenance
 from lofi_assets.training.config import SPLITS, ConfigError, TrainingRun, save_run
-from lofi_assets.training.device import deterministic, pick_device
 from lofi_assets.training.distributed import Processes, joined, synchronised, whole
-from lofi_assets.training.log import StepLog
-from lofi_assets.training.objective import Objective
-from lofi_assets.training.optimizer import build_optimizer, learning_rate
-from lofi_assets.training.position import randomness
-from lofi_assets.training.preview import write_previews
-from lofi_assets.training.provenance import provenance
+from lofi_assets.training.features import cache as features
+from lofi_assets.training.trainer import adapters
+from lofi_assets.training.trainer.averaging import Average
+from lofi_assets.training.trainer.batches import Item, Source, validation_items
+from lofi_assets.training.trainer.device import deterministic, pick_device
+from lofi_assets.training.trainer.log import StepLog
+from lofi_assets.training.trainer.model import prepare_backbone
+from lofi_assets.training.trainer.objective import Objective
+from lofi_assets.training.trainer.optimizer import build_optimizer, learning_rate
+from lofi_assets.training.trainer.preview import write_previews
+from lofi_assets.training.trainer.randomness import randomness
 
 NOISE_LEVELS = 4
 """Timesteps at which the validation loss is taken, evenly spread over the schedule."""

@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lofi_assets import training_report
 from lofi_assets.dataset.card import DatasetError
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint
@@ -21,8 +20,10 @@ from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import BaseModelSettings, Profile, ProfileError, broken_keys, setting
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import CONFIG_DIR, Store
-from lofi_assets.trained_on import on_revoked_tracks
-from lofi_assets.training.checkpoints import PRUNED, describe, fault, read_manifest, update_record
+from lofi_assets.training import report as training_report
+from lofi_assets.training.checkpoints.manifest import PRUNED, describe, fault, read_manifest, update_record
+from lofi_assets.training.checkpoints.runs import RUN, current_run, finished, log_path
+from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import (
     LoraSettings,
     TrackFeatures,
@@ -31,10 +32,9 @@ from lofi_assets.training.config import (
     load_lora_settings,
     save_run,
 )
-from lofi_assets.training.feature_files import FeatureError, exclusive, keys_of_runs, unneeded_files
-from lofi_assets.training.log import read_log
-from lofi_assets.training.resume import resume_point
-from lofi_assets.training.runs import RUN, current_run, finished, log_path
+from lofi_assets.training.features.files import FeatureError, exclusive, keys_of_runs, unneeded_files
+from lofi_assets.training.trained_on import on_revoked_tracks
+from lofi_assets.training.trainer.log import read_log
 from lofi_assets.wording import rounded, tallied
 
 MANIFEST = "dataset_manifest.json"
@@ -93,8 +93,8 @@ def base_identity(folder: Path) -> str:
 
 def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
     """Features of every track of the current dataset version; what is cached is read, not computed again."""
-    from lofi_assets.feature_jobs import feature_jobs, lyric_vocabulary, ssl_folders
-    from lofi_assets.training.features import cache_features
+    from lofi_assets.training.features.cache import cache_features
+    from lofi_assets.training.features.jobs import feature_jobs, lyric_vocabulary, ssl_folders
 
     folder, manifest, tracks = current_dataset(store)
     with setting(profile, "base_model"):

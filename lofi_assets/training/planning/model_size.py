@@ -90,7 +90,7 @@ def _on_meta(config: Mapping[str, object], lora: LoraSettings) -> "tuple[ACEStep
     import torch
 
     from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
-    from lofi_assets.training.adapters import add_lora
+    from lofi_assets.training.trainer.adapters import add_lora
 
     with torch.device("meta"):
         transformer = ACEStepTransformer2DModel.from_config(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.progress import over
-from lofi_assets.training.feature_files import (
+from lofi_assets.training.features.files import (
     LATENTS,
     LYRICS,
     SPEAKER,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import torch
 
     from lofi_assets.audio.decode import Decoded
-    from lofi_assets.training.encoders import Encoders
+    from lofi_assets.training.features.encoders import Encoders
 
 FEATURES_VERSION = "2"
 """Raise when the same inputs give other features: every key changes with it."""
@@ -159,7 +159,7 @@ def cache_features(
         FeatureError: naming the track and the file that could not be encoded.
         SslEncoderError: an SSL encoder cannot be read.
     """
-    from lofi_assets.training.encoders import Encoders
+    from lofi_assets.training.features.encoders import Encoders
 
     encoders = Encoders(base_path, device, dtype, vocabulary, ssl_encoders or {})
     with exclusive(cache_dir):
@@ -286,7 +286,7 @@ def _fill_from_text(missing: _Missing, encoders: "Encoders") -> None:
 
 def _decoded_ahead(jobs: Sequence[FeatureJob]) -> "Iterator[Decoded]":
     """The audio of each job in turn; the next ones are decoded meanwhile, since a GPU encodes faster than that."""
-    from lofi_assets.training.encoders import decode
+    from lofi_assets.training.features.encoders import decode
 
     with ThreadPoolExecutor(DECODED_AHEAD) as pool:
         waiting = iter(jobs)

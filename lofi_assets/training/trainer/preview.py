@@ -23,8 +23,8 @@ from lofi_assets.files.documents import write_text
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.files.writing import atomic_folder, atomic_path
 from lofi_assets.page_frame import framed, players
+from lofi_assets.training.checkpoints.runs import companion_folder
 from lofi_assets.training.config import TrackFeatures, TrainingRun
-from lofi_assets.training.runs import companion_folder
 
 if TYPE_CHECKING:
     import torch
@@ -110,8 +110,8 @@ def _write(
 def _excerpt(run: TrainingRun, track: TrackFeatures) -> "torch.Tensor":
     """The middle of the track's latents, (1, 8, 16, frames)."""
     from lofi_assets.backbones.ace_step_v1.music_dcae import latent_frames
-    from lofi_assets.training.batches import crop
-    from lofi_assets.training.features import read_latents
+    from lofi_assets.training.features.cache import read_latents
+    from lofi_assets.training.trainer.batches import crop
 
     frames = latent_frames(round(run.training.preview_seconds * SAMPLE_RATE), sample_rate=SAMPLE_RATE)
     return crop(read_latents(run.features_dir, track.key), frames=max(1, frames), place=0.5)[None]
@@ -141,7 +141,7 @@ def _conditions(run: TrainingRun, track: TrackFeatures) -> "Conditions":
     import torch
 
     from lofi_assets.backbones.ace_step_v1.sampler import Conditions
-    from lofi_assets.training.features import read_conditions
+    from lofi_assets.training.features.cache import read_conditions
 
     cached = read_conditions(run.features_dir, track.key)
     return Conditions(

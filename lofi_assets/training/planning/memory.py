@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from lofi_assets.training.config import TrainingSettings
-from lofi_assets.training.model_size import ModelSize
+from lofi_assets.training.planning.model_size import ModelSize
 
 GB = 1e9
 """Bytes; a card sold as 24 GB has 25.8 of these, so the estimate is on the safe side."""

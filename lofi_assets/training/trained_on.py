@@ -14,7 +14,7 @@ from lofi_assets.sources.rights import latest_day
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.tracks.processed_tracks import INVENTORY, rows_of
 from lofi_assets.tracks.track_table import raw_track_id
-from lofi_assets.training.checkpoints import read_manifest
+from lofi_assets.training.checkpoints.manifest import read_manifest
 
 
 def on_revoked_tracks(store: Store, *, today: date | None = None) -> dict[str, str]:

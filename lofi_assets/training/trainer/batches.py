@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.training.config import TrackFeatures, TrainingSettings
-from lofi_assets.training.features import TrackConditions
+from lofi_assets.training.features.cache import TrackConditions
 
 BUCKETED_STEPS = 50
 """Steps whose items are sorted by length together: enough that little is padded, few enough that the order of a pass

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lofi_assets.backbones.ace_step_v1.flow_matching import Schedule, add_noise, denoising_loss
 from lofi_assets.backbones.ace_step_v1.transformer import TransformerOutput
-from lofi_assets.training.batches import Item
+from lofi_assets.training.trainer.batches import Item
 
 FRAME_STEP, CONTEXT_STEP = 256, 128
 """Sizes in which compiled blocks grow: they are compiled for each size anew, and padding costs less than that."""

@@ -1,0 +1,1 @@
+"""Checkpoints on disk: manifest, files, soundness, provenance, and the state that a run goes on from."""

@@ -1,0 +1,1 @@
+"""The feature cache: everything that stays frozen, computed once per track."""

@@ -1,0 +1,1 @@
+"""A recorded checkpoint made again and compared bit for bit."""
