@@ -10,10 +10,13 @@ from pathlib import Path
 
 from lofi_assets.environment import SettingError, folder, variable
 
+PACKAGE = Path(__file__).resolve().parent
+"""The folder of this package, for what lies in it or beside it; only a module at its root may ask where it is."""
+
 
 def _config_dir() -> Path:
     try:
-        return folder("LOFI_CONFIG_DIR", Path(__file__).resolve().parent.parent / "config")
+        return folder("LOFI_CONFIG_DIR", PACKAGE.parent / "config")
     except SettingError:
         # Said by `require_config` to whoever asks for it, rather than by a traceback of an import.
         return Path(variable("LOFI_CONFIG_DIR"))

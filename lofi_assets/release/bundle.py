@@ -13,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import lofi_assets
 from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint, sha256_folder
@@ -21,13 +20,12 @@ from lofi_assets.files.writing import atomic_folder, copy_file
 from lofi_assets.optimization import COMPARED
 from lofi_assets.outcome import Outcome
 from lofi_assets.progress import Progress, over
-from lofi_assets.store import Store
+from lofi_assets.store import PACKAGE, Store
 from lofi_assets.wording import counted
 
 BUNDLE_VERSION = "2"
 """Raised when what goes into a bundle, or how it is proven, changes."""
 MANIFEST = "bundle.json"
-PACKAGE = Path(lofi_assets.__file__).parent
 RUNTIME = {
     "pipeline.py": "lofi_onnx/pipeline.py",
     "flow.py": "lofi_onnx/flow.py",

@@ -19,7 +19,7 @@ from lofi_assets.files.writing import atomic_folder
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import BaseModelSettings, Profile, ProfileError, broken_keys, setting
 from lofi_assets.records import Checkpoint
-from lofi_assets.store import CONFIG_DIR, Store
+from lofi_assets.store import CONFIG_DIR, PACKAGE, Store
 from lofi_assets.training import report as training_report
 from lofi_assets.training.checkpoints.manifest import PRUNED, describe, fault, read_manifest, update_record
 from lofi_assets.training.checkpoints.runs import RUN, current_run, finished, log_path
@@ -40,7 +40,7 @@ from lofi_assets.wording import rounded, tallied
 MANIFEST = "dataset_manifest.json"
 FEATURES = "feature_cache.json"
 RUN_CONFIG = "training_run.json"
-SHIPPED_BASE = Path(__file__).parent / "base_recipe" / "weights"
+SHIPPED_BASE = PACKAGE / "base_recipe" / "weights"
 """The small trained base, as `lofi train-base` wrote it."""
 REQUIRED_STATE = ("seed", "record.dataset_hash", "record.config_hash", "provenance.command", "provenance.packages")
 """What a checkpoint must say of itself to be reproducible (constitution II)."""

@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lofi_assets.store import PACKAGE
+
 PACKAGES = (
     "lofi_assets",
     "torch",
@@ -44,8 +46,8 @@ def provenance(*, device: str, threads: int) -> dict[str, Any]:
     Bit-identical weights are promised for the same values of all of these.
     """
     return {
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_diff_sha256": _changes(),
+        "git_commit": _git(PACKAGE, "rev-parse", "HEAD"),
+        "git_diff_sha256": changes(PACKAGE),
         "packages": {name: _version(name) for name in PACKAGES},
         "command": shlex.join([sys.executable, *sys.argv]),
         "working_directory": str(Path.cwd()),
@@ -70,17 +72,20 @@ def _kernels() -> dict[str, Any]:
     }
 
 
-def _changes() -> str | None:
-    """sha256 of uncommitted changes to the package, None without any: with them, the commit is not what ran."""
-    changes = _git("diff", "HEAD", "--", "..")
-    return hashlib.sha256(changes.encode()).hexdigest() if changes else None
+def changes(package: Path) -> str | None:
+    """sha256 of uncommitted changes to tracked files below a package's folder, None without any.
+
+    With them, the commit is not what ran.
+    """
+    difference = _git(package, "diff", "HEAD", "--", ".")
+    return hashlib.sha256(difference.encode()).hexdigest() if difference else None
 
 
 @cache
-def _git(*arguments: str) -> str | None:
-    """Output of git in this package's folder, None outside a repository (an installed wheel) or without git."""
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Output of git in a folder, None outside a repository (an installed wheel) or without git."""
     try:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        command = ["git", "-C", str(folder), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,0 +1,40 @@
+"""What is recorded of the code that a checkpoint was made with."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import lofi_assets
+from lofi_assets.store import PACKAGE
+from lofi_assets.training.checkpoints.provenance import changes
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A package in a repository, committed, with a module at its root and one deep below it."""
+    package = tmp_path / "repository" / "package"
+    for name in ("root.py", "a/b/c/deep.py"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text("x = 1\n")
+    (package.parent / "README.md").write_text("read\n")
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "first"]):
+        author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", "-C", str(package.parent), *author, *command], check=True)
+    return package
+
+
+@pytest.mark.parametrize("name", ["root.py", "a/b/c/deep.py"])
+def test_a_change_anywhere_in_the_package_is_seen(package: Path, name: str) -> None:
+    (package / name).write_text("x = 2\n")
+    assert changes(package)
+
+
+def test_without_a_change_in_the_package_there_is_none(package: Path) -> None:
+    (package.parent / "README.md").write_text("read again\n")
+    assert changes(package) is None
+
+
+def test_the_package_is_the_whole_one_however_deep_its_modules_are() -> None:
+    assert Path(lofi_assets.__file__).parent == PACKAGE
+    assert (PACKAGE / "definitions.py").is_file() and PACKAGE.name == "lofi_assets"
