@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets.errors import LofiError
-from lofi_assets.evaluation import load_encoder
+from lofi_assets.evaluation.generated_samples import BROKEN, SamplePrompt, reference_tracks, sample_prompts, write_clip
+from lofi_assets.evaluation.quality_metrics import load_encoder
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint, sha256_file
 from lofi_assets.files.writing import atomic_folder
@@ -19,7 +20,6 @@ from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, SamplingSettings
 from lofi_assets.progress import Progress, over
 from lofi_assets.records import Checkpoint
-from lofi_assets.sampling import BROKEN, SamplePrompt, reference_tracks, sample_prompts, write_clip
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.manifest import CheckpointError, best, fault, read_manifest, update_record
 from lofi_assets.training.lora_checkpoints import trained_base
@@ -217,7 +217,7 @@ def _compare(store: Store, profile: Profile, model: str) -> tuple[dict[str, dict
     known = read_json(store.metadata(TIER_FAD), default={})
     if known.get("key") == key:
         return known["fidelity"], 0
-    from lofi_assets.metrics.tier import evaluate_tier
+    from lofi_assets.metrics.tier_fidelity import evaluate_tier
 
     clips = {name: _sample(store, name, prompts, profile.quantization, key) for name in ("fp32", *VARIANTS)}
     embedder, reference = load_encoder(store, profile), reference_tracks(store)
@@ -242,7 +242,7 @@ def _sample(
 ) -> list[Any]:
     """Clips of one variant's files run in ONNX Runtime; finished ones are read back after an interruption."""
     from lofi_assets.lofi_onnx.pipeline import OnnxPipeline
-    from lofi_assets.metrics.evaluate import GeneratedSample
+    from lofi_assets.metrics.sample_quality import GeneratedSample
 
     folder = store.samples / "tiers" / variant
     if read_json(folder / "samples.json", default={}).get("key") != key:

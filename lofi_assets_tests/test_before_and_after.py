@@ -12,14 +12,20 @@ import pytest
 import soundfile
 from PIL import Image
 
-from lofi_assets import before_after
 from lofi_assets.dataset.card import DatasetError
 from lofi_assets.defs.reporting import MAX_PICTURE_BYTES
-from lofi_assets.evaluation import MARKS, evaluate_checkpoints
+from lofi_assets.evaluation import before_after
+from lofi_assets.evaluation.generated_samples import (
+    BASE,
+    generate_samples,
+    reference_tracks,
+    sample_prompts,
+    samples_of,
+)
+from lofi_assets.evaluation.quality_metrics import MARKS, evaluate_checkpoints
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.page_links import page_url
 from lofi_assets.profiles import Profile, SamplingSettings, load_profile
-from lofi_assets.sampling import BASE, generate_samples, reference_tracks, sample_prompts, samples_of
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.manifest import DIFFUSERS_WEIGHTS, best, read_manifest
 from lofi_assets.training.features.files import FeatureError

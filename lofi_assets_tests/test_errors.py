@@ -16,12 +16,12 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors.numpy import save_file
 
-from lofi_assets import evaluation
 from lofi_assets.cli import main
 from lofi_assets.defs.faults import explained
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.sources import licensed_sources
 from lofi_assets.errors import REMEDIES, DiskError, LofiError, explanation
+from lofi_assets.evaluation import quality_metrics as evaluation
 from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.files.writing import atomic_folder
 from lofi_assets.profiles import Profile, ProfileError, load_profile

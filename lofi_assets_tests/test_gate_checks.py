@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from lofi_assets import evaluation, listening, optimization, sampling
+from lofi_assets import optimization
 from lofi_assets.constitution import verdicts
 from lofi_assets.constitution.gates import Gate, load_gates
 from lofi_assets.constitution.verdicts import Measures, record, upstream_versions
@@ -22,6 +22,9 @@ from lofi_assets.dataset import dataset_manifest as dataset
 from lofi_assets.definitions import build_defs
 from lofi_assets.defs.readiness import READY
 from lofi_assets.defs.resources import Platform
+from lofi_assets.evaluation import generated_samples as sampling
+from lofi_assets.evaluation import human_evaluation as listening
+from lofi_assets.evaluation import quality_metrics as evaluation
 from lofi_assets.outcome import Outcome
 from lofi_assets.release import bundle, card, hub
 from lofi_assets.store import Store

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from lofi_assets.evaluation.listening_page import Clip, write_listening_page
 from lofi_assets.metrics import binomial
 from lofi_assets.metrics.errors import MetricError
-from lofi_assets.metrics.listening import Trial, design_effect, evaluate_trials, person_of, read_trials
-from lofi_assets.metrics.listening_page import Clip, write_listening_page
+from lofi_assets.metrics.listening_trials import Trial, design_effect, evaluate_trials, person_of, read_trials
 
 NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
 

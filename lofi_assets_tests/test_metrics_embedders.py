@@ -5,14 +5,7 @@ import pytest
 import soundfile
 
 from lofi_assets.metrics.clap import ClapEmbedder, ten_second_windows, unit_rows
-from lofi_assets.metrics.embedders import (
-    Embedder,
-    MusicnnEmbedder,
-    MusicnnTagger,
-    embed_files,
-    levelled,
-    load_embedder,
-)
+from lofi_assets.metrics.embedding import Embedder, MusicnnEmbedder, MusicnnTagger, embed_files, levelled, load_embedder
 from lofi_assets.metrics.errors import MetricError
 from lofi_assets.metrics.vggish import VggishEmbedder, log_mel_patches, mel_weights, vggish_network
 

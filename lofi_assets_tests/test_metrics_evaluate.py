@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from lofi_assets.metrics.embedders import MusicnnEmbedder, embed_files
+from lofi_assets.metrics.embedding import MusicnnEmbedder, embed_files
 from lofi_assets.metrics.errors import MetricError
-from lofi_assets.metrics.evaluate import GeneratedSample, ReferenceTrack, evaluate_checkpoint, reference_sha256
 from lofi_assets.metrics.frechet import frechet_distance
-from lofi_assets.metrics.tier import evaluate_tier
+from lofi_assets.metrics.sample_quality import GeneratedSample, ReferenceTrack, evaluate_checkpoint, reference_sha256
+from lofi_assets.metrics.tier_fidelity import evaluate_tier
 
 RATE = 22050
 SECONDS = 4.0

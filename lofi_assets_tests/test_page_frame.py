@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from lofi_assets.metrics.listening_page import PAGE
+from lofi_assets.evaluation.listening_page import PAGE
 from lofi_assets.page_frame import framed, players
 from lofi_assets.page_markdown import markdown_page
 

@@ -26,8 +26,8 @@ from lofi_assets.demo_corpus.catalogue import Entry, catalogue
 from lofi_assets.demo_corpus.synth import render, render_clean
 from lofi_assets.files.writing import atomic_path
 from lofi_assets.lyrics.text import INSTRUMENTAL
-from lofi_assets.metrics.embedders import Embedder, MusicnnEmbedder, MusicnnTagger, levelled, resampled
-from lofi_assets.metrics.marks import white_noise
+from lofi_assets.metrics.embedding import Embedder, MusicnnEmbedder, MusicnnTagger, levelled, resampled
+from lofi_assets.metrics.noise import white_noise
 from lofi_assets.progress import over
 from lofi_assets.styles.taxonomy import bpm_tag
 

@@ -15,13 +15,13 @@ import dagster as dg
 from rich.console import Console
 from rich.markup import escape
 
-from lofi_assets import before_after
 from lofi_assets.constitution.gates import Verdict, load_gates
 from lofi_assets.constitution.verdicts import recorded, verdicts
 from lofi_assets.dagster_home import dagster_home
 from lofi_assets.definitions import build_defs
 from lofi_assets.defs.gates import held_back
 from lofi_assets.defs.resources import Platform
+from lofi_assets.evaluation import before_after
 from lofi_assets.page_links import page_url
 from lofi_assets.store import Store
 from lofi_assets.tables import assets_table, gates_table, rejects_table

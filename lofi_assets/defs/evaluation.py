@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from lofi_assets import evaluation, listening, sampling
 from lofi_assets.defs.automation import WHEN_TRAINING_MOVES
 from lofi_assets.defs.dataset import dataset_manifest
 from lofi_assets.defs.faults import explained
@@ -12,6 +11,9 @@ from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.training import lora_checkpoints
+from lofi_assets.evaluation import generated_samples as sampling
+from lofi_assets.evaluation import human_evaluation as listening
+from lofi_assets.evaluation import quality_metrics as evaluation
 
 
 @dg.asset(

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from lofi_assets.metrics.embedders import PREPARATION, Samples, file_sha256, levelled
+from lofi_assets.metrics.embedding import PREPARATION, Samples, file_sha256, levelled
 from lofi_assets.metrics.errors import MetricError
 
 FloatingT = TypeVar("FloatingT", bound=np.floating)

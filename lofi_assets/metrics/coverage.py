@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.special import betaincinv
 
 from lofi_assets.metrics.alignment import SPREAD_FLOOR, tag_logits
-from lofi_assets.metrics.embedders import Samples
+from lofi_assets.metrics.embedding import Samples
 from lofi_assets.metrics.frechet import FloatArray
 
 SILENT_BELOW_DBFS = -50.0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from lofi_assets.metrics.embedders import PREPARATION, Samples, file_sha256, levelled
+from lofi_assets.metrics.embedding import PREPARATION, Samples, file_sha256, levelled
 from lofi_assets.metrics.errors import MetricError
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from lofi_assets.metrics.embedders import Embedder, Samples, embed_files
+from lofi_assets.metrics.embedding import Embedder, Samples, embed_files
 from lofi_assets.metrics.errors import MetricError, attempt
-from lofi_assets.metrics.evaluate import GeneratedSample, ReferenceTrack, plain_json
 from lofi_assets.metrics.frechet import frechet_distance, frechet_statistics, paired_tier_ratio
+from lofi_assets.metrics.sample_quality import GeneratedSample, ReferenceTrack, plain_json
 
 
 @dataclass(frozen=True, kw_only=True)

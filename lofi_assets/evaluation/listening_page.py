@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from lofi_assets.metrics.embedders import LOUDNESS_LUFS, Samples, file_sha256, read_samples, resampled
+from lofi_assets.metrics.embedding import LOUDNESS_LUFS, Samples, file_sha256, read_samples, resampled
 from lofi_assets.metrics.errors import MetricError
 
 PAGE = Path(__file__).with_name("listening.html")

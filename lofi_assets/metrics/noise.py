@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lofi_assets.metrics.embedders import Embedder, Samples, embed_files
+from lofi_assets.metrics.embedding import Embedder, Samples, embed_files
 from lofi_assets.metrics.frechet import frechet_distance
 from lofi_assets.metrics.kernel import kernel_distance
 

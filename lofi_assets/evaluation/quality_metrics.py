@@ -10,7 +10,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from lofi_assets import before_after, pictures, quality_report
+from lofi_assets import pictures
+from lofi_assets.evaluation import before_after
+from lofi_assets.evaluation import report as quality_report
+from lofi_assets.evaluation.generated_samples import BASE, generated_samples, reference_tracks, samples_of
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.outcome import Outcome
@@ -18,7 +21,6 @@ from lofi_assets.page_links import page_url
 from lofi_assets.profiles import Profile, setting
 from lofi_assets.progress import over
 from lofi_assets.records import Checkpoint, QualityMetrics, dump
-from lofi_assets.sampling import BASE, generated_samples, reference_tracks, samples_of
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.manifest import best, prune, read_manifest, update_record
 from lofi_assets.training.lora_checkpoints import trained_dataset, training_settings
@@ -36,7 +38,7 @@ def load_encoder(store: Store, profile: Profile) -> Any:
     Raises:
         ProfileError: its weights cannot be had.
     """
-    from lofi_assets.metrics.embedders import load_embedder
+    from lofi_assets.metrics.embedding import load_embedder
 
     settings = profile.evaluation
     weights = store.root / settings.encoder_weights if settings.encoder_weights else None
@@ -100,8 +102,8 @@ def _evaluate(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
     """Evaluations by model, and the distances of noise."""
     from lofi_assets.metrics.errors import attempt
-    from lofi_assets.metrics.evaluate import evaluate_checkpoint
-    from lofi_assets.metrics.marks import noise_distances
+    from lofi_assets.metrics.noise import noise_distances
+    from lofi_assets.metrics.sample_quality import evaluate_checkpoint
 
     settings, sampling, embeddings = profile.evaluation, profile.sampling, store.cache / "embeddings"
     embedder = load_encoder(store, profile)

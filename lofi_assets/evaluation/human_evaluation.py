@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lofi_assets.evaluation.generated_samples import reference_tracks, samples_of
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.outcome import Outcome
 from lofi_assets.page_links import page_url
 from lofi_assets.profiles import Profile
 from lofi_assets.records import Checkpoint
-from lofi_assets.sampling import reference_tracks, samples_of
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.manifest import best, read_manifest
 from lofi_assets.wording import counted, rounded
@@ -70,8 +70,8 @@ def _numbers(statistics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _listening_test(store: Store, profile: Profile, chosen: Checkpoint) -> Path | None:
+    from lofi_assets.evaluation.listening_page import Clip, write_listening_page
     from lofi_assets.metrics.errors import MetricError
-    from lofi_assets.metrics.listening_page import Clip, write_listening_page
 
     samples = samples_of(store, chosen.checkpoint_id)
     folder = store.listening / f"step-{chosen.step}-{samples.get('key', '')[:12]}"
@@ -95,7 +95,7 @@ def _listening_test(store: Store, profile: Profile, chosen: Checkpoint) -> Path 
 
 def _statistics(store: Store, test: Path | None) -> tuple[dict[str, Any] | None, str]:
     from lofi_assets.metrics.errors import MetricError
-    from lofi_assets.metrics.listening import evaluate_trials, read_trials
+    from lofi_assets.metrics.listening_trials import evaluate_trials, read_trials
 
     if test is None:
         return None, "no listening test could be made from the samples"

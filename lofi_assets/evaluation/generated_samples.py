@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lofi_assets.backbones.ace_step_v1.loading import Base
-    from lofi_assets.metrics.evaluate import GeneratedSample, ReferenceTrack
+    from lofi_assets.metrics.sample_quality import GeneratedSample, ReferenceTrack
 
 SAMPLING_VERSION = "1"
 """Raised when the sampler's output changes: every sample is then generated again."""
@@ -258,7 +258,7 @@ def _spectrogram(store: Store, clip: Mapping[str, Any]) -> bytes:
 
 def generated_samples(store: Store, model: str, *, seconds: float) -> "list[GeneratedSample]":
     """Clips of a checkpoint, or of `BASE`, as `metrics.evaluate` takes them."""
-    from lofi_assets.metrics.evaluate import GeneratedSample
+    from lofi_assets.metrics.sample_quality import GeneratedSample
 
     return [
         GeneratedSample(
@@ -274,7 +274,7 @@ def generated_samples(store: Store, model: str, *, seconds: float) -> "list[Gene
 
 def reference_tracks(store: Store) -> "list[ReferenceTrack]":
     """The validation split of the version that was trained on, as `metrics.evaluate` takes it."""
-    from lofi_assets.metrics.evaluate import ReferenceTrack
+    from lofi_assets.metrics.sample_quality import ReferenceTrack
 
     folder, _, tracks = trained_dataset(store)
     return [

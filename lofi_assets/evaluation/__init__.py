@@ -1,0 +1,1 @@
+"""Evaluation: checkpoints made to sound, measured, and listened to blind."""
