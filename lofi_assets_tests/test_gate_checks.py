@@ -14,7 +14,6 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from lofi_assets import optimization
 from lofi_assets.constitution import verdicts
 from lofi_assets.constitution.gates import Gate, load_gates
 from lofi_assets.constitution.verdicts import Measures, record, upstream_versions
@@ -26,6 +25,7 @@ from lofi_assets.evaluation import generated_samples as sampling
 from lofi_assets.evaluation import human_evaluation as listening
 from lofi_assets.evaluation import quality_metrics as evaluation
 from lofi_assets.outcome import Outcome
+from lofi_assets.quantization import quantized_tiers as optimization
 from lofi_assets.release import bundle, card, hub
 from lofi_assets.store import Store
 from lofi_assets.tracks import processed_tracks as library

@@ -3,8 +3,8 @@
 import pytest
 
 from lofi_assets.lofi_onnx.pipeline import CPU_PROFILE
-from lofi_assets.optimization import COMPARED, VARIANTS, tier_of, worst_variant
 from lofi_assets.quantization.policy import CPU_PROFILES
+from lofi_assets.quantization.quantized_tiers import COMPARED, VARIANTS, tier_of, worst_variant
 
 
 @pytest.mark.parametrize(

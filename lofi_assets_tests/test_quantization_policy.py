@@ -8,13 +8,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from lofi_assets.quantization import graph
+from lofi_assets.quantization.build import write_cpu_profile
 from lofi_assets.quantization.graph import elements, load, save
 from lofi_assets.quantization.int4 import quantize_int4
 from lofi_assets.quantization.int8 import multiply_in_integers, quantize_int8
+from lofi_assets.quantization.linear_weights import store_rest_as_half
 from lofi_assets.quantization.opset import lower_to_17, raise_from_18
 from lofi_assets.quantization.policy import COMPONENT_FILES, PROTECTED, check_file, check_tier
-from lofi_assets.quantization.tiers import write_cpu_profile
-from lofi_assets.quantization.weights import store_rest_as_half
 
 WIDTH = 64
 LAYERS = {
@@ -318,7 +318,7 @@ def test_weights_in_constant_nodes_and_nested_graphs_count(tiers, tmp_path):
 
 def test_scales_are_no_weights():
     model = int4_model("transformer")
-    from lofi_assets.quantization.trace import trace
+    from lofi_assets.quantization.weight_trace import trace
 
     assert sorted(weight.name for weight in trace(model).weights) == sorted(
         f"{n}.weight" for n in LAYERS["transformer"]

@@ -19,14 +19,14 @@ from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DMo
 from lofi_assets.files.writing import copy_file
 from lofi_assets.lofi_onnx.flow import seeded_noise
 from lofi_assets.lofi_onnx.pipeline import OnnxPipeline, RuntimeFolderError
+from lofi_assets.quantization import build as tiers_module
 from lofi_assets.quantization import export as export_module
-from lofi_assets.quantization import tiers as tiers_module
+from lofi_assets.quantization.build import Recipe, TierError, build_tiers, is_current, tier_fingerprint
 from lofi_assets.quantization.export import COMPONENTS, ExportError, PointwiseLinear, export, needs, prepare
 from lofi_assets.quantization.graph import load, opset_of
 from lofi_assets.quantization.opset import lower_to_17
 from lofi_assets.quantization.policy import TIERS, check_tier
-from lofi_assets.quantization.tiers import Recipe, TierError, build_tiers, is_current, tier_fingerprint
-from lofi_assets.quantization.trace import trace
+from lofi_assets.quantization.weight_trace import trace
 
 PROMPTS = ["lofi hip hop, piano, rain", "chill"]
 

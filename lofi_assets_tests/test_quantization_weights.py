@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lofi_assets.quantization.int4 import pack_int4, quantize_blocks, quantize_int4, restore_blocks
 from lofi_assets.quantization.int8 import multiply_in_integers, quantize_channels, quantize_int8
-from lofi_assets.quantization.weights import store_rest_as_half
+from lofi_assets.quantization.linear_weights import store_rest_as_half
 
 RNG = np.random.default_rng(3)
 

@@ -194,8 +194,8 @@ def test_the_bundle_of_a_real_tiny_model_makes_music_from_itself_alone(tmp_path:
     import soundfile
 
     from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
+    from lofi_assets.quantization.build import build_tiers
     from lofi_assets.quantization.policy import check_tier
-    from lofi_assets.quantization.tiers import build_tiers
 
     store = Store(tmp_path / "data")
     write_tiny_base(tmp_path / "base")

@@ -2,7 +2,6 @@
 
 import dagster as dg
 
-from lofi_assets import optimization
 from lofi_assets.defs.automation import WHEN_TRAINING_MOVES
 from lofi_assets.defs.dataset import dataset_manifest
 from lofi_assets.defs.evaluation import quality_metrics
@@ -11,6 +10,7 @@ from lofi_assets.defs.gates import gate_checks, require_gates
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.training import lora_checkpoints
+from lofi_assets.quantization import quantized_tiers as optimization
 
 
 @dg.asset(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lofi_assets.backbones.ace_step_v1.loading import Base
 from lofi_assets.errors import LofiError
 from lofi_assets.quantization.graph import GraphError, opset_of
-from lofi_assets.quantization.names import give_stable_names
+from lofi_assets.quantization.stable_names import give_stable_names
 
 EXPORT_OPSET = 18
 LINEAR_EPS = 1e-6

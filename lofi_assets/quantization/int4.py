@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from lofi_assets.quantization.weights import (
+from lofi_assets.quantization.linear_weights import (
     LinearWeight,
     Stored,
     linear_weights,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from lofi_assets.quantization.graph import attribute_of, replace_nodes
-from lofi_assets.quantization.weights import (
+from lofi_assets.quantization.linear_weights import (
     LinearWeight,
     Stored,
     linear_weights,

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 import onnx
 
 from lofi_assets.quantization.graph import GraphError, load, opset_of, stored_bytes
-from lofi_assets.quantization.trace import LINEAR_OPS, QUANTIZED_OPS, Trace, Weight, trace
+from lofi_assets.quantization.weight_trace import LINEAR_OPS, QUANTIZED_OPS, Trace, Weight, trace
 
 TierName = Literal["fp32", "fp16", "int8", "int4"]
 TIERS: Final[tuple[TierName, ...]] = ("fp32", "fp16", "int8", "int4")

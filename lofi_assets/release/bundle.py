@@ -17,9 +17,9 @@ from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint, sha256_folder
 from lofi_assets.files.writing import atomic_folder, copy_file
-from lofi_assets.optimization import COMPARED
 from lofi_assets.outcome import Outcome
 from lofi_assets.progress import Progress, over
+from lofi_assets.quantization.quantized_tiers import COMPARED
 from lofi_assets.store import PACKAGE, Store
 from lofi_assets.wording import counted
 

@@ -14,9 +14,9 @@ from lofi_assets.constitution.verdicts import verdicts
 from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.near_names import says_nothing
-from lofi_assets.optimization import VARIANTS, tier_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
+from lofi_assets.quantization.quantized_tiers import VARIANTS, tier_of
 from lofi_assets.sources.claims import attribution_of, load_licences
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.tracks.processed_tracks import INVENTORY, rows_of

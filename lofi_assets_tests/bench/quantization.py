@@ -13,14 +13,14 @@ import torch
 
 from lofi_assets.backbones.ace_step_v1.loading import Base
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
+from lofi_assets.quantization.build import DEFAULT_RECIPE, write_cpu_profile
 from lofi_assets.quantization.export import export, prepare
 from lofi_assets.quantization.graph import BITS, elements, load, save, stored_bytes
 from lofi_assets.quantization.int4 import quantize_int4
 from lofi_assets.quantization.int8 import quantize_int8
+from lofi_assets.quantization.linear_weights import store_rest_as_half
 from lofi_assets.quantization.opset import lower_to_17, raise_from_18
 from lofi_assets.quantization.policy import KEPT_IN_FLOAT
-from lofi_assets.quantization.tiers import DEFAULT_RECIPE, write_cpu_profile
-from lofi_assets.quantization.weights import store_rest_as_half
 from lofi_assets_tests.bench.report import Row, interleaved
 
 LEAST_SPEEDUP = 1.5

@@ -106,7 +106,7 @@ def merged_folder(store: Store) -> Path:
 
 def quantize(store: Store, profile: Profile) -> Outcome:
     """Build the tiers that changed, prove their precision from the files, and measure each against FP32."""
-    from lofi_assets.quantization.tiers import build_tiers
+    from lofi_assets.quantization.build import build_tiers
 
     merged = read_json(store.metadata("merged_model.json"))
     reports = build_tiers(

@@ -27,15 +27,15 @@ from lofi_assets.files.hashing import fingerprint, sha256_file
 from lofi_assets.files.writing import atomic_folder, link_or_copy
 from lofi_assets.lofi_onnx.pipeline import TOKENIZER, OnnxPipeline
 from lofi_assets.progress import Progress
-from lofi_assets.quantization import fidelity
+from lofi_assets.quantization import signal_to_noise as fidelity
 from lofi_assets.quantization.export import COMPONENTS, ComponentName, Precision, export, needs, prepare
 from lofi_assets.quantization.graph import load, save, save_sharing
 from lofi_assets.quantization.int4 import BLOCK, quantize_int4
 from lofi_assets.quantization.int8 import multiply_in_integers, quantize_int8
+from lofi_assets.quantization.linear_weights import Stored, store_rest_as_half
 from lofi_assets.quantization.merge import MERGE_REPORT, USED_PARTS
 from lofi_assets.quantization.opset import lower_to_17, raise_from_18
 from lofi_assets.quantization.policy import CPU_PROFILES, KEPT_IN_FLOAT, TIERS, PolicyReport, TierName, check_tier
-from lofi_assets.quantization.weights import Stored, store_rest_as_half
 
 LOG = logging.getLogger(__name__)
 EXPORT_VERSION: Final = "4"
