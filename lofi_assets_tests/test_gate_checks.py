@@ -26,7 +26,9 @@ from lofi_assets.evaluation import human_evaluation as listening
 from lofi_assets.evaluation import quality_metrics as evaluation
 from lofi_assets.outcome import Outcome
 from lofi_assets.quantization import quantized_tiers as optimization
-from lofi_assets.release import bundle, card, hub
+from lofi_assets.release import hub_release as hub
+from lofi_assets.release import model_card as card
+from lofi_assets.release import onnx_artifacts as bundle
 from lofi_assets.store import Store
 from lofi_assets.tracks import processed_tracks as library
 from lofi_assets.tracks import prompts

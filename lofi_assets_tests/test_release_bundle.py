@@ -9,8 +9,8 @@ import pytest
 
 from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import sha256_file, sha256_folder
-from lofi_assets.release import bundle as bundle_module
-from lofi_assets.release.bundle import MANIFEST, BundleError, build_bundle, differences, outside, run_example
+from lofi_assets.release import onnx_artifacts as bundle_module
+from lofi_assets.release.onnx_artifacts import MANIFEST, BundleError, build_bundle, differences, outside, run_example
 from lofi_assets.store import Store
 
 TIERS = ("fp16", "int8", "int4")

@@ -10,7 +10,7 @@ import pytest
 
 from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.profiles import load_profile
-from lofi_assets.release.card import SECTIONS, ApprovalError, approve, card_text, missing_sections, write_card
+from lofi_assets.release.model_card import SECTIONS, ApprovalError, approve, card_text, missing_sections, write_card
 from lofi_assets.store import Store
 from lofi_assets.tracks.processed_tracks import INVENTORY, write_rows
 

@@ -21,10 +21,10 @@ from lofi_assets.defs.reporting import metadata
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import sha256_file, sha256_folder
 from lofi_assets.profiles import Profile, load_profile
-from lofi_assets.release import hub as hub_module
-from lofi_assets.release.bundle import MANIFEST
-from lofi_assets.release.card import approve
-from lofi_assets.release.hub import ReleaseError, publish
+from lofi_assets.release import hub_release as hub_module
+from lofi_assets.release.hub_release import ReleaseError, publish
+from lofi_assets.release.model_card import approve
+from lofi_assets.release.onnx_artifacts import MANIFEST
 from lofi_assets.store import Store
 from lofi_assets_tests.fake_hub import TOKEN, FakeHub
 from lofi_assets_tests.test_asset_pages import assert_reads_well
@@ -174,7 +174,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from lofi_assets.profiles import load_profile
-from lofi_assets.release import hub
+from lofi_assets.release import hub_release as hub
 from lofi_assets.store import Store
 copy = hub.copy_file
 def slow(source, target):
@@ -458,7 +458,7 @@ PUBLISH = """
 import sys
 from pathlib import Path
 from lofi_assets.profiles import load_profile
-from lofi_assets.release.hub import publish
+from lofi_assets.release.hub_release import publish
 from lofi_assets.store import Store
 demo = load_profile("demo")
 release = demo.release.model_copy(update={"target": "hub", "repo_id": sys.argv[2]})

@@ -11,7 +11,9 @@ from lofi_assets.defs.quantization import merged_model, quantized_tiers
 from lofi_assets.defs.readiness import HUB_RELEASE, READY, READY_DESCRIPTION, readiness
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
-from lofi_assets.release import bundle, card, hub
+from lofi_assets.release import hub_release as hub
+from lofi_assets.release import model_card as card
+from lofi_assets.release import onnx_artifacts as bundle
 
 
 @dg.asset(

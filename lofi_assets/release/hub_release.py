@@ -24,8 +24,8 @@ from lofi_assets.files.writing import atomic_folder, copy_file
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
 from lofi_assets.progress import Progress, over
-from lofi_assets.release.bundle import MANIFEST, differences
-from lofi_assets.release.card import APPROVAL
+from lofi_assets.release.model_card import APPROVAL
+from lofi_assets.release.onnx_artifacts import MANIFEST, differences
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.manifest import COMFYUI_WEIGHTS, read_manifest
 from lofi_assets.wording import counted
