@@ -24,7 +24,7 @@ from lofi_assets.evaluation.generated_samples import (
 )
 from lofi_assets.evaluation.quality_metrics import MARKS, evaluate_checkpoints
 from lofi_assets.files.documents import read_json, write_json
-from lofi_assets.page_links import page_url
+from lofi_assets.html.links import page_url
 from lofi_assets.profiles import Profile, SamplingSettings, load_profile
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.manifest import DIFFUSERS_WEIGHTS, best, read_manifest

@@ -10,7 +10,7 @@ import yaml
 from lofi_assets.constitution.gates import load_gates
 from lofi_assets.definitions import build_defs
 from lofi_assets.defs.readiness import READY
-from lofi_assets.page_links import docs_url
+from lofi_assets.html.links import docs_url
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from lofi_assets.evaluation.listening_page import PAGE
-from lofi_assets.page_frame import framed, players
-from lofi_assets.page_markdown import markdown_page
+from lofi_assets.html.frame import framed, players
+from lofi_assets.pages.markdown import markdown_page
 
 PHONE = '<meta name="viewport" content="width=device-width, initial-scale=1">'
 

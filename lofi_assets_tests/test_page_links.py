@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lofi_assets.page_links import docs_url, page_url
+from lofi_assets.html.links import docs_url, page_url
 from lofi_assets.store import Store
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from lofi_assets.page_files import CONTENT_TYPES
-from lofi_assets.page_server import page_app, pages_port
+from lofi_assets.pages.files import CONTENT_TYPES
+from lofi_assets.pages.server import page_app, pages_port
 from lofi_assets.store import Store
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

@@ -48,7 +48,7 @@ def dev(port: int, pages_port: int | None) -> None:
     command = dg()
     from lofi_assets.dagster_home import DaemonRunsError, dagster_home, own_settings, sole_daemon
     from lofi_assets.environment import variable
-    from lofi_assets.page_server import pages_port as default_port
+    from lofi_assets.pages.server import pages_port as default_port
 
     home, pages_port = dagster_home(), pages_port or default_port()
     ui, pages = f"http://{HOST}:{port}", f"http://{HOST}:{pages_port}"

@@ -14,7 +14,7 @@ from lofi_assets.store import Store, data_root
 )
 def pages(port: int | None) -> None:
     """Serve the pages that people are meant to open (/ lists them), read-only, to this machine only."""
-    from lofi_assets.page_server import HOST, pages_port, serve_pages
+    from lofi_assets.pages.server import HOST, pages_port, serve_pages
     from lofi_assets.store import CONFIG_DIR
 
     chosen = port or pages_port()

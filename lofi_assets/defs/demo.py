@@ -22,7 +22,7 @@ from lofi_assets.definitions import build_defs
 from lofi_assets.defs.gates import held_back
 from lofi_assets.defs.resources import Platform
 from lofi_assets.evaluation import before_after
-from lofi_assets.page_links import page_url
+from lofi_assets.html.links import page_url
 from lofi_assets.store import Store
 from lofi_assets.tables import assets_table, gates_table, rejects_table
 from lofi_assets.tracks.review import queue

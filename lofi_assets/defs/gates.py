@@ -16,7 +16,7 @@ from lofi_assets.constitution.verdicts import Measures, held_back_by, recorded, 
 from lofi_assets.defs.faults import explaining
 from lofi_assets.defs.readiness import HUB_RELEASE, keep_current
 from lofi_assets.defs.resources import Platform
-from lofi_assets.page_links import docs_url
+from lofi_assets.html.links import docs_url
 from lofi_assets.store import Store
 from lofi_assets.training.trained_on import on_revoked_tracks
 from lofi_assets.wording import counted, named

@@ -11,7 +11,7 @@ import dagster as dg
 from lofi_assets.constitution.gates import Verdict
 from lofi_assets.constitution.verdict_text import remedy, sentence
 from lofi_assets.defs.reporting import NEEDS, SUMMARY, table
-from lofi_assets.page_links import docs_url
+from lofi_assets.html.links import docs_url
 from lofi_assets.wording import counted, named
 
 HUB_RELEASE = dg.AssetKey("hub_release")

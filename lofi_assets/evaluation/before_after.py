@@ -17,7 +17,7 @@ from lofi_assets import pictures
 from lofi_assets.evaluation.generated_samples import BASE, samples_of
 from lofi_assets.files.documents import write_text
 from lofi_assets.files.writing import atomic_path
-from lofi_assets.page_frame import framed, players
+from lofi_assets.html.frame import framed, players
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import Store
 from lofi_assets.training.lora_checkpoints import trained_dataset

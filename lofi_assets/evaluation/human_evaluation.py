@@ -11,8 +11,8 @@ from typing import Any
 from lofi_assets.evaluation.generated_samples import reference_tracks, samples_of
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import fingerprint
+from lofi_assets.html.links import page_url
 from lofi_assets.outcome import Outcome
-from lofi_assets.page_links import page_url
 from lofi_assets.profiles import Profile
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import Store

@@ -16,8 +16,8 @@ from lofi_assets.evaluation import report as quality_report
 from lofi_assets.evaluation.generated_samples import BASE, generated_samples, reference_tracks, samples_of
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint
+from lofi_assets.html.links import page_url
 from lofi_assets.outcome import Outcome
-from lofi_assets.page_links import page_url
 from lofi_assets.profiles import Profile, setting
 from lofi_assets.progress import over
 from lofi_assets.records import Checkpoint, QualityMetrics, dump

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from lofi_assets import pictures
-from lofi_assets.page_links import page_url
+from lofi_assets.html.links import page_url
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.manifest import fault

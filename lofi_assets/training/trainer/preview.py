@@ -22,7 +22,7 @@ from urllib.parse import quote
 from lofi_assets.files.documents import write_text
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.files.writing import atomic_folder, atomic_path
-from lofi_assets.page_frame import framed, players
+from lofi_assets.html.frame import framed, players
 from lofi_assets.training.checkpoints.runs import companion_folder
 from lofi_assets.training.config import TrackFeatures, TrainingRun
 

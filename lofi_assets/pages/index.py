@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lofi_assets.files.documents import read_json
-from lofi_assets.page_files import document, shown_file
-from lofi_assets.page_frame import framed, players
+from lofi_assets.html.frame import framed, players
+from lofi_assets.pages.files import document, shown_file
 from lofi_assets.sources.raw_files import with_file_name
 from lofi_assets.store import Store
 from lofi_assets.wording import counted

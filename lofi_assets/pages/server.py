@@ -28,10 +28,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lofi_assets.errors import LofiError
-from lofi_assets.page_files import CONTENT_TYPES, document, shown_file
-from lofi_assets.page_index import index_page, ledger, review_page
-from lofi_assets.page_links import base_url
-from lofi_assets.page_markdown import markdown_page
+from lofi_assets.html.links import base_url
+from lofi_assets.pages.files import CONTENT_TYPES, document, shown_file
+from lofi_assets.pages.index import index_page, ledger, review_page
+from lofi_assets.pages.markdown import markdown_page
 from lofi_assets.store import Store
 
 HOST = "127.0.0.1"

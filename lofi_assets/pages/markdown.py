@@ -12,7 +12,7 @@ from itertools import pairwise
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from lofi_assets.page_frame import framed
+from lofi_assets.html.frame import framed
 
 
 def markdown_page(text: str, *, title: str, home: str) -> str:
