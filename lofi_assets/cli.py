@@ -76,7 +76,7 @@ main.add_command(pages)
 @main.command()
 def demo() -> None:
     """The whole lineage on the demo corpus, in this process; then every gate's verdict."""
-    from lofi_assets.defs.demo import run_demo
+    from lofi_assets.demo.run import run_demo
 
     sys.exit(run_demo(console))
 
@@ -85,7 +85,7 @@ def demo() -> None:
 @click.option("--seed", default=0, show_default=True, help="Another seed, other music.")
 def demo_corpus(seed: int) -> None:
     """Write synthesised lofi tracks, their licence records, and rejects that must be caught."""
-    from lofi_assets.demo_corpus.corpus import write_demo_corpus
+    from lofi_assets.demo.corpus.files import write_demo_corpus
 
     console.print(write_demo_corpus(data_root(), seed=seed))
 
@@ -120,7 +120,7 @@ def constitution(audit_only: bool) -> None:
     from lofi_assets.constitution.audit import audit
     from lofi_assets.constitution.gates import load_gates
     from lofi_assets.constitution.verdicts import verdicts
-    from lofi_assets.tables import gates_table
+    from lofi_assets.demo.tables import gates_table
 
     if not audit_only:
         console.print(gates_table(verdicts(Store(data_root()), load_gates())))

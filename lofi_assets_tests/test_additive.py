@@ -7,12 +7,12 @@ import torch
 
 from lofi_assets.backbones.ace_step_v1.mel import LogMel
 from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
-from lofi_assets.base_recipe import architecture
-from lofi_assets.base_recipe.additive import start_as_synthesiser
-from lofi_assets.base_recipe.additive_layout import CONSTANTS, REFERENCE, Fixed
-from lofi_assets.base_recipe.codec import MelImages, marked
-from lofi_assets.base_recipe.oscillators import GRID, LOW_HZ, amplitudes, oscillators
-from lofi_assets.base_recipe.settings import MARKS, SMOKE
+from lofi_assets.demo.base_recipe import architecture
+from lofi_assets.demo.base_recipe.additive import start_as_synthesiser
+from lofi_assets.demo.base_recipe.additive_layout import CONSTANTS, REFERENCE, Fixed
+from lofi_assets.demo.base_recipe.codec import MelImages, marked
+from lofi_assets.demo.base_recipe.oscillators import GRID, LOW_HZ, amplitudes, oscillators
+from lofi_assets.demo.base_recipe.settings import MARKS, SMOKE
 
 RATE, HOP = 44_100, 512
 MARK_LEVELS = (1.6, -9.6)

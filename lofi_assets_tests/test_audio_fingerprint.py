@@ -9,7 +9,7 @@ import soxr
 
 from lofi_assets.audio import fingerprint as fingerprints
 from lofi_assets.audio.fingerprint import DuplicatePair, compare, find_duplicates, fingerprint
-from lofi_assets.demo_corpus.synth import Song, render
+from lofi_assets.audio.synth.song import Song, render
 
 RATE = 44_100
 

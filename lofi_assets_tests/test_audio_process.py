@@ -9,8 +9,8 @@ import soundfile
 
 from lofi_assets.audio import encode
 from lofi_assets.audio.decode import AudioError, read_audio
+from lofi_assets.audio.synth.song import Song, render
 from lofi_assets.constitution.gates import gates_of, load_gates
-from lofi_assets.demo_corpus.synth import Song, render
 from lofi_assets.tracks import process_track as process
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult, measure_file, process_track
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from lofi_assets.audio.synth.song import Song, render
 from lofi_assets.audio.tempo import estimate_tempo
-from lofi_assets.demo_corpus.synth import Song, render
 
 RATE = 32_000
 SONGS = [

@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from lofi_assets.base_recipe.optimizer import NOTHING, Fixed, StageOptimizer, rate_factor
-from lofi_assets.base_recipe.settings import FULL, Training
+from lofi_assets.demo.base_recipe.optimizer import NOTHING, Fixed, StageOptimizer, rate_factor
+from lofi_assets.demo.base_recipe.settings import FULL, Training
 
 TRAINING = Training(steps=10, learning_rate=1e-2, batch=1, warmup=1, schedule="constant", weight_decay=0.0)
 

@@ -16,15 +16,15 @@ from lofi_assets.backbones.ace_step_v1.loading import load_base
 from lofi_assets.backbones.ace_step_v1.mel import LogMel
 from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
 from lofi_assets.backbones.ace_step_v1.sampler import text_to_music
-from lofi_assets.base_recipe import architecture
-from lofi_assets.base_recipe.codec import fold_latent_scale, marked, sharpened
-from lofi_assets.base_recipe.music import crop_from_bar, latent_statistics
-from lofi_assets.base_recipe.optimizer import Fixed
-from lofi_assets.base_recipe.recipe import Workshop, assemble, plan, planned_recipe, train_stage, write_music
-from lofi_assets.base_recipe.settings import FULL, MARKS, SMOKE, STAGES, EdgesSettings, Recipe, StageName
-from lofi_assets.base_recipe.spectra import SpectralLoss
-from lofi_assets.base_recipe.stage import Stage, Task, losses_of, run_stage
 from lofi_assets.cli import main
+from lofi_assets.demo.base_recipe import architecture
+from lofi_assets.demo.base_recipe.codec import fold_latent_scale, marked, sharpened
+from lofi_assets.demo.base_recipe.music import crop_from_bar, latent_statistics
+from lofi_assets.demo.base_recipe.optimizer import Fixed
+from lofi_assets.demo.base_recipe.recipe import Workshop, assemble, plan, planned_recipe, train_stage, write_music
+from lofi_assets.demo.base_recipe.settings import FULL, MARKS, SMOKE, STAGES, EdgesSettings, Recipe, StageName
+from lofi_assets.demo.base_recipe.spectra import SpectralLoss
+from lofi_assets.demo.base_recipe.stage import Stage, Task, losses_of, run_stage
 from lofi_assets.files.writing import StoreError
 from lofi_assets.profiles import BaseModelSettings, ProfileError
 from lofi_assets.store import CONFIG_DIR, Store

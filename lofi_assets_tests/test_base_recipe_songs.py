@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lofi_assets.audio.synth.song import render, render_clean
 from lofi_assets.audio.tempo import estimate_tempo
-from lofi_assets.base_recipe.corpus import clips, held_out, read_part, steady_clips, write_corpus
-from lofi_assets.base_recipe.genres import (
+from lofi_assets.demo.base_recipe.corpus import clips, held_out, read_part, steady_clips, write_corpus
+from lofi_assets.demo.base_recipe.genres import (
     DRUM_NAMES,
     GENRES,
     SAMPLE_RATE,
@@ -19,8 +20,7 @@ from lofi_assets.base_recipe.genres import (
     piece,
     true_words,
 )
-from lofi_assets.base_recipe.settings import CorpusSettings, SteadySettings
-from lofi_assets.demo_corpus.synth import render, render_clean
+from lofi_assets.demo.base_recipe.settings import CorpusSettings, SteadySettings
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.store import CONFIG_DIR
 from lofi_assets.styles.prompt_text import split_tags

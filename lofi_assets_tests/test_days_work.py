@@ -21,8 +21,8 @@ import dagster as dg
 import pytest
 import yaml
 
-from lofi_assets.demo_corpus.catalogue import Entry, catalogue
-from lofi_assets.demo_corpus.corpus import _Job, write_entry
+from lofi_assets.demo.corpus.catalogue import Entry, catalogue
+from lofi_assets.demo.corpus.files import _Job, write_entry
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets_tests.conftest import REPOSITORY

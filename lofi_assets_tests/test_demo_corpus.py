@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lofi_assets.demo_corpus import catalogue as catalogue_module
-from lofi_assets.demo_corpus import corpus
-from lofi_assets.demo_corpus.catalogue import SOURCES, Entry, catalogue
-from lofi_assets.demo_corpus.corpus import write_demo_corpus
-from lofi_assets.demo_corpus.synth import Song, render
+from lofi_assets.audio.synth.song import Song, render
+from lofi_assets.demo.corpus import catalogue as catalogue_module
+from lofi_assets.demo.corpus import files as corpus
+from lofi_assets.demo.corpus.catalogue import SOURCES, Entry, catalogue
+from lofi_assets.demo.corpus.files import write_demo_corpus
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.records import SourceRecord, parse
 

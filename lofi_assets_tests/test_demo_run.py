@@ -10,8 +10,8 @@ import pytest
 from dagster._core.test_utils import create_run_for_test
 
 from lofi_assets.constitution.gates import Verdict, load_gates
-from lofi_assets.defs import demo
-from lofi_assets.defs.demo import PROCESS_TAG, bury_dead_runs, materialise, process_mark, quiet_console, what_next
+from lofi_assets.demo import run as demo
+from lofi_assets.demo.run import PROCESS_TAG, bury_dead_runs, materialise, process_mark, quiet_console, what_next
 from lofi_assets.files.documents import write_text
 from lofi_assets.store import Store
 

@@ -19,7 +19,7 @@ from lofi_assets.audio.fingerprint import (
     fingerprint,
     update_duplicates,
 )
-from lofi_assets.demo_corpus.synth import Song, render
+from lofi_assets.audio.synth.song import Song, render
 
 RATE = 44_100
 

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from lofi_assets.cli import main
 from lofi_assets.constitution.gates import ConstitutionError, load_gates
-from lofi_assets.defs.demo import dagster_home
 from lofi_assets.defs.resources import Platform
+from lofi_assets.demo.run import dagster_home
 from lofi_assets.environment import SettingError, folder, seconds, variable
 from lofi_assets.profiles import load_profile
 from lofi_assets.store import CONFIG_DIR, data_root

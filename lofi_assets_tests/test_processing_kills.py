@@ -15,8 +15,8 @@ import psutil
 import pytest
 import soundfile
 
+from lofi_assets.audio.synth.song import Song, render
 from lofi_assets.constitution.gates import load_gates
-from lofi_assets.demo_corpus.synth import Song, render
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.writing import link_or_copy
 from lofi_assets.profiles import AudioSettings

@@ -13,8 +13,8 @@ from safetensors import safe_open
 from lofi_assets.audio.tempo import estimate_tempo
 from lofi_assets.backbones.ace_step_v1.loading import Base, load_base
 from lofi_assets.backbones.ace_step_v1.sampler import text_to_music
-from lofi_assets.base_recipe import listening
-from lofi_assets.base_recipe.settings import FULL
+from lofi_assets.demo.base_recipe import listening
+from lofi_assets.demo.base_recipe.settings import FULL
 from lofi_assets.lyrics.text import INSTRUMENTAL
 from lofi_assets.profiles import load_profile
 from lofi_assets.store import Store

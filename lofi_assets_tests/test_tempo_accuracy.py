@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from lofi_assets.audio.synth.song import Drums, Mode, Song, render
 from lofi_assets.audio.tempo import LOFI_RANGE, estimate_tempo
-from lofi_assets.demo_corpus.synth import Drums, Mode, Song, render
 
 RATE = 32_000
 BANDS = ((60, 80), (80, 100), (100, 120), (120, 141))

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from lofi_assets.audio.synth.song import Song, render
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
-from lofi_assets.demo_corpus.synth import Song, render
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training.checkpoints.runs import log_path
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings

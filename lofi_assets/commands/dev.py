@@ -72,7 +72,7 @@ def dev(port: int, pages_port: int | None) -> None:
 def bury_dead_demos() -> None:
     """A demo that was killed would hold its pools for ever: no run of the UI would start."""
 
-    from lofi_assets.defs.demo import bury_dead_runs, instance_of_home
+    from lofi_assets.demo.run import bury_dead_runs, instance_of_home
 
     with instance_of_home() as instance:
         for run_id in bury_dead_runs(instance, alone=False):

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lofi_assets.base_recipe.settings import PRESETS, STAGES
+from lofi_assets.demo.base_recipe.settings import PRESETS, STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lofi_assets.base_recipe.recipe import PlannedStage
+    from lofi_assets.demo.base_recipe.recipe import PlannedStage
 
 
 @click.command("train-base")
@@ -43,9 +43,9 @@ def train_base(
     report_only: bool,
 ) -> None:
     """Synthesise music, train a small ACE-Step v1 on it, judge it: DIRECTORY/base in the Hub's folder layout."""
-    from lofi_assets.base_recipe.card import write_card
-    from lofi_assets.base_recipe.recipe import Workshop, assemble, plan, planned_recipe, train_stage, write_music
-    from lofi_assets.base_recipe.report import measure
+    from lofi_assets.demo.base_recipe.card import write_card
+    from lofi_assets.demo.base_recipe.recipe import Workshop, assemble, plan, planned_recipe, train_stage, write_music
+    from lofi_assets.demo.base_recipe.report import measure
     from lofi_assets.store import CONFIG_DIR
     from lofi_assets.styles.taxonomy import load_taxonomy
 

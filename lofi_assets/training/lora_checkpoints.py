@@ -40,7 +40,7 @@ from lofi_assets.wording import rounded, tallied
 MANIFEST = "dataset_manifest.json"
 FEATURES = "feature_cache.json"
 RUN_CONFIG = "training_run.json"
-SHIPPED_BASE = PACKAGE / "base_recipe" / "weights"
+SHIPPED_BASE = PACKAGE / "demo" / "base_recipe" / "weights"
 """The small trained base, as `lofi train-base` wrote it."""
 REQUIRED_STATE = ("seed", "record.dataset_hash", "record.config_hash", "provenance.command", "provenance.packages")
 """What a checkpoint must say of itself to be reproducible (constitution II)."""

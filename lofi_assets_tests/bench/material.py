@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lofi_assets.demo_corpus.synth import Song, render
+from lofi_assets.audio.synth.song import Song, render
 
 SAMPLE_RATE = 44_100
 

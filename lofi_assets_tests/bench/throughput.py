@@ -18,8 +18,8 @@ import numpy as np
 import psutil
 import soundfile
 
+from lofi_assets.audio.synth.song import Song, render
 from lofi_assets.constitution.gates import gates_of, load_gates
-from lofi_assets.demo_corpus.synth import Song, render
 from lofi_assets.tracks.process_track import ProcessJob, process_track
 from lofi_assets.workers.process_pool import WorkerFailure, map_tracks
 from lofi_assets_tests.bench.report import Row

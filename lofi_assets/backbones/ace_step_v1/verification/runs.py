@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lofi_assets.audio.synth.song import Song, render
 from lofi_assets.backbones.ace_step_v1.loading import (
     DCAE,
     LYRIC_VOCABULARY,
@@ -31,7 +32,6 @@ from lofi_assets.backbones.ace_step_v1.mel import LogMel
 from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, SAMPLES_PER_FRAME, MusicDCAE
 from lofi_assets.backbones.ace_step_v1.sampler import Conditions, sample_latents
 from lofi_assets.backbones.ace_step_v1.verification.files import Finding
-from lofi_assets.demo_corpus.synth import Song, render
 from lofi_assets.lyrics.tokenizer import LyricTokenizer
 
 PROMPTS = ("lofi hip hop, warm rhodes, vinyl crackle, rainy night", "aggressive death metal, distorted guitars")

@@ -13,7 +13,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from lofi_assets.base_recipe.settings import Training
+from lofi_assets.demo.base_recipe.settings import Training
 
 LEAST_RATE = 0.02
 """Share of the peak learning rate that a cosine ends at."""

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lofi_assets.backbones.ace_step_v1.music_dcae import HOP
-from lofi_assets.base_recipe.oscillators import Oscillators
-from lofi_assets.base_recipe.settings import MARKS
+from lofi_assets.demo.base_recipe.oscillators import Oscillators
+from lofi_assets.demo.base_recipe.settings import MARKS
 
 MEL_BANDS = 128
 FIRST_MARK = MEL_BANDS - MARKS

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from lofi_assets.demo_corpus.grooves import Bassline, Comping, Drums
-from lofi_assets.demo_corpus.instruments import Name
-from lofi_assets.demo_corpus.synth import Mode, Song
+from lofi_assets.audio.synth.grooves import Bassline, Comping, Drums
+from lofi_assets.audio.synth.instruments import Name
+from lofi_assets.audio.synth.song import Mode, Song
 from lofi_assets.styles.taxonomy import Taxonomy, bpm_tag
 from lofi_assets.tracks.tagging import parse_prompt, prompt_text
 

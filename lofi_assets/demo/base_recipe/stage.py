@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lofi_assets.base_recipe.optimizer import Fixed, StageOptimizer
-from lofi_assets.base_recipe.settings import Training
+from lofi_assets.demo.base_recipe.optimizer import Fixed, StageOptimizer
+from lofi_assets.demo.base_recipe.settings import Training
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.writing import StoreError, atomic_folder, atomic_path
 from lofi_assets.progress import Progress

@@ -24,7 +24,7 @@ from lofi_assets.backbones.ace_step_v1.tiny import (
 )
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
-from lofi_assets.base_recipe.settings import DcaeSettings, Recipe, TransformerSettings, VocoderSettings
+from lofi_assets.demo.base_recipe.settings import DcaeSettings, Recipe, TransformerSettings, VocoderSettings
 from lofi_assets.files.writing import atomic_folder
 from lofi_assets.styles.taxonomy import Taxonomy
 

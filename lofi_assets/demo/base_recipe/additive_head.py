@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lofi_assets.backbones.ace_step_v1.music_dcae import HOP, MEL_RATE
 from lofi_assets.backbones.ace_step_v1.vocoder import HiFiGANGenerator, ResidualStack, WeightNormed
-from lofi_assets.base_recipe.additive_layout import CONSTANTS, GRAIN_STEP, LOUDNESS, OPEN, Fixed, Layout, fade, fix
+from lofi_assets.demo.base_recipe.additive_layout import CONSTANTS, GRAIN_STEP, LOUDNESS, OPEN, Fixed, Layout, fade, fix
 
 HALO = 3
 """Samples on either side that the last upsampling interpolates from."""

@@ -25,8 +25,8 @@ from torch.nn import functional as F
 
 from lofi_assets.backbones.ace_step_v1.music_dcae import HOP, MEL_RATE
 from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1, ConvNeXtBlock
-from lofi_assets.base_recipe.additive_head import write_head
-from lofi_assets.base_recipe.additive_layout import (
+from lofi_assets.demo.base_recipe.additive_head import write_head
+from lofi_assets.demo.base_recipe.additive_layout import (
     CONSTANTS,
     FIRST_MARK,
     LOUDNESS,
@@ -38,8 +38,8 @@ from lofi_assets.base_recipe.additive_layout import (
     fade,
     fix,
 )
-from lofi_assets.base_recipe.oscillators import amplitudes, oscillators
-from lofi_assets.base_recipe.settings import MARKS
+from lofi_assets.demo.base_recipe.oscillators import amplitudes, oscillators
+from lofi_assets.demo.base_recipe.settings import MARKS
 
 SPREAD = 2.0
 """Nats of log-mel that make 1 in the stem."""

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 from lofi_assets.backbones.ace_step_v1.mel import LogMel
 from lofi_assets.backbones.ace_step_v1.music_dcae import HOP, MusicDCAE
-from lofi_assets.base_recipe.additive import start_as_synthesiser
-from lofi_assets.base_recipe.corpus import Clip, read_part
-from lofi_assets.base_recipe.optimizer import NOTHING, Fixed
-from lofi_assets.base_recipe.settings import MARKS, DcaeSettings, EdgesSettings, Training, VocoderSettings
-from lofi_assets.base_recipe.spectra import SpectralCritic, SpectralLoss, adversarial_losses, critic_loss
+from lofi_assets.demo.base_recipe.additive import start_as_synthesiser
+from lofi_assets.demo.base_recipe.corpus import Clip, read_part
+from lofi_assets.demo.base_recipe.optimizer import NOTHING, Fixed
+from lofi_assets.demo.base_recipe.settings import MARKS, DcaeSettings, EdgesSettings, Training, VocoderSettings
+from lofi_assets.demo.base_recipe.spectra import SpectralCritic, SpectralLoss, adversarial_losses, critic_loss
 from lofi_assets.training.trainer.batches import generator
 
 QUIETEST = 0.4

@@ -21,10 +21,10 @@ from lofi_assets.dagster_home import dagster_home
 from lofi_assets.definitions import build_defs
 from lofi_assets.defs.gates import held_back
 from lofi_assets.defs.resources import Platform
+from lofi_assets.demo.tables import assets_table, gates_table, rejects_table
 from lofi_assets.evaluation import before_after
 from lofi_assets.html.links import page_url
 from lofi_assets.store import Store
-from lofi_assets.tables import assets_table, gates_table, rejects_table
 from lofi_assets.tracks.review import queue
 from lofi_assets.wording import counted
 
@@ -102,7 +102,7 @@ def run_demo(console: Console) -> int:
     Returns:
         0 if every step but a held-back release succeeded, else 1.
     """
-    from lofi_assets.demo_corpus.corpus import write_demo_corpus
+    from lofi_assets.demo.corpus.files import write_demo_corpus
 
     started = time.monotonic()
     dagster_home()

@@ -22,9 +22,9 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 from lofi_assets.backbones.ace_step_v1.flow_matching import sample_timestep_indices, training_schedule
 from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, MusicDCAE
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
-from lofi_assets.base_recipe.corpus import Clip, read_whole
-from lofi_assets.base_recipe.optimizer import NOTHING, Fixed
-from lofi_assets.base_recipe.settings import TransformerSettings
+from lofi_assets.demo.base_recipe.corpus import Clip, read_whole
+from lofi_assets.demo.base_recipe.optimizer import NOTHING, Fixed
+from lofi_assets.demo.base_recipe.settings import TransformerSettings
 from lofi_assets.files.writing import atomic_path
 from lofi_assets.progress import over
 from lofi_assets.styles.prompt_text import split_tags

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lofi_assets.backbones.ace_step_v1.music_dcae import HOP, MEL_RATE
-from lofi_assets.base_recipe.settings import MARKS
+from lofi_assets.demo.base_recipe.settings import MARKS
 
 WINDOW = 2048
 GRID = MEL_RATE / (MARKS * HOP)

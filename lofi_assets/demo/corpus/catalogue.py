@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from lofi_assets.demo_corpus.grooves import Drums
-from lofi_assets.demo_corpus.instruments import Name
-from lofi_assets.demo_corpus.synth import Mode, Song
+from lofi_assets.audio.synth.grooves import Drums
+from lofi_assets.audio.synth.instruments import Name
+from lofi_assets.audio.synth.song import Mode, Song
 
 Fault = Literal["clipped", "mostly_silent", "truncated", "near_duplicate"]
 Folder = Literal["commissioned", "royalty-free", "creative-commons", "partnerships"]
@@ -59,7 +59,7 @@ _RIGHTS = {
     "ai_training_rights": True,
     "verified_by": "lofi demo-corpus",
     "evidence": LEDGER,
-    "notes": "Artist and agreement are invented; the audio is synthesised by lofi_assets.demo_corpus.",
+    "notes": "Artist and agreement are invented; the audio is synthesised by lofi_assets.demo.corpus.",
 }
 SOURCES: dict[str, _Source] = {
     source_id: _Source(folder, {"source_id": source_id, **fields, **_RIGHTS})  # type: ignore[arg-type]

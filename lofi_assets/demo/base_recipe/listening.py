@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from lofi_assets.audio.fingerprint import Fingerprint, fingerprint
 from lofi_assets.audio.musicnn import PATCH_S, SAMPLE_RATE, MusicNN
+from lofi_assets.audio.synth.song import render, render_clean
 from lofi_assets.backbones.ace_step_v1.loading import Base
 from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, MusicDCAE
 from lofi_assets.backbones.ace_step_v1.sampler import OUTPUT_RATE, seeded_noise, text_to_music
-from lofi_assets.base_recipe.corpus import Clip, read_whole
-from lofi_assets.base_recipe.genres import SPOKEN_NAMES, Piece
-from lofi_assets.base_recipe.settings import ReportSettings
-from lofi_assets.demo_corpus.catalogue import Entry, catalogue
-from lofi_assets.demo_corpus.synth import render, render_clean
+from lofi_assets.demo.base_recipe.corpus import Clip, read_whole
+from lofi_assets.demo.base_recipe.genres import SPOKEN_NAMES, Piece
+from lofi_assets.demo.base_recipe.settings import ReportSettings
+from lofi_assets.demo.corpus.catalogue import Entry, catalogue
 from lofi_assets.files.writing import atomic_path
 from lofi_assets.lyrics.text import INSTRUMENTAL
 from lofi_assets.metrics.embedding import Embedder, MusicnnEmbedder, MusicnnTagger, levelled, resampled

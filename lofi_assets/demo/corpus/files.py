@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lofi_assets.demo_corpus.catalogue import LEDGER, SOURCES, Entry, catalogue
-from lofi_assets.demo_corpus.synth import render
+from lofi_assets.audio.synth.song import render
+from lofi_assets.demo.corpus.catalogue import LEDGER, SOURCES, Entry, catalogue
 from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.files.hashing import sha256_file

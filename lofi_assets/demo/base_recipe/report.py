@@ -17,12 +17,12 @@ from lofi_assets.audio.fingerprint import DUPLICATE_BER, compare
 from lofi_assets.audio.tempo import estimate_tempo
 from lofi_assets.backbones.ace_step_v1.loading import Base, load_base
 from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, latent_frames
-from lofi_assets.base_recipe import listening
-from lofi_assets.base_recipe.corpus import held_out
-from lofi_assets.base_recipe.listening import Heard, Sound
-from lofi_assets.base_recipe.music import latent_statistics
-from lofi_assets.base_recipe.recipe import Workshop
-from lofi_assets.base_recipe.settings import STAGES
+from lofi_assets.demo.base_recipe import listening
+from lofi_assets.demo.base_recipe.corpus import held_out
+from lofi_assets.demo.base_recipe.listening import Heard, Sound
+from lofi_assets.demo.base_recipe.music import latent_statistics
+from lofi_assets.demo.base_recipe.recipe import Workshop
+from lofi_assets.demo.base_recipe.settings import STAGES
 from lofi_assets.evaluation.generated_samples import write_clip
 from lofi_assets.files.documents import write_json
 from lofi_assets.metrics.alignment import clip_aucs, standardised_tags

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lofi_assets.demo_corpus import instruments
-from lofi_assets.demo_corpus.grooves import ARPEGGIO, BASS_NOTES, CHORD_HITS, PATTERNS, Bassline, Comping, Drums
+from lofi_assets.audio.synth import instruments
+from lofi_assets.audio.synth.grooves import ARPEGGIO, BASS_NOTES, CHORD_HITS, PATTERNS, Bassline, Comping, Drums
 
 FloatArray = NDArray[np.float32]
 Mode = Literal["major", "minor", "dorian"]

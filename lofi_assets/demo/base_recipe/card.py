@@ -11,11 +11,11 @@ from typing import Any
 
 from lofi_assets import pictures
 from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE
-from lofi_assets.base_recipe.genres import GENRES, STEADY_BPM, STEADY_GENRES
-from lofi_assets.base_recipe.listening import Sound
-from lofi_assets.base_recipe.recipe import Workshop
-from lofi_assets.base_recipe.settings import STAGES
-from lofi_assets.base_recipe.stage import losses_of
+from lofi_assets.demo.base_recipe.genres import GENRES, STEADY_BPM, STEADY_GENRES
+from lofi_assets.demo.base_recipe.listening import Sound
+from lofi_assets.demo.base_recipe.recipe import Workshop
+from lofi_assets.demo.base_recipe.settings import STAGES
+from lofi_assets.demo.base_recipe.stage import losses_of
 from lofi_assets.files.documents import write_text
 
 POINTS = 2000

@@ -25,14 +25,14 @@ from torch import Tensor
 from lofi_assets.backbones.ace_step_v1.loading import LYRIC_VOCABULARY
 from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE, latent_frames
 from lofi_assets.backbones.ace_step_v1.tiny import LATENT_CHANNELS
-from lofi_assets.base_recipe import architecture
-from lofi_assets.base_recipe.codec import ClockTask, DcaeTask, EdgesTask, VocoderTask, calibrate
-from lofi_assets.base_recipe.corpus import Clip, clips, steady_clips, write_corpus
-from lofi_assets.base_recipe.genres import SAMPLE_RATE
-from lofi_assets.base_recipe.music import MusicTask, cache_latents
-from lofi_assets.base_recipe.optimizer import StageOptimizer
-from lofi_assets.base_recipe.settings import STAGES, Recipe, StageName
-from lofi_assets.base_recipe.stage import Stage, Task, read_weights, run_stage, take_step
+from lofi_assets.demo.base_recipe import architecture
+from lofi_assets.demo.base_recipe.codec import ClockTask, DcaeTask, EdgesTask, VocoderTask, calibrate
+from lofi_assets.demo.base_recipe.corpus import Clip, clips, steady_clips, write_corpus
+from lofi_assets.demo.base_recipe.genres import SAMPLE_RATE
+from lofi_assets.demo.base_recipe.music import MusicTask, cache_latents
+from lofi_assets.demo.base_recipe.optimizer import StageOptimizer
+from lofi_assets.demo.base_recipe.settings import STAGES, Recipe, StageName
+from lofi_assets.demo.base_recipe.stage import Stage, Task, read_weights, run_stage, take_step
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.files.writing import StoreError

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lofi_assets.base_recipe.genres import GENRES, STEADY_GENRES, Piece, piece
-from lofi_assets.base_recipe.settings import CorpusSettings, SteadySettings
-from lofi_assets.demo_corpus.synth import Song, render, render_clean
+from lofi_assets.audio.synth.song import Song, render, render_clean
+from lofi_assets.demo.base_recipe.genres import GENRES, STEADY_GENRES, Piece, piece
+from lofi_assets.demo.base_recipe.settings import CorpusSettings, SteadySettings
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.writing import atomic_path
 from lofi_assets.progress import over
