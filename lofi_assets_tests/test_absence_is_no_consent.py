@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from lofi_assets.cli import main
+from lofi_assets.cli.main import main
 from lofi_assets.constitution.gates import load_gates
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.writing import StoreError

@@ -26,7 +26,7 @@ from lofi_assets.backbones.ace_step_v1.transformer import DEAD_WEIGHTS, ACEStepT
 from lofi_assets.backbones.ace_step_v1.verification import runs as weight_runs
 from lofi_assets.backbones.ace_step_v1.verification.files import PUBLISHED_PARAMETERS
 from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
-from lofi_assets.commands.verify_weights import verify_weights
+from lofi_assets.cli.base_models import verify_weights
 
 WIDTH, LYRIC, BLOCKS, LYRIC_BLOCKS = 2560, 1024, 24, 6
 Shapes = dict[str, tuple[int, ...]]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from click.testing import CliRunner
 
-from lofi_assets.cli import main
+from lofi_assets.cli.main import main
 from lofi_assets_tests.alert_receiver import Receiver
 
 

@@ -16,7 +16,7 @@ from lofi_assets.backbones.ace_step_v1.loading import load_base
 from lofi_assets.backbones.ace_step_v1.mel import LogMel
 from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
 from lofi_assets.backbones.ace_step_v1.sampler import text_to_music
-from lofi_assets.cli import main
+from lofi_assets.cli.main import main
 from lofi_assets.demo.base_recipe import architecture
 from lofi_assets.demo.base_recipe.codec import fold_latent_scale, marked, sharpened
 from lofi_assets.demo.base_recipe.music import crop_from_bar, latent_statistics

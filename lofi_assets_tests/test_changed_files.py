@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from lofi_assets.cli import main
+from lofi_assets.cli.main import main
 from lofi_assets.constitution.gates import load_gates
 from lofi_assets.constitution.verdicts import Measures, verdict
 from lofi_assets.dataset.build import recorded_splits

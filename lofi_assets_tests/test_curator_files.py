@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from lofi_assets.commands.review import review
+from lofi_assets.cli.review import review
 from lofi_assets.files.documents import read_json
 from lofi_assets.lyrics.text import lyrics_text
 from lofi_assets.sources.curator_files import CuratorFiles, Sidecars

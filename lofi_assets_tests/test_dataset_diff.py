@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from lofi_assets.cli import main
+from lofi_assets.cli.main import main
 from lofi_assets.dataset.build import BuiltDataset
 from lofi_assets.dataset.card import DatasetError, dataset_faults, difference, find_version
 from lofi_assets.store import Store

@@ -11,7 +11,7 @@ import soundfile
 from click.testing import CliRunner
 
 from lofi_assets.audio.encode import SAMPLE_RATE, write_mp3
-from lofi_assets.cli import main
+from lofi_assets.cli.main import main
 from lofi_assets.dataset.build import BuiltDataset
 from lofi_assets.dataset.card import DatasetError, export_dataset
 from lofi_assets.files.hashing import sha256_file

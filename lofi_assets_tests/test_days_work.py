@@ -101,7 +101,9 @@ class Day:
 
     def lofi(self, *words: str) -> None:
         """The command line, as a person uses it."""
-        subprocess.run([sys.executable, "-m", "lofi_assets.cli", *words], check=True, capture_output=True, timeout=120)
+        subprocess.run(
+            [sys.executable, "-m", "lofi_assets.cli.main", *words], check=True, capture_output=True, timeout=120
+        )
 
     def after(self, name: str, deed: Callable[[], object], *, starts: bool = True) -> Trial:
         """Do it, wait until nothing goes on any more, and say what happened."""

@@ -12,23 +12,16 @@ from pathlib import Path
 import click
 import pytest
 
-from lofi_assets.commands.dev import Part, _started, end, watch
-from lofi_assets.commands.ports import require_free
-from lofi_assets.dagster_home import (
-    TEMPLATE,
-    DaemonRunsError,
-    daemons_on,
-    dagster_home,
-    own_settings,
-    sole_daemon,
-)
+from lofi_assets.cli.dev import Part, _started, end, watch
+from lofi_assets.cli.ports import require_free
+from lofi_assets.defs.dagster_home import TEMPLATE, DaemonRunsError, daemons_on, dagster_home, own_settings, sole_daemon
 
 SLEEP = "import time; time.sleep(60)"
 READY = f"print('ready', flush=True); {SLEEP}"
 HOLD = """
 import sys
 from pathlib import Path
-from lofi_assets.dagster_home import sole_daemon
+from lofi_assets.defs.dagster_home import sole_daemon
 with sole_daemon(Path(sys.argv[1]), url="http://127.0.0.1:3000"):
     print("held", flush=True)
     sys.stdin.read()
@@ -120,8 +113,8 @@ def test_a_page_server_that_ends_is_told_and_the_ui_goes_on_until_it_ends_too(
 def test_a_daemon_that_somebody_starts_later_is_told_once(
     processes: list["subprocess.Popen[bytes]"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lofi_assets.commands.dev.SEARCH_S", 0.0)
-    monkeypatch.setattr("lofi_assets.commands.dev.LOOK_S", 0.01)
+    monkeypatch.setattr("lofi_assets.cli.dev.SEARCH_S", 0.0)
+    monkeypatch.setattr("lofi_assets.cli.dev.LOOK_S", 0.01)
     said: list[str] = []
     looks = iter(range(5))
     processes += [_started(python(SLEEP), os.environ), _started(python(SLEEP), os.environ)]
@@ -157,7 +150,7 @@ def test_each_part_is_interrupted_once_and_waited_for(processes: list["subproces
 def test_a_killed_start_leaves_nothing_running() -> None:
     code = f"""
         import os, signal
-        from lofi_assets.commands.dev import _started
+        from lofi_assets.cli.dev import _started
         child = _started([{sys.executable!r}, "-c", {READY!r}], os.environ)
         print(child.pid, flush=True)
         os.read(0, 1)

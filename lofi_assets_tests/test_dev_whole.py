@@ -25,7 +25,16 @@ def free_port() -> int:
 
 
 def start(home: Path, log: Path, *ports: int) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "lofi_assets.cli", "dev", "--port", str(ports[0]), "--pages-port", str(ports[1])]
+    command = [
+        sys.executable,
+        "-m",
+        "lofi_assets.cli.main",
+        "dev",
+        "--port",
+        str(ports[0]),
+        "--pages-port",
+        str(ports[1]),
+    ]
     settings = {"DAGSTER_HOME": str(home), "LOFI_DATA_DIR": str(home.parent / "data"), "VIRTUAL_ENV": "/opt/another"}
     with log.open("wb") as file:
         return subprocess.Popen(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from lofi_assets.cli import main
+from lofi_assets.cli.main import main
 from lofi_assets.constitution.gates import ConstitutionError, load_gates
 from lofi_assets.defs.resources import Platform
 from lofi_assets.demo.run import dagster_home
@@ -65,7 +65,7 @@ def test_a_home_of_nobody_is_refused_and_no_folder_of_that_name_is_made(
 
 @pytest.mark.parametrize("named", ["/no/such/folder", "~no-such-user/config"])
 def test_a_configuration_that_is_not_there_is_one_sentence(tmp_path: Path, named: str) -> None:
-    command = [sys.executable, "-m", "lofi_assets.cli", "dataset", "list"]
+    command = [sys.executable, "-m", "lofi_assets.cli.main", "dataset", "list"]
     environment = {**os.environ, "LOFI_CONFIG_DIR": named, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
     assert done.returncode == 1 and done.stderr.startswith(f"Error: {named}: no such folder; LOFI_CONFIG_DIR must name")

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors.numpy import save_file
 
-from lofi_assets.cli import main
+from lofi_assets.cli.main import main
 from lofi_assets.defs.faults import explained
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.sources import licensed_sources
@@ -103,7 +103,7 @@ def test_a_defect_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.Monkey
     def defect(*_: object, **__: object) -> None:
         raise KeyError("a defect")
 
-    monkeypatch.setattr("lofi_assets.commands.train.load_profile", defect)
+    monkeypatch.setattr("lofi_assets.cli.train.load_profile", defect)
     assert isinstance(lofi(tmp_path, "train").exception, KeyError)
 
 

@@ -9,7 +9,7 @@ import soundfile
 from click.testing import CliRunner
 
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
-from lofi_assets.cli import main
+from lofi_assets.cli.main import main
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.outcome import Outcome

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from lofi_assets.commands.inspect import found, inspect
+from lofi_assets.cli.inspect import found, inspect
 from lofi_assets_tests.hostile import ACCEPTED, READABLE, write_hostile_files
 
 Records = dict[str, dict[str, Any]]
@@ -23,7 +23,7 @@ Records = dict[str, dict[str, Any]]
 
 def run(*arguments: str, timeout: float = 300) -> tuple[subprocess.CompletedProcess[bytes], Records]:
     """The command in a process of its own, and its records by path."""
-    code = "from lofi_assets.commands.inspect import inspect; inspect()"
+    code = "from lofi_assets.cli.inspect import inspect; inspect()"
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, timeout=timeout, stdin=subprocess.DEVNULL
     )
@@ -103,7 +103,7 @@ def test_a_file_that_hangs_or_kills_its_worker_is_a_record_too(tmp_path: Path) -
         "    if name == 'hang': time.sleep(60)\n"
         "    return bytearray(3 << 30) if name == 'hoard' else 1 / 0\n"
         "inspection.read_audio = read_audio\n"
-        "from lofi_assets.commands.inspect import inspect\n"
+        "from lofi_assets.cli.inspect import inspect\n"
         "if __name__ == '__main__': inspect()\n"
     )
     files = sorted(str(path) for path in tmp_path.glob("*.wav"))
@@ -143,7 +143,7 @@ def test_ctrl_c_ends_it_with_whole_lines_no_traceback_and_no_workers(tmp_path: P
     # A shell that starts the tests in the background lets them inherit an ignored SIGINT.
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from lofi_assets.commands.inspect import inspect; inspect()"
+        "from lofi_assets.cli.inspect import inspect; inspect()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, "--workers", "2", str(tmp_path)],

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from lofi_assets import progress
-from lofi_assets.cli import Explaining
+from lofi_assets.cli.main import Explaining
 from lofi_assets.defs.faults import explained
 from lofi_assets.defs.resources import Platform
 from lofi_assets.outcome import Outcome

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from lofi_assets.cli import main
+from lofi_assets.cli.main import main
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = "\n".join(re.findall(r"```\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")

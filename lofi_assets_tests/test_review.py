@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lofi_assets.cli import main
+from lofi_assets.cli.main import main
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.store import Store
 from lofi_assets.tracks.processed_tracks import DUPLICATES, PROCESSED, PROMPTS, accepted_tracks, rows_of, write_rows

@@ -21,7 +21,7 @@ from dagster_graphql.test.utils import execute_dagster_graphql
 
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
-from lofi_assets.cli import main
+from lofi_assets.cli.main import main
 from lofi_assets.defs import resources, training
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.training import TRAINER, lora_checkpoints
@@ -172,7 +172,7 @@ def test_more_steps_continue_and_a_new_dataset_starts_anew_beside_the_old_record
 def test_the_command_trains_without_dagster(place: Place, train_with, monkeypatch: pytest.MonkeyPatch):
     train_with(max_steps=2, checkpoint_interval=2)
     monkeypatch.setenv("LOFI_DATA_DIR", str(place.store.root))
-    monkeypatch.setattr("lofi_assets.commands.train.load_profile", resources.load_profile)
+    monkeypatch.setattr("lofi_assets.cli.train.load_profile", resources.load_profile)
     assert CliRunner().invoke(main, ["train"]).exit_code == 0
     assert [record["step"] for record in read_json(place.store.checkpoints / "manifest.json")] == [2]
 
@@ -320,7 +320,7 @@ def test_features_of_another_dataset_are_never_trained_on(place: Place, train_wi
     description = failure_of(place.materialize()).error_display_string
     assert "the features are of ds-d, the current dataset is ds-e: materialise feature_cache" in description
     monkeypatch.setenv("LOFI_DATA_DIR", str(place.store.root))
-    monkeypatch.setattr("lofi_assets.commands.train.load_profile", resources.load_profile)
+    monkeypatch.setattr("lofi_assets.cli.train.load_profile", resources.load_profile)
     asked = CliRunner().invoke(main, ["train"])
     assert asked.exit_code == 1 and "Error: " in asked.output and "the current dataset is ds-e" in asked.output
     assert not place.config.exists() and not place.store.checkpoints.exists()

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
-from lofi_assets.cli import main
+from lofi_assets.cli.main import main
 from lofi_assets.profiles import load_profile
 from lofi_assets.training.config import LoraSettings, TrainingSettings, load_lora_settings
 from lofi_assets.training.lora_checkpoints import training_settings

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
-from lofi_assets.commands.reproduce import DIFFERENT, IDENTICAL, IMPOSSIBLE, INTERRUPTED, reproduce
+from lofi_assets.cli.reproduce import DIFFERENT, IDENTICAL, IMPOSSIBLE, INTERRUPTED, reproduce
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import sha256_folder
 from lofi_assets.training.checkpoints.manifest import DESCRIPTION, PEFT_WEIGHTS, RUN_CONFIG, checkpoint_id
@@ -56,7 +56,7 @@ def reproduced(*arguments: object) -> Result:
 
 def start(run: TrainingRun, step: int) -> subprocess.Popen:
     """`lofi reproduce`, once it has written its first checkpoint."""
-    command = [sys.executable, "-m", "lofi_assets.cli", "reproduce", checkpoint_id(step)]
+    command = [sys.executable, "-m", "lofi_assets.cli.main", "reproduce", checkpoint_id(step)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not [state for folder in work_folders(run) for state in folder.glob("checkpoints/.resume/step=[1-9]*")]:

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import click
 
-from lofi_assets.commands.ports import require_free
+from lofi_assets.cli.ports import require_free
+from lofi_assets.store import PACKAGE
 
 HOST = "127.0.0.1"
-CHECKOUT = Path(__file__).resolve().parent.parent.parent
+CHECKOUT = PACKAGE.parent
 LOOK_S = 0.5
 """Seconds between two looks at the processes."""
 SEARCH_S = 30.0
@@ -46,7 +47,7 @@ class Part:
 def dev(port: int, pages_port: int | None) -> None:
     """The Dagster UI with its daemon, and beside it the page server; Ctrl-C ends both."""
     command = dg()
-    from lofi_assets.dagster_home import DaemonRunsError, dagster_home, own_settings, sole_daemon
+    from lofi_assets.defs.dagster_home import DaemonRunsError, dagster_home, own_settings, sole_daemon
     from lofi_assets.environment import variable
     from lofi_assets.pages.server import pages_port as default_port
 
@@ -88,9 +89,9 @@ def dg() -> str:
 
 
 def _run(ui: Sequence[str], home: Path, pages_port: int) -> int:
-    from lofi_assets.dagster_home import daemons_on
+    from lofi_assets.defs.dagster_home import daemons_on
 
-    pages = [sys.executable, "-m", "lofi_assets.cli", "pages", "--port", str(pages_port)]
+    pages = [sys.executable, "-m", "lofi_assets.cli.main", "pages", "--port", str(pages_port)]
     # An activated environment is not the one that runs here; dg would warn of that.
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     with _interrupted_by(ENDINGS):

@@ -4,7 +4,7 @@ import contextlib
 
 import click
 
-from lofi_assets.commands.ports import require_free
+from lofi_assets.cli.ports import require_free
 from lofi_assets.store import Store, data_root
 
 

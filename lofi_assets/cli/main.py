@@ -10,18 +10,18 @@ from typing import Any
 import click
 from rich.console import Console
 
-from lofi_assets.commands.alerts import alerts
-from lofi_assets.commands.dataset import dataset
-from lofi_assets.commands.dev import dev
-from lofi_assets.commands.features import features
-from lofi_assets.commands.inspect import inspect
-from lofi_assets.commands.pages import pages
-from lofi_assets.commands.reproduce import reproduce
-from lofi_assets.commands.review import review
-from lofi_assets.commands.sources import sources
-from lofi_assets.commands.train import train
-from lofi_assets.commands.train_base import train_base
-from lofi_assets.commands.verify_weights import verify_weights
+from lofi_assets.cli.alerts import alerts
+from lofi_assets.cli.base_models import verify_weights
+from lofi_assets.cli.dataset import dataset
+from lofi_assets.cli.dev import dev
+from lofi_assets.cli.features import features
+from lofi_assets.cli.inspect import inspect
+from lofi_assets.cli.pages import pages
+from lofi_assets.cli.reproduce import reproduce
+from lofi_assets.cli.review import review
+from lofi_assets.cli.sources import sources
+from lofi_assets.cli.train import train
+from lofi_assets.cli.train_base import train_base
 from lofi_assets.constitution.gates import require_config
 from lofi_assets.errors import explanation
 from lofi_assets.store import CONFIG_DIR, Store, data_root

@@ -14,9 +14,9 @@ from lofi_assets.environment import folder
 from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.writing import locked, make_folder
-from lofi_assets.store import CONFIG_DIR
+from lofi_assets.store import CONFIG_DIR, PACKAGE
 
-TEMPLATE = Path(__file__).resolve().parent.parent / "config" / "dagster.yaml"
+TEMPLATE = PACKAGE.parent / "config" / "dagster.yaml"
 OWNER = "lofi-dev"
 """Folder of the home with the lock of `lofi dev`, and with who holds it."""
 
