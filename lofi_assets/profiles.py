@@ -12,12 +12,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lofi_assets.constitution.gates import require_config
 from lofi_assets.environment import variable
 from lofi_assets.errors import DiskError, LofiError
 from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_yaml
 from lofi_assets.records import Sha256
-from lofi_assets.store import CONFIG_DIR
+from lofi_assets.store import CONFIG_DIR, require_config
 
 
 class ProfileError(LofiError, ValueError):

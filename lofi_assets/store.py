@@ -26,6 +26,18 @@ CONFIG_DIR = _config_dir()
 """Configuration of this checkout; `LOFI_CONFIG_DIR` names another."""
 
 
+def require_config(config_dir: Path = CONFIG_DIR) -> None:
+    """Ask for the folder of the configuration.
+
+    Raises:
+        SettingError: it is not there.
+    """
+    if not config_dir.is_dir():
+        raise SettingError(
+            f"{config_dir}: no such folder; LOFI_CONFIG_DIR must name one like the checkout's config/, or be blank"
+        )
+
+
 def data_root() -> Path:
     """`LOFI_DATA_DIR`, else `data/` beside `config/`; a relative one is below the working directory of each process.
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from lofi_assets.cli.main import main
-from lofi_assets.constitution.gates import ConstitutionError, load_gates
+from lofi_assets.constitution.gates import load_gates
 from lofi_assets.defs.resources import Platform
 from lofi_assets.demo.run import dagster_home
 from lofi_assets.environment import SettingError, folder, seconds, variable
@@ -74,7 +74,7 @@ def test_a_configuration_that_is_not_there_is_one_sentence(tmp_path: Path, named
 
 def test_gates_and_profiles_of_a_configuration_that_is_not_there_say_so(tmp_path: Path) -> None:
     for load in (lambda: load_gates(tmp_path / "gone"), lambda: load_profile("demo", config_dir=tmp_path / "gone")):
-        with pytest.raises(ConstitutionError, match=r"gone: no such folder; LOFI_CONFIG_DIR"):
+        with pytest.raises(SettingError, match=r"gone: no such folder; LOFI_CONFIG_DIR"):
             load()
 
 

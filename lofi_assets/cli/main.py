@@ -22,9 +22,8 @@ from lofi_assets.cli.review import review
 from lofi_assets.cli.sources import sources
 from lofi_assets.cli.train import train
 from lofi_assets.cli.train_base import train_base
-from lofi_assets.constitution.gates import require_config
 from lofi_assets.errors import explanation
-from lofi_assets.store import CONFIG_DIR, Store, data_root
+from lofi_assets.store import CONFIG_DIR, Store, data_root, require_config
 
 console = Console(width=160 if not sys.stdout.isatty() else None)
 

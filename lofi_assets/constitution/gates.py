@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_yaml
-from lofi_assets.store import CONFIG_DIR
+from lofi_assets.store import CONFIG_DIR, require_config
 from lofi_assets.wording import counted
 
 Scope = Literal["track", "asset", "repository"]
@@ -138,18 +138,6 @@ def load_gates(config_dir: Path = CONFIG_DIR) -> tuple[Gate, ...]:
     if twice:
         raise ConstitutionError(f"{config_dir / 'constitution.yaml'}: gate ids used twice: {', '.join(twice)}")
     return gates
-
-
-def require_config(config_dir: Path = CONFIG_DIR) -> None:
-    """Ask for the folder of the configuration.
-
-    Raises:
-        ConstitutionError: it is not there.
-    """
-    if not config_dir.is_dir():
-        raise ConstitutionError(
-            f"{config_dir}: no such folder; LOFI_CONFIG_DIR must name one like the checkout's config/, or be blank"
-        )
 
 
 def load_constitution(config_dir: Path = CONFIG_DIR) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def build_dataset(store: Store, candidates: Sequence[Candidate], *, now: datetim
     ordered = sorted(candidates, key=lambda candidate: candidate.track.track_id)
     digest = dataset_hash(ordered)
     folder = store.datasets / f"lofi-{digest[:12]}"
-    hashes = FileHashes(store, FILE_HASHES)
+    hashes = FileHashes(store.root, store.cache / FILE_HASHES)
     created = not folder.is_dir()
     if created:
         with atomic_folder(folder) as temporary:
@@ -155,7 +155,7 @@ def _write_version(
     now: datetime,
     name: str,
 ) -> None:
-    before, hashes = current_version(store), FileHashes(store, FILE_HASHES)
+    before, hashes = current_version(store), FileHashes(store.root, store.cache / FILE_HASHES)
     (folder / "audio").mkdir()
     for candidate in ordered:
         target, earlier = _audio(folder, candidate), _audio(before, candidate)

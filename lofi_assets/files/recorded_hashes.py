@@ -1,7 +1,7 @@
 """Whether files are still the bytes that were recorded, and where a sound copy is if they are not.
 
 What belongs here: hashes remembered by size and times, putting a file back. What does not: which files a stage keeps
-(`work_files.py`, `dataset_build.py`), and how a file is replaced (`files.py`).
+(`tracks/work_files.py`, `dataset/build.py`), and how a file is replaced (`writing.py`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,6 @@ from pathlib import Path
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import sha256_file, stat_key
 from lofi_assets.files.writing import copy_file
-from lofi_assets.store import Store
 from lofi_assets.wording import shortened
 
 SHOWN = 50
@@ -18,13 +17,13 @@ SHOWN = 50
 
 
 class FileHashes:
-    """sha256 of files of a data root; one is read again only if its size or times say that it was written to.
+    """sha256 of files below a folder; one is read again only if its size or times say that it was written to.
 
-    Remembered in a file of `cache/`: without it every file is read again.
+    Remembered in a file, by paths relative to the folder: without it every file is read again.
     """
 
-    def __init__(self, store: Store, name: str) -> None:
-        self._root, self._path = f"{store.root}/", store.cache / name
+    def __init__(self, root: Path, remembered: Path) -> None:
+        self._root, self._path = f"{root}/", remembered
         self._before: dict[str, list[str]] = read_json(self._path, default={})
         self._now: dict[str, list[str]] = {}
 

@@ -18,9 +18,9 @@ from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
 from lofi_assets.quantization.quantized_tiers import VARIANTS, tier_of
 from lofi_assets.sources.claims import attribution_of, load_licences
+from lofi_assets.sources.raw_files import raw_track_id
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.tracks.processed_tracks import INVENTORY, rows_of
-from lofi_assets.tracks.track_table import raw_track_id
 from lofi_assets.training.lora_checkpoints import trained_dataset
 
 SECTIONS = (

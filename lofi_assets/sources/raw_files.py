@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -34,6 +34,8 @@ _LEFT_BEHIND = re.compile(
     r"|(eh)?thumbs\.db|desktop\.ini|icon\r|__macosx|@eadir|\$recycle\.bin|system volume information|lost\+found",
     re.IGNORECASE | re.DOTALL,
 )
+PART = re.compile(r"_s\d{2,}$")
+"""How the id of a part ends (`tracks.process_track.part_id`)."""
 
 
 def left_behind(name: str) -> bool:
@@ -185,3 +187,16 @@ def plain_id(path: PurePath) -> str:
     """The stem in ASCII, everything else than letters, digits and `-` as `_`; empty where nothing is left of it."""
     ascii_stem = unicodedata.normalize("NFKD", path.stem).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9-]+", "_", ascii_stem).strip("_-")[:120]
+
+
+def raw_track_id(track_id: str, *, inventory: Collection[str]) -> str:
+    """Id of the raw file that a track comes from: its own, or, for a part that no raw file is named like, the whole's.
+
+    Args:
+        inventory: ids of all raw files.
+    """
+    whole = PART.sub("", track_id)
+    if track_id in inventory or whole == track_id:
+        return track_id
+    # Ids of parts are cut to the length that a record allows.
+    return next((known for known in sorted(inventory) if known[:116] == whole), whole)

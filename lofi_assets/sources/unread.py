@@ -15,9 +15,8 @@ from lofi_assets.files.writing import StoreError
 from lofi_assets.near_names import folded
 from lofi_assets.records import SourceRecord
 from lofi_assets.sources.curator_files import CuratorFiles
-from lofi_assets.sources.raw_files import SOURCE_FOLDERS, RawFile, RawTree, shown_path, track_id_of
+from lofi_assets.sources.raw_files import SOURCE_FOLDERS, RawFile, RawTree, raw_track_id, shown_path, track_id_of
 from lofi_assets.store import Store
-from lofi_assets.tracks.track_table import raw_track_id
 from lofi_assets.wording import named
 
 SHOWN = 10

@@ -21,14 +21,14 @@ from lofi_assets.files.tables import read_columns, read_table, table_columns, wr
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
 from lofi_assets.sources.claims import SourceRow, load_licences, load_sources, verify_sources
-from lofi_assets.sources.raw_files import scan_raw, tree_of
+from lofi_assets.sources.raw_files import PART, scan_raw, tree_of
 from lofi_assets.sources.unread import problems as unread
 from lofi_assets.store import CONFIG_DIR, Store, plan
 from lofi_assets.tracks.duplicates import mark_duplicates, same_file
 from lofi_assets.tracks.quarantine import write_quarantine
 from lofi_assets.tracks.rejudge import judged_today, law_of
 from lofi_assets.tracks.report import inventory_summary, rejected_files, tracks_outcome
-from lofi_assets.tracks.track_table import PART, Row, result_rows, score_entry
+from lofi_assets.tracks.track_table import Row, result_rows, score_entry
 from lofi_assets.tracks.work_files import (
     changed_audio,
     clear_stale,
@@ -188,7 +188,7 @@ def process_library(
     standing = {
         key: judged_today(recorded[key], gates=track_gates, segment=settings.segment) for key in increment.unchanged
     }
-    hashes = FileHashes(store, FILE_HASHES)
+    hashes = FileHashes(store.root, store.cache / FILE_HASHES)
     mended = mend_work_files(store, [row for rows in standing.values() for row in rows or ()], hashes)
     lost = {key: changed_audio(store, rows, hashes) for key, rows in standing.items() if rows is not None}
     again = [key for key in standing if lost.get(key, True)]

@@ -9,8 +9,7 @@ file that was cut, "" for a track that is a whole file. `chain` is the version o
 
 import base64
 import json
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lofi_assets.wording import rounded
@@ -29,22 +28,6 @@ SHOWN_MEASURES = {
     **{"clipped_share": 5, "silent_share": 3},
 }
 """Measures that the UI shows, and the digits that people read."""
-
-PART = re.compile(r"_s\d{2,}$")
-"""How the id of a part ends (`audio.process.part_id`)."""
-
-
-def raw_track_id(track_id: str, *, inventory: Collection[str]) -> str:
-    """Id of the raw file that a track comes from: its own, or, for a part that no raw file is named like, the whole's.
-
-    Args:
-        inventory: ids of all raw files.
-    """
-    whole = PART.sub("", track_id)
-    if track_id in inventory or whole == track_id:
-        return track_id
-    # Ids of parts are cut to the length that a record allows.
-    return next((known for known in sorted(inventory) if known[:116] == whole), whole)
 
 
 def result_rows(result: "ProcessResult | WorkerFailure", track_id: str, wanted: str, *, judged_by: str) -> list[Row]:

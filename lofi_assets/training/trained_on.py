@@ -10,10 +10,10 @@ from lofi_assets.constitution.gates import load_gates
 from lofi_assets.files.documents import read_json
 from lofi_assets.records import Checkpoint
 from lofi_assets.sources.claims import load_licences, unlicensed, withdrawn_tracks
+from lofi_assets.sources.raw_files import raw_track_id
 from lofi_assets.sources.rights import latest_day
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.tracks.processed_tracks import INVENTORY, rows_of
-from lofi_assets.tracks.track_table import raw_track_id
 from lofi_assets.training.checkpoints.manifest import read_manifest
 
 
