@@ -9,9 +9,10 @@ from lofi_assets.constitution.gates import gates_of, load_gates
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
-from lofi_assets.store import Store
+from lofi_assets.sources.licensed_sources import INVENTORY
+from lofi_assets.store import Store, rows_of, write_rows
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
-from lofi_assets.tracks.processed_tracks import INVENTORY, PROCESSED, rows_of, write_rows
+from lofi_assets.tracks.track_table import PROCESSED
 from lofi_assets.workers.process_pool import WorkerFailure
 
 GATES = load_gates()

@@ -15,11 +15,11 @@ from lofi_assets.constitution.gates import load_gates
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.writing import StoreError
 from lofi_assets.outcome import Outcome
-from lofi_assets.sources.claims import SourceError, load_licences
+from lofi_assets.sources.licences import SourceError, load_licences
+from lofi_assets.sources.licensed_sources import INVENTORY, inventory_sources
 from lofi_assets.sources.rights import latest_day
-from lofi_assets.store import Store
-from lofi_assets.tracks.processed_tracks import INVENTORY, inventory_sources, rows_of
-from lofi_assets.tracks.prompts import vocabulary
+from lofi_assets.sources.style_taxonomy import vocabulary
+from lofi_assets.store import Store, rows_of
 from lofi_assets.tracks.review import ReviewError, decide, read_reviews
 
 TODAY = date(2025, 12, 22)

@@ -11,7 +11,9 @@ import pytest
 from lofi_assets.alerts.arrivals import Track, delivery_news
 from lofi_assets.constitution.verdicts import Measures, record, upstream_versions
 from lofi_assets.files.hashing import fingerprint
-from lofi_assets.tracks.processed_tracks import INVENTORY, PROCESSED, PROMPTS, write_rows
+from lofi_assets.sources.licensed_sources import INVENTORY
+from lofi_assets.store import write_rows
+from lofi_assets.tracks.track_table import PROCESSED, PROMPTS
 from lofi_assets_tests.alert_receiver import Receiver
 from lofi_assets_tests.alert_watch import NOTHING, Watch
 from lofi_assets_tests.test_gate_checks import StandIns, report_build

@@ -14,8 +14,9 @@ from matplotlib.text import Text
 from lofi_assets import pictures
 from lofi_assets.defs.reporting import MAX_NEEDS, MAX_ROWS, SHOWN_AT_ONCE, metadata
 from lofi_assets.outcome import Outcome
+from lofi_assets.sources.report import inventory_summary, rejected_files
 from lofi_assets.tracks import report as track_report
-from lofi_assets.tracks.report import inventory_summary, rejected_files, tracks_summary, waveforms
+from lofi_assets.tracks.report import tracks_summary, waveforms
 from lofi_assets.wording import counted, named, tallied
 
 PACKAGE = Path(__file__).resolve().parent.parent / "lofi_assets"

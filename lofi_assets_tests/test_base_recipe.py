@@ -29,7 +29,7 @@ from lofi_assets.files.writing import StoreError
 from lofi_assets.profiles import BaseModelSettings, ProfileError
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.styles.taxonomy import Taxonomy, load_taxonomy
-from lofi_assets.training.lora_checkpoints import resolve_base
+from lofi_assets.training.base_model import resolve_base
 
 LARGEST_BASE = 25_000_000
 TINY_STEPS = dict.fromkeys(STAGES, 6)
@@ -259,7 +259,7 @@ def test_an_unfinished_recipe_is_not_assembled(tmp_path: Path, taxonomy: Taxonom
 def test_a_profile_that_asks_for_the_shipped_base_gets_it_or_an_explanation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lofi_assets.training.lora_checkpoints.SHIPPED_BASE", tmp_path / "weights")
+    monkeypatch.setattr("lofi_assets.training.base_model.SHIPPED_BASE", tmp_path / "weights")
     settings = BaseModelSettings(kind="shipped")
     with pytest.raises(ProfileError, match="ships no base"):
         resolve_base(Store(tmp_path), settings)

@@ -23,9 +23,8 @@ from lofi_assets.demo.base_recipe.genres import (
 from lofi_assets.demo.base_recipe.settings import CorpusSettings, SteadySettings
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.store import CONFIG_DIR
-from lofi_assets.styles.prompt_text import split_tags
+from lofi_assets.styles.prompt_text import PROMPT_CHARACTERS, parse_prompt, prompt_text, split_tags
 from lofi_assets.styles.taxonomy import Taxonomy, bpm_of, bpm_tag, load_taxonomy
-from lofi_assets.tracks.tagging import PROMPT_CHARACTERS, parse_prompt, prompt_text
 
 SEED = 5
 OF_LOFI = {

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from lofi_assets.dataset.card import DatasetError
+from lofi_assets.dataset.versions import DatasetError
 from lofi_assets.defs.reporting import MAX_PICTURE_BYTES
 from lofi_assets.evaluation import before_after
 from lofi_assets.evaluation.generated_samples import (
@@ -27,9 +27,10 @@ from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.html.links import page_url
 from lofi_assets.profiles import Profile, SamplingSettings, load_profile
 from lofi_assets.store import Store
-from lofi_assets.training.checkpoints.manifest import DIFFUSERS_WEIGHTS, best, read_manifest
+from lofi_assets.training.checkpoints.files import DIFFUSERS_WEIGHTS
+from lofi_assets.training.checkpoints.manifest import best, read_manifest
+from lofi_assets.training.feature_cache import FEATURES
 from lofi_assets.training.features.files import FeatureError
-from lofi_assets.training.lora_checkpoints import FEATURES
 from lofi_assets.training.trainer.loop import train
 from lofi_assets_tests.test_asset_pages import assert_reads_well
 

@@ -16,8 +16,8 @@ from lofi_assets.dataset.dataset_manifest import assemble
 from lofi_assets.files import recorded_hashes as file_hashes
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.outcome import Outcome
-from lofi_assets.store import Store
-from lofi_assets.tracks.processed_tracks import PROMPTS, write_rows
+from lofi_assets.store import Store, write_rows
+from lofi_assets.tracks.track_table import PROMPTS
 from lofi_assets_tests.stand_in_audio import Run, inventory
 from lofi_assets_tests.test_dataset_copies import in_place
 
@@ -66,7 +66,7 @@ def tracks(store: Store, run: Run, monkeypatch: pytest.MonkeyPatch) -> Library:
 
 
 def licensed(store: Store) -> list[dict[str, Any]]:
-    from lofi_assets.tracks.processed_tracks import verified_sources
+    from lofi_assets.tracks.track_table import verified_sources
 
     about = {"license_type": "CC0", "provider": "Someone", "attribution": ""}
     return [row | about for row in verified_sources(store)]

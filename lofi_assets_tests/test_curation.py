@@ -7,10 +7,10 @@ import pytest
 
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.tables import write_table
-from lofi_assets.sources.claims import SourceError
+from lofi_assets.sources.licences import SourceError
 from lofi_assets.store import Store
 from lofi_assets.tracks.curation import CHOSEN, chosen_styles, hand_edits, take_over, write_mapping
-from lofi_assets.tracks.processed_tracks import PROMPTS
+from lofi_assets.tracks.track_table import PROMPTS
 
 
 def mapping(store: Store, **styles: list[str]) -> None:

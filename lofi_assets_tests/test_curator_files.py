@@ -13,10 +13,10 @@ from lofi_assets.cli.review import review
 from lofi_assets.files.documents import read_json
 from lofi_assets.lyrics.text import lyrics_text
 from lofi_assets.sources.curator_files import CuratorFiles, Sidecars
-from lofi_assets.store import Store
+from lofi_assets.store import Store, rows_of, write_rows
 from lofi_assets.styles.prompt_text import split_tags
-from lofi_assets.tracks.processed_tracks import PROCESSED, rows_of, write_rows
 from lofi_assets.tracks.prompts import PROMPTS, write_prompts
+from lofi_assets.tracks.track_table import PROCESSED
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from lofi_assets.defs.sources import (
     style_taxonomy,
     style_taxonomy_gates,
 )
-from lofi_assets.store import Store
-from lofi_assets.tracks.processed_tracks import INVENTORY, rows_of
+from lofi_assets.sources.licensed_sources import INVENTORY
+from lofi_assets.store import Store, rows_of
 
 
 def source(source_id: str, *track_ids: str, **changes: Any) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from lofi_assets.dataset.card import Described, card_text, histogram, statistics
 from lofi_assets.dataset.dataset_manifest import assemble
 from lofi_assets.files.documents import read_json
 from lofi_assets.records import Dataset, Track
+from lofi_assets.sources.licensed_sources import inventory_sources
 from lofi_assets.store import Store
-from lofi_assets.tracks.processed_tracks import inventory_sources
 from lofi_assets_tests.test_asset_pages import assert_reads_well
 from lofi_assets_tests.test_dataset import LATER, NOW, build_dataset, candidate
 from lofi_assets_tests.test_scale import processed_library, raw_library

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lofi_assets.dataset.build import recorded_splits, verify_dataset
-from lofi_assets.dataset.card import DatasetError
+from lofi_assets.dataset.versions import DatasetError
 from lofi_assets.files import recorded_hashes as file_hashes
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.store import Store

@@ -9,7 +9,9 @@ from click.testing import CliRunner, Result
 
 from lofi_assets.cli.main import main
 from lofi_assets.dataset.build import BuiltDataset
-from lofi_assets.dataset.card import DatasetError, dataset_faults, difference, find_version
+from lofi_assets.dataset.difference import difference
+from lofi_assets.dataset.verification import dataset_faults
+from lofi_assets.dataset.versions import DatasetError, find_version
 from lofi_assets.store import Store
 from lofi_assets_tests.test_dataset import LATER, NOW, build_dataset, candidate
 

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from lofi_assets.audio.encode import SAMPLE_RATE, write_mp3
 from lofi_assets.cli.main import main
 from lofi_assets.dataset.build import BuiltDataset
-from lofi_assets.dataset.card import DatasetError, export_dataset
+from lofi_assets.dataset.trainer_format import export_dataset
+from lofi_assets.dataset.versions import DatasetError
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.store import Store
 from lofi_assets_tests.test_dataset import COLUMNS, built, candidate

@@ -12,11 +12,11 @@ import pytest
 
 from lofi_assets.dataset.split import assign_splits, group_tracks
 from lofi_assets.files.documents import read_json
-from lofi_assets.store import Store
+from lofi_assets.sources.licensed_sources import INVENTORY
+from lofi_assets.store import Row, Store, rows_of, write_rows
 from lofi_assets.tracks.duplicates import DUPLICATE_RULE, LOSSLESS, mark_duplicates, splits_with_copies
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
-from lofi_assets.tracks.processed_tracks import DUPLICATES, INVENTORY, PROCESSED, rows_of, write_rows
-from lofi_assets.tracks.track_table import Row
+from lofi_assets.tracks.track_table import DUPLICATES, PROCESSED
 from lofi_assets_tests.stand_in_audio import TRACK_GATES, Run, accepted, inventory, sound, statuses
 
 

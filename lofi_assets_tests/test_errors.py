@@ -26,8 +26,8 @@ from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.files.writing import atomic_folder
 from lofi_assets.profiles import Profile, ProfileError, load_profile
 from lofi_assets.store import Store
-from lofi_assets.training import lora_checkpoints as experiment
 from lofi_assets.training.ending import FILES
+from lofi_assets.training.feature_cache import cache_dataset_features
 from lofi_assets.workers.process_pool import map_tracks
 from lofi_assets_tests.test_layering import MODULES, asset_functions, relative
 
@@ -256,10 +256,10 @@ def production(**changes: object) -> Profile:
 @pytest.mark.parametrize(
     ("key", "use", "remedy"),
     [
-        ("base_model", lambda store: experiment.cache_dataset_features(store, production()), "give the revision"),
+        ("base_model", lambda store: cache_dataset_features(store, production()), "give the revision"),
         (
             "lyric_vocabulary",
-            lambda store: experiment.cache_dataset_features(
+            lambda store: cache_dataset_features(
                 store,
                 production(
                     base_model=load_profile("demo").base_model,

@@ -8,7 +8,8 @@ import pytest
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import Store
 from lofi_assets.training import lora_checkpoints as experiment
-from lofi_assets.training.checkpoints.manifest import checkpoint_id, prune, write_manifest
+from lofi_assets.training.checkpoints.files import checkpoint_id
+from lofi_assets.training.checkpoints.manifest import prune, write_manifest
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
 
 HASH = "0" * 64

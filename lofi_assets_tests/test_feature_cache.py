@@ -15,9 +15,10 @@ from lofi_assets.files.hashing import sha256_file
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import BaseModelSettings, LyricVocabularySettings, Profile, ProfileError, load_profile
 from lofi_assets.store import Store
+from lofi_assets.training.feature_cache import FEATURES, cache_dataset_features, unneeded_features
 from lofi_assets.training.features.cache import read_conditions
 from lofi_assets.training.features.jobs import SPEAKERS, SpeakersError, feature_jobs
-from lofi_assets.training.lora_checkpoints import FEATURES, cache_dataset_features, plan_training, unneeded_features
+from lofi_assets.training.lora_checkpoints import plan_training
 
 LYRICS = {"one": "[Verse]\nrain on the window", "two": "[Language: de]\n[Verse]\nregen am fenster"}
 

@@ -17,8 +17,9 @@ from lofi_assets.files import writing as files
 from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.files.tables import read_table, write_table
 from lofi_assets.files.writing import StoreError, atomic_folder, atomic_path, copy_file
-from lofi_assets.sources.claims import load_licences, load_sources
+from lofi_assets.sources.claims import load_sources
 from lofi_assets.sources.ledger import add
+from lofi_assets.sources.licences import load_licences
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.tracks.landing import landing_state
 from lofi_assets.tracks.process_track import attempt
@@ -284,7 +285,7 @@ def test_two_roots_on_one_ledger_keep_it_from_each_other(store: Store, shared: P
     code = (
         "import sys; from datetime import date; from pathlib import Path\n"
         "from lofi_assets.sources.claims import ledger; from lofi_assets.store import Store\n"
-        "from lofi_assets.sources.claims import load_licences; from lofi_assets.store import CONFIG_DIR\n"
+        "from lofi_assets.sources.licences import load_licences; from lofi_assets.store import CONFIG_DIR\n"
         "ledger.LOCK_WAIT_S = 0.1\n"
         f"ledger.add(Store(Path(sys.argv[1])), {RECORD!r}, licences=load_licences(CONFIG_DIR), today=date(2026, 1, 5))"
     )

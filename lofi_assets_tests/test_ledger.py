@@ -15,11 +15,12 @@ from lofi_assets.cli.main import main
 from lofi_assets.constitution.gates import load_gates
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.sources.claims import attribution_of, load_licences, load_sources, unlicensed
+from lofi_assets.sources.claims import load_sources, unlicensed
 from lofi_assets.sources.ledger import LedgerError, add, revoke, verify
 from lofi_assets.sources.ledger_page import Survey, ledger_page, survey, uses
-from lofi_assets.store import CONFIG_DIR, Store
-from lofi_assets.tracks.processed_tracks import INVENTORY, inventory_sources, rows_of
+from lofi_assets.sources.licences import attribution_of, load_licences
+from lofi_assets.sources.licensed_sources import INVENTORY, inventory_sources
+from lofi_assets.store import CONFIG_DIR, Store, rows_of
 
 TODAY = date(2025, 12, 22)
 LICENCES = load_licences(CONFIG_DIR)

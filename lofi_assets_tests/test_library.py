@@ -3,10 +3,11 @@
 import pytest
 
 from lofi_assets.files.documents import read_json
-from lofi_assets.store import Store
+from lofi_assets.sources.licensed_sources import INVENTORY
+from lofi_assets.store import Store, rows_of, write_rows
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
-from lofi_assets.tracks.processed_tracks import INVENTORY, PROCESSED, rows_of, write_rows
 from lofi_assets.tracks.quarantine import write_quarantine
+from lofi_assets.tracks.track_table import PROCESSED
 from lofi_assets.workers.process_pool import WorkerFailure
 from lofi_assets_tests.stand_in_audio import TRACK_GATES, Run, accepted, inventory, statuses
 

@@ -7,11 +7,11 @@ import pytest
 
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.sources.raw_files import raw_track_id
-from lofi_assets.store import Store
+from lofi_assets.store import Store, rows_of
 from lofi_assets.tracks.curation import chosen_styles
 from lofi_assets.tracks.landing import landing_state
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult, part_id
-from lofi_assets.tracks.processed_tracks import PROCESSED, lossless_masters, rows_of, verified_sources
+from lofi_assets.tracks.track_table import PROCESSED, lossless_masters, verified_sources
 from lofi_assets_tests.stand_in_audio import SETTINGS, Run, accepted, inventory, statuses
 
 CUTTING = SETTINGS.model_copy(update={"segment": True})

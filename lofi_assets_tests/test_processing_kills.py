@@ -20,8 +20,10 @@ from lofi_assets.constitution.gates import load_gates
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.writing import link_or_copy
 from lofi_assets.profiles import AudioSettings
-from lofi_assets.store import Store
-from lofi_assets.tracks.processed_tracks import FILE_HASHES, INVENTORY, PROCESSED, process_library, rows_of, write_rows
+from lofi_assets.sources.licensed_sources import INVENTORY
+from lofi_assets.store import Store, rows_of, write_rows
+from lofi_assets.tracks.processed_tracks import FILE_HASHES, process_library
+from lofi_assets.tracks.track_table import PROCESSED
 
 RATE = 22_050
 KILLS = 20

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import yaml
 
-from lofi_assets.dataset.card import DatasetError
+from lofi_assets.dataset.versions import DatasetError
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.profiles import Profile, ProfileError, load_profile
 from lofi_assets.store import CONFIG_DIR, Store, data_root
 from lofi_assets.training.config import load_run
-from lofi_assets.training.lora_checkpoints import FEATURES, PlannedRun, plan_training, training_settings
+from lofi_assets.training.feature_cache import FEATURES
+from lofi_assets.training.lora_checkpoints import PlannedRun, plan_training
+from lofi_assets.training.settings import training_settings
 
 KEY = f"{'a' * 32}" + f".{'b' * 32}" * 3
 

@@ -10,22 +10,15 @@ import pytest
 from lofi_assets.constitution.gates import gates_of, judge_asset, load_gates
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.sources.curator_files import CuratorFiles, Sidecars
-from lofi_assets.store import CONFIG_DIR, Store
+from lofi_assets.sources.style_taxonomy import describe_taxonomy, vocabulary
+from lofi_assets.store import CONFIG_DIR, Store, rows_of, write_rows
+from lofi_assets.styles.presets import category_of
 from lofi_assets.styles.strict_yaml import StyleError
 from lofi_assets.tracks import prompts
-from lofi_assets.tracks.curation import chosen_styles
-from lofi_assets.tracks.processed_tracks import PROCESSED, accepted_tracks, rows_of, write_rows
-from lofi_assets.tracks.prompts import (
-    PROMPTS,
-    categories,
-    category_of,
-    curated_tempo_ranges,
-    describe_taxonomy,
-    evidence,
-    prompt_paths,
-    vocabulary,
-    write_prompts,
-)
+from lofi_assets.tracks.curation import chosen_styles, curated_tempo_ranges
+from lofi_assets.tracks.prompts import PROMPTS, prompt_paths, write_prompts
+from lofi_assets.tracks.tagged_tracks import categories, evidence, tag_tracks
+from lofi_assets.tracks.track_table import PROCESSED, accepted_tracks
 from lofi_assets_tests.test_asset_pages import assert_reads_well
 
 PROMPT = "lofi, chill, rhodes, 74 bpm"
@@ -198,7 +191,7 @@ def test_a_style_that_a_person_writes_into_the_result_meanwhile_is_kept(
 ) -> None:
     """The result is written anew at the end of a run that may take minutes; the next run then reads the choice."""
     write_prompts(store)
-    tag = prompts.tag_tracks
+    tag = tag_tracks
 
     def slowly(*arguments: Any) -> Any:
         tagged = tag(*arguments)

@@ -14,12 +14,12 @@ import lofi_assets.sources.raw_files
 from lofi_assets.constitution.gates import load_gates
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.sources.claims import load_licences
 from lofi_assets.sources.ledger_page import survey
+from lofi_assets.sources.licences import load_licences
+from lofi_assets.sources.licensed_sources import INVENTORY, inventory_sources
 from lofi_assets.sources.raw_files import left_behind, scan_raw, track_id_of, tree_of
-from lofi_assets.store import CONFIG_DIR, Store
+from lofi_assets.store import CONFIG_DIR, Store, rows_of
 from lofi_assets.tracks.landing import landing_state
-from lofi_assets.tracks.processed_tracks import INVENTORY, inventory_sources, rows_of
 
 TODAY = date(2025, 12, 22)
 GATES = load_gates()

@@ -11,8 +11,8 @@ import pytest
 from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.profiles import load_profile
 from lofi_assets.release.model_card import SECTIONS, ApprovalError, approve, card_text, missing_sections, write_card
-from lofi_assets.store import Store
-from lofi_assets.tracks.processed_tracks import INVENTORY, write_rows
+from lofi_assets.sources.licensed_sources import INVENTORY
+from lofi_assets.store import Store, write_rows
 
 NOW = datetime(2025, 12, 22, 12, 0, tzinfo=UTC)
 CHECKPOINT = "epoch=0-step=5000_lora"

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from lofi_assets.cli.main import main
 from lofi_assets.files.documents import read_json, write_json
-from lofi_assets.store import Store
-from lofi_assets.tracks.processed_tracks import DUPLICATES, PROCESSED, PROMPTS, accepted_tracks, rows_of, write_rows
-from lofi_assets.tracks.prompts import categories, curated_tempo_ranges, vocabulary, write_prompts
+from lofi_assets.sources.style_taxonomy import vocabulary
+from lofi_assets.store import Store, rows_of, write_rows
+from lofi_assets.tracks.curation import curated_tempo_ranges
+from lofi_assets.tracks.prompts import write_prompts
 from lofi_assets.tracks.review import (
     REVIEWS,
     Review,
@@ -27,6 +28,8 @@ from lofi_assets.tracks.review import (
     queue_of,
     read_reviews,
 )
+from lofi_assets.tracks.tagged_tracks import categories
+from lofi_assets.tracks.track_table import DUPLICATES, PROCESSED, PROMPTS, accepted_tracks
 
 WHEN = datetime(2025, 5, 4, 12, tzinfo=UTC)
 TOO_LONG = ", ".join(["lofi", *vocabulary()[0].categories[2].tags])

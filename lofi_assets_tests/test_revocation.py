@@ -18,6 +18,7 @@ import lofi_assets.workers.process_pool
 from lofi_assets.constitution.gates import GUARDED_ASSETS
 from lofi_assets.constitution.verdicts import recorded
 from lofi_assets.dataset.split import split_of
+from lofi_assets.dataset.versions import current_dataset
 from lofi_assets.defs.gates import held_back
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint, sha256_file, sha256_folder
@@ -25,12 +26,14 @@ from lofi_assets.outcome import Outcome
 from lofi_assets.records import Checkpoint, dump
 from lofi_assets.sources.ledger import revoke
 from lofi_assets.sources.ledger_page import used_in, uses
-from lofi_assets.store import Store
+from lofi_assets.sources.licensed_sources import INVENTORY
+from lofi_assets.store import Store, rows_of
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
-from lofi_assets.tracks.processed_tracks import INVENTORY, rows_of
 from lofi_assets.training import lora_checkpoints as experiment
-from lofi_assets.training.checkpoints.manifest import add_record, checkpoint_id
+from lofi_assets.training.checkpoints.files import checkpoint_id
+from lofi_assets.training.checkpoints.manifest import add_record
 from lofi_assets.training.checkpoints.runs import current_run, log_path, open_run
+from lofi_assets.training.feature_cache import FEATURES
 from lofi_assets.training.lora_checkpoints import PlannedRun, plan_training
 from lofi_assets_tests.test_gate_checks import SEAMS, StandIns, materialized, passing_value, report_build
 from lofi_assets_tests.test_training_checkpoints import write_weights
@@ -42,7 +45,7 @@ LINEAGE = list(SEAMS)
 TRAINED = LINEAGE[: LINEAGE.index("lora_checkpoints") + 1]
 AFTER_TRAINING = LINEAGE[len(TRAINED) : -1]
 ORIGINALS = {asset: getattr(*SEAMS[asset]) for asset in REAL}
-CURATED = (lofi_assets.tracks.prompts.curated_tempo_ranges, lofi_assets.tracks.prompts.categories)
+CURATED = (lofi_assets.tracks.curation.curated_tempo_ranges, lofi_assets.tracks.tagged_tracks.categories)
 STEPS = 2
 
 
@@ -116,14 +119,14 @@ class Lineage(StandIns):
 
     def cache(self) -> Outcome:
         """Features of the current dataset, by key alone."""
-        _, manifest, tracks = experiment.current_dataset(self.store)
+        _, manifest, tracks = current_dataset(self.store)
         rows = [
             {"track_id": track["track_id"], "key": fingerprint(track["track_id"])[:32] + f".{'b' * 32}" * 3}
             | {"split": track["split"]}
             for track in tracks
         ]
         features = {"base": "base", "base_fingerprint": "f" * 64, "dataset_hash": manifest["hash"], "tracks": rows}
-        write_json(self.store.metadata(experiment.FEATURES), features)
+        write_json(self.store.metadata(FEATURES), features)
         return Outcome(fingerprint(rows), {"recomputed": 0}, values={"missing_features": 0})
 
     def train(self, profile: Any) -> PlannedRun:
@@ -177,7 +180,7 @@ class Lineage(StandIns):
         return {found.gate.id: found.status for found in held_back(self.instance, self.store, asset)}
 
     def dataset_tracks(self) -> set[str]:
-        return {track["track_id"] for track in experiment.current_dataset(self.store)[2]}
+        return {track["track_id"] for track in current_dataset(self.store)[2]}
 
 
 def shown_tracks(store: Store) -> set[str]:
@@ -213,11 +216,11 @@ def model(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 def test_the_next_materialisation_takes_its_tracks_out_of_dataset_folders_and_manifest(model: Lineage) -> None:
-    before, _, _ = experiment.current_dataset(model.store)
+    before, _, _ = current_dataset(model.store)
     content = sha256_folder(before)
     model.revoke()
     model.run(*DATA)
-    folder, manifest, _ = experiment.current_dataset(model.store)
+    folder, manifest, _ = current_dataset(model.store)
     assert model.dataset_tracks() == shown_tracks(model.store) == set(KEPT)
     assert manifest["track_count"] == len(KEPT) and folder != before
     assert sha256_folder(before) == content

@@ -21,8 +21,8 @@ from lofi_assets.dataset import dataset_manifest as dataset
 from lofi_assets.dataset import split as dataset_split
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
+from lofi_assets.sources.licensed_sources import inventory_sources
 from lofi_assets.store import Store
-from lofi_assets.tracks.processed_tracks import inventory_sources
 
 ROWS = 100_000
 BUDGET_S = 60.0

@@ -18,7 +18,7 @@ from lofi_assets.demo.base_recipe.settings import FULL
 from lofi_assets.lyrics.text import INSTRUMENTAL
 from lofi_assets.profiles import load_profile
 from lofi_assets.store import Store
-from lofi_assets.training.lora_checkpoints import SHIPPED_BASE, resolve_base
+from lofi_assets.training.base_model import SHIPPED_BASE, resolve_base
 
 LARGEST_BASE = 25_000_000
 ROUND_TRIP_NATS = 1.0

@@ -18,11 +18,12 @@ from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.outcome import Outcome
 from lofi_assets.records import TrackId
-from lofi_assets.sources.claims import SourceError, load_licences, load_sources, withdrawn_tracks
+from lofi_assets.sources.claims import load_sources, withdrawn_tracks
 from lofi_assets.sources.curator_files import CuratorFiles
+from lofi_assets.sources.licences import SourceError, load_licences
+from lofi_assets.sources.licensed_sources import INVENTORY, inventory_sources
 from lofi_assets.sources.raw_files import scan_raw, track_id_of, tree_of
-from lofi_assets.store import CONFIG_DIR, Store
-from lofi_assets.tracks.processed_tracks import INVENTORY, inventory_sources, rows_of
+from lofi_assets.store import CONFIG_DIR, Store, rows_of
 
 TODAY = date(2025, 12, 22)
 GATES = load_gates()

@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lofi_assets.records import STYLE_COUNTS
-from lofi_assets.sources.claims import load_licences
+from lofi_assets.sources.licences import load_licences
 from lofi_assets.styles import taxonomy as styles
+from lofi_assets.styles.presets import load_presets, preset_tags, taxonomy_fingerprint
 from lofi_assets.styles.taxonomy import StyleError, Taxonomy
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 TAXONOMY = styles.load_taxonomy(CONFIG)
-PRESETS = styles.load_presets(CONFIG, TAXONOMY)
+PRESETS = load_presets(CONFIG, TAXONOMY)
 SPELLINGS = [tag for category in TAXONOMY.categories for tag in (*category.tags, *category.canonical_forms)]
 
 
@@ -55,7 +56,7 @@ def test_all_38_presets_of_the_data_model_are_there() -> None:
 
 
 def test_every_preset_is_distinct_and_named() -> None:
-    tags = {frozenset(sum(styles.preset_tags(preset).values(), ())) for preset in PRESETS.values()}
+    tags = {frozenset(sum(preset_tags(preset).values(), ())) for preset in PRESETS.values()}
     assert len(tags) == len({preset.name for preset in PRESETS.values()}) == 38
     closest = max((len(a & b) / len(a | b), sorted(a & b)) for a, b in combinations(tags, 2))
     assert closest[0] < 0.7, closest
@@ -63,7 +64,7 @@ def test_every_preset_is_distinct_and_named() -> None:
 
 def test_every_tag_of_a_preset_is_canonical_in_its_own_category() -> None:
     for preset in PRESETS.values():
-        for category, tags in styles.preset_tags(preset).items():
+        for category, tags in preset_tags(preset).items():
             assert all(TAXONOMY.canonical(tag) == (category, tag) for tag in tags), preset.style_id
 
 
@@ -74,7 +75,7 @@ def test_every_tag_belongs_to_one_category() -> None:
 
 def test_a_preset_never_mixes_seasons_or_a_voice_with_instrumental() -> None:
     for preset in PRESETS.values():
-        fixed = [tag for category, tags in styles.preset_tags(preset).items() if category != "mood" for tag in tags]
+        fixed = [tag for category, tags in preset_tags(preset).items() if category != "mood" for tag in tags]
         assert not [pair for pair in combinations(fixed, 2) if TAXONOMY.contradicts(*pair)], preset.style_id
 
 
@@ -174,7 +175,7 @@ def test_what_the_audio_tagger_hears_is_in_the_vocabulary() -> None:
 
 
 def test_the_fingerprint_ignores_comments_and_sees_meaning(config: Path) -> None:
-    before = styles.taxonomy_fingerprint(TAXONOMY, PRESETS)
+    before = taxonomy_fingerprint(TAXONOMY, PRESETS)
     edit(config / "styles" / "taxonomy.yaml", "categories:", "# a comment\ncategories:")
     assert fingerprint(config) == before
     edit(config / "styles" / "presets" / "core.yaml", "tempo_range: [70, 90]", "tempo_range: [70, 91]")
@@ -183,7 +184,7 @@ def test_the_fingerprint_ignores_comments_and_sees_meaning(config: Path) -> None
 
 def fingerprint(config: Path) -> str:
     taxonomy: Taxonomy = styles.load_taxonomy(config)
-    return styles.taxonomy_fingerprint(taxonomy, styles.load_presets(config, taxonomy))
+    return taxonomy_fingerprint(taxonomy, load_presets(config, taxonomy))
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_a_broken_configuration_is_refused_by_file_and_key(
 ) -> None:
     edit(config / "styles" / file, old, new)
     with pytest.raises(StyleError) as caught:
-        styles.load_presets(config, styles.load_taxonomy(config))
+        load_presets(config, styles.load_taxonomy(config))
     assert message in str(caught.value)
     assert Path(file).name in str(caught.value)
 
@@ -223,7 +224,7 @@ def test_two_presets_with_the_same_tags_are_refused(config: Path) -> None:
     presets[1] = presets[0] | {"style_id": "CORE-02", "name": "Twin"}
     path.write_text(yaml.safe_dump(presets), encoding="utf-8")
     with pytest.raises(StyleError, match="CORE-01 and CORE-02 hold the same tags"):
-        styles.load_presets(config, styles.load_taxonomy(config))
+        load_presets(config, styles.load_taxonomy(config))
 
 
 def test_a_missing_file_says_which() -> None:

@@ -12,13 +12,15 @@ from lofi_assets.lyrics import text as lyrics
 from lofi_assets.lyrics.text import LyricsError
 from lofi_assets.records import TagCategoryName
 from lofi_assets.styles import taxonomy as styles
+from lofi_assets.styles.presets import load_presets, preset_tags
+from lofi_assets.styles.prompt_text import PROMPT_CHARACTERS, Tag, parse_prompt, prompt_text
 from lofi_assets.tracks import tagging
-from lofi_assets.tracks.evidence import Evidence, Tag
+from lofi_assets.tracks.evidence import Evidence
 from lofi_assets.tracks.tagging import TaggingError, TrackTags
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 TAXONOMY = styles.load_taxonomy(CONFIG)
-PRESETS = styles.load_presets(CONFIG, TAXONOMY)
+PRESETS = load_presets(CONFIG, TAXONOMY)
 KNOWN: list[tuple[TagCategoryName, str]] = [
     (category.category, tag) for category in TAXONOMY.categories for tag in category.tags
 ]
@@ -136,7 +138,7 @@ def test_a_tempo_outside_the_curated_style_is_noted() -> None:
 @pytest.mark.parametrize("style_id", list(PRESETS))
 def test_the_tags_of_a_preset_suggest_that_preset(style_id: str) -> None:
     preset = PRESETS[style_id]
-    evidence = as_tags([(category, tag) for category, tags in styles.preset_tags(preset).items() for tag in tags])
+    evidence = as_tags([(category, tag) for category, tags in preset_tags(preset).items() for tag in tags])
     tempo = Tag("tempo", styles.bpm_tag(sum(preset.tempo_range) / 2), "signal", 0.9)
     best, lead = tagging.suggest_style([*evidence, tempo], TAXONOMY, PRESETS)
     assert best == style_id
@@ -159,9 +161,9 @@ def test_tempo_decides_between_styles_that_sound_alike() -> None:
 def test_a_prompt_is_canonical_free_of_contradiction_and_short_enough(curated, metadata, msd, mtt, bpm) -> None:
     evidence = {"curated_tags": tuple(curated), "metadata_tags": tuple(metadata), "msd": msd, "mtt": mtt}
     outcome = tag(**evidence, bpm=bpm, bpm_confidence=0.9)
-    prompt = tagging.prompt_text(outcome.tags)
-    assert prompt and len(prompt) <= tagging.PROMPT_CHARACTERS
-    read, unknown = tagging.parse_prompt(prompt, TAXONOMY)
+    prompt = prompt_text(outcome.tags)
+    assert prompt and len(prompt) <= PROMPT_CHARACTERS
+    read, unknown = parse_prompt(prompt, TAXONOMY)
     assert unknown == ()
     assert [(t.category, t.tag) for t in read] == [(t.category, t.tag) for t in outcome.tags]
     assert any(t.category == "genre" for t in read)
@@ -172,23 +174,21 @@ def test_a_prompt_is_canonical_free_of_contradiction_and_short_enough(curated, m
 
 @given(st.lists(st.sampled_from(KNOWN), max_size=20))
 def test_a_prompt_reads_back_as_it_was_written(chosen: list[tuple[TagCategoryName, str]]) -> None:
-    prompt = tagging.prompt_text(as_tags(chosen))
-    read, unknown = tagging.parse_prompt(prompt, TAXONOMY)
+    prompt = prompt_text(as_tags(chosen))
+    read, unknown = parse_prompt(prompt, TAXONOMY)
     assert unknown == ()
     assert {(t.category, t.tag) for t in read} == set(chosen)
-    assert tagging.prompt_text(read) == prompt
+    assert prompt_text(read) == prompt
 
 
 @given(st.permutations(KNOWN[:12]))
 def test_a_prompt_does_not_depend_on_the_order_of_its_tags(chosen: list[tuple[TagCategoryName, str]]) -> None:
-    assert tagging.prompt_text(as_tags(chosen)) == tagging.prompt_text(as_tags(KNOWN[:12]))
+    assert prompt_text(as_tags(chosen)) == prompt_text(as_tags(KNOWN[:12]))
 
 
 def test_a_prompt_stands_in_the_order_of_the_categories() -> None:
-    tags, unknown = tagging.parse_prompt(
-        "No Vocals, rain, 72 BPM,slow\nvinyl, Rhodes Piano, , chill, lo-fi, xyz", TAXONOMY
-    )
-    assert tagging.prompt_text(tags) == "lofi, chill, rhodes, slow, 72 bpm, vinyl crackle, rain, instrumental"
+    tags, unknown = parse_prompt("No Vocals, rain, 72 BPM,slow\nvinyl, Rhodes Piano, , chill, lo-fi, xyz", TAXONOMY)
+    assert prompt_text(tags) == "lofi, chill, rhodes, slow, 72 bpm, vinyl crackle, rain, instrumental"
     assert unknown == ("xyz",)
 
 
@@ -282,7 +282,7 @@ def test_a_track_in_which_no_kind_of_voice_is_heard_is_instrumental() -> None:
 
 
 def test_a_prompt_says_lofi_before_what_it_leans_to() -> None:
-    text = tagging.prompt_text(as_tags([("genre", "jazz"), ("genre", "boom bap"), ("genre", "lofi hip hop")]))
+    text = prompt_text(as_tags([("genre", "jazz"), ("genre", "boom bap"), ("genre", "lofi hip hop")]))
     assert text == "lofi hip hop, boom bap, jazz"
 
 

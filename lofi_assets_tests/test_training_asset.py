@@ -36,8 +36,9 @@ from lofi_assets.training.checkpoints.runs import ARCHIVE, current_run, log_path
 from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import load_run
 from lofi_assets.training.ending import CONFIGURATION, INTERRUPTED, read_ending
+from lofi_assets.training.feature_cache import FEATURES
 from lofi_assets.training.features.cache import FeatureError, FeatureJob, cache_features
-from lofi_assets.training.lora_checkpoints import FEATURES, plan_training
+from lofi_assets.training.lora_checkpoints import plan_training
 from lofi_assets.training.planning import profile_plan as training_plan
 from lofi_assets.training.planning.plan import Card
 from lofi_assets.training.trainer.log import read_log

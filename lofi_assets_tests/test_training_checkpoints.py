@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import write_json
 from lofi_assets.records import Checkpoint, dump
-from lofi_assets.training.checkpoints.manifest import (
+from lofi_assets.training.checkpoints.files import (
     ADAPTER_METADATA,
     COMFYUI_WEIGHTS,
     DIFFUSERS_WEIGHTS,
@@ -20,17 +20,11 @@ from lofi_assets.training.checkpoints.manifest import (
     PEFT_PREFIX,
     PEFT_WEIGHTS,
     CheckpointError,
-    add_record,
-    best,
     checkpoint_id,
-    fault,
-    is_valid,
-    prune,
-    read_manifest,
-    retention,
-    update_record,
 )
+from lofi_assets.training.checkpoints.manifest import add_record, best, prune, read_manifest, retention, update_record
 from lofi_assets.training.checkpoints.runs import ARCHIVE, current_run, exclusive, finished, open_run
+from lofi_assets.training.checkpoints.soundness import fault, is_valid
 from lofi_assets.training.checkpoints.state import keep_beside_checkpoint, resume_point, unsound_states
 from lofi_assets_tests.test_training_config import a_run
 

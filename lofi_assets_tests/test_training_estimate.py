@@ -18,11 +18,11 @@ from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DMo
 from lofi_assets.cli.main import main
 from lofi_assets.profiles import load_profile
 from lofi_assets.training.config import LoraSettings, TrainingSettings, load_lora_settings
-from lofi_assets.training.lora_checkpoints import training_settings
 from lofi_assets.training.planning import profile_plan as training_plan
 from lofi_assets.training.planning.memory import Choices, Workload, device_memory, saved_activations, step_operations
 from lofi_assets.training.planning.model_size import ModelSize, measure
 from lofi_assets.training.planning.plan import Card, does_not_fit, make_plan, plan_text, remedies
+from lofi_assets.training.settings import training_settings
 from lofi_assets.training.trainer.adapters import add_lora
 
 LORA = load_lora_settings(Path(__file__).resolve().parent.parent / "config" / "lofi_lora_config.json")

@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transformer
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.quantization.merge import merge_lora
-from lofi_assets.training.checkpoints.manifest import (
+from lofi_assets.training.checkpoints.files import (
     COMFYUI_WEIGHTS,
     DIFFUSERS_WEIGHTS,
     PEFT_CONFIG,
     PEFT_PREFIX,
     PEFT_WEIGHTS,
-    fault,
 )
+from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.config import LoraSettings
 from lofi_assets.training.trainer.adapters import add_lora, digest, read_adapter, snapshot, write_adapter
 

@@ -12,8 +12,9 @@ from torch._dynamo.utils import counters
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transformer
 from lofi_assets.quantization.merge import merge_lora
 from lofi_assets.training.checkpoints import state as resume
-from lofi_assets.training.checkpoints.manifest import PEFT_WEIGHTS, checkpoint_id, fault
+from lofi_assets.training.checkpoints.files import PEFT_WEIGHTS, checkpoint_id
 from lofi_assets.training.checkpoints.runs import log_path
+from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.config import ConfigError, TrainingRun, TrainingSettings
 from lofi_assets.training.distributed import ALONE
 from lofi_assets.training.trainer.averaging import Average

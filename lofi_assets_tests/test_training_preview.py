@@ -9,7 +9,8 @@ import soundfile
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.training.checkpoints.manifest import describe, read_manifest
+from lofi_assets.training.checkpoints.files import describe
+from lofi_assets.training.checkpoints.manifest import read_manifest
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
 from lofi_assets.training.features.cache import FeatureJob, cache_features
 from lofi_assets.training.trainer import preview

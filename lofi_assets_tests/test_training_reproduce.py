@@ -17,7 +17,7 @@ from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.cli.reproduce import DIFFERENT, IDENTICAL, IMPOSSIBLE, INTERRUPTED, reproduce
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import sha256_folder
-from lofi_assets.training.checkpoints.manifest import DESCRIPTION, PEFT_WEIGHTS, RUN_CONFIG, checkpoint_id
+from lofi_assets.training.checkpoints.files import DESCRIPTION, PEFT_WEIGHTS, RUN_CONFIG, checkpoint_id
 from lofi_assets.training.checkpoints.runs import ARCHIVE
 from lofi_assets.training.config import TrainingRun, TrainingSettings
 from lofi_assets.training.features.cache import read_latents

@@ -22,16 +22,10 @@ from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training.__main__ import CONFIGURATION, DIVERGED, DONE, FILES, INTERRUPTED
 from lofi_assets.training.checkpoints import state as resume
-from lofi_assets.training.checkpoints.manifest import (
-    DESCRIPTION,
-    DIFFUSERS_WEIGHTS,
-    PEFT_WEIGHTS,
-    checkpoint_id,
-    describe,
-    is_valid,
-    read_manifest,
-)
+from lofi_assets.training.checkpoints.files import DESCRIPTION, DIFFUSERS_WEIGHTS, PEFT_WEIGHTS, checkpoint_id, describe
+from lofi_assets.training.checkpoints.manifest import read_manifest
 from lofi_assets.training.checkpoints.runs import ARCHIVE, finished, log_path
+from lofi_assets.training.checkpoints.soundness import is_valid
 from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import (
     TrainingRun,

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from lofi_assets.alerts.messages import Message, asset_link, message
 from lofi_assets.files.hashing import fingerprint, stat_key
 from lofi_assets.files.tables import read_columns
+from lofi_assets.sources.licensed_sources import INVENTORY
 from lofi_assets.sources.raw_files import with_file_name
 from lofi_assets.store import Store
-from lofi_assets.tracks.processed_tracks import INVENTORY, PROCESSED, PROMPTS
+from lofi_assets.tracks.track_table import PROCESSED, PROMPTS
 from lofi_assets.wording import named, shortened
 
 MAX_REJECTS = 5

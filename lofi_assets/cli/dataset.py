@@ -25,7 +25,7 @@ def dataset() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON array.")
 def list_versions(as_json: bool) -> None:
     """Every version that was built, oldest first; * is the current one."""
-    from lofi_assets.dataset.card import versions
+    from lofi_assets.dataset.versions import versions
     from lofi_assets.files.documents import read_json
 
     store = Store(data_root())
@@ -52,7 +52,8 @@ def list_versions(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON object.")
 def diff(before: str, after: str, as_json: bool) -> None:
     """What changed from version BEFORE to AFTER (default: the current one); ids may be shortened."""
-    from lofi_assets.dataset.card import difference, find_version
+    from lofi_assets.dataset.difference import difference
+    from lofi_assets.dataset.versions import find_version
 
     store = Store(data_root())
     found = difference(find_version(store, before), find_version(store, after))
@@ -94,8 +95,9 @@ def _short(value: object) -> str:
 @click.option("--all", "every", is_flag=True, help="Every version, not only one.")
 def verify(version: str, every: bool) -> None:
     """Read every file of VERSION (default: the current one) again; non-zero if anything is not as recorded."""
-    from lofi_assets.dataset.build import current_version, verify_dataset
-    from lofi_assets.dataset.card import dataset_faults, find_version, versions
+    from lofi_assets.dataset.build import verify_dataset
+    from lofi_assets.dataset.verification import dataset_faults
+    from lofi_assets.dataset.versions import current_version, find_version, versions
     from lofi_assets.files.hashing import sha256_file
 
     store = Store(data_root())
@@ -124,7 +126,8 @@ def verify(version: str, every: bool) -> None:
 @click.option("--absolute", is_flag=True, help="Absolute audio paths, for a trainer started from anywhere.")
 def export(directory: Path, version: str, split: str, repeat_count: int, absolute: bool) -> None:
     """Write DIRECTORY for the public ACE-Step v1 trainer: its dataset, and copies of the audio."""
-    from lofi_assets.dataset.card import export_dataset, find_version
+    from lofi_assets.dataset.trainer_format import export_dataset
+    from lofi_assets.dataset.versions import find_version
 
     folder = find_version(Store(data_root()), version)
     tracks = export_dataset(folder, directory, split=split, repeat_count=repeat_count, absolute=absolute)

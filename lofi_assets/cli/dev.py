@@ -92,8 +92,8 @@ def _run(ui: Sequence[str], home: Path, pages_port: int) -> int:
     from lofi_assets.defs.dagster_home import daemons_on
 
     pages = [sys.executable, "-m", "lofi_assets.cli.main", "pages", "--port", str(pages_port)]
-    # An activated environment is not the one that runs here; dg would warn of that.
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    # The environment that runs here, whichever is activated, or none: dg warns where the checkout's is another.
+    environment = os.environ | {"VIRTUAL_ENV": sys.prefix}
     with _interrupted_by(ENDINGS):
         parts = (
             Part("the UI with its daemon", _started(ui, environment), "what ended it stands above"),

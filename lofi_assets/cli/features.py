@@ -14,7 +14,7 @@ def features() -> None:
 @click.option("--dry-run", is_flag=True, help="Name the files and leave them.")
 def prune(dry_run: bool) -> None:
     """Remove files that neither the current features nor any run, archived ones among them, need."""
-    from lofi_assets.training.lora_checkpoints import prune_features, unneeded_features
+    from lofi_assets.training.feature_cache import prune_features, unneeded_features
 
     store = Store(data_root())
     before = {path: path.stat().st_size for path in unneeded_features(store)}

@@ -8,7 +8,7 @@ import click
 
 from lofi_assets.errors import explanation
 from lofi_assets.store import Store, data_root
-from lofi_assets.training.checkpoints.manifest import checkpoint_id
+from lofi_assets.training.checkpoints.files import checkpoint_id
 from lofi_assets.training.checkpoints.provenance import provenance
 from lofi_assets.training.checkpoints.runs import log_path
 from lofi_assets.training.reproduction.comparison import (

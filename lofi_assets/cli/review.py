@@ -47,8 +47,9 @@ def list_tracks(everything: bool) -> None:
 @click.argument("track")
 def show(track: str) -> None:
     """Everything that decided the tags of TRACK, and where to listen to it."""
-    from lofi_assets.tracks.processed_tracks import PROCESSED, rows_of
+    from lofi_assets.store import rows_of
     from lofi_assets.tracks.review import queue, read_reviews
+    from lofi_assets.tracks.track_table import PROCESSED
 
     store = Store(data_root())
     items = {item.row["track_id"]: item for item in queue(store)}
@@ -99,7 +100,7 @@ def reject(tracks: tuple[str, ...], by: str, reason: str) -> None:
 
 
 def _decide(tracks: Sequence[str], *, decision: Literal["accepted", "rejected"], **words: Any) -> None:
-    from lofi_assets.tracks.prompts import vocabulary
+    from lofi_assets.sources.style_taxonomy import vocabulary
     from lofi_assets.tracks.review import decide
 
     now = datetime.now(UTC).replace(microsecond=0)

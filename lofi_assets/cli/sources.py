@@ -14,8 +14,8 @@ from lofi_assets.store import Store, data_root
 from lofi_assets.wording import counted
 
 if TYPE_CHECKING:
-    from lofi_assets.sources.claims import LicenceTable
     from lofi_assets.sources.ledger_page import Survey
+    from lofi_assets.sources.licences import LicenceTable
 
 SOURCE_TYPES = ("commissioned", "royalty_free", "creative_commons", "partnership")
 
@@ -175,7 +175,7 @@ def _survey(store: Store) -> "Survey":
 
 
 def _licences() -> "LicenceTable":
-    from lofi_assets.sources.claims import load_licences
+    from lofi_assets.sources.licences import load_licences
     from lofi_assets.store import CONFIG_DIR
 
     return load_licences(CONFIG_DIR)

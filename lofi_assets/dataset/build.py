@@ -17,21 +17,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from lofi_assets.dataset import card as dataset_card
-from lofi_assets.dataset.card import (
-    SUFFIXES,
-    DatasetError,
-    Described,
-    dataset_faults,
-    read_track,
-    style_distribution,
-    versions,
-    write_hugging_face,
-)
+from lofi_assets.dataset.card import Described, style_distribution
+from lofi_assets.dataset.content_hash import hash_row, hash_rows, plain
+from lofi_assets.dataset.trainer_format import write_hugging_face
+from lofi_assets.dataset.verification import dataset_faults
+from lofi_assets.dataset.versions import MANIFEST, SUFFIXES, DatasetError, current_version, read_track, versions
 from lofi_assets.files.documents import read_json, write_json
-from lofi_assets.files.hashing import fingerprint, sha256_file
+from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.recorded_hashes import FileHashes, put_back
 from lofi_assets.files.writing import atomic_folder, atomic_path
 from lofi_assets.records import Dataset, Split, Track, dump
@@ -40,7 +34,6 @@ from lofi_assets.store import Store
 FILE_HASHES = "dataset_files.json"
 """In the cache: hashes of the files of the current version and of the split folders."""
 
-MANIFEST = "dataset_manifest.json"
 SPLITS = "dataset_splits.json"
 """Side of every track in the current version (`splits`), and of those that were in one before (`earlier`)."""
 
@@ -80,21 +73,7 @@ class BuiltDataset:
 
 def dataset_hash(candidates: Iterable[Candidate]) -> str:
     """Content hash: audio, prompt, lyrics, split, styles and source of every track, whatever the order of the files."""
-    return _hash_rows([_hash_row(_plain(c.track), c.audio_sha256, c.prompt, c.lyrics) for c in candidates])
-
-
-def _plain(track: Track) -> dict[str, Any]:
-    """As `records.dump` writes it; the schema comes from the model that already checked every field."""
-    return track.model_dump(mode="json", exclude_none=True)
-
-
-def _hash_row(track: Mapping[str, Any], audio_sha256: str, prompt: str, lyrics: str) -> tuple[Any, ...]:
-    stated = (track["split"], track["style_ids"], track["source_id"])
-    return (track["track_id"], audio_sha256, prompt, lyrics, *stated)
-
-
-def _hash_rows(rows: Iterable[tuple[Any, ...]]) -> str:
-    return fingerprint("dataset-1", sorted(rows))
+    return hash_rows([hash_row(plain(c.track), c.audio_sha256, c.prompt, c.lyrics) for c in candidates])
 
 
 def build_dataset(store: Store, candidates: Sequence[Candidate], *, now: datetime) -> BuiltDataset:
@@ -181,7 +160,7 @@ def _write_version(
         hash=digest,
     )
     write_json(folder / "dataset.json", dump(record))
-    write_json(folder / "tracks.json", [_plain(track) for track in tracks])
+    write_json(folder / "tracks.json", [plain(track) for track in tracks])
     for split in ("train", "validation"):
         if rows := [(c.track.track_id, c.prompt, c.lyrics) for c in ordered if c.track.split == split]:
             write_hugging_face(folder / split, rows)
@@ -312,16 +291,10 @@ def verify_dataset(folder: Path, *, sha256: Callable[[Path], str] = sha256_file)
     rows = []
     for item in read_json(folder / "tracks.json", default=[]):
         try:
-            rows.append(_hash_row(item, *read_track(folder, item["track_id"], sha256=sha256)))
+            rows.append(hash_row(item, *read_track(folder, item["track_id"], sha256=sha256)))
         except OSError:
             return False
-    return _hash_rows(rows) == record.get("hash")
-
-
-def current_version(store: Store) -> Path:
-    """Folder of the current version; one that is not there before the first."""
-    manifest = read_json(store.metadata(MANIFEST), default={})
-    return store.datasets / str(manifest.get("dataset_id"))
+    return hash_rows(rows) == record.get("hash")
 
 
 def current_splits(store: Store) -> dict[str, Split]:

@@ -4,27 +4,15 @@ What belongs here: everything that is told of a version, and a copy of it for a 
 in it, their split and the content hash (`dataset.py`).
 """
 
-import errno
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lofi_assets.errors import LofiError
-from lofi_assets.files.documents import read_json, write_json
-from lofi_assets.files.hashing import fingerprint, sha256_file
-from lofi_assets.files.writing import atomic_folder, copy_file
-from lofi_assets.lyrics.text import without_language
 from lofi_assets.records import STYLE_COUNTS, STYLE_PREFIXES, Dataset, Track
-from lofi_assets.store import Store
 
-SUFFIXES = (".mp3", "_prompt.txt", "_lyrics.txt")
-"""The files of a track, in the form that ACE-Step's converter reads."""
-
-DATA_FILE = "data-00000-of-00001.arrow"
 HUB_LICENCES = frozenset(
     {
         "cc0-1.0",
@@ -52,10 +40,6 @@ LIMITS = """\
 - Near-duplicates are found by sound (at most 15 % of the fingerprint's bits differ). Covers, remixes and songs made of
   the same sample pack may share material across the split.
 - Loudness, tempo and score are measured, not corrected: the tracks peak alike and are not equally loud."""
-
-
-class DatasetError(LofiError, ValueError):
-    """A dataset version cannot be found or copied; the message says which, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -193,202 +177,4 @@ def _line(text: str) -> str:
 # --- what the public trainer reads -----------------------------------------------------------------------------------
 
 
-def write_hugging_face(
-    folder: Path, rows: Sequence[tuple[str, str, str]], *, audio: str = "audio", repeat_count: int = 1
-) -> None:
-    """Write (track id, prompt, lyrics) in the columns that the public ACE-Step v1 trainer reads, for `load_from_disk`.
-
-    Written with pyarrow rather than `datasets`: that trainer pins datasets 3.4.1, which refuses what 4 and 5 write (a
-    feature of type List), while all of them read this. The same rows give the same bytes.
-
-    Args:
-        audio: what `filename` starts with; the trainer opens it as given, from its working directory.
-        repeat_count: the one data file is listed so many times, which costs a line each.
-    """
-    import pyarrow as pa
-
-    text = pa.string()
-    columns = {"keys": text, "filename": text, "tags": pa.list_(text), "speaker_emb_path": text, "norm_lyrics": text}
-    schema = pa.schema([*columns.items(), ("recaption", pa.struct([]))])
-    items = [
-        {"keys": key, "filename": f"{audio}/{key}.mp3", "tags": prompt.split(", ")}
-        | {"norm_lyrics": without_language(lyrics), "speaker_emb_path": "", "recaption": {}}
-        for key, prompt, lyrics in rows
-    ]
-    folder.mkdir(parents=True)
-    with pa.ipc.new_stream(str(folder / DATA_FILE), schema) as file:
-        file.write_table(pa.Table.from_pylist(items, schema=schema), max_chunksize=1000)
-    value = {"dtype": "string", "_type": "Value"}
-    features: dict[str, Any] = dict.fromkeys(columns, value) | {"tags": {"feature": value, "_type": "Sequence"}}
-    write_json(folder / "dataset_info.json", {"features": features | {"recaption": {}}})
-    state: dict[str, Any] = {
-        "_format_columns": None,
-        "_format_kwargs": {},
-        "_format_type": None,
-        "_output_all_columns": False,
-    }
-    files = [{"filename": DATA_FILE}] * repeat_count
-    identity = fingerprint(audio, repeat_count, rows)[:16]
-    write_json(folder / "state.json", {"_data_files": files, "_fingerprint": identity, **state, "_split": None})
-
-
-def export_dataset(
-    version: Path, target: Path, *, split: str = "train", repeat_count: int = 1, absolute: bool = False
-) -> int:
-    """Write a trainer-ready copy of one split, which shares nothing with the version; returns the number of tracks.
-
-    `target/dataset` is what the public trainer loads, `target/audio` what its converter reads.
-
-    Args:
-        absolute: write `filename` as an absolute path, for a trainer that is started from anywhere; else it is relative
-            to `target`.
-
-    Raises:
-        DatasetError: the target is not empty, the split is, or the version lacks a file.
-    """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise DatasetError(f"{target}: is not an empty folder; name another")
-    tracks = [item for item in read_json(version / "tracks.json", default=[]) if item.get("split") == split]
-    if not tracks or repeat_count < 1:
-        raise DatasetError(f"{version}: {len(tracks)} tracks in {split}, {repeat_count} times: nothing to export")
-    target = target.resolve()
-    with atomic_folder(target) as folder:
-        rows = []
-        for key in (item["track_id"] for item in tracks):
-            try:
-                copy_file(version / "audio" / f"{key}.mp3", folder / "audio" / f"{key}.mp3")
-                prompt, lyrics = read_texts(version, key)
-            except OSError as error:
-                raise DatasetError(f"{error.filename}: is missing; run: lofi dataset verify {version.name}") from error
-            for suffix, text in zip(SUFFIXES[1:], (prompt, without_language(lyrics)), strict=True):
-                (folder / "audio" / f"{key}{suffix}").write_bytes(text.encode())
-            rows.append((key, prompt, lyrics))
-        audio = (target / "audio").as_posix() if absolute else "audio"
-        write_hugging_face(folder / "dataset", rows, audio=audio, repeat_count=repeat_count)
-    return len(tracks)
-
-
 # --- what a version holds, read from its files -----------------------------------------------------------------------
-
-
-def find_version(store: Store, name: str = "") -> Path:
-    """Folder of a dataset version by its id or the beginning of it, with or without `lofi-`; the current one for "".
-
-    Raises:
-        DatasetError: none, or more than one.
-    """
-    name = name or read_json(store.metadata("dataset_manifest.json"), default={}).get("dataset_id", "none")
-    known = versions(store)
-    found = [folder for folder in known if folder.name == name] or [
-        folder for folder in known if folder.name.removeprefix("lofi-").startswith(name.removeprefix("lofi-"))
-    ]
-    if len(found) != 1:
-        there = ", ".join(folder.name for folder in known) or "none; materialise dataset_manifest"
-        raise DatasetError(f"{store.datasets}: {len(found)} versions are named {name!r}; there are: {there}")
-    return found[0]
-
-
-def versions(store: Store) -> list[Path]:
-    """Folders of all dataset versions, by name."""
-    return sorted(path.parent for path in store.datasets.glob("lofi-*/dataset.json"))
-
-
-def read_track(folder: Path, track_id: str, *, sha256: Callable[[Path], str] = sha256_file) -> tuple[str, str, str]:
-    """sha256 of the audio, prompt and lyrics of a track of a version.
-
-    Args:
-        sha256: of a file; the default reads it.
-
-    Raises:
-        OSError: a file is missing.
-    """
-    audio = folder / "audio" / f"{track_id}.mp3"
-    digest = sha256(audio)
-    if not digest:
-        raise FileNotFoundError(errno.ENOENT, "is missing", str(audio))
-    return digest, *read_texts(folder, track_id)
-
-
-def read_texts(folder: Path, track_id: str) -> tuple[str, str]:
-    """Prompt and lyrics of a track of a version; bytes that are not UTF-8 are shown as such.
-
-    Raises:
-        OSError: a file is missing.
-    """
-    texts = ((folder / "audio" / f"{track_id}{suffix}").read_bytes() for suffix in SUFFIXES[1:])
-    prompt, lyrics = (text.decode("utf-8", errors="backslashreplace") for text in texts)
-    return prompt, lyrics
-
-
-def dataset_faults(folder: Path, *, sha256: Callable[[Path], str] = sha256_file) -> list[str]:
-    """Files of a version that are missing or are not what its records say; `sha256` as in `read_track`."""
-    record = read_json(folder / "dataset.json", default={})
-    tracks = read_json(folder / "tracks.json")
-    if tracks is None or folder.name != f"lofi-{str(record.get('hash'))[:12]}":
-        return [f"{folder}: dataset.json or tracks.json is missing, or the folder was renamed"]
-    rows = {key: row for split in ("train", "validation") for key, row in _trainer_rows(folder / split).items()}
-    faults = []
-    for item in tracks:
-        stem = folder / "audio" / item["track_id"]
-        row = rows.pop(stem.name, None)
-        try:
-            digest, prompt, lyrics = read_track(folder, item["track_id"], sha256=sha256)
-        except OSError as error:
-            faults.append(f"{error.filename}: is missing")
-            continue
-        if digest != item.get("audio_sha256", digest):
-            faults.append(f"{stem}.mp3: is not the audio that tracks.json records")
-        told = (f"{stem.name}.mp3", item["split"], prompt.split(", "), without_language(lyrics))
-        if row != told:
-            faults.append(f"{stem}_prompt.txt, _lyrics.txt: differ from the row in {item['split']}/")
-    return [*faults, *(f"{folder}: the trainer's rows have {key}, tracks.json has not" for key in sorted(rows))]
-
-
-def _trainer_rows(folder: Path) -> dict[str, tuple[str, str, list[str], str]]:
-    import pyarrow as pa
-
-    if not (folder / DATA_FILE).is_file():
-        return {}
-    with pa.ipc.open_stream(str(folder / DATA_FILE)) as file:
-        items = file.read_all().to_pylist()
-    return {
-        item["keys"]: (Path(item["filename"]).name, folder.name, item["tags"], item["norm_lyrics"]) for item in items
-    }
-
-
-def difference(before: Path, after: Path) -> dict[str, Any]:
-    """What changed from one version to another: tracks by id, each changed field as [before, after]."""
-    sides = [_contents(folder) for folder in (before, after)]
-    first, second = sides
-    common = sorted(first.keys() & second.keys())
-    changed = {
-        field: {
-            key: [first[key][field], second[key][field]] for key in common if first[key][field] != second[key][field]
-        }
-        for field in ("split", "prompt", "lyrics", "audio", "style_ids", "source_id")
-    }
-    styles = [Counter(track["style_ids"][0] for track in side.values()) for side in sides]
-    return {
-        "versions": [before.name, after.name],
-        "tracks": [len(side) for side in sides],
-        "hours": [round(sum(track["duration"] for track in side.values()) / 3600, 4) for side in sides],
-        "splits": {
-            split: [sum(track["split"] == split for track in side.values()) for side in sides]
-            for split in ("train", "validation")
-        },
-        "styles": {name: [n[name] for n in styles] for name in sorted(styles[0] | styles[1])},
-        "added": sorted(second.keys() - first.keys()),
-        "removed": sorted(first.keys() - second.keys()),
-        "changed": changed,
-    }
-
-
-def _contents(folder: Path) -> dict[str, dict[str, Any]]:
-    contents = {}
-    for item in read_json(folder / "tracks.json", default=[]):
-        try:
-            texts = dict(zip(("prompt", "lyrics"), read_texts(folder, item["track_id"]), strict=True))
-        except OSError as error:
-            raise DatasetError(f"{error.filename}: is missing; run: lofi dataset verify {folder.name}") from error
-        contents[item["track_id"]] = item | texts | {"audio": item.get("audio_sha256")}
-    return contents

@@ -19,8 +19,8 @@ from lofi_assets.outcome import Outcome
 from lofi_assets.records import Split, Track
 from lofi_assets.store import Store
 from lofi_assets.tracks.duplicates import splits_with_copies
-from lofi_assets.tracks.processed_tracks import DUPLICATES, PROCESSED, PROMPTS, verified_sources
 from lofi_assets.tracks.states import advance
+from lofi_assets.tracks.track_table import DUPLICATES, PROCESSED, PROMPTS, verified_sources
 
 DATASET_VERSION = "2"
 """Raised when the layout of a dataset version changes."""

@@ -16,8 +16,8 @@ from lofi_assets.defs.sources import licensed_sources, style_taxonomy
 from lofi_assets.defs.tracks import processed_tracks, prompts
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import fingerprint
-from lofi_assets.sources.claims import load_licences
 from lofi_assets.sources.ledger_page import survey, usable_files
+from lofi_assets.sources.licences import load_licences
 from lofi_assets.sources.rights import latest_day
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.tracks.landing import landing_state

@@ -11,6 +11,8 @@ from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.sources import licensed_sources, style_taxonomy
 from lofi_assets.tracks import processed_tracks as library
 from lofi_assets.tracks import prompts as prompting
+from lofi_assets.tracks.curation import curated_tempo_ranges
+from lofi_assets.tracks.tagged_tracks import categories
 
 
 @dg.asset(
@@ -29,8 +31,8 @@ def processed_tracks(context: dg.AssetExecutionContext, platform: Platform) -> d
         platform.store,
         gates=load_gates(),
         settings=platform.profile.audio,
-        tempo_ranges=prompting.curated_tempo_ranges(platform.store),
-        style_of=prompting.categories(platform.store),
+        tempo_ranges=curated_tempo_ranges(platform.store),
+        style_of=categories(platform.store),
     )
     return report(context, platform.store, outcome)
 

@@ -17,6 +17,7 @@ from lofi_assets.defs.resources import Platform
 from lofi_assets.training import lora_checkpoints as experiment
 from lofi_assets.training.death import watched
 from lofi_assets.training.ending import INTERRUPTED, Ending, forget_ending, read_ending
+from lofi_assets.training.feature_cache import cache_dataset_features
 from lofi_assets.training.features.cache import FEATURES_VERSION
 
 TRAINER = dg.PipesSubprocessClient(termination_timeout_seconds=300)
@@ -38,7 +39,7 @@ explain is not tried again."""
 @explained
 def feature_cache(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """Latents, text states, lyric ids, speakers and SSL targets of every track, computed once per track and model."""
-    return report(context, platform.store, experiment.cache_dataset_features(platform.store, platform.profile))
+    return report(context, platform.store, cache_dataset_features(platform.store, platform.profile))
 
 
 @dg.asset(

@@ -6,8 +6,9 @@ from rich.table import Table
 
 from lofi_assets.constitution.gates import Verdict
 from lofi_assets.constitution.verdicts import recorded
-from lofi_assets.store import Store
-from lofi_assets.tracks.processed_tracks import INVENTORY, PROCESSED, rows_of
+from lofi_assets.sources.licensed_sources import INVENTORY
+from lofi_assets.store import Store, rows_of
+from lofi_assets.tracks.track_table import PROCESSED
 
 COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 

@@ -20,7 +20,7 @@ from lofi_assets.files.writing import atomic_path
 from lofi_assets.html.frame import framed, players
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import Store
-from lofi_assets.training.lora_checkpoints import trained_dataset
+from lofi_assets.training.trained_on import trained_dataset
 
 if TYPE_CHECKING:
     import numpy as np

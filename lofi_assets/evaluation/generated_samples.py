@@ -20,9 +20,11 @@ from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, SamplingSettings
 from lofi_assets.progress import Progress
 from lofi_assets.store import Store
-from lofi_assets.training.checkpoints.manifest import DIFFUSERS_WEIGHTS, fault, read_manifest, update_record
+from lofi_assets.training.checkpoints.files import DIFFUSERS_WEIGHTS
+from lofi_assets.training.checkpoints.manifest import read_manifest, update_record
 from lofi_assets.training.checkpoints.runs import current_run
-from lofi_assets.training.lora_checkpoints import trained_base, trained_dataset
+from lofi_assets.training.checkpoints.soundness import fault
+from lofi_assets.training.trained_on import trained_base, trained_dataset
 from lofi_assets.wording import counted, named
 
 if TYPE_CHECKING:

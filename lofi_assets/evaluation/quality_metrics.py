@@ -23,7 +23,8 @@ from lofi_assets.progress import over
 from lofi_assets.records import Checkpoint, QualityMetrics, dump
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.manifest import best, prune, read_manifest, update_record
-from lofi_assets.training.lora_checkpoints import trained_dataset, training_settings
+from lofi_assets.training.settings import training_settings
+from lofi_assets.training.trained_on import trained_dataset
 
 METRICS_VERSION = "1"
 """Raised when a measure changes: every checkpoint is then evaluated again."""

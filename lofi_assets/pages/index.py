@@ -45,8 +45,9 @@ def review_page(store: Store) -> str:
     Raises:
         ReviewError, StoreError: tracks or decisions cannot be read.
     """
-    from lofi_assets.tracks.processed_tracks import PROCESSED, rows_of
+    from lofi_assets.store import rows_of
     from lofi_assets.tracks.review import queue
+    from lofi_assets.tracks.track_table import PROCESSED
 
     audio = {row["track_id"]: row["audio_path"] for row in rows_of(store, PROCESSED)}
     waiting = [item for item in queue(store) if item.reasons]
@@ -74,8 +75,8 @@ def ledger(store: Store, *, today: date | None = None) -> str:
         SourceError, LedgerError, StoreError: the records or the licence types cannot be read.
     """
     from lofi_assets.constitution.gates import load_gates
-    from lofi_assets.sources.claims import load_licences
     from lofi_assets.sources.ledger_page import ledger_page, survey
+    from lofi_assets.sources.licences import load_licences
     from lofi_assets.store import CONFIG_DIR
 
     day = today or datetime.now(UTC).date()

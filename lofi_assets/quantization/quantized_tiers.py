@@ -21,8 +21,10 @@ from lofi_assets.profiles import Profile, SamplingSettings
 from lofi_assets.progress import Progress, over
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import Store
-from lofi_assets.training.checkpoints.manifest import CheckpointError, best, fault, read_manifest, update_record
-from lofi_assets.training.lora_checkpoints import trained_base
+from lofi_assets.training.checkpoints.files import CheckpointError
+from lofi_assets.training.checkpoints.manifest import best, read_manifest, update_record
+from lofi_assets.training.checkpoints.soundness import fault
+from lofi_assets.training.trained_on import trained_base
 from lofi_assets.wording import rounded
 
 TIERS_VERSION = "2"

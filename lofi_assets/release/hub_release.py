@@ -27,7 +27,8 @@ from lofi_assets.progress import Progress, over
 from lofi_assets.release.model_card import APPROVAL
 from lofi_assets.release.onnx_artifacts import MANIFEST, differences
 from lofi_assets.store import Store
-from lofi_assets.training.checkpoints.manifest import COMFYUI_WEIGHTS, read_manifest
+from lofi_assets.training.checkpoints.files import COMFYUI_WEIGHTS
+from lofi_assets.training.checkpoints.manifest import read_manifest
 from lofi_assets.wording import counted
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from lofi_assets.near_names import says_nothing
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
 from lofi_assets.quantization.quantized_tiers import VARIANTS, tier_of
-from lofi_assets.sources.claims import attribution_of, load_licences
+from lofi_assets.sources.licences import attribution_of, load_licences
+from lofi_assets.sources.licensed_sources import INVENTORY
 from lofi_assets.sources.raw_files import raw_track_id
-from lofi_assets.store import CONFIG_DIR, Store
-from lofi_assets.tracks.processed_tracks import INVENTORY, rows_of
-from lofi_assets.training.lora_checkpoints import trained_dataset
+from lofi_assets.store import CONFIG_DIR, Store, rows_of
+from lofi_assets.training.trained_on import trained_dataset
 
 SECTIONS = (
     "What it is",

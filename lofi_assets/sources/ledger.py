@@ -23,8 +23,8 @@ from lofi_assets.files.hashing import READ_BLOCK, sha256_file
 from lofi_assets.files.writing import atomic_path, linked_to, make_folder
 from lofi_assets.near_names import meant, says_nothing
 from lofi_assets.records import RecordError, SourceRecord, dump, parse, violations
-from lofi_assets.sources.claims import LicenceTable
 from lofi_assets.sources.ledger_text import LedgerError, LedgerText
+from lofi_assets.sources.licences import LicenceTable
 from lofi_assets.sources.rights import EVIDENCE, evidence_fault, evidence_path, is_address, not_begun
 from lofi_assets.store import Store
 

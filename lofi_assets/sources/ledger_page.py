@@ -15,16 +15,9 @@ from typing import Literal
 from lofi_assets.constitution.gates import Gate, gates_of, judge_track
 from lofi_assets.files.documents import read_json
 from lofi_assets.records import SourceRecord
-from lofi_assets.sources.claims import (
-    LicenceTable,
-    LicenceType,
-    SourceFile,
-    SourceRow,
-    attribution_of,
-    load_sources,
-    verify_sources,
-)
+from lofi_assets.sources.claims import SourceFile, SourceRow, load_sources, verify_sources
 from lofi_assets.sources.ledger import SOURCES
+from lofi_assets.sources.licences import LicenceTable, LicenceType, attribution_of
 from lofi_assets.sources.raw_files import list_raw, tree_of
 from lofi_assets.sources.rights import claim_measures, is_address, revocation_of
 from lofi_assets.sources.unread import problems as unread_problems

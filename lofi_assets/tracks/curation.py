@@ -9,9 +9,10 @@ import json
 from collections.abc import Mapping, Sequence
 
 from lofi_assets.files.documents import read_json, write_json
-from lofi_assets.sources.claims import SourceError
-from lofi_assets.store import Store
-from lofi_assets.tracks.processed_tracks import PROMPTS, part_ids, rows_of
+from lofi_assets.sources.licences import SourceError
+from lofi_assets.sources.style_taxonomy import vocabulary
+from lofi_assets.store import Store, rows_of
+from lofi_assets.tracks.track_table import PROMPTS, part_ids
 
 CHOSEN = "chosen_styles.json"
 """Track id -> [style ids], written by people alone."""
@@ -101,3 +102,13 @@ def _chosen_before_copies(store: Store, mapping: Styles) -> Styles:
             reviewed = row.get("reviewed_styles")
             chosen[track_id] = tuple(json.loads(row["curated_styles"])) if reviewed else styles
     return chosen
+
+
+def curated_tempo_ranges(store: Store) -> dict[str, tuple[int, int]]:
+    """Track id -> tempo range of the first style that a curator named for it."""
+    _, presets = vocabulary()
+    return {
+        track_id: presets[styles[0]].tempo_range
+        for track_id, styles in chosen_styles(store).items()
+        if styles[0] in presets
+    }

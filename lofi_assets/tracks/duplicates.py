@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from lofi_assets.constitution.gates import Gate, judge_track
 from lofi_assets.records import Split
-from lofi_assets.tracks.track_table import Row
+from lofi_assets.store import Row
 
 DUPLICATE_RULE = "audio.near_duplicate"
 

@@ -1,17 +1,11 @@
-"""What is known about a track before it is tagged, and a tag with where it comes from.
+"""What is known about a track before it is tagged.
 
-What belongs here: these two shapes. What does not: weighing evidence (`tagging.py`), gathering it (`prompts.py`).
+What belongs here: that shape. What does not: weighing evidence (`tagging.py`), gathering it (`prompts.py`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
-
-from lofi_assets.records import TagCategoryName
-
-Origin = Literal["human", "metadata", "signal", "audio_model", "preset"]
-ORIGINS: tuple[Origin, ...] = get_args(Origin)
-"""Strongest first: of two tags that exclude each other the one whose origin stands earlier is kept."""
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +35,3 @@ class Evidence:
     """MusiCNN MTT label -> mean probability over the track."""
     lyrics: str | None = None
     """Content of the curator's `<stem>_lyrics.txt`."""
-
-
-@dataclass(frozen=True)
-class Tag:
-    """A canonical tag, where it comes from, and how far that is to be trusted (0 to 1)."""
-
-    category: TagCategoryName
-    tag: str
-    origin: Origin
-    confidence: float

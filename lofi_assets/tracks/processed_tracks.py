@@ -8,27 +8,21 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date
-from pathlib import Path
-from typing import Any
 
 from lofi_assets.constitution.gates import Gate, gates_of
-from lofi_assets.constitution.verdicts import track_rules
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.files.recorded_hashes import FileHashes
-from lofi_assets.files.tables import read_columns, read_table, table_columns, write_table
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
-from lofi_assets.sources.claims import SourceRow, load_licences, load_sources, verify_sources
-from lofi_assets.sources.raw_files import PART, scan_raw, tree_of
-from lofi_assets.sources.unread import problems as unread
-from lofi_assets.store import CONFIG_DIR, Store, plan
+from lofi_assets.sources.licensed_sources import INVENTORY, verified_files
+from lofi_assets.sources.raw_files import PART
+from lofi_assets.store import Row, Store, plan, rows_of, write_rows
 from lofi_assets.tracks.duplicates import mark_duplicates, same_file
 from lofi_assets.tracks.quarantine import write_quarantine
 from lofi_assets.tracks.rejudge import judged_today, law_of
-from lofi_assets.tracks.report import inventory_summary, rejected_files, tracks_outcome
-from lofi_assets.tracks.track_table import Row, result_rows, score_entry
+from lofi_assets.tracks.report import tracks_outcome
+from lofi_assets.tracks.track_table import DUPLICATES, PROCESSED, PROMPTS, SCORES, result_rows, score_entry
 from lofi_assets.tracks.work_files import (
     changed_audio,
     clear_stale,
@@ -44,119 +38,11 @@ TRACKS_VERSION = "2"
 FILE_HASHES = "track_files.json"
 """In the cache: hashes of work files and of their copies in `processed/`."""
 
-INVENTORY = "raw_inventory.parquet"
-PROCESSED = "processed_tracks.parquet"
-PROMPTS = "prompts.parquet"
-DUPLICATES = "duplicates.json"
-SCORES = "quality_scores.json"
-
 LOFI_TEMPO = (62, 124)
 """BPM range that decides octaves for a track whose style no curator has named (`audio.tempo.LOFI_RANGE`)."""
 
 StyleOf = Callable[[Sequence[Row]], Mapping[str, str]]
 """Accepted rows -> track id -> style category; `prompts.categories` in production."""
-
-
-def inventory_sources(store: Store, *, gates: Sequence[Gate], today: date, config_dir: Path = CONFIG_DIR) -> Outcome:
-    """Write `raw_inventory.parquet`: every raw file, verified or rejected with the rule that rejected it."""
-    source_file = load_sources(store.metadata("sources.json"))
-    before = rows_of(store, INVENTORY)
-    known = {row["path"]: (row["stat"], row["sha256"]) for row in before}
-    track_gates = gates_of(gates, asset="licensed_sources", scope="track")
-    tree = tree_of(store.raw)
-    files = scan_raw(store, tree, memory=known)
-    problems = [*source_file.problems, *unread(store, tree, files, before=before, records=source_file.records)]
-    rows = verify_sources(
-        files, source_file=source_file, licences=load_licences(config_dir), gates=track_gates, today=today
-    )
-    write_rows(store, INVENTORY, [vars(row) for row in rows])
-    verified = [row for row in rows if row.status == "verified"]
-    rejected = [row for row in rows if row.status == "rejected"]
-    return Outcome(
-        data_version=fingerprint(
-            [(row.track_id, row.sha256, row.status, row.source_id, row.license_type) for row in rows],
-            sorted({(row.source_id, row.provider, row.attribution) for row in verified}),
-        ),
-        counts={
-            "raw_files": len(rows),
-            "verified": len(verified),
-            "rejected": len(rejected),
-            "recomputed": sum(known.get(file.path) != (file.stat, file.sha256) for file in files),
-        },
-        values={"invalid_records": len(source_file.problems), "verified_tracks": len(verified)},
-        **track_rules(
-            track_gates,
-            accepted=[(row.track_id, json.loads(row.measures)) for row in verified],
-            rejected=[(row.track_id, row.rule) for row in rejected],
-        ),
-        summary=inventory_summary(rejected=[row.rule for row in rejected], verified=len(verified), problems=problems),
-        needs=rejected_files([vars(row) for row in rejected], path="path"),
-        rows=[_shown_source(row) for row in (*rejected, *verified)],
-        details={"problems": "\n".join(f"- {problem}" for problem in problems) or None},
-    )
-
-
-def _shown_source(row: SourceRow) -> Row:
-    return {
-        "track_id": row.track_id,
-        "status": row.status,
-        "rule": row.rule,
-        "reason": row.reason,
-        "source": row.source_id,
-        "licence": row.license_type,
-        "path": row.path,
-    }
-
-
-def rows_of(store: Store, name: str) -> list[Row]:
-    """Rows of a table of `metadata/`; empty before the first materialisation."""
-    records = read_table(store.metadata(name)).to_dict("records")
-    return [{str(key): value for key, value in row.items()} for row in records]
-
-
-def write_rows(store: Store, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table of `metadata/`."""
-    import pandas as pd
-
-    write_table(store.metadata(name), pd.DataFrame(list(rows)))
-
-
-def verified_sources(store: Store) -> list[Row]:
-    """Inventory rows of what may be processed and used; a file that was cut also has one per part, under its id."""
-    files = _verified_files(store)
-    return [
-        *files.values(),
-        *(files[whole] | {"track_id": part} for part, whole in part_ids(store).items() if whole in files),
-    ]
-
-
-def _verified_files(store: Store) -> dict[str, Row]:
-    return {row["track_id"]: row for row in rows_of(store, INVENTORY) if row["status"] == "verified"}
-
-
-def part_ids(store: Store) -> dict[str, str]:
-    """Id of every part of a file that was cut -> id of that file."""
-    return {row["track_id"]: row["part_of"] for row in _columns(store, "track_id", "part_of", where="part_of")}
-
-
-def lossless_masters(store: Store) -> dict[str, tuple[Path, str]]:
-    """sha256 of a track's MP3 -> the FLAC of the same master and its sha256, where the profile keeps them."""
-    rows = _columns(store, "audio_sha256", "lossless_path", "lossless_sha256", where="lossless_sha256")
-    found = {row["audio_sha256"]: (store.root / row["lossless_path"], row["lossless_sha256"]) for row in rows}
-    return {digest: master for digest, master in found.items() if master[0].is_file()}
-
-
-def _columns(store: Store, *names: str, where: str) -> list[Row]:
-    """A few columns of the processed tracks for which one is not empty; none of a table from before that column."""
-    path = store.metadata(PROCESSED)
-    if where not in table_columns(path):
-        return []
-    return [row for row in read_columns(path, *{*names, where}) if row[where]]
-
-
-def accepted_tracks(store: Store) -> list[Row]:
-    """Rows of the tracks that passed every gate, by track id."""
-    return [row for row in rows_of(store, PROCESSED) if row["status"] == "accepted"]
 
 
 def process_library(
@@ -175,7 +61,7 @@ def process_library(
     """
     clear_unfinished(store, tables=(PROCESSED, DUPLICATES, SCORES))
     inventory = rows_of(store, INVENTORY)
-    verified = _verified_files(store)
+    verified = verified_files(store)
     track_gates = gates_of(gates, asset="processed_tracks", scope="track")
     recorded: dict[str, list[Row]] = {}
     for row in rows_of(store, PROCESSED):

@@ -5,194 +5,32 @@ What does not: the weighing of evidence (`tagging.py`), the vocabulary (`styles.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cache
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
-from lofi_assets.audio.metadata import METADATA_VERSION, FileTags, read_tags, stated_bpm
-from lofi_assets.constitution.gates import Gate, gates_of, judge_asset, judge_track, load_gates
+from lofi_assets.constitution.gates import Gate, gates_of, judge_track, load_gates
 from lofi_assets.constitution.verdicts import track_rules
 from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.lyrics.text import LyricsError, lyrics_text
 from lofi_assets.outcome import Outcome
-from lofi_assets.records import STYLE_PREFIXES, StylePreset, TrackState
-from lofi_assets.sources.curator_files import CuratorFiles, Sidecars
-from lofi_assets.store import CONFIG_DIR, Store, plan
-from lofi_assets.styles.prompt_text import split_tags
-from lofi_assets.styles.strict_yaml import StyleError
-from lofi_assets.styles.taxonomy import Taxonomy, load_presets, load_taxonomy, taxonomy_fingerprint, written_presets
-from lofi_assets.tracks.curation import chosen_styles, take_over, write_mapping
-from lofi_assets.tracks.evidence import Evidence
-from lofi_assets.tracks.processed_tracks import DUPLICATES, PROMPTS, Row, accepted_tracks, rows_of, write_rows
+from lofi_assets.records import TrackState
+from lofi_assets.sources.style_taxonomy import vocabulary
+from lofi_assets.store import Store, plan, rows_of, write_rows
+from lofi_assets.styles.prompt_text import parse_prompt, prompt_text
+from lofi_assets.styles.taxonomy import Taxonomy
+from lofi_assets.tracks.curation import take_over, write_mapping
+from lofi_assets.tracks.processed_tracks import Row
 from lofi_assets.tracks.quarantine import write_quarantine
-from lofi_assets.tracks.review import QueueItem, Review, apply_review, decisions, proposal_of, queue_of, read_reviews
+from lofi_assets.tracks.review import QueueItem, Review, queue_of, read_reviews
 from lofi_assets.tracks.states import advance
-from lofi_assets.tracks.tagging import TrackTags, parse_prompt, prompt_text, tag_track
+from lofi_assets.tracks.tagged_tracks import TaggedTrack, _file_tags_key, tag_tracks
+from lofi_assets.tracks.track_table import DUPLICATES, PROMPTS, accepted_tracks
 from lofi_assets.wording import counted, named
 
 PROMPTS_VERSION = "3"
 """Raised when tagging changes: every prompt is then written again."""
-
-
-@cache
-def vocabulary() -> tuple[Taxonomy, Mapping[str, StylePreset]]:
-    """Taxonomy and presets of this checkout."""
-    taxonomy = load_taxonomy(CONFIG_DIR)
-    return taxonomy, load_presets(CONFIG_DIR, taxonomy)
-
-
-def describe_taxonomy(config_dir: Path = CONFIG_DIR) -> Outcome:
-    """The vocabulary as the UI shows it.
-
-    Presets that are too few, or use a tag that is not documented, are a measured fault for the gates.
-
-    Raises:
-        StyleError: the files are refused for another reason, which the message gives.
-    """
-    taxonomy = load_taxonomy(config_dir)
-    count, undocumented = written_presets(config_dir, taxonomy)
-    values = {"presets": count, "undocumented_tags": len(undocumented)}
-    try:
-        presets = load_presets(config_dir, taxonomy)
-    except StyleError as error:
-        if all(
-            verdict.passed
-            for verdict in judge_asset(gates_of(load_gates(), asset="style_taxonomy", scope="asset"), values)
-        ):
-            raise
-        return Outcome(
-            data_version=fingerprint(str(error)),
-            summary=f"config/styles is refused, so no track can be tagged: {error}",
-            counts={"presets": count},
-            values=values,
-            details={"refused": str(error), "undocumented": ", ".join(undocumented) or None},
-        )
-    return Outcome(
-        data_version=taxonomy_fingerprint(taxonomy, presets),
-        summary=f"{counted(len(presets), 'style preset')} over {len(taxonomy.categories)} categories of tags. "
-        "Nothing waits for a person.",
-        counts={
-            "categories": len(taxonomy.categories),
-            "tags": sum(len(category.tags) for category in taxonomy.categories),
-            "presets": len(presets),
-        },
-        values=values,
-        rows=[
-            {
-                "style": preset.style_id,
-                "name": preset.name,
-                "category": preset.category,
-                "extends": preset.extends or "",
-                "tempo": f"{preset.tempo_range[0]}-{preset.tempo_range[1]} bpm",
-                "tags": ", ".join((*preset.base_tags, *preset.instruments, *preset.production)),
-            }
-            for preset in presets.values()
-        ],
-    )
-
-
-def curated_tempo_ranges(store: Store) -> dict[str, tuple[int, int]]:
-    """Track id -> tempo range of the first style that a curator named for it."""
-    _, presets = vocabulary()
-    return {
-        track_id: presets[styles[0]].tempo_range
-        for track_id, styles in chosen_styles(store).items()
-        if styles[0] in presets
-    }
-
-
-def categories(store: Store) -> Callable[[Sequence[Row]], dict[str, str]]:
-    """A function from processed rows to the style category that decides each track's folder."""
-
-    def decide(rows: Sequence[Row]) -> dict[str, str]:
-        return {item.evidence.track_id: category_of(item.tags.style_ids) for item in tag_tracks(store, rows)}
-
-    return decide
-
-
-def category_of(style_ids: Sequence[str]) -> str:
-    """Style category of a track: that of its first style."""
-    return STYLE_PREFIXES[style_ids[0].partition("-")[0]]
-
-
-@dataclass(frozen=True)
-class TaggedTrack:
-    """A track with its tags as they stand, and what they rest on."""
-
-    evidence: Evidence
-    tags: TrackTags
-    proposal: str
-    """Fingerprint of the tags without any review (`review.proposal_of`)."""
-    review: Review | None
-    """The decision that holds for this very audio and proposal."""
-    file_tags: FileTags
-    sidecars: Sidecars
-
-
-def tag_tracks(store: Store, rows: Sequence[Row]) -> list[TaggedTrack]:
-    """Tags of processed tracks, with the reviews that hold for them."""
-    taxonomy, presets = vocabulary()
-    named, holding = chosen_styles(store), decisions(read_reviews(store))
-    known = {row["track_id"]: row for row in rows_of(store, PROMPTS)}
-    files, tagged = CuratorFiles(store), []
-    for row in rows:
-        sidecars = files.beside(row["raw_path"])
-        file_tags = _file_tags(store, row, known.get(row["track_id"], {}))
-        found = evidence(row, named.get(row["track_id"], ()), file_tags, sidecars)
-        proposed = tag_track(found, taxonomy, presets)
-        proposal = proposal_of(proposed, lyrics_text(found.lyrics))
-        review = holding.get((row["track_id"], row["audio_sha256"], proposal))
-        tags = apply_review(proposed, review, found, taxonomy, presets)
-        tagged.append(TaggedTrack(found, tags, proposal, review, file_tags, sidecars))
-    return tagged
-
-
-def _file_tags(store: Store, row: Row, known: Row) -> FileTags:
-    """What the raw file says of itself; read only when its content is not the one whose tags are on record."""
-    if known.get("file_tags_of") == _file_tags_key(row):
-        stored: FileTags = json.loads(known["file_tags"])
-        return stored
-    return read_tags(store.root / row["raw_path"])
-
-
-def _file_tags_key(row: Row) -> str:
-    return f"{METADATA_VERSION}:{row['source_sha256']}"
-
-
-def evidence(row: Row, styles: tuple[str, ...], file_tags: FileTags, sidecars: Sidecars) -> Evidence:
-    """What is known about a processed track: the curator's files, the raw file's tags, what was measured and heard.
-
-    The title is left out: a song called Rain is not evidence of rain.
-    """
-    lyrics = sidecars.lyrics
-    measures = json.loads(row["measures"])
-    heard = json.loads(row["heard"])
-    return Evidence(
-        track_id=row["track_id"],
-        curated_tags=split_tags(sidecars.prompt),
-        curated_styles=styles,
-        metadata_tags=tuple(
-            text for field in ("genre", "mood", "keywords", "comment") for text in file_tags.get(field, ())
-        ),
-        metadata_bpm=stated_bpm(file_tags),
-        bpm=measures.get("tempo_bpm"),
-        bpm_confidence=measures.get("tempo_confidence") or 0.0,
-        signals=measures,
-        msd=heard.get("msd", {}),
-        mtt=heard.get("mtt", {}),
-        lyrics=lyrics if _valid_lyrics(lyrics) else None,
-    )
-
-
-def _valid_lyrics(lyrics: str | None) -> bool:
-    try:
-        lyrics_text(lyrics)
-    except LyricsError:
-        return False
-    return True
 
 
 def write_prompts(store: Store) -> Outcome:

@@ -7,8 +7,7 @@ import json
 from collections.abc import Iterable
 
 from lofi_assets.files.documents import write_json
-from lofi_assets.store import Store
-from lofi_assets.tracks.track_table import Row
+from lofi_assets.store import Row, Store
 
 
 def write_quarantine(store: Store, stage: str, rows: Iterable[Row]) -> None:

@@ -10,7 +10,8 @@ from pathlib import PurePath
 
 from lofi_assets.constitution.gates import Gate, Verdict, judge_track, too_long
 from lofi_assets.files.hashing import fingerprint
-from lofi_assets.tracks.track_table import CHAIN_VERSION, Row
+from lofi_assets.store import Row
+from lofi_assets.tracks.track_table import CHAIN_VERSION
 
 AMONG_TRACKS = "duplicate_similarity"
 """The one measure that a track does not have by itself."""

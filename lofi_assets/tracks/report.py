@@ -6,7 +6,6 @@ the rows themselves (`track_rows.py`), which of them there are (`library.py`).
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from lofi_assets import pictures
 from lofi_assets.constitution.gates import Gate
@@ -14,31 +13,13 @@ from lofi_assets.constitution.verdicts import track_rules
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.files.recorded_hashes import mended_text
 from lofi_assets.outcome import Outcome
-from lofi_assets.tracks.track_table import Row, shown_track
+from lofi_assets.sources.report import rejected_files
+from lofi_assets.store import Row
+from lofi_assets.tracks.track_table import shown_track
 from lofi_assets.wording import counted, tallied
 
 PICTURED = 6
 """Tracks whose waveforms are drawn."""
-
-
-def inventory_summary(*, rejected: Sequence[str], verified: int, problems: Sequence[str]) -> str:
-    """What to look at of the inventory.
-
-    Args:
-        rejected: rule of every rejected file.
-        problems: records that cannot be used, and what nothing reads, a sentence each.
-    """
-    unread = f" {counted(len(problems), 'problem')} with records, names or texts: see problems." if problems else ""
-    if rejected:
-        total = counted(len(rejected) + verified, "file")
-        stay = "stays" if len(rejected) == 1 else "stay"
-        return (
-            f"{len(rejected)} of {total} {stay} out, without rights to train on them: {tallied(rejected)}. "
-            f"lofi sources verify says what the records lack.{unread}"
-        )
-    if not verified:
-        return f"No audio yet: put it under raw/ and add its licence with lofi sources add.{unread}"
-    return f"{counted(verified, 'file')} verified, none rejected.{unread or ' Nothing waits for a person.'}"
 
 
 def tracks_outcome(
@@ -95,20 +76,6 @@ def tracks_summary(*, rejected: Sequence[str], accepted: int) -> str:
         were = "was rejected and waits" if len(rejected) == 1 else "were rejected and wait"
         return f"{len(rejected)} of {total} {were} for a better file: {tallied(rejected)}."
     return f"{counted(accepted, 'track')} accepted, none rejected. Nothing waits for a person."
-
-
-def rejected_files(rows: Sequence[Mapping[str, Any]], *, path: str) -> list[dict[str, str]]:
-    """What a person can mend, by rule: the file as it was delivered, and what the rule says of it.
-
-    Args:
-        path: column of the file's path.
-    """
-    shown = []
-    for row in sorted(rows, key=lambda row: (row["rule"], row["track_id"])):
-        name = str(row[path]).rpartition("/")[2]
-        why = str(row["reason"]).removeprefix(f"{name!r}: ").removeprefix(f"{name!r} ")
-        shown.append({"file": name, "rule and why": f"{row['rule']}: {why}"})
-    return shown
 
 
 def waveforms(rejected: Sequence[Row], accepted: Sequence[Row]) -> dict[str, Callable[[], bytes]]:

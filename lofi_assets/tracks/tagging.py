@@ -17,15 +17,21 @@ from typing import Any, Literal
 from lofi_assets.errors import LofiError
 from lofi_assets.lyrics.text import INSTRUMENTAL, LyricsError, has_words, lyrics_text
 from lofi_assets.records import StylePreset, TagCategoryName
-from lofi_assets.styles.prompt_text import split_tags
-from lofi_assets.styles.taxonomy import CATEGORIES, Taxonomy, bpm_of, bpm_tag, preset_tags
-from lofi_assets.tracks.evidence import ORIGINS, Evidence, Origin, Tag
+from lofi_assets.styles.presets import preset_tags
+from lofi_assets.styles.prompt_text import (
+    ORIGINS,
+    PROMPT_CHARACTERS,
+    Origin,
+    Tag,
+    prompt_order,
+    prompt_text,
+    read_tags,
+)
+from lofi_assets.styles.taxonomy import CATEGORIES, Taxonomy, bpm_of, bpm_tag
+from lofi_assets.tracks.evidence import Evidence
 
 Presets = Mapping[str, StylePreset]
 StyleOrigin = Literal["human", "suggested"]
-PROMPT_CHARACTERS = 256
-"""The public ACE-Step trainer cuts a prompt there, in the middle of whichever tag."""
-
 METADATA_CONFIDENCE = 0.8
 """A file's own tags come from whoever exported it, often by default."""
 
@@ -95,7 +101,7 @@ def tag_track(evidence: Evidence, taxonomy: Taxonomy, presets: Presets) -> Track
         TaggingError: the audio tagger reports a label that `config/styles/musicnn_map.yaml` lacks.
     """
     notes: list[str] = []
-    curated, unknown = _read_tags(evidence.curated_tags, taxonomy, origin="human", confidence=1.0)
+    curated, unknown = read_tags(evidence.curated_tags, taxonomy, origin="human", confidence=1.0)
     observed = [
         *curated,
         *_from_lyrics(evidence.lyrics, curated, notes),
@@ -112,7 +118,7 @@ def tag_track(evidence: Evidence, taxonomy: Taxonomy, presets: Presets) -> Track
     tags = _fit(_settle([*kept, *filled], taxonomy, notes), notes)
     return TrackTags(
         track_id=evidence.track_id,
-        tags=tuple(sorted(tags, key=_prompt_order)),
+        tags=tuple(sorted(tags, key=prompt_order)),
         style_ids=style_ids,
         style_confidence=confidence,
         style_origin=origin,
@@ -144,34 +150,6 @@ def suggest_style(tags: Sequence[Tag], taxonomy: Taxonomy, presets: Presets) -> 
     return best, round(scores[best] - (scores[others[0]] if others else 0.0), 4)
 
 
-def prompt_text(tags: Iterable[Tag]) -> str:
-    """Tags as a prompt: comma and space between, category by category, alphabetical inside one, BPM after words.
-
-    Genres that say lofi come first, as a musician would say what it is before what it leans to.
-    """
-    return ", ".join(dict.fromkeys(tag.tag for tag in sorted(tags, key=_prompt_order)))
-
-
-def parse_prompt(text: str, taxonomy: Taxonomy) -> tuple[tuple[Tag, ...], tuple[str, ...]]:
-    """(tags in prompt order, unknown words) of a prompt, taken as a person's. Inverse of `prompt_text`."""
-    tags, unknown = _read_tags(split_tags(text), taxonomy, origin="human", confidence=1.0)
-    return tuple(sorted(tags, key=_prompt_order)), unknown
-
-
-def _read_tags(
-    words: Iterable[str], taxonomy: Taxonomy, *, origin: Origin, confidence: float
-) -> tuple[list[Tag], tuple[str, ...]]:
-    tags: dict[str, Tag] = {}
-    unknown = []
-    for word in words:
-        known = taxonomy.canonical(word)
-        if known is None:
-            unknown.append(word)
-        else:
-            tags.setdefault(known[1], Tag(*known, origin, confidence))
-    return list(tags.values()), tuple(dict.fromkeys(unknown))
-
-
 def _from_lyrics(lyrics: str | None, curated: Sequence[Tag], notes: list[str]) -> list[Tag]:
     """A curator's lyrics file says whether there is a voice, unless a curated tag says more."""
     if lyrics is None or not lyrics.strip():
@@ -189,7 +167,7 @@ def _from_lyrics(lyrics: str | None, curated: Sequence[Tag], notes: list[str]) -
 def _from_metadata(words: Iterable[str], taxonomy: Taxonomy) -> list[Tag]:
     """The known ones of the file's own tags; what taggers leave there by default is no reason to disturb a person."""
     parts = [part for word in words for part in ([word] if taxonomy.canonical(word) else re.split(r"[,;/|\n]", word))]
-    return _read_tags(parts, taxonomy, origin="metadata", confidence=METADATA_CONFIDENCE)[0]
+    return read_tags(parts, taxonomy, origin="metadata", confidence=METADATA_CONFIDENCE)[0]
 
 
 def _from_tempo(evidence: Evidence, taxonomy: Taxonomy, notes: list[str]) -> list[Tag]:
@@ -290,11 +268,6 @@ def _settle(tags: Iterable[Tag], taxonomy: Taxonomy, notes: list[str]) -> list[T
 
 def _strength(tag: Tag) -> tuple[int, float, int, str]:
     return ORIGINS.index(tag.origin), -tag.confidence, CATEGORIES.index(tag.category), tag.tag
-
-
-def _prompt_order(tag: Tag) -> tuple[int, int, bool, str]:
-    leaning = tag.category == "genre" and not tag.tag.startswith("lofi")
-    return CATEGORIES.index(tag.category), bpm_of(tag.tag) or 0, leaning, tag.tag
 
 
 def _fit(tags: Sequence[Tag], notes: list[str]) -> list[Tag]:

@@ -10,15 +10,17 @@ file that was cut, "" for a track that is a whole file. `chain` is the version o
 import base64
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lofi_assets.files.tables import read_columns, table_columns
+from lofi_assets.sources.licensed_sources import verified_files
+from lofi_assets.store import Row, Store, rows_of
 from lofi_assets.wording import rounded
 
 if TYPE_CHECKING:
     from lofi_assets.tracks.process_track import ProcessResult
     from lofi_assets.workers.process_pool import WorkerFailure
-
-Row = dict[str, Any]
 
 CHAIN_VERSION = "2"
 """Raised when the audio chain accepts what it turned away before: files without audio are then worked on again, once.
@@ -114,3 +116,49 @@ def shown_track(row: Row) -> Row:
         **{name: rounded(measures.get(name), digits) for name, digits in SHOWN_MEASURES.items()},
         "audio": row["audio_path"],
     }
+
+
+PROCESSED = "processed_tracks.parquet"
+
+
+PROMPTS = "prompts.parquet"
+
+
+DUPLICATES = "duplicates.json"
+
+
+SCORES = "quality_scores.json"
+
+
+def lossless_masters(store: Store) -> dict[str, tuple[Path, str]]:
+    """sha256 of a track's MP3 -> the FLAC of the same master and its sha256, where the profile keeps them."""
+    rows = _columns(store, "audio_sha256", "lossless_path", "lossless_sha256", where="lossless_sha256")
+    found = {row["audio_sha256"]: (store.root / row["lossless_path"], row["lossless_sha256"]) for row in rows}
+    return {digest: master for digest, master in found.items() if master[0].is_file()}
+
+
+def _columns(store: Store, *names: str, where: str) -> list[Row]:
+    """A few columns of the processed tracks for which one is not empty; none of a table from before that column."""
+    path = store.metadata(PROCESSED)
+    if where not in table_columns(path):
+        return []
+    return [row for row in read_columns(path, *{*names, where}) if row[where]]
+
+
+def accepted_tracks(store: Store) -> list[Row]:
+    """Rows of the tracks that passed every gate, by track id."""
+    return [row for row in rows_of(store, PROCESSED) if row["status"] == "accepted"]
+
+
+def verified_sources(store: Store) -> list[Row]:
+    """Inventory rows of what may be processed and used; a file that was cut also has one per part, under its id."""
+    files = verified_files(store)
+    return [
+        *files.values(),
+        *(files[whole] | {"track_id": part} for part, whole in part_ids(store).items() if whole in files),
+    ]
+
+
+def part_ids(store: Store) -> dict[str, str]:
+    """Id of every part of a file that was cut -> id of that file."""
+    return {row["track_id"]: row["part_of"] for row in _columns(store, "track_id", "part_of", where="part_of")}

@@ -13,8 +13,7 @@ from pathlib import Path
 from lofi_assets.files.recorded_hashes import FileHashes, put_back
 from lofi_assets.files.writing import StoreError
 from lofi_assets.sources.raw_files import PART
-from lofi_assets.store import Store
-from lofi_assets.tracks.track_table import Row
+from lofi_assets.store import Row, Store
 
 AUDIO = (("audio_sha256", ".mp3"), ("lossless_sha256", ".flac"))
 """Column of a row, and suffix of the file whose hash it holds."""

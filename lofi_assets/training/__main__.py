@@ -22,7 +22,7 @@ from typing import Any
 
 from lofi_assets.errors import DiskError, LofiError, explanation
 from lofi_assets.files.hashing import fingerprint
-from lofi_assets.training.checkpoints.manifest import checkpoint_id
+from lofi_assets.training.checkpoints.files import checkpoint_id
 from lofi_assets.training.checkpoints.runs import TrainingSummary, finished
 from lofi_assets.training.config import ConfigError, TrainingRun, load_run
 from lofi_assets.training.ending import (

@@ -277,3 +277,6 @@ def _parse(kind: type[S], path: Path) -> S:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or '(run)'}: {e['msg']}" for e in error.errors())
         raise ConfigError(f"{path}: {faults}") from error
+
+
+RUN_CONFIG = "training_run.json"

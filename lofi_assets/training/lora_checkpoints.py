@@ -5,43 +5,36 @@ What does not: the optimisation itself (`training/`), which runs in its own proc
 """
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from lofi_assets.dataset.card import DatasetError
-from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.dataset.versions import dataset_on_record
+from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import fingerprint
-from lofi_assets.files.writing import atomic_folder
 from lofi_assets.outcome import Outcome
-from lofi_assets.profiles import BaseModelSettings, Profile, ProfileError, broken_keys, setting
+from lofi_assets.profiles import Profile
 from lofi_assets.records import Checkpoint
-from lofi_assets.store import CONFIG_DIR, PACKAGE, Store
+from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.training import report as training_report
-from lofi_assets.training.checkpoints.manifest import PRUNED, describe, fault, read_manifest, update_record
-from lofi_assets.training.checkpoints.runs import RUN, current_run, finished, log_path
+from lofi_assets.training.checkpoints.files import PRUNED, describe
+from lofi_assets.training.checkpoints.manifest import read_manifest, update_record
+from lofi_assets.training.checkpoints.runs import current_run, finished, log_path
+from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import (
-    LoraSettings,
-    TrackFeatures,
+    RUN_CONFIG,
     TrainingRun,
-    TrainingSettings,
-    load_lora_settings,
     save_run,
 )
-from lofi_assets.training.features.files import FeatureError, exclusive, keys_of_runs, unneeded_files
+from lofi_assets.training.feature_cache import FEATURES, features_on_record
+from lofi_assets.training.features.files import FeatureError
+from lofi_assets.training.settings import lora_settings, training_settings
 from lofi_assets.training.trained_on import on_revoked_tracks
 from lofi_assets.training.trainer.log import read_log
-from lofi_assets.wording import rounded, tallied
+from lofi_assets.wording import rounded
 
-MANIFEST = "dataset_manifest.json"
-FEATURES = "feature_cache.json"
-RUN_CONFIG = "training_run.json"
-SHIPPED_BASE = PACKAGE / "demo" / "base_recipe" / "weights"
-"""The small trained base, as `lofi train-base` wrote it."""
 REQUIRED_STATE = ("seed", "record.dataset_hash", "record.config_hash", "provenance.command", "provenance.packages")
 """What a checkpoint must say of itself to be reproducible (constitution II)."""
 
@@ -60,176 +53,13 @@ class PlannedRun:
         return [sys.executable, "-m", "lofi_assets.training", "--config", str(self.config)]
 
 
-def resolve_base(store: Store, settings: BaseModelSettings) -> Path:
-    """Folder of the base model in the Hub's layout; a tiny one is written, a Hub one downloaded, if it is not there."""
-    if settings.kind == "tiny":
-        folder = store.base_models / "tiny"
-        if not folder.is_dir():
-            from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
-
-            with atomic_folder(folder) as temporary:
-                write_tiny_base(temporary)
-        return folder
-    if settings.kind == "shipped":
-        if not SHIPPED_BASE.is_dir():
-            raise ProfileError(f"{SHIPPED_BASE}: this build ships no base; set base_model.kind to tiny, folder or hub")
-        return SHIPPED_BASE
-    if settings.kind == "folder":
-        folder = store.root / settings.path  # an absolute path stays what it is
-        if not folder.is_dir():
-            raise ProfileError(f"{folder}: no such folder; put a base model in the Hub's layout there, or correct path")
-        return folder
-    from lofi_assets.backbones.ace_step_v1.loading import base_directory
-
-    return base_directory(settings.path, revision=settings.revision)
-
-
-def base_identity(folder: Path) -> str:
-    """Fingerprint of a base model's weights and configuration."""
-    from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
-
-    return base_fingerprint(folder)
-
-
-def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
-    """Features of every track of the current dataset version; what is cached is read, not computed again."""
-    from lofi_assets.training.features.cache import cache_features
-    from lofi_assets.training.features.jobs import feature_jobs, lyric_vocabulary, ssl_folders
-
-    folder, manifest, tracks = current_dataset(store)
-    with setting(profile, "base_model"):
-        base = resolve_base(store, profile.base_model)
-        identity = base_identity(base)
-    with setting(profile, "lyric_vocabulary"):
-        vocabulary = lyric_vocabulary(store, profile.lyric_vocabulary)
-    rows = cache_features(
-        feature_jobs(store, folder, tracks),
-        base_path=base,
-        base_fingerprint=identity,
-        cache_dir=store.features,
-        device=profile.training.get("device", "cpu"),
-        vocabulary=vocabulary,
-        ssl_encoders=ssl_folders(store, profile),
-    )
-    splits = {track["track_id"]: track["split"] for track in tracks}
-    features = [{"track_id": row.track_id, "key": row.key, "split": splits[row.track_id]} for row in rows]
-    languages = {row.track_id: row.language for row in rows if row.language}
-    write_json(
-        store.metadata(FEATURES),
-        {"base": str(base), "base_fingerprint": identity, "tracks": features}
-        | {"dataset_id": manifest["dataset_id"], "dataset_hash": manifest["hash"]}
-        | {"lyric_vocabulary": str(vocabulary) if vocabulary else None, "languages": languages},
-    )
-    computed, orphaned = sum(not row.reused for row in rows), len(unneeded_features(store))
-    return Outcome(
-        # The dataset's hash covers what no key does: which tracks are trained on, and which validate.
-        data_version=fingerprint(identity, manifest["hash"], [(row.track_id, row.key) for row in rows]),
-        summary=training_report.features_summary(len(rows), computed=computed, orphaned=orphaned),
-        counts={
-            "tracks": len(rows),
-            "latent_frames": sum(row.frames for row in rows),
-            "recomputed": computed,
-            "orphaned_files": orphaned,
-        },
-        values={"missing_features": sum(not all(path.is_file() for path in row.files.values()) for row in rows)},
-        details={"base": f"{base.name} {identity[:12]}", "languages": tallied(languages.values()) or None},
-    )
-
-
-def unneeded_features(store: Store) -> list[Path]:
-    """Cached files that neither the current features nor any run, archived ones among them, name."""
-    keys = keys_of_runs(store.metadata(FEATURES), store.metadata(RUN_CONFIG), store.checkpoints)
-    return unneeded_files(store.features, keys)
-
-
-def prune_features(store: Store) -> list[Path]:
-    """Remove what `unneeded_features` lists.
-
-    Raises:
-        FeatureError: features are being computed right now.
-    """
-    with exclusive(store.features):
-        unneeded = unneeded_features(store)
-        for path in unneeded:
-            path.unlink()
-    return unneeded
-
-
-def current_dataset(store: Store) -> tuple[Path, dict[str, Any], list[dict[str, Any]]]:
-    """Folder, manifest and tracks of the current dataset version.
-
-    Raises:
-        DatasetError: no dataset was built yet, or what tells of it is broken.
-    """
-    manifest = _dataset_on_record(store)
-    folder = store.datasets / manifest["dataset_id"]
-    path, remedy = folder / "tracks.json", "restore it, or move the folder away and materialise dataset_manifest again"
-    tracks = read_json(path, remedy=remedy)
-    if not isinstance(tracks, list):
-        raise DatasetError(f"{path}: {'absent' if tracks is None else 'not an array of tracks'}; {remedy}")
-    return folder, manifest, tracks
-
-
-def _dataset_on_record(store: Store) -> dict[str, Any]:
-    path, remedy = store.metadata("dataset_manifest.json"), "remove it and materialise dataset_manifest again"
-    manifest = read_json(path, remedy=remedy)
-    if manifest is None:
-        raise DatasetError(f"{path}: no dataset yet; materialise dataset_manifest")
-    if not isinstance(manifest, dict) or not {"dataset_id", "hash"} <= manifest.keys():
-        raise DatasetError(f"{path}: names no dataset version; {remedy}")
-    return manifest
-
-
-def trained_dataset(store: Store) -> tuple[Path, dict[str, Any], list[dict[str, Any]]]:
-    """Folder, manifest and tracks of the version that the checkpoints were trained on; the current one before any.
-
-    What a checkpoint is sampled and measured with comes from here: a later dataset may hold in training what this one
-    validated against, and moves nothing until it is trained on.
-
-    Raises:
-        DatasetError: that version's folder is gone.
-    """
-    run = read_json(store.checkpoints / RUN, default={})
-    current = read_json(store.metadata(MANIFEST), default={})
-    if not run or run["dataset_hash"] == current.get("hash"):
-        return current_dataset(store)
-    folder = store.datasets / run["dataset_id"]
-    manifest = read_json(folder / "dataset.json", default={})
-    if manifest.get("hash") != run["dataset_hash"]:
-        raise DatasetError(
-            f"{folder}: is not there, and the checkpoints were trained on it; restore that version from a backup, or "
-            "train on the current one: materialise feature_cache and lora_checkpoints"
-        )
-    return folder, manifest, read_json(folder / "tracks.json", default=[])
-
-
-def trained_base(store: Store, checkpoints: Iterable[str]) -> dict[str, Any]:
-    """`base`, `base_fingerprint` and `lyric_vocabulary` that the features were computed with, and checkpoints trained.
-
-    Raises:
-        FeatureError: there are none, or a checkpoint was trained on another base than they are of.
-    """
-    path = store.metadata(FEATURES)
-    features: dict[str, Any] = read_json(path, default={})
-    if "base_fingerprint" not in features:
-        raise FeatureError(f"{path}: no features yet; materialise feature_cache")
-    for name in checkpoints:
-        of = read_json(store.checkpoints / name / "config.json", default={}).get("base_fingerprint")
-        if of not in (None, features["base_fingerprint"]):
-            raise FeatureError(
-                f"{path}: the features are of the base {features['base_fingerprint'][:12]}, {name} was trained on "
-                f"{of[:12]}; materialise lora_checkpoints, or set the profile's base back and materialise feature_cache"
-            )
-    return features
-
-
 def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_DIR) -> PlannedRun:
     """Write the run's configuration file, and say how many steps are left to do.
 
     Raises:
         FeatureError: no features yet, or those of another version or of another dataset than the current one.
     """
-    manifest, features = _dataset_on_record(store), features_on_record(store)
+    manifest, features = dataset_on_record(store), features_on_record(store)
     if features.get("dataset_hash") != manifest["hash"]:
         of = features.get("dataset_id") or f"a dataset of hash {str(features.get('dataset_hash'))[:12]}"
         raise FeatureError(
@@ -256,53 +86,9 @@ def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_D
     return PlannedRun(run, config, 0 if finished(run) else run.training.max_steps - _steps_done(run))
 
 
-def features_on_record(store: Store) -> dict[str, Any]:
-    """What `feature_cache` wrote: `base`, `base_fingerprint`, `tracks` and perhaps `lyric_vocabulary`.
-
-    Raises:
-        FeatureError: absent, or of another version.
-        StoreError: not JSON.
-    """
-    path, remedy = store.metadata(FEATURES), "materialise feature_cache again"
-    features: dict[str, Any] = read_json(path, default={}, remedy=f"remove it and {remedy}, which reads what is cached")
-    try:
-        needed = {"base": features["base"], "base_fingerprint": features["base_fingerprint"]}
-        tracks = [TrackFeatures.model_validate(track) for track in features["tracks"]]
-    except (KeyError, TypeError, ValidationError) as error:
-        raise FeatureError(f"{path}: absent or of another version; {remedy}") from error
-    return features | needed | {"tracks": tracks}
-
-
 def _steps_done(run: TrainingRun) -> int:
     point = resume_point(run.checkpoints_dir) if current_run(run.checkpoints_dir) == run.run_id else None
     return point.step if point else 0
-
-
-def lora_settings(profile: Profile, *, config_dir: Path = CONFIG_DIR) -> LoraSettings:
-    """`config/lofi_lora_config.json` with the profile's overrides.
-
-    Raises:
-        ConfigError: naming file, key and rule.
-        ProfileError: naming the key of the profile that is unknown or does not fit.
-    """
-    values = load_lora_settings(config_dir / "lofi_lora_config.json").model_dump() | profile.lora
-    try:
-        return LoraSettings.model_validate(values)
-    except ValidationError as error:
-        raise ProfileError(f"config/profiles/{profile.name}.yaml, {broken_keys(error, below='lora')}") from error
-
-
-def training_settings(profile: Profile) -> TrainingSettings:
-    """The profile's training section over the trainer's defaults.
-
-    Raises:
-        ProfileError: naming the key that is unknown or does not fit.
-    """
-    values = {key: value for key, value in profile.training.items() if key != "device"}
-    try:
-        return TrainingSettings.model_validate(values)
-    except ValidationError as error:
-        raise ProfileError(f"config/profiles/{profile.name}.yaml, {broken_keys(error, below='training')}") from error
 
 
 def describe_training(store: Store, planned: PlannedRun) -> Outcome:

@@ -15,8 +15,8 @@ from lofi_assets import pictures
 from lofi_assets.html.links import page_url
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import Store
-from lofi_assets.training.checkpoints.manifest import fault
 from lofi_assets.training.checkpoints.runs import ARCHIVE, log_path
+from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.config import TrackFeatures, TrainingRun
 from lofi_assets.training.trainer.curves import BY_TIMESTEP
 from lofi_assets.training.trainer.log import read_log

@@ -4,17 +4,25 @@ What belongs here: what a checkpoint's own record says it was trained on, agains
 the ledger (`sources.py`), the training (`experiment.py`).
 """
 
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
 
 from lofi_assets.constitution.gates import load_gates
+from lofi_assets.dataset.versions import MANIFEST, DatasetError, current_dataset
 from lofi_assets.files.documents import read_json
 from lofi_assets.records import Checkpoint
-from lofi_assets.sources.claims import load_licences, unlicensed, withdrawn_tracks
+from lofi_assets.sources.claims import unlicensed, withdrawn_tracks
+from lofi_assets.sources.licences import load_licences
+from lofi_assets.sources.licensed_sources import INVENTORY
 from lofi_assets.sources.raw_files import raw_track_id
 from lofi_assets.sources.rights import latest_day
-from lofi_assets.store import CONFIG_DIR, Store
-from lofi_assets.tracks.processed_tracks import INVENTORY, rows_of
+from lofi_assets.store import CONFIG_DIR, Store, rows_of
 from lofi_assets.training.checkpoints.manifest import read_manifest
+from lofi_assets.training.checkpoints.runs import RUN
+from lofi_assets.training.feature_cache import FEATURES
+from lofi_assets.training.features.files import FeatureError
 
 
 def on_revoked_tracks(store: Store, *, today: date | None = None) -> dict[str, str]:
@@ -44,3 +52,46 @@ def on_revoked_tracks(store: Store, *, today: date | None = None) -> dict[str, s
 def _trained_on(store: Store, record: Checkpoint) -> set[str]:
     run = read_json(store.checkpoints / record.checkpoint_id / "config.json", default={})
     return {track["track_id"] for track in run.get("tracks", ()) if track.get("split") == "train"}
+
+
+def trained_dataset(store: Store) -> tuple[Path, dict[str, Any], list[dict[str, Any]]]:
+    """Folder, manifest and tracks of the version that the checkpoints were trained on; the current one before any.
+
+    What a checkpoint is sampled and measured with comes from here: a later dataset may hold in training what this one
+    validated against, and moves nothing until it is trained on.
+
+    Raises:
+        DatasetError: that version's folder is gone.
+    """
+    run = read_json(store.checkpoints / RUN, default={})
+    current = read_json(store.metadata(MANIFEST), default={})
+    if not run or run["dataset_hash"] == current.get("hash"):
+        return current_dataset(store)
+    folder = store.datasets / run["dataset_id"]
+    manifest = read_json(folder / "dataset.json", default={})
+    if manifest.get("hash") != run["dataset_hash"]:
+        raise DatasetError(
+            f"{folder}: is not there, and the checkpoints were trained on it; restore that version from a backup, or "
+            "train on the current one: materialise feature_cache and lora_checkpoints"
+        )
+    return folder, manifest, read_json(folder / "tracks.json", default=[])
+
+
+def trained_base(store: Store, checkpoints: Iterable[str]) -> dict[str, Any]:
+    """`base`, `base_fingerprint` and `lyric_vocabulary` that the features were computed with, and checkpoints trained.
+
+    Raises:
+        FeatureError: there are none, or a checkpoint was trained on another base than they are of.
+    """
+    path = store.metadata(FEATURES)
+    features: dict[str, Any] = read_json(path, default={})
+    if "base_fingerprint" not in features:
+        raise FeatureError(f"{path}: no features yet; materialise feature_cache")
+    for name in checkpoints:
+        of = read_json(store.checkpoints / name / "config.json", default={}).get("base_fingerprint")
+        if of not in (None, features["base_fingerprint"]):
+            raise FeatureError(
+                f"{path}: the features are of the base {features['base_fingerprint'][:12]}, {name} was trained on "
+                f"{of[:12]}; materialise lora_checkpoints, or set the profile's base back and materialise feature_cache"
+            )
+    return features

@@ -31,9 +31,9 @@ from lofi_assets.definitions import build_defs
 from lofi_assets.defs.resources import Platform
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.store import Store
+from lofi_assets.store import Store, rows_of
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult, process_track
-from lofi_assets.tracks.processed_tracks import PROCESSED, rows_of
+from lofi_assets.tracks.track_table import PROCESSED
 from lofi_assets_tests.bench.material import write_song
 from lofi_assets_tests.bench.report import Row
 

@@ -15,8 +15,8 @@ import numpy as np
 from lofi_assets.audio.synth.grooves import Bassline, Comping, Drums
 from lofi_assets.audio.synth.instruments import Name
 from lofi_assets.audio.synth.song import Mode, Song
+from lofi_assets.styles.prompt_text import parse_prompt, prompt_text
 from lofi_assets.styles.taxonomy import Taxonomy, bpm_tag
-from lofi_assets.tracks.tagging import parse_prompt, prompt_text
 
 T = TypeVar("T")
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.writing import locked
-from lofi_assets.training.checkpoints.manifest import DESCRIPTION, MANIFEST, PRUNED, CheckpointError, read_manifest
+from lofi_assets.training.checkpoints.files import DESCRIPTION, MANIFEST, PRUNED, CheckpointError
+from lofi_assets.training.checkpoints.manifest import read_manifest
 from lofi_assets.training.checkpoints.state import FOLDER as RESUME
 from lofi_assets.training.checkpoints.state import keep_beside_checkpoint, recover, resume_point, unsound_states
 from lofi_assets.training.config import TrainingRun

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.writing import StoreError, atomic_folder, link_or_copy
-from lofi_assets.training.checkpoints.manifest import checkpoint_id
+from lofi_assets.training.checkpoints.files import checkpoint_id
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json
 from lofi_assets.profiles import LyricVocabularySettings, Profile, ProfileError
 from lofi_assets.store import Store
-from lofi_assets.tracks.processed_tracks import lossless_masters
+from lofi_assets.tracks.track_table import lossless_masters
 from lofi_assets.training.features.cache import FeatureJob
 from lofi_assets.training.features.files import SslEncoder
 

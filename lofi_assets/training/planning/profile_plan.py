@@ -8,21 +8,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lofi_assets.dataset.versions import current_dataset
 from lofi_assets.profiles import BaseModelSettings, Profile
 from lofi_assets.store import CONFIG_DIR, Store
+from lofi_assets.training.base_model import resolve_base
 from lofi_assets.training.config import TrackFeatures, TrainingRun
+from lofi_assets.training.feature_cache import FEATURES, features_on_record
 from lofi_assets.training.features.cache import read_conditions, read_latents
-from lofi_assets.training.lora_checkpoints import (
-    FEATURES,
-    current_dataset,
-    features_on_record,
-    lora_settings,
-    resolve_base,
-    training_settings,
-)
 from lofi_assets.training.planning.memory import GB, Workload
 from lofi_assets.training.planning.model_size import measure
 from lofi_assets.training.planning.plan import FRAMES_PER_MINUTE, Card, Plan, does_not_fit, make_plan
+from lofi_assets.training.settings import lora_settings, training_settings
 
 CARDS = {"RTX 3090": 71.0, "RTX 4090": 165.2, "L40S": 362.0, "A100": 312.0, "H100": 989.0}
 """Dense bfloat16 TFLOP/s with float32 sums, by NVIDIA's data sheets."""

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets.errors import LofiError
-from lofi_assets.training.checkpoints.manifest import RUN_CONFIG, describe, fault
+from lofi_assets.training.checkpoints.files import RUN_CONFIG, describe
 from lofi_assets.training.checkpoints.runs import ARCHIVE
+from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.config import ConfigError, TrainingRun, load_run
 from lofi_assets.training.trainer.log import read_log
 

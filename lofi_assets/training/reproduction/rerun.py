@@ -16,7 +16,8 @@ from pathlib import Path
 from types import FrameType
 
 from lofi_assets.files.hashing import fingerprint
-from lofi_assets.training.checkpoints.manifest import checkpoint_id, describe, read_manifest
+from lofi_assets.training.checkpoints.files import checkpoint_id, describe
+from lofi_assets.training.checkpoints.manifest import read_manifest
 from lofi_assets.training.checkpoints.provenance import ENVIRONMENT, provenance
 from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import TrainingRun, save_run

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.writing import link_or_copy
-from lofi_assets.training.checkpoints.manifest import (
+from lofi_assets.training.checkpoints.files import (
     ADAPTER_METADATA,
     COMFYUI_WEIGHTS,
     DIFFUSERS_WEIGHTS,

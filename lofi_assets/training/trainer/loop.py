@@ -28,7 +28,9 @@ from lofi_assets.records import Checkpoint, dump
 from lofi_assets.training.checkpoints import manifest as checkpoints
 from lofi_assets.training.checkpoints import runs
 from lofi_assets.training.checkpoints import state as resume
+from lofi_assets.training.checkpoints.files import DESCRIPTION, RUN_CONFIG, checkpoint_id
 from lofi_assets.training.checkpoints.provenance import provenance
+from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.config import SPLITS, ConfigError, TrainingRun, save_run
 from lofi_assets.training.distributed import Processes, joined, synchronised, whole
 from lofi_assets.training.features import cache as features
@@ -145,7 +147,7 @@ class Trainer:
         if not self.processes.main:
             return
         run, step = self.run, self.progress.step
-        identifier = checkpoints.checkpoint_id(step)
+        identifier = checkpoint_id(step)
         folder = run.checkpoints_dir / identifier
         record = Checkpoint(
             checkpoint_id=identifier,
@@ -158,10 +160,10 @@ class Trainer:
         )
         with atomic_folder(folder) as temporary:
             adapters.write_adapter(temporary, tensors, lora=run.lora, base=str(run.base))
-            save_run(temporary / checkpoints.RUN_CONFIG, run)
+            save_run(temporary / RUN_CONFIG, run)
             description = self._description(record, losses, adapters.digest(tensors))
-            write_json(temporary / checkpoints.DESCRIPTION, description)
-        reason = checkpoints.fault(folder)
+            write_json(temporary / DESCRIPTION, description)
+        reason = fault(folder)
         record = record.model_copy(update={"is_valid": reason is None})
         checkpoints.add_record(run.checkpoints_dir, record)
         mean = f", validation loss {losses['mean']:.4f}" if losses else ""

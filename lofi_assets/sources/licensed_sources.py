@@ -1,0 +1,74 @@
+"""The asset `licensed_sources`: every raw file with its claim, verdict and hash."""
+
+import json
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from lofi_assets.constitution.gates import Gate, gates_of
+from lofi_assets.constitution.verdicts import track_rules
+from lofi_assets.files.hashing import fingerprint
+from lofi_assets.outcome import Outcome
+from lofi_assets.sources.claims import SourceRow, load_sources, verify_sources
+from lofi_assets.sources.licences import load_licences
+from lofi_assets.sources.raw_files import scan_raw, tree_of
+from lofi_assets.sources.report import inventory_summary, rejected_files
+from lofi_assets.sources.unread import problems as unread
+from lofi_assets.store import CONFIG_DIR, Row, Store, rows_of, write_rows
+
+INVENTORY = "raw_inventory.parquet"
+
+
+def inventory_sources(store: Store, *, gates: Sequence[Gate], today: date, config_dir: Path = CONFIG_DIR) -> Outcome:
+    """Write `raw_inventory.parquet`: every raw file, verified or rejected with the rule that rejected it."""
+    source_file = load_sources(store.metadata("sources.json"))
+    before = rows_of(store, INVENTORY)
+    known = {row["path"]: (row["stat"], row["sha256"]) for row in before}
+    track_gates = gates_of(gates, asset="licensed_sources", scope="track")
+    tree = tree_of(store.raw)
+    files = scan_raw(store, tree, memory=known)
+    problems = [*source_file.problems, *unread(store, tree, files, before=before, records=source_file.records)]
+    rows = verify_sources(
+        files, source_file=source_file, licences=load_licences(config_dir), gates=track_gates, today=today
+    )
+    write_rows(store, INVENTORY, [vars(row) for row in rows])
+    verified = [row for row in rows if row.status == "verified"]
+    rejected = [row for row in rows if row.status == "rejected"]
+    return Outcome(
+        data_version=fingerprint(
+            [(row.track_id, row.sha256, row.status, row.source_id, row.license_type) for row in rows],
+            sorted({(row.source_id, row.provider, row.attribution) for row in verified}),
+        ),
+        counts={
+            "raw_files": len(rows),
+            "verified": len(verified),
+            "rejected": len(rejected),
+            "recomputed": sum(known.get(file.path) != (file.stat, file.sha256) for file in files),
+        },
+        values={"invalid_records": len(source_file.problems), "verified_tracks": len(verified)},
+        **track_rules(
+            track_gates,
+            accepted=[(row.track_id, json.loads(row.measures)) for row in verified],
+            rejected=[(row.track_id, row.rule) for row in rejected],
+        ),
+        summary=inventory_summary(rejected=[row.rule for row in rejected], verified=len(verified), problems=problems),
+        needs=rejected_files([vars(row) for row in rejected], path="path"),
+        rows=[_shown_source(row) for row in (*rejected, *verified)],
+        details={"problems": "\n".join(f"- {problem}" for problem in problems) or None},
+    )
+
+
+def _shown_source(row: SourceRow) -> Row:
+    return {
+        "track_id": row.track_id,
+        "status": row.status,
+        "rule": row.rule,
+        "reason": row.reason,
+        "source": row.source_id,
+        "licence": row.license_type,
+        "path": row.path,
+    }
+
+
+def verified_files(store: Store) -> dict[str, Row]:
+    return {row["track_id"]: row for row in rows_of(store, INVENTORY) if row["status"] == "verified"}
