@@ -13,7 +13,7 @@ from lofi_assets.sources.licensed_sources import INVENTORY
 from lofi_assets.store import Store, rows_of, write_rows
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
 from lofi_assets.tracks.track_table import PROCESSED
-from lofi_assets.workers.process_pool import WorkerFailure
+from lofi_assets.workers.mapping import WorkerFailure
 
 GATES = load_gates()
 TRACK_GATES = gates_of(GATES, asset="processed_tracks", scope="track")

@@ -60,7 +60,7 @@ def outcome_calls() -> list[tuple[str, set[str | None]]]:
 def test_every_asset_says_what_to_look_at() -> None:
     calls = outcome_calls()
     assert len(calls) >= 15
-    elsewhere = "dataset.py"  # `dataset_report.about` writes it
+    elsewhere = "dataset_manifest.py"  # `dataset.report` writes it
     assert [place for place, fields in calls if "summary" not in fields and not place.startswith(elsewhere)] == []
 
 

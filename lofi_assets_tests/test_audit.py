@@ -3,14 +3,16 @@
 import re
 import shutil
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from lofi_assets.constitution.audit import audit, constitution_hashes, unpinned_requirements
-from lofi_assets.constitution.gates import load_gates
+from lofi_assets.constitution.amendments import amend, constitution_hashes
+from lofi_assets.constitution.audit import audit, unpinned_requirements
+from lofi_assets.constitution.gates import ConstitutionError, load_gates
 from lofi_assets.files.documents import read_json, write_json
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -191,6 +193,57 @@ def test_an_amendment_with_its_version_and_row_passes(root: Path) -> None:
     row = {"version": "9.0.0", "date": "2026-01-01", "rationale": "Duplicates.", **constitution_hashes(root)}
     write_json(log, [*read_json(log), row])
     assert "repository.amendments" not in failing(root)
+
+
+def raised(root: Path, version: str, *, day: str = "2026-11-30") -> str:
+    """Both texts say another version; N in it is the major version after the last one's."""
+    major = int(read_json(root / "config" / "amendments.json")[-1]["version"].partition(".")[0]) + 1
+    version = version.replace("N", str(major))
+    table, text = root / "config" / "constitution.yaml", root / "docs" / "constitution.md"
+    table.write_text(re.sub(r"(?m)^version: .*$", f"version: {version}", table.read_text("utf-8")), encoding="utf-8")
+    line = re.sub(r"\*\*Version\*\*: [\d.]+", f"**Version**: {version}", text.read_text("utf-8"))
+    text.write_text(re.sub(r"(Last Amended\*\*: )\S+", rf"\g<1>{day}", line), encoding="utf-8")
+    return version
+
+
+def test_one_command_logs_an_amendment_and_the_repository_passes_again(root: Path) -> None:
+    replace(root / "config" / "constitution.yaml", "limit: 0.85", "limit: 0.80")
+    version = raised(root, "N.0.0")
+    assert failing(root).keys() == {"repository.amendments", "repository.gates_page"}
+    before = read_json(root / "config" / "amendments.json")
+    row = amend(root, rationale="Fewer copies.", today=date(2026, 11, 30))
+    assert row["version"] == version and row["rationale"] == "Fewer copies."
+    assert read_json(root / "config" / "amendments.json") == [*before, row]
+    assert failing(root) == {}
+
+
+@pytest.mark.parametrize(
+    ("version", "day", "rationale", "message"),
+    [
+        (None, "2026-11-30", "why", "is on record and stays as it is"),
+        ("N.0.0", "2026-11-30", " ", "needs its rationale"),
+        ("N.1.0", "2026-11-30", "why", "does not follow"),
+        ("9N.0.0", "2026-11-30", "why", "does not follow"),
+        ("N.0.0", "2026-11-29", "why", "must be 2026-11-30"),
+    ],
+)
+def test_an_amendment_that_governance_would_not_take_is_not_logged(
+    root: Path, version: str | None, day: str, rationale: str, message: str
+) -> None:
+    replace(root / "config" / "constitution.yaml", "limit: 0.85", "limit: 0.80")
+    if version:
+        raised(root, version, day=day)
+    before = (root / "config" / "amendments.json").read_bytes()
+    with pytest.raises(ConstitutionError, match=message):
+        amend(root, rationale=rationale, today=date(2026, 11, 30))
+    assert (root / "config" / "amendments.json").read_bytes() == before
+
+
+def test_text_and_table_of_different_versions_are_not_logged(root: Path) -> None:
+    version = raised(root, "N.0.0")
+    replace(root / "config" / "constitution.yaml", f"version: {version}", "version: 1.0.7")
+    with pytest.raises(ConstitutionError, match=rf"says version {version}, config/constitution\.yaml 1\.0\.7"):
+        amend(root, rationale="why", today=date(2026, 11, 30))
 
 
 # --- profiles --------------------------------------------------------------------------------------------------------

@@ -15,14 +15,9 @@ from PIL import Image
 from lofi_assets.dataset.versions import DatasetError
 from lofi_assets.defs.reporting import MAX_PICTURE_BYTES
 from lofi_assets.evaluation import before_after
-from lofi_assets.evaluation.generated_samples import (
-    BASE,
-    generate_samples,
-    reference_tracks,
-    sample_prompts,
-    samples_of,
-)
+from lofi_assets.evaluation.generated_samples import generate_samples
 from lofi_assets.evaluation.quality_metrics import MARKS, evaluate_checkpoints
+from lofi_assets.evaluation.samples import BASE, reference_tracks, sample_prompts, samples_of
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.html.links import page_url
 from lofi_assets.profiles import Profile, SamplingSettings, load_profile

@@ -195,7 +195,7 @@ def test_what_the_machine_refuses_is_a_sentence_with_the_file_and_a_remedy(
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as broken:
-        broken.setattr("lofi_assets.store.os.fsync", refuse)
+        broken.setattr("lofi_assets.files.writing.os.fsync", refuse)
         with pytest.raises(DiskError) as caught:
             write_json(path, {"rows": 2})
     assert caught.value.errno == number and str(caught.value).startswith(f"{path}: ")
@@ -215,7 +215,7 @@ def test_the_trainer_says_it_too_though_not_even_its_ending_can_be_written(
 
     save_run(tmp_path / "run.json", make_run())
     monkeypatch.setattr("lofi_assets.training.trainer.loop.train", full)
-    monkeypatch.setattr("lofi_assets.store.os.fsync", full)
+    monkeypatch.setattr("lofi_assets.files.writing.os.fsync", full)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         assert trainer.main(["--config", str(tmp_path / "run.json")]) == FILES

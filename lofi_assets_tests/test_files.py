@@ -284,7 +284,7 @@ def test_two_roots_on_one_ledger_keep_it_from_each_other(store: Store, shared: P
     other.metadata("sources.json").symlink_to(shared)
     code = (
         "import sys; from datetime import date; from pathlib import Path\n"
-        "from lofi_assets.sources.claims import ledger; from lofi_assets.store import Store\n"
+        "from lofi_assets.sources import ledger; from lofi_assets.store import Store\n"
         "from lofi_assets.sources.licences import load_licences; from lofi_assets.store import CONFIG_DIR\n"
         "ledger.LOCK_WAIT_S = 0.1\n"
         f"ledger.add(Store(Path(sys.argv[1])), {RECORD!r}, licences=load_licences(CONFIG_DIR), today=date(2026, 1, 5))"

@@ -17,41 +17,31 @@ import pytest
 from lofi_assets.constitution import verdicts
 from lofi_assets.constitution.gates import Gate, load_gates
 from lofi_assets.constitution.verdicts import Measures, record, upstream_versions
-from lofi_assets.dataset import dataset_manifest as dataset
 from lofi_assets.definitions import build_defs
+from lofi_assets.defs import dataset, evaluation, quantization, release, sources, tracks, training
 from lofi_assets.defs.readiness import READY
 from lofi_assets.defs.resources import Platform
-from lofi_assets.evaluation import generated_samples as sampling
-from lofi_assets.evaluation import human_evaluation as listening
-from lofi_assets.evaluation import quality_metrics as evaluation
 from lofi_assets.outcome import Outcome
-from lofi_assets.quantization import quantized_tiers as optimization
-from lofi_assets.release import hub_release as hub
-from lofi_assets.release import model_card as card
-from lofi_assets.release import onnx_artifacts as bundle
 from lofi_assets.store import Store
-from lofi_assets.tracks import processed_tracks as library
-from lofi_assets.tracks import prompts
-from lofi_assets.training import lora_checkpoints as experiment
 
 SEAMS: dict[str, tuple[Any, str]] = {
-    "licensed_sources": (library, "inventory_sources"),
-    "style_taxonomy": (prompts, "describe_taxonomy"),
-    "processed_tracks": (library, "process_library"),
-    "prompts": (prompts, "write_prompts"),
+    "licensed_sources": (sources, "inventory_sources"),
+    "style_taxonomy": (sources, "describe_taxonomy"),
+    "processed_tracks": (tracks, "process_library"),
+    "prompts": (tracks, "write_prompts"),
     "dataset_manifest": (dataset, "assemble"),
-    "feature_cache": (experiment, "cache_dataset_features"),
-    "lora_checkpoints": (experiment, "describe_training"),
-    "generated_samples": (sampling, "generate_samples"),
+    "feature_cache": (training, "cache_dataset_features"),
+    "lora_checkpoints": (training, "describe_training"),
+    "generated_samples": (evaluation, "generate_samples"),
     "quality_metrics": (evaluation, "evaluate_checkpoints"),
-    "human_evaluation": (listening, "evaluate_listening"),
-    "merged_model": (optimization, "merge_best"),
-    "quantized_tiers": (optimization, "quantize"),
-    "onnx_artifacts": (bundle, "build_bundle"),
-    "model_card": (card, "write_card"),
-    "hub_release": (hub, "publish"),
+    "human_evaluation": (evaluation, "evaluate_listening"),
+    "merged_model": (quantization, "merge_best"),
+    "quantized_tiers": (quantization, "quantize"),
+    "onnx_artifacts": (release, "build_bundle"),
+    "model_card": (release, "write_card"),
+    "hub_release": (release, "publish"),
 }
-"""The one domain function that each asset calls for its outcome, in lineage order."""
+"""The one domain function that each asset calls for its outcome, where it calls it, in lineage order."""
 
 GATES = {gate.id: gate for gate in load_gates()}
 
@@ -99,9 +89,9 @@ class StandIns:
         """Take the domain's place until the test ends."""
         for asset, (module, name) in SEAMS.items():
             monkeypatch.setattr(module, name, lambda *_, asset=asset, **__: self.work(asset))
-        monkeypatch.setattr(prompts, "curated_tempo_ranges", lambda _: {})
-        monkeypatch.setattr(prompts, "categories", lambda _: lambda rows: {})
-        monkeypatch.setattr(experiment, "plan_training", lambda *_: SimpleNamespace(remaining_steps=0))
+        monkeypatch.setattr(tracks, "curated_tempo_ranges", lambda _: {})
+        monkeypatch.setattr(tracks, "categories", lambda _: lambda rows: {})
+        monkeypatch.setattr(training, "plan_training", lambda *_: SimpleNamespace(remaining_steps=0))
         return self
 
     def work(self, asset: str) -> Outcome:

@@ -2,9 +2,11 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -32,9 +34,10 @@ def relative(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Every module that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imported(path: Path, *, nested: bool = True) -> Iterator[str]:
+    """Every module that a file imports: anywhere in it, or only while it is itself imported."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree) if nested else tree.body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -52,16 +55,95 @@ def importers(*names: str) -> set[str]:
     }
 
 
-def test_only_the_definitions_and_defs_know_dagster() -> None:
-    allowed = {"definitions.py", *(relative(path) for path in DEFS)}
-    assert importers("dagster") <= allowed
+def layers() -> list[list[list[str]]]:
+    """The table of docs/architecture.md: lines from the top, their peers, and what stands behind each `>` of a peer."""
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    block = page.partition("```layers\n")[2].partition("```")[0]
+    return [[peer.split(" > ") for peer in re.split(r"\s{2,}", line.strip())] for line in block.splitlines()]
 
 
-def test_only_the_command_line_reaches_into_the_dagster_side() -> None:
-    outside = {
-        path for path in importers("lofi_assets.defs", "lofi_assets.definitions") if not path.startswith("defs/")
+def may_import(importer: str, imported: str, table: list[list[list[str]]]) -> bool:
+    """Whether one package or root module may import another: itself, a lower line, or right of it behind a `>`."""
+    places = {
+        name: (line, peer, order)
+        for line, peers in enumerate(table)
+        for peer, names in enumerate(peers)
+        for order, name in enumerate(names)
     }
-    assert outside <= {"definitions.py", "cli.py", "commands/dev.py"}
+    (line, peer, order), (other_line, other_peer, other_order) = places[importer], places[imported]
+    return line < other_line or (line == other_line and peer == other_peer and order <= other_order)
+
+
+def parts() -> set[str]:
+    """Packages and modules at the root of the package."""
+    return {path.stem for path in PACKAGE.glob("*.py")} | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+
+
+def arrows() -> Iterator[tuple[str, str, str]]:
+    """(file, its package or root module, the one that it imports) of every import inside the package."""
+    for path in MODULES:
+        own = relative(path).partition("/")[0].removesuffix(".py")
+        for module in imported(path):
+            package, _, below = module.partition(".")
+            if package == PACKAGE.name and below:
+                yield relative(path), own, below.partition(".")[0]
+
+
+def test_a_package_imports_only_what_stands_below_it() -> None:
+    table, known = layers(), parts()
+    found = [(file, own, other) for file, own, other in arrows() if other in known]
+    assert len(found) > 1000
+    assert [f"{file} imports {other}" for file, own, other in found if not may_import(own, other, table)] == []
+
+
+def test_the_table_of_layers_names_every_package_once() -> None:
+    named = [name for peers in layers() for names in peers for name in names]
+    assert sorted(named) == sorted(parts() - {"__init__"})
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported", "allowed"),
+    [
+        *(("a", "d", True), ("d", "a", False), ("b", "c", False), ("c", "b", False), ("e", "e", True)),
+        *(("d", "e", True), ("e", "d", False), ("d", "f", False), ("f", "e", False), ("f", "f", True)),
+    ],
+)
+def test_what_may_import_what(importer: str, imported: str, allowed: bool) -> None:
+    """Of the lines `a`, `b  c`, `d > e  f`: a lower line, oneself, right behind a `>`; no peer, and nothing above."""
+    assert may_import(importer, imported, [[["a"]], [["b"], ["c"]], [["d", "e"], ["f"]]]) is allowed
+
+
+def test_no_module_is_imported_in_a_circle() -> None:
+    """At import time; what a function imports when it is called comes later."""
+    names = {relative(path).removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in MODULES}
+    graph = {
+        name: {m.partition(".")[2] for m in imported(path, nested=False)} & names.keys() for name, path in names.items()
+    }
+    TopologicalSorter(graph).prepare()
+
+
+def test_dagster_is_known_to_the_definitions_and_to_the_demos_run_alone() -> None:
+    assert importers("dagster") <= {"definitions.py", "demo/run.py", *(relative(path) for path in DEFS)}
+
+
+def called_modules(function: ast.FunctionDef, path: Path) -> set[str]:
+    """Modules of the package that the functions which a body calls are imported from, at the top of its file."""
+    called = {
+        node.func.id for node in ast.walk(function) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    return {
+        str(node.module)
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if (alias.asname or alias.name) in called
+    }
+
+
+def test_the_function_that_an_asset_calls_is_in_the_module_of_its_name() -> None:
+    for path, function in asset_functions():
+        module = f"lofi_assets.{path.stem}.{function.name}"
+        assert module in called_modules(function, path), f"{relative(path)}: {function.name} calls nothing of {module}"
 
 
 def test_no_module_of_the_package_imports_the_tests() -> None:
@@ -84,10 +166,9 @@ def test_the_location_loads_light() -> None:
     assert found["seconds"] < 10, figure
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_a_file_has_at_most_400_lines(path: Path) -> None:
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= LONGEST_FILE, f"{relative(path)} has {lines} lines"
+def test_a_file_has_at_most_400_lines() -> None:
+    lines = {relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert {name: count for name, count in lines.items() if count > LONGEST_FILE} == {}
 
 
 def asset_functions() -> Iterator[tuple[Path, ast.FunctionDef]]:

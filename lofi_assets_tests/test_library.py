@@ -8,7 +8,7 @@ from lofi_assets.store import Store, rows_of, write_rows
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
 from lofi_assets.tracks.quarantine import write_quarantine
 from lofi_assets.tracks.track_table import PROCESSED
-from lofi_assets.workers.process_pool import WorkerFailure
+from lofi_assets.workers.mapping import WorkerFailure
 from lofi_assets_tests.stand_in_audio import TRACK_GATES, Run, accepted, inventory, statuses
 
 # --- increments ------------------------------------------------------------------------------------------------------

@@ -5,8 +5,10 @@ import pytest
 import soundfile
 
 from lofi_assets.metrics.clap import ClapEmbedder, ten_second_windows, unit_rows
-from lofi_assets.metrics.embedding import Embedder, MusicnnEmbedder, MusicnnTagger, embed_files, levelled, load_embedder
+from lofi_assets.metrics.embedding import Embedder, embed_files, levelled
+from lofi_assets.metrics.encoders import load_embedder
 from lofi_assets.metrics.errors import MetricError
+from lofi_assets.metrics.musicnn import MusicnnEmbedder, MusicnnTagger
 from lofi_assets.metrics.vggish import VggishEmbedder, log_mel_patches, mel_weights, vggish_network
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from lofi_assets.metrics.embedding import MusicnnEmbedder, embed_files
+from lofi_assets.metrics.embedding import embed_files
 from lofi_assets.metrics.errors import MetricError
 from lofi_assets.metrics.frechet import frechet_distance
+from lofi_assets.metrics.musicnn import MusicnnEmbedder
 from lofi_assets.metrics.sample_quality import GeneratedSample, ReferenceTrack, evaluate_checkpoint, reference_sha256
 from lofi_assets.metrics.tier_fidelity import evaluate_tier
 

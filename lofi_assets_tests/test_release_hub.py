@@ -22,7 +22,8 @@ from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import sha256_file, sha256_folder
 from lofi_assets.profiles import Profile, load_profile
 from lofi_assets.release import hub_release as hub_module
-from lofi_assets.release.hub_release import ReleaseError, publish
+from lofi_assets.release.files import ADAPTER_FILES, ReleaseError
+from lofi_assets.release.hub_release import publish
 from lofi_assets.release.model_card import approve
 from lofi_assets.release.onnx_artifacts import MANIFEST
 from lofi_assets.store import Store
@@ -51,7 +52,7 @@ def store(tmp_path: Path) -> Store:
     put(store.export / "example.py", b"print('music')\n")
     list_bundle(store)
     adapter = store.checkpoints / CHECKPOINT
-    for name in hub_module.ADAPTER_FILES:
+    for name in ADAPTER_FILES:
         put(adapter / name, f"{name} of the adapter".encode())
     checkpoint = {
         "checkpoint_id": CHECKPOINT,
@@ -94,7 +95,7 @@ def write_card(store: Store, text: bytes) -> None:
 def expected(store: Store) -> dict[str, bytes]:
     """What a release of this store must hold, but for release.json."""
     files = {path.relative_to(store.export).as_posix(): path.read_bytes() for path in files_of(store.export)}
-    lora = {f"lora/{name}": (store.checkpoints / CHECKPOINT / name).read_bytes() for name in hub_module.ADAPTER_FILES}
+    lora = {f"lora/{name}": (store.checkpoints / CHECKPOINT / name).read_bytes() for name in ADAPTER_FILES}
     return files | lora | {"README.md": (store.release / "README.md").read_bytes()}
 
 

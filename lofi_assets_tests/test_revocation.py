@@ -19,6 +19,7 @@ from lofi_assets.constitution.gates import GUARDED_ASSETS
 from lofi_assets.constitution.verdicts import recorded
 from lofi_assets.dataset.split import split_of
 from lofi_assets.dataset.versions import current_dataset
+from lofi_assets.defs import tracks, training
 from lofi_assets.defs.gates import held_back
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint, sha256_file, sha256_folder
@@ -29,7 +30,6 @@ from lofi_assets.sources.ledger_page import used_in, uses
 from lofi_assets.sources.licensed_sources import INVENTORY
 from lofi_assets.store import Store, rows_of
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
-from lofi_assets.training import lora_checkpoints as experiment
 from lofi_assets.training.checkpoints.files import checkpoint_id
 from lofi_assets.training.checkpoints.manifest import add_record
 from lofi_assets.training.checkpoints.runs import current_run, log_path, open_run
@@ -45,7 +45,7 @@ LINEAGE = list(SEAMS)
 TRAINED = LINEAGE[: LINEAGE.index("lora_checkpoints") + 1]
 AFTER_TRAINING = LINEAGE[len(TRAINED) : -1]
 ORIGINALS = {asset: getattr(*SEAMS[asset]) for asset in REAL}
-CURATED = (lofi_assets.tracks.curation.curated_tempo_ranges, lofi_assets.tracks.tagged_tracks.categories)
+CURATED = (tracks.curated_tempo_ranges, tracks.categories)
 STEPS = 2
 
 
@@ -98,15 +98,15 @@ class Lineage(StandIns):
         super().install(monkeypatch)
         for asset in REAL:
             monkeypatch.setattr(*SEAMS[asset], ORIGINALS[asset])
-        monkeypatch.setattr(lofi_assets.tracks.prompts, "curated_tempo_ranges", CURATED[0])
-        monkeypatch.setattr(lofi_assets.tracks.prompts, "categories", CURATED[1])
+        monkeypatch.setattr(tracks, "curated_tempo_ranges", CURATED[0])
+        monkeypatch.setattr(tracks, "categories", CURATED[1])
         monkeypatch.setattr(
             lofi_assets.workers.process_pool,
             "map_tracks",
             lambda function, jobs, **_: ((job, heard(job)) for job in jobs),
         )
-        monkeypatch.setattr(experiment, "cache_dataset_features", lambda store, _: self.cache())
-        monkeypatch.setattr(experiment, "plan_training", lambda store, profile: self.train(profile))
+        monkeypatch.setattr(training, "cache_dataset_features", lambda store, _: self.cache())
+        monkeypatch.setattr(training, "plan_training", lambda store, profile: self.train(profile))
         return self
 
     def deliver(self) -> None:

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from lofi_assets.workers import process_pool as workers
-from lofi_assets.workers.process_pool import RULE, WorkerFailure, map_tracks
+from lofi_assets.workers.mapping import RULE, WorkerFailure
+from lofi_assets.workers.process_pool import map_tracks
 
 
 def behave(job: str) -> str:

@@ -1,4 +1,4 @@
-"""`lofi verify-weights`: whether a base model on disk is whole, and does what it is for."""
+"""`lofi verify-weights`, `tiny-base`, `verify-reference`: base models, checked or made."""
 
 import resource
 import sys
@@ -35,3 +35,26 @@ def verify_weights(directory: Path, device: str, files_only: bool) -> None:
     done = "its files are whole" if files_only else f"its files are whole, {work}"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     click.echo(f"{directory}: {what}; {done} ({len(verification.findings)} checks, {peak:.1f} GB of memory at most)")
+
+
+@click.command("tiny-base")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--seed", default=0, show_default=True)
+def tiny_base(directory: Path, seed: int) -> None:
+    """Write a tiny ACE-Step v1 with random weights in the Hub's folder layout."""
+    from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
+
+    write_tiny_base(directory, seed=seed)
+    click.echo(f"{directory}: tiny base, seed {seed}")
+
+
+@click.command("verify-reference", hidden=True)
+@click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def verify_reference(directory: Path) -> None:
+    """Compare the backbone with tensors of the public code; non-zero past a tolerance."""
+    from lofi_assets.backbones.ace_step_v1.verification.reference import format_comparisons, verify_reference
+
+    comparisons = verify_reference(directory)
+    click.echo(format_comparisons(comparisons))
+    if not comparisons or not all(comparison.passed for comparison in comparisons):
+        sys.exit(1)

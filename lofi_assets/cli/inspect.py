@@ -25,7 +25,7 @@ def inspect(
     are done. Nothing is written to the library. Exits 0 when every file got its line, whatever the verdicts.
     """
     from lofi_assets.profiles import load_profile
-    from lofi_assets.workers.process_pool import without_interrupts
+    from lofi_assets.workers.child_process import without_interrupts
 
     if not files:
         click.echo("no files given; name audio files or folders", err=True)
@@ -64,7 +64,8 @@ def _records(
 
     from lofi_assets.constitution.gates import gates_of, load_gates
     from lofi_assets.tracks.inspect_file import InspectJob, inspect_file, record
-    from lofi_assets.workers.process_pool import WorkerFailure, map_tracks
+    from lofi_assets.workers.mapping import WorkerFailure
+    from lofi_assets.workers.process_pool import map_tracks
 
     gates = gates_of(load_gates(), asset="processed_tracks", scope="track")
     paths: list[str] = []

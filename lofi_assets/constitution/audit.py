@@ -1,9 +1,9 @@
 """The repository against the constitution: what holds for every change, whatever data there is (Governance).
 
-What belongs here: measures for the gates of scope `repository`. What does not: asset gates (`verdicts.py`).
+What belongs here: measures for the gates of scope `repository`. What does not: asset gates (`verdicts.py`),
+the log of amendments (`amendments.py`).
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,18 +11,15 @@ from typing import Any
 
 import yaml
 
+from lofi_assets.constitution.amendments import unversioned_amendments
 from lofi_assets.constitution.gates import Verdict, gates_page, judge, load_constitution, load_gates
 from lofi_assets.files.documents import read_json
-from lofi_assets.files.hashing import fingerprint
 from lofi_assets.profiles import Profile, ProfileError, load_profile
 from lofi_assets.records import stale_schemas
 from lofi_assets.store import CONFIG_DIR
 
 PINNED = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,._-]+\])?==[0-9][A-Za-z0-9.!+_-]*$")
 """`name==exact version`, and nothing looser (constitution II)."""
-
-AMENDMENTS = "amendments.json"
-"""`config/amendments.json`: one row per version, with the hashes of the text and of the gates that it stands for."""
 
 
 def audit(root: Path | None = None) -> list[Verdict]:
@@ -72,33 +69,6 @@ def stale_gate_pages(root: Path) -> list[str]:
     page = root / "docs" / "gates.md"
     current = page.is_file() and page.read_text(encoding="utf-8") == gates_page(root / "config")
     return [] if current else ["docs/gates.md (run: lofi docs)"]
-
-
-def unversioned_amendments(root: Path) -> list[str]:
-    """Changes of the constitution's text or gates without a version of their own in the amendment log."""
-    version = str(load_constitution(root / "config")["version"])
-    text = (root / "docs" / "constitution.md").read_text(encoding="utf-8")
-    rows = {row["version"]: row for row in read_json(root / "config" / AMENDMENTS, default=[])}
-    row = rows.get(version)
-    faults = []
-    if f"**Version**: {version}" not in text:
-        faults.append(f"docs/constitution.md does not say version {version}")
-    if row is None:
-        return [*faults, f"config/{AMENDMENTS} has no row for version {version}"]
-    for key, value in constitution_hashes(root).items():
-        if row.get(key) != value:
-            faults.append(
-                f"{key.removesuffix('_sha256')} changed since version {version}: raise the version and log why"
-            )
-    return faults
-
-
-def constitution_hashes(root: Path) -> dict[str, str]:
-    """Hashes that an amendment row records: of the text, and of what the gates mean (comments and order aside)."""
-    text = (root / "docs" / "constitution.md").read_bytes()
-    data = load_constitution(root / "config")
-    meaning = {"gates": {row["id"]: row for row in data["gates"]}, "training_table": data["training_table"]}
-    return {"text_sha256": hashlib.sha256(text).hexdigest(), "gates_sha256": fingerprint(meaning)}
 
 
 def profile_gate_overrides(config_dir: Path) -> list[str]:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from lofi_assets.dataset import dataset_manifest as dataset
+from lofi_assets.dataset.dataset_manifest import DATASET_VERSION, assemble
 from lofi_assets.defs.automation import WHEN_INPUTS_CHANGE
 from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks
@@ -19,14 +19,14 @@ from lofi_assets.defs.tracks import processed_tracks, prompts
     kinds={"huggingface", "json"},
     owners=["team:training"],
     deps=[licensed_sources, processed_tracks, prompts],
-    code_version=dataset.DATASET_VERSION,
+    code_version=DATASET_VERSION,
     automation_condition=WHEN_INPUTS_CHANGE,
     pool="data",
 )
 @explained
 def dataset_manifest(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The training set: 90/10 split closed over duplicates, content hash, style distribution; versions immutable."""
-    return report(context, platform.store, dataset.assemble(platform.store, now=datetime.now(UTC)))
+    return report(context, platform.store, assemble(platform.store, now=datetime.now(UTC)))
 
 
 dataset_manifest_gates = gate_checks(dataset_manifest)

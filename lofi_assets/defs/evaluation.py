@@ -11,9 +11,9 @@ from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.training import lora_checkpoints
-from lofi_assets.evaluation import generated_samples as sampling
-from lofi_assets.evaluation import human_evaluation as listening
-from lofi_assets.evaluation import quality_metrics as evaluation
+from lofi_assets.evaluation.generated_samples import generate_samples
+from lofi_assets.evaluation.human_evaluation import evaluate_listening
+from lofi_assets.evaluation.quality_metrics import evaluate_checkpoints
 
 
 @dg.asset(
@@ -27,7 +27,7 @@ from lofi_assets.evaluation import quality_metrics as evaluation
 @explained
 def generated_samples(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """Audio for the validation prompts with fixed seeds, of every checkpoint that is not pruned."""
-    return report(context, platform.store, sampling.generate_samples(platform.store, platform.profile))
+    return report(context, platform.store, generate_samples(platform.store, platform.profile))
 
 
 @dg.asset(
@@ -41,7 +41,7 @@ def generated_samples(context: dg.AssetExecutionContext, platform: Platform) -> 
 @explained
 def quality_metrics(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """FAD, KAD, alignment and style coverage of every checkpoint, with encoder, n and interval; then retention."""
-    outcome = evaluation.evaluate_checkpoints(platform.store, platform.profile, now=datetime.now(UTC))
+    outcome = evaluate_checkpoints(platform.store, platform.profile, now=datetime.now(UTC))
     return report(context, platform.store, outcome)
 
 
@@ -55,7 +55,7 @@ def quality_metrics(context: dg.AssetExecutionContext, platform: Platform) -> dg
 @explained
 def human_evaluation(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The blind listening test of the best checkpoint: its page, and the statistics of the answers so far."""
-    return report(context, platform.store, listening.evaluate_listening(platform.store, platform.profile))
+    return report(context, platform.store, evaluate_listening(platform.store, platform.profile))
 
 
 generated_samples_gates = gate_checks(generated_samples)

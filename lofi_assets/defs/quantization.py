@@ -10,7 +10,8 @@ from lofi_assets.defs.gates import gate_checks, require_gates
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.training import lora_checkpoints
-from lofi_assets.quantization import quantized_tiers as optimization
+from lofi_assets.quantization.merged_model import merge_best
+from lofi_assets.quantization.quantized_tiers import TIERS_VERSION, quantize
 
 
 @dg.asset(
@@ -24,7 +25,7 @@ from lofi_assets.quantization import quantized_tiers as optimization
 def merged_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The best checkpoint's LoRA merged into the base in FP32, with the error against the adapter."""
     require_gates(context, platform.store)
-    return report(context, platform.store, optimization.merge_best(platform.store, platform.profile))
+    return report(context, platform.store, merge_best(platform.store, platform.profile))
 
 
 @dg.asset(
@@ -32,7 +33,7 @@ def merged_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
     kinds={"onnx"},
     owners=["team:release"],
     deps=[dataset_manifest, merged_model],
-    code_version=optimization.TIERS_VERSION,
+    code_version=TIERS_VERSION,
     automation_condition=WHEN_TRAINING_MOVES,
     pool="gpu",
 )
@@ -40,7 +41,7 @@ def merged_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
 def quantized_tiers(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """FP16, INT8 and INT4 ONNX tiers: precision proven from the files, FAD of the files against FP32."""
     require_gates(context, platform.store)
-    return report(context, platform.store, optimization.quantize(platform.store, platform.profile))
+    return report(context, platform.store, quantize(platform.store, platform.profile))
 
 
 merged_model_gates = gate_checks(merged_model)

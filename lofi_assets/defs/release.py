@@ -11,9 +11,9 @@ from lofi_assets.defs.quantization import merged_model, quantized_tiers
 from lofi_assets.defs.readiness import HUB_RELEASE, READY, READY_DESCRIPTION, readiness
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
-from lofi_assets.release import hub_release as hub
-from lofi_assets.release import model_card as card
-from lofi_assets.release import onnx_artifacts as bundle
+from lofi_assets.release.hub_release import publish
+from lofi_assets.release.model_card import write_card
+from lofi_assets.release.onnx_artifacts import build_bundle
 
 
 @dg.asset(
@@ -26,7 +26,7 @@ from lofi_assets.release import onnx_artifacts as bundle
 @explained
 def onnx_artifacts(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The deployable bundle: tiers, manifest with hashes, an example that was run from the bundle alone."""
-    return report(context, platform.store, bundle.build_bundle(platform.store))
+    return report(context, platform.store, build_bundle(platform.store))
 
 
 @dg.asset(
@@ -39,7 +39,7 @@ def onnx_artifacts(context: dg.AssetExecutionContext, platform: Platform) -> dg.
 @explained
 def model_card(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The card, generated from what the assets recorded; a person approves the text they read."""
-    return report(context, platform.store, card.write_card(platform.store, platform.profile))
+    return report(context, platform.store, write_card(platform.store, platform.profile))
 
 
 @dg.asset(
@@ -52,7 +52,7 @@ def model_card(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mate
 def hub_release(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The published folder; refuses, naming the gates, unless every gate holds for the very build it would publish."""
     require_gates(context, platform.store)
-    return report(context, platform.store, hub.publish(platform.store, platform.profile))
+    return report(context, platform.store, publish(platform.store, platform.profile))
 
 
 @dg.asset_check(asset=hub_release, name=READY, description=READY_DESCRIPTION)

@@ -9,9 +9,9 @@ from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.sources import licensed_sources, style_taxonomy
-from lofi_assets.tracks import processed_tracks as library
-from lofi_assets.tracks import prompts as prompting
 from lofi_assets.tracks.curation import curated_tempo_ranges
+from lofi_assets.tracks.processed_tracks import TRACKS_VERSION, process_library
+from lofi_assets.tracks.prompts import PROMPTS_VERSION, write_prompts
 from lofi_assets.tracks.tagged_tracks import categories
 
 
@@ -20,14 +20,14 @@ from lofi_assets.tracks.tagged_tracks import categories
     kinds={"audio", "parquet"},
     owners=["team:audio"],
     deps=[licensed_sources, style_taxonomy],
-    code_version=library.TRACKS_VERSION,
+    code_version=TRACKS_VERSION,
     automation_condition=WHEN_INPUTS_CHANGE,
     pool="data",
 )
 @explained
 def processed_tracks(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """48 kHz stereo MP3 at -1 dBFS with every measurement; what breaks a rule is in quarantine with the rule's id."""
-    outcome = library.process_library(
+    outcome = process_library(
         platform.store,
         gates=load_gates(),
         settings=platform.profile.audio,
@@ -42,14 +42,14 @@ def processed_tracks(context: dg.AssetExecutionContext, platform: Platform) -> d
     kinds={"text", "parquet"},
     owners=["team:curation"],
     deps=[processed_tracks, style_taxonomy],
-    code_version=prompting.PROMPTS_VERSION,
+    code_version=PROMPTS_VERSION,
     automation_condition=WHEN_INPUTS_CHANGE,
     pool="data",
 )
 @explained
 def prompts(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """Tags per track with origin and confidence, style ids, and the prompt and lyrics files beside the audio."""
-    return report(context, platform.store, prompting.write_prompts(platform.store))
+    return report(context, platform.store, write_prompts(platform.store))
 
 
 processed_tracks_gates = gate_checks(processed_tracks)

@@ -14,11 +14,11 @@ from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
-from lofi_assets.training import lora_checkpoints as experiment
 from lofi_assets.training.death import watched
 from lofi_assets.training.ending import INTERRUPTED, Ending, forget_ending, read_ending
 from lofi_assets.training.feature_cache import cache_dataset_features
 from lofi_assets.training.features.cache import FEATURES_VERSION
+from lofi_assets.training.lora_checkpoints import PlannedRun, describe_training, plan_training
 
 TRAINER = dg.PipesSubprocessClient(termination_timeout_seconds=300)
 """Runs the trainer on this machine. A stop waits for what is under way, at worst a validation and a checkpoint, and for
@@ -54,13 +54,13 @@ def lora_checkpoints(
     context: dg.AssetExecutionContext, platform: Platform, pipes: dg.PipesSubprocessClient
 ) -> dg.MaterializeResult:
     """Every LoRA checkpoint with its configuration, seeds, hashes and resumable state; trained in its own process."""
-    run = experiment.plan_training(platform.store, platform.profile)
+    run = plan_training(platform.store, platform.profile)
     if run.remaining_steps:
         train(context, pipes, run)
-    return report(context, platform.store, experiment.describe_training(platform.store, run))
+    return report(context, platform.store, describe_training(platform.store, run))
 
 
-def train(context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient, run: experiment.PlannedRun) -> None:
+def train(context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient, run: PlannedRun) -> None:
     """Run the trainer to its end.
 
     Raises:
@@ -87,7 +87,7 @@ _EXIT_CODE = re.compile(r"code (-?\d+)")
 """In the message of Dagster's error, which has no field for it."""
 
 
-def _failure(run: experiment.PlannedRun, ending: Ending | None, account: str) -> dg.Failure:
+def _failure(run: PlannedRun, ending: Ending | None, account: str) -> dg.Failure:
     command = {"command": " ".join(run.command)}
     if ending is None:
         again = (

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from lofi_assets import pictures
-from lofi_assets.evaluation.generated_samples import BASE, samples_of
+from lofi_assets.evaluation.samples import BASE, samples_of
 from lofi_assets.files.documents import write_text
 from lofi_assets.files.writing import atomic_path
 from lofi_assets.html.frame import framed, players

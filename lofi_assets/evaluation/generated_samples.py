@@ -8,12 +8,13 @@ judgement of the audio (`evaluation.py`).
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofi_assets import pictures
-from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.evaluation.samples import BASE, SamplePrompt, sample_prompts, samples_of, write_clip
+from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import fingerprint, sha256_file
 from lofi_assets.files.writing import atomic_folder
 from lofi_assets.outcome import Outcome
@@ -24,14 +25,11 @@ from lofi_assets.training.checkpoints.files import DIFFUSERS_WEIGHTS
 from lofi_assets.training.checkpoints.manifest import read_manifest, update_record
 from lofi_assets.training.checkpoints.runs import current_run
 from lofi_assets.training.checkpoints.soundness import fault
-from lofi_assets.training.trained_on import trained_base, trained_dataset
+from lofi_assets.training.trained_on import trained_base
 from lofi_assets.wording import counted, named
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from lofi_assets.backbones.ace_step_v1.loading import Base
-    from lofi_assets.metrics.sample_quality import GeneratedSample, ReferenceTrack
 
 SAMPLING_VERSION = "1"
 """Raised when the sampler's output changes: every sample is then generated again."""
@@ -43,40 +41,6 @@ BROKEN = (
 )
 """What to do about a checkpoint that does not load."""
 LOG = logging.getLogger(__name__)
-BASE = "base"
-"""Folder of the clips that the base model makes without an adapter."""
-
-
-@dataclass(frozen=True)
-class SamplePrompt:
-    """One clip to generate: the prompt of a validation track with a fixed seed."""
-
-    name: str
-    prompt: str
-    lyrics: str
-    style_id: str
-    seed: int
-
-
-def sample_prompts(store: Store, settings: SamplingSettings) -> list[SamplePrompt]:
-    """`settings.count` prompts: those of the validation tracks in order of id, again with further seeds if too few.
-
-    Raises:
-        DatasetError: the version that the checkpoints were trained on is gone.
-    """
-    folder, _, tracks = trained_dataset(store)
-    held_out = [track for track in tracks if track["split"] == "validation"]
-    chosen = [held_out[index % len(held_out)] for index in range(settings.count)] if held_out else []
-    return [
-        SamplePrompt(
-            name=f"{index:03d}_{track['track_id']}",
-            prompt=(folder / "audio" / f"{track['track_id']}_prompt.txt").read_text(encoding="utf-8"),
-            lyrics=(folder / "audio" / f"{track['track_id']}_lyrics.txt").read_text(encoding="utf-8"),
-            style_id=track["style_ids"][0],
-            seed=settings.seed + index,
-        )
-        for index, track in enumerate(chosen)
-    ]
 
 
 def generate_samples(store: Store, profile: Profile) -> Outcome:
@@ -158,11 +122,6 @@ def _leave_out_broken(store: Store, models: Sequence[str]) -> dict[str, str]:
     return broken
 
 
-def samples_of(store: Store, model: str) -> dict[str, Any]:
-    """`samples.json` of a checkpoint, or of `BASE`: the key it was made under, and its clips; empty before."""
-    return read_json(store.samples / model / "samples.json", default={})
-
-
 def _generate(
     store: Store,
     models: Sequence[str],
@@ -239,52 +198,8 @@ def _generate_batch(
     return clips
 
 
-def write_clip(path: Path, samples: "np.ndarray") -> None:
-    """Write (2, frames) float audio at 48 kHz through the codec of the tracks it is compared with.
-
-    Otherwise metrics and listeners would judge the codec. NaN becomes silence; the caller has recorded it as a problem.
-    """
-    import numpy as np
-
-    from lofi_assets.audio.encode import encode_mp3
-
-    path.write_bytes(encode_mp3(np.nan_to_num(samples, nan=0.0)))
-
-
 def _spectrogram(store: Store, clip: Mapping[str, Any]) -> bytes:
     import soundfile
 
     samples, sample_rate = soundfile.read(store.root / clip["path"], dtype="float32")
     return pictures.spectrogram(samples.T, sample_rate=sample_rate, title=f"{clip['path']}: {clip['prompt'][:80]}")
-
-
-def generated_samples(store: Store, model: str, *, seconds: float) -> "list[GeneratedSample]":
-    """Clips of a checkpoint, or of `BASE`, as `metrics.evaluate` takes them."""
-    from lofi_assets.metrics.sample_quality import GeneratedSample
-
-    return [
-        GeneratedSample(
-            path=store.root / clip["path"],
-            prompt=clip["prompt"],
-            style_id=clip["style_id"],
-            seed=clip["seed"],
-            seconds=seconds,
-        )
-        for clip in samples_of(store, model).get("clips", ())
-    ]
-
-
-def reference_tracks(store: Store) -> "list[ReferenceTrack]":
-    """The validation split of the version that was trained on, as `metrics.evaluate` takes it."""
-    from lofi_assets.metrics.sample_quality import ReferenceTrack
-
-    folder, _, tracks = trained_dataset(store)
-    return [
-        ReferenceTrack(
-            path=folder / "audio" / f"{track['track_id']}.mp3",
-            prompt=(folder / "audio" / f"{track['track_id']}_prompt.txt").read_text(encoding="utf-8"),
-            style_ids=track["style_ids"],
-        )
-        for track in tracks
-        if track["split"] == "validation"
-    ]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lofi_assets.evaluation.generated_samples import reference_tracks, samples_of
+from lofi_assets.evaluation.samples import reference_tracks, samples_of
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.html.links import page_url

@@ -13,7 +13,7 @@ from typing import Any
 from lofi_assets import pictures
 from lofi_assets.evaluation import before_after
 from lofi_assets.evaluation import report as quality_report
-from lofi_assets.evaluation.generated_samples import BASE, generated_samples, reference_tracks, samples_of
+from lofi_assets.evaluation.samples import BASE, generated_samples, reference_tracks, samples_of
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.html.links import page_url
@@ -39,7 +39,7 @@ def load_encoder(store: Store, profile: Profile) -> Any:
     Raises:
         ProfileError: its weights cannot be had.
     """
-    from lofi_assets.metrics.embedding import load_embedder
+    from lofi_assets.metrics.encoders import load_embedder
 
     settings = profile.evaluation
     weights = store.root / settings.encoder_weights if settings.encoder_weights else None

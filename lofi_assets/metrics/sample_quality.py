@@ -18,7 +18,7 @@ import numpy.typing as npt
 from lofi_assets.metrics.alignment import RelativeAlignment, TagAlignment, relative_alignment, tag_alignment
 from lofi_assets.metrics.clap import ClapEmbedder
 from lofi_assets.metrics.coverage import SampleCheck, StyleCoverage, StyleSample, check_sample, style_coverage
-from lofi_assets.metrics.embedding import Embedder, MusicnnTagger, Samples, embed_files, file_sha256, read_samples
+from lofi_assets.metrics.embedding import Embedder, Samples, embed_files, file_sha256, read_samples
 from lofi_assets.metrics.errors import MetricError, attempt
 from lofi_assets.metrics.frechet import (
     frechet_distance,
@@ -28,6 +28,7 @@ from lofi_assets.metrics.frechet import (
     split_half_floor,
 )
 from lofi_assets.metrics.kernel import kernel_distance
+from lofi_assets.metrics.musicnn import MusicnnTagger
 
 WINDOWS_PER_DIMENSION = 10
 """With fewer windows than this times the dimension on either side, FAD's upward bias is a visible part of it."""

@@ -20,7 +20,7 @@ from lofi_assets.wording import rounded
 
 if TYPE_CHECKING:
     from lofi_assets.tracks.process_track import ProcessResult
-    from lofi_assets.workers.process_pool import WorkerFailure
+    from lofi_assets.workers.mapping import WorkerFailure
 
 CHAIN_VERSION = "2"
 """Raised when the audio chain accepts what it turned away before: files without audio are then worked on again, once.
@@ -40,7 +40,7 @@ def result_rows(result: "ProcessResult | WorkerFailure", track_id: str, wanted: 
             tries it again.
         judged_by: the gates of the day (`judgement.law_of`).
     """
-    from lofi_assets.workers.process_pool import WorkerFailure
+    from lofi_assets.workers.mapping import WorkerFailure
 
     if isinstance(result, WorkerFailure):
         measures = {"worker_survived": False}

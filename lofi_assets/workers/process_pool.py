@@ -8,30 +8,26 @@ A cluster takes this module's place by offering `map_tracks` with the same signa
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
-import os
 import queue
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import resource_tracker
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from lofi_assets.errors import LofiError, explanation
 from lofi_assets.progress import Progress
+from lofi_assets.workers.child_process import start_worker, without_interrupts
+from lofi_assets.workers.mapping import R, T, WorkerFailure, raised, run_here
 
-T = TypeVar("T")
-R = TypeVar("R")
 Watch = Callable[[str], None]
 """Told once a second what takes long, or "" when nothing does."""
 
-RULE = "audio.worker"
 TASKS_PER_WORKER = 200
 """A worker is replaced after this many tracks, so that leaks in C libraries do not add up over a night."""
 SLOW_SHARE = 0.1
@@ -45,26 +41,10 @@ NOT_STARTING = (
     "started this process: one without `if __name__ == '__main__':` around its work starts itself in every worker. "
     "Otherwise look at the machine's memory and at its limit on processes"
 )
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class WorkersDoNotStart(LofiError, RuntimeError):
     """Worker processes end before they take up work, which is no file's fault; the message says what to look at."""
-
-
-@dataclass(frozen=True)
-class WorkerFailure:
-    """A job that gave no result.
-
-    Attributes:
-        rule: always "audio.worker".
-        reason: what happened, in words.
-        retried: whether it was tried a second time, alone.
-    """
-
-    reason: str
-    retried: bool = False
-    rule: str = RULE
 
 
 @dataclass(frozen=True)
@@ -105,22 +85,11 @@ def map_tracks(
     """
     with Progress(label, total=len(jobs), unit="track") as progress:
         pool = _Pool(workers, timeout_s, memory_gb, progress.remark)
-        run = _run_here(function, jobs) if workers == 0 else _run_pooled(function, jobs, pool)
+        run = run_here(function, jobs) if workers == 0 else _run_pooled(function, jobs, pool)
         with contextlib.closing(run):
             for job, result in run:
                 progress.advance()
                 yield job, result
-
-
-def _run_here(function: Callable[[T], R], jobs: Sequence[T]) -> Generator[tuple[T, R | WorkerFailure], None, None]:
-    for job in jobs:
-        try:
-            result: R | WorkerFailure = function(job)
-        except Exception as error:
-            if isinstance(error, OSError) and explanation(error):
-                raise
-            result = WorkerFailure(_raised(error))
-        yield job, result
 
 
 @dataclass(frozen=True)
@@ -162,7 +131,7 @@ def _run_once(
     pool = ProcessPool(
         max_workers=min(settings.workers, len(jobs)),
         max_tasks=TASKS_PER_WORKER,
-        initializer=_start_worker,
+        initializer=start_worker,
         initargs=(settings.memory_gb,),
         # Forking copies the locks of threads that do not exist in the child; torch and Dagster both have threads.
         context=multiprocessing.get_context("spawn"),
@@ -193,19 +162,6 @@ def _run_once(
     finally:
         pool.stop()
         pool.join()
-
-
-@contextlib.contextmanager
-def without_interrupts() -> Iterator[None]:
-    """Threads and processes started inside never see Ctrl-C, not even before `_start_worker` runs."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_tracker() -> None:
@@ -251,7 +207,7 @@ def _outcome(future: Future[Any], job: T, timeout_s: float) -> tuple[T, Any] | _
         return _Died(job, "the pool broke while it waited", pool_broke=True)
     if isinstance(error, TimeoutError):
         return _Died(job, f"it did not end within {timeout_s:g} s")
-    return job, WorkerFailure(_raised(error))
+    return job, WorkerFailure(raised(error))
 
 
 def _exit(code: int | None) -> str:
@@ -259,66 +215,3 @@ def _exit(code: int | None) -> str:
         with contextlib.suppress(ValueError):
             return signal.Signals(-code).name
     return f"exit status {code}"
-
-
-def _raised(error: BaseException) -> str:
-    if isinstance(error, MemoryError):
-        return "it needs more memory than a worker may use; see memory_gb of the profile"
-    return f"{type(error).__name__}: {error}"
-
-
-def _start_worker(memory_gb: float) -> None:
-    """Runs first in every worker: one thread, a memory limit, silence, and no life beyond the parent's."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
-    _be_quiet()
-    for variable in _THREAD_VARIABLES:
-        os.environ[variable] = "1"
-    with contextlib.suppress(ImportError):
-        # For libraries that were loaded, and had read the environment, before this ran.
-        from threadpoolctl import threadpool_limits
-
-        threadpool_limits(1)
-    _limit_memory(memory_gb)
-
-
-def die_with_parent() -> None:
-    """End this process with the one that started it through multiprocessing, however that one ends.
-
-    A killed parent cannot stop its workers: the kernel does (Linux), and a thread that notices elsewhere.
-
-    The thread alone is not enough, for it needs the interpreter's lock, which a decoder that hangs may hold.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent.pid:
-            os._exit(1)
-    threading.Thread(target=_outlive, args=(parent,), daemon=True).start()
-
-
-def _outlive(parent: multiprocessing.process.BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
-
-
-def _be_quiet() -> None:
-    """C libraries write about damaged files to both streams, through the progress bar and into results."""
-    with contextlib.suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
-        os.close(nowhere)
-
-
-def _limit_memory(memory_gb: float) -> None:
-    if sys.platform != "linux":
-        return
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = int(memory_gb * (1 << 30))
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))

@@ -13,7 +13,8 @@ from lofi_assets.audio import decode, encode, tempo
 from lofi_assets.audio.fingerprint import fingerprint
 from lofi_assets.constitution.gates import gates_of, load_gates
 from lofi_assets.tracks import process_track as process
-from lofi_assets.workers.process_pool import WorkerFailure, map_tracks
+from lofi_assets.workers.mapping import WorkerFailure
+from lofi_assets.workers.process_pool import map_tracks
 from lofi_assets_tests.bench.material import write_song
 from lofi_assets_tests.bench.report import Row, interleaved
 

@@ -21,7 +21,8 @@ import soundfile
 from lofi_assets.audio.synth.song import Song, render
 from lofi_assets.constitution.gates import gates_of, load_gates
 from lofi_assets.tracks.process_track import ProcessJob, process_track
-from lofi_assets.workers.process_pool import WorkerFailure, map_tracks
+from lofi_assets.workers.mapping import WorkerFailure
+from lofi_assets.workers.process_pool import map_tracks
 from lofi_assets_tests.bench.report import Row
 
 TRACKS = int(os.environ.get("LOFI_BENCH_TRACKS", "48"))

@@ -26,7 +26,8 @@ from lofi_assets.demo.base_recipe.settings import ReportSettings
 from lofi_assets.demo.corpus.catalogue import Entry, catalogue
 from lofi_assets.files.writing import atomic_path
 from lofi_assets.lyrics.text import INSTRUMENTAL
-from lofi_assets.metrics.embedding import Embedder, MusicnnEmbedder, MusicnnTagger, levelled, resampled
+from lofi_assets.metrics.embedding import Embedder, levelled, resampled
+from lofi_assets.metrics.musicnn import MusicnnEmbedder, MusicnnTagger
 from lofi_assets.metrics.noise import white_noise
 from lofi_assets.progress import over
 from lofi_assets.styles.taxonomy import bpm_tag

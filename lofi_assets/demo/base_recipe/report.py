@@ -23,7 +23,7 @@ from lofi_assets.demo.base_recipe.listening import Heard, Sound
 from lofi_assets.demo.base_recipe.music import latent_statistics
 from lofi_assets.demo.base_recipe.recipe import Workshop
 from lofi_assets.demo.base_recipe.settings import STAGES
-from lofi_assets.evaluation.generated_samples import write_clip
+from lofi_assets.evaluation.samples import write_clip
 from lofi_assets.files.documents import write_json
 from lofi_assets.metrics.alignment import clip_aucs, standardised_tags
 from lofi_assets.metrics.frechet import frechet_distance, split_half_floor

@@ -23,7 +23,8 @@ from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.writing import atomic_path
-from lofi_assets.workers.process_pool import WorkerFailure, map_tracks
+from lofi_assets.workers.mapping import WorkerFailure
+from lofi_assets.workers.process_pool import map_tracks
 
 FloatArray = NDArray[np.float32]
 

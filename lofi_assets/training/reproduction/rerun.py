@@ -22,7 +22,7 @@ from lofi_assets.training.checkpoints.provenance import ENVIRONMENT, provenance
 from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import TrainingRun, save_run
 from lofi_assets.training.reproduction.comparison import Recorded, ReproductionError
-from lofi_assets.workers.process_pool import die_with_parent
+from lofi_assets.workers.child_process import die_with_parent
 
 CONFIG = "run.json"
 POLL_S = 0.5

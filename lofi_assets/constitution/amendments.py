@@ -1,0 +1,107 @@
+"""The log of amendments: every text and every table of gates that was in force, by version (Governance).
+
+What belongs here: the hashes of both, whether the log has them, and adding a row. What does not: the other gates of the
+repository (`audit.py`), what a gate says (`gates.py`).
+"""
+
+import hashlib
+import re
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from lofi_assets.constitution.gates import ConstitutionError, gates_page, load_constitution
+from lofi_assets.files.documents import read_json, write_json, write_text
+from lofi_assets.files.hashing import fingerprint
+
+AMENDMENTS = "amendments.json"
+TEXT = "docs/constitution.md"
+_IN_FORCE = re.compile(
+    r"^\*\*Version\*\*: (\S+) \| \*\*Ratified\*\*: \S+ \| \*\*Last Amended\*\*: (\S+)$", re.MULTILINE
+)
+_VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
+
+
+def constitution_hashes(root: Path) -> dict[str, str]:
+    """Hashes that an amendment row records: of the text, and of what the gates mean (comments and order aside)."""
+    text = (root / TEXT).read_bytes()
+    data = load_constitution(root / "config")
+    meaning = {"gates": {row["id"]: row for row in data["gates"]}, "training_table": data["training_table"]}
+    return {"text_sha256": hashlib.sha256(text).hexdigest(), "gates_sha256": fingerprint(meaning)}
+
+
+def unversioned_amendments(root: Path) -> list[str]:
+    """Changes of the constitution's text or gates without a version of their own in the amendment log."""
+    version = str(load_constitution(root / "config")["version"])
+    faults = []
+    if f"**Version**: {version}" not in (root / TEXT).read_text(encoding="utf-8"):
+        faults.append(f"{TEXT} does not say version {version}")
+    row = {row["version"]: row for row in _log(root)}.get(version)
+    if row is None:
+        return [*faults, f"config/{AMENDMENTS} has no row for version {version}"]
+    for key, value in constitution_hashes(root).items():
+        if row.get(key) != value:
+            faults.append(
+                f"{key.removesuffix('_sha256')} changed since version {version}: raise the version and log why"
+            )
+    return faults
+
+
+def amend(root: Path, *, rationale: str, today: date) -> dict[str, str]:
+    """Log the version that text and table say, with what they are now; docs/gates.md is written anew.
+
+    Args:
+        rationale: why it was changed, for the record.
+        today: the version must be dated today in the text.
+    Returns:
+        The row that was added to `config/amendments.json`.
+    Raises:
+        ConstitutionError: text and table say different versions, the version is on record or does not follow the last
+            one, the date is another, nothing was changed, or there is no rationale.
+    """
+    version, amended = _said(root)
+    log = _log(root)
+    if not rationale.strip():
+        raise ConstitutionError("an amendment needs its rationale (Governance, 1): say why")
+    if any(row["version"] == version for row in log):
+        raise ConstitutionError(
+            f"version {version} is on record and stays as it is: raise it in {TEXT} and config/constitution.yaml "
+            f"(after {log[-1]['version']}: {', '.join(_successors(log[-1]['version']))})"
+        )
+    if log and version not in _successors(log[-1]["version"]):
+        follows = ", ".join(_successors(log[-1]["version"]))
+        raise ConstitutionError(f"{TEXT}: version {version} does not follow {log[-1]['version']}: {follows}")
+    if amended != today.isoformat():
+        raise ConstitutionError(f"{TEXT}: Last Amended is {amended}, must be {today.isoformat()}")
+    hashes = constitution_hashes(root)
+    if log and all(log[-1].get(key) == value for key, value in hashes.items()):
+        raise ConstitutionError(f"neither text nor gates changed since version {log[-1]['version']}")
+    row = {"version": version, "date": amended, "rationale": rationale.strip(), **hashes}
+    write_json(root / "config" / AMENDMENTS, [*log, row])
+    write_text(root / "docs" / "gates.md", gates_page(root / "config"))
+    return row
+
+
+def _log(root: Path) -> list[dict[str, Any]]:
+    return list(read_json(root / "config" / AMENDMENTS, default=[]))
+
+
+def _said(root: Path) -> tuple[str, str]:
+    """(version, day of the last amendment), as the text says them."""
+    found = _IN_FORCE.search((root / TEXT).read_text(encoding="utf-8"))
+    if not found:
+        raise ConstitutionError(
+            f"{TEXT}: no line '**Version**: X.Y.Z | **Ratified**: date | **Last Amended**: date'; restore it"
+        )
+    table = str(load_constitution(root / "config")["version"])
+    if found[1] != table:
+        raise ConstitutionError(
+            f"{TEXT} says version {found[1]}, config/constitution.yaml {table}: both must be raised"
+        )
+    return found[1], found[2]
+
+
+def _successors(version: str) -> list[str]:
+    """PATCH, MINOR and MAJOR after a version."""
+    major, minor, patch = map(int, _VERSION.fullmatch(version).groups())  # type: ignore[union-attr]
+    return [f"{major}.{minor}.{patch + 1}", f"{major}.{minor + 1}.0", f"{major + 1}.0.0"]

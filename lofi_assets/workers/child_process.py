@@ -1,0 +1,82 @@
+"""The child's side of a pool: ends with its parent, keeps quiet, keeps to its memory."""
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+@contextlib.contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Threads and processes started inside never see Ctrl-C, not even before `start_worker` runs."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def start_worker(memory_gb: float) -> None:
+    """Runs first in every worker: one thread, a memory limit, silence, and no life beyond the parent's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
+    _be_quiet()
+    for variable in _THREAD_VARIABLES:
+        os.environ[variable] = "1"
+    with contextlib.suppress(ImportError):
+        # For libraries that were loaded, and had read the environment, before this ran.
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(1)
+    _limit_memory(memory_gb)
+
+
+def die_with_parent() -> None:
+    """End this process with the one that started it through multiprocessing, however that one ends.
+
+    A killed parent cannot stop its workers: the kernel does (Linux), and a thread that notices elsewhere.
+
+    The thread alone is not enough, for it needs the interpreter's lock, which a decoder that hangs may hold.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent.pid:
+            os._exit(1)
+    threading.Thread(target=_outlive, args=(parent,), daemon=True).start()
+
+
+def _outlive(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _be_quiet() -> None:
+    """C libraries write about damaged files to both streams, through the progress bar and into results."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+
+
+def _limit_memory(memory_gb: float) -> None:
+    if sys.platform != "linux":
+        return
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = int(memory_gb * (1 << 30))
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))

@@ -1,0 +1,47 @@
+"""A function over jobs, and what stands in the place of a result that there is none of."""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from lofi_assets.errors import explanation
+
+T = TypeVar("T")
+
+
+R = TypeVar("R")
+
+
+RULE = "audio.worker"
+
+
+@dataclass(frozen=True)
+class WorkerFailure:
+    """A job that gave no result.
+
+    Attributes:
+        rule: always "audio.worker".
+        reason: what happened, in words.
+        retried: whether it was tried a second time, alone.
+    """
+
+    reason: str
+    retried: bool = False
+    rule: str = RULE
+
+
+def run_here(function: Callable[[T], R], jobs: Sequence[T]) -> Generator[tuple[T, R | WorkerFailure], None, None]:
+    for job in jobs:
+        try:
+            result: R | WorkerFailure = function(job)
+        except Exception as error:
+            if isinstance(error, OSError) and explanation(error):
+                raise
+            result = WorkerFailure(raised(error))
+        yield job, result
+
+
+def raised(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "it needs more memory than a worker may use; see memory_gb of the profile"
+    return f"{type(error).__name__}: {error}"
