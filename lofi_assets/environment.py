@@ -1,6 +1,6 @@
 """What environment variables say: a blank one is unset, and `~` is somebody's home.
 
-What belongs here: reading them. What does not: what follows from them (`profiles.py`, `constitution.py`).
+What belongs here: reading them. What does not: what follows from them (`profiles.py`, `store.py`).
 """
 
 import os

@@ -1,8 +1,8 @@
 """Faults that a message explains: the base of the project's errors, and the sentence that people read.
 
 What belongs here: which errors are explained, and the sentences for what the machine refuses (a full disk, missing
-permissions). What does not: where the sentence is shown (`cli.Explaining`, `defs/faults.py`); any other error is a
-defect and keeps its traceback.
+permissions). What does not: where the sentence is shown (`cli.main.Explaining`, `defs/faults.py`); any other error is
+a defect and keeps its traceback.
 """
 
 import errno

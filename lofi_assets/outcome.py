@@ -23,13 +23,13 @@ class Outcome:
     values: Mapping[str, Any] = field(default_factory=dict)
     """Measures for the asset-scope gates."""
     tracks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Counts for the track-scope gates (`verdicts.track_rules`)."""
+    """Counts for the track-scope gates (`constitution.verdicts.track_rules`)."""
     named: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
-    """The tracks behind those counts (`verdicts.track_rules`)."""
+    """The tracks behind those counts (`constitution.verdicts.track_rules`)."""
     rows: Sequence[Mapping[str, Any]] = ()
     """Everything, worst first; the UI shows the first 50 rows."""
     links: Mapping[str, str | None] = field(default_factory=dict)
-    """Title -> address that a browser opens (`page_links`); None where there is no page."""
+    """Title -> address that a browser opens (`html.links`); None where there is no page."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """Further facts: numbers that people follow, under stable names, since the UI plots them; short text."""
     pictures: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)

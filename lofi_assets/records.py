@@ -1,7 +1,7 @@
 """The entities of the data model, typed, each with its JSON Schema.
 
 What belongs here: the shape of what is stored, and the data model's validation rules. What does not: gates (they are
-data, `config/constitution.yaml`) and files (`store.py`). Fields beyond the data model carry "extension" in their text.
+data, `config/constitution.yaml`) and files (`files/`). Fields beyond the data model carry "extension" in their text.
 Schemas are written to `config/schemas/` by `lofi schemas` and validated with jsonschema at every boundary.
 """
 

@@ -25,7 +25,7 @@ class GateSeen:
     gate: Gate
     status: Status
     reading: str
-    """Outcome, value and limit as the check says them (`verdict_text.sentence`), or what a person said."""
+    """Outcome, value and limit as the check says them (`constitution.verdict_text.sentence`), or what a person said."""
     at: float
     """Seconds since 1970."""
     run_id: str = ""

@@ -115,7 +115,7 @@ def write_mp3(samples: FloatArray, path: Path) -> Encoded:
     The gain is aimed at -1 dBFS after decoding and never lifts a sample over full scale: where that would be needed,
     the peak is made of what the codec drops (a click of one sample), which is then taken out before the gain.
 
-    `path` is overwritten in place: give the temporary name of a `store.atomic_path`.
+    `path` is overwritten in place: give the temporary name of a `files.writing.atomic_path`.
 
     Args:
         samples: (2, frames) float32 at 48 kHz, as `master` gives them.

@@ -34,7 +34,7 @@ def score_parts(measures: Mapping[str, Any]) -> dict[str, float]:
 
     Args:
         measures: `clipped_share silent_share flatness dead_channel edge_hz edge_drop_db dc_offset correlation
-            noise_floor_db source_peak_dbfs duration_s` as `process` records them.
+            noise_floor_db source_peak_dbfs duration_s` as `tracks.process_track` records them.
     """
     upsampled = measures["edge_drop_db"] > 25.0
     parts = {

@@ -1,6 +1,7 @@
 """`lofi dev`: the Dagster UI with its daemon, and the page server beside it, until Ctrl-C.
 
-What belongs here: starting both, watching both, ending both. What does not: what they are (`dg dev`, `page_server.py`).
+What belongs here: starting both, watching both, ending both. What does not: what they are (`dg dev`,
+`pages/server.py`).
 """
 
 import contextlib

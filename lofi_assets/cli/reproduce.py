@@ -49,7 +49,7 @@ def reproduce(checkpoint: str, base: Path | None, features: Path | None, device:
         click.echo(str(error), err=True)
         sys.exit(INTERRUPTED)
     except Exception as error:
-        # Exit status 1, which `cli.Explaining` gives to errors, says here that the bits are others.
+        # Exit status 1, which `main.Explaining` gives to errors, says here that the bits are others.
         sentence = explanation(error) or (str(error) if isinstance(error, OSError) else None)
         if sentence is None:
             raise

@@ -1,6 +1,7 @@
 """`lofi review`: what a person should look at, one track with its evidence, and the decision about it.
 
-What belongs here: arguments and text on the terminal. What does not: the queue and the decisions (`review.py`).
+What belongs here: arguments and text on the terminal. What does not: the queue and the decisions
+(`tracks/review.py`).
 """
 
 import json

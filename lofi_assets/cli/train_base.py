@@ -1,6 +1,6 @@
 """`lofi train-base`: makes the small base model from seeds; may be killed at any moment and goes on.
 
-What belongs here: arguments, the plan on the terminal. What does not: the recipe (`base_recipe`).
+What belongs here: arguments, the plan on the terminal. What does not: the recipe (`demo/base_recipe/`).
 """
 
 from pathlib import Path

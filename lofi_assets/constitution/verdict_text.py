@@ -1,6 +1,6 @@
 """What a verdict says to people: the outcome, the number, then what to do.
 
-What belongs here: sentences over `Verdict` and the counts of track rules. What does not: judging (`constitution.py`),
+What belongs here: sentences over `Verdict` and the counts of track rules. What does not: judging (`gates.py`),
 where the sentences are shown (`defs/`).
 """
 

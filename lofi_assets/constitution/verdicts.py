@@ -1,7 +1,7 @@
 """What each asset measured for its gates, and what the gates say of it.
 
 What belongs here: the measures file that every asset writes when it materialises, the verdicts over it, and the
-question that a guard asks: what holds this asset back? What does not: the rules of judging (`constitution.py`).
+question that a guard asks: what holds this asset back? What does not: the rules of judging (`gates.py`).
 
 A measures file names the data version it is about and those of the assets it was built from, so that a number about
 another build is found out however it got there.

@@ -1,7 +1,7 @@
-"""A dataset version as others read it: the card and its statistics, the rows of the public trainer, what differs.
+"""The card of a dataset version, and its statistics.
 
-What belongs here: everything that is told of a version, and a copy of it for a trainer. What does not: which tracks are
-in it, their split and the content hash (`dataset.py`).
+What belongs here: what is told of a version. What does not: which tracks are in it (`dataset_manifest.py`), a copy for
+a trainer (`trainer_format.py`), what differs from another version (`difference.py`).
 """
 
 from collections import Counter

@@ -1,8 +1,8 @@
 """Tracks -> the training set (constitution II; data model, Dataset).
 
 What belongs here: which tracks are in it and on which side, and what the gates are told. What does not: the side of a
-group (`dataset_split.py`), the version on the disk (`dataset_build.py`), the judgement of tracks (`audio/`) and prompts
-(`tagging.py`), and what a version says of itself (`dataset_card.py`).
+group (`split.py`), the version on the disk (`build.py`), the judgement of tracks and their prompts (`tracks/`), and
+what a version says of itself (`card.py`).
 """
 
 import json

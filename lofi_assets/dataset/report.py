@@ -1,7 +1,7 @@
 """What people see first of a dataset version: what changed, and which accepted tracks are not in it.
 
 What belongs here: the sentence, the table and the numbers of the asset's page. What does not: the version itself
-(`dataset.py`), its card (`dataset_card.py`).
+(`build.py`), its card (`card.py`).
 """
 
 from collections.abc import Mapping, Sequence

@@ -89,6 +89,7 @@ def export_dataset(
 
 
 def trainer_rows(folder: Path) -> dict[str, tuple[str, str, list[str], str]]:
+    """Track id -> file name, split, tags and lyrics in the rows of a split's folder; pyarrow's error where broken."""
     import pyarrow as pa
 
     if not (folder / DATA_FILE).is_file():

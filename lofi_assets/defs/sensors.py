@@ -35,7 +35,7 @@ READERS: Mapping[str, tuple[dg.AssetsDefinition, ...]] = {
     "words": (prompts, dataset_manifest),
     "vocabulary": (style_taxonomy, processed_tracks, prompts, dataset_manifest),
 }
-"""Part of a landing (`landing.Landing`) -> the assets that read it, and what stands on them."""
+"""Part of a landing (`tracks.landing.Landing`) -> the assets that read it, and what stands on them."""
 LINEAGE = [asset.key for asset in (licensed_sources, style_taxonomy, processed_tracks, prompts, dataset_manifest)]
 
 

@@ -92,7 +92,7 @@ def bury_dead_runs(instance: dg.DagsterInstance, *, alone: bool = True) -> list[
 
 
 def instance_of_home() -> dg.DagsterInstance:
-    """The Dagster instance of `DAGSTER_HOME` (`dagster_home.dagster_home`)."""
+    """The Dagster instance of `DAGSTER_HOME` (`defs.dagster_home.dagster_home`)."""
     return dg.DagsterInstance.get()
 
 

@@ -1,8 +1,8 @@
 """Checkpoints -> audio for the validation prompts with fixed seeds (constitution III).
 
-What belongs here: which prompts and seeds, and which checkpoints still need samples; the base without an adapter makes
-the same clips, so that there is a before. What does not: the sampler itself (`backbones/ace_step_v1/sampler.py`), the
-judgement of the audio (`evaluation.py`).
+What belongs here: which checkpoints still need samples, and generating them; the base without an adapter makes the same
+clips, so that there is a before. What does not: which prompts and seeds (`samples.py`), the sampler itself
+(`backbones/ace_step_v1/sampler.py`), the judgement of the audio (`quality_metrics.py`).
 """
 
 import logging

@@ -1,7 +1,7 @@
 """The blind listening test of the best checkpoint, and the statistics of its answers (constitution III).
 
 What belongs here: which clips stand against which, where answers are collected. What does not: the page and the
-statistics (`metrics/listening_page.py`, `metrics/listening.py`).
+statistics (`listening_page.py`, `metrics/listening_trials.py`).
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """What people see first of the measured checkpoints: the best one's scores between the base, noise and the floor.
 
 What belongs here: the sentence, the numbers and the table of the asset's page. What does not: measuring
-(`evaluation.py`), the formulas (`metrics/`).
+(`quality_metrics.py`), the formulas (`metrics/`).
 """
 
 from collections.abc import Mapping

@@ -70,7 +70,7 @@ def write_clip(path: Path, samples: "np.ndarray") -> None:
 
 
 def generated_samples(store: Store, model: str, *, seconds: float) -> "list[GeneratedSample]":
-    """Clips of a checkpoint, or of `BASE`, as `metrics.evaluate` takes them."""
+    """Clips of a checkpoint, or of `BASE`, as `metrics.sample_quality` takes them."""
     from lofi_assets.metrics.sample_quality import GeneratedSample
 
     return [
@@ -86,7 +86,7 @@ def generated_samples(store: Store, model: str, *, seconds: float) -> "list[Gene
 
 
 def reference_tracks(store: Store) -> "list[ReferenceTrack]":
-    """The validation split of the version that was trained on, as `metrics.evaluate` takes it."""
+    """The validation split of the version that was trained on, as `metrics.sample_quality` takes it."""
     from lofi_assets.metrics.sample_quality import ReferenceTrack
 
     folder, _, tracks = trained_dataset(store)

@@ -226,7 +226,7 @@ def locked(folder: Path, *, busy: Exception) -> Iterator[None]:
 def link_or_copy(source: Path, target: Path) -> bool:
     """Make `target` the same bytes as `source`, by a hard link where possible; returns whether it acted.
 
-    For what nobody opens: a program that writes into one of the two changes both. Else `files.copy_file`.
+    For what nobody opens: a program that writes into one of the two changes both. Else `copy_file`.
     """
     if target.is_file() and (target.samefile(source) or sha256_file(target) == sha256_file(source)):
         return False

@@ -1,4 +1,4 @@
-"""What turns audio into embedding windows, and the cache that does it once per file.
+"""Audio -> embedding windows, once per file: what an encoder is given, and the cache of what it made of it.
 
 Every encoder hears the same thing: mono, at one loudness, resampled to its own rate; level alone moves FAD by several
 points. An encoder's weights and version are part of its numbers, so both are part of the cache key.
@@ -23,7 +23,7 @@ LOUDNESS_LUFS = -23.0
 """EBU R 128's programme loudness; every clip is brought there before it is heard."""
 
 PREPARATION = f"mono-lufs{LOUDNESS_LUFS:g}-soxr1"
-"""Names how audio is prepared; part of every version string. Change it when `prepared` changes."""
+"""Names how audio is prepared; part of every version string. Change it when `levelled` or `resampled` does."""
 
 
 @runtime_checkable

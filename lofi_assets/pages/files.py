@@ -1,6 +1,6 @@
 """Which files of the data root and of `docs/` a browser may open.
 
-What belongs here: the list, and finding the file behind an address. What does not: HTTP (`page_server.py`). Whatever is
+What belongs here: the list, and finding the file behind an address. What does not: HTTP (`server.py`). Whatever is
 not on the list is not served: metadata, checkpoints, raw audio, logs, and the key of a blind listening test.
 """
 

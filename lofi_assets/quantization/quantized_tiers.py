@@ -1,7 +1,7 @@
-"""The best checkpoint -> one merged model -> three ONNX tiers, and what each tier costs in FAD (constitution III, IV).
+"""The merged model -> three ONNX tiers, and what each tier costs in FAD (constitution III, IV).
 
-What belongs here: which checkpoint, what is unchanged, the paired comparison of the tiers. What does not: merging,
-exporting and the precision policy themselves (`quantization/`).
+What belongs here: what is unchanged, the paired comparison of the tiers. What does not: merging (`merged_model.py`),
+exporting and quantizing (`build.py`), the precision policy (`policy.py`).
 """
 
 import math

@@ -23,6 +23,7 @@ BLANK = frozenset({".gitattributes", "README.md", "LICENSE"})
 
 
 def hub_token(profile: Profile) -> str:
+    """The Hugging Face token of this process's user; ReleaseError without one, or without a repository to write to."""
     from huggingface_hub import get_token
 
     if not profile.release.repo_id:
@@ -38,6 +39,7 @@ def hub_token(profile: Profile) -> str:
 
 
 def push(folder: Path, files: Files, profile: Profile, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Commit a release's files to the Hub; returns what was done, or raises ReleaseError without the token in it."""
     from huggingface_hub import HfApi
 
     repo, token = profile.release.repo_id, hub_token(profile)

@@ -1,8 +1,8 @@
 """Publication of the bundle, the adapter and the approved card: to a local folder, or in one commit to the Hub.
 
-What belongs here: which files go and what `release.json` says of them, the folder, the commit. What does not: whether
-anything may go, which is the guard's (`defs/gates.py`). What is refused here is a release that would not be what the
-guard looked at: a file that changed since, an adapter that is not in the tiers, a card that nobody approved.
+What belongs here: which files go, what `release.json` says of them, the folder. What does not: the commit
+(`hub_commit.py`), and whether anything may go, which is the guard's (`defs/gates.py`). Refused here is a release that
+is not what the guard saw: a file that changed since, an adapter not in the tiers, a card that nobody approved.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Licence records against raw files (constitution I).
 
-What belongs here: which raw files exist, which record claims each, and whether that record permits AI training today.
-What does not: whether the audio is any good (`audio/`). Licence types are data: `config/licenses.yaml`.
+What belongs here: which record claims each raw file, and whether that record permits AI training today. What does not:
+which raw files exist (`raw_files.py`), the licence types (`licences.py`), whether the audio is any good (`tracks/`).
 """
 
 import json

@@ -1,7 +1,7 @@
 """Editing `metadata/sources.json`: adding, verifying and revoking licences (constitution I).
 
-What belongs here: who may change a record and how, and the file's text, of which only the record in question changes.
-What does not: what records mean (`sources.py`, `rights.py`), the report over them (`ledger_page.py`).
+What belongs here: who may change a record and how. What does not: the file's text (`ledger_text.py`), what records mean
+(`claims.py`, `rights.py`), the report over them (`ledger_page.py`).
 
 Every edit holds a lock, replaces the file atomically, and leaves the bytes of every other record as they were.
 """

@@ -1,7 +1,7 @@
 """The licence ledger as people read it: which sources hold today, what they cost, and what was made from them.
 
 What belongs here: the state of every record and raw file by today's rules, what datasets and checkpoints used which
-track, and the page that a lawyer could read. What does not: the rules (`sources.py`, `rights.py`), edits (`ledger.py`).
+track, and the page that a lawyer could read. What does not: the rules (`claims.py`, `rights.py`), edits (`ledger.py`).
 """
 
 import hashlib

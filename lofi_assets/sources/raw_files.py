@@ -1,7 +1,7 @@
 """Raw files: what lies under `raw/`, what it is called, and the track id that its name gives (decision 005).
 
 What belongs here: finding files, names that people's tools leave behind, ids, hashes. What does not: who claims a file
-(`sources.py`), what stands beside it (`curator_files.py`). One bad name or file does not stop the others.
+(`claims.py`), what stands beside it (`curator_files.py`). One bad name or file does not stop the others.
 """
 
 import os
@@ -54,7 +54,7 @@ class RawFile:
     """Empty for a file that cannot be used."""
     bytes: int
     stat: str
-    """Size and times, by which an unchanged file is not read again (`store.stat_key`)."""
+    """Size and times, by which an unchanged file is not read again (`files.hashing.stat_key`)."""
     fault: str = ""
     """Why it cannot be used, whoever claims it; empty if it can."""
 

@@ -2,7 +2,7 @@
 
 What belongs here: `metadata/chosen_styles.json`, which only people write; the writing of `style_mapping.json`, which is
 a result; and what becomes of an edit that somebody made to the result. What does not: a reviewer's styles, which are
-part of the decision (`review.py`), and what a style means (`styles.py`).
+part of the decision (`review.py`), and what a style means (`styles/presets.py`).
 """
 
 import json

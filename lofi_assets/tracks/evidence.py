@@ -1,6 +1,6 @@
 """What is known about a track before it is tagged.
 
-What belongs here: that shape. What does not: weighing evidence (`tagging.py`), gathering it (`prompts.py`).
+What belongs here: that shape. What does not: weighing evidence (`tagging.py`), gathering it (`tagged_tracks.py`).
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class Evidence:
     key: str | None = None
     """Estimated key. Recorded, never a tag: estimators are wrong too often, and no category is for it."""
     signals: Mapping[str, Any] = field(default_factory=dict)
-    """The measures of `audio.process` by name; `dual_mono`, `edge_hz` and `edge_drop_db` are read."""
+    """The measures of `process_track` by name; `dual_mono`, `edge_hz` and `edge_drop_db` are read."""
     msd: Mapping[str, float] = field(default_factory=dict)
     """MusiCNN MSD label -> mean probability over the track."""
     mtt: Mapping[str, float] = field(default_factory=dict)

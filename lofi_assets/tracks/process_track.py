@@ -1,6 +1,6 @@
 """One raw file, judged and turned into a verified MP3 with everything that is known about its sound.
 
-A file that is too long for one track may be cut into several (`segment`), each judged as a track of its own.
+A file that is too long for one track may be cut into several (`audio.segment`), each judged as a track of its own.
 
 Belongs here: the order of the work. Cheap measures come first, encoding last, and the gates are asked after every
 stage, so that a bad file costs little. Does not belong here: how anything is measured, and any limit.

@@ -1,7 +1,7 @@
-"""The library of tracks: raw files -> inventory -> processed tracks, track by track and only what changed.
+"""The library of tracks: verified raw files -> processed tracks, track by track and only what changed.
 
-What belongs here: what has to be done (fingerprints), which rows the stage's table has, quarantine. What does not: the
-work on one file (`audio/`), its columns (`track_rows.py`), copies (`duplicates.py`), licences (`sources.py`), styles.
+What belongs here: what has to be done (fingerprints), which rows the stage's table has. What does not: the work on one
+file (`process_track.py`), its columns (`track_table.py`), copies (`duplicates.py`), licences (`sources/`), styles.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ LOFI_TEMPO = (62, 124)
 """BPM range that decides octaves for a track whose style no curator has named (`audio.tempo.LOFI_RANGE`)."""
 
 StyleOf = Callable[[Sequence[Row]], Mapping[str, str]]
-"""Accepted rows -> track id -> style category; `prompts.categories` in production."""
+"""Accepted rows -> track id -> style category; `tagged_tracks.categories` in production."""
 
 
 def process_library(

@@ -1,7 +1,7 @@
 """Tracks -> prompts: what is known about each track, tagged, and the files that training reads (constitution V).
 
-What belongs here: gathering the evidence, the prompt and lyrics files, `style_mapping.json`, `prompts.parquet`.
-What does not: the weighing of evidence (`tagging.py`), the vocabulary (`styles.py`).
+What belongs here: the prompt and lyrics files, `prompts.parquet`, what waits for a person. What does not: gathering the
+evidence (`tagged_tracks.py`), weighing it (`tagging.py`), `style_mapping.json` (`curation.py`).
 """
 
 import json

@@ -1,6 +1,6 @@
 """Quarantine: one file per rejected track of a stage, with the rule and the numbers.
 
-What belongs here: writing them. What does not: why a track is rejected (`library.py`, `prompts.py`).
+What belongs here: writing them. What does not: why a track is rejected (`processed_tracks.py`, `prompts.py`).
 """
 
 import json

@@ -1,7 +1,8 @@
 """Recorded tracks under the gates as they are today: an amended limit counts without the audio being worked on again.
 
 What belongs here: whether a recorded verdict still stands, and what it is otherwise. What does not: the rules of
-judging (`constitution.py`), copies of a recording, which are judged over the whole library each time (`library.py`).
+judging (`constitution/gates.py`), copies of a recording, which are judged over the whole library each time
+(`duplicates.py`).
 """
 
 import json

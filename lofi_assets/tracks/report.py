@@ -1,7 +1,7 @@
 """What people see first of the library: what waits for them, and the worst tracks as pictures.
 
-What belongs here: sentences, tables and pictures over rows of the inventory and of the processed tracks. What does not:
-the rows themselves (`track_rows.py`), which of them there are (`library.py`).
+What belongs here: sentences, tables and pictures over rows of the processed tracks. What does not: the rows themselves
+(`track_table.py`), which of them there are (`processed_tracks.py`).
 """
 
 import json

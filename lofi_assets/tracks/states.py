@@ -1,6 +1,7 @@
 """The states of a track and the steps between them (data model, State Transitions).
 
-What belongs here: which step is legal. What does not: who takes it (`library.py`, `prompts.py`, `dataset.py`).
+What belongs here: which step is legal. What does not: who takes it (`prompts.py`,
+`dataset/dataset_manifest.py`).
 """
 
 from collections.abc import Mapping

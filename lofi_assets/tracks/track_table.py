@@ -1,6 +1,7 @@
 """Rows of `processed_tracks.parquet`: what a worker gives back, as plain columns.
 
-What belongs here: the columns and their meaning. What does not: which tracks are worked on (`library.py`).
+What belongs here: the columns and their meaning, and reading them. What does not: which tracks are worked on
+(`processed_tracks.py`).
 
 Besides the verdict a row holds its measures, tags heard, score parts, envelope and fingerprint words, the hash of the
 MP3 (`audio_sha256`, "" without one) and of the lossless master (`lossless_sha256`), and `part_of`: the id of the raw
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 CHAIN_VERSION = "2"
 """Raised when the audio chain accepts what it turned away before: files without audio are then worked on again, once.
-Unlike `library.TRACKS_VERSION` it leaves the accepted ones as they are."""
+Unlike `processed_tracks.TRACKS_VERSION` it leaves the accepted ones as they are."""
 SHOWN_MEASURES = {
     **{"duration_s": 2, "tempo_bpm": 1, "loudness_lufs": 1, "peak_dbfs": 2},
     **{"clipped_share": 5, "silent_share": 3},
@@ -38,7 +39,7 @@ def result_rows(result: "ProcessResult | WorkerFailure", track_id: str, wanted: 
     Args:
         wanted: fingerprint of the work. A job that raised (a full disk, no memory) keeps none, so that the next run
             tries it again.
-        judged_by: the gates of the day (`judgement.law_of`).
+        judged_by: the gates of the day (`rejudge.law_of`).
     """
     from lofi_assets.workers.mapping import WorkerFailure
 

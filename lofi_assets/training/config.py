@@ -187,7 +187,7 @@ class TrackFeatures(Settings):
     track_id: TrackId
     """Identifier in the dataset."""
     key: Annotated[str, Field(pattern=KEY_PATTERN)]
-    """Cached features (`feature_files.FeatureKey`)."""
+    """Cached features (`features.files.FeatureKey`)."""
     split: Split = "train"
     """Validation tracks are never trained on; they give the validation loss."""
     repeat: Positive = 1

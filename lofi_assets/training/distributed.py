@@ -1,8 +1,9 @@
 """Several processes that train one adapter: who they are, how gradients meet, how a shared-out tensor becomes whole.
 
 What belongs here: everything that knows of more than one process, by accelerate's process state (so `accelerate launch`
-and torchrun both start it) and torch's two wrappers. What does not: which items a process sees (`batches`), starting
-the processes of one machine (`launch`). A single process passes through untouched, and loads no accelerate.
+and torchrun both start it) and torch's two wrappers. What does not: which items a process sees
+(`trainer.batches`), starting the processes of one machine (`launch`). A single process passes through untouched, and
+loads no accelerate.
 """
 
 import os

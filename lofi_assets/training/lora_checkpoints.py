@@ -1,7 +1,7 @@
-"""A dataset version and a base model -> cached features, and the training run over them (constitution II).
+"""Cached features -> the training run over them, and what it left (constitution II).
 
-What belongs here: which base a profile means, the run's configuration file, and what a finished run says to the gates.
-What does not: the optimisation itself (`training/`), which runs in its own process.
+What belongs here: the run's configuration file, and what a finished run says to the gates. What does not: the features
+(`feature_cache.py`), the settings (`settings.py`), the optimisation itself (`trainer/`), which runs in its own process.
 """
 
 import sys

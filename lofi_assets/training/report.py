@@ -1,7 +1,7 @@
 """What people see of a run: curves and previews as pictures, speed, and where to look and listen.
 
 What belongs here: reading a run's log and previews for the asset's metadata. What does not: what the gates judge
-(`experiment.describe_training`), drawing (`pictures`).
+(`lora_checkpoints.describe_training`), drawing (`pictures`).
 """
 
 import math

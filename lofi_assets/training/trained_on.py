@@ -1,7 +1,7 @@
-"""Which tracks a checkpoint heard, and whether their rights still hold (constitution I).
+"""What checkpoints were trained on: tracks and whether their rights still hold (constitution I), dataset and base.
 
 What belongs here: what a checkpoint's own record says it was trained on, against the ledger of today. What does not:
-the ledger (`sources.py`), the training (`experiment.py`).
+the ledger (`sources/`), the training (`lora_checkpoints.py`).
 """
 
 from collections.abc import Iterable

@@ -31,6 +31,7 @@ class WorkerFailure:
 
 
 def run_here(function: Callable[[T], R], jobs: Sequence[T]) -> Generator[tuple[T, R | WorkerFailure], None, None]:
+    """Every job with its result or failure, one after the other in this process; OSError when the machine refuses."""
     for job in jobs:
         try:
             result: R | WorkerFailure = function(job)
@@ -42,6 +43,7 @@ def run_here(function: Callable[[T], R], jobs: Sequence[T]) -> Generator[tuple[T
 
 
 def raised(error: BaseException) -> str:
+    """What a job raised, as the reason of its `WorkerFailure`; raises nothing."""
     if isinstance(error, MemoryError):
         return "it needs more memory than a worker may use; see memory_gb of the profile"
     return f"{type(error).__name__}: {error}"

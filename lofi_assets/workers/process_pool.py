@@ -1,7 +1,8 @@
 """The one seam through which work on many tracks goes: a pool of processes that no file can take down.
 
 Belongs here: running a function over jobs in parallel, surviving what the jobs do. Does not belong here: what a job
-is. Threads would be as fast (decoders and encoders release the lock) but one abort in a C library would end them all.
+is, the child's side (`child_process`), what stands for a lost result (`mapping`). Threads would be as fast (decoders
+and encoders release the lock) but one abort in a C library would end them all.
 A cluster takes this module's place by offering `map_tracks` with the same signature (docs: Ray).
 """
 

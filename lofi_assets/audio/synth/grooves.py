@@ -1,4 +1,4 @@
-"""What is played when: drum patterns, ways to play a chord, bass lines. Tables only; `synth` plays them."""
+"""What is played when: drum patterns, ways to play a chord, bass lines. Tables only; `song` plays them."""
 
 from __future__ import annotations
 

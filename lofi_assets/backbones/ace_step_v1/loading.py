@@ -167,7 +167,7 @@ def encode_lyrics(base: Base, lyrics: Sequence[str], *, language: str | None = N
     """Lyrics -> token ids (B, Tl) padded with 0, and mask (B, Tl), 1 for a token.
 
     Args:
-        language: of all of them; None takes each song's own (`lyric_tokenizer.song_language`), as the features do.
+        language: of all of them; None takes each song's own (`lyrics.tokenizer.song_language`), as the features do.
     Raises:
         BaseModelError: the base was loaded without its lyric tokenizer.
         LyricError: there are words and no vocabulary.

@@ -4,6 +4,7 @@
                          -> latents -> transformer and text encoder: steady music, then all
 
 Belongs here: music of every kind but lofi, the training of each part, and what is said about the result. Does not
-belong here: the model's classes (`ace_step`), training a LoRA (`training`), how lofi sounds (`demo_corpus`). What this
-package makes is what a LoRA starts from: it has never heard lofi, so that the LoRA has something to learn.
+belong here: the model's classes (`backbones.ace_step_v1`), training a LoRA (`training`), how lofi sounds
+(`demo.corpus`). What this package makes is what a LoRA starts from: it has never heard lofi, so that the LoRA has
+something to learn.
 """

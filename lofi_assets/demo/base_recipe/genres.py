@@ -1,6 +1,6 @@
 """What the base hears: songs of every genre but lofi, each with a caption that is true of it.
 
-Belongs here: which instruments, rhythms, tempi and words belong to a genre. How it is played is `demo_corpus.synth`'s.
+Belongs here: which instruments, rhythms, tempi and words belong to a genre. How it is played is `audio.synth.song`'s.
 Every word of a caption follows from something that sounds: mood from mode and speed, instruments from who plays.
 """
 

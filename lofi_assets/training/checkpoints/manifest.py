@@ -1,7 +1,8 @@
-"""Checkpoints on disk: their manifest, whether they load, which are kept.
+"""Checkpoints on disk: their manifest, and which are kept.
 
 What belongs here: reading and changing `checkpoints/manifest.json` and the folders it names. What does not: writing
-weights (`adapters`), optimiser state (`resume`), which run a checkpoint belongs to (`runs`). Imports without torch.
+weights (`training.trainer.adapters`), names of files (`files`), whether a checkpoint loads (`soundness`), optimiser
+state (`state`), which run a checkpoint belongs to (`runs`). Imports without torch.
 
     checkpoints/manifest.json                  array of Checkpoint records (data model)
     checkpoints/pruned.json                    records of what retention removed
@@ -9,7 +10,7 @@ weights (`adapters`), optimiser state (`resume`), which run a checkpoint belongs
                                                pytorch_lora_weights.safetensors (diffusers, ACE-Step),
                                                comfyui_lora.safetensors (ComfyUI; the same bytes),
                                                config.json (the TrainingRun), checkpoint.json (record and provenance),
-                                               state/ (adapter, optimiser and position, to go on from: `resume`)
+                                               state/ (adapter, optimiser and position, to go on from: `state`)
 """
 
 import math

@@ -1,6 +1,6 @@
 """Where and with what a checkpoint was made (constitution II: command and hyperparameters are recorded).
 
-What belongs here: the commit, the packages, the machine. What does not: the run's own settings (`config`).
+What belongs here: the commit, the packages, the machine. What does not: the run's own settings (`training.config`).
 """
 
 import hashlib

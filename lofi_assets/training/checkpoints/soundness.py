@@ -89,7 +89,7 @@ def _malformed(tensors: "Mapping[str, np.ndarray]", *, rank: int) -> str | None:
 
 
 def _unscaled_forms(peft: "Mapping[str, np.ndarray]") -> tuple[str, ...]:
-    """Files whose readers apply B A x as it stands; ComfyUI cannot apply a DoRA (`adapters.write_adapter`)."""
+    """Files whose readers apply B A x as it is; ComfyUI takes no DoRA (`training.trainer.adapters.write_adapter`)."""
     dora = any(name.endswith(MAGNITUDE) for name in peft)
     return (DIFFUSERS_WEIGHTS,) if dora else (DIFFUSERS_WEIGHTS, COMFYUI_WEIGHTS)
 

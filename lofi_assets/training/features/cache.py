@@ -2,8 +2,8 @@
 
 What belongs here: which features a track needs, filling the cache with what is missing, reading them for training. Each
 kind is a file of its own, so that editing a prompt never encodes audio again. What does not: the models (`encoders`),
-the files (`feature_files`), what training does with them (`batches`). Imports without torch; a call that finds
-everything cached never loads it.
+the files (`files`), what training does with them (`training.trainer.batches`). Imports without torch; a call that
+finds everything cached never loads it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

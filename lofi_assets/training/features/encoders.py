@@ -1,6 +1,6 @@
 """The frozen models, each loaded when first asked for: track -> arrays of the feature cache.
 
-What belongs here: running them. What does not: which tracks need it, and files (`features`, `feature_files`).
+What belongs here: running them. What does not: which tracks need it, and files (`cache`, `files`).
 Imports without torch.
 """
 

@@ -1,7 +1,7 @@
 """A dataset version and what a profile names beside the base -> the tracks to have features of.
 
 What belongs here: where audio, texts, speakers, lyric vocabulary and SSL encoders are found. What does not: computing
-(`training/features.py`).
+(`cache.py`).
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """How large a model and its adapter are, counted on the meta device: names and shapes, never a weight.
 
-What belongs here: numbers of parameters and the widths that activations depend on. What does not: bytes (`estimate`).
+What belongs here: numbers of parameters and the widths that activations depend on. What does not: bytes (`memory`).
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """The plan of a run before it starts: does it fit, how long, how much disk, and what to change, with the arithmetic.
 
-What belongs here: from sizes and settings to a `Plan`, and its text. What does not: the memory formulas (`estimate`),
-where a profile's numbers come from (`lofi_assets.training.planning.profile_plan`).
+What belongs here: from sizes and settings to a `Plan`, and its text. What does not: the memory formulas (`memory`),
+where a profile's numbers come from (`profile_plan`).
 """
 
 from dataclasses import dataclass, replace

@@ -1,7 +1,7 @@
 """What a profile and the data at hand come to before training starts; nothing is downloaded, no weight is read.
 
 What belongs here: where the plan's numbers come from (the base on disk, the feature cache, the dataset, or what a
-person says), and the check before a start. What does not: the arithmetic (`training.plan`, `training.estimate`).
+person says), and the check before a start. What does not: the arithmetic (`plan`, `memory`).
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The LoRA on the transformer: put on, written, described so that every reader applies the trained scale.
 
 What belongs here: peft, and the three file forms. What does not: when a checkpoint is due (`loop`), whether one on disk
-is sound (`checkpoints.fault`), merging (`quantization`).
+is sound (`training.checkpoints.soundness.fault`), merging (`quantization`).
 
 Readers take the scale from different places: peft from adapter_config.json; diffusers from the safetensors metadata, or
 nowhere, depending on how it is called; ACE-Step's own pipeline and ComfyUI from nowhere. So B carries the scale in the

@@ -1,7 +1,7 @@
 """An exponential moving average of the adapter: smoother weights to judge and to release than the last ones.
 
 What belongs here: the average and lending it to the model. What does not: when it is used (`loop`), how it is saved
-(`resume`).
+(`training.checkpoints.state`).
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,6 +1,7 @@
 """Where training runs, and that it runs there the same way twice.
 
-What belongs here: the choice of a device and deterministic kernels. What does not: several processes (`distributed`).
+What belongs here: the choice of a device and deterministic kernels. What does not: several processes
+(`training.distributed`).
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
 """The training loop: from a `TrainingRun` to checkpoints, going on where an earlier call stopped.
 
 What belongs here: the optimiser, the rhythm of log, validation, checkpoints and resumable state, and when to stop. What
-does not: what a step sees (`batches`), its loss (`objective`), the model (`backbone`), the learning rate (`optimizer`),
-how files are written (`adapters`, `checkpoints`, `resume`), signals and the command line (`__main__`).
+does not: what a step sees (`batches`), its loss (`objective`), the model (`model`), the learning rate (`optimizer`),
+how files are written (`adapters`, `training.checkpoints`), signals and the command line (`training.__main__`).
 
 Every process of a run goes through the same calls; only the main one writes.
 """
@@ -99,11 +99,7 @@ class Trainer:
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
 
     def step(self) -> None:
-        """One optimiser step.
-
-        Raises:
-            TrainingDiverged: before the weights are touched.
-        """
+        """One optimiser step; raises TrainingDiverged before the weights are touched."""
         settings, step = self.run.training, self.progress.step + 1
         started, rate = time.perf_counter(), learning_rate(settings, step)
         loss, seen = self._accumulate(step)

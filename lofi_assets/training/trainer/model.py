@@ -1,7 +1,7 @@
 """The transformer as it is trained: frozen, perhaps quantized, with a fresh adapter, perhaps shared out or compiled.
 
 What belongs here: the order in which these are done. What does not: how each is done (`adapters`, `quantized_base`,
-`distributed`).
+`training.distributed`).
 """
 
 from dataclasses import dataclass

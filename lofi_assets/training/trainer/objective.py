@@ -28,7 +28,7 @@ class Objective:
     """Flow-matching loss of a transformer."""
 
     model: Callable[..., TransformerOutput]
-    """The transformer, or what `distributed` wrapped around it."""
+    """The transformer, or what `training.distributed` wrapped around it."""
     schedule: Schedule
     """Noise shares and timesteps, by timestep index."""
     dtype: torch.dtype

@@ -1,7 +1,7 @@
 """The optimiser of the adapter and its learning rate.
 
 What belongs here: which optimiser, and the rate of a step. What does not: gradients (`loop`), how its state is saved
-(`resume`).
+(`training.checkpoints.state`).
 """
 
 import math

@@ -79,7 +79,7 @@ def check_component(directory: Path, component: str) -> ComponentReport:
 
     Args:
         directory: base model in the Hub's layout.
-        component: one of `loading.FOLDERS`.
+        component: one of `backbones.ace_step_v1.loading.FOLDERS`.
     """
     folder = directory / component
     try:

@@ -1,0 +1,204 @@
+"""Samples of base and checkpoints, their distances between floor and noise, and the page to hear them on."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from lofi_assets.dataset.versions import DatasetError
+from lofi_assets.defs.reporting import MAX_PICTURE_BYTES
+from lofi_assets.evaluation import before_after
+from lofi_assets.evaluation.generated_samples import generate_samples
+from lofi_assets.evaluation.quality_metrics import MARKS, evaluate_checkpoints
+from lofi_assets.evaluation.samples import BASE, reference_tracks, sample_prompts, samples_of
+from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.html.links import page_url
+from lofi_assets.profiles import Profile, SamplingSettings, load_profile
+from lofi_assets.store import Store
+from lofi_assets.training.checkpoints.files import DIFFUSERS_WEIGHTS
+from lofi_assets.training.checkpoints.manifest import best, read_manifest
+from lofi_assets.training.feature_cache import FEATURES
+from lofi_assets.training.features.files import FeatureError
+from lofi_assets.training.trainer.loop import train
+from lofi_assets_tests.defs.test_asset_pages import assert_reads_well
+
+RATE = 48_000
+SECONDS = 5.0
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PROMPT = "lofi, <rhodes> & rain"
+
+
+def profile(**changes: Any) -> Profile:
+    sampling = {"count": 3, "seconds": SECONDS, "steps": 2, "guidance_scale": 2.0, "seed": 7, **changes}
+    demo = load_profile("demo")
+    evaluation = demo.evaluation.model_copy(update={"resamples": 10})
+    return demo.model_copy(update={"sampling": SamplingSettings(**sampling), "evaluation": evaluation})
+
+
+@pytest.fixture
+def trained(make_run: Callable[..., Any], tmp_path: Path, training_material: dict[str, Any]) -> Store:
+    """Two checkpoints of the tiny base, and three validation tracks with different chords."""
+    store = Store(tmp_path / "data")
+    train(make_run("data", max_steps=2, checkpoint_interval=1), say=lambda _: None)
+    tracks = [{"track_id": f"track #{i}", "split": "validation", "style_ids": ["CORE-01"]} for i in range(3)]
+    audio = store.datasets / "ds-1" / "audio"
+    audio.mkdir(parents=True)
+    for index, track in enumerate(tracks):
+        t = np.arange(round(SECONDS * RATE)) / RATE
+        chord = sum(0.1 * np.sin(2 * np.pi * (220 + 40 * index) * ratio * t) for ratio in (1.0, 1.25, 1.5))
+        path = audio / f"{track['track_id']}.mp3"
+        soundfile.write(path, np.stack([chord, chord], axis=1) * np.exp(-3 * (t % 0.5))[:, None], RATE)
+        path.with_name(f"{track['track_id']}_prompt.txt").write_text(PROMPT, encoding="utf-8")
+        path.with_name(f"{track['track_id']}_lyrics.txt").write_text("[Instrumental]", encoding="utf-8")
+    write_json(audio.parent / "tracks.json", tracks)
+    for path in (audio.parent / "dataset.json", store.metadata("dataset_manifest.json")):
+        write_json(path, {"dataset_id": "ds-1", "hash": "d" * 64})
+    base = {"base": str(training_material["folder"] / "base"), "base_fingerprint": training_material["fingerprint"]}
+    write_json(store.metadata(FEATURES), {**base, "tracks": []})
+    return store
+
+
+def audio_of(store: Store, model: str) -> list[bytes]:
+    return [(store.root / clip["path"]).read_bytes() for clip in samples_of(store, model)["clips"]]
+
+
+def test_base_and_checkpoints_are_heard_measured_and_shown_and_only_once(trained: Store) -> None:
+    made = generate_samples(trained, profile())
+    names = [record.checkpoint_id for record in read_manifest(trained.checkpoints)]
+    assert len(names) == 2 and all(record.samples_generated for record in read_manifest(trained.checkpoints))
+    assert made.counts == {"checkpoints": 2, "clips": 6, "recomputed": 9}
+    assert made.values["missing_samples"] == 0
+    assert len(audio_of(trained, BASE)) == 3
+    assert audio_of(trained, BASE) != audio_of(trained, names[-1])
+
+    measured = evaluate_checkpoints(trained, profile(), now=NOW)
+    marks = read_json(trained.metadata(MARKS))
+    assert marks["base"]["fad"]["n_clips"] == 3
+    assert [row["step"] for row in measured.rows] == [2, 1, 0]
+    assert measured.rows[-1]["fad"] == round(marks["base"]["fad"]["value"], 2) == measured.details["base_fad"]
+    assert measured.details["noise_fad"] == round(marks["noise"]["fad"], 2) > 0
+    assert_reads_well(made, root=trained.root)
+    assert_reads_well(measured, root=trained.root)
+    assert set(measured.pictures) == {"FAD by step", "KAD by step", "before and after"}
+    assert all(0 < len(draw()) <= MAX_PICTURE_BYTES for draw in measured.pictures.values())
+    page = before_after.page_path(trained)
+    assert measured.links == {"before and after": page_url(trained, page)}
+    assert_page_plays(page, trained)
+
+    written = page.stat().st_mtime_ns
+    assert generate_samples(trained, profile()).counts["recomputed"] == 0
+    assert evaluate_checkpoints(trained, profile(), now=NOW).counts["recomputed"] == 0
+    assert page.stat().st_mtime_ns == written
+
+    page.unlink()
+    audio_before = audio_of(trained, BASE)
+    evaluate_checkpoints(trained, profile(), now=NOW)
+    assert_page_plays(page, trained)
+
+    again = generate_samples(trained, profile(seed=8))
+    assert again.counts["recomputed"] == 9 and audio_of(trained, BASE) != audio_before
+    assert evaluate_checkpoints(trained, profile(seed=8), now=NOW).counts["recomputed"] == 3
+
+
+def assert_page_plays(page: Path, store: Store) -> None:
+    """Three players for each of three prompts, every one of a file that is there; nothing of a prompt is markup."""
+    text = page.read_text(encoding="utf-8")
+    played = [page.parent / unquote(source) for source in re.findall(r'<audio[^>]*src="([^"]+)"', text)]
+    assert len(played) == 9 and all(path.is_file() for path in played)
+    assert sum(path.resolve().is_relative_to(store.datasets.resolve()) for path in played) == 3
+    shown = [page.parent / unquote(source) for source in re.findall(r'<img src="([^"]+)"', text)]
+    assert len(shown) == 3
+    for path in shown:
+        Image.open(path).verify()
+    assert text.count("lofi, &lt;rhodes&gt; &amp; rain") == 3 and "<rhodes>" not in text
+
+
+def test_a_checkpoint_that_is_cut_short_is_marked_with_the_reason_and_the_others_are_sampled_and_measured(
+    trained: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, sound = (record.checkpoint_id for record in read_manifest(trained.checkpoints))
+    weights = trained.checkpoints / broken / DIFFUSERS_WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:1000])
+    made = generate_samples(trained, profile())
+    assert {record.checkpoint_id: record.is_valid for record in read_manifest(trained.checkpoints)} == {
+        broken: False,
+        sound: True,
+    }
+    assert made.counts == {"checkpoints": 1, "clips": 3, "recomputed": 6} and made.values["missing_samples"] == 0
+    assert str(trained.checkpoints / broken) in made.details[f"left out: {broken}"]
+    assert "Restore its files from a copy" in caplog.text
+    measured = evaluate_checkpoints(trained, profile(), now=NOW)
+    assert measured.values["unevaluated_checkpoints"] == 1, "the gates still see that one is missing"
+    scores = {record.checkpoint_id: record.fad_score for record in read_manifest(trained.checkpoints)}
+    assert scores[broken] is None and scores[sound] > 0
+    assert best(read_manifest(trained.checkpoints)).checkpoint_id == sound
+
+
+def deliver(store: Store) -> None:
+    """Another dataset than the one that was trained on, with no track of it."""
+    folder = store.datasets / "ds-2"
+    folder.mkdir()
+    write_json(folder / "tracks.json", [{"track_id": "other", "split": "validation", "style_ids": ["CORE-02"]}])
+    write_json(store.metadata("dataset_manifest.json"), {"dataset_id": "ds-2", "hash": "e" * 64})
+
+
+def test_a_dataset_change_after_training_moves_nothing_until_it_is_trained_on(trained: Store) -> None:
+    made, measured = generate_samples(trained, profile()), evaluate_checkpoints(trained, profile(), now=NOW)
+    asked, compared = sample_prompts(trained, profile().sampling), reference_tracks(trained)
+    deliver(trained)
+    assert sample_prompts(trained, profile().sampling) == asked and reference_tracks(trained) == compared
+    again, measured_again = generate_samples(trained, profile()), evaluate_checkpoints(trained, profile(), now=NOW)
+    assert (again.counts["recomputed"], measured_again.counts["recomputed"]) == (0, 0)
+    assert (again.data_version, measured_again.data_version) == (made.data_version, measured.data_version)
+    assert_page_plays(before_after.page_path(trained), trained)
+
+
+def test_a_version_that_was_trained_on_and_is_gone_is_named_and_no_other_takes_its_place(trained: Store) -> None:
+    deliver(trained)
+    (trained.datasets / "ds-1").rename(trained.root / "elsewhere")
+    for ask in (
+        lambda: generate_samples(trained, profile()),
+        lambda: evaluate_checkpoints(trained, profile(), now=NOW),
+    ):
+        with pytest.raises(DatasetError, match="ds-1: is not there, and the checkpoints were trained on it; restore"):
+            ask()
+
+
+def test_checkpoints_of_one_base_are_never_sampled_on_another(trained: Store) -> None:
+    write_json(trained.metadata(FEATURES), read_json(trained.metadata(FEATURES)) | {"base_fingerprint": "0" * 64})
+    with pytest.raises(FeatureError, match=r"of the base 000000000000, epoch=0-step=\d_lora was trained on"):
+        generate_samples(trained, profile())
+
+
+def test_a_clip_that_is_gone_leaves_its_row_out(trained: Store) -> None:
+    generate_samples(trained, profile())
+    (trained.root / samples_of(trained, BASE)["clips"][0]["path"]).unlink()
+    chosen = read_manifest(trained.checkpoints)[-1]
+    assert len(before_after.rows(trained, chosen)) == 2
+
+
+def test_clips_that_are_all_gone_cost_the_page_and_not_the_measures(trained: Store) -> None:
+    generate_samples(trained, profile())
+    measured = evaluate_checkpoints(trained, profile(), now=NOW)
+    for clip in samples_of(trained, BASE)["clips"]:
+        (trained.root / clip["path"]).unlink()
+    again = evaluate_checkpoints(trained, profile(), now=NOW)
+    assert again.links == {"before and after": None}
+    assert again.values == measured.values and again.rows == measured.rows
+
+
+def test_without_a_checkpoint_there_is_no_before(store: Store) -> None:
+    write_json(store.metadata("dataset_manifest.json"), {"dataset_id": "ds-1", "hash": "d" * 64})
+    (store.datasets / "ds-1").mkdir(parents=True)
+    write_json(store.datasets / "ds-1" / "tracks.json", [])
+    assert generate_samples(store, profile()).counts == {"checkpoints": 0, "clips": 0, "recomputed": 0}
+    outcome = evaluate_checkpoints(store, profile(), now=NOW)
+    assert outcome.links == {"before and after": None} and not outcome.pictures
+    assert_reads_well(outcome, root=store.root)

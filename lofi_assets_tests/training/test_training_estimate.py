@@ -1,0 +1,219 @@
+"""The plan's arithmetic is that of the published model, and its formulas are what a step really takes."""
+
+import itertools
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
+from lofi_assets.cli.main import main
+from lofi_assets.profiles import load_profile
+from lofi_assets.training.config import LoraSettings, TrainingSettings, load_lora_settings
+from lofi_assets.training.planning import profile_plan as training_plan
+from lofi_assets.training.planning.memory import Choices, Workload, device_memory, saved_activations, step_operations
+from lofi_assets.training.planning.model_size import ModelSize, measure
+from lofi_assets.training.planning.plan import Card, does_not_fit, make_plan, plan_text, remedies
+from lofi_assets.training.settings import training_settings
+from lofi_assets.training.trainer.adapters import add_lora
+from lofi_assets_tests.conftest import REPOSITORY
+
+LORA = load_lora_settings(REPOSITORY / "config" / "lofi_lora_config.json")
+SMALL = LoraSettings(r=32, lora_alpha=32, target_modules=LORA.target_modules)
+WORK = Workload(frames=200, text_tokens=40, lyric_tokens=60, tracks=10, minutes=20.0, source="test")
+CARD = Card("a 24 GB card", 24e9, 165.0)
+
+
+@pytest.fixture(scope="module")
+def published() -> ModelSize:
+    return measure(None, LORA)
+
+
+@pytest.fixture(scope="module")
+def medium(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelSize]:
+    """A base folder with a transformer of the published proportions, 6 blocks of 256."""
+    base = tmp_path_factory.mktemp("medium")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        ACEStepTransformer2DModel(
+            num_layers=6,
+            attention_head_dim=128,
+            num_attention_heads=2,
+            text_embedding_dim=64,
+            speaker_embedding_dim=32,
+            lyric_encoder_vocab_size=100,
+            lyric_hidden_size=64,
+            lyric_num_blocks=2,
+            lyric_attention_heads=4,
+            lyric_linear_units=128,
+            lyric_output_size=64,
+            patch_embed_mult=16,
+            build_projectors=False,
+            drop_dead_projections=True,
+        ).save_pretrained(base / "ace_step_transformer")
+    return base, measure(base, SMALL)
+
+
+def trainable(base: Path, choices: Choices) -> ACEStepTransformer2DModel:
+    dtype = torch.bfloat16 if choices.precision == "bf16-mixed" else torch.float32
+    transformer = ACEStepTransformer2DModel.from_pretrained(str(base / "ace_step_transformer"), torch_dtype=dtype)
+    add_lora(transformer, SMALL, seed=0)
+    if choices.gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    return transformer.eval()
+
+
+def loss_of(transformer: ACEStepTransformer2DModel, choices: Choices) -> torch.Tensor:
+    """One forward pass at the work's full size."""
+    dtype, batch = transformer.dtype, choices.batch_size
+    text = torch.ones(batch, WORK.text_tokens, 64, dtype=dtype)
+    lyrics = torch.ones(batch, WORK.lyric_tokens, dtype=torch.long)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype != torch.float32):
+        context, mask = transformer.encode(
+            text_hidden_states=text,
+            text_attention_mask=torch.ones(batch, WORK.text_tokens, dtype=torch.long),
+            speaker_embeds=torch.zeros(batch, 32, dtype=dtype),
+            lyric_token_ids=lyrics,
+            lyric_mask=lyrics,
+        )
+        velocity = transformer.decode(
+            hidden_states=torch.ones(batch, 8, 16, WORK.frames, dtype=dtype),
+            attention_mask=None,
+            encoder_hidden_states=context,
+            encoder_hidden_mask=mask,
+            timestep=torch.full((batch,), 500.0),
+        )
+    return velocity.float().square().mean()
+
+
+class LiveBytes(TorchDispatchMode):
+    """Bytes of the storages that operations made and that are still alive, and their peak."""
+
+    def __init__(self, known: Iterable[torch.Tensor]) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._seen = {tensor.untyped_storage()._cdata for tensor in known}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in (leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self._seen:
+                self._seen.add(storage._cdata)
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
+        return result
+
+    def _free(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.now -= size
+
+
+def test_the_published_model_is_counted_as_the_facts_say(published: ModelSize):
+    dead, projectors = 629_391_360, 87_840_512
+    assert published.frozen == 3_305_659_264 - dead - projectors
+    assert published.adapter == 261_881_856
+    assert sum(published.parts[part] for part in ("attention", "feed-forward")) == 3_069_726_720 - dead
+
+
+@pytest.mark.parametrize("checkpointing", [True, False], ids=["recomputed", "kept"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_saved_activations_are_what_autograd_keeps(medium, precision: str, checkpointing: bool, batch: int):
+    base, size = medium
+    choices = Choices(precision=precision, gradient_checkpointing=checkpointing, batch_size=batch)
+    transformer = trainable(base, choices)
+    weights = {parameter.untyped_storage()._cdata for parameter in transformer.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = loss_of(transformer, choices)
+    counted = sum(storage.nbytes() for storage in kept.values())
+    assert loss.isfinite()
+    assert saved_activations(size, choices, WORK) == pytest.approx(counted, rel=0.05)
+
+
+@pytest.mark.parametrize("checkpointing", [True, False], ids=["recomputed", "kept"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32"])
+def test_the_largest_phase_is_the_peak_of_a_step(medium, precision: str, checkpointing: bool):
+    base, size = medium
+    choices = Choices(precision=precision, gradient_checkpointing=checkpointing)
+    transformer = trainable(base, choices)
+    trained = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
+    with LiveBytes(transformer.parameters()) as live:
+        loss_of(transformer, choices).backward()
+    phases = device_memory(size, choices, WORK, on_gpu=False).phases
+    expected = max(term.bytes for term in phases if term.part in ("forward pass", "backward pass"))
+    assert sum(parameter.numel() for parameter in trained) == size.adapter
+    assert expected == pytest.approx(live.peak, rel=0.1)
+
+
+@pytest.mark.parametrize("checkpointing", [True, False], ids=["recomputed", "kept"])
+def test_the_operations_of_a_step_are_counted_right(medium, checkpointing: bool):
+    base, size = medium
+    choices = Choices(precision="32", gradient_checkpointing=checkpointing, batch_size=2)
+    transformer = trainable(base, choices)
+    # the fused attention of a CPU is not among the operations that torch counts
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        loss_of(transformer, choices).backward()
+    assert step_operations(size, choices, WORK) == pytest.approx(counter.get_total_flops(), rel=0.05)
+
+
+def test_production_fits_a_24_gb_card(published: ModelSize):
+    plan = make_plan(published, training_settings(load_profile("production")), training_plan.UNKNOWN, CARD)
+    assert plan.fits and 9e9 < plan.memory.total < 16e9
+    text = plan_text(plan)
+    assert "261,881,856 x 8 B" in text and "fits" in text and "TFLOP per step" in text
+
+
+def test_rank_is_never_offered_to_make_it_fit(published: ModelSize):
+    settings = TrainingSettings(gradient_checkpointing=False, batch_size=2)
+    plan = make_plan(published, settings, training_plan.UNKNOWN, Card("a small card", 9e9, 100.0))
+    offers = remedies(plan)
+    assert offers[0].change == "gradient_checkpointing: true"
+    assert not [offer for offer in offers if offer.change.startswith(("r:", "lora"))]
+    assert offers[-1].total <= 9e9 < offers[-2].total
+    assert all(later.total <= earlier.total for earlier, later in itertools.pairwise(offers))
+    said = does_not_fit(plan, free=9e9)
+    assert "the constitution fixes r = 256" in said and "adamw_8bit" in said and "--force" in said
+
+
+def test_a_change_that_does_not_lower_the_peak_is_not_offered(published: ModelSize):
+    """The optimiser's step is the peak here, and it has no frames to crop."""
+    plan = make_plan(published, TrainingSettings(), training_plan.UNKNOWN, Card("a small card", 10e9, 100.0))
+    assert [offer.change for offer in remedies(plan)] == ["optimizer: adamw_8bit"]
+
+
+def test_more_than_everything_offered_says_so(published: ModelSize):
+    plan = make_plan(published, TrainingSettings(), training_plan.UNKNOWN, Card("a tiny card", 3e9, 30.0))
+    assert "base_quantization: nf4" in [offer.change for offer in remedies(plan)]
+    assert "Even all of this does not fit" in plan_text(plan)
+
+
+def test_the_command_prints_the_plan_of_the_real_model_before_there_is_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LOFI_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    options = ["train", "--plan", "--profile", "production", "--memory", "24", "--longest", "240", "--hours", "24"]
+    result = CliRunner().invoke(main, options)
+    assert result.exit_code == 0, result.output
+    assert "2583 frames (240 s)" in result.output and "longest as told" in result.output
+    assert "of 24.0 GB: fits" in result.output and "asked for: 100,000 steps in 24 h" in result.output
+    assert list(tmp_path.iterdir()) == []
+    assert CliRunner().invoke(main, [*options[:4], "--memory", "6"]).exit_code == 1
