@@ -17,8 +17,8 @@ def constitution(audit_only: bool, rationale: str | None) -> None:
     from lofi_assets.constitution.amendments import amend
     from lofi_assets.constitution.audit import audit
     from lofi_assets.constitution.gates import load_gates
+    from lofi_assets.constitution.verdict_table import gates_table
     from lofi_assets.constitution.verdicts import verdicts
-    from lofi_assets.demo.tables import gates_table
 
     if rationale is not None:
         row = amend(CONFIG_DIR.parent, rationale=rationale, today=date.today())

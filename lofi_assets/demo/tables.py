@@ -1,16 +1,13 @@
-"""What the command line prints: assets with their counts, gates with their verdicts, rejects with their rules."""
+"""What the demo prints at its end: assets with their counts, rejects with their rules."""
 
 from collections.abc import Sequence
 
 from rich.table import Table
 
-from lofi_assets.constitution.gates import Verdict
 from lofi_assets.constitution.verdicts import recorded
 from lofi_assets.sources.licensed_sources import INVENTORY
 from lofi_assets.store import Store, rows_of
 from lofi_assets.tracks.track_table import PROCESSED
-
-COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 
 
 def assets_table(store: Store, assets: Sequence[str]) -> Table:
@@ -27,18 +24,6 @@ def assets_table(store: Store, assets: Sequence[str]) -> Table:
     return table
 
 
-def gates_table(verdicts: Sequence[Verdict]) -> Table:
-    """One row per gate: verdict, number, limit, note."""
-    table = Table(title="Gates", title_justify="left")
-    for column in ("gate", "verdict", "value", "limit", "note"):
-        table.add_column(column, overflow="fold")
-    for found in verdicts:
-        limit = "0 tracks" if found.counted else f"{found.gate.op} {found.gate.limit}"
-        colour = COLOURS[found.status]
-        table.add_row(found.gate.id, f"[{colour}]{found.status}[/]", _number(found.value), limit, found.note)
-    return table
-
-
 def rejects_table(store: Store) -> Table:
     """One row per rejected raw file: the rule that caught it, and why."""
     table = Table(title="Rejected", title_justify="left")
@@ -49,9 +34,3 @@ def rejects_table(store: Store) -> Table:
             if row["status"] == "rejected":
                 table.add_row(row["track_id"], row["rule"], row["reason"])
     return table
-
-
-def _number(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

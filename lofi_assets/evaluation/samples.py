@@ -1,20 +1,18 @@
 """Generated and reference clips: which prompts and seeds, and where the clips of a checkpoint are."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from lofi_assets.metrics.sample_quality import GeneratedSample, ReferenceTrack
-
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lofi_assets.files.documents import read_json
 from lofi_assets.profiles import SamplingSettings
 from lofi_assets.store import Store
 from lofi_assets.training.trained_on import trained_dataset
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lofi_assets.metrics.sample_quality import GeneratedSample, ReferenceTrack
 
 BASE = "base"
 """Folder of the clips that the base model makes without an adapter."""

@@ -1,14 +1,12 @@
 """Parquet tables: written whole, read as plain columns."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lofi_assets.files.writing import StoreError, atomic_path, linked_to
 
 if TYPE_CHECKING:
     import pandas as pd
-
-from pathlib import Path
-from typing import Any
-
-from lofi_assets.files.writing import StoreError, atomic_path, linked_to
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:

@@ -1,22 +1,20 @@
 """One commit to the Hugging Face Hub: what is uploaded, compared with what is there, and read back."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import ModelInfo, RepoSibling
-
 import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lofi_assets.errors import megabytes
 from lofi_assets.files.documents import read_json
 from lofi_assets.profiles import Profile
 from lofi_assets.progress import Progress
 from lofi_assets.release.files import RELEASE, Files, ReleaseError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 BLANK = frozenset({".gitattributes", "README.md", "LICENSE"})
 """What a Hub repository may hold before its first release: what the Hub itself offers to put there."""

@@ -1,13 +1,9 @@
 """Whether a checkpoint can be loaded by everyone who reads it, and what is wrong with it if not."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
-
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lofi_assets.files.documents import read_json
 from lofi_assets.training.checkpoints.files import (
@@ -20,6 +16,9 @@ from lofi_assets.training.checkpoints.files import (
     PEFT_WEIGHTS,
 )
 from lofi_assets.training.config import LoraSettings
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def fault(folder: Path) -> str | None:
