@@ -74,6 +74,7 @@ def build_defs(
         ],
         resources={
             "platform": resources.Platform(),
+            "workers": resources.Workers(),
             "notifier": resources.Notifier(),
             "pipes": training.TRAINER,
             **(resources_overrides or {}),

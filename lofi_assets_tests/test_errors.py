@@ -28,7 +28,7 @@ from lofi_assets.profiles import Profile, ProfileError, load_profile
 from lofi_assets.store import Store
 from lofi_assets.training.ending import FILES
 from lofi_assets.training.feature_cache import cache_dataset_features
-from lofi_assets.workers.process_pool import map_tracks
+from lofi_assets.workers.process_pool import LocalProcesses
 from lofi_assets_tests.test_layering import MODULES, asset_functions, relative
 
 IN_THE_BUNDLE = {"LyricError", "RuntimeFolderError"}
@@ -235,7 +235,7 @@ def fill(job: str) -> str:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_full_disk_ends_the_stage_and_rejects_no_track(workers: int) -> None:
     done = []
-    results = map_tracks(fill, ["a", "full", "b"], workers=workers, timeout_s=60, memory_gb=2.0, label="test")
+    results = LocalProcesses(workers, 60, 2.0)(fill, ["a", "full", "b"], label="test")
     with pytest.raises(OSError) as caught:
         done += [job for job, _ in iter(results)]
     assert "/data/cache/work/x.mp3: the disk is full" in str(explanation(caught.value))

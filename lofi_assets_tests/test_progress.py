@@ -17,7 +17,7 @@ from lofi_assets.defs.faults import explained
 from lofi_assets.defs.resources import Platform
 from lofi_assets.outcome import Outcome
 from lofi_assets.progress import Pace, Progress, duration, over
-from lofi_assets.workers.process_pool import map_tracks
+from lofi_assets.workers.process_pool import LocalProcesses
 
 PACE = Pace("processing", 81, "track")
 
@@ -102,8 +102,7 @@ def test_what_an_asset_does_in_its_workers_is_told_in_the_runs_log(tmp_path: Pat
     @dg.asset
     @explained
     def tracks(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
-        settings = {"workers": workers, "timeout_s": 60.0, "memory_gb": 2.0}
-        done = [job for job, _ in map_tracks(slow, ["a", "b"], label="processing tracks", **settings)]
+        done = [job for job, _ in LocalProcesses(workers, 60.0, 2.0)(slow, ["a", "b"], label="processing tracks")]
         return dg.MaterializeResult(metadata=Outcome("v", {"tracks": len(done)}).counts)
 
     before = logging.getLogger("lofi_assets").handlers

@@ -12,7 +12,7 @@ import pytest
 
 from lofi_assets.workers import process_pool as workers
 from lofi_assets.workers.mapping import RULE, WorkerFailure
-from lofi_assets.workers.process_pool import map_tracks
+from lofi_assets.workers.process_pool import LocalProcesses
 
 
 def behave(job: str) -> str:
@@ -42,7 +42,7 @@ def behave(job: str) -> str:
 
 
 def _run(jobs: list[str], *, timeout_s: float = 30.0, workers: int = 2) -> dict[str, str | WorkerFailure]:
-    return dict(map_tracks(behave, jobs, workers=workers, timeout_s=timeout_s, memory_gb=2.0, label="test"))
+    return dict(LocalProcesses(workers, timeout_s, 2.0)(behave, jobs, label="test"))
 
 
 def test_jobs_that_kill_or_hang_their_worker_do_not_touch_the_others(tmp_path: Path) -> None:
@@ -68,8 +68,7 @@ def test_a_worker_that_died_once_by_accident_costs_no_track(tmp_path: Path) -> N
 def test_a_job_that_takes_long_is_named_beside_the_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "TICK_S", 0.1)
     seen: list[str] = []
-    pool = workers._Pool(1, 2.0, 2.0, seen.append)
-    (outcome,) = workers._run_once(behave, ["hang"], pool)
+    (outcome,) = workers._run_once(behave, ["hang"], LocalProcesses(1, 2.0, 2.0), seen.append)
     assert isinstance(outcome, workers._Died)
     # Nothing while it starts and runs for less than a tenth of its time, and maybe nothing again once it has ended.
     named = [text for text in seen if text]
@@ -91,11 +90,11 @@ def test_a_worker_is_started_deaf_to_ctrl_c(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(
         "import os, signal\n"
-        "from lofi_assets.workers.process_pool import map_tracks\n"
+        "from lofi_assets.workers.process_pool import LocalProcesses\n"
         "def deaf(job):\n"
         "    return os._exit(3) if job == 'exit' else signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
         "if __name__ == '__main__':\n"
-        "    done = map_tracks(deaf, ['0', 'exit', '1', '2'], workers=1, timeout_s=30, memory_gb=2, label='test')\n"
+        "    done = LocalProcesses(1, 30, 2)(deaf, ['0', 'exit', '1', '2'], label='test')\n"
         "    print(*[result for job, result in done if job != 'exit'])\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
@@ -113,7 +112,7 @@ def test_no_jobs_start_no_processes() -> None:
 
 
 def test_closing_the_iterator_ends_the_workers() -> None:
-    results = map_tracks(behave, ["job:1", "hang", "hang"], workers=2, timeout_s=60, memory_gb=2, label="test")
+    results = LocalProcesses(2, 60, 2)(behave, ["job:1", "hang", "hang"], label="test")
     next(results)
     results.close()  # type: ignore[attr-defined]
     assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
@@ -124,13 +123,13 @@ def test_an_interrupted_parent_leaves_no_orphans(tmp_path: Path, signum: signal.
     script = tmp_path / "parent.py"
     script.write_text(
         "import signal\n"
-        "from lofi_assets.workers.process_pool import map_tracks\n"
+        "from lofi_assets.workers.process_pool import LocalProcesses\n"
         "from lofi_assets_tests.test_workers import behave\n"
         "if __name__ == '__main__':\n"
         # A shell that starts the tests in the background lets them inherit an ignored SIGINT.
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    jobs = ['job:1', 'hang', 'hang']\n"
-        "    for job, _ in map_tracks(behave, jobs, workers=2, timeout_s=60, memory_gb=2, label='test'):\n"
+        "    for job, _ in LocalProcesses(2, 60, 2)(behave, jobs, label='test'):\n"
         "        print(job, flush=True)\n",
         encoding="utf-8",
     )
@@ -150,7 +149,7 @@ def test_an_interrupted_parent_leaves_no_orphans(tmp_path: Path, signum: signal.
 SCRIPT = """
 from lofi_assets.workers import process_pool
 process_pool.START_S = 3.0
-print(list(process_pool.map_tracks(len, ["job"], workers=1, timeout_s=30.0, memory_gb=2.0, label="test")))
+print(list(process_pool.LocalProcesses(1, 30.0, 2.0)(len, ["job"], label="test")))
 """
 
 

@@ -134,7 +134,8 @@ def _interpolation(taps: int = 48) -> FloatArray:
     distance = np.arange(taps)[:, None] - (taps // 2 - 1) - offsets
     window = np.i0(8.0 * np.sqrt(np.maximum(0.0, 1.0 - (distance / (taps / 2)) ** 2))) / np.i0(8.0)
     kernel = np.sinc(distance) * window
-    return (kernel / kernel.sum(axis=0)).astype(np.float32)
+    normalised: FloatArray = (kernel / kernel.sum(axis=0)).astype(np.float32)
+    return normalised
 
 
 _INTERPOLATION = _interpolation()

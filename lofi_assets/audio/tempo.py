@@ -145,7 +145,8 @@ def _periodicity(onsets: FloatArray) -> NDArray[np.float64]:
     size = 1 << (2 * len(centred) - 1).bit_length()
     spectrum = np.fft.rfft(centred, size)
     raw = np.fft.irfft(spectrum.real**2 + spectrum.imag**2, size)[: len(centred) * 3 // 4]
-    return raw / raw[0] * len(centred) / (len(centred) - np.arange(len(raw)))
+    normalised: NDArray[np.float64] = raw / raw[0] * len(centred) / (len(centred) - np.arange(len(raw)))
+    return normalised
 
 
 def _strength_at(strength: NDArray[np.float64], bpm: float) -> float:

@@ -74,10 +74,10 @@ def dev(port: int, pages_port: int | None) -> None:
 def bury_dead_demos() -> None:
     """A demo that was killed would hold its pools for ever: no run of the UI would start."""
 
-    from lofi_assets.demo.run import bury_dead_runs, instance_of_home
+    from lofi_assets.demo.run import fail_killed_runs, instance_of_home
 
     with instance_of_home() as instance:
-        for run_id in bury_dead_runs(instance, alone=False):
+        for run_id in fail_killed_runs(instance, alone=False):
             click.echo(f"run {run_id[:8]} of a demo that was killed is marked as failed")
 
 

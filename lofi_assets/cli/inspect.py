@@ -65,7 +65,7 @@ def _records(
     from lofi_assets.constitution.gates import gates_of, load_gates
     from lofi_assets.tracks.inspect_file import InspectJob, inspect_file, record
     from lofi_assets.workers.mapping import WorkerFailure
-    from lofi_assets.workers.process_pool import map_tracks
+    from lofi_assets.workers.process_pool import LocalProcesses
 
     gates = gates_of(load_gates(), asset="processed_tracks", scope="track")
     paths: list[str] = []
@@ -77,9 +77,7 @@ def _records(
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lofi-inspect-"))) if full else None
         jobs = [InspectJob(path, gates, scratch) for path in paths]
-        results = map_tracks(
-            inspect_file, jobs, workers=workers, timeout_s=timeout_s, memory_gb=memory_gb, label="inspecting"
-        )
+        results = LocalProcesses(workers, timeout_s, memory_gb)(inspect_file, jobs, label="inspecting")
         stack.callback(results.close)
         for job, result in results:
             if isinstance(result, WorkerFailure):

@@ -44,27 +44,27 @@ def train_base(
 ) -> None:
     """Synthesise music, train a small ACE-Step v1 on it, judge it: DIRECTORY/base in the Hub's folder layout."""
     from lofi_assets.demo.base_recipe.card import write_card
-    from lofi_assets.demo.base_recipe.recipe import Workshop, assemble, plan, planned_recipe, train_stage, write_music
+    from lofi_assets.demo.base_recipe.recipe import RecipeRun, assemble, plan, planned_recipe, train_stage, write_music
     from lofi_assets.demo.base_recipe.report import measure
     from lofi_assets.store import CONFIG_DIR
     from lofi_assets.styles.taxonomy import load_taxonomy
 
-    workshop = Workshop(directory, PRESETS[preset], load_taxonomy(CONFIG_DIR))  # type: ignore[index]
+    recipe_run = RecipeRun(directory, PRESETS[preset], load_taxonomy(CONFIG_DIR))  # type: ignore[index]
     minutes = None if minutes_per_stage is None else dict.fromkeys(STAGES, minutes_per_stage)
-    write_music(workshop)
-    planned = plan(workshop, minutes=minutes)
+    write_music(recipe_run)
+    planned = plan(recipe_run, minutes=minutes)
     _print_plan(planned)
-    workshop = planned_recipe(workshop, planned)
+    recipe_run = planned_recipe(recipe_run, planned)
     for name in STAGES:
         if not plan_only and not report_only and name in (stages or STAGES):
-            train_stage(workshop, name)
+            train_stage(recipe_run, name)
     if plan_only or stages:
         return
     if not report_only:
-        click.echo(f"{assemble(workshop)}: base written")
-    report, sounds = measure(workshop)
-    write_card(workshop, report, sounds)
-    click.echo(f"{workshop.base / 'README.md'}: card and report written")
+        click.echo(f"{assemble(recipe_run)}: base written")
+    report, sounds = measure(recipe_run)
+    write_card(recipe_run, report, sounds)
+    click.echo(f"{recipe_run.base / 'README.md'}: card and report written")
 
 
 def _print_plan(stages: "Sequence[PlannedStage]") -> None:

@@ -121,7 +121,8 @@ def shown(value: Any, gate: Gate) -> str:
 
 def _side(value: float, limit: Any) -> int:
     """-1 below the limit, 0 at it, 1 above."""
-    return (value > limit) - (value < limit)
+    side: int = (value > limit) - (value < limit)
+    return side
 
 
 @cache
@@ -145,12 +146,12 @@ def load_constitution(config_dir: Path = CONFIG_DIR) -> dict[str, Any]:
     require_config(config_dir)
     path = config_dir / "constitution.yaml"
     try:
-        data = parse_yaml(decoded(path.read_bytes(), where=str(path)), where=str(path))
+        data: dict[str, Any] = parse_yaml(decoded(path.read_bytes(), where=str(path)), where=str(path)) or {}
     except OSError as error:
         raise ConstitutionError(f"{path}: cannot be read ({error})") from error
     except HandWrittenError as error:
         raise ConstitutionError(str(error)) from error
-    missing = {"version", "gates", "training_table"} - set(data or {})
+    missing = {"version", "gates", "training_table"} - set(data)
     if missing:
         raise ConstitutionError(f"{path}: lacks {', '.join(sorted(missing))}")
     return data
@@ -230,17 +231,17 @@ def _kind(value: Any) -> str:
 def _holds(value: Any, op: Op, limit: Limit) -> bool:
     match op:
         case "<":
-            return value < limit
+            return bool(value < limit)
         case "<=":
-            return value <= limit
+            return bool(value <= limit)
         case ">":
-            return value > limit
+            return bool(value > limit)
         case ">=":
-            return value >= limit
+            return bool(value >= limit)
         case "==":
-            return value == limit
+            return bool(value == limit)
         case "!=":
-            return value != limit
+            return bool(value != limit)
 
 
 def judge_track(gates: Sequence[Gate], measures: Mapping[str, Any]) -> Verdict | None:

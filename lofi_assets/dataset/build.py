@@ -294,7 +294,8 @@ def verify_dataset(folder: Path, *, sha256: Callable[[Path], str] = sha256_file)
             rows.append(hash_row(item, *read_track(folder, item["track_id"], sha256=sha256)))
         except OSError:
             return False
-    return hash_rows(rows) == record.get("hash")
+    same: bool = hash_rows(rows) == record.get("hash")
+    return same
 
 
 def current_splits(store: Store) -> dict[str, Split]:
@@ -308,7 +309,8 @@ def current_splits(store: Store) -> dict[str, Split]:
 
 def recorded_splits(store: Store) -> dict[str, Split]:
     """Track id -> split of every track that ever was in a version: one that comes back is where it was."""
-    return read_json(store.metadata(SPLITS), default={}).get("earlier", {}) | current_splits(store)
+    earlier: dict[str, Split] = read_json(store.metadata(SPLITS), default={}).get("earlier", {})
+    return earlier | current_splits(store)
 
 
 def _record_splits(store: Store, dataset_id: str, splits: Mapping[str, Split]) -> None:

@@ -1,8 +1,10 @@
 """Named automation conditions, each with why."""
 
+from typing import Any
+
 import dagster as dg
 
-_new_upstream: dg.AutomationCondition = dg.AutomationCondition.any_deps_match(
+_new_upstream: dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey] = dg.AutomationCondition.any_deps_match(
     (dg.AutomationCondition.data_version_changed() & ~dg.AutomationCondition.executed_with_root_target())
     | dg.AutomationCondition.will_be_requested()
 )
@@ -10,11 +12,11 @@ _new_upstream: dg.AutomationCondition = dg.AutomationCondition.any_deps_match(
 run that was for this asset as well is that run's to bring here, also if it failed on the way. What is asked for in one
 tick runs together, in lineage order, so that nothing is built from half of a change."""
 
-_changed: dg.AutomationCondition = (
+_changed: dg.AutomationCondition[Any] = (
     _new_upstream | dg.AutomationCondition.code_version_changed() | dg.AutomationCondition.newly_missing()
 )
 
-_gates_hold: dg.AutomationCondition = dg.AutomationCondition.all_deps_match(
+_gates_hold: dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey] = dg.AutomationCondition.all_deps_match(
     dg.AutomationCondition.all_checks_match(dg.AutomationCondition.check_passed(), blocking_only=True)
     | dg.AutomationCondition.will_be_requested()
 ).with_label("every blocking gate upstream has passed, or is judged in the same run")

@@ -1,6 +1,7 @@
 """Dataset: the versioned training set."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
@@ -24,7 +25,7 @@ from lofi_assets.defs.tracks import processed_tracks, prompts
     pool="data",
 )
 @explained
-def dataset_manifest(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+def dataset_manifest(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """The training set: 90/10 split closed over duplicates, content hash, style distribution; versions immutable."""
     return report(context, platform.store, assemble(platform.store, now=datetime.now(UTC)))
 

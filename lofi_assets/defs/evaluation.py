@@ -1,6 +1,7 @@
 """Evaluation: what the checkpoints sound like, in numbers and to people."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
@@ -25,7 +26,7 @@ from lofi_assets.evaluation.quality_metrics import evaluate_checkpoints
     pool="gpu",
 )
 @explained
-def generated_samples(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+def generated_samples(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """Audio for the validation prompts with fixed seeds, of every checkpoint that is not pruned."""
     return report(context, platform.store, generate_samples(platform.store, platform.profile))
 
@@ -39,7 +40,7 @@ def generated_samples(context: dg.AssetExecutionContext, platform: Platform) -> 
     pool="gpu",
 )
 @explained
-def quality_metrics(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+def quality_metrics(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """FAD, KAD, alignment and style coverage of every checkpoint, with encoder, n and interval; then retention."""
     outcome = evaluate_checkpoints(platform.store, platform.profile, now=datetime.now(UTC))
     return report(context, platform.store, outcome)
@@ -53,7 +54,7 @@ def quality_metrics(context: dg.AssetExecutionContext, platform: Platform) -> dg
     automation_condition=WHEN_TRAINING_MOVES,
 )
 @explained
-def human_evaluation(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+def human_evaluation(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """The blind listening test of the best checkpoint: its page, and the statistics of the answers so far."""
     return report(context, platform.store, evaluate_listening(platform.store, platform.profile))
 

@@ -17,11 +17,11 @@ from lofi_assets.errors import explanation
 PACKAGE_LOG = logging.getLogger("lofi_assets")
 
 
-def explained(compute: Callable[..., dg.MaterializeResult]) -> Callable[..., dg.MaterializeResult]:
+def explained(compute: Callable[..., dg.MaterializeResult[Any]]) -> Callable[..., dg.MaterializeResult[Any]]:
     """An asset's body whose faults and progress people read in the UI; stands directly under `@dg.asset`."""
 
     @functools.wraps(compute)
-    def run(context: dg.AssetExecutionContext, **resources: Any) -> dg.MaterializeResult:
+    def run(context: dg.AssetExecutionContext, **resources: Any) -> dg.MaterializeResult[Any]:
         with explaining(), _into_run_log(context.log):
             return compute(context, **resources)
 

@@ -1,5 +1,7 @@
 """Quantization: the best checkpoint merged into its base, then three ONNX tiers."""
 
+from typing import Any
+
 import dagster as dg
 
 from lofi_assets.defs.automation import WHEN_TRAINING_MOVES
@@ -22,7 +24,7 @@ from lofi_assets.quantization.quantized_tiers import TIERS_VERSION, quantize
     automation_condition=WHEN_TRAINING_MOVES,
 )
 @explained
-def merged_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+def merged_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """The best checkpoint's LoRA merged into the base in FP32, with the error against the adapter."""
     require_gates(context, platform.store)
     return report(context, platform.store, merge_best(platform.store, platform.profile))
@@ -38,7 +40,7 @@ def merged_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
     pool="gpu",
 )
 @explained
-def quantized_tiers(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+def quantized_tiers(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """FP16, INT8 and INT4 ONNX tiers: precision proven from the files, FAD of the files against FP32."""
     require_gates(context, platform.store)
     return report(context, platform.store, quantize(platform.store, platform.profile))

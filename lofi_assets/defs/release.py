@@ -1,5 +1,7 @@
 """Release: the bundle, its card, and publication once every gate holds."""
 
+from typing import Any
+
 import dagster as dg
 
 from lofi_assets.defs.automation import WHEN_TRAINING_MOVES
@@ -24,7 +26,7 @@ from lofi_assets.release.onnx_artifacts import build_bundle
     automation_condition=WHEN_TRAINING_MOVES,
 )
 @explained
-def onnx_artifacts(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+def onnx_artifacts(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """The deployable bundle: tiers, manifest with hashes, an example that was run from the bundle alone."""
     return report(context, platform.store, build_bundle(platform.store))
 
@@ -37,7 +39,7 @@ def onnx_artifacts(context: dg.AssetExecutionContext, platform: Platform) -> dg.
     automation_condition=WHEN_TRAINING_MOVES,
 )
 @explained
-def model_card(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+def model_card(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """The card, generated from what the assets recorded; a person approves the text they read."""
     return report(context, platform.store, write_card(platform.store, platform.profile))
 
@@ -49,7 +51,7 @@ def model_card(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mate
     deps=[human_evaluation, onnx_artifacts, model_card],
 )
 @explained
-def hub_release(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+def hub_release(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """The published folder; refuses, naming the gates, unless every gate holds for the very build it would publish."""
     require_gates(context, platform.store)
     return report(context, platform.store, publish(platform.store, platform.profile))

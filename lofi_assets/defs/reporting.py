@@ -41,7 +41,7 @@ NUMBERS = (dg.IntMetadataValue, dg.FloatMetadataValue)
 Row = Mapping[str, Any]
 
 
-def report(context: dg.AssetExecutionContext, store: Store, outcome: Outcome) -> dg.MaterializeResult:
+def report(context: dg.AssetExecutionContext, store: Store, outcome: Outcome) -> dg.MaterializeResult[Any]:
     """Record an outcome's measures for the gates, and return what the UI shows."""
     asset = context.asset_key.to_user_string()
     upstream = [key.to_user_string() for key in context.assets_def.asset_deps[context.asset_key]]

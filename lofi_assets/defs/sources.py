@@ -1,6 +1,7 @@
 """Sources: licensed raw files, and the vocabulary that describes them."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
@@ -16,7 +17,7 @@ from lofi_assets.sources.style_taxonomy import describe_taxonomy
 
 @dg.asset(group_name="sources", kinds={"json", "parquet"}, owners=["team:curation"], pool="data")
 @explained
-def licensed_sources(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+def licensed_sources(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """Every raw file with its hash and licence record: verified, or rejected with the rule that rejected it."""
     outcome = inventory_sources(platform.store, gates=load_gates(), today=latest_day(datetime.now(UTC)))
     return report(context, platform.store, outcome)
@@ -24,7 +25,7 @@ def licensed_sources(context: dg.AssetExecutionContext, platform: Platform) -> d
 
 @dg.asset(group_name="sources", kinds={"yaml"}, owners=["team:curation"], pool="data")
 @explained
-def style_taxonomy(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+def style_taxonomy(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """Seven tag categories with canonical forms, and 38 style presets with inheritance resolved."""
     return report(context, platform.store, describe_taxonomy())
 

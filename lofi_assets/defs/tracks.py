@@ -1,5 +1,7 @@
 """Tracks: normalised audio, and the prompts that describe it."""
 
+from typing import Any
+
 import dagster as dg
 
 from lofi_assets.constitution.gates import load_gates
@@ -7,7 +9,7 @@ from lofi_assets.defs.automation import WHEN_INPUTS_CHANGE
 from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import report
-from lofi_assets.defs.resources import Platform
+from lofi_assets.defs.resources import Platform, Workers
 from lofi_assets.defs.sources import licensed_sources, style_taxonomy
 from lofi_assets.tracks.curation import curated_tempo_ranges
 from lofi_assets.tracks.processed_tracks import TRACKS_VERSION, process_library
@@ -25,7 +27,9 @@ from lofi_assets.tracks.tagged_tracks import categories
     pool="data",
 )
 @explained
-def processed_tracks(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+def processed_tracks(
+    context: dg.AssetExecutionContext, platform: Platform, workers: Workers
+) -> dg.MaterializeResult[Any]:
     """48 kHz stereo MP3 at -1 dBFS with every measurement; what breaks a rule is in quarantine with the rule's id."""
     outcome = process_library(
         platform.store,
@@ -33,6 +37,7 @@ def processed_tracks(context: dg.AssetExecutionContext, platform: Platform) -> d
         settings=platform.profile.audio,
         tempo_ranges=curated_tempo_ranges(platform.store),
         style_of=categories(platform.store),
+        map_tracks=workers.map_tracks(platform.profile.audio),
     )
     return report(context, platform.store, outcome)
 
@@ -47,7 +52,7 @@ def processed_tracks(context: dg.AssetExecutionContext, platform: Platform) -> d
     pool="data",
 )
 @explained
-def prompts(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+def prompts(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """Tags per track with origin and confidence, style ids, and the prompt and lyrics files beside the audio."""
     return report(context, platform.store, write_prompts(platform.store))
 

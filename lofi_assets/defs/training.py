@@ -5,6 +5,7 @@ its step, saves its state, and the next materialisation goes on from there.
 """
 
 import re
+from typing import Any
 
 import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
@@ -37,7 +38,7 @@ explain is not tried again."""
     pool="gpu",
 )
 @explained
-def feature_cache(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+def feature_cache(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """Latents, text states, lyric ids, speakers and SSL targets of every track, computed once per track and model."""
     return report(context, platform.store, cache_dataset_features(platform.store, platform.profile))
 
@@ -52,7 +53,7 @@ def feature_cache(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
 @explained
 def lora_checkpoints(
     context: dg.AssetExecutionContext, platform: Platform, pipes: dg.PipesSubprocessClient
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[Any]:
     """Every LoRA checkpoint with its configuration, seeds, hashes and resumable state; trained in its own process."""
     run = plan_training(platform.store, platform.profile)
     if run.remaining_steps:

@@ -65,7 +65,7 @@ def process_mark(process: int) -> str:
     return f"{process}:{started}"
 
 
-def bury_dead_runs(instance: dg.DagsterInstance, *, alone: bool = True) -> list[str]:
+def fail_killed_runs(instance: dg.DagsterInstance, *, alone: bool = True) -> list[str]:
     """Mark demo runs whose process was killed as failed and give back their pool slots; returns their ids.
 
     A killed process cannot report its end, and the next run would wait for its slot in the pool `gpu` for ever.
@@ -111,7 +111,7 @@ def run_demo(console: Console) -> int:
     write_demo_corpus(store.root)
     definitions = build_defs(loggers={"console": quiet_console})
     with instance_of_home() as instance:
-        bury_dead_runs(instance)
+        fail_killed_runs(instance)
         failures, held = materialise(definitions, instance, store)
     assets = [key.to_user_string() for key in _assets(definitions)]
     for table in (rejects_table(store), gates_table(verdicts(store, load_gates())), assets_table(store, assets)):

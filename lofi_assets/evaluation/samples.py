@@ -52,7 +52,8 @@ def sample_prompts(store: Store, settings: SamplingSettings) -> list[SamplePromp
 
 def samples_of(store: Store, model: str) -> dict[str, Any]:
     """`samples.json` of a checkpoint, or of `BASE`: the key it was made under, and its clips; empty before."""
-    return read_json(store.samples / model / "samples.json", default={})
+    description: dict[str, Any] = read_json(store.samples / model / "samples.json", default={})
+    return description
 
 
 def write_clip(path: Path, samples: "np.ndarray") -> None:

@@ -149,7 +149,7 @@ class _PlainLoader(yaml.SafeLoader):
     """Anchored nodes around the one that is composed."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) and self.open_anchors:
             line = event.start_mark.line + 1 if event.start_mark else 1
             problem = f"line {line}: *{event.anchor} stands inside of what has an anchor itself; write it out"

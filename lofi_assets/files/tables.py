@@ -68,6 +68,7 @@ def read_columns(path: Path, *columns: str) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(path, columns=list(columns)).to_pylist()
+        rows: list[dict[str, Any]] = pq.read_table(path, columns=list(columns)).to_pylist()
+        return rows
     except (pa.ArrowException, OSError) as error:
         raise _not_parquet(path, error) from error

@@ -72,7 +72,8 @@ class Guidance:
         wide, axis = direction.astype(np.float64), conditional.astype(np.float64)
         axis = axis / np.maximum(np.linalg.norm(axis, axis=FRAMES, keepdims=True), 1e-12)
         orthogonal = wide - (wide * axis).sum(axis=FRAMES, keepdims=True) * axis
-        return conditional + np.float32(self.scale - 1) * orthogonal.astype(np.float32)
+        guided: Array = conditional + np.float32(self.scale - 1) * orthogonal.astype(np.float32)
+        return guided
 
 
 def euler_step(sample: Array, velocity: Array, *, sigma: float, sigma_next: float, omega: float = 10.0) -> Array:
@@ -80,7 +81,8 @@ def euler_step(sample: Array, velocity: Array, *, sigma: float, sigma_next: floa
     change = np.float32(sigma_next - sigma) * velocity
     mean = change.mean(axis=(1, 2, 3), keepdims=True, dtype=np.float32)
     weight = np.float32(0.9 + 0.2 / (1 + math.exp(-0.1 * omega)))
-    return sample + (change - mean) * weight + mean
+    moved: Array = sample + (change - mean) * weight + mean
+    return moved
 
 
 def resample(audio: Array, *, source: int, target: int) -> Array:

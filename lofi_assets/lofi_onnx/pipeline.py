@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,7 +170,7 @@ class OnnxPipeline:
             sample = euler_step(sample, velocity, sigma=now, sigma_next=later, omega=omega_scale)
         return sample
 
-    def velocity(self, sample: Array, context: Sequence[NDArray], *, sigma: float) -> Array:
+    def velocity(self, sample: Array, context: Sequence[NDArray[Any]], *, sigma: float) -> Array:
         """The transformer's prediction for all items at one sigma."""
         states, mask = context
         (velocity,) = self._run(
@@ -212,8 +212,9 @@ class OnnxPipeline:
         profile = self.folder / CPU_PROFILE.format(component=component)
         return profile if self._cpu_profile and profile.is_file() else self._file(f"{component}.onnx")
 
-    def _run(self, component: str, **inputs: NDArray) -> list[NDArray]:
-        return self.session(component).run(None, inputs)
+    def _run(self, component: str, **inputs: NDArray[Any]) -> list[NDArray[Any]]:
+        outputs: list[NDArray[Any]] = self.session(component).run(None, inputs)
+        return outputs
 
     def _file(self, name: str) -> Path:
         path = self.folder / name

@@ -176,7 +176,8 @@ def standardised_tags(tags: npt.ArrayLike, reference_tags: npt.ArrayLike) -> Flo
     """Logits of tag probabilities in standard deviations of the reference clips (two at least) from their mean."""
     reference = tag_logits(reference_tags)
     spread = np.maximum(reference.std(axis=0, ddof=1), SPREAD_FLOOR)
-    return (tag_logits(tags) - reference.mean(axis=0)) / spread
+    standardised: FloatArray = (tag_logits(tags) - reference.mean(axis=0)) / spread
+    return standardised
 
 
 _WORDS = sorted(TAG_LABELS, key=lambda words: (-len(words), words))
@@ -191,7 +192,8 @@ def _unit_pairs(audio: npt.ArrayLike, text: npt.ArrayLike, *, name: str) -> tupl
 
 def _row_cosines(audio: npt.ArrayLike, text: npt.ArrayLike, *, name: str) -> FloatArray:
     a, b = _unit_pairs(audio, text, name=name)
-    return (a * b).sum(axis=1)
+    cosines: FloatArray = (a * b).sum(axis=1)
+    return cosines
 
 
 def _draw(n: int, m: int, *, seed: int, n_resamples: int) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:

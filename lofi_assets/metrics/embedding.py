@@ -91,7 +91,8 @@ def levelled(audio: Samples, *, sample_rate: int, min_seconds: float) -> Samples
         loudness = pyloudnorm.Meter(sample_rate).integrated_loudness(mono.astype(np.float64))
     if not np.isfinite(loudness):
         return mono
-    return (mono * 10.0 ** ((LOUDNESS_LUFS - loudness) / 20.0)).astype(np.float32)
+    level: Samples = (mono * 10.0 ** ((LOUDNESS_LUFS - loudness) / 20.0)).astype(np.float32)
+    return level
 
 
 def resampled(samples: Samples, *, source: int, target: int) -> Samples:

@@ -327,7 +327,8 @@ class _Moments:
 
 def _root(covariance: FloatArray) -> FloatArray:
     weights, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(np.clip(weights, 0.0, None))) @ vectors.T
+    root: FloatArray = (vectors * np.sqrt(np.clip(weights, 0.0, None))) @ vectors.T
+    return root
 
 
 def _bures(root_a: FloatArray, mean_a: FloatArray, mean_b: FloatArray, cov_b: FloatArray) -> float:

@@ -124,7 +124,8 @@ class ListeningResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Every field, JSON-able."""
-        return json.loads(json.dumps(asdict(self)))
+        fields: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return fields
 
 
 def person_of(listener: str) -> str:
@@ -306,7 +307,7 @@ def _notes(trials: Sequence[Trial], *, listeners: int, share: float) -> tuple[st
 
 def _read_truth(path: Path) -> dict[str, Any]:
     try:
-        truth = json.loads(path.read_text(encoding="utf-8"))
+        truth: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for trial_id, entry in truth["trials"].items():
             if entry["truth"] not in ("ai", "real") or entry.get("kind", "test") not in ("test", "control"):
                 raise ValueError(f"trial {trial_id!r}: truth is 'ai' or 'real', kind is 'test' or 'control'")

@@ -102,7 +102,8 @@ def vggish_network() -> "torch.nn.Module":
         def forward(self, patches: Tensor) -> Tensor:
             """Dense weights expect (time, mel, channel), the order of the TensorFlow original."""
             maps = self.features(patches[:, None])
-            return self.embeddings(maps.permute(0, 2, 3, 1).flatten(1))
+            embedded: Tensor = self.embeddings(maps.permute(0, 2, 3, 1).flatten(1))
+            return embedded
 
     return Vggish()
 

@@ -20,7 +20,8 @@ from typing import Any, Final
 import onnx
 
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
-from lofi_assets.backbones.ace_step_v1.loading import LYRIC_VOCABULARY, TEXT_ENCODER, load_base
+from lofi_assets.backbones.ace_step_v1.loading import TEXT_ENCODER, load_base
+from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint, sha256_file

@@ -96,7 +96,8 @@ class TextEncoder(_Wrapped):
     """Token ids and mask (B, tokens) -> states (B, tokens, width)."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+        states: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+        return states
 
 
 class ConditionEncoder(_Wrapped):
@@ -127,7 +128,7 @@ class Transformer(_Wrapped):
     def forward(
         self, hidden_states: Tensor, encoder_hidden_states: Tensor, encoder_hidden_mask: Tensor, timestep: Tensor
     ) -> Tensor:
-        sample = self.model.decode(
+        sample: Tensor = self.model.decode(
             hidden_states=self.to_model(hidden_states),
             attention_mask=None,
             encoder_hidden_states=self.to_model(encoder_hidden_states),
@@ -145,7 +146,7 @@ class DcaeDecoder(_Wrapped):
         self.scale, self.shift, self.low, self.high = scale, shift, low, high
 
     def forward(self, latents: Tensor) -> Tensor:
-        image = self.model(self.to_model(latents / self.scale + self.shift)).float()
+        image: Tensor = self.model(self.to_model(latents / self.scale + self.shift)).float()
         return (image + 1) / 2 * (self.high - self.low) + self.low
 
 
@@ -153,7 +154,8 @@ class Vocoder(_Wrapped):
     """Log-mel (B, bands, mel_frames) -> mono audio (B, 512 * mel_frames) at 44.1 kHz."""
 
     def forward(self, mel: Tensor) -> Tensor:
-        return self.model.decode(self.to_model(mel))[:, 0].float()
+        audio: Tensor = self.model.decode(self.to_model(mel))[:, 0].float()
+        return audio
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ rounded ones (decision 012); neither needs calibration.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -115,7 +116,7 @@ def multiply_in_integers(model: onnx.ModelProto) -> int:
     return changed
 
 
-def _known_answer() -> tuple[list[onnx.NodeProto], dict[str, NDArray | np.generic]]:
+def _known_answer() -> tuple[list[onnx.NodeProto], dict[str, NDArray[Any] | np.generic]]:
     """The nodes that find `EXACT` with a product whose pairs leave 16 bits, and their constants.
 
     No input reaches them: ONNX Runtime computes them once, as it loads the model, by the kernel that the products will
@@ -132,7 +133,7 @@ def _known_answer() -> tuple[list[onnx.NodeProto], dict[str, NDArray | np.generi
         helper.make_node("Equal", [least, right], [EXACT], EXACT),
         helper.make_node("Where", [EXACT, NONE, every], [COLUMNS], COLUMNS),
     ]
-    constants: dict[str, NDArray | np.generic] = {
+    constants: dict[str, NDArray[Any] | np.generic] = {
         f"{rows}/shape": np.array([2, 4]),
         f"{levels}/shape": np.array([4, 2]),
         right: np.int32(4 * 255 * LARGEST),

@@ -17,7 +17,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
-from lofi_assets.backbones.ace_step_v1.loading import FOLDERS, LYRIC_VOCABULARY, TRANSFORMER, load_base
+from lofi_assets.backbones.ace_step_v1.loading import FOLDERS, TRANSFORMER, load_base
+from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import sha256_file
@@ -144,7 +145,8 @@ def _random_inputs(transformer: ACEStepTransformer2DModel) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _velocity(transformer: torch.nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-    return transformer(attention_mask=None, **inputs).sample
+    velocity: Tensor = transformer(attention_mask=None, **inputs).sample
+    return velocity
 
 
 def _link_other_components(base_dir: Path, target: Path) -> None:

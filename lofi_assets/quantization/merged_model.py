@@ -83,4 +83,5 @@ def merge_best(store: Store, profile: Profile) -> Outcome:
 
 def merged_folder(store: Store) -> Path:
     """Folder of the current merged model."""
-    return store.merged / read_json(store.metadata("merged_model.json"))["checkpoint_id"]
+    checkpoint_id: str = read_json(store.metadata("merged_model.json"))["checkpoint_id"]
+    return store.merged / checkpoint_id

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,8 @@ class Probe:
     """One call of a component: what went in, and the FP32 answer."""
 
     component: str
-    inputs: dict[str, NDArray]
-    expected: NDArray
+    inputs: dict[str, NDArray[Any]]
+    expected: NDArray[Any]
 
 
 def record(baseline: OnnxPipeline, *, frames: int = 64) -> list[Probe]:
@@ -73,7 +74,7 @@ def _decibel(signal: float, noise: float) -> float:
     return min(200.0, float(10 * np.log10(signal / noise))) if noise > 0 else 200.0
 
 
-def _conditions(baseline: OnnxPipeline, text: NDArray, mask: NDArray) -> Conditions:
+def _conditions(baseline: OnnxPipeline, text: NDArray[Any], mask: NDArray[Any]) -> Conditions:
     """Random speakers and lyric ids, so that the vocal parts have something to get wrong."""
     random = np.random.default_rng(0)
     speaker_width = baseline.session("condition_encoder").get_inputs()[2].shape[1]
@@ -82,5 +83,5 @@ def _conditions(baseline: OnnxPipeline, text: NDArray, mask: NDArray) -> Conditi
     return Conditions(text, mask, speakers, lyrics, np.ones_like(lyrics))
 
 
-def _ask(baseline: OnnxPipeline, component: str, **inputs: NDArray) -> Probe:
+def _ask(baseline: OnnxPipeline, component: str, **inputs: NDArray[Any]) -> Probe:
     return Probe(component, inputs, baseline.session(component).run(None, inputs)[0])

@@ -102,7 +102,7 @@ def _sources(store: Store) -> dict[str, Path]:
 
 def _merged(store: Store) -> dict[str, Any]:
     """What the tiers were made from; not the checkpoint that is best by now."""
-    merged = read_json(store.metadata("merged_model.json"))
+    merged: dict[str, Any] | None = read_json(store.metadata("merged_model.json"))
     if not merged:
         raise ReleaseError(f"{store.metadata('merged_model.json')}: absent; materialise merged_model")
     return merged

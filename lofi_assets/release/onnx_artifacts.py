@@ -171,7 +171,8 @@ def _tier_files(store: Store, tier: str) -> dict[str, Any]:
     manifest = read_json(path)
     if manifest is None:
         raise BundleError(f"{path}: absent; materialise quantized_tiers")
-    return manifest["files"]
+    files: dict[str, Any] = manifest["files"]
+    return files
 
 
 def _write(folder: Path, store: Store, runtime: Mapping[str, str], example: str) -> None:

@@ -6,7 +6,6 @@ file (`process_track.py`), its columns (`track_table.py`), copies (`duplicates.p
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 
 from lofi_assets.constitution.gates import Gate, gates_of
@@ -20,7 +19,7 @@ from lofi_assets.sources.raw_files import PART
 from lofi_assets.store import Row, Store, plan, rows_of, write_rows
 from lofi_assets.tracks.duplicates import mark_duplicates, same_file
 from lofi_assets.tracks.quarantine import write_quarantine
-from lofi_assets.tracks.rejudge import judged_today, law_of
+from lofi_assets.tracks.rejudge import judged_today, rules_hash
 from lofi_assets.tracks.report import tracks_outcome
 from lofi_assets.tracks.track_table import DUPLICATES, PROCESSED, PROMPTS, SCORES, result_rows, score_entry
 from lofi_assets.tracks.work_files import (
@@ -31,6 +30,7 @@ from lofi_assets.tracks.work_files import (
     place_tracks,
     work_file,
 )
+from lofi_assets.workers.mapping import MapTracks
 
 TRACKS_VERSION = "2"
 """Raised when the audio chain changes what it measures or writes: every track is then processed again."""
@@ -52,12 +52,14 @@ def process_library(
     settings: AudioSettings,
     tempo_ranges: Mapping[str, tuple[int, int]],
     style_of: StyleOf,
+    map_tracks: MapTracks,
 ) -> Outcome:
     """Bring `processed_tracks.parquet`, `processed/` and `quarantine/` in line with the verified sources.
 
     Args:
         tempo_ranges: track id -> BPM range of the style a curator named, where one did.
         style_of: decides the folder of each accepted track.
+        map_tracks: works on the files that are new or changed.
     """
     clear_unfinished(store, tables=(PROCESSED, DUPLICATES, SCORES))
     inventory = rows_of(store, INVENTORY)
@@ -87,6 +89,7 @@ def process_library(
         settings=settings,
         ranges=tempo_ranges,
         hashes=hashes,
+        map_tracks=map_tracks,
     )
     mended += [
         f"{store.relative(path)}: had been changed or removed; {verified[key]['path']} was processed again"
@@ -133,10 +136,10 @@ def _process(
     settings: AudioSettings,
     ranges: Mapping[str, tuple[int, int]],
     hashes: FileHashes,
+    map_tracks: MapTracks,
 ) -> tuple[dict[str, list[Row]], int]:
     """Rows of the files to do, and how many were computed now rather than adopted from an interrupted run."""
     from lofi_assets.tracks.process_track import ProcessJob, process_track
-    from lofi_assets.workers.process_pool import map_tracks
 
     rows: dict[str, list[Row]] = {}
     jobs: list[ProcessJob] = []
@@ -163,18 +166,10 @@ def _process(
                 segment=settings.segment and track_id[:116] not in taken,
             )
         )
-    law = law_of(gates)
-    results = map_tracks(
-        process_track,
-        jobs,
-        workers=settings.workers or os.cpu_count() or 1,
-        timeout_s=settings.timeout_s,
-        memory_gb=settings.memory_gb,
-        label="processing tracks",
-    )
-    with contextlib.closing(results):
+    rules = rules_hash(gates)
+    with contextlib.closing(map_tracks(process_track, jobs, label="processing tracks")) as results:
         for job, result in results:
-            made = result_rows(result, job.track_id, wanted[job.track_id], judged_by=law)
+            made = result_rows(result, job.track_id, wanted[job.track_id], judged_by=rules)
             write_json(job.target.with_suffix(".json"), made)
             rows[job.track_id] = [row | _provenance(verified[job.track_id]) for row in made]
     return rows, len(jobs)

@@ -17,11 +17,10 @@ from lofi_assets.lyrics.text import LyricsError, lyrics_text
 from lofi_assets.outcome import Outcome
 from lofi_assets.records import TrackState
 from lofi_assets.sources.style_taxonomy import vocabulary
-from lofi_assets.store import Store, plan, rows_of, write_rows
+from lofi_assets.store import Row, Store, plan, rows_of, write_rows
 from lofi_assets.styles.prompt_text import parse_prompt, prompt_text
 from lofi_assets.styles.taxonomy import Taxonomy
 from lofi_assets.tracks.curation import take_over, write_mapping
-from lofi_assets.tracks.processed_tracks import Row
 from lofi_assets.tracks.quarantine import write_quarantine
 from lofi_assets.tracks.review import QueueItem, Review, queue_of, read_reviews
 from lofi_assets.tracks.states import advance

@@ -18,7 +18,7 @@ AMONG_TRACKS = "duplicate_similarity"
 """The one measure that a track does not have by itself."""
 
 
-def law_of(gates: Sequence[Gate]) -> str:
+def rules_hash(gates: Sequence[Gate]) -> str:
     """Short hash of what tracks are judged by: rules and their order, not the words around them."""
     return fingerprint([(gate.id, gate.measure, gate.op, gate.limit) for gate in _own(gates)])[:12]
 
@@ -36,14 +36,14 @@ def judged_today(rows: Sequence[Row], *, gates: Sequence[Gate], segment: bool) -
         a gate's measure was never taken, or one that is to be cut where it was whole, or the other way round, or one
         that an earlier version of the audio chain turned away.
     """
-    law = law_of(gates)
+    rules = rules_hash(gates)
     if any(_turned_away_by_an_earlier_chain(row) for row in rows):
         return None
-    if all(row.get("judged_by") == law for row in rows):
+    if all(row.get("judged_by") == rules for row in rows):
         return list(rows)
     if segment and bool(rows[0].get("part_of")) != too_long(sum(row["duration"] for row in rows), gates):
         return None
-    judged = [_judged(row, gates, law) for row in rows]
+    judged = [_judged(row, gates, rules) for row in rows]
     return None if None in judged else [row for row in judged if row is not None]
 
 
@@ -51,7 +51,7 @@ def _turned_away_by_an_earlier_chain(row: Row) -> bool:
     return row["status"] == "rejected" and not row["audio_sha256"] and row.get("chain") != CHAIN_VERSION
 
 
-def _judged(row: Row, gates: Sequence[Gate], law: str) -> Row | None:
+def _judged(row: Row, gates: Sequence[Gate], rules: str) -> Row | None:
     measures = json.loads(row["measures"])
     own = _own(gates)
     verdict = judge_track(own, measures)
@@ -62,7 +62,7 @@ def _judged(row: Row, gates: Sequence[Gate], law: str) -> Row | None:
         "status": "rejected" if verdict else "accepted",
         "rule": verdict.gate.id if verdict else "",
         "reason": _reason(row, verdict) if verdict else "",
-        "judged_by": law,
+        "judged_by": rules,
     }
 
 

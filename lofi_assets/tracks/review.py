@@ -25,11 +25,10 @@ from lofi_assets.files.hashing import fingerprint
 from lofi_assets.files.writing import linked_to, make_folder
 from lofi_assets.near_names import says_nothing
 from lofi_assets.records import Record, Sha256, StyleId, TrackId
-from lofi_assets.store import Store, rows_of
+from lofi_assets.store import Row, Store, rows_of
 from lofi_assets.styles.prompt_text import PROMPT_CHARACTERS, parse_prompt, prompt_text, split_tags
 from lofi_assets.styles.taxonomy import Taxonomy
 from lofi_assets.tracks.evidence import Evidence
-from lofi_assets.tracks.processed_tracks import Row
 from lofi_assets.tracks.tagging import STYLE_CONFIDENCE, Presets, TrackTags, tag_track
 from lofi_assets.tracks.track_table import DUPLICATES, PROMPTS
 

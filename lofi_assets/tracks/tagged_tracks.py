@@ -8,12 +8,11 @@ from lofi_assets.audio.metadata import METADATA_VERSION, FileTags, read_tags, st
 from lofi_assets.lyrics.text import LyricsError, lyrics_text
 from lofi_assets.sources.curator_files import CuratorFiles, Sidecars
 from lofi_assets.sources.style_taxonomy import vocabulary
-from lofi_assets.store import Store, rows_of
+from lofi_assets.store import Row, Store, rows_of
 from lofi_assets.styles.presets import category_of
 from lofi_assets.styles.prompt_text import split_tags
 from lofi_assets.tracks.curation import chosen_styles
 from lofi_assets.tracks.evidence import Evidence
-from lofi_assets.tracks.processed_tracks import Row
 from lofi_assets.tracks.review import Review, apply_review, decisions, proposal_of, read_reviews
 from lofi_assets.tracks.tagging import TrackTags, tag_track
 from lofi_assets.tracks.track_table import PROMPTS

@@ -39,7 +39,7 @@ def result_rows(result: "ProcessResult | WorkerFailure", track_id: str, wanted: 
     Args:
         wanted: fingerprint of the work. A job that raised (a full disk, no memory) keeps none, so that the next run
             tries it again.
-        judged_by: the gates of the day (`rejudge.law_of`).
+        judged_by: the gates of the day (`rejudge.rules_hash`).
     """
     from lofi_assets.workers.mapping import WorkerFailure
 

@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if processes := _processes_to_start(options.config, fresh=options.fresh):
         return launch(sys.argv[1:] if arguments is None else arguments, processes=processes, stop=asked)
     with _pipes() as pipes:
-        say: Say = (pipes.log.info if pipes else print) if _main_process() else _nobody
+        say: Say = (pipes.log.info if pipes else print) if _main_process() else _say_nothing
         try:
             run = load_run(options.config)
             stop = until(run, options.until, otherwise=asked) if options.until else asked
@@ -124,7 +124,7 @@ def _main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _nobody(message: str) -> None:
+def _say_nothing(message: str) -> None:
     """What only the main process says."""
 
 
@@ -139,7 +139,7 @@ class Ended(Exception):
 def _train(run: TrainingRun, *, fresh: bool, force: bool, stop: Callable[[], bool], say: Say) -> TrainingSummary:
     import torch
 
-    from lofi_assets.backbones.ace_step_v1.loading import BaseModelError
+    from lofi_assets.backbones.ace_step_v1.strict import BaseModelError
     from lofi_assets.training.planning.profile_plan import obstacle
     from lofi_assets.training.trainer.loop import TrainingDiverged, train
 

@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from lofi_assets.errors import explanation
 
 T = TypeVar("T")
-
-
 R = TypeVar("R")
 
-
 RULE = "audio.worker"
+"""Under which a job without a result is rejected."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,29 @@ class WorkerFailure:
     reason: str
     retried: bool = False
     rule: str = RULE
+
+
+class MapTracks(Protocol):
+    """How work on many tracks is done, and where: handed to a stage, which knows neither.
+
+    `process_pool.LocalProcesses` is the one for this machine. A cluster's keeps the same promises.
+    """
+
+    def __call__(
+        self, function: Callable[[T], R], jobs: Sequence[T], *, label: str
+    ) -> Generator[tuple[T, R | WorkerFailure], None, None]:
+        """Yield every job with its result, each once, in the order in which they finish.
+
+        A job that raises, dies or takes too long is yielded with a `WorkerFailure`; the other jobs never notice.
+        Closing the generator ends the work: do so before the process ends.
+
+        Args:
+            function: importable by name in a new process; jobs and results can be pickled.
+            label: what is done, for people who wait.
+        Raises:
+            OSError: the machine refuses (a full disk); what was yielded before is sound.
+        """
+        ...
 
 
 def run_here(function: Callable[[T], R], jobs: Sequence[T]) -> Generator[tuple[T, R | WorkerFailure], None, None]:

@@ -3,7 +3,7 @@
 Belongs here: running a function over jobs in parallel, surviving what the jobs do. Does not belong here: what a job
 is, the child's side (`child_process`), what stands for a lost result (`mapping`). Threads would be as fast (decoders
 and encoders release the lock) but one abort in a C library would end them all.
-A cluster takes this module's place by offering `map_tracks` with the same signature (docs: Ray).
+A cluster takes its place with another `MapTracks`.
 """
 
 from __future__ import annotations
@@ -58,62 +58,52 @@ class _Died(Generic[T]):
     """It was not this job's worker that died."""
 
 
-def map_tracks(
-    function: Callable[[T], R],
-    jobs: Sequence[T],
-    *,
-    workers: int,
-    timeout_s: float,
-    memory_gb: float,
-    label: str,
-) -> Generator[tuple[T, R | WorkerFailure], None, None]:
-    """Yield every job with its result, in the order in which they finish.
+@dataclass(frozen=True)
+class LocalProcesses:
+    """`MapTracks` over processes of this machine.
 
     A job that kills its worker or exceeds the time is tried once more after all others, alone; then it is a
-    `WorkerFailure`. A job that raises is a `WorkerFailure` at once. The other jobs never notice. Closing the generator
-    ends all workers: do so before the process ends, or what they share is gone before they are.
+    `WorkerFailure`. A job that raises is a `WorkerFailure` at once.
 
-    Args:
-        function: importable by name in a new process; jobs and results can be pickled.
+    Attributes:
         workers: processes; 0 runs everything in this process without any protection (tests and debuggers).
         timeout_s: per job, from the moment it starts.
         memory_gb: data that one worker may allocate (Linux). It is the writable memory that is limited (RLIMIT_DATA)
             and not the address space: torch maps gigabytes of libraries that it never touches.
-        label: what is done, for the bar on a terminal and the lines of the log.
-    Raises:
-        WorkersDoNotStart: no worker took up work for two minutes, or the pool broke again over a single job.
-        OSError: the machine refuses (a full disk); what was yielded before is sound.
     """
-    with Progress(label, total=len(jobs), unit="track") as progress:
-        pool = _Pool(workers, timeout_s, memory_gb, progress.remark)
-        run = run_here(function, jobs) if workers == 0 else _run_pooled(function, jobs, pool)
-        with contextlib.closing(run):
-            for job, result in run:
-                progress.advance()
-                yield job, result
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """How jobs are run; see `map_tracks`."""
 
     workers: int
     timeout_s: float
     memory_gb: float
-    watch: Watch
+
+    def __call__(
+        self, function: Callable[[T], R], jobs: Sequence[T], *, label: str
+    ) -> Generator[tuple[T, R | WorkerFailure], None, None]:
+        """As `MapTracks`, with a bar on a terminal and lines in the log.
+
+        Raises:
+            WorkersDoNotStart: no worker took up work for two minutes, or the pool broke again over a single job.
+            OSError: the machine refuses (a full disk); what was yielded before is sound.
+        """
+        with Progress(label, total=len(jobs), unit="track") as progress:
+            run = run_here(function, jobs) if self.workers == 0 else _run_pooled(function, jobs, self, progress.remark)
+            with contextlib.closing(run):
+                for job, result in run:
+                    progress.advance()
+                    yield job, result
 
 
 def _run_pooled(
-    function: Callable[[T], R], jobs: Sequence[T], settings: _Pool
+    function: Callable[[T], R], jobs: Sequence[T], settings: LocalProcesses, watch: Watch
 ) -> Generator[tuple[T, R | WorkerFailure], None, None]:
     died: list[_Died[T]] = []
-    for outcome in _run_once(function, jobs, settings):
+    for outcome in _run_once(function, jobs, settings, watch):
         if isinstance(outcome, _Died):
             died.append(outcome)
         else:
             yield outcome
     for first in died:
-        for second in _run_once(function, [first.job], settings):
+        for second in _run_once(function, [first.job], settings, watch):
             if isinstance(second, _Died) and second.pool_broke:
                 raise WorkersDoNotStart(NOT_STARTING)
             if isinstance(second, _Died):
@@ -123,7 +113,7 @@ def _run_pooled(
 
 
 def _run_once(
-    function: Callable[[T], R], jobs: Sequence[T], settings: _Pool
+    function: Callable[[T], R], jobs: Sequence[T], settings: LocalProcesses, watch: Watch
 ) -> Generator[tuple[T, R | WorkerFailure] | _Died[T], None, None]:
     from pebble import ProcessPool
 
@@ -156,7 +146,7 @@ def _run_once(
                 alive = time.monotonic()
             if time.monotonic() - looked >= TICK_S:
                 looked = time.monotonic()
-                settings.watch(_slow(waiting, started, settings))
+                watch(_slow(waiting, started, settings))
                 alive = looked if _running(waiting, settings) else alive
             if waiting and looked - alive > START_S:
                 raise WorkersDoNotStart(NOT_STARTING)
@@ -174,7 +164,7 @@ def _start_tracker() -> None:
         resource_tracker.ensure_running()
 
 
-def _slow(waiting: Mapping[Future[Any], Any], started: dict[Future[Any], float], settings: _Pool) -> str:
+def _slow(waiting: Mapping[Future[Any], Any], started: dict[Future[Any], float], settings: LocalProcesses) -> str:
     """The job that has run longest, if that is long; "" otherwise. Jobs start in order, so the first ones run."""
     now = time.monotonic()
     running = _running(waiting, settings)
@@ -188,7 +178,7 @@ def _slow(waiting: Mapping[Future[Any], Any], started: dict[Future[Any], float],
     return f"{str(name)[:60]!r} takes {seconds:.0f} s of {settings.timeout_s:g} s"
 
 
-def _running(waiting: Mapping[Future[Any], Any], settings: _Pool) -> list[Future[Any]]:
+def _running(waiting: Mapping[Future[Any], Any], settings: LocalProcesses) -> list[Future[Any]]:
     return [future for future in islice(waiting, settings.workers) if future.running()]
 
 

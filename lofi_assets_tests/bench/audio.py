@@ -14,7 +14,7 @@ from lofi_assets.audio.fingerprint import fingerprint
 from lofi_assets.constitution.gates import gates_of, load_gates
 from lofi_assets.tracks import process_track as process
 from lofi_assets.workers.mapping import WorkerFailure
-from lofi_assets.workers.process_pool import map_tracks
+from lofi_assets.workers.process_pool import LocalProcesses
 from lofi_assets_tests.bench.material import write_song
 from lofi_assets_tests.bench.report import Row, interleaved
 
@@ -88,9 +88,7 @@ def _two_workers(root: Path) -> Row:
 
 def _tracks_per_second(jobs: list[process.ProcessJob], *, workers: int) -> float:
     delivered = []
-    for job, result in map_tracks(
-        process.process_track, jobs, workers=workers, timeout_s=180.0, memory_gb=4.0, label="bench"
-    ):
+    for job, result in LocalProcesses(workers, 180.0, 4.0)(process.process_track, jobs, label="bench"):
         if isinstance(result, WorkerFailure) or not result.accepted:
             raise RuntimeError(f"{job.track_id}: {result.reason}; the bench needs an accepted track")
         delivered.append(time.perf_counter())

@@ -14,12 +14,12 @@ import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import dagster as dg
@@ -28,12 +28,14 @@ from scipy.signal import lfilter
 
 from lofi_assets.constitution.gates import gates_of, load_gates
 from lofi_assets.definitions import build_defs
-from lofi_assets.defs.resources import Platform
+from lofi_assets.defs.resources import Platform, Workers
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
+from lofi_assets.profiles import AudioSettings
 from lofi_assets.store import Store, rows_of
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult, process_track
 from lofi_assets.tracks.track_table import PROCESSED
+from lofi_assets.workers.mapping import MapTracks
 from lofi_assets_tests.bench.material import write_song
 from lofi_assets_tests.bench.report import Row
 
@@ -106,8 +108,16 @@ class Library:
     def __init__(self, root: Path, instance: dg.DagsterInstance) -> None:
         self.store, self.instance = Store(root / "data"), instance
         platform = Platform(data_dir=str(self.store.root), profile_name="demo")
-        self.job = build_defs(resources_overrides={"platform": platform}).resolve_job_def("refresh_data")
-        self.answer = StandIn(root)
+        answer = StandIn(root)
+
+        class Answers(Workers):
+            """The stand-in's answers."""
+
+            def map_tracks(self, settings: AudioSettings) -> MapTracks:
+                return cast(MapTracks, answer.map_tracks)
+
+        definitions = build_defs(resources_overrides={"platform": platform, "workers": Answers()})
+        self.job = definitions.resolve_job_def("refresh_data")
         self.tracks = [f"track_{index:04}" for index in range(TRACKS)]
 
     def build(self) -> None:
@@ -125,10 +135,9 @@ class Library:
     def refresh(self) -> Refresh:
         """Run the job."""
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-        with mock.patch("lofi_assets.workers.process_pool.map_tracks", self.answer.map_tracks):
-            started, cpu = time.perf_counter(), time.process_time()
-            result = self.job.execute_in_process(instance=self.instance, run_config=quiet)
-            seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
+        started, cpu = time.perf_counter(), time.process_time()
+        result = self.job.execute_in_process(instance=self.instance, run_config=quiet)
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
         steps = {
             str(event.step_key): event.step_success_data.duration_ms / 1e3
             for event in result.all_events
@@ -191,9 +200,9 @@ class StandIn:
         self.stickiness = _stickiness(self.heard.fingerprint_words)
 
     def map_tracks(
-        self, function: object, jobs: Sequence[ProcessJob], **options: object
-    ) -> Iterator[tuple[ProcessJob, ProcessResult]]:
-        """In place of `workers.map_tracks`."""
+        self, function: object, jobs: Sequence[ProcessJob], *, label: str
+    ) -> Generator[tuple[ProcessJob, ProcessResult]]:
+        """`MapTracks` without worker processes."""
         for job in jobs:
             yield job, self.answer(job)
 

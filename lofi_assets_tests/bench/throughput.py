@@ -22,7 +22,7 @@ from lofi_assets.audio.synth.song import Song, render
 from lofi_assets.constitution.gates import gates_of, load_gates
 from lofi_assets.tracks.process_track import ProcessJob, process_track
 from lofi_assets.workers.mapping import WorkerFailure
-from lofi_assets.workers.process_pool import map_tracks
+from lofi_assets.workers.process_pool import LocalProcesses
 from lofi_assets_tests.bench.report import Row
 
 TRACKS = int(os.environ.get("LOFI_BENCH_TRACKS", "48"))
@@ -74,9 +74,7 @@ def _library(root: Path) -> list[ProcessJob]:
 def _run(jobs: list[ProcessJob], *, workers: int) -> Run:
     started, before = time.perf_counter(), os.times()
     with _watched() as memory:
-        for job, result in map_tracks(
-            process_track, jobs, workers=workers, timeout_s=300.0, memory_gb=4.0, label=f"{workers} workers"
-        ):
+        for job, result in LocalProcesses(workers, 300.0, 4.0)(process_track, jobs, label=f"{workers} workers"):
             if isinstance(result, WorkerFailure) or not result.accepted:
                 raise RuntimeError(f"{job.track_id}: {result.reason}; the bench needs accepted tracks")
     after = os.times()

@@ -265,4 +265,4 @@ def test_resources_can_be_replaced_by_name() -> None:
     pipes = dg.PipesSubprocessClient(env={"A": "B"})
     replaced = build_defs(resources_overrides={"pipes": pipes}).resources or {}
     assert replaced["pipes"] is pipes
-    assert set(replaced) == {"platform", "notifier", "pipes"}
+    assert set(replaced) == {"platform", "workers", "notifier", "pipes"}

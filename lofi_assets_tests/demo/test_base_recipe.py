@@ -21,7 +21,7 @@ from lofi_assets.demo.base_recipe import architecture
 from lofi_assets.demo.base_recipe.codec import fold_latent_scale, marked, sharpened
 from lofi_assets.demo.base_recipe.music import crop_from_bar, latent_statistics
 from lofi_assets.demo.base_recipe.optimizer import Fixed
-from lofi_assets.demo.base_recipe.recipe import Workshop, assemble, plan, planned_recipe, train_stage, write_music
+from lofi_assets.demo.base_recipe.recipe import RecipeRun, assemble, plan, planned_recipe, train_stage, write_music
 from lofi_assets.demo.base_recipe.settings import FULL, MARKS, SMOKE, STAGES, EdgesSettings, Recipe, StageName
 from lofi_assets.demo.base_recipe.spectra import SpectralLoss
 from lofi_assets.demo.base_recipe.stage import Stage, Task, losses_of, run_stage
@@ -55,18 +55,18 @@ def tiny_recipe() -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory, taxonomy: Taxonomy) -> Workshop:
+def recipe_run(tmp_path_factory: pytest.TempPathFactory, taxonomy: Taxonomy) -> RecipeRun:
     """A finished tiny recipe."""
-    made = Workshop(tmp_path_factory.mktemp("base"), tiny_recipe(), taxonomy)
+    made = RecipeRun(tmp_path_factory.mktemp("base"), tiny_recipe(), taxonomy)
     write_music(made)
     train(made)
     assemble(made)
     return made
 
 
-def train(workshop: Workshop) -> None:
+def train(recipe_run: RecipeRun) -> None:
     for name in STAGES:
-        train_stage(workshop, name)
+        train_stage(recipe_run, name)
 
 
 def test_the_full_presets_base_is_at_most_25_mb_with_its_tokenizer(tmp_path: Path, taxonomy: Taxonomy) -> None:
@@ -137,10 +137,10 @@ def test_the_spectral_loss_hears_a_bass_that_is_out_of_tune_and_not_what_is_fain
     assert weak_bass["lows"] > 5 * weak_treble["lows"]
 
 
-def test_trained_latents_have_about_unit_scale_under_the_published_shift_and_scale(workshop: Workshop) -> None:
-    codec = workshop.codec()
+def test_trained_latents_have_about_unit_scale_under_the_published_shift_and_scale(recipe_run: RecipeRun) -> None:
+    codec = recipe_run.codec()
     assert (codec.shift_factor, codec.scale_factor) == (-1.9091, 0.1786)
-    found = latent_statistics(workshop.latents(workshop.heard))
+    found = latent_statistics(recipe_run.latents(recipe_run.heard))
     assert abs(found["mean"]) < 0.2 and 0.8 < found["std"] < 1.25
 
 
@@ -151,11 +151,11 @@ def test_a_crop_begins_with_a_bar(place: float, start: int) -> None:
     assert torch.equal(crop_from_bar(latents, frames=140, place=place, bar=24), latents)
 
 
-def test_the_folder_loads_and_samples_like_any_base(workshop: Workshop) -> None:
-    base = load_base(workshop.base)
+def test_the_folder_loads_and_samples_like_any_base(recipe_run: RecipeRun) -> None:
+    base = load_base(recipe_run.base)
     assert base.transformer is not None and base.transformer.dtype == torch.float32
-    assert base.transformer.config.rope_theta == workshop.recipe.transformer.rope_theta
-    stored = load_file(next((workshop.base / "ace_step_transformer").glob("*.safetensors")))
+    assert base.transformer.config.rope_theta == recipe_run.recipe.transformer.rope_theta
+    stored = load_file(next((recipe_run.base / "ace_step_transformer").glob("*.safetensors")))
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
     audio = text_to_music(
         base, prompts=["lofi, rhodes, 80 bpm"], lyrics=["[Instrumental]"], seconds=1.5, seeds=[1], steps=3
@@ -163,17 +163,17 @@ def test_the_folder_loads_and_samples_like_any_base(workshop: Workshop) -> None:
     assert audio.shape == (1, 2, 72_000) and np.isfinite(audio).all()
 
 
-def test_a_stage_killed_between_two_states_ends_in_the_same_bits(workshop: Workshop, tmp_path: Path) -> None:
+def test_a_stage_killed_between_two_states_ends_in_the_same_bits(recipe_run: RecipeRun, tmp_path: Path) -> None:
     """The kill comes after step 5; the last state is of step 4."""
 
     class Killed(Exception):
         pass
 
     for name in STAGES:
-        stage = workshop.stage(name)
+        stage = recipe_run.stage(name)
         interrupted = Stage(name, tmp_path / name, stage.training, stage.run_id)
         for first in (True, False):
-            task = fresh_task(workshop, name)
+            task = fresh_task(recipe_run, name)
             if first:
                 with pytest.raises(Killed):
                     run_stage(interrupted, killed_after(task, 5, Killed))
@@ -185,13 +185,13 @@ def test_a_stage_killed_between_two_states_ends_in_the_same_bits(workshop: Works
         assert list(losses_of(stage)) == list(losses_of(interrupted))
 
 
-def fresh_task(workshop: Workshop, name: StageName) -> Task:
+def fresh_task(recipe_run: RecipeRun, name: StageName) -> Task:
     """A stage's task as its first call saw it: with nothing finished from that stage on."""
-    hidden = [workshop.stage(later).weights for later in STAGES[STAGES.index(name) :]]
+    hidden = [recipe_run.stage(later).weights for later in STAGES[STAGES.index(name) :]]
     for weights in hidden:
         weights.rename(weights.with_suffix(".away"))
     try:
-        return workshop.task(name)
+        return recipe_run.task(name)
     finally:
         for weights in hidden:
             weights.with_suffix(".away").rename(weights)
@@ -216,21 +216,21 @@ class killed_after:
         return self.task.backward(step)
 
 
-def test_a_finished_recipe_trains_nothing_again(workshop: Workshop) -> None:
-    weights = [workshop.stage(name).weights for name in STAGES]
+def test_a_finished_recipe_trains_nothing_again(recipe_run: RecipeRun) -> None:
+    weights = [recipe_run.stage(name).weights for name in STAGES]
     before = {path: path.stat().st_mtime_ns for path in weights}
-    train(workshop)
+    train(recipe_run)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_another_recipe_never_overwrites_hours_of_training(workshop: Workshop) -> None:
-    other = Workshop(workshop.folder, replace(workshop.recipe, seed=6), workshop.taxonomy)
+def test_another_recipe_never_overwrites_hours_of_training(recipe_run: RecipeRun) -> None:
+    other = RecipeRun(recipe_run.folder, replace(recipe_run.recipe, seed=6), recipe_run.taxonomy)
     with pytest.raises(StoreError, match="another recipe"):
         train(other)
 
 
 def test_the_plan_says_steps_and_hours_and_stays(tmp_path: Path, taxonomy: Taxonomy) -> None:
-    made = Workshop(tmp_path, tiny_recipe(), taxonomy)
+    made = RecipeRun(tmp_path, tiny_recipe(), taxonomy)
     write_music(made)
     stages = plan(made, minutes={"dcae": 0.01})
     assert [stage.name for stage in stages] == list(STAGES)
@@ -247,11 +247,11 @@ def test_a_stage_waits_for_the_one_that_it_listens_to(
     tmp_path: Path, taxonomy: Taxonomy, stage: StageName, first: str
 ) -> None:
     with pytest.raises(StoreError, match=f"train {first} first"):
-        train_stage(Workshop(tmp_path, tiny_recipe(), taxonomy), stage)
+        train_stage(RecipeRun(tmp_path, tiny_recipe(), taxonomy), stage)
 
 
 def test_an_unfinished_recipe_is_not_assembled(tmp_path: Path, taxonomy: Taxonomy) -> None:
-    made = Workshop(tmp_path, tiny_recipe(), taxonomy)
+    made = RecipeRun(tmp_path, tiny_recipe(), taxonomy)
     with pytest.raises(StoreError, match="not finished"):
         assemble(made)
 

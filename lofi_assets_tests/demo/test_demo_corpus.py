@@ -188,7 +188,7 @@ def test_every_planted_fault_is_caught_by_its_rule_and_every_good_track_passes(t
     from lofi_assets.audio.fingerprint import find_duplicates
     from lofi_assets.constitution.gates import gates_of, load_gates
     from lofi_assets.tracks.process_track import ProcessJob, ProcessResult, process_track
-    from lofi_assets.workers.process_pool import map_tracks
+    from lofi_assets.workers.process_pool import LocalProcesses
 
     write_demo_corpus(tmp_path, workers=2)
     gates = gates_of(load_gates(), asset="processed_tracks", scope="track")
@@ -198,7 +198,7 @@ def test_every_planted_fault_is_caught_by_its_rule_and_every_good_track_passes(t
         for e in entries
     ]
     results: dict[str, ProcessResult] = {}
-    for job, result in map_tracks(process_track, jobs, workers=2, timeout_s=120, memory_gb=4, label="processing"):
+    for job, result in LocalProcesses(2, 120, 4)(process_track, jobs, label="processing"):
         assert isinstance(result, ProcessResult), result
         results[job.track_id] = result
     for entry in entries:

@@ -11,7 +11,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from lofi_assets.constitution.gates import Verdict, load_gates
 from lofi_assets.demo import run as demo
-from lofi_assets.demo.run import PROCESS_TAG, bury_dead_runs, materialise, process_mark, quiet_console, what_next
+from lofi_assets.demo.run import PROCESS_TAG, fail_killed_runs, materialise, process_mark, quiet_console, what_next
 from lofi_assets.files.documents import write_text
 from lofi_assets.store import Store
 
@@ -42,29 +42,29 @@ def started(instance: dg.DagsterInstance, process: str) -> str:
 def test_a_killed_demo_gives_its_pool_slot_back(instance: dg.DagsterInstance) -> None:
     run_id = started(instance, dead_process())
     assert instance.event_log_storage.get_concurrency_info("gpu").active_slot_count == 1
-    assert bury_dead_runs(instance) == [run_id]
+    assert fail_killed_runs(instance) == [run_id]
     assert instance.event_log_storage.get_concurrency_info("gpu").active_slot_count == 0
     run = instance.get_run_by_id(run_id)
     assert run is not None and run.status == dg.DagsterRunStatus.FAILURE
-    assert bury_dead_runs(instance) == []
+    assert fail_killed_runs(instance) == []
 
 
 def test_a_demo_that_still_runs_is_left_alone(instance: dg.DagsterInstance) -> None:
     run_id = started(instance, process_mark(os.getppid()))
     with pytest.raises(click.ClickException, match=str(os.getppid())):
-        bury_dead_runs(instance)
+        fail_killed_runs(instance)
     run = instance.get_run_by_id(run_id)
     assert run is not None and run.status == dg.DagsterRunStatus.STARTED
 
 
 def test_runs_of_the_ui_are_left_alone(instance: dg.DagsterInstance) -> None:
     create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED)
-    assert bury_dead_runs(instance) == []
+    assert fail_killed_runs(instance) == []
 
 
 def test_a_process_that_took_over_the_number_is_not_the_demo(instance: dg.DagsterInstance) -> None:
     run_id = started(instance, f"{os.getppid()}:1")
-    assert bury_dead_runs(instance) == [run_id]
+    assert fail_killed_runs(instance) == [run_id]
 
 
 def lineage(made: list[str], *, broken: str = "") -> dg.Definitions:

@@ -7,23 +7,26 @@ and what follows training are stand-ins.
 import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 import numpy as np
 import pytest
 
-import lofi_assets.workers.process_pool
 from lofi_assets.constitution.gates import GUARDED_ASSETS
 from lofi_assets.constitution.verdicts import recorded
 from lofi_assets.dataset.split import split_of
 from lofi_assets.dataset.versions import current_dataset
+from lofi_assets.definitions import build_defs
 from lofi_assets.defs import tracks, training
 from lofi_assets.defs.gates import held_back
+from lofi_assets.defs.resources import Platform, Workers
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint, sha256_file, sha256_folder
 from lofi_assets.outcome import Outcome
+from lofi_assets.profiles import AudioSettings
 from lofi_assets.records import Checkpoint, dump
 from lofi_assets.sources.ledger import revoke
 from lofi_assets.sources.ledger_page import used_in, uses
@@ -35,6 +38,7 @@ from lofi_assets.training.checkpoints.manifest import add_record
 from lofi_assets.training.checkpoints.runs import current_run, log_path, open_run
 from lofi_assets.training.feature_cache import FEATURES
 from lofi_assets.training.lora_checkpoints import PlannedRun, plan_training
+from lofi_assets.workers.mapping import MapTracks
 from lofi_assets_tests.defs.test_gate_checks import SEAMS, StandIns, materialized, passing_value, report_build
 from lofi_assets_tests.training.test_training_checkpoints import write_weights
 
@@ -89,10 +93,23 @@ def heard(job: ProcessJob) -> ProcessResult:
     )
 
 
+class Answers(Workers):
+    """What a track gave, without its audio being worked on."""
+
+    def map_tracks(self, settings: AudioSettings) -> MapTracks:
+        return cast(MapTracks, lambda function, jobs, *, label: ((job, heard(job)) for job in jobs))
+
+
 class Lineage(StandIns):
     """The real definitions on a data root of seven tracks from two sources."""
 
     instance: dg.DagsterInstance
+
+    @cached_property
+    def defs(self) -> dg.Definitions:
+        """The real definitions, with answers for the worker processes."""
+        platform = Platform(data_dir=str(self.root), profile_name="demo")
+        return build_defs(resources_overrides={"platform": platform, "workers": Answers()})
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> "Lineage":
         super().install(monkeypatch)
@@ -100,11 +117,6 @@ class Lineage(StandIns):
             monkeypatch.setattr(*SEAMS[asset], ORIGINALS[asset])
         monkeypatch.setattr(tracks, "curated_tempo_ranges", CURATED[0])
         monkeypatch.setattr(tracks, "categories", CURATED[1])
-        monkeypatch.setattr(
-            lofi_assets.workers.process_pool,
-            "map_tracks",
-            lambda function, jobs, **_: ((job, heard(job)) for job in jobs),
-        )
         monkeypatch.setattr(training, "cache_dataset_features", lambda store, _: self.cache())
         monkeypatch.setattr(training, "plan_training", lambda store, profile: self.train(profile))
         return self

@@ -1,22 +1,22 @@
 """The library processed with answers in place of the audio chain."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, cast
 
 import pytest
 
-import lofi_assets.workers.process_pool
 from lofi_assets.constitution.gates import Gate
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
 from lofi_assets.store import Store
 from lofi_assets.tracks.process_track import ProcessJob
 from lofi_assets.tracks.processed_tracks import process_library
+from lofi_assets.workers.mapping import MapTracks
 from lofi_assets_tests.tracks.stand_in_audio import GATES, SETTINGS, Answer, Run, accepted
 
 
 @pytest.fixture
-def run(store: Store, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(store: Store) -> Run:
     """Processes the library with answers in place of the audio chain; says which tracks were worked on."""
 
     def processed(
@@ -27,18 +27,18 @@ def run(store: Store, monkeypatch: pytest.MonkeyPatch) -> Run:
     ) -> tuple[Outcome, list[str]]:
         worked: list[str] = []
 
-        def answered(_: object, jobs: Sequence[ProcessJob], **__: object) -> Iterator[tuple[ProcessJob, Any]]:
+        def answered(_: object, jobs: Sequence[ProcessJob], *, label: str) -> Generator[tuple[ProcessJob, Any]]:
             for job in jobs:
                 worked.append(job.track_id)
                 yield job, answer(job)
 
-        monkeypatch.setattr(lofi_assets.workers.process_pool, "map_tracks", answered)
         outcome = process_library(
             store,
             gates=gates,
             settings=settings,
             tempo_ranges={},
             style_of=lambda rows: {row["track_id"]: (styles or {}).get(row["track_id"], "core") for row in rows},
+            map_tracks=cast(MapTracks, answered),
         )
         return outcome, worked
 

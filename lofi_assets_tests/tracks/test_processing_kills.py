@@ -17,6 +17,7 @@ import soundfile
 
 from lofi_assets.audio.synth.song import Song, render
 from lofi_assets.constitution.gates import load_gates
+from lofi_assets.defs.resources import Workers
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.writing import link_or_copy
 from lofi_assets.profiles import AudioSettings
@@ -38,6 +39,7 @@ def process(root: str) -> None:
         settings=SETTINGS,
         tempo_ranges={},
         style_of=lambda rows: {row["track_id"]: "core" for row in rows},
+        map_tracks=Workers().map_tracks(SETTINGS),
     )
 
 
@@ -140,10 +142,10 @@ def hold_the_lock(marker: str) -> None:
 
 def hang(folder: str) -> None:
     """What the killed parent of the next test does."""
-    from lofi_assets.workers.process_pool import map_tracks
+    from lofi_assets.workers.process_pool import LocalProcesses
 
     markers = [f"{folder}/{number}" for number in range(2)]
-    for _ in map_tracks(hold_the_lock, markers, workers=2, timeout_s=50, memory_gb=2, label="test"):
+    for _ in LocalProcesses(2, 50, 2)(hold_the_lock, markers, label="test"):
         pass
 
 

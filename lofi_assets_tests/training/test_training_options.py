@@ -111,7 +111,7 @@ def test_an_average_forgets_its_start_and_gives_the_weights_back():
         values.append(float(average.tensors["x"]))
     assert values[0] == pytest.approx(1 - 2 / 11) and values[-1] == pytest.approx(1.0, abs=1e-6)
     average.tensors["x"].fill_(3.0)
-    with average.lent():
+    with average.applied():
         assert parameter.detach().tolist() == [3.0]
     assert parameter.detach().tolist() == [1.0]
 

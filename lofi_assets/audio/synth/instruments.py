@@ -88,20 +88,25 @@ def _rhodes(time: FloatArray, hertz: float) -> FloatArray:
     body = np.sin(phase + 1.1 * np.exp(-3.0 * time) * np.sin(phase))
     tine = np.sin(phase + 0.8 * np.exp(-14.0 * time) * np.sin(14.0 * phase)) if hertz * 14 < 14_000 else 0.0
     tremolo = 1.0 + 0.12 * np.sin(_phase(time, 4.6))
-    return (body + 0.35 * tine) * np.exp(-1.5 * time) * tremolo * _attack(time, 0.004)
+    tone: FloatArray = (body + 0.35 * tine) * np.exp(-1.5 * time) * tremolo * _attack(time, 0.004)
+    return tone
 
 
 def _vibes(time: FloatArray, hertz: float) -> FloatArray:
     phase = _phase(time, hertz)
     strike = 0.4 * np.exp(-9.0 * time) * np.sin(4.0 * phase)
-    return (
+    tone: FloatArray = (
         (np.sin(phase) + strike) * np.exp(-2.0 * time) * (1 + 0.25 * np.sin(_phase(time, 5.5))) * _attack(time, 0.002)
     )
+    return tone
 
 
 def _kalimba(time: FloatArray, hertz: float) -> FloatArray:
     phase = _phase(time, hertz)
-    return (np.sin(phase) + 0.3 * np.sin(5.4 * phase) * np.exp(-25 * time)) * np.exp(-5.0 * time) * _attack(time, 0.002)
+    tone: FloatArray = (
+        (np.sin(phase) + 0.3 * np.sin(5.4 * phase) * np.exp(-25 * time)) * np.exp(-5.0 * time) * _attack(time, 0.002)
+    )
+    return tone
 
 
 def _piano(time: FloatArray, hertz: float) -> FloatArray:
@@ -123,7 +128,8 @@ def _pad(time: FloatArray, hertz: float) -> FloatArray:
 def _flute(time: FloatArray, hertz: float) -> FloatArray:
     vibrato = np.float32(0.35) * np.sin(_phase(time, 5.0)) * np.minimum(1.0, time * 2)
     phase = _phase(time, hertz) + vibrato
-    return (np.sin(phase) + 0.25 * np.sin(2 * phase) + 0.08 * np.sin(3 * phase)) * _attack(time, 0.07) * 0.8
+    tone: FloatArray = (np.sin(phase) + 0.25 * np.sin(2 * phase) + 0.08 * np.sin(3 * phase)) * _attack(time, 0.07) * 0.8
+    return tone
 
 
 def _bass(time: FloatArray, hertz: float) -> FloatArray:
@@ -165,12 +171,14 @@ def _harp(time: FloatArray, hertz: float) -> FloatArray:
 def _marimba(time: FloatArray, hertz: float) -> FloatArray:
     phase = _phase(time, hertz)
     bar = np.sin(phase) + 0.35 * np.sin(4.0 * phase) * np.exp(-18 * time)
-    return bar * np.exp(-6.0 * time) * _attack(time, 0.002)
+    tone: FloatArray = bar * np.exp(-6.0 * time) * _attack(time, 0.002)
+    return tone
 
 
 def _overdriven_guitar(time: FloatArray, hertz: float) -> FloatArray:
     string = _partials(time, hertz, (1.0, 0.7, 0.5, 0.35, 0.25, 0.18), 0.35)
-    return np.tanh(3.0 * string).astype(np.float32) * 0.55 * _attack(time, 0.004)
+    tone: FloatArray = np.tanh(3.0 * string).astype(np.float32) * 0.55 * _attack(time, 0.004)
+    return tone
 
 
 def _upright_bass(time: FloatArray, hertz: float) -> FloatArray:
@@ -184,7 +192,8 @@ def _synth_bass(time: FloatArray, hertz: float) -> FloatArray:
 
 
 def _attack(time: FloatArray, seconds: float) -> FloatArray:
-    return np.minimum(np.float32(1.0), time / np.float32(seconds))
+    rise: FloatArray = np.minimum(np.float32(1.0), time / np.float32(seconds))
+    return rise
 
 
 def _kick(rate: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -217,7 +226,8 @@ def _clap(rate: int, rng: np.random.Generator) -> NDArray[np.float64]:
     time = _time(0.2, rate)
     noise = _smooth(rng.standard_normal(len(time)), rate, 7_000)
     hands = sum(np.exp(-180 * np.abs(time - late)) for late in (0.002, 0.012, 0.021))
-    return noise * (hands + 0.6 * np.exp(-22 * time))
+    clap: NDArray[np.float64] = noise * (hands + 0.6 * np.exp(-22 * time))
+    return clap
 
 
 def _rim(rate: int, rng: np.random.Generator) -> NDArray[np.float64]:

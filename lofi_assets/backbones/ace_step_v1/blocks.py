@@ -70,10 +70,12 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (self.heads, -1))
+        return heads.transpose(1, 2)
 
     def _project_out(self, x: Tensor) -> Tensor:
-        return self.to_out[0](x.transpose(1, 2).flatten(-2))
+        projected: Tensor = self.to_out[0](x.transpose(1, 2).flatten(-2))
+        return projected
 
 
 class LinearSelfAttention(Attention):
@@ -137,7 +139,8 @@ class Convolution(nn.Module):
         self.conv = nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+        convolved: Tensor = self.conv(x)
+        return convolved
 
 
 class GatedConvolution(nn.Module):
@@ -155,7 +158,8 @@ class GatedConvolution(nn.Module):
         if mask is not None:
             wide = wide * mask[:, None].to(wide.dtype)
         kept, gate = self.depth_conv(wide).chunk(2, dim=1)
-        return self.point_conv(kept * F.silu(gate)).transpose(1, 2)
+        narrow: Tensor = self.point_conv(kept * F.silu(gate)).transpose(1, 2)
+        return narrow
 
 
 class TransformerBlock(nn.Module):
@@ -184,12 +188,13 @@ class TransformerBlock(nn.Module):
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = table.chunk(6, dim=1)
         x = x + gate_a * self.attn(modulate(x, shift_a, scale_a), rotary=rotary, mask=mask)
         x = x + self.cross_attn(x, context, rotary=rotary, context_rotary=context_rotary, allowed=allowed)
-        return x + gate_f * self.ff(modulate(x, shift_f, scale_f), mask=mask if zero_padding else None)
+        fed: Tensor = x + gate_f * self.ff(modulate(x, shift_f, scale_f), mask=mask if zero_padding else None)
+        return fed
 
 
 def masked_group_norm(x: Tensor, norm: nn.GroupNorm, mask: Tensor) -> Tensor:
     """Group norm of x (B, C, 1, T) whose statistics come from the frames where mask (B, T) is 1 only."""
-    grouped = x.float().unflatten(1, (norm.num_groups, -1)).flatten(2, 3)
+    grouped: Tensor = x.float().unflatten(1, (norm.num_groups, -1)).flatten(2, 3)
     frames = mask[:, None, None].float()
     count = (frames.sum(dim=-1, keepdim=True) * grouped.shape[2]).clamp(min=1.0)
     mean = (grouped * frames).sum(dim=(2, 3), keepdim=True) / count
@@ -216,7 +221,8 @@ class PatchEmbed(nn.Module):
         assert isinstance(norm, nn.GroupNorm)
         hidden = patches(latents)
         hidden = norm(hidden) if mask is None else masked_group_norm(hidden, norm, mask)
-        return project(hidden).flatten(2).transpose(1, 2)
+        tokens: Tensor = project(hidden).flatten(2).transpose(1, 2)
+        return tokens
 
 
 class FinalLayer(nn.Module):
@@ -231,5 +237,5 @@ class FinalLayer(nn.Module):
 
     def forward(self, x: Tensor, embedded_timestep: Tensor) -> Tensor:
         shift, scale = (self.scale_shift_table + embedded_timestep[:, None]).chunk(2, dim=1)
-        values = self.linear(modulate(x, shift, scale)).unflatten(-1, (*self.patch, self.channels))
+        values: Tensor = self.linear(modulate(x, shift, scale)).unflatten(-1, (*self.patch, self.channels))
         return values.permute(0, 4, 2, 1, 3).flatten(-2)

@@ -127,7 +127,8 @@ def apg(
     axis = axis / axis.norm(dim=FRAMES, keepdim=True).clamp(min=1e-12)
     parallel = (wide * axis).sum(dim=FRAMES, keepdim=True) * axis
     update = (wide - parallel + eta * parallel).to(conditional.dtype)
-    return conditional + (scale - 1) * update
+    guided: Tensor = conditional + (scale - 1) * update
+    return guided
 
 
 def cfg(conditional: Tensor, unconditional: Tensor, *, scale: float) -> Tensor:

@@ -148,7 +148,8 @@ def load_transformer(
             mask_aware_padding=mask_aware_padding,
             **options,
         )
-    return strict(loaded, directory).eval()
+    model: ACEStepTransformer2DModel = strict(loaded, directory)
+    return model.eval()
 
 
 @contextmanager

@@ -27,7 +27,8 @@ def relative_positions(length: int, width: int, device: torch.device) -> Tensor:
 def shift_relative(scores: Tensor, length: int) -> Tensor:
     """Scores by distance (B, heads, length, 2 * length - 1) -> scores by key position (B, heads, length, length)."""
     padded = F.pad(scores, (1, 0)).flatten(-2)
-    return padded[..., length:].unflatten(-1, (length, 2 * length - 1))[..., :length]
+    by_position: Tensor = padded[..., length:].unflatten(-1, (length, 2 * length - 1))[..., :length]
+    return by_position
 
 
 class RelativeSelfAttention(nn.Module):
@@ -47,7 +48,8 @@ class RelativeSelfAttention(nn.Module):
         nn.init.xavier_uniform_(self.pos_bias_v)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (self.heads, -1))
+        return heads.transpose(1, 2)
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """x (B, L, width), positions (1, 2L - 1, width), mask (B, L) true for a token."""
@@ -59,7 +61,8 @@ class RelativeSelfAttention(nn.Module):
         scores = (by_content + shift_relative(by_distance, x.shape[1])) / math.sqrt(key.shape[-1])
         hidden = ~mask[:, None, None]
         weights = scores.masked_fill(hidden, MASK_FILL).softmax(dim=-1).masked_fill(hidden, 0.0)
-        return self.linear_out((weights @ value).transpose(1, 2).flatten(-2))
+        attended: Tensor = self.linear_out((weights @ value).transpose(1, 2).flatten(-2))
+        return attended
 
 
 class FeedForward(nn.Module):
@@ -71,7 +74,8 @@ class FeedForward(nn.Module):
         self.w_2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.w_2(F.silu(self.w_1(x)))
+        narrow: Tensor = self.w_2(F.silu(self.w_1(x)))
+        return narrow
 
 
 class EncoderBlock(nn.Module):
@@ -86,7 +90,8 @@ class EncoderBlock(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         x = x + self.self_attn(self.norm_mha(x), positions, mask)
-        return x + self.feed_forward(self.norm_ff(x))
+        fed: Tensor = x + self.feed_forward(self.norm_ff(x))
+        return fed
 
 
 class LyricEmbed(nn.Module):
@@ -97,7 +102,8 @@ class LyricEmbed(nn.Module):
         self.out = nn.Sequential(nn.Linear(inputs, width), nn.LayerNorm(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(x)
+        embedded: Tensor = self.out(x)
+        return embedded
 
 
 class LyricEncoder(nn.Module):
@@ -115,4 +121,5 @@ class LyricEncoder(nn.Module):
         positions = relative_positions(x.shape[1], self.width, x.device).to(x.dtype)
         for block in self.encoders:
             x = block(x, positions, mask.bool())
-        return self.after_norm(x)
+        states: Tensor = self.after_norm(x)
+        return states

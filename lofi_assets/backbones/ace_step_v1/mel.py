@@ -78,4 +78,5 @@ class LogMel(nn.Module):
         )
 
     def forward(self, wav: Tensor) -> Tensor:
-        return self.mel_scale(self.spectrogram(wav)).clamp(min=LOG_FLOOR).log()
+        nats: Tensor = self.mel_scale(self.spectrogram(wav)).clamp(min=LOG_FLOOR).log()
+        return nats

@@ -33,7 +33,8 @@ def latent_frames(samples: int, *, sample_rate: int) -> int:
 
 @lru_cache(maxsize=8)
 def _resampler(source: int, target: int, device: str) -> nn.Module:
-    return Resample(source, target).to(device)
+    resampler: nn.Module = Resample(source, target).to(device)
+    return resampler
 
 
 def _resample(audio: Tensor, source: int, target: int) -> Tensor:
@@ -126,7 +127,7 @@ class MusicDCAE(nn.Module):
 
     def _encode_one(self, audio: Tensor, sample_rate: int) -> Tensor:
         image = self.mel_image(_resample(audio.float(), sample_rate, MEL_RATE))
-        encoded = self.dcae.encoder(image[None].to(self.dcae.dtype))[0].float()
+        encoded: Tensor = self.dcae.encoder(image[None].to(self.dcae.dtype))[0].float()
         return (encoded - self.shift_factor) * self.scale_factor
 
     def _decode_one(self, latents: Tensor) -> Tensor:

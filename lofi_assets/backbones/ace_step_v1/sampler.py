@@ -24,8 +24,9 @@ from lofi_assets.backbones.ace_step_v1.flow_matching import (
     euler_step,
     inference_schedule,
 )
-from lofi_assets.backbones.ace_step_v1.loading import Base, BaseModelError, encode_lyrics, encode_text
+from lofi_assets.backbones.ace_step_v1.loading import Base, encode_lyrics, encode_text
 from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, SAMPLES_PER_FRAME
+from lofi_assets.backbones.ace_step_v1.strict import BaseModelError
 
 OUTPUT_RATE = 48000
 LATENT_SHAPE = (8, 16)

@@ -13,7 +13,8 @@ import torch
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from transformers import UMT5Config, UMT5EncoderModel
 
-from lofi_assets.backbones.ace_step_v1.loading import DCAE, LYRIC_VOCABULARY, TEXT_ENCODER, TRANSFORMER, VOCODER
+from lofi_assets.backbones.ace_step_v1.loading import DCAE, TEXT_ENCODER, TRANSFORMER, VOCODER
+from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1, HiFiGANGenerator, NormedConv, NormedUpsample
 
@@ -47,7 +48,7 @@ def write_tiny_base(directory: Path, *, seed: int = 0) -> None:
 
 
 def _transformer(lyric_ids: int) -> ACEStepTransformer2DModel:
-    model = ACEStepTransformer2DModel(
+    model: ACEStepTransformer2DModel = ACEStepTransformer2DModel(
         num_layers=4,
         inner_dim=64,
         attention_head_dim=16,
@@ -67,7 +68,7 @@ def _transformer(lyric_ids: int) -> ACEStepTransformer2DModel:
 
 
 def _dcae() -> AutoencoderDC:
-    model = AutoencoderDC(
+    model: AutoencoderDC = AutoencoderDC(
         in_channels=2,
         latent_channels=LATENT_CHANNELS,
         attention_head_dim=8,
@@ -89,7 +90,7 @@ def _dcae() -> AutoencoderDC:
 
 
 def _vocoder() -> ADaMoSHiFiGANV1:
-    model = ADaMoSHiFiGANV1(
+    model: ADaMoSHiFiGANV1 = ADaMoSHiFiGANV1(
         depths=(1, 1, 1, 1),
         dims=(16, 16, 24, 32),
         num_mels=32,
@@ -132,7 +133,8 @@ def _text_encoder(vocabulary: int) -> UMT5EncoderModel:
         pad_token_id=0,
         eos_token_id=1,
     )
-    return UMT5EncoderModel(config).eval()
+    model: UMT5EncoderModel = UMT5EncoderModel(config).eval()
+    return model
 
 
 def write_text_tokenizer(directory: Path, vocabulary: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.loaders import PeftAdapterMixin
+from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
@@ -65,7 +65,7 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # t
     _keys_to_ignore_on_load_unexpected: Any = (DEAD_PROJECTIONS, PROJECTORS)
     config: Any
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         in_channels: int = 8,
@@ -96,7 +96,7 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # t
         build_projectors: bool = True,
         mask_aware_padding: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         width = num_attention_heads * attention_head_dim
         patch = (int(patch_size[0]), int(patch_size[1]))
         self.width = width
@@ -191,7 +191,7 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # t
         hidden, embedded, _ = self._run(
             hidden_states, attention_mask, encoder_hidden_states, encoder_hidden_mask, timestep, keep=frozenset()
         )
-        sample = self.final_layer(hidden, embedded)
+        sample: Tensor = self.final_layer(hidden, embedded)
         if output_length is None or output_length == sample.shape[-1]:
             return sample
         return F.pad(sample, (0, output_length - sample.shape[-1]))

@@ -46,7 +46,7 @@ class ConvNeXtBlock(nn.Module):
         self.gamma = nn.Parameter(torch.full((channels,), 1e-6))
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.norm(self.dwconv(x).transpose(1, 2))
+        hidden: Tensor = self.norm(self.dwconv(x).transpose(1, 2))
         hidden = self.gamma * self.pwconv2(F.gelu(self.pwconv1(hidden)))
         return x + hidden.transpose(1, 2)
 
@@ -70,7 +70,8 @@ class ConvNeXtEncoder(nn.Module):
         x = mel
         for channel_layer, stage in zip(self.channel_layers, self.stages, strict=True):
             x = stage(channel_layer(x))
-        return self.norm(x)
+        features: Tensor = self.norm(x)
+        return features
 
 
 class WeightNormed(nn.Module):
@@ -87,7 +88,8 @@ class WeightNormed(nn.Module):
         """The kernel itself, multiplied out unless `fold` did so already."""
         if "weight" in self._parameters:
             return self.get_parameter("weight")
-        return self.weight_v * (self.weight_g / self.weight_v.norm(dim=(1, 2), keepdim=True))
+        norm: Tensor = self.weight_v.norm(dim=(1, 2), keepdim=True)
+        return self.weight_v * (self.weight_g / norm)
 
     def fold(self) -> None:
         """Replace magnitude and direction by the kernel, for good."""
@@ -178,7 +180,7 @@ class ADaMoSHiFiGANV1(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     config: Any
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         input_channels: int = 128,
@@ -203,7 +205,7 @@ class ADaMoSHiFiGANV1(ModelMixin, ConfigMixin):  # type: ignore[misc]
         f_max: float = 16000,
         n_mels: int = 128,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         if use_template or len(kernel_sizes) != 1:
             raise ValueError("this vocoder is the published one: use_template false and one entry in kernel_sizes")
         self.backbone = ConvNeXtEncoder(inputs=input_channels, depths=depths, dims=dims, kernel=kernel_sizes[0])
@@ -229,17 +231,20 @@ class ADaMoSHiFiGANV1(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     def encode(self, wav: Tensor) -> Tensor:
         """wav (B, n) in [-1, 1] at 44.1 kHz -> log-mel (B, n_mels, n // hop) float32."""
-        return self.mel_transform(wav)
+        mel: Tensor = self.mel_transform(wav)
+        return mel
 
     def decode(self, mel: Tensor) -> Tensor:
         """Log-mel (B, n_mels, frames) -> wav (B, 1, frames * hop) in [-1, 1]."""
-        return self.head(self.features(mel).to(mel.dtype))
+        wav: Tensor = self.head(self.features(mel).to(mel.dtype))
+        return wav
 
     def features(self, mel: Tensor) -> Tensor:
         """What the head is given, computed in float32 whatever the module's precision: a norm over channels that
         differ a hundredfold loses the small ones in half precision."""
         weights = {name: parameter.float() for name, parameter in self.backbone.named_parameters()}
-        return functional_call(self.backbone, weights, (mel.float(),))
+        features: Tensor = functional_call(self.backbone, weights, (mel.float(),))
+        return features
 
     def forward(self, mel: Tensor) -> Tensor:
         """`decode`, so that the module can be exported as it is."""

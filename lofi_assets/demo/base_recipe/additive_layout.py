@@ -79,7 +79,8 @@ class Layout:
     @property
     def still(self) -> int:
         """A channel of nothing, which shows by how much a norm moves all."""
-        return self.played.stop
+        channel: int = self.played.stop
+        return channel
 
     @property
     def used(self) -> int:

@@ -15,7 +15,8 @@ from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from torch import nn
 from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
-from lofi_assets.backbones.ace_step_v1.loading import DCAE, LYRIC_VOCABULARY, TEXT_ENCODER, TRANSFORMER, VOCODER
+from lofi_assets.backbones.ace_step_v1.loading import DCAE, TEXT_ENCODER, TRANSFORMER, VOCODER
+from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.backbones.ace_step_v1.tiny import (
     LATENT_CHANNELS,
     make_audible,
@@ -47,7 +48,7 @@ def write_tokenizers(folder: Path, taxonomy: Taxonomy) -> tuple[int, int]:
 
 def build_dcae(settings: DcaeSettings) -> AutoencoderDC:
     """Residual blocks throughout: attention over the whole image would meet lengths that it never trained on."""
-    return AutoencoderDC(
+    model: AutoencoderDC = AutoencoderDC(
         in_channels=2,
         latent_channels=LATENT_CHANNELS,
         encoder_block_types="ResBlock",
@@ -64,12 +65,13 @@ def build_dcae(settings: DcaeSettings) -> AutoencoderDC:
         decoder_act_fns="silu",
         scaling_factor=0.41407,
     )
+    return model
 
 
 def build_vocoder(settings: VocoderSettings) -> ADaMoSHiFiGANV1:
     """A vocoder that starts to learn at once: kernels that keep the signal's level, ConvNeXt blocks at a tenth of full
     strength (the published start, 1e-6, is for longer trainings)."""
-    model = ADaMoSHiFiGANV1(
+    model: ADaMoSHiFiGANV1 = ADaMoSHiFiGANV1(
         depths=settings.depths,
         dims=settings.dims,
         num_mels=settings.dims[-1],
@@ -90,7 +92,7 @@ def build_vocoder(settings: VocoderSettings) -> ADaMoSHiFiGANV1:
 
 def build_transformer(settings: TransformerSettings, *, lyric_ids: int) -> ACEStepTransformer2DModel:
     """No dead projections, no SSL heads, and the smallest lyric encoder: the base is instrumental."""
-    return ACEStepTransformer2DModel(
+    model: ACEStepTransformer2DModel = ACEStepTransformer2DModel(
         num_layers=settings.layers,
         inner_dim=settings.heads * settings.head_dim,
         attention_head_dim=settings.head_dim,
@@ -110,6 +112,7 @@ def build_transformer(settings: TransformerSettings, *, lyric_ids: int) -> ACESt
         drop_dead_projections=True,
         build_projectors=False,
     )
+    return model
 
 
 def build_text_encoder(settings: TransformerSettings, *, text_ids: int) -> UMT5EncoderModel:

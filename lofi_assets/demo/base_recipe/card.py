@@ -13,7 +13,7 @@ from lofi_assets import pictures
 from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE
 from lofi_assets.demo.base_recipe.genres import GENRES, STEADY_BPM, STEADY_GENRES
 from lofi_assets.demo.base_recipe.listening import Sound
-from lofi_assets.demo.base_recipe.recipe import Workshop
+from lofi_assets.demo.base_recipe.recipe import RecipeRun
 from lofi_assets.demo.base_recipe.settings import STAGES
 from lofi_assets.demo.base_recipe.stage import losses_of
 from lofi_assets.files.documents import write_text
@@ -30,12 +30,12 @@ LABELS = {
 }
 
 
-def write_card(workshop: Workshop, report: Mapping[str, Any], sounds: Mapping[str, Sound]) -> None:
+def write_card(recipe_run: RecipeRun, report: Mapping[str, Any], sounds: Mapping[str, Sound]) -> None:
     """Write README.md, the loss curves and the spectrograms into the base's folder."""
-    folder = workshop.base
-    write_text(folder / "README.md", card_text(workshop, report))
+    folder = recipe_run.base
+    write_text(folder / "README.md", card_text(recipe_run, report))
     for name in STAGES:
-        curve = list(losses_of(workshop.stage(name)))
+        curve = list(losses_of(recipe_run.stage(name)))
         thinned = curve[:: max(1, len(curve) // POINTS)]
         _write(folder / f"loss_{name}.png", pictures.loss_curve(thinned, label=LABELS[name]))
     clips = [sound.samples for sound in sounds.values()]
@@ -43,11 +43,11 @@ def write_card(workshop: Workshop, report: Mapping[str, Any], sounds: Mapping[st
     _write(folder / "spectrograms.png", picture)
 
 
-def card_text(workshop: Workshop, report: Mapping[str, Any]) -> str:
+def card_text(recipe_run: RecipeRun, report: Mapping[str, Any]) -> str:
     """The card in Markdown."""
-    recipe = workshop.recipe
+    recipe = recipe_run.recipe
     hours = sum(stage["hours"] for stage in report["training"].values())
-    size = sum(path.stat().st_size for path in workshop.base.rglob("*.safetensors")) / 1e6
+    size = sum(path.stat().st_size for path in recipe_run.base.rglob("*.safetensors")) / 1e6
     fad, error, adherence = report["fad"], report["mel_error_nats"], report["adherence"]
     lines = [
         "---",

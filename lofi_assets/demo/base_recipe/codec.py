@@ -57,7 +57,8 @@ class MelImages:
     @torch.no_grad()
     def images(self, stereo: Tensor) -> Tensor:
         """(B, 2, n) -> (B, 2, 128, n // 512), about [-1, 1]."""
-        return self.scaled(self.mel(stereo.flatten(0, 1))).unflatten(0, (-1, 2))
+        images: Tensor = self.scaled(self.mel(stereo.flatten(0, 1))).unflatten(0, (-1, 2))
+        return images
 
     def scaled(self, mel: Tensor) -> Tensor:
         """Log-mel in nats -> image."""
@@ -211,13 +212,14 @@ class ClockTask(DecoderTask):
 
 def decoded(codec: MusicDCAE, images: Tensor, latent_noise: float, random: torch.Generator) -> Tensor:
     """Images through latents that are as inexact as the transformer's will be; the encoder learns nothing."""
-    return codec.dcae.decoder(noisy(codec, images, latent_noise, random))
+    made: Tensor = codec.dcae.decoder(noisy(codec, images, latent_noise, random))
+    return made
 
 
 @torch.no_grad()
 def noisy(codec: MusicDCAE, images: Tensor, latent_noise: float, random: torch.Generator) -> Tensor:
     """Images -> what the decoder is given, with noise of `latent_noise` in units of the published scale."""
-    encoded = codec.dcae.encoder(images)
+    encoded: Tensor = codec.dcae.encoder(images)
     noise = torch.randn(encoded.shape, generator=random)
     return encoded + latent_noise / codec.scale_factor * noise
 

@@ -91,12 +91,14 @@ def read_part(clip: Clip, *, place: float, samples: int) -> FloatArray:
     """(2, samples) float32 in [-1, 1], from `place` in [0, 1) of what is left over."""
     stored = np.load(clip.path, mmap_mode="r", allow_pickle=False)
     start = int(place * (stored.shape[1] - samples + 1))
-    return stored[:, start : start + samples].astype(np.float32) / np.float32(FULL_SCALE)
+    part: FloatArray = stored[:, start : start + samples].astype(np.float32) / np.float32(FULL_SCALE)
+    return part
 
 
 def read_whole(clip: Clip) -> FloatArray:
     """(2, frames) float32 in [-1, 1]."""
-    return np.load(clip.path, allow_pickle=False).astype(np.float32) / np.float32(FULL_SCALE)
+    samples: FloatArray = np.load(clip.path, allow_pickle=False).astype(np.float32) / np.float32(FULL_SCALE)
+    return samples
 
 
 def _of_steady_genres(start: int) -> Iterator[int]:

@@ -22,7 +22,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from lofi_assets.backbones.ace_step_v1.loading import LYRIC_VOCABULARY
+from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE, latent_frames
 from lofi_assets.backbones.ace_step_v1.tiny import LATENT_CHANNELS
 from lofi_assets.demo.base_recipe import architecture
@@ -71,7 +71,7 @@ class PlannedStage:
 
 
 @dataclass(frozen=True)
-class Workshop:
+class RecipeRun:
     """A recipe in its folder."""
 
     folder: Path
@@ -236,77 +236,79 @@ class Workshop:
             return build()
 
 
-def write_music(workshop: Workshop) -> None:
+def write_music(recipe_run: RecipeRun) -> None:
     """Both corpora; what is there stays."""
-    peak = workshop.recipe.corpus.peak
-    write_corpus(workshop.corpus, peak=peak, folder=workshop.folder / "corpus")
-    write_corpus(workshop.steady, peak=peak, folder=workshop.folder / "steady_corpus")
+    peak = recipe_run.recipe.corpus.peak
+    write_corpus(recipe_run.corpus, peak=peak, folder=recipe_run.folder / "corpus")
+    write_corpus(recipe_run.steady, peak=peak, folder=recipe_run.folder / "steady_corpus")
 
 
-def plan(workshop: Workshop, *, minutes: Mapping[StageName, float] | None = None) -> list[PlannedStage]:
+def plan(recipe_run: RecipeRun, *, minutes: Mapping[StageName, float] | None = None) -> list[PlannedStage]:
     """Steps and seconds per step of every stage, measured here once and kept in `plan.json`.
 
     Args:
         minutes: wall time per stage in place of the recipe's steps. Other steps are another recipe: once planned, they
             stay.
     """
-    path = workshop.folder / "plan.json"
+    path = recipe_run.folder / "plan.json"
     known = read_json(path)
     if known is not None:
         return [PlannedStage(**row) for row in known["stages"]]
     planned = []
     for name in STAGES:
-        seconds = round(_seconds_per_step(workshop, name), 4)
+        seconds = round(_seconds_per_step(recipe_run, name), 4)
         wanted = (minutes or {}).get(name)
-        steps = workshop.recipe.training[name].steps if wanted is None else max(1, round(wanted * 60 / seconds))
+        steps = recipe_run.recipe.training[name].steps if wanted is None else max(1, round(wanted * 60 / seconds))
         planned.append(PlannedStage(name, steps, seconds))
     write_json(path, {"threads": torch.get_num_threads(), "stages": [asdict(stage) for stage in planned]})
     return planned
 
 
-def planned_recipe(workshop: Workshop, stages: Sequence[PlannedStage]) -> Workshop:
-    """The workshop with the steps of its plan."""
-    return Workshop(
-        workshop.folder, workshop.recipe.with_steps({stage.name: stage.steps for stage in stages}), workshop.taxonomy
+def planned_recipe(recipe_run: RecipeRun, stages: Sequence[PlannedStage]) -> RecipeRun:
+    """The recipe_run with the steps of its plan."""
+    return RecipeRun(
+        recipe_run.folder,
+        recipe_run.recipe.with_steps({stage.name: stage.steps for stage in stages}),
+        recipe_run.taxonomy,
     )
 
 
-def train_stage(workshop: Workshop, name: StageName) -> None:
+def train_stage(recipe_run: RecipeRun, name: StageName) -> None:
     """A stage, unless it is finished. Clock, vocoder and edges need no transformer, nor it them: they may run at
     once, a core each.
 
     Raises:
         StoreError: the folder holds another recipe's stage, or one that it listens to is not finished.
     """
-    stage = workshop.stage(name)
+    stage = recipe_run.stage(name)
     if stage.finished:
         return
     heard = LISTENS_TO[name]
-    if heard is not None and not workshop.stage(heard).finished:
-        raise StoreError(f"{workshop.folder}: {name} listens to {heard}, which is not finished; train {heard} first")
-    run_stage(stage, workshop.task(name))
+    if heard is not None and not recipe_run.stage(heard).finished:
+        raise StoreError(f"{recipe_run.folder}: {name} listens to {heard}, which is not finished; train {heard} first")
+    run_stage(stage, recipe_run.task(name))
 
 
-def assemble(workshop: Workshop) -> Path:
+def assemble(recipe_run: RecipeRun) -> Path:
     """The folder of the finished stages as a base model; returns it.
 
     Raises:
         StoreError: a stage is not finished.
     """
-    music = workshop.music_task((), ())
+    music = recipe_run.music_task((), ())
     for name in STAGES:
-        _require_finished(workshop.stage(name))
-    read_weights(workshop.stage("transformer"), music.modules)
-    codec = workshop.codec()
+        _require_finished(recipe_run.stage(name))
+    read_weights(recipe_run.stage("transformer"), music.modules)
+    codec = recipe_run.codec()
     architecture.write_base(
-        workshop.base,
+        recipe_run.base,
         dcae=codec.dcae,
         vocoder=codec.vocoder,
         transformer=music.transformer,
         text_encoder=music.text_encoder,
-        taxonomy=workshop.taxonomy,
+        taxonomy=recipe_run.taxonomy,
     )
-    return workshop.base
+    return recipe_run.base
 
 
 def _require_finished(stage: Stage) -> None:
@@ -314,9 +316,9 @@ def _require_finished(stage: Stage) -> None:
         raise StoreError(f"{stage.folder}: this stage is not finished; run lofi train-base again")
 
 
-def _seconds_per_step(workshop: Workshop, name: StageName) -> float:
+def _seconds_per_step(recipe_run: RecipeRun, name: StageName) -> float:
     """Wall time of a step after one to warm up, on modules that are thrown away."""
-    task, training = _timed_task(workshop, name), workshop.recipe.training[name]
+    task, training = _timed_task(recipe_run, name), recipe_run.recipe.training[name]
     optimizer = StageOptimizer(task.groups(), training, task.fixed)
     late = training.steps  # by then every loss has joined
     take_step(task, optimizer, late)
@@ -326,11 +328,11 @@ def _seconds_per_step(workshop: Workshop, name: StageName) -> float:
     return (time.perf_counter() - started) / TIMED_STEPS
 
 
-def _timed_task(workshop: Workshop, name: StageName) -> Task:
+def _timed_task(recipe_run: RecipeRun, name: StageName) -> Task:
     """A stage's task; the transformer's on latents of silence, since the DCAE that makes true ones is still to come."""
     if name not in ("steady", "transformer"):
-        return workshop.task(name)
-    seconds = workshop.recipe.corpus.seconds
+        return recipe_run.task(name)
+    seconds = recipe_run.recipe.corpus.seconds
     frames = latent_frames(round(seconds * SAMPLE_RATE), sample_rate=SAMPLE_RATE)
     blank = torch.zeros(LATENT_CHANNELS, LATENT_HEIGHT, frames)
-    return workshop.music_task(workshop.steady, [blank] * len(workshop.steady))
+    return recipe_run.music_task(recipe_run.steady, [blank] * len(recipe_run.steady))

@@ -21,7 +21,7 @@ from lofi_assets.demo.base_recipe import listening
 from lofi_assets.demo.base_recipe.corpus import held_out
 from lofi_assets.demo.base_recipe.listening import Heard, Sound
 from lofi_assets.demo.base_recipe.music import latent_statistics
-from lofi_assets.demo.base_recipe.recipe import Workshop
+from lofi_assets.demo.base_recipe.recipe import RecipeRun
 from lofi_assets.demo.base_recipe.settings import STAGES
 from lofi_assets.evaluation.samples import write_clip
 from lofi_assets.files.documents import write_json
@@ -39,14 +39,14 @@ LEAST_CLIPS = 2
 """Of a set that a covariance is taken of."""
 
 
-def measure(workshop: Workshop) -> tuple[dict[str, Any], dict[str, Sound]]:
+def measure(recipe_run: RecipeRun) -> tuple[dict[str, Any], dict[str, Sound]]:
     """Write `report.json` beside the weights and a few clips to `samples/`; returns the numbers, and sounds to draw."""
-    recipe, settings = workshop.recipe, workshop.recipe.report
-    base = load_base(workshop.base)
+    recipe, settings = recipe_run.recipe, recipe_run.recipe.report
+    base = load_base(recipe_run.base)
     assert base.music_dcae is not None
     peak = recipe.corpus.peak
     lofi = listening.lofi_references(settings.references, settings, peak=peak)
-    pieces = held_out(settings.samples, seconds=settings.seconds, seed=recipe.seed, taxonomy=workshop.taxonomy)
+    pieces = held_out(settings.samples, seconds=settings.seconds, seed=recipe.seed, taxonomy=recipe_run.taxonomy)
     clean = listening.clean_references(pieces, peak=peak)
     passed = {
         "lofi": listening.round_trip(base.music_dcae, lofi),
@@ -60,16 +60,16 @@ def measure(workshop: Workshop) -> tuple[dict[str, Any], dict[str, Sound]]:
     report = {
         "preset": recipe.preset,
         "recipe": recipe.fingerprint,
-        "training": _training(workshop),
-        "latents": latent_statistics(workshop.latents(workshop.heard)),
+        "training": _training(recipe_run),
+        "latents": latent_statistics(recipe_run.latents(recipe_run.heard)),
         "mel_error_nats": {
             kind: listening.mel_error(base.music_dcae, truth, passed[kind])
             for kind, truth in (("lofi", lofi), ("clean", clean))
         },
-        "fad": _distances(base, lofi, clean, passed, made, workshop),
+        "fad": _distances(base, lofi, clean, passed, made, recipe_run),
         "adherence": _adherence(made["lofi"], made["clean"]) | {"true music": _adherence(lofi, clean)},
-        "tempo": _tempi(base, workshop),
-        "nearest": _nearest(workshop, [*made["lofi"], *made["clean"]], clean),
+        "tempo": _tempi(base, recipe_run),
+        "nearest": _nearest(recipe_run, [*made["lofi"], *made["clean"]], clean),
         "samples": {
             "count": settings.samples,
             "seconds": settings.seconds,
@@ -78,19 +78,19 @@ def measure(workshop: Workshop) -> tuple[dict[str, Any], dict[str, Sound]]:
             "seed": settings.seed,
         },
     }
-    write_json(workshop.base / REPORT, report)
+    write_json(recipe_run.base / REPORT, report)
     pictured = {
         "lofi reference": lofi[0],
         "its round trip": passed["lofi"][0],
         "generated, lofi prompt": made["lofi"][0],
         "generated, clean prompt": made["clean"][0],
     }
-    _write_samples(workshop.folder / "samples", pictured)
+    _write_samples(recipe_run.folder / "samples", pictured)
     return report, pictured
 
 
-def _training(workshop: Workshop) -> dict[str, Any]:
-    stages = {name: workshop.stage(name) for name in STAGES}
+def _training(recipe_run: RecipeRun) -> dict[str, Any]:
+    stages = {name: recipe_run.stage(name) for name in STAGES}
     return {
         name: {"steps": stage.training.steps, "hours": round(stage.seconds / 3600, 3)} for name, stage in stages.items()
     }
@@ -102,11 +102,11 @@ def _distances(
     clean: Sequence[Sound],
     passed: Mapping[str, Sequence[Sound]],
     made: Mapping[str, Sequence[Sound]],
-    workshop: Workshop,
+    recipe_run: RecipeRun,
 ) -> dict[str, Any]:
     """FAD of everything to lofi, and of what should be clean to clean music."""
     assert base.music_dcae is not None
-    settings = workshop.recipe.report
+    settings = recipe_run.recipe.report
     frames = latent_frames(round(settings.seconds * MEL_RATE), sample_rate=MEL_RATE)
     marks = max(LEAST_CLIPS, settings.samples // 4)
     heard = {
@@ -157,9 +157,9 @@ def _adherence(lofi: Sequence[Sound], clean: Sequence[Sound]) -> dict[str, Any]:
     }
 
 
-def _tempi(base: Base, workshop: Workshop) -> dict[str, Any]:
+def _tempi(base: Base, recipe_run: RecipeRun) -> dict[str, Any]:
     """Measured BPM of clips that differ in the tempo asked for only; None where none can be told."""
-    settings = workshop.recipe.report
+    settings = recipe_run.recipe.report
     result: dict[str, Any] = {}
     for name, bpm in TEMPI.items():
         prompts = {f"{name}_{index}": TEMPO_PROMPT.format(bpm=bpm) for index in range(settings.tempo_pairs)}
@@ -174,9 +174,9 @@ def _tempi(base: Base, workshop: Workshop) -> dict[str, Any]:
     return result
 
 
-def _nearest(workshop: Workshop, sounds: Sequence[Sound], clean: Sequence[Sound]) -> dict[str, Any]:
+def _nearest(recipe_run: RecipeRun, sounds: Sequence[Sound], clean: Sequence[Sound]) -> dict[str, Any]:
     """The nearest training clip of every sample; pieces that no base heard show how near music comes by chance."""
-    corpus = listening.hear_corpus(workshop.heard, folder=workshop.folder / "heard")
+    corpus = listening.hear_corpus(recipe_run.heard, folder=recipe_run.folder / "heard")
     rows = [
         _nearest_to(listening.hear(sound.samples), corpus)
         for sound in over([*sounds, *clean], "nearest training clips", unit="clip")

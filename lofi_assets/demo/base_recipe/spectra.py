@@ -103,7 +103,8 @@ def adversarial_losses(true: list[list[Tensor]], made: list[list[Tensor]]) -> tu
 
 
 def _convergence(ours: Tensor, theirs: Tensor) -> Tensor:
-    return (ours - theirs).norm() / theirs.norm()
+    ratio: Tensor = (ours - theirs).norm() / theirs.norm()
+    return ratio
 
 
 def _low_error(ours: Tensor, theirs: Tensor, *, sample_rate: int) -> Tensor:

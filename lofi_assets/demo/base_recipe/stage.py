@@ -76,7 +76,8 @@ class Stage:
     @property
     def seconds(self) -> float:
         """Wall time of all its steps, over however many calls."""
-        return sum(line["seconds"] for line in read_log(self.folder / LOG))
+        total: float = sum(line["seconds"] for line in read_log(self.folder / LOG))
+        return total
 
 
 def run_stage(stage: Stage, task: Task) -> None:

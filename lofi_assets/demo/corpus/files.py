@@ -24,7 +24,7 @@ from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.writing import atomic_path
 from lofi_assets.workers.mapping import WorkerFailure
-from lofi_assets.workers.process_pool import map_tracks
+from lofi_assets.workers.process_pool import LocalProcesses
 
 FloatArray = NDArray[np.float32]
 
@@ -155,10 +155,8 @@ def _truth(entry: Entry) -> dict[str, Any]:
 
 def _synthesise(entries: Sequence[Entry], root: Path, ledger: _Ledger, workers: int) -> None:
     jobs = [_Job(entry, root / entry.path) for entry in entries]
-    results = map_tracks(
-        write_entry, jobs, workers=workers, timeout_s=TIMEOUT_S, memory_gb=MEMORY_GB, label="demo corpus"
-    )
-    with contextlib.closing(results):
+    processes = LocalProcesses(workers, TIMEOUT_S, MEMORY_GB)
+    with contextlib.closing(processes(write_entry, jobs, label="demo corpus")) as results:
         for job, result in results:
             if isinstance(result, WorkerFailure):
                 raise CorpusError(f"{job.path}: could not be synthesised: {result.reason}")
@@ -177,7 +175,8 @@ def write_entry(job: _Job) -> str:
 def _spoil(samples: FloatArray, entry: Entry) -> FloatArray:
     rate = entry.song.sample_rate
     if entry.fault == "clipped":
-        return np.clip(samples * np.float32(_CLIPPING_GAIN), -1.0, 1.0)
+        clipped: FloatArray = np.clip(samples * np.float32(_CLIPPING_GAIN), -1.0, 1.0)
+        return clipped
     if entry.fault == "mostly_silent":
         silenced = samples.copy()
         silenced[:, 10 * rate :] = 0.0

@@ -80,7 +80,8 @@ def current_run(checkpoints_dir: Path) -> str | None:
         raise CheckpointError(
             f'{path}: names no run; write {{"run_id": "..."}} with the run_id of the checkpoints\' own {DESCRIPTION}'
         )
-    return identity["run_id"]
+    run_id: str = identity["run_id"]
+    return run_id
 
 
 def finished(run: TrainingRun) -> TrainingSummary | None:

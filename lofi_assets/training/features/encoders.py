@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from lofi_assets.audio.decode import AudioError, Decoded, read_audio
 from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.files.documents import read_json
-from lofi_assets.lyrics.tokenizer import LyricError, LyricTokenizer, is_instrumental, song_language
+from lofi_assets.lyrics.spelling import LyricError
+from lofi_assets.lyrics.tokenizer import LyricTokenizer, is_instrumental, song_language
 from lofi_assets.training.features.files import LATENTS, FeatureError, SslEncoder
 from lofi_assets.training.features.speakers import SpeakerError, read_speaker
 

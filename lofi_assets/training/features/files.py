@@ -189,7 +189,8 @@ def _mapped(path: Path, stat: str) -> "torch.Tensor":
 
     _checked(path, stat)
     with safe_open(path, framework="pt") as file:
-        return file.get_tensor(path.parent.name)
+        tensor: torch.Tensor = file.get_tensor(path.parent.name)
+        return tensor
 
 
 @lru_cache(maxsize=2 * MAPPED_FILES)

@@ -61,7 +61,8 @@ def measure(base: Path | None, lora: LoraSettings) -> ModelSize:
     Raises:
         BaseModelError: the folder holds no transformer.
     """
-    from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, BaseModelError
+    from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER
+    from lofi_assets.backbones.ace_step_v1.strict import BaseModelError
 
     config = read_json(base / TRANSFORMER / "config.json") if base else {}
     if config is None:

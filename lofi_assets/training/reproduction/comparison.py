@@ -43,7 +43,8 @@ class Recorded:
     @property
     def provenance(self) -> Mapping[str, Any]:
         """Commit, packages, machine, device, threads."""
-        return self.description["provenance"]
+        provenance: Mapping[str, Any] = self.description["provenance"]
+        return provenance
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,8 @@ def check_inputs(run: TrainingRun) -> None:
         ReproductionError: naming what is gone or different, and what to do.
     """
     from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
-    from lofi_assets.training.features.cache import FeatureError, read_conditions, read_latents
+    from lofi_assets.training.features.cache import read_conditions, read_latents
+    from lofi_assets.training.features.files import FeatureError
 
     if not run.base.is_dir():
         raise ReproductionError(

@@ -31,7 +31,7 @@ class Average:
         get_ema_multi_avg_fn(decay)(list(self.tensors.values()), list(self.parameters.values()), None)
 
     @contextmanager
-    def lent(self) -> Iterator[None]:
+    def applied(self) -> Iterator[None]:
         """Within the block the parameters hold the average."""
         kept = [tensor.detach().clone() for tensor in self.parameters.values()]
         self._put(list(self.tensors.values()))

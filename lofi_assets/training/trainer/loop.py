@@ -232,7 +232,7 @@ class Trainer:
 
     def _released(self) -> AbstractContextManager[None]:
         """Within the block the model is what a checkpoint holds: the average where one is kept."""
-        return self.average.lent() if self.average else nullcontext()
+        return self.average.applied() if self.average else nullcontext()
 
     def _write(self, values: dict[str, Any]) -> None:
         if self.log:

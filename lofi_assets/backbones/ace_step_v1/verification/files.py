@@ -119,17 +119,20 @@ def _described(folder: Path) -> nn.Module:
 
 
 def _transformer(folder: Path) -> nn.Module:
-    return ACEStepTransformer2DModel.from_config(ACEStepTransformer2DModel.load_config(str(folder)))
+    model: nn.Module = ACEStepTransformer2DModel.from_config(ACEStepTransformer2DModel.load_config(str(folder)))
+    return model
 
 
 def _dcae(folder: Path) -> nn.Module:
     from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 
-    return AutoencoderDC.from_config(AutoencoderDC.load_config(str(folder)))
+    model: nn.Module = AutoencoderDC.from_config(AutoencoderDC.load_config(str(folder)))
+    return model
 
 
 def _vocoder(folder: Path) -> nn.Module:
-    return ADaMoSHiFiGANV1.from_config(ADaMoSHiFiGANV1.load_config(str(folder)))
+    model: nn.Module = ADaMoSHiFiGANV1.from_config(ADaMoSHiFiGANV1.load_config(str(folder)))
+    return model
 
 
 def _text_encoder(folder: Path) -> nn.Module:

@@ -74,7 +74,8 @@ class _Folder:
         return load_file(self.directory / f"{name}.safetensors")
 
     def config(self, name: str) -> dict[str, Any]:
-        return json.loads((self.directory / f"{name}.json").read_text())
+        config: dict[str, Any] = json.loads((self.directory / f"{name}.json").read_text())
+        return config
 
 
 def verify_reference(directory: Path) -> list[Comparison]:
@@ -179,13 +180,14 @@ class _Transformer:
             name: [self[f"ssl.{index}.{item}"] for item in range(len(latents))]
             for index, name in enumerate(self.model.config.ssl_names)
         }
-        return self.model(
+        output: TransformerOutput = self.model(
             hidden_states=latents,
             attention_mask=self["attention_mask"],
             timestep=timestep,
             ssl_targets=targets,
             **vars(self.conditions),
         )
+        return output
 
 
 def _transformer_outputs(folder: _Folder) -> Iterator[tuple[str, Tensor]]:

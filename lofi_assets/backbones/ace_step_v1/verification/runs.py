@@ -20,17 +20,17 @@ from torch import Tensor
 from lofi_assets.audio.synth.song import Song, render
 from lofi_assets.backbones.ace_step_v1.loading import (
     DCAE,
-    LYRIC_VOCABULARY,
     TEXT_ENCODER,
     TRANSFORMER,
     VOCODER,
-    BaseModelError,
     encode_text,
     load_base,
 )
+from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.backbones.ace_step_v1.mel import LogMel
 from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, SAMPLES_PER_FRAME, MusicDCAE
 from lofi_assets.backbones.ace_step_v1.sampler import Conditions, sample_latents
+from lofi_assets.backbones.ace_step_v1.strict import BaseModelError
 from lofi_assets.backbones.ace_step_v1.verification.files import Finding
 from lofi_assets.lyrics.tokenizer import LyricTokenizer
 
@@ -108,7 +108,7 @@ def run_codec(directory: Path, *, device: str, judged: bool) -> list[Finding]:
 def _through_dcae(codec: MusicDCAE, audio: Tensor) -> Tensor:
     """Log-mel of the clip after the autoencoder's own encoder and decoder."""
     image = codec.mel_image(audio)
-    back = codec.dcae.decoder(codec.dcae.encoder(image[None]))[0]
+    back: Tensor = codec.dcae.decoder(codec.dcae.encoder(image[None]))[0]
     return (back + 1) / 2 * (codec.max_mel - codec.min_mel) + codec.min_mel
 
 
@@ -211,4 +211,5 @@ def _embedding_rows(directory: Path) -> int | None:
         config = read_json(directory / TRANSFORMER / "config.json", default={})
     except StoreError:
         return None
-    return config.get("lyric_encoder_vocab_size")
+    size: int | None = config.get("lyric_encoder_vocab_size")
+    return size
