@@ -21,7 +21,7 @@ from lofi_assets.tracks.duplicates import mark_duplicates, same_file
 from lofi_assets.tracks.quarantine import write_quarantine
 from lofi_assets.tracks.rejudge import judged_today, rules_hash
 from lofi_assets.tracks.report import tracks_outcome
-from lofi_assets.tracks.track_table import DUPLICATES, PROCESSED, PROMPTS, SCORES, result_rows, score_entry
+from lofi_assets.tracks.track_table import DUPLICATES, PROCESSED, result_rows
 from lofi_assets.tracks.work_files import (
     changed_audio,
     clear_stale,
@@ -61,7 +61,7 @@ def process_library(
         style_of: decides the folder of each accepted track.
         map_tracks: works on the files that are new or changed.
     """
-    clear_unfinished(store, tables=(PROCESSED, DUPLICATES, SCORES))
+    clear_unfinished(store, tables=(PROCESSED, DUPLICATES))
     inventory = rows_of(store, INVENTORY)
     verified = verified_files(store)
     track_gates = gates_of(gates, asset="processed_tracks", scope="track")
@@ -108,8 +108,6 @@ def process_library(
     write_rows(store, PROCESSED, rows)
     write_json(store.metadata(DUPLICATES), [*pairs, *same_file(rows)])
     accepted = [row for row in rows if row["status"] == "accepted"]
-    reviewed = {row["track_id"]: row for row in rows_of(store, PROMPTS) if row.get("state") == "VERIFIED"}
-    write_json(store.metadata(SCORES), {row["track_id"]: score_entry(row, reviewed) for row in accepted})
     rejected = [row for row in rows if row["status"] == "rejected"]
     write_quarantine(store, "sources", [row for row in inventory if row["status"] == "rejected"])
     write_quarantine(store, "tracks", rejected)

@@ -25,7 +25,7 @@ from lofi_assets.tracks.quarantine import write_quarantine
 from lofi_assets.tracks.review import QueueItem, Review, queue_of, read_reviews
 from lofi_assets.tracks.states import advance
 from lofi_assets.tracks.tagged_tracks import TaggedTrack, _file_tags_key, tag_tracks
-from lofi_assets.tracks.track_table import DUPLICATES, PROMPTS, accepted_tracks
+from lofi_assets.tracks.track_table import DUPLICATES, PROMPTS, SCORES, accepted_tracks
 from lofi_assets.wording import counted, named
 
 PROMPTS_VERSION = "3"
@@ -48,7 +48,7 @@ def write_prompts(store: Store) -> Outcome:
     # Once more: what a person wrote into the result meanwhile is not in these rows, and would be written over.
     taken_over = "; ".join(filter(None, (taken_over, take_over(store))))
     write_mapping(store, {row["track_id"]: json.loads(row["style_ids"]) for row in rows})
-    _write_verified(store, rows)
+    write_json(store.metadata(SCORES), {row["track_id"]: _score(tracks[row["track_id"]], row) for row in rows})
     write_quarantine(store, "prompts", [row for row in rows if row["status"] != "tagged"])
     outcome = _outcome(store, rows, taxonomy, gates, increment.counts() | {"recomputed": len(increment.todo)})
     return replace(outcome, details={**outcome.details, "taken_over": taken_over or None})
@@ -111,19 +111,15 @@ def _state(broken: bool, review: Review | None) -> TrackState:
     return advance(tagged, "VERIFIED") if _said(review, "accepted") else tagged
 
 
-def _write_verified(store: Store, rows: Sequence[Row]) -> None:
-    """Say in `quality_scores.json` which tracks a person accepted, and when (data model, File Storage Layout)."""
-    path = store.metadata("quality_scores.json")
-    accepted = {row["track_id"]: row["reviewed_on"] for row in rows if row["state"] == "VERIFIED"}
-    scores = read_json(path, default={})
-    if scores:
-        write_json(
-            path,
-            {
-                track_id: entry | {"verified": track_id in accepted, "date": accepted.get(track_id)}
-                for track_id, entry in scores.items()
-            },
-        )
+def _score(track: Row, row: Row) -> dict[str, Any]:
+    """A track's entry of `quality_scores.json`: how fit it is, and when a person accepted what it is now."""
+    verified = row["state"] == "VERIFIED"
+    return {
+        "score": int(track["quality_score"]),
+        "verified": verified,
+        "date": row["reviewed_on"] if verified else None,
+        "parts": json.loads(track["score_parts"]),
+    }
 
 
 def _lyrics_fault(lyrics: str | None) -> str:

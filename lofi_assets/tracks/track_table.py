@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from lofi_assets.tracks.process_track import ProcessResult
     from lofi_assets.workers.mapping import WorkerFailure
 
+PROCESSED = "processed_tracks.parquet"
+PROMPTS = "prompts.parquet"
+DUPLICATES = "duplicates.json"
+SCORES = "quality_scores.json"
+
 CHAIN_VERSION = "2"
 """Raised when the audio chain accepts what it turned away before: files without audio are then worked on again, once.
 Unlike `processed_tracks.TRACKS_VERSION` it leaves the accepted ones as they are."""
@@ -89,22 +94,6 @@ def _decided(track_id: str, wanted: str, rule: str, reason: str, measures: Mappi
     }
 
 
-def score_entry(row: Row, reviewed: Mapping[str, Row]) -> Row:
-    """An entry of `quality_scores.json` (data model, File Storage Layout).
-
-    Args:
-        reviewed: track id -> row of `prompts.parquet` of the tracks that a person accepted, for whatever audio.
-    """
-    accepted = reviewed.get(row["track_id"], {})
-    verified = accepted.get("audio_sha256") == row["audio_sha256"]
-    return {
-        "score": int(row["quality_score"]),
-        "verified": verified,
-        "date": accepted["reviewed_on"] if verified else None,
-        "parts": json.loads(row["score_parts"]),
-    }
-
-
 def shown_track(row: Row) -> Row:
     """A row as the UI shows it."""
     measures = json.loads(row["measures"])
@@ -117,18 +106,6 @@ def shown_track(row: Row) -> Row:
         **{name: rounded(measures.get(name), digits) for name, digits in SHOWN_MEASURES.items()},
         "audio": row["audio_path"],
     }
-
-
-PROCESSED = "processed_tracks.parquet"
-
-
-PROMPTS = "prompts.parquet"
-
-
-DUPLICATES = "duplicates.json"
-
-
-SCORES = "quality_scores.json"
 
 
 def lossless_masters(store: Store) -> dict[str, tuple[Path, str]]:

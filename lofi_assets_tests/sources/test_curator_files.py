@@ -30,6 +30,8 @@ def store(tmp_path: Path) -> Store:
         "audio_path": "processed/core/rain.mp3",
         "measures": json.dumps({"tempo_bpm": 74.2, "tempo_confidence": 0.9}),
         "heard": "{}",
+        "quality_score": 80,
+        "score_parts": "{}",
         "source_sha256": "5" * 64,
         "audio_sha256": "a" * 64,
     }

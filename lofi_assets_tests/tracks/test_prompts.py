@@ -41,6 +41,8 @@ def processed(track_id: str, *, status: str = "accepted", **measures: Any) -> di
         "audio_path": f"processed/core/{track_id}.mp3",
         "measures": json.dumps({"tempo_bpm": 74.2, "tempo_confidence": 0.9, **measures}),
         "heard": "{}",
+        "quality_score": 80,
+        "score_parts": "{}",
         "source_sha256": "5" * 64,
         "audio_sha256": "a" * 64,
     }

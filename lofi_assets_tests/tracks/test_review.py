@@ -47,6 +47,8 @@ def processed(track_id: str, *, audio: str = "a", **measures: Any) -> dict[str, 
         "audio_sha256": audio * 64,
         "measures": json.dumps({"tempo_bpm": 76.0, "tempo_confidence": 0.9, **measures}),
         "heard": "{}",
+        "quality_score": 90,
+        "score_parts": '{"noise": 0.8}',
     }
 
 
@@ -56,7 +58,6 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     store = Store(tmp_path / "data")
     monkeypatch.setenv("LOFI_DATA_DIR", str(store.root))
     write_rows(store, PROCESSED, [processed("sure"), processed("vague", tempo_bpm=None, tempo_confidence=0.0)])
-    write_json(store.metadata("quality_scores.json"), {key: {"score": 90} for key in ("sure", "vague")})
     tell(store, "sure", SURE)
     write_prompts(store)
     return store
@@ -118,8 +119,8 @@ def test_acceptance_takes_a_track_from_tagged_to_verified(store: Store) -> None:
     assert (row(store, "vague")["state"], row(store, "vague")["reviewed_by"]) == ("VERIFIED", "Ada")
     assert waiting(store) == {} and before.counts["verified"] == 1 and before.counts["to_review"] == 0
     assert read_json(store.metadata("quality_scores.json")) == {
-        "sure": {"score": 90, "verified": False, "date": None},
-        "vague": {"score": 90, "verified": True, "date": "2025-05-04"},
+        "sure": {"score": 90, "verified": False, "date": None, "parts": {"noise": 0.8}},
+        "vague": {"score": 90, "verified": True, "date": "2025-05-04", "parts": {"noise": 0.8}},
     }
     assert write_prompts(store).data_version == before.data_version
 
