@@ -103,5 +103,8 @@ def _said(root: Path) -> tuple[str, str]:
 
 def _successors(version: str) -> list[str]:
     """PATCH, MINOR and MAJOR after a version."""
-    major, minor, patch = map(int, _VERSION.fullmatch(version).groups())  # type: ignore[union-attr]
+    found = _VERSION.fullmatch(version)
+    if not found:
+        raise ConstitutionError(f"config/{AMENDMENTS}: {version!r} is no version X.Y.Z; restore the log")
+    major, minor, patch = map(int, found.groups())
     return [f"{major}.{minor}.{patch + 1}", f"{major}.{minor + 1}.0", f"{major + 1}.0.0"]

@@ -239,6 +239,13 @@ def test_an_amendment_that_governance_would_not_take_is_not_logged(
     assert (root / "config" / "amendments.json").read_bytes() == before
 
 
+def test_a_log_whose_last_version_is_none_is_said(root: Path) -> None:
+    log = root / "config" / "amendments.json"
+    write_json(log, [*read_json(log), {"version": "next"}])
+    with pytest.raises(ConstitutionError, match=r"amendments\.json: 'next' is no version"):
+        amend(root, rationale="why", today=date(2026, 11, 30))
+
+
 def test_text_and_table_of_different_versions_are_not_logged(root: Path) -> None:
     version = raised(root, "N.0.0")
     replace(root / "config" / "constitution.yaml", f"version: {version}", "version: 1.0.7")

@@ -7,7 +7,7 @@ import pytest
 
 import lofi_assets
 from lofi_assets.store import PACKAGE
-from lofi_assets.training.checkpoints.provenance import changes
+from lofi_assets.training.checkpoints.provenance import _git, changes
 
 
 @pytest.fixture
@@ -28,6 +28,15 @@ def package(tmp_path: Path) -> Path:
 def test_a_change_anywhere_in_the_package_is_seen(package: Path, name: str) -> None:
     (package / name).write_text("x = 2\n")
     assert changes(package)
+
+
+@pytest.mark.parametrize("name", ["a/new.py", "ein Gerät.py"])
+def test_a_module_that_was_never_added_is_seen_with_its_content(package: Path, name: str) -> None:
+    (package / name).write_text("x = 1\n")
+    first = changes(package)
+    _git.cache_clear()
+    (package / name).write_text("x = 2\n")
+    assert first and changes(package) not in (None, first)
 
 
 def test_without_a_change_in_the_package_there_is_none(package: Path) -> None:

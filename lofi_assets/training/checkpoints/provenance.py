@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lofi_assets.files.hashing import sha256_file
 from lofi_assets.store import PACKAGE
 
 PACKAGES = (
@@ -73,12 +74,15 @@ def _kernels() -> dict[str, Any]:
 
 
 def changes(package: Path) -> str | None:
-    """sha256 of uncommitted changes to tracked files below a package's folder, None without any.
+    """sha256 of what the commit has not got below a package's folder: changes, and files not added; None without any.
 
     With them, the commit is not what ran.
     """
-    difference = _git(package, "diff", "HEAD", "--", ".")
-    return hashlib.sha256(difference.encode()).hexdigest() if difference else None
+    difference = _git(package, "diff", "HEAD", "--", ".") or ""
+    unadded = (_git(package, "ls-files", "--others", "--exclude-standard", "-z", "--", ".") or "").split("\0")
+    contents = [f"{name} {sha256_file(package / name)}" for name in unadded if (package / name).is_file()]
+    found = "\n".join(filter(None, (difference, *contents)))
+    return hashlib.sha256(found.encode()).hexdigest() if found else None
 
 
 @cache
