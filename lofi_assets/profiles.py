@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lofi_assets.backbones import ACE_STEP_V1
 from lofi_assets.environment import variable
 from lofi_assets.errors import DiskError, LofiError
 from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_yaml
@@ -28,7 +29,10 @@ class _Section(BaseModel):
 
 
 class BaseModelSettings(_Section):
-    """Which ACE-Step v1 to train on."""
+    """Which model to train on."""
+
+    architecture: str = ACE_STEP_V1
+    """Model family (`backbones.backbone_of`)."""
 
     kind: Literal["tiny", "shipped", "folder", "hub"]
     """tiny: written here with random weights; shipped: the trained one inside the package; folder: a local one in the

@@ -33,3 +33,8 @@ def tallied(counts: Mapping[str, int] | Iterable[str]) -> str:
 def rounded(value: float | None, digits: int) -> float | None:
     """A number as people read it; None stays None."""
     return None if value is None else round(value, digits)
+
+
+def amount(count: float) -> str:
+    """Bytes for people; 1 GB = 10^9 bytes."""
+    return f"{count / 1e9:.3f} GB" if count >= 1e7 else f"{count / 1e6:.3f} MB"

@@ -38,8 +38,9 @@ def training_material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
 
     from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
     from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
+    from lofi_assets.backbones.features import FeatureJob
     from lofi_assets.files.hashing import sha256_file
-    from lofi_assets.training.features.cache import FeatureJob, cache_features
+    from lofi_assets_tests.feature_material import encoded
 
     folder = tmp_path_factory.mktemp("training")
     write_tiny_base(folder / "base")
@@ -49,7 +50,7 @@ def training_material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
         soundfile.write(path, np.random.default_rng(index).uniform(-0.5, 0.5, (int(48_000 * seconds), 2)), 48_000)
         jobs.append(FeatureJob(name, path, sha256_file(path), f"lofi, {name}", lyrics="rain\n" * index))
     fingerprint = base_fingerprint(folder / "base")
-    rows = cache_features(jobs, base_path=folder / "base", base_fingerprint=fingerprint, cache_dir=folder / "features")
+    rows = encoded(jobs, folder / "base", folder / "features", base_fingerprint=fingerprint)
     return {"folder": folder, "fingerprint": fingerprint, "keys": {row.track_id: row.key for row in rows}}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 
+from lofi_assets.backbones.features import FEATURES_VERSION
 from lofi_assets.defs.dataset import dataset_manifest
 from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks
@@ -18,7 +19,6 @@ from lofi_assets.defs.resources import Platform
 from lofi_assets.training.death import watched
 from lofi_assets.training.ending import INTERRUPTED, Ending, forget_ending, read_ending
 from lofi_assets.training.feature_cache import cache_dataset_features
-from lofi_assets.training.features.cache import FEATURES_VERSION
 from lofi_assets.training.lora_checkpoints import PlannedRun, describe_training, plan_training
 
 TRAINER = dg.PipesSubprocessClient(termination_timeout_seconds=300)

@@ -2,17 +2,18 @@
 
 What belongs here: which checkpoints still need samples, and generating them; the base without an adapter makes the same
 clips, so that there is a before. What does not: which prompts and seeds (`samples.py`), the sampler itself
-(`backbones/ace_step_v1/sampler.py`), the judgement of the audio (`quality_metrics.py`).
+(`backbones/`), the judgement of the audio (`quality_metrics.py`).
 """
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lofi_assets import pictures
+from lofi_assets.backbones.sampling import Sampler
 from lofi_assets.evaluation.samples import BASE, SamplePrompt, sample_prompts, samples_of, write_clip
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import fingerprint, sha256_file
@@ -25,11 +26,9 @@ from lofi_assets.training.checkpoints.files import DIFFUSERS_WEIGHTS
 from lofi_assets.training.checkpoints.manifest import read_manifest, update_record
 from lofi_assets.training.checkpoints.runs import current_run
 from lofi_assets.training.checkpoints.soundness import fault
+from lofi_assets.training.feature_cache import FeatureRecord
 from lofi_assets.training.trained_on import trained_base
 from lofi_assets.wording import counted, named
-
-if TYPE_CHECKING:
-    from lofi_assets.backbones.ace_step_v1.loading import Base
 
 SAMPLING_VERSION = "1"
 """Raised when the sampler's output changes: every sample is then generated again."""
@@ -49,13 +48,13 @@ def generate_samples(store: Store, profile: Profile) -> Outcome:
     prompts = sample_prompts(store, settings)
     records = [record for record in read_manifest(store.checkpoints) if record.is_valid]
     models = ([BASE] if records else []) + [record.checkpoint_id for record in records]
-    base = trained_base(store, models) if models else {}
-    wanted = {name: _sample_key(store, name, base, prompts, settings) for name in models}
+    base = trained_base(store, models) if models else None
+    wanted = {name: _sample_key(store, name, base, prompts, settings) for name in models} if base else {}
     todo = [name for name in models if samples_of(store, name).get("key") != wanted[name]]
     broken = _leave_out_broken(store, todo)
     records = [record for record in records if record.checkpoint_id not in broken]
     models, todo = ([name for name in names if name not in broken] for names in (models, todo))
-    if todo:
+    if base and todo:
         _generate(store, todo, base, prompts, settings, wanted)
     for record in records:
         if not record.samples_generated:
@@ -104,12 +103,12 @@ def _shown(clip: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sample_key(
-    store: Store, model: str, base: Mapping[str, Any], prompts: Sequence[SamplePrompt], settings: SamplingSettings
+    store: Store, model: str, base: FeatureRecord, prompts: Sequence[SamplePrompt], settings: SamplingSettings
 ) -> str:
     weights = store.checkpoints / model / DIFFUSERS_WEIGHTS
     adapter = sha256_file(weights) if model != BASE and weights.is_file() else None
     asked = [asdict(prompt) for prompt in prompts]
-    return fingerprint(SAMPLING_VERSION, adapter, base["base_fingerprint"], asked, settings.model_dump())
+    return fingerprint(SAMPLING_VERSION, adapter, base.base_fingerprint, asked, settings.model_dump())
 
 
 def _leave_out_broken(store: Store, models: Sequence[str]) -> dict[str, str]:
@@ -125,57 +124,36 @@ def _leave_out_broken(store: Store, models: Sequence[str]) -> dict[str, str]:
 def _generate(
     store: Store,
     models: Sequence[str],
-    trained_on: Mapping[str, Any],
+    base: FeatureRecord,
     prompts: Sequence[SamplePrompt],
     settings: SamplingSettings,
     keys: Mapping[str, str],
 ) -> None:
-    from lofi_assets.backbones.ace_step_v1.loading import load_base
-
-    vocabulary = Path(trained_on["lyric_vocabulary"]) if trained_on.get("lyric_vocabulary") else None
-    base = load_base(trained_on["base"], device=settings.device, lyric_vocabulary=vocabulary)
+    sampler = base.backbone.sampler(Path(base.base), device=settings.device, vocabulary=base.vocabulary)
     with Progress("generating samples", total=len(models) * len(prompts), unit="clip") as progress:
         for model in models:
-            checkpoint = None if model == BASE else store.checkpoints / model
-            with _adapted(base, checkpoint), atomic_folder(store.samples / model) as folder:
+            adapted = nullcontext() if model == BASE else sampler.adapted(store.checkpoints / model / DIFFUSERS_WEIGHTS)
+            with adapted, atomic_folder(store.samples / model) as folder:
                 clips = []
                 for start in range(0, len(prompts), CLIPS_AT_ONCE):
                     batch = prompts[start : start + CLIPS_AT_ONCE]
-                    clips += _generate_batch(base, batch, settings, folder, store.samples / model, store)
+                    clips += _generate_batch(sampler, batch, settings, folder, store.samples / model, store)
                     progress.advance(len(batch), note=model)
                 write_json(folder / "samples.json", {"key": keys[model], "clips": clips})
 
 
-@contextmanager
-def _adapted(base: "Base", checkpoint: Path | None) -> Iterator[None]:
-    """The base with a checkpoint's adapter, while it lasts."""
-    assert base.transformer is not None
-    if checkpoint is None:
-        yield
-        return
-    base.transformer.load_lora_adapter(
-        str(checkpoint), weight_name=DIFFUSERS_WEIGHTS, adapter_name="evaluated", prefix=None
-    )
-    try:
-        yield
-    finally:
-        base.transformer.delete_adapters("evaluated")
-
-
 def _generate_batch(
-    base: "Base",
+    sampler: Sampler,
     batch: Sequence[SamplePrompt],
     settings: SamplingSettings,
     folder: Path,
     final: Path,
     store: Store,
 ) -> list[dict[str, Any]]:
-    from lofi_assets.backbones.ace_step_v1.sampler import text_to_music
     from lofi_assets.metrics.coverage import check_sample
 
-    audio = text_to_music(
-        base,
-        prompts=[item.prompt for item in batch],
+    audio = sampler.generate(
+        [item.prompt for item in batch],
         lyrics=[item.lyrics for item in batch],
         seconds=settings.seconds,
         seeds=[item.seed for item in batch],

@@ -48,7 +48,7 @@ def merge_best(store: Store, profile: Profile) -> Outcome:
     features = trained_base(store, [chosen.checkpoint_id])
     wanted = {
         "adapter_sha256": sha256_file(adapter / "adapter_model.safetensors"),
-        "base_fingerprint": features["base_fingerprint"],
+        "base_fingerprint": features.base_fingerprint,
     }
     known = read_json(target / "merge.json", default={})
     unchanged = all(known.get(key) == value for key, value in wanted.items())
@@ -58,10 +58,8 @@ def merge_best(store: Store, profile: Profile) -> Outcome:
             raise CheckpointError(f"{reason}; the manifest marks it invalid now. {BROKEN}")
         from lofi_assets.quantization.merge import merge_lora
 
-        named = features.get("lyric_vocabulary")
-        vocabulary = Path(named) if named else None
         with Progress("merging the adapter into the base", total=1, unit="model") as progress:
-            known = asdict(merge_lora(Path(features["base"]), adapter, target, lyric_vocabulary=vocabulary))
+            known = asdict(merge_lora(Path(features.base), adapter, target, lyric_vocabulary=features.vocabulary))
             progress.advance()
     write_json(store.metadata("merged_model.json"), {"checkpoint_id": chosen.checkpoint_id, **known})
     return Outcome(

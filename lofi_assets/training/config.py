@@ -11,6 +11,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lofi_assets.backbones import ACE_STEP_V1, Backbone, backbone_of
 from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint
@@ -127,7 +128,7 @@ class TrainingSettings(Settings):
     shift: Annotated[float, Field(gt=0)] = 3.0
     """Schedule shift; inference uses the same."""
     text_dropout: Probability = 0.15
-    """Chance that an item is trained without its prompt."""
+    """Chance that an item is trained without its prompt; for a backbone that drops all at once, without any."""
     speaker_dropout: Probability = 0.5
     """Chance that an item is trained without its speaker embedding."""
     lyric_dropout: Probability = 0.15
@@ -197,10 +198,12 @@ class TrackFeatures(Settings):
 class TrainingRun(Settings):
     """Everything that a run is made from. Relative paths are taken from the working directory."""
 
+    architecture: str = ACE_STEP_V1
+    """Model family of the base (`backbones.backbone_of`)."""
     base: Path
     """Folder of the base model, in the Hub's layout."""
     base_fingerprint: str
-    """`backbones.ace_step_v1.identity.base_fingerprint(base)` when the features were computed."""
+    """`Backbone.fingerprint(base)` when the features were computed."""
     features_dir: Path
     """Cache that holds the keys of `tracks`."""
     tracks: tuple[TrackFeatures, ...]
@@ -232,6 +235,15 @@ class TrainingRun(Settings):
     def of_split(self, split: Split) -> tuple[TrackFeatures, ...]:
         """Tracks of a split, sorted by id: the order of the file never matters."""
         return tuple(sorted((t for t in self.tracks if t.split == split), key=lambda track: track.track_id))
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model family.
+
+        Raises:
+            BackboneError: it is not installed.
+        """
+        return backbone_of(self.architecture)
 
     @property
     def config_hash(self) -> str:

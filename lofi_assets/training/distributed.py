@@ -7,7 +7,7 @@ loads no accelerate.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -93,25 +93,33 @@ def started_processes() -> int:
 
 
 def wrapped(
-    transformer: nn.Module, settings: TrainingSettings, processes: Processes, device: torch.device
+    model: nn.Module,
+    settings: TrainingSettings,
+    processes: Processes,
+    device: torch.device,
+    *,
+    blocks: Sequence[nn.Module],
 ) -> nn.Module:
-    """The module to call instead of `transformer`, so that the processes share base (fsdp) or gradients (ddp, fsdp).
+    """The module to call instead of `model`, so that the processes share base (fsdp) or gradients (ddp, fsdp).
 
-    fsdp replaces the parameters of `transformer` in place: take them after this call.
+    fsdp replaces the parameters of `model` in place: take them after this call.
+
+    Args:
+        blocks: of the model, which fsdp gathers each by itself.
     """
     if processes.count == 1:
-        return transformer
+        return model
     if settings.parallel == "ddp":
         places = [device] if device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(transformer, device_ids=places, gradient_as_bucket_view=True)
+        return nn.parallel.DistributedDataParallel(model, device_ids=places, gradient_as_bucket_view=True)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (processes.count,))
-    for block in transformer.get_submodule("transformer_blocks").children():
+    for block in blocks:
         fully_shard(block, mesh=mesh)
-    fully_shard(transformer, mesh=mesh)
-    return transformer
+    fully_shard(model, mesh=mesh)
+    return model
 
 
 def synchronised(model: Any, *, last: bool) -> AbstractContextManager[None]:

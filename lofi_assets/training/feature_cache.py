@@ -1,23 +1,82 @@
 """The asset `feature_cache`: features of every track of the current dataset, and their record."""
 
+from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
+from pydantic.dataclasses import dataclass
 
+from lofi_assets.backbones import ACE_STEP_V1, Backbone, backbone_of
+from lofi_assets.backbones.features import FeatureError
 from lofi_assets.dataset.versions import current_dataset
-from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.typed import STORED, read_typed, write_typed
+from lofi_assets.files.writing import StoreError
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, setting
 from lofi_assets.store import Store
 from lofi_assets.training import report as training_report
-from lofi_assets.training.base_model import base_identity, resolve_base
+from lofi_assets.training.base_model import backbone_for, resolve_base
 from lofi_assets.training.config import RUN_CONFIG, TrackFeatures
-from lofi_assets.training.features.files import FeatureError, exclusive, keys_of_runs, unneeded_files
+from lofi_assets.training.features.files import exclusive, keys_of_runs, unneeded_files
 from lofi_assets.wording import tallied
 
 FEATURES = "feature_cache.json"
+REMEDY = "materialise feature_cache again"
+
+
+@dataclass(frozen=True, config=STORED)
+class FeatureRecord:
+    """What `feature_cache` wrote: `metadata/feature_cache.json`."""
+
+    base: str
+    """Folder of the base model."""
+    base_fingerprint: str
+    tracks: tuple[TrackFeatures, ...]
+    architecture: str = ACE_STEP_V1
+    dataset_id: str = ""
+    """Of the version whose tracks these are; a record without it is of no dataset that is known."""
+    dataset_hash: str = ""
+    lyric_vocabulary: str | None = None
+    """File that stands in for the one in the base's folder."""
+    languages: Mapping[str, str] = field(default_factory=dict)
+    """Track id -> language of its lyrics, of those that are sung."""
+
+    @classmethod
+    def path(cls, store: Store) -> Path:
+        """Where it lies."""
+        return store.metadata(FEATURES)
+
+    @classmethod
+    def read(cls, store: Store) -> "FeatureRecord":
+        """The record.
+
+        Raises:
+            FeatureError: absent, or of another version.
+            StoreError: not JSON.
+        """
+        path = cls.path(store)
+        try:
+            record = read_typed(path, cls, remedy=f"{REMEDY}, which reads what is cached")
+        except StoreError as error:
+            raise FeatureError(str(error)) from error
+        if record is None:
+            raise FeatureError(f"{path}: no features yet; {REMEDY}")
+        return record
+
+    def write(self, store: Store) -> None:
+        """Replace the record."""
+        write_typed(self.path(store), self)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model family that the features are of."""
+        return backbone_of(self.architecture)
+
+    @property
+    def vocabulary(self) -> Path | None:
+        """`lyric_vocabulary` as a path."""
+        return Path(self.lyric_vocabulary) if self.lyric_vocabulary else None
 
 
 def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
@@ -27,28 +86,35 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
 
     folder, manifest, tracks = current_dataset(store)
     with setting(profile, "base_model"):
+        backbone = backbone_for(profile.base_model)
         base = resolve_base(store, profile.base_model)
-        identity = base_identity(base)
+        identity = backbone.fingerprint(base)
     with setting(profile, "lyric_vocabulary"):
-        vocabulary = lyric_vocabulary(store, profile.lyric_vocabulary)
+        vocabulary = lyric_vocabulary(store, profile)
     rows = cache_features(
         feature_jobs(store, folder, tracks),
-        base_path=base,
-        base_fingerprint=identity,
+        backbone=backbone,
+        encoders=backbone.encoders(
+            base,
+            fingerprint=identity,
+            device=profile.training.get("device", "cpu"),
+            vocabulary=vocabulary,
+            ssl_encoders=ssl_folders(store, profile),
+        ),
         cache_dir=store.features,
-        device=profile.training.get("device", "cpu"),
-        vocabulary=vocabulary,
-        ssl_encoders=ssl_folders(store, profile),
     )
     splits = {track["track_id"]: track["split"] for track in tracks}
-    features = [{"track_id": row.track_id, "key": row.key, "split": splits[row.track_id]} for row in rows]
-    languages = {row.track_id: row.language for row in rows if row.language}
-    write_json(
-        store.metadata(FEATURES),
-        {"base": str(base), "base_fingerprint": identity, "tracks": features}
-        | {"dataset_id": manifest["dataset_id"], "dataset_hash": manifest["hash"]}
-        | {"lyric_vocabulary": str(vocabulary) if vocabulary else None, "languages": languages},
-    )
+    languages = {row.track_id: row.notes["language"] for row in rows if row.notes.get("language")}
+    FeatureRecord(
+        base=str(base),
+        base_fingerprint=identity,
+        tracks=tuple(TrackFeatures(track_id=row.track_id, key=row.key, split=splits[row.track_id]) for row in rows),
+        architecture=backbone.architecture,
+        dataset_id=manifest["dataset_id"],
+        dataset_hash=manifest["hash"],
+        lyric_vocabulary=str(vocabulary) if vocabulary else None,
+        languages=languages,
+    ).write(store)
     computed, orphaned = sum(not row.reused for row in rows), len(unneeded_features(store))
     return Outcome(
         # The dataset's hash covers what no key does: which tracks are trained on, and which validate.
@@ -67,7 +133,7 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
 
 def unneeded_features(store: Store) -> list[Path]:
     """Cached files that neither the current features nor any run, archived ones among them, name."""
-    keys = keys_of_runs(store.metadata(FEATURES), store.metadata(RUN_CONFIG), store.checkpoints)
+    keys = keys_of_runs(FeatureRecord.path(store), store.metadata(RUN_CONFIG), store.checkpoints)
     return unneeded_files(store.features, keys)
 
 
@@ -82,20 +148,3 @@ def prune_features(store: Store) -> list[Path]:
         for path in unneeded:
             path.unlink()
     return unneeded
-
-
-def features_on_record(store: Store) -> dict[str, Any]:
-    """What `feature_cache` wrote: `base`, `base_fingerprint`, `tracks` and perhaps `lyric_vocabulary`.
-
-    Raises:
-        FeatureError: absent, or of another version.
-        StoreError: not JSON.
-    """
-    path, remedy = store.metadata(FEATURES), "materialise feature_cache again"
-    features: dict[str, Any] = read_json(path, default={}, remedy=f"remove it and {remedy}, which reads what is cached")
-    try:
-        needed = {"base": features["base"], "base_fingerprint": features["base_fingerprint"]}
-        tracks = [TrackFeatures.model_validate(track) for track in features["tracks"]]
-    except (KeyError, TypeError, ValidationError) as error:
-        raise FeatureError(f"{path}: absent or of another version; {remedy}") from error
-    return features | needed | {"tracks": tracks}

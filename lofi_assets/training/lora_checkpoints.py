@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lofi_assets.backbones.features import FeatureError
 from lofi_assets.dataset.versions import dataset_on_record
 from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import fingerprint
@@ -28,8 +29,7 @@ from lofi_assets.training.config import (
     TrainingRun,
     save_run,
 )
-from lofi_assets.training.feature_cache import FEATURES, features_on_record
-from lofi_assets.training.features.files import FeatureError
+from lofi_assets.training.feature_cache import FeatureRecord
 from lofi_assets.training.settings import lora_settings, training_settings
 from lofi_assets.training.trained_on import on_revoked_tracks
 from lofi_assets.training.trainer.log import read_log
@@ -59,19 +59,20 @@ def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_D
     Raises:
         FeatureError: no features yet, or those of another version or of another dataset than the current one.
     """
-    manifest, features = dataset_on_record(store), features_on_record(store)
-    if features.get("dataset_hash") != manifest["hash"]:
-        of = features.get("dataset_id") or f"a dataset of hash {str(features.get('dataset_hash'))[:12]}"
+    manifest, features = dataset_on_record(store), FeatureRecord.read(store)
+    if features.dataset_hash != manifest["hash"]:
+        of = features.dataset_id or f"a dataset of hash {features.dataset_hash[:12] or 'unknown'}"
         raise FeatureError(
-            f"{store.metadata(FEATURES)}: the features are of {of}, the current dataset is {manifest['dataset_id']}: "
+            f"{FeatureRecord.path(store)}: the features are of {of}, the current dataset is {manifest['dataset_id']}: "
             "materialise feature_cache, then lora_checkpoints"
         )
     run = TrainingRun.model_validate(
         {
-            "base": features["base"],
-            "base_fingerprint": features["base_fingerprint"],
+            "architecture": features.architecture,
+            "base": features.base,
+            "base_fingerprint": features.base_fingerprint,
             "features_dir": store.features,
-            "tracks": features["tracks"],
+            "tracks": features.tracks,
             "dataset_id": manifest["dataset_id"],
             "dataset_hash": manifest["hash"],
             "checkpoints_dir": store.checkpoints,

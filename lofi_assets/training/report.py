@@ -22,7 +22,6 @@ from lofi_assets.training.trainer.curves import BY_TIMESTEP
 from lofi_assets.training.trainer.log import read_log
 from lofi_assets.training.trainer.preview import (
     ORIGINAL,
-    SAMPLE_RATE,
     clip,
     preview_folder,
     preview_steps,
@@ -118,6 +117,8 @@ def _by_timestep(lines: Iterable[Mapping[str, Any]]) -> dict[str, Points]:
 
 def _side_by_side(originals: Path, folder: Path, tracks: Iterable[TrackFeatures]) -> bytes:
     import soundfile
+
+    from lofi_assets.audio.encode import SAMPLE_RATE
 
     def samples(path: Path) -> Any:
         return soundfile.read(path, dtype="float32")[0].T

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from lofi_assets.backbones.features import FeatureError
 from lofi_assets.constitution.gates import load_gates
 from lofi_assets.dataset.versions import MANIFEST, DatasetError, current_dataset
 from lofi_assets.files.documents import read_json
@@ -21,8 +22,7 @@ from lofi_assets.sources.rights import latest_day
 from lofi_assets.store import CONFIG_DIR, Store, rows_of
 from lofi_assets.training.checkpoints.manifest import read_manifest
 from lofi_assets.training.checkpoints.runs import RUN
-from lofi_assets.training.feature_cache import FEATURES
-from lofi_assets.training.features.files import FeatureError
+from lofi_assets.training.feature_cache import FeatureRecord
 
 
 def on_revoked_tracks(store: Store, *, today: date | None = None) -> dict[str, str]:
@@ -77,21 +77,19 @@ def trained_dataset(store: Store) -> tuple[Path, dict[str, Any], list[dict[str, 
     return folder, manifest, read_json(folder / "tracks.json", default=[])
 
 
-def trained_base(store: Store, checkpoints: Iterable[str]) -> dict[str, Any]:
-    """`base`, `base_fingerprint` and `lyric_vocabulary` that the features were computed with, and checkpoints trained.
+def trained_base(store: Store, checkpoints: Iterable[str]) -> FeatureRecord:
+    """The features' record: the base that they were computed with, and checkpoints trained.
 
     Raises:
         FeatureError: there are none, or a checkpoint was trained on another base than they are of.
     """
-    path = store.metadata(FEATURES)
-    features: dict[str, Any] = read_json(path, default={})
-    if "base_fingerprint" not in features:
-        raise FeatureError(f"{path}: no features yet; materialise feature_cache")
+    features = FeatureRecord.read(store)
     for name in checkpoints:
         of = read_json(store.checkpoints / name / "config.json", default={}).get("base_fingerprint")
-        if of not in (None, features["base_fingerprint"]):
+        if of not in (None, features.base_fingerprint):
             raise FeatureError(
-                f"{path}: the features are of the base {features['base_fingerprint'][:12]}, {name} was trained on "
-                f"{of[:12]}; materialise lora_checkpoints, or set the profile's base back and materialise feature_cache"
+                f"{FeatureRecord.path(store)}: the features are of the base {features.base_fingerprint[:12]}, {name} "
+                f"was trained on {of[:12]}; materialise lora_checkpoints, or set the profile's base back and "
+                "materialise feature_cache"
             )
     return features

@@ -9,27 +9,20 @@ from pathlib import Path
 
 import torch
 
-from lofi_assets.backbones.ace_step_v1.flow_matching import training_schedule
-from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
+from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
+from lofi_assets.backbones.ace_step_v1.features import Encoders
 from lofi_assets.backbones.ace_step_v1.loading import load_base
+from lofi_assets.backbones.ace_step_v1.objective import Objective, conditions_of
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
+from lofi_assets.backbones.features import Conditions, FeatureJob
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingSettings
-from lofi_assets.training.features.cache import (
-    FeatureJob,
-    FeatureRow,
-    TrackConditions,
-    cache_features,
-    read_conditions,
-    read_frames,
-    read_latents,
-)
-from lofi_assets.training.features.encoders import Encoders, decode
+from lofi_assets.training.features.cache import FeatureRow, decode
 from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.batches import Source
-from lofi_assets.training.trainer.objective import Objective
 from lofi_assets_tests.bench.material import write_song
 from lofi_assets_tests.bench.report import Row, interleaved
+from lofi_assets_tests.feature_material import Given, encoded, read
 
 SECONDS, TRACKS, REPEATS = 60.0, 4, 5
 LATENT_BYTES_PER_MINUTE = 60 * 44_100 / 4_096 * 8 * 16 * 4
@@ -54,13 +47,7 @@ def _rows(root: Path) -> list[Row]:
     jobs = _jobs(root)
 
     def fill() -> list[FeatureRow]:
-        return cache_features(
-            jobs,
-            base_path=root / "base",
-            base_fingerprint=base_fingerprint(root / "base"),
-            cache_dir=root / "features",
-            device="cpu",
-        )
+        return encoded(jobs, root / "base", root / "features", device="cpu")
 
     started = time.perf_counter()
     made = fill()
@@ -129,23 +116,22 @@ def _steps(root: Path, jobs: list[FeatureJob], made: list[FeatureRow]) -> tuple[
     assert transformer is not None
     lora = LoraSettings(r=8, lora_alpha=8, target_modules=("to_q", "to_k", "to_v", "to_out.0"))
     optimizer = torch.optim.AdamW(adapters.add_lora(transformer, lora, seed=0).values())
-    objective = Objective(transformer, training_schedule(shift=3.0), torch.float32, torch.device("cpu"))
-    encoders, by_id = Encoders(root / "base"), {job.track_id: job for job in jobs}
+    objective = Objective(transformer, torch.float32, torch.device("cpu"))
+    encoders, by_key = Encoders(root / "base"), {row.key: job for row, job in zip(made, jobs, strict=True)}
 
-    def encoded_latents(track: TrackFeatures) -> torch.Tensor:
-        job = by_id[track.track_id]
+    def encoded_latents(key: str) -> torch.Tensor:
+        job = by_key[key]
         audio = decode(job.track_id, job.audio, sha256=job.audio_sha256)
         return torch.from_numpy(encoders.listen(audio, ["latents"])["latents"])
 
-    def encoded_conditions(track: TrackFeatures) -> TrackConditions:
-        job = by_id[track.track_id]
-        ids = torch.from_numpy(encoders.lyrics(job.track_id, job.lyrics)[0]).long()
+    def encoded_conditions(key: str) -> Conditions:
+        job = by_key[key]
+        ids = torch.from_numpy(encoders.lyrics(job.track_id, job.lyrics)[0])
         text, speaker = encoders.text(job.caption), encoders.speaker(job.track_id, None)
-        return TrackConditions(torch.from_numpy(text), ids, torch.ones_like(ids), torch.from_numpy(speaker))
+        return conditions_of(torch.from_numpy(text), ids, torch.from_numpy(speaker))
 
     tracks = tuple(TrackFeatures(track_id=row.track_id, key=row.key) for row in made)
     settings = TrainingSettings(crop_frames=CROP)
-    cache = root / "features"
 
     def step(source: Source) -> Callable[[], None]:
         def run() -> None:
@@ -155,16 +141,8 @@ def _steps(root: Path, jobs: list[FeatureJob], made: list[FeatureRow]) -> tuple[
 
         return run
 
+    each_time = Given(encoded_latents, encoded_conditions, lambda _: CROP)
     return (
-        step(
-            Source(
-                tracks,
-                settings,
-                1000,
-                lambda track: read_latents(cache, track.key),
-                lambda track: read_conditions(cache, track.key),
-                lambda track: read_frames(cache, track.key),
-            )
-        ),
-        step(Source(tracks, settings, 1000, encoded_latents, encoded_conditions, lambda _: CROP)),
+        step(Source(tracks, settings, ACE_STEP_V1, read(root / "features"))),
+        step(Source(tracks, settings, ACE_STEP_V1, each_time)),
     )

@@ -9,18 +9,21 @@ from pathlib import Path
 
 import torch
 
-from lofi_assets.backbones.ace_step_v1.flow_matching import add_noise, denoising_loss, training_schedule
+from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
+from lofi_assets.backbones.ace_step_v1.flow_matching import add_noise, denoising_loss
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.loading import load_base
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
+from lofi_assets.backbones.features import FeatureJob
+from lofi_assets.backbones.training import TIMESTEPS, Item
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
-from lofi_assets.training.features.cache import FeatureJob, cache_features, read_conditions, read_frames, read_latents
 from lofi_assets.training.trainer import adapters
-from lofi_assets.training.trainer.batches import Item, Source
+from lofi_assets.training.trainer.batches import Source
 from lofi_assets.training.trainer.loop import train
 from lofi_assets_tests.bench.material import write_song
 from lofi_assets_tests.bench.report import Row
+from lofi_assets_tests.feature_material import encoded, read
 
 LEAST_RATIO = 0.95
 STEPS, WARM_UP = 30, 6
@@ -41,15 +44,12 @@ class BareStep:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
         )
-        schedule = training_schedule(shift=settings.shift)
-        self.transformer, self.schedule = base.transformer, schedule
+        self.transformer = base.transformer
         source = Source(
             tracks=run.of_split("train"),
             settings=settings,
-            timesteps=len(schedule.timesteps),
-            read_latents=lambda track: read_latents(run.features_dir, track.key),
-            read_conditions=lambda track: read_conditions(run.features_dir, track.key),
-            read_frames=lambda track: read_frames(run.features_dir, track.key),
+            backbone=ACE_STEP_V1,
+            features=read(run.features_dir),
         )
         self.items: list[Item] = [source.item(position) for position in range(STEPS + 2)]
         self.clip = settings.gradient_clip
@@ -70,22 +70,22 @@ class BareStep:
     def _loss(self, item: Item) -> torch.Tensor:
         conditions, clean = item.conditions, item.latents[None]
         context, mask = self.transformer.encode(
-            text_hidden_states=conditions.text[None],
-            text_attention_mask=torch.ones(1, len(conditions.text), dtype=torch.long),
-            speaker_embeds=conditions.speaker[None],
-            lyric_token_ids=conditions.lyric_ids[None],
-            lyric_mask=conditions.lyric_mask[None],
+            text_hidden_states=conditions["text"][None],
+            text_attention_mask=torch.ones(1, len(conditions["text"]), dtype=torch.long),
+            speaker_embeds=conditions["speaker"][None],
+            lyric_token_ids=conditions["lyric_ids"][None],
+            lyric_mask=conditions["lyric_mask"][None],
         )
-        index = [item.timestep_index]
-        noisy = add_noise(clean, item.noise[None], self.schedule.sigmas[index])
+        sigmas = torch.tensor([item.sigma])
+        noisy = add_noise(clean, item.noise[None], sigmas)
         velocity = self.transformer.decode(
             hidden_states=noisy,
             attention_mask=None,
             encoder_hidden_states=context,
             encoder_hidden_mask=mask,
-            timestep=self.schedule.timesteps[index],
+            timestep=sigmas * TIMESTEPS,
         )
-        return denoising_loss(velocity, noisy=noisy, clean=clean, sigmas=self.schedule.sigmas[index], mask=None)
+        return denoising_loss(velocity, noisy=noisy, clean=clean, sigmas=sigmas, mask=None)
 
 
 class Watch:
@@ -149,9 +149,7 @@ def _run(root: Path) -> TrainingRun:
     song = write_song(root / "song.wav", seconds=120.0)
     job = FeatureJob("song", song, sha256_file(song), "lofi hip hop, piano, vinyl crackle, rain, mellow, 82 bpm")
     with contextlib.redirect_stderr(io.StringIO()):
-        (row,) = cache_features(
-            [job], base_path=root / "base", base_fingerprint=identity, cache_dir=root / "features", device="cpu"
-        )
+        (row,) = encoded([job], root / "base", root / "features", device="cpu")
     return TrainingRun(
         base=root / "base",
         base_fingerprint=identity,

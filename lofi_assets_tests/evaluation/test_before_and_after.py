@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from lofi_assets.backbones.features import FeatureError
 from lofi_assets.dataset.versions import DatasetError
 from lofi_assets.defs.reporting import MAX_PICTURE_BYTES
 from lofi_assets.evaluation import before_after
@@ -25,7 +26,6 @@ from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.files import DIFFUSERS_WEIGHTS
 from lofi_assets.training.checkpoints.manifest import best, read_manifest
 from lofi_assets.training.feature_cache import FEATURES
-from lofi_assets.training.features.files import FeatureError
 from lofi_assets.training.trainer.loop import train
 from lofi_assets_tests.defs.test_asset_pages import assert_reads_well
 

@@ -16,9 +16,9 @@ from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import BaseModelSettings, LyricVocabularySettings, Profile, ProfileError, load_profile
 from lofi_assets.store import Store
 from lofi_assets.training.feature_cache import FEATURES, cache_dataset_features, unneeded_features
-from lofi_assets.training.features.cache import read_conditions
 from lofi_assets.training.features.jobs import SPEAKERS, SpeakersError, feature_jobs
 from lofi_assets.training.lora_checkpoints import plan_training
+from lofi_assets_tests.feature_material import read
 
 LYRICS = {"one": "[Verse]\nrain on the window", "two": "[Language: de]\n[Verse]\nregen am fenster"}
 
@@ -103,8 +103,8 @@ def test_a_speaker_named_by_the_curator_reaches_its_track_and_no_other(store: St
     after = cached(store, base)
     assert after.counts["recomputed"] == 1 and after.data_version != before.data_version
     keys = {track["track_id"]: track["key"] for track in read_json(store.metadata(FEATURES))["tracks"]}
-    assert read_conditions(store.features, keys["one"]).speaker.all()
-    assert not read_conditions(store.features, keys["two"]).speaker.any()
+    assert read(store.features).conditions(keys["one"])["speaker"].all()
+    assert not read(store.features).conditions(keys["two"])["speaker"].any()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from dagster_graphql.test.utils import execute_dagster_graphql
 
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
+from lofi_assets.backbones.features import FeatureError, FeatureJob
 from lofi_assets.cli.main import main
 from lofi_assets.defs import resources, training
 from lofi_assets.defs.resources import Platform
@@ -37,11 +38,11 @@ from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import load_run
 from lofi_assets.training.ending import CONFIGURATION, INTERRUPTED, read_ending
 from lofi_assets.training.feature_cache import FEATURES
-from lofi_assets.training.features.cache import FeatureError, FeatureJob, cache_features
 from lofi_assets.training.lora_checkpoints import plan_training
 from lofi_assets.training.planning import profile_plan as training_plan
 from lofi_assets.training.planning.plan import Card
 from lofi_assets.training.trainer.log import read_log
+from lofi_assets_tests.feature_material import encoded
 
 RATE = 48_000
 LAUNCH = """
@@ -68,7 +69,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         soundfile.write(path, np.random.default_rng(index).uniform(-0.5, 0.5, (RATE, 2)), RATE)
         jobs.append(FeatureJob(name, path, sha256_file(path), f"lofi, {name}"))
     identity = base_fingerprint(root / "base")
-    rows = cache_features(jobs, base_path=root / "base", base_fingerprint=identity, cache_dir=root / "features")
+    rows = encoded(jobs, root / "base", root / "features", base_fingerprint=identity)
     splits = {"held-out": "validation"}
     tracks = [{"track_id": row.track_id, "key": row.key, "split": splits.get(row.track_id, "train")} for row in rows]
     return {"root": root, "base": str(root / "base"), "base_fingerprint": identity, "tracks": tracks}

@@ -1,30 +1,36 @@
 """What a step sees follows from the seed and its number, however the step is divided."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
+from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
+from lofi_assets.backbones.ace_step_v1.objective import conditions_of
 from lofi_assets.training.config import TrackFeatures, TrainingSettings
-from lofi_assets.training.features.cache import TrackConditions
-from lofi_assets.training.trainer.batches import Source, bucketed, generator, timestep_index
+from lofi_assets.training.trainer.batches import Source, bucketed, generator
+from lofi_assets_tests.feature_material import Given
 
 FRAMES = {f"t{index:02}": 20 + 37 * index % 100 for index in range(23)}
+KEYS = {f"latents={index:032x}": name for index, name in enumerate(FRAMES)}
 
 
 def a_source(*, repeat: int = 1, **settings) -> Source:
-    tracks = [TrackFeatures(track_id=name, key=f"{'a' * 32}" + f".{'b' * 32}" * 3, repeat=repeat) for name in FRAMES]
-    ids = torch.zeros(2, dtype=torch.long)
-    conditions = TrackConditions(torch.ones(3, 4), ids, torch.ones_like(ids), torch.ones(4))
-    return Source(
-        tracks=tracks,
-        settings=TrainingSettings(**settings),
-        timesteps=1000,
-        read_latents=lambda track: torch.zeros(8, 16, FRAMES[track.track_id]),
-        read_conditions=lambda track: conditions,
-        read_frames=lambda track: FRAMES[track.track_id],
+    tracks = [TrackFeatures(track_id=name, key=key, repeat=repeat) for key, name in KEYS.items()]
+    conditions = conditions_of(torch.ones(3, 4), torch.zeros(2, dtype=torch.long), torch.ones(4))
+    features = Given(
+        latents=lambda key: torch.zeros(8, 16, FRAMES[KEYS[key]]),
+        conditions=lambda key: conditions,
+        frames=lambda key: FRAMES[KEYS[key]],
     )
+    return Source(tracks, TrainingSettings(**settings), ACE_STEP_V1, features)
+
+
+def index_drawn(settings: TrainingSettings, random: torch.Generator) -> int:
+    """Place in the schedule of 1,000, noisiest first; without a shift it says the share of noise."""
+    return 1000 - round(1000 * ACE_STEP_V1.draw_sigma(settings, random))
 
 
 def names(source: Source, count: int) -> list[str]:
@@ -70,7 +76,7 @@ def test_equally_long_items_keep_the_shuffled_order_within_a_step():
 
 def test_a_step_of_one_item_asks_for_no_lengths():
     source = a_source()
-    unreadable = Source(**{**vars(source), "read_frames": lambda track: 1 / 0})
+    unreadable = replace(source, features=replace(source.features, frames=lambda key: 1 / 0))
     assert names(unreadable, 30) == names(source, 30)
 
 
@@ -84,9 +90,9 @@ def test_a_step_of_one_item_asks_for_no_lengths():
     ],
 )
 def test_timesteps_follow_the_density_that_was_chosen(density: str, settings: dict, middle: float, ends: float):
-    chosen = TrainingSettings(timestep_density=density, **settings)
+    chosen = TrainingSettings(timestep_density=density, shift=1.0, **settings)
     random = generator("density")
-    indices = torch.tensor([timestep_index(chosen, timesteps=1000, random=random) for _ in range(4000)])
+    indices = torch.tensor([index_drawn(chosen, random) for _ in range(4000)])
     assert indices.min() >= 0 and indices.max() <= 999
     assert float(((indices >= 333) & (indices < 667)).float().mean()) == pytest.approx(middle, abs=0.03)
     assert float(((indices < 50) | (indices >= 950)).float().mean()) == pytest.approx(ends, abs=0.02)
@@ -95,7 +101,7 @@ def test_timesteps_follow_the_density_that_was_chosen(density: str, settings: di
 def test_a_positive_logit_mean_leans_to_little_noise():
     means = []
     for logit_mean in (-1.0, 1.0):
-        settings, random = TrainingSettings(logit_mean=logit_mean), generator("lean")
-        drawn = [timestep_index(settings, timesteps=1000, random=random) for _ in range(500)]
+        settings, random = TrainingSettings(logit_mean=logit_mean, shift=1.0), generator("lean")
+        drawn = [index_drawn(settings, random) for _ in range(500)]
         means.append(sum(drawn) / len(drawn))
     assert means[0] < 400 < 600 < means[1]

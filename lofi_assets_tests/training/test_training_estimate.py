@@ -14,13 +14,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
+from lofi_assets.backbones.sizes import ModelSize
 from lofi_assets.cli.main import main
 from lofi_assets.profiles import load_profile
 from lofi_assets.training.config import LoraSettings, TrainingSettings, load_lora_settings
 from lofi_assets.training.planning import profile_plan as training_plan
 from lofi_assets.training.planning.memory import Choices, Workload, device_memory, saved_activations, step_operations
-from lofi_assets.training.planning.model_size import ModelSize, measure
+from lofi_assets.training.planning.model_size import measure
 from lofi_assets.training.planning.plan import Card, does_not_fit, make_plan, plan_text, remedies
 from lofi_assets.training.settings import training_settings
 from lofi_assets.training.trainer.adapters import add_lora
@@ -28,13 +30,13 @@ from lofi_assets_tests.conftest import REPOSITORY
 
 LORA = load_lora_settings(REPOSITORY / "config" / "lofi_lora_config.json")
 SMALL = LoraSettings(r=32, lora_alpha=32, target_modules=LORA.target_modules)
-WORK = Workload(frames=200, text_tokens=40, lyric_tokens=60, tracks=10, minutes=20.0, source="test")
+WORK = Workload(frames=200, tokens={"text": 40, "lyrics": 60}, tracks=10, minutes=20.0, source="test")
 CARD = Card("a 24 GB card", 24e9, 165.0)
 
 
 @pytest.fixture(scope="module")
 def published() -> ModelSize:
-    return measure(None, LORA)
+    return measure(ACE_STEP_V1, None, LORA)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def medium(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelSize]:
             build_projectors=False,
             drop_dead_projections=True,
         ).save_pretrained(base / "ace_step_transformer")
-    return base, measure(base, SMALL)
+    return base, measure(ACE_STEP_V1, base, SMALL)
 
 
 def trainable(base: Path, choices: Choices) -> ACEStepTransformer2DModel:
@@ -74,12 +76,12 @@ def trainable(base: Path, choices: Choices) -> ACEStepTransformer2DModel:
 def loss_of(transformer: ACEStepTransformer2DModel, choices: Choices) -> torch.Tensor:
     """One forward pass at the work's full size."""
     dtype, batch = transformer.dtype, choices.batch_size
-    text = torch.ones(batch, WORK.text_tokens, 64, dtype=dtype)
-    lyrics = torch.ones(batch, WORK.lyric_tokens, dtype=torch.long)
+    text = torch.ones(batch, WORK.tokens["text"], 64, dtype=dtype)
+    lyrics = torch.ones(batch, WORK.tokens["lyrics"], dtype=torch.long)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype != torch.float32):
         context, mask = transformer.encode(
             text_hidden_states=text,
-            text_attention_mask=torch.ones(batch, WORK.text_tokens, dtype=torch.long),
+            text_attention_mask=torch.ones(batch, WORK.tokens["text"], dtype=torch.long),
             speaker_embeds=torch.zeros(batch, 32, dtype=dtype),
             lyric_token_ids=lyrics,
             lyric_mask=lyrics,
@@ -120,7 +122,7 @@ class LiveBytes(TorchDispatchMode):
 
 def test_the_published_model_is_counted_as_the_facts_say(published: ModelSize):
     dead, projectors = 629_391_360, 87_840_512
-    assert published.frozen == 3_305_659_264 - dead - projectors
+    assert sum(published.parts.values()) == 3_305_659_264 - dead - projectors
     assert published.adapter == 261_881_856
     assert sum(published.parts[part] for part in ("attention", "feed-forward")) == 3_069_726_720 - dead
 
@@ -175,7 +177,9 @@ def test_the_operations_of_a_step_are_counted_right(medium, checkpointing: bool)
 
 
 def test_production_fits_a_24_gb_card(published: ModelSize):
-    plan = make_plan(published, training_settings(load_profile("production")), training_plan.UNKNOWN, CARD)
+    plan = make_plan(
+        published, training_settings(load_profile("production")), training_plan.assumed_workload(ACE_STEP_V1), CARD
+    )
     assert plan.fits and 9e9 < plan.memory.total < 16e9
     text = plan_text(plan)
     assert "261,881,856 x 8 B" in text and "fits" in text and "TFLOP per step" in text
@@ -183,7 +187,7 @@ def test_production_fits_a_24_gb_card(published: ModelSize):
 
 def test_rank_is_never_offered_to_make_it_fit(published: ModelSize):
     settings = TrainingSettings(gradient_checkpointing=False, batch_size=2)
-    plan = make_plan(published, settings, training_plan.UNKNOWN, Card("a small card", 9e9, 100.0))
+    plan = make_plan(published, settings, training_plan.assumed_workload(ACE_STEP_V1), Card("a small card", 9e9, 100.0))
     offers = remedies(plan)
     assert offers[0].change == "gradient_checkpointing: true"
     assert not [offer for offer in offers if offer.change.startswith(("r:", "lora"))]
@@ -195,12 +199,16 @@ def test_rank_is_never_offered_to_make_it_fit(published: ModelSize):
 
 def test_a_change_that_does_not_lower_the_peak_is_not_offered(published: ModelSize):
     """The optimiser's step is the peak here, and it has no frames to crop."""
-    plan = make_plan(published, TrainingSettings(), training_plan.UNKNOWN, Card("a small card", 10e9, 100.0))
+    plan = make_plan(
+        published, TrainingSettings(), training_plan.assumed_workload(ACE_STEP_V1), Card("a small card", 10e9, 100.0)
+    )
     assert [offer.change for offer in remedies(plan)] == ["optimizer: adamw_8bit"]
 
 
 def test_more_than_everything_offered_says_so(published: ModelSize):
-    plan = make_plan(published, TrainingSettings(), training_plan.UNKNOWN, Card("a tiny card", 3e9, 30.0))
+    plan = make_plan(
+        published, TrainingSettings(), training_plan.assumed_workload(ACE_STEP_V1), Card("a tiny card", 3e9, 30.0)
+    )
     assert "base_quantization: nf4" in [offer.change for offer in remedies(plan)]
     assert "Even all of this does not fit" in plan_text(plan)
 

@@ -14,20 +14,15 @@ import torch
 from transformers import HubertConfig, HubertModel
 
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
+from lofi_assets.backbones.ace_step_v1.objective import without
+from lofi_assets.backbones.ace_step_v1.ssl_encoders import SslEncoderError, load_ssl_encoder
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
+from lofi_assets.backbones.features import FeatureError, FeatureJob
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training.features import files as feature_files
-from lofi_assets.training.features.cache import (
-    FeatureJob,
-    cache_features,
-    read_conditions,
-    read_frames,
-    read_latents,
-    read_ssl_targets,
-)
-from lofi_assets.training.features.files import FeatureError, FeatureKey, exclusive, keys_of_runs, unneeded_files
-from lofi_assets.training.features.ssl_encoders import SslEncoderError, load_ssl_encoder
+from lofi_assets.training.features.files import FeatureKey, exclusive, keys_of_runs, unneeded_files
+from lofi_assets_tests.feature_material import encoded, read
 
 KINDS = {"latents", "text", "lyrics", "speaker"}
 
@@ -51,8 +46,8 @@ def cache(base: Path, tmp_path: Path):
     fingerprint = base_fingerprint(base)
 
     def call(jobs: list[FeatureJob], **changes):
-        return cache_features(
-            jobs, **{"base_path": base, "base_fingerprint": fingerprint, "cache_dir": tmp_path / "cache", **changes}
+        return encoded(
+            jobs, **{"base": base, "base_fingerprint": fingerprint, "cache_dir": tmp_path / "cache", **changes}
         )
 
     return call
@@ -95,12 +90,12 @@ def test_features_have_the_models_shapes(jobs, cache, tmp_path: Path):
     rows = cache(jobs)
     assert [row.track_id for row in rows] == ["one", "two"]
     assert not any(row.reused for row in rows)
-    latents = read_latents(tmp_path / "cache", rows[0].key)
-    conditions = read_conditions(tmp_path / "cache", rows[0].key)
+    latents = read(tmp_path / "cache").latents(rows[0].key)
+    conditions = read(tmp_path / "cache").conditions(rows[0].key)
     assert latents.shape == (8, 16, rows[0].frames) and rows[0].frames == 10
-    assert read_frames(tmp_path / "cache", rows[0].key) == 10
-    assert conditions.text.shape[1] == 32 and conditions.speaker.shape == (512,)
-    assert len(conditions.lyric_ids) == len(conditions.lyric_mask) > 1
+    assert read(tmp_path / "cache").frames(rows[0].key) == 10
+    assert conditions["text"].shape[1] == 32 and conditions["speaker"].shape == (512,)
+    assert len(conditions["lyric_ids"]) == len(conditions["lyric_mask"]) > 1
 
 
 def test_an_unchanged_set_is_not_computed_again_and_needs_no_model(jobs, cache, base: Path, tmp_path: Path):
@@ -108,7 +103,7 @@ def test_an_unchanged_set_is_not_computed_again_and_needs_no_model(jobs, cache, 
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "lyric_vocab.json").write_bytes((base / "lyric_vocab.json").read_bytes())
-    second = cache(jobs, base_path=empty)
+    second = cache(jobs, base=empty)
     assert all(row.reused for row in second)
     assert [row.key for row in second] == [row.key for row in first]
 
@@ -172,13 +167,13 @@ def test_a_file_that_is_not_the_hashed_one_is_refused(jobs, cache):
 def test_the_language_of_the_lyrics_is_recorded(jobs, cache):
     stated = replace(jobs[1], lyrics="[Language: de]\nrain")
     for _ in range(2):
-        assert [row.language for row in cache([jobs[0], stated])] == ["en", "de"]
+        assert [row.notes["language"] for row in cache([jobs[0], stated])] == ["en", "de"]
 
 
 @pytest.mark.parametrize(("lyrics", "ids"), [("", 1), ("[Instrumental]", 17)])
 def test_an_instrumental_track_has_no_language(jobs, cache, tmp_path: Path, lyrics, ids):
     row = cache([replace(jobs[0], lyrics=lyrics)])[0]
-    assert row.language == "" and len(read_conditions(tmp_path / "cache", row.key).lyric_ids) == ids
+    assert row.notes["language"] == "" and len(read(tmp_path / "cache").conditions(row.key)["lyric_ids"]) == ids
 
 
 def test_lyrics_that_cannot_be_encoded_name_their_track(jobs, cache):
@@ -192,8 +187,8 @@ def test_a_speaker_is_read_from_either_format_and_is_zeros_without_one(jobs, cac
     safetensors.numpy.save_file({"speaker": vector}, tmp_path / "mia.safetensors")
     for name in ("mia.npy", "mia.safetensors"):
         row = cache([replace(jobs[0], speaker=tmp_path / name)])[0]
-        assert np.array_equal(read_conditions(tmp_path / "cache", row.key).speaker, vector)
-    assert not read_conditions(tmp_path / "cache", cache([jobs[0]])[0].key).speaker.any()
+        assert np.array_equal(read(tmp_path / "cache").conditions(row.key)["speaker"], vector)
+    assert not read(tmp_path / "cache").conditions(cache([jobs[0]])[0].key)["speaker"].any()
 
 
 @pytest.mark.parametrize(
@@ -212,12 +207,12 @@ def test_a_speaker_that_cannot_be_used_names_track_and_file(jobs, cache, tmp_pat
 
 
 def test_dropped_conditions_are_zeros_of_the_same_shape(jobs, cache, tmp_path: Path):
-    conditions = read_conditions(tmp_path / "cache", cache(jobs)[0].key)
-    dropped = conditions.without(text=True, speaker=True, lyrics=True)
-    assert dropped.text.shape == conditions.text.shape and not dropped.text.any()
-    assert not dropped.lyric_ids.any() and not dropped.lyric_mask.any()
-    kept = conditions.without(text=False, speaker=False, lyrics=False)
-    assert kept.text.equal(conditions.text) and kept.lyric_mask.all()
+    conditions = read(tmp_path / "cache").conditions(cache(jobs)[0].key)
+    dropped = without(conditions, ["text", "speaker", "lyrics"])
+    assert dropped["text"].shape == conditions["text"].shape and not dropped["text"].any()
+    assert not dropped["lyric_ids"].any() and not dropped["lyric_mask"].any()
+    kept = without(conditions, [])
+    assert kept["text"].equal(conditions["text"]) and kept["lyric_mask"].all()
 
 
 # --- SSL targets -----------------------------------------------------------------------------------------------------
@@ -227,14 +222,14 @@ def test_ssl_targets_are_computed_by_themselves_at_the_encoders_rates(jobs, cach
     cache(jobs)
     rows = cache(jobs, ssl_encoders=hubert)
     assert computed(rows) == [{"mert", "m-hubert"}] * 2
-    targets = read_ssl_targets(tmp_path / "cache", rows[1].key)
+    targets = read(tmp_path / "cache").targets(rows[1].key)
     assert targets["mert"].shape == (113, 32) and targets["m-hubert"].shape == (75, 24)  # 1.5 s at 75 and 50 Hz
     assert targets["mert"].dtype == torch.float16
 
 
 def test_without_ssl_targets_the_error_says_how_to_get_them(jobs, cache, tmp_path: Path):
     with pytest.raises(FeatureError, match="name ssl_encoders in the profile"):
-        read_ssl_targets(tmp_path / "cache", cache(jobs)[0].key)
+        read(tmp_path / "cache").targets(cache(jobs)[0].key)
 
 
 def test_an_ssl_encoder_of_another_width_than_the_projector_is_refused(jobs, cache, hubert):
@@ -283,23 +278,27 @@ def test_a_damaged_file_is_refused_and_replaced(jobs, cache, tmp_path: Path, dam
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     with pytest.raises(FeatureError, match=path.name):
-        read_latents(tmp_path / "cache", row.key)
+        read(tmp_path / "cache").latents(row.key)
     assert computed(cache(jobs)) == [{"latents"}, set()]
     assert path.read_bytes() == whole
 
 
 def test_a_file_is_checked_once_per_process_and_mapped_not_copied(jobs, cache, tmp_path: Path, monkeypatch):
     row = cache(jobs)[0]
-    first = read_latents(tmp_path / "cache", row.key)
+    first = read(tmp_path / "cache").latents(row.key)
     monkeypatch.setattr(feature_files, "_checksum", lambda array: pytest.fail("checked again"))
-    assert read_latents(tmp_path / "cache", row.key).data_ptr() == first.data_ptr()
+    assert read(tmp_path / "cache").latents(row.key).data_ptr() == first.data_ptr()
     assert str(row.files["latents"]) in Path("/proc/self/maps").read_text()
 
 
 def test_a_key_is_read_back_and_anything_else_is_refused():
-    key = FeatureKey("a" * 32, "b" * 32, "c" * 32, "d" * 32, ssl={"mert": "e" * 32, "m-hubert": "f" * 32})
+    kinds = dict(zip(("latents", "text", "lyrics", "speaker"), (letter * 32 for letter in "abcd"), strict=True))
+    key = FeatureKey(kinds | {"mert": "e" * 32, "m-hubert": "f" * 32})
     assert FeatureKey.parse(str(key)) == key
-    for wrong in ("", "a" * 32, f"{'a' * 32}.{'b' * 32}", f"{key}.x"):
+    assert str(FeatureKey(kinds)) == ".".join(letter * 32 for letter in "abcd")
+    other = FeatureKey({"latents": "a" * 32, "condition": "b" * 32})
+    assert FeatureKey.parse(str(other)) == other and str(other) == f"condition={'b' * 32}.latents={'a' * 32}"
+    for wrong in ("", "a" * 32, f"{'a' * 32}.{'b' * 32}", f"{key}.x", f"../x={'a' * 32}", f"{other}.{'a' * 32}"):
         with pytest.raises(FeatureError, match="is no key"):
             FeatureKey.parse(wrong)
 
@@ -341,7 +340,7 @@ def slow(path, *arguments, **named):
 features.write_features = slow
 base, audio, cache = map(Path, sys.argv[1:])
 jobs = [FeatureJob(path.stem, path, sha256_file(path), f"lofi, {path.stem}") for path in sorted(audio.glob("*.wav"))]
-cache_features(jobs, base_path=base, base_fingerprint=base_fingerprint(base), cache_dir=cache)
+encoded(jobs, base, cache)
 """
 
 

@@ -7,13 +7,14 @@ import torch
 
 from lofi_assets.backbones.ace_step_v1.flow_matching import training_schedule
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transformer
+from lofi_assets.backbones.ace_step_v1.objective import FRAME_STEP, Objective, conditions_of, without
+from lofi_assets.backbones.training import Item
 from lofi_assets.training.config import LoraSettings
-from lofi_assets.training.features.cache import TrackConditions
 from lofi_assets.training.trainer.adapters import add_lora
-from lofi_assets.training.trainer.batches import Item, generator
-from lofi_assets.training.trainer.objective import FRAME_STEP, Objective
+from lofi_assets.training.trainer.batches import generator
 from lofi_assets_tests.conftest import TARGETS
 
+SIGMAS = training_schedule().sigmas.tolist()
 LENGTHS = (40, 25, 7, 33)
 """Frames, all different, and with different numbers of text and lyric tokens."""
 
@@ -28,7 +29,7 @@ class Trained:
             parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator(index))
         self.outputs: list[torch.Tensor] = []
         transformer.register_forward_hook(lambda module, inputs, output: self.outputs.append(output.sample.detach()))
-        self.objective = Objective(transformer, training_schedule(), torch.float32, torch.device("cpu"))
+        self.objective = Objective(transformer, torch.float32, torch.device("cpu"))
 
     def gradient(self, batches: list[list[Item]]) -> torch.Tensor:
         """Of the mean loss over all items, as one vector."""
@@ -49,15 +50,12 @@ def items() -> list[Item]:
     for index, length in enumerate(LENGTHS):
         random = generator("item", index)
         ids = torch.randint(1, 20, (3 * index + 1,), generator=random)
-        conditions = TrackConditions(
-            torch.randn(9 - 2 * index, 32, generator=random),
-            ids,
-            torch.ones_like(ids),
-            torch.randn(512, generator=random),
+        conditions = conditions_of(
+            torch.randn(9 - 2 * index, 32, generator=random), ids, torch.randn(512, generator=random)
         )
         latents, noise = torch.randn(2, 8, 16, length, generator=random)
-        kept = conditions.without(text=index == 3, speaker=index == 2, lyrics=index == 1)
-        made.append(Item(f"t{index}", latents, noise, 150 + 200 * index, kept))
+        kept = without(conditions, {3: ["text"], 2: ["speaker"], 1: ["lyrics"]}.get(index, []))
+        made.append(Item(f"t{index}", latents, noise, SIGMAS[150 + 200 * index], kept))
     return made
 
 

@@ -20,7 +20,7 @@ from lofi_assets.training.distributed import ALONE
 from lofi_assets.training.trainer.averaging import Average
 from lofi_assets.training.trainer.log import read_log
 from lofi_assets.training.trainer.loop import train
-from lofi_assets.training.trainer.model import prepare_backbone
+from lofi_assets.training.trainer.model import prepare_model
 from lofi_assets.training.trainer.optimizer import learning_rate
 from lofi_assets_tests.training.test_training_runs import digests, quiet
 
@@ -120,7 +120,7 @@ def test_a_dora_checkpoint_is_read_by_peft_and_merged_at_its_trained_strength(ma
     run = make_run(learning_rate=1e-2, max_steps=3, lora={"use_dora": True})
     train(run, say=quiet)
     folder = run.checkpoints_dir / checkpoint_id(3)
-    backbone = prepare_backbone(run, device=CPU, processes=ALONE)
+    backbone = prepare_model(run, device=CPU, processes=ALONE)
     untrained = velocity(backbone.model)
     optimizer = torch.optim.AdamW(backbone.parameters.values())
     resume.restore_state(resume.resume_point(run.checkpoints_dir), parameters=backbone.parameters, optimizer=optimizer)
@@ -138,14 +138,14 @@ def test_a_dora_checkpoint_is_read_by_peft_and_merged_at_its_trained_strength(ma
 @pytest.mark.parametrize(("bits", "dtype"), [("int8", torch.int8), ("nf4", torch.uint8)])
 def test_only_what_may_go_below_8_bits_is_quantized(make_run, bits: str, dtype: torch.dtype):
     run = make_run(base_quantization=bits, precision="bf16-mixed")
-    backbone = prepare_backbone(run, device=CPU, processes=ALONE)
+    backbone = prepare_model(run, device=CPU, processes=ALONE)
     dtypes = {name: weight.dtype for name, weight in backbone.model.named_parameters() if not weight.requires_grad}
     quantized = {name for name, kind in dtypes.items() if kind == dtype}
     assert len(quantized) == 4 * 8  # blocks, projections of both attentions
     assert all(name.startswith("transformer_blocks.") and "attn.to_" in name for name in quantized)
     assert {kind for name, kind in dtypes.items() if name not in quantized} == {torch.bfloat16}
     assert {parameter.dtype for parameter in backbone.parameters.values()} == {torch.float32}
-    plain = prepare_backbone(make_run(), device=CPU, processes=ALONE)
+    plain = prepare_model(make_run(), device=CPU, processes=ALONE)
     assert list(plain.parameters) == list(backbone.parameters)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         quantization_error = (velocity(backbone.model.to(torch.bfloat16)) - velocity(plain.model)).abs().max()
@@ -180,8 +180,8 @@ def test_compiled_blocks_give_the_same_loss_and_names_and_are_compiled_once_for_
     )  # the first block, whose input asks for no gradient, and the rest
     assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
     assert state_of(compiled).keys() == state_of(plain).keys()
-    model = prepare_backbone(compiled, device=CPU, processes=ALONE).model
-    assert model.state_dict().keys() == prepare_backbone(plain, device=CPU, processes=ALONE).model.state_dict().keys()
+    model = prepare_model(compiled, device=CPU, processes=ALONE).model
+    assert model.state_dict().keys() == prepare_model(plain, device=CPU, processes=ALONE).model.state_dict().keys()
 
 
 def test_a_cosine_falls_slowly_at_both_ends():

@@ -8,12 +8,13 @@ import soundfile
 from lofi_assets.audio.synth.song import Song, render
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
+from lofi_assets.backbones.features import FeatureJob
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training.checkpoints.runs import log_path
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
-from lofi_assets.training.features.cache import FeatureJob, cache_features
 from lofi_assets.training.trainer.log import read_log
 from lofi_assets.training.trainer.loop import train
+from lofi_assets_tests.feature_material import encoded
 
 TARGETS = ("speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0")
 
@@ -28,7 +29,7 @@ def test_four_tracks_learnt_by_heart_lower_the_validation_loss_in_every_timestep
         soundfile.write(path, render(song).T, 48_000)
         jobs.append(FeatureJob(f"song-{seed}", path, sha256_file(path), f"lofi, {song.key_name}"))
     identity = base_fingerprint(tmp_path / "base")
-    rows = cache_features(jobs, base_path=tmp_path / "base", base_fingerprint=identity, cache_dir=tmp_path / "features")
+    rows = encoded(jobs, tmp_path / "base", tmp_path / "features", base_fingerprint=identity)
     heard = [TrackFeatures(track_id=row.track_id, key=row.key) for row in rows]
     again = [TrackFeatures(track_id=f"{row.track_id}-again", key=row.key, split="validation") for row in rows]
     run = TrainingRun(

@@ -8,14 +8,15 @@ import soundfile
 
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
+from lofi_assets.backbones.features import FeatureJob
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training.checkpoints.files import describe
 from lofi_assets.training.checkpoints.manifest import read_manifest
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
-from lofi_assets.training.features.cache import FeatureJob, cache_features
 from lofi_assets.training.trainer import preview
 from lofi_assets.training.trainer.loop import train
 from lofi_assets.training.trainer.preview import ORIGINAL, preview_folder, preview_steps
+from lofi_assets_tests.feature_material import encoded
 
 TARGETS = ("speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0")
 RATE = 48_000
@@ -32,7 +33,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict:
         soundfile.write(path, np.random.default_rng(index).uniform(-0.5, 0.5, (2 * RATE, 2)), RATE)
         jobs.append(FeatureJob(name, path, sha256_file(path), f"lofi, {name}"))
     fingerprint = base_fingerprint(folder / "base")
-    rows = cache_features(jobs, base_path=folder / "base", base_fingerprint=fingerprint, cache_dir=folder / "features")
+    rows = encoded(jobs, folder / "base", folder / "features", base_fingerprint=fingerprint)
     return {"folder": folder, "fingerprint": fingerprint, "keys": {row.track_id: row.key for row in rows}}
 
 

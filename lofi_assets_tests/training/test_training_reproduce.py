@@ -20,12 +20,12 @@ from lofi_assets.files.hashing import sha256_folder
 from lofi_assets.training.checkpoints.files import DESCRIPTION, PEFT_WEIGHTS, RUN_CONFIG, checkpoint_id
 from lofi_assets.training.checkpoints.runs import ARCHIVE
 from lofi_assets.training.config import TrainingRun, TrainingSettings
-from lofi_assets.training.features.cache import read_latents
 from lofi_assets.training.features.files import write_features
 from lofi_assets.training.reproduction.comparison import find_checkpoint, provenance_changes
 from lofi_assets.training.trainer.log import read_log
 from lofi_assets.training.trainer.loop import train
 from lofi_assets.training.trainer.randomness import randomness
+from lofi_assets_tests.feature_material import read
 from lofi_assets_tests.training.test_training_runs import digests, quiet
 
 
@@ -106,7 +106,7 @@ def change_features(run: TrainingRun) -> None:
     """Other latents in sound files, as another machine may compute them."""
     for track in run.of_split("train"):
         path = run.features_dir / "latents" / f"{track.key.partition('.')[0]}.safetensors"
-        write_features(path, read_latents(run.features_dir, track.key).numpy() * np.float32(1.001))
+        write_features(path, read(run.features_dir).latents(track.key).numpy() * np.float32(1.001), shape=(8, 16, None))
 
 
 def with_own_features(run: TrainingRun, folder: Path) -> Path:

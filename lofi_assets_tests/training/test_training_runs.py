@@ -34,12 +34,12 @@ from lofi_assets.training.config import (
     load_run,
     save_run,
 )
-from lofi_assets.training.features.cache import read_conditions
 from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.log import read_log
 from lofi_assets.training.trainer.loop import TrainingDiverged, train
 from lofi_assets.training.trainer.optimizer import learning_rate
 from lofi_assets_tests.conftest import REPOSITORY
+from lofi_assets_tests.feature_material import read
 
 LORA_CONFIG = REPOSITORY / "config" / "lofi_lora_config.json"
 
@@ -206,16 +206,16 @@ def test_checkpoints_hold_everything_that_made_them(make_run):
 
 
 def velocity(transformer: torch.nn.Module, run: TrainingRun) -> torch.Tensor:
-    conditions = read_conditions(run.features_dir, run.of_split("train")[1].key)
+    conditions = read(run.features_dir).conditions(run.of_split("train")[1].key)
     with torch.no_grad():
         output = transformer(
             hidden_states=torch.randn(1, 8, 16, 12, generator=torch.Generator().manual_seed(0)),
             attention_mask=None,
-            text_hidden_states=conditions.text[None],
-            text_attention_mask=torch.ones(1, len(conditions.text)),
-            speaker_embeds=torch.ones(1, len(conditions.speaker)),
-            lyric_token_ids=conditions.lyric_ids[None],
-            lyric_mask=conditions.lyric_mask[None],
+            text_hidden_states=conditions["text"][None],
+            text_attention_mask=torch.ones(1, len(conditions["text"])),
+            speaker_embeds=torch.ones(1, len(conditions["speaker"])),
+            lyric_token_ids=conditions["lyric_ids"][None],
+            lyric_mask=conditions["lyric_mask"][None],
             timestep=torch.tensor([500.0]),
         )
     return output.sample

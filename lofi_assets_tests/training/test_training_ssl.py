@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from lofi_assets.backbones.ace_step_v1.flow_matching import training_schedule
+from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.loading import load_base
+from lofi_assets.backbones.ace_step_v1.objective import Objective, conditions_of
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
+from lofi_assets.backbones.training import Item
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingSettings
-from lofi_assets.training.features.cache import TrackConditions
 from lofi_assets.training.trainer import adapters
-from lofi_assets.training.trainer.batches import Item, Source, crop_ssl
-from lofi_assets.training.trainer.objective import Objective
+from lofi_assets.training.trainer.batches import Source, crop_target
+from lofi_assets_tests.feature_material import Given
 
 KEY = ".".join("a" * 32 for _ in range(4))
 FRAMES = 40
@@ -28,22 +29,19 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def a_source(**settings) -> Source:
     """One track whose SSL targets count its frames."""
     random = torch.Generator().manual_seed(0)
-    conditions = TrackConditions(
+    conditions = conditions_of(
         text=torch.randn(5, 32, generator=random),
         lyric_ids=torch.zeros(1, dtype=torch.long),
-        lyric_mask=torch.ones(1, dtype=torch.long),
         speaker=torch.zeros(512),
     )
     counted = torch.arange(7.0 * FRAMES)[:, None]
-    return Source(
-        tracks=(TrackFeatures(track_id="one", key=KEY),),
-        settings=TrainingSettings(**settings),
-        timesteps=1000,
-        read_latents=lambda _: torch.randn(8, 16, FRAMES, generator=torch.Generator().manual_seed(1)),
-        read_conditions=lambda _: conditions,
-        read_frames=lambda _: FRAMES,
-        read_ssl_targets=lambda _: {"mert": counted.repeat(1, 32), "m-hubert": counted[::2].repeat(1, 24)},
+    features = Given(
+        latents=lambda _: torch.randn(8, 16, FRAMES, generator=torch.Generator().manual_seed(1)),
+        conditions=lambda _: conditions,
+        frames=lambda _: FRAMES,
+        targets=lambda _: {"mert": counted.repeat(1, 32), "m-hubert": counted[::2].repeat(1, 24)},
     )
+    return Source((TrackFeatures(track_id="one", key=KEY),), TrainingSettings(**settings), ACE_STEP_V1, features)
 
 
 def an_objective(base: Path, *, weight: float, projectors: bool = True) -> tuple[Objective, list[torch.Tensor]]:
@@ -51,8 +49,7 @@ def an_objective(base: Path, *, weight: float, projectors: bool = True) -> tuple
     transformer = load_base(base, components=("transformer",), transformer_options=options).transformer
     lora = LoraSettings(r=4, lora_alpha=4, target_modules=("to_q", "to_k"))
     parameters = list(adapters.add_lora(transformer, lora, seed=0).values())
-    schedule, device = training_schedule(shift=3.0), torch.device("cpu")
-    return Objective(transformer, schedule, torch.float32, device, ssl_weight=weight), parameters
+    return Objective(transformer, torch.float32, torch.device("cpu"), ssl_weight=weight), parameters
 
 
 def losses(base: Path, items: list[Item], **options) -> torch.Tensor:
@@ -60,21 +57,21 @@ def losses(base: Path, items: list[Item], **options) -> torch.Tensor:
 
 
 def test_the_losses_are_off_by_default_and_targets_are_not_read():
-    assert not a_source().item(0).ssl_targets
+    assert not a_source().item(0).targets
 
 
 def test_a_crop_hears_the_targets_of_its_own_frames():
     item = a_source(ssl_weight=1.0, crop_frames=10).item(3)
     whole = a_source().item(3).latents
     (start,) = (i for i in range(FRAMES) if whole[..., i : i + 10].equal(item.latents))
-    mert, hubert = item.ssl_targets["mert"][:, 0], item.ssl_targets["m-hubert"][:, 0]
+    mert, hubert = item.targets["mert"][:, 0], item.targets["m-hubert"][:, 0]
     assert len(mert) == 70 and len(hubert) == 35
     assert abs(float(mert[0]) - 7 * start) < 7 and abs(float(hubert[0]) - 7 * start) < 7
 
 
 @pytest.mark.parametrize("place", [0.0, 0.5, 0.999])
 def test_a_whole_track_has_all_its_targets(place):
-    assert len(crop_ssl(torch.zeros(75, 4), share=1.0, place=place)) == 75
+    assert len(crop_target(torch.zeros(75, 4), share=1.0, place=place)) == 75
 
 
 def test_the_weight_scales_what_the_projectors_say_and_zero_leaves_it_out(base):

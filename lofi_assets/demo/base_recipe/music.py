@@ -21,16 +21,16 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from lofi_assets.backbones.ace_step_v1.flow_matching import sample_timestep_indices, training_schedule
 from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, MusicDCAE
+from lofi_assets.backbones.ace_step_v1.objective import Objective, conditions_of, without
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
+from lofi_assets.backbones.training import Item
 from lofi_assets.demo.base_recipe.corpus import Clip, read_whole
 from lofi_assets.demo.base_recipe.optimizer import NOTHING, Fixed
 from lofi_assets.demo.base_recipe.settings import TransformerSettings
 from lofi_assets.files.writing import atomic_path
 from lofi_assets.progress import over
 from lofi_assets.styles.prompt_text import split_tags
-from lofi_assets.training.features.cache import TrackConditions
-from lofi_assets.training.trainer.batches import Item, generator
-from lofi_assets.training.trainer.objective import Objective
+from lofi_assets.training.trainer.batches import generator
 
 
 def cache_latents(codec: MusicDCAE, clips: Sequence[Clip], *, folder: Path) -> list[Tensor]:
@@ -64,7 +64,8 @@ class MusicTask:
     ) -> None:
         self.modules = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder}).train()
         self.transformer, self.text_encoder, self.tokenizer = transformer, text_encoder, tokenizer
-        self.objective = Objective(transformer, training_schedule(), torch.float32, torch.device("cpu"))
+        self.objective = Objective(transformer, torch.float32, torch.device("cpu"))
+        self.sigmas = training_schedule().sigmas.tolist()
         self.latents, self.captions, self.bars = latents, captions, bars
         self.settings, self.seed = settings, seed
         self.lyric_ids = torch.tensor(list(lyric_ids))
@@ -76,8 +77,7 @@ class MusicTask:
         items = self.items(step)
         losses = self.objective.losses(items)
         if self.settings.velocity_loss:
-            index = torch.tensor([item.timestep_index for item in items])
-            losses = losses / self.objective.schedule.sigmas[index].square()
+            losses = losses / torch.tensor([item.sigma for item in items]).square()
         loss = losses.mean()
         loss.backward()
         return {"loss": float(loss.detach())}
@@ -100,15 +100,18 @@ class MusicTask:
                     track_id=str(pick),
                     latents=latents,
                     noise=torch.randn(latents.shape, generator=random),
-                    timestep_index=index,
-                    conditions=known.without(
-                        text=text < settings.text_dropout,
-                        speaker=speaker < settings.speaker_dropout,
-                        lyrics=lyrics < settings.lyric_dropout,
-                    ),
+                    sigma=self.sigmas[index],
+                    conditions=without(known, self._dropped(text=text, speaker=speaker, lyrics=lyrics)),
                 )
             )
         return items
+
+    def _dropped(self, *, text: float, speaker: float, lyrics: float) -> set[str]:
+        """Groups of conditions that chance leaves out."""
+        settings = self.settings
+        rates = {"text": settings.text_dropout, "speaker": settings.speaker_dropout, "lyrics": settings.lyric_dropout}
+        drawn = {"text": text, "speaker": speaker, "lyrics": lyrics}
+        return {group for group, rate in rates.items() if drawn[group] < rate}
 
     def _prompt(self, caption: str, random: torch.Generator) -> str:
         """The caption with each tag but the genre left out now and then."""
@@ -117,13 +120,13 @@ class MusicTask:
         kept = [tag for tag, draw in zip(tags, drawn, strict=True) if draw >= self.settings.tag_dropout]
         return ", ".join([genre, *kept])
 
-    def _conditions(self, prompts: Sequence[str]) -> list[TrackConditions]:
+    def _conditions(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
         """Text states with their gradient, so that the text encoder learns too."""
         batch = self.tokenizer(list(prompts), return_tensors="pt", padding=True)
         states = self.text_encoder(**{name: batch[name] for name in ("input_ids", "attention_mask")}).last_hidden_state
         speaker = torch.zeros(self.settings.speaker_width)
         return [
-            TrackConditions(text[mask.bool()], self.lyric_ids, torch.ones_like(self.lyric_ids), speaker)
+            conditions_of(text[mask.bool()], self.lyric_ids, speaker)
             for text, mask in zip(states, batch["attention_mask"], strict=True)
         ]
 

@@ -1,32 +1,27 @@
-"""Everything that stays frozen, computed once: latents, text states, lyric ids, speaker embedding, SSL targets.
+"""Everything that stays frozen, computed once: latents and conditions of every track, targets of further losses.
 
-What belongs here: which features a track needs, filling the cache with what is missing, reading them for training. Each
-kind is a file of its own, so that editing a prompt never encodes audio again. What does not: the models (`encoders`),
-the files (`files`), what training does with them (`training.trainer.batches`). Imports without torch; a call that
-finds everything cached never loads it.
+What belongs here: filling the cache with what is missing, reading it for training. Each kind is a file of its own, so
+that editing a prompt never encodes audio again. What does not: the models (`backbones/`), the files (`files`), what
+training does with them (`training.trainer.batches`). Imports without torch; a call that finds everything cached never
+loads it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lofi_assets.files.hashing import sha256_file
+from lofi_assets.audio.decode import AudioError, Decoded, read_audio
+from lofi_assets.backbones import Backbone
+from lofi_assets.backbones.features import LATENTS, Conditions, Encoders, FeatureError, FeatureJob
 from lofi_assets.progress import over
 from lofi_assets.training.features.files import (
-    LATENTS,
-    LYRICS,
-    SPEAKER,
-    TEXT,
-    FeatureError,
     FeatureKey,
-    SslEncoder,
-    content_key,
     exclusive,
     is_sound,
-    latent_frames_of,
+    length_of,
     note_of,
     read_features,
     write_features,
@@ -35,44 +30,8 @@ from lofi_assets.training.features.files import (
 if TYPE_CHECKING:
     import torch
 
-    from lofi_assets.audio.decode import Decoded
-    from lofi_assets.training.features.encoders import Encoders
-
-FEATURES_VERSION = "2"
-"""Raise when the same inputs give other features: every key changes with it."""
 DECODED_AHEAD = 2
 """Tracks decoded on other cores while one is being encoded; a track of 180 s takes 69 MB."""
-
-
-@dataclass(frozen=True)
-class FeatureJob:
-    """A track to have features of."""
-
-    track_id: str
-    audio: Path
-    """Processed audio file."""
-    audio_sha256: str
-    """Of that file's bytes."""
-    prompt: str
-    """As written; training does not reorder it."""
-    lyrics: str = ""
-    """As written, with the line that gives their language if there is one; empty for an instrumental track."""
-    tags: tuple[str, ...] = ()
-    """Stand in for an empty prompt."""
-    speaker: Path | None = None
-    """File with the singer's embedding; None: zeros."""
-
-    @property
-    def caption(self) -> str:
-        """The text to encode.
-
-        Raises:
-            FeatureError: neither prompt nor tags.
-        """
-        caption = self.prompt.strip() or ", ".join(self.tags)
-        if not caption:
-            raise FeatureError(f"{self.track_id}: empty prompt and no tags; write its prompt file and run again")
-        return caption
 
 
 @dataclass(frozen=True)
@@ -85,9 +44,9 @@ class FeatureRow:
     files: Mapping[str, Path]
     """Kind -> file; tracks with the same text, lyrics or speaker share it."""
     frames: int
-    """Latent frames, 10.77 per second."""
-    language: str
-    """Of the lyrics, two letters; empty for an instrumental track."""
+    """Latent frames."""
+    notes: Mapping[str, str]
+    """What was noted beside the features, by name, such as the language of the lyrics."""
     computed: frozenset[str]
     """Kinds that this call computed for this track; the others were there, or are another track's too."""
 
@@ -98,26 +57,56 @@ class FeatureRow:
 
 
 @dataclass(frozen=True)
-class TrackConditions:
-    """The conditions of one track, without padding."""
+class CachedFeatures:
+    """Features of tracks by their keys, as training reads them.
 
-    text: "torch.Tensor"
-    """(tokens, text width) float32."""
-    lyric_ids: "torch.Tensor"
-    """(lyric tokens,) int64."""
-    lyric_mask: "torch.Tensor"
-    """(lyric tokens,) 1 where they count."""
-    speaker: "torch.Tensor"
-    """(speaker width,) float32; zeros unless the track has a speaker file."""
+    Every method raises FeatureError: absent or damaged.
+    """
 
-    def without(self, *, text: bool, speaker: bool, lyrics: bool) -> "TrackConditions":
-        """The same with conditions dropped, the way guidance later calls the model without them."""
-        return replace(
-            self,
-            text=self.text * (not text),
-            speaker=self.speaker * (not speaker),
-            lyric_ids=self.lyric_ids * (not lyrics),
-            lyric_mask=self.lyric_mask * (not lyrics),
+    backbone: Backbone
+    folder: Path
+
+    def frames(self, key: str) -> int:
+        """Latent frames, from the file's header."""
+        path = FeatureKey.parse(key).files(self.folder).get(LATENTS)
+        if path is None:
+            raise self._foreign(key, LATENTS)
+        return length_of(path, axis=self.backbone.latents.frame_axis)
+
+    def latents(self, key: str) -> "torch.Tensor":
+        """Latents float32, mapped from disk."""
+        return self._read(key, "latents")[LATENTS]
+
+    def conditions(self, key: str) -> Conditions:
+        """The conditions of the track."""
+        return self.backbone.conditions(self._read(key, "condition"))
+
+    def token_counts(self, key: str) -> dict[str, int]:
+        """Kind -> tokens of the conditions."""
+        return self.backbone.token_counts(self._read(key, "condition"))
+
+    def targets(self, key: str) -> "dict[str, torch.Tensor]":
+        """Kind -> targets (frames, width) of further losses, over the whole track."""
+        found = self._read(key, "target")
+        if not found:
+            raise FeatureError(
+                "training.ssl_weight is above 0, but the features hold no SSL targets; name ssl_encoders in the "
+                "profile and materialise feature_cache again, or set ssl_weight to 0"
+            )
+        return found
+
+    def _read(self, key: str, role: str) -> "dict[str, torch.Tensor]":
+        """The features of a role; of targets those that are there, of others all."""
+        files = FeatureKey.parse(key).files(self.folder)
+        kinds = {kind: what for kind, what in self.backbone.feature_kinds.items() if what.role == role}
+        for kind in kinds.keys() - files.keys():
+            if role != "target":
+                raise self._foreign(key, kind)
+        return {kind: read_features(files[kind], shape=what.shape) for kind, what in kinds.items() if kind in files}
+
+    def _foreign(self, key: str, kind: str) -> FeatureError:
+        return FeatureError(
+            f"{key!r} names no {kind}, which {self.backbone.architecture} needs; materialise feature_cache again"
         )
 
 
@@ -135,42 +124,29 @@ _Missing = Mapping[Path, tuple[str, FeatureJob]]
 
 
 def cache_features(
-    tracks: Sequence[FeatureJob],
-    *,
-    base_path: Path,
-    base_fingerprint: str,
-    cache_dir: Path,
-    device: str = "auto",
-    dtype: str = "float32",
-    vocabulary: Path | None = None,
-    ssl_encoders: Mapping[SslEncoder, Path] | None = None,
+    tracks: Sequence[FeatureJob], *, backbone: Backbone, encoders: Encoders, cache_dir: Path
 ) -> list[FeatureRow]:
     """Features of every track, computed where missing or damaged. A killed call goes on: each file is whole or absent.
 
-    Args:
-        base_fingerprint: with the content and `FEATURES_VERSION` it makes the keys.
-        device: of the encoders; `auto` is the first GPU, or the CPU.
-        dtype: of the text encoder (the DCAE is always float32); features are stored in float32, SSL targets in float16.
-        vocabulary: lyric vocabulary; else the one in the base's folder.
-        ssl_encoders: encoder -> its folder, for the SSL targets to compute; none by default.
+    Features are stored in float32, targets in float16.
+
     Returns:
         One row per track, in the order given.
     Raises:
         FeatureError: naming the track and the file that could not be encoded.
         SslEncoderError: an SSL encoder cannot be read.
     """
-    from lofi_assets.training.features.encoders import Encoders
-
-    encoders = Encoders(base_path, device, dtype, vocabulary, ssl_encoders or {})
+    kinds = backbone.feature_kinds
     with exclusive(cache_dir):
-        plans = _plans(tracks, cache_dir, encoders, base_fingerprint)
+        keys = [FeatureKey(hashes) for hashes in encoders.keys(tracks)]
+        plans = [_Plan(job, key, key.files(cache_dir)) for job, key in zip(tracks, keys, strict=True)]
         missing: dict[Path, tuple[str, FeatureJob]] = {}
         for plan in plans:
             for kind, path in plan.files.items():
-                if path not in missing and not is_sound(path):
+                if path not in missing and not is_sound(path, shape=kinds[kind].shape):
                     missing[path] = (kind, plan.job)
-        _fill_from_audio(missing, encoders)
-        _fill_from_text(missing, encoders)
+        _fill_from_audio(missing, backbone, encoders)
+        _fill_from_text(missing, backbone, encoders)
     computed: dict[str, set[str]] = {}
     for kind, job in missing.values():
         computed.setdefault(job.track_id, set()).add(kind)
@@ -179,119 +155,63 @@ def cache_features(
             track_id=plan.job.track_id,
             key=str(plan.key),
             files=plan.files,
-            frames=latent_frames_of(plan.files[LATENTS]),
-            language=note_of(plan.files[LYRICS]).get("language", ""),
+            frames=length_of(plan.files[LATENTS], axis=backbone.latents.frame_axis),
+            notes=_notes(plan, backbone),
             computed=frozenset(computed.get(plan.job.track_id, ())),
         )
         for plan in plans
     ]
 
 
-def read_frames(cache_dir: Path, key: str) -> int:
-    """Latent frames of a row's key, from the file's header.
+def decode(track_id: str, audio: Path, *, sha256: str) -> Decoded:
+    """A track's audio, once its bytes are what they were when it was hashed.
 
     Raises:
-        FeatureError: absent or damaged.
+        FeatureError: unreadable, or another file.
     """
-    return latent_frames_of(FeatureKey.parse(key).files(cache_dir)[LATENTS])
+    try:
+        decoded = read_audio(audio, root=audio.parent)
+    except AudioError as error:
+        raise FeatureError(f"{track_id}: {audio} cannot be read ({error}); process the track again") from error
+    if decoded.sha256 != sha256:
+        raise FeatureError(f"{track_id}: {audio} is not the file its hash was taken of; run processed_tracks again")
+    return decoded
 
 
-def read_latents(cache_dir: Path, key: str) -> "torch.Tensor":
-    """Latents (8, 16, frames) float32 of a row's key, mapped from disk.
-
-    Raises:
-        FeatureError: absent or damaged.
-    """
-    return read_features(FeatureKey.parse(key).files(cache_dir)[LATENTS])
+def _notes(plan: _Plan, backbone: Backbone) -> dict[str, str]:
+    noted = {kind: what.notes for kind, what in backbone.feature_kinds.items() if what.notes and kind in plan.files}
+    found = {kind: note_of(plan.files[kind]) for kind in noted}
+    return {name: found[kind].get(name, "") for kind, names in noted.items() for name in names}
 
 
-def read_conditions(cache_dir: Path, key: str) -> TrackConditions:
-    """Text states, lyric ids and speaker embedding of a row's key.
-
-    Raises:
-        FeatureError: absent or damaged.
-    """
-    import torch
-
-    files = FeatureKey.parse(key).files(cache_dir)
-    text, lyric_ids, speaker = (read_features(files[kind]) for kind in (TEXT, LYRICS, SPEAKER))
-    return TrackConditions(text, lyric_ids.long(), torch.ones(len(lyric_ids), dtype=torch.long), speaker)
-
-
-def read_ssl_targets(cache_dir: Path, key: str) -> "dict[str, torch.Tensor]":
-    """SSL encoder -> targets (SSL frames, width) float16 of a row's key, over the whole track.
-
-    Raises:
-        FeatureError: absent or damaged, or none was computed.
-    """
-    parsed = FeatureKey.parse(key)
-    if not parsed.ssl:
-        raise FeatureError(
-            "training.ssl_weight is above 0, but the features hold no SSL targets; name ssl_encoders in the profile "
-            "and materialise feature_cache again, or set ssl_weight to 0"
-        )
-    files = parsed.files(cache_dir)
-    return {name: read_features(files[name]) for name in parsed.ssl}
-
-
-def _plans(tracks: Sequence[FeatureJob], cache_dir: Path, encoders: "Encoders", base_fingerprint: str) -> list[_Plan]:
-    from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint as folder_fingerprint
-
-    model = (FEATURES_VERSION, base_fingerprint)
-    vocabulary = encoders.vocabulary_file
-    spoken = sha256_file(vocabulary) if vocabulary else None
-    ssl_models = {name: folder_fingerprint(folder) for name, folder in encoders.ssl.items()}
-    voices = {path: sha256_file(path) for path in {job.speaker for job in tracks} if path and path.is_file()}
-    plans = []
-    for job in tracks:
-        voice = voices.get(job.speaker, str(job.speaker)) if job.speaker else encoders.speaker_width
-        key = FeatureKey(
-            latents=content_key(LATENTS, *model, job.audio_sha256),
-            text=content_key(TEXT, *model, encoders.dtype, job.caption),
-            lyrics=content_key(LYRICS, FEATURES_VERSION, spoken, job.lyrics),
-            speaker=content_key(SPEAKER, FEATURES_VERSION, voice),
-            ssl={
-                name: content_key(name, FEATURES_VERSION, identity, job.audio_sha256)
-                for name, identity in ssl_models.items()
-            },
-        )
-        plans.append(_Plan(job, key, key.files(cache_dir)))
-    return plans
-
-
-def _fill_from_audio(missing: _Missing, encoders: "Encoders") -> None:
-    """Latents and SSL targets: each track is decoded once for all that it lacks."""
+def _fill_from_audio(missing: _Missing, backbone: Backbone, encoders: Encoders) -> None:
+    """What is heard: each track is decoded once for all that it lacks."""
+    kinds = backbone.feature_kinds
     tracks: dict[str, tuple[FeatureJob, dict[str, Path]]] = {}
     for path, (kind, job) in missing.items():
-        if kind == LATENTS or kind in encoders.ssl:
+        if kinds[kind].heard:
             tracks.setdefault(job.audio_sha256, (job, {}))[1][kind] = path
     decoded = _decoded_ahead([job for job, _ in tracks.values()])
     for (_, files), audio in zip(over(list(tracks.values()), "encoding audio", unit="track"), decoded, strict=True):
         for kind, array in encoders.listen(audio, files).items():
-            write_features(files[kind], array)
+            write_features(files[kind], array, shape=kinds[kind].shape)
 
 
-def _fill_from_text(missing: _Missing, encoders: "Encoders") -> None:
-    """Text states, lyric ids and speaker embeddings."""
-    todo = {path: task for path, task in missing.items() if task[0] in (TEXT, LYRICS, SPEAKER)}
+def _fill_from_text(missing: _Missing, backbone: Backbone, encoders: Encoders) -> None:
+    """What is read."""
+    kinds = backbone.feature_kinds
+    todo = {path: task for path, task in missing.items() if not kinds[task[0]].heard}
     for path, (kind, job) in over(list(todo.items()), "encoding text", unit="file"):
-        if kind == TEXT:
-            write_features(path, encoders.text(job.caption))
-        elif kind == LYRICS:
-            ids, language = encoders.lyrics(job.track_id, job.lyrics)
-            write_features(path, ids, note={"language": language})
-        else:
-            write_features(path, encoders.speaker(job.track_id, job.speaker))
+        array, note = encoders.read(kind, job)
+        write_features(path, array, shape=kinds[kind].shape, note=note)
 
 
-def _decoded_ahead(jobs: Sequence[FeatureJob]) -> "Iterator[Decoded]":
+def _decoded_ahead(jobs: Sequence[FeatureJob]) -> Iterator[Decoded]:
     """The audio of each job in turn; the next ones are decoded meanwhile, since a GPU encodes faster than that."""
-    from lofi_assets.training.features.encoders import decode
-
     with ThreadPoolExecutor(DECODED_AHEAD) as pool:
         waiting = iter(jobs)
 
-        def started(count: int) -> "list[Future[Decoded]]":
+        def started(count: int) -> list[Future[Decoded]]:
             return [
                 pool.submit(decode, job.track_id, job.audio, sha256=job.audio_sha256) for job in islice(waiting, count)
             ]

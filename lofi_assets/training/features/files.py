@@ -8,49 +8,40 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from lofi_assets.errors import LofiError
+from lofi_assets.backbones.features import FeatureError
 from lofi_assets.files.documents import read_json
-from lofi_assets.files.hashing import fingerprint, stat_key
+from lofi_assets.files.hashing import stat_key
 from lofi_assets.files.writing import atomic_path, locked
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-SslEncoder = Literal["mert", "m-hubert"]
-"""Encoders whose targets the published transformer has projectors for."""
-
-LATENTS, TEXT, LYRICS, SPEAKER = KINDS = ("latents", "text", "lyrics", "speaker")
-"""What every track has, in the order of `FeatureKey`; SSL targets are kept under the name of their encoder."""
-KEY_LENGTH = 32
 MAPPED_FILES = 16_384
 """Files held open as memory maps, of the 65,530 that Linux gives a process; more are checked and mapped again."""
 
-_SHAPES = {LATENTS: (8, 16, None), TEXT: (None, None), LYRICS: (None,), SPEAKER: (None,)}
-_SSL_SHAPE = (None, None)
-KEY_PATTERN = r"^[0-9a-f]{32}(\.[0-9a-f]{32}){3}(\.[a-z-]+=[0-9a-f]{32})*$"
+Shape = tuple[int | None, ...]
+"""None: of any length."""
+
+_UNNAMED = ("latents", "text", "lyrics", "speaker")
+"""Kinds whose keys stand first and without their name in the text of a key that has all of them."""
+_HASH = "[0-9a-f]{32}"
+_NAMED = f"[a-z][a-z0-9-]*={_HASH}"
+KEY_PATTERN = rf"^({_HASH}(\.{_HASH}){{3}}|{_NAMED})(\.{_NAMED})*$"
 _KEY = re.compile(KEY_PATTERN)
-
-
-class FeatureError(LofiError, RuntimeError):
-    """Features of a track cannot be computed or read; the message names track, file and remedy."""
 
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """The files of one track. As text: four keys joined by dots, then `.encoder=key` for each kind of SSL target."""
+    """The files of one track."""
 
-    latents: str
-    text: str
-    lyrics: str
-    speaker: str
-    ssl: Mapping[str, str] = field(default_factory=dict)
-    """SSL encoder -> key of its targets."""
+    hashes: Mapping[str, str]
+    """Kind -> key of its file (`backbones.features.content_key`)."""
 
     @classmethod
     def parse(cls, text: str) -> "FeatureKey":
@@ -61,27 +52,27 @@ class FeatureKey:
         """
         if not _KEY.fullmatch(text):
             raise FeatureError(f"{text!r} is no key of cached features; materialise feature_cache again")
-        latents, text_key, lyrics, speaker, *ssl = text.split(".")
-        return cls(latents, text_key, lyrics, speaker, ssl=dict(part.split("=") for part in ssl))
+        parts = text.split(".")
+        unnamed = [part for part in parts if "=" not in part]
+        named = [part.split("=") for part in parts[len(unnamed) :]]
+        return cls({**dict(zip(_UNNAMED, unnamed, strict=False)), **dict(named)})
 
     def __str__(self) -> str:
-        return ".".join((*(getattr(self, kind) for kind in KINDS), *(f"{k}={v}" for k, v in sorted(self.ssl.items()))))
+        """`kind=key` for each kind, joined by dots; the four of `_UNNAMED` first and without `kind=`."""
+        unnamed = _UNNAMED if all(kind in self.hashes for kind in _UNNAMED) else ()
+        named = (f"{kind}={key}" for kind, key in sorted(self.hashes.items()) if kind not in unnamed)
+        return ".".join((*(self.hashes[kind] for kind in unnamed), *named))
 
     def files(self, cache_dir: Path) -> dict[str, Path]:
         """Kind -> file."""
-        keys = {kind: getattr(self, kind) for kind in KINDS} | dict(self.ssl)
-        return {kind: cache_dir / kind / f"{key}.safetensors" for kind, key in keys.items()}
+        return {kind: cache_dir / kind / f"{key}.safetensors" for kind, key in self.hashes.items()}
 
 
-def content_key(kind: str, *parts: object) -> str:
-    """Key of a file by what decides its content."""
-    return fingerprint(kind, *parts)[:KEY_LENGTH]
-
-
-def write_features(path: Path, array: "np.ndarray", *, note: Mapping[str, str] | None = None) -> None:
+def write_features(path: Path, array: "np.ndarray", *, shape: Shape, note: Mapping[str, str] | None = None) -> None:
     """Write a file whole, with a checksum, and read it back.
 
     Args:
+        shape: that the array must have.
         note: small strings kept beside the array.
     Raises:
         FeatureError: what was written is not fit to be used, e.g. not finite.
@@ -90,10 +81,10 @@ def write_features(path: Path, array: "np.ndarray", *, note: Mapping[str, str] |
 
     with atomic_path(path) as temporary:
         save_file({path.parent.name: array}, temporary, metadata={**(note or {}), "crc32": _checksum(array)})
-    check(path)
+    check(path, shape=shape)
 
 
-def read_features(path: Path) -> "torch.Tensor":
+def read_features(path: Path, *, shape: Shape) -> "torch.Tensor":
     """The tensor of a file, mapped from disk: only what is used is read. The file is checked once per process.
 
     Do not write to it: it is shared by everyone who reads the file.
@@ -101,22 +92,22 @@ def read_features(path: Path) -> "torch.Tensor":
     Raises:
         FeatureError: absent or damaged.
     """
-    return _mapped(path, _stat_key(path))
+    return _mapped(path, _stat_key(path), shape)
 
 
-def check(path: Path) -> None:
+def check(path: Path, *, shape: Shape) -> None:
     """Checksum, shapes and numbers of a file; asked again in the same process only if the file has changed.
 
     Raises:
         FeatureError: absent or damaged.
     """
-    _checked(path, _stat_key(path))
+    _checked(path, _stat_key(path), shape)
 
 
-def is_sound(path: Path) -> bool:
+def is_sound(path: Path, *, shape: Shape) -> bool:
     """Whether `check` finds nothing."""
     try:
-        check(path)
+        check(path, shape=shape)
     except FeatureError:
         return False
     return True
@@ -130,8 +121,8 @@ def note_of(path: Path) -> dict[str, str]:
         return {name: text for name, text in (file.metadata() or {}).items() if name != "crc32"}
 
 
-def latent_frames_of(path: Path) -> int:
-    """Frames of a latents file, from its header; 10.77 per second.
+def length_of(path: Path, *, axis: int) -> int:
+    """How long an array is along an axis, from its file's header.
 
     Raises:
         FeatureError: absent or damaged.
@@ -140,7 +131,7 @@ def latent_frames_of(path: Path) -> int:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            return int(file.get_slice(LATENTS).get_shape()[-1])
+            return int(file.get_slice(path.parent.name).get_shape()[axis])
     except (OSError, SafetensorError) as error:
         raise _unreadable(path, error) from error
 
@@ -184,17 +175,17 @@ def _stat_key(path: Path) -> str:
 
 
 @lru_cache(maxsize=MAPPED_FILES)
-def _mapped(path: Path, stat: str) -> "torch.Tensor":
+def _mapped(path: Path, stat: str, shape: Shape) -> "torch.Tensor":
     from safetensors import safe_open
 
-    _checked(path, stat)
+    _checked(path, stat, shape)
     with safe_open(path, framework="pt") as file:
         tensor: torch.Tensor = file.get_tensor(path.parent.name)
         return tensor
 
 
 @lru_cache(maxsize=2 * MAPPED_FILES)
-def _checked(path: Path, stat: str) -> None:
+def _checked(path: Path, stat: str, shape: Shape) -> None:
     """What `check` does; size and time are part of the question, so that a changed file is checked again."""
     import numpy as np
     from safetensors import SafetensorError, safe_open
@@ -206,9 +197,8 @@ def _checked(path: Path, stat: str) -> None:
             array = file.get_tensor(kind)
     except (OSError, SafetensorError) as error:
         raise _unreadable(path, error) from error
-    wanted = _SHAPES.get(kind, _SSL_SHAPE)
-    shaped = array.ndim == len(wanted) and all(
-        want in (None, have) for want, have in zip(wanted, array.shape, strict=True)
+    shaped = array.ndim == len(shape) and all(
+        want in (None, have) for want, have in zip(shape, array.shape, strict=True)
     )
     if not (shaped and array.size and np.isfinite(array).all() and checksum == _checksum(array)):
         raise FeatureError(

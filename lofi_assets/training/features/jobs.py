@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lofi_assets.backbones.features import FeatureJob
 from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json
-from lofi_assets.profiles import LyricVocabularySettings, Profile, ProfileError
+from lofi_assets.profiles import Profile, ProfileError
 from lofi_assets.store import Store
 from lofi_assets.tracks.track_table import lossless_masters
-from lofi_assets.training.features.cache import FeatureJob
-from lofi_assets.training.features.files import SslEncoder
+from lofi_assets.training.base_model import backbone_for
 
 SPEAKERS = "speakers.json"
 """In `metadata/`, written by hand: track id -> .npy or .safetensors file below the data root; an artist's tracks share
@@ -62,28 +62,28 @@ def speaker_files(store: Store) -> dict[str, Path]:
     return files
 
 
-def lyric_vocabulary(store: Store, settings: LyricVocabularySettings | None) -> Path | None:
+def lyric_vocabulary(store: Store, profile: Profile) -> Path | None:
     """The vocabulary that the profile names, downloaded if need be; None if it names none.
 
     Raises:
         VocabularyError: it cannot be had, or is another file than was pinned.
     """
+    settings = profile.lyric_vocabulary
     if settings is None:
         return None
-    from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import vocabulary_file
-
-    return vocabulary_file(
+    found = backbone_for(profile.base_model).lyric_vocabulary(
         settings.source, sha256=settings.sha256, root=store.root, downloads=store.base_models
-    ).resolve()
+    )
+    return found.resolve()
 
 
-def ssl_folders(store: Store, profile: Profile) -> dict[SslEncoder, Path]:
+def ssl_folders(store: Store, profile: Profile) -> dict[str, Path]:
     """SSL encoder -> its folder.
 
     Raises:
         ProfileError: no such folder.
     """
-    folders = {name: store.root / folder for name, folder in profile.ssl_encoders.items()}
+    folders: dict[str, Path] = {name: store.root / folder for name, folder in profile.ssl_encoders.items()}
     for name, folder in folders.items():
         if not folder.is_dir():
             raise ProfileError(

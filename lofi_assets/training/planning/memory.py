@@ -1,27 +1,17 @@
 """What a training step takes, term by term: memory of the device, memory of the host, arithmetic operations.
 
-What belongs here: formulas, each with the line that lets a person check it. What does not: the sizes that go in
-(`model_size`, `plan`), disk, what to do when it does not fit (`plan`).
-
-The activation formulas count the tensors that autograd keeps for the backward pass, by their storage; a test counts
-them on real models. With N = frames x batch, M = context tokens x batch (speaker, prompt, lyrics), D width, H hidden
-channels, r rank, and e bytes of a number (2 under bf16-mixed, 4 under 32), one transformer block keeps
-
-    bf16-mixed   e (N (16 D + 8 H + 6 r) + M (4 D + 2 r)) + 14 N D + 16 e D r       18 N D for a batch of several
-    32           e (N (12 D + 8 H + 6 r) + M (2 D + 2 r))                           16 D for a batch of several
-
-since autocast casts each input of a LoRA layer and of a matrix product anew, computes the norms and the sums of the
-linear attention in float32, and keeps a bfloat16 copy of the adapter's two matrices in 8 layers. One lyric encoder
-block keeps, for L tokens, width W, h heads and F hidden units, e (2 h L² + L (10 W + F + 3 r)); 8 W instead of 10 W
-under 32. The context and the last norm add e M D + 4 N (D + 128). While a block goes backward, up to 3 e N H of
-gradients are under way. Not in the formulas: DoRA, which keeps more, and `compile`, which keeps less.
+What belongs here: how terms add up, each with the line that lets a person check it. What does not: the terms that
+depend on the architecture (`backbones.sizes`), the sizes that go in (`model_size`, `plan`), disk, what to do when it
+does not fit (`plan`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from lofi_assets.backbones.sizes import ModelSize, StepShape
 from lofi_assets.training.config import TrainingSettings
-from lofi_assets.training.planning.model_size import ModelSize
+from lofi_assets.wording import amount
 
 GB = 1e9
 """Bytes; a card sold as 24 GB has 25.8 of these, so the estimate is on the safe side."""
@@ -78,11 +68,9 @@ class Workload:
     """The largest that a step can see, and how much there is."""
 
     frames: int
-    """Latent frames of the longest training track, 10.77 per second."""
-    text_tokens: int
-    """Of the longest prompt."""
-    lyric_tokens: int
-    """Of the longest lyrics; 1 for an instrumental track."""
+    """Latent frames of the longest training track."""
+    tokens: Mapping[str, int]
+    """Kind of condition -> tokens of the longest."""
     tracks: int
     minutes: float
     """Of all tracks."""
@@ -93,10 +81,9 @@ class Workload:
         """Frames that one item of a step has at most."""
         return min(self.frames, choices.crop_frames or self.frames)
 
-    @property
-    def context(self) -> int:
-        """Context tokens of one item: speaker, prompt, lyrics."""
-        return 1 + self.text_tokens + self.lyric_tokens
+    def step(self, choices: Choices) -> StepShape:
+        """The largest forward pass."""
+        return StepShape(self.step_frames(choices), self.tokens, choices.batch_size, choices.precision)
 
 
 @dataclass(frozen=True)
@@ -132,11 +119,6 @@ class Memory:
         return self.used + self.margin.bytes
 
 
-def amount(count: float) -> str:
-    """Bytes for people."""
-    return f"{count / GB:.3f} GB" if count >= 1e7 else f"{count / 1e6:.3f} MB"
-
-
 def device_memory(size: ModelSize, choices: Choices, work: Workload, *, on_gpu: bool) -> Memory:
     """Memory of one device while it trains."""
     stays = (*_frozen(size, choices), *_trained(size, choices))
@@ -151,53 +133,25 @@ def device_memory(size: ModelSize, choices: Choices, work: Workload, *, on_gpu: 
     return Memory(stays, phases, margin)
 
 
-def block_activations(size: ModelSize, choices: Choices, work: Workload) -> float:
-    """Bytes that one transformer block keeps for its backward pass."""
-    frames = work.step_frames(choices) * choices.batch_size
-    tokens = work.context * choices.batch_size
-    e, d, h, r = choices.element, size.width, size.hidden, size.rank
-    if choices.precision == "32":
-        return e * (frames * (_copies(choices) * d + 8 * h + 6 * r) + tokens * (2 * d + 2 * r))
-    kept = frames * (16 * d + 8 * h + 6 * r) + tokens * (4 * d + 2 * r)
-    return e * kept + _float_bytes(choices) * frames * d + 16 * e * d * r
-
-
-def lyric_activations(size: ModelSize, choices: Choices, work: Workload) -> float:
-    """Bytes that the lyric encoder keeps for its backward pass, over all items of a forward pass."""
-    e, length, copies = choices.element, work.lyric_tokens, 10 if choices.precision == "bf16-mixed" else 8
-    linear = length * (copies * size.lyric_width + size.lyric_hidden + 3 * size.rank)
-    block = e * (2 * size.lyric_heads * length**2 + linear)
-    return block * size.lyric_layers * choices.batch_size
-
-
 def saved_activations(size: ModelSize, choices: Choices, work: Workload) -> float:
     """Bytes that are kept from the forward to the backward pass."""
-    around = lyric_activations(size, choices, work) + _ends(size, choices, work)
+    step = work.step(choices)
+    around = size.other_activations(step).bytes
     if choices.gradient_checkpointing:
-        return _block_inputs(size, choices, work) + around
-    return size.layers * block_activations(size, choices, work) + around
+        return size.block_inputs(step).bytes + around
+    return size.layers * size.block_activations(step).bytes + around
 
 
 def step_operations(size: ModelSize, choices: Choices, work: Workload) -> float:
-    """Floating-point operations of one optimiser step of one process (a multiply-add counts two).
-
-    The transformer blocks only; patch embedding, lyric encoder and last layer are below 1 % at real sizes.
-    """
-    frames, tokens = work.step_frames(choices), work.context
-    d, h, r = size.width, size.hidden, size.rank
-    frozen = 2 * frames * (6 * d * d + 3 * d * h + 6 * h) + 2 * tokens * 2 * d * d
-    mixing = 4 * frames * d * size.head_dim + 4 * frames * tokens * d
-    adapter = 2 * frames * 12 * d * r + 2 * tokens * 4 * d * r
-    forward = frozen + mixing + adapter
-    backward = frozen + 2 * mixing + 2 * adapter
-    again = forward if choices.gradient_checkpointing else 0
-    return size.layers * (forward + backward + again) * choices.batch_size * choices.accumulate
+    """Floating-point operations of one optimiser step of one process (a multiply-add counts two)."""
+    once = size.operations(work.step(choices), recomputed=choices.gradient_checkpointing)
+    return once * choices.accumulate
 
 
 def host_memory(size: ModelSize, choices: Choices, *, on_gpu: bool) -> tuple[Term, ...]:
     """Memory of one process on the host, besides the device: what it takes at its peak."""
     state = 4 * size.adapter + _moment_bytes(choices) * size.adapter
-    loading = choices.element * size.frozen if on_gpu else 0.0
+    loading = choices.element * sum(size.parts.values()) if on_gpu else 0.0
     saving = max(2 * 4 * size.adapter, state)
     return (
         Term("libraries (assumed)", LIBRARIES_BYTES, "Python, torch and its CUDA libraries"),
@@ -245,16 +199,16 @@ def _phases(size: ModelSize, choices: Choices, work: Workload) -> tuple[Term, ..
     casts = choices.element * size.adapter if choices.precision == "bf16-mixed" else 0.0
     cast = f" + adapter in bfloat16 {amount(casts)}" if casts else ""
     held = gradients if choices.accumulate > 1 else 0.0
-    what, moving = _saved_arithmetic(size, choices, work), _under_way(size, choices, work)
+    what, moving = _saved_arithmetic(size, choices, work), size.gradients_under_way(work.step(choices))
     under_way = f"gradients under way {amount(moving)}"
     either, which = (saved + held, "both") if held else (max(saved, gradients), "the larger")
     ready = f"{which} of saved {amount(saved)} and the adapter's gradients {amount(gradients)}"
     kept = f" + gradients of earlier passes {amount(held)}" if held else ""
     if choices.gradient_checkpointing:
-        block = block_activations(size, choices, work)
+        block = size.block_activations(work.step(choices))
         forward = Term("forward pass", saved + casts + held, f"{what}{cast}{kept}")
-        again = f"one block recomputed {amount(block)} [{_block_arithmetic(size, choices, work)}]"
-        backward = Term("backward pass", either + block + moving, f"{ready} + {again} + {under_way}")
+        again = f"one block recomputed {amount(block.bytes)} [{block.arithmetic}]"
+        backward = Term("backward pass", either + block.bytes + moving, f"{ready} + {again} + {under_way}")
     else:
         forward = Term("forward pass", saved + held, f"{what}{kept}")
         backward = Term("backward pass", either + moving, f"{ready} + {under_way}")
@@ -281,52 +235,13 @@ def _shared(choices: Choices, count: int, each: float) -> str:
     return f"{count:,} x {each:g} B" + (f" / {choices.processes} processes" if choices.share < 1 else "")
 
 
-def _copies(choices: Choices) -> int:
-    """Tensors of (N, D) that a float32 block keeps: several items are laid out anew for the batched products."""
-    return 12 if choices.batch_size == 1 else 16
-
-
-def _float_bytes(choices: Choices) -> int:
-    """Bytes per frame and channel that a block keeps in float32 under autocast; several items are laid out anew."""
-    return 14 if choices.batch_size == 1 else 18
-
-
-def _ends(size: ModelSize, choices: Choices, work: Workload) -> float:
-    """Bytes kept before the first block (the context) and after the last (norm and loss)."""
-    frames, tokens = work.step_frames(choices) * choices.batch_size, work.context * choices.batch_size
-    return choices.element * tokens * size.width + 4 * frames * (size.width + 128)
-
-
-def _under_way(size: ModelSize, choices: Choices, work: Workload) -> float:
-    """Bytes of the gradients of activations in the block that is going backward."""
-    return 3 * choices.element * work.step_frames(choices) * choices.batch_size * size.hidden
-
-
-def _block_inputs(size: ModelSize, choices: Choices, work: Workload) -> float:
-    frames = work.step_frames(choices) * choices.batch_size
-    return choices.element * size.layers * frames * size.width
-
-
 def _saved_arithmetic(size: ModelSize, choices: Choices, work: Workload) -> str:
-    frames, batch = work.step_frames(choices), choices.batch_size
-    lyrics = (
-        f" + lyric encoder {amount(lyric_activations(size, choices, work))} ({work.lyric_tokens} tokens)"
-        f" + context and last norm {amount(_ends(size, choices, work))}"
-    )
+    step = work.step(choices)
+    other, block = size.other_activations(step).arithmetic, size.block_activations(step)
     if choices.gradient_checkpointing:
-        blocks = f"block inputs {size.layers} x {frames} frames x {batch} x {size.width} x {choices.element} B"
-        return f"{blocks} = {amount(_block_inputs(size, choices, work))}{lyrics}"
-    block = block_activations(size, choices, work)
-    return f"{size.layers} blocks x {amount(block)} [{_block_arithmetic(size, choices, work)}]{lyrics}"
-
-
-def _block_arithmetic(size: ModelSize, choices: Choices, work: Workload) -> str:
-    frames, tokens = work.step_frames(choices) * choices.batch_size, work.context * choices.batch_size
-    e, d, h, r = choices.element, size.width, size.hidden, size.rank
-    if choices.precision == "32":
-        return f"{e} B x ({frames} x ({_copies(choices)} x {d} + 8 x {h} + 6 x {r}) + {tokens} x (2 x {d} + 2 x {r}))"
-    kept = f"{e} B x ({frames} x (16 x {d} + 8 x {h} + 6 x {r}) + {tokens} x (4 x {d} + 2 x {r}))"
-    return f"{kept} + {_float_bytes(choices)} B x {frames} x {d} + 16 x {e} B x {d} x {r}"
+        inputs = size.block_inputs(step)
+        return f"{inputs.arithmetic} = {amount(inputs.bytes)} + {other}"
+    return f"{size.layers} blocks x {amount(block.bytes)} [{block.arithmetic}] + {other}"
 
 
 def _moment_bytes(choices: Choices) -> float:

@@ -5,8 +5,11 @@ where a profile's numbers come from (`profile_plan`).
 """
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
+from lofi_assets.backbones.features import LatentShape
+from lofi_assets.backbones.sizes import ModelSize
 from lofi_assets.training.config import TrainingSettings
 from lofi_assets.training.planning.memory import (
     GB,
@@ -14,24 +17,19 @@ from lofi_assets.training.planning.memory import (
     Memory,
     Term,
     Workload,
-    amount,
     device_memory,
     host_memory,
     state_bytes,
     step_operations,
 )
-from lofi_assets.training.planning.model_size import ModelSize
+from lofi_assets.wording import amount
 
 ADAPTER_FILES = 2
 """Files of a checkpoint that hold the whole adapter in float32: PEFT and diffusers; ComfyUI's is a hard link."""
-PUBLISHED_BYTES = 8_275_790_207
-"""Files of ACE-Step-v1-3.5B on the Hub."""
-LATENT_BYTES_PER_FRAME = 8 * 16 * 4
-FRAMES_PER_MINUTE = 60 * 44_100 / 4096
 UTILISATION = 0.3
 """Assumed share of the data sheet's throughput that a step reaches; public ACE-Step v1 trainers report 0.1 to 0.3."""
 CROP_GRID = 64
-"""Crops are offered in multiples of this many frames, 5.9 s."""
+"""Crops are offered in multiples of this many frames."""
 SHORTEST_CROP = 256
 WORTHWHILE = 0.99
 """A change that leaves more than this share of the memory is not offered."""
@@ -157,7 +155,8 @@ def _candidates(plan: Plan) -> list[_Offer]:
     frames = plan.work.step_frames(now)
     for crop in (c // CROP_GRID * CROP_GRID for c in (frames * 3 // 4, frames // 2, frames // 4)):
         if crop >= SHORTEST_CROP:
-            cost = f"a step sees at most {crop / FRAMES_PER_MINUTE * 60:.0f} s of a track, a random part each time"
+            seconds = crop / plan.size.latents.frames_per_second
+            cost = f"a step sees at most {seconds:.0f} s of a track, a random part each time"
             offers.append(_Offer(f"crop_frames: {crop}", cost, {"crop_frames": crop}))
     if now.optimizer == "adamw":
         offers.append(_Offer("optimizer: adamw_8bit", "moments in 8 bits; other weights", {"optimizer": "adamw_8bit"}))
@@ -173,11 +172,9 @@ def _disk(size: ModelSize, choices: Choices, work: Workload, settings: TrainingS
     count = max(1, settings.max_steps // settings.checkpoint_interval)
     kept = min(count, settings.keep_best + 1)
     one = f"({ADAPTER_FILES} files x {size.adapter:,} x 4 B + state {amount(state)} = {amount(checkpoint)})"
-    latents = work.minutes * FRAMES_PER_MINUTE * LATENT_BYTES_PER_FRAME
-    texts = work.tracks * work.text_tokens * size.text_width * 4
+    each, texts = _latent_bytes_per_minute(size.latents), size.cached_conditions(work.tokens)
     clips = choices.preview_count * choices.preview_seconds * PREVIEW_BYTES_PER_SECOND * (count + 1)
-    each = FRAMES_PER_MINUTE * LATENT_BYTES_PER_FRAME
-    download = (Term("base model", PUBLISHED_BYTES, "to be downloaded"),) if size.published else ()
+    download = (Term("base model", size.download_bytes, "to be downloaded"),) if size.download_bytes else ()
     return (
         *download,
         Term(
@@ -189,9 +186,8 @@ def _disk(size: ModelSize, choices: Choices, work: Workload, settings: TrainingS
         Term("resumable state", 2 * state, f"2 x {amount(state)}: the new one is whole before the old one goes"),
         Term(
             "feature cache",
-            latents + texts,
-            f"{work.minutes:.0f} min x {each / 1e6:.3f} MB + {work.tracks} prompts x {work.text_tokens} x "
-            f"{size.text_width} x 4 B",
+            work.minutes * each + work.tracks * texts.bytes,
+            f"{work.minutes:.0f} min x {each / 1e6:.3f} MB + {work.tracks} prompts x {texts.arithmetic}",
         ),
         Term(
             "logs and previews",
@@ -202,12 +198,17 @@ def _disk(size: ModelSize, choices: Choices, work: Workload, settings: TrainingS
     )
 
 
+def _latent_bytes_per_minute(latents: LatentShape) -> float:
+    """Of the feature cache, which holds float32."""
+    return 60 * latents.frames_per_second * 4 * prod(size for size in latents.shape if size is not None)
+
+
 def plan_text(plan: Plan) -> str:
     """The plan for people, with its arithmetic."""
     where = plan.card.name if plan.card.is_gpu else f"{plan.card.name} (memory of the host)"
     lines = [
         _model_line(plan),
-        _work_line(plan.work),
+        _work_line(plan),
         "1 GB = 10^9 bytes. The formulas: lofi_assets/training/planning/memory.py",
         "",
         f"Memory of {where}",
@@ -244,18 +245,20 @@ def does_not_fit(plan: Plan, *, free: float) -> str:
 
 
 def _model_line(plan: Plan) -> str:
-    sizes = "the published sizes, since the base is not on this machine yet" if plan.size.published else "the base"
+    sizes = "the published sizes, since the base is not on this machine yet" if plan.size.download_bytes else "the base"
     return (
-        f"Model: {sizes}; {plan.size.frozen:,} frozen parameters (dead projections and SSL projectors are not loaded), "
-        f"adapter of {plan.size.adapter:,}"
+        f"Model: {sizes}; {sum(plan.size.parts.values()):,} frozen parameters (what training does not read is not "
+        f"loaded), adapter of {plan.size.adapter:,}"
     )
 
 
-def _work_line(work: Workload) -> str:
-    seconds = work.frames / FRAMES_PER_MINUTE * 60
+def _work_line(plan: Plan) -> str:
+    work = plan.work
+    seconds = work.frames / plan.size.latents.frames_per_second
+    tokens = ", ".join(f"{kind} {count}" for kind, count in work.tokens.items())
     return (
-        f"Data: longest track {work.frames} frames ({seconds:.0f} s), prompt {work.text_tokens} tokens, lyrics "
-        f"{work.lyric_tokens}; {work.tracks} tracks, {work.minutes:.0f} min ({work.source})"
+        f"Data: longest track {work.frames} frames ({seconds:.0f} s), most tokens: {tokens}; {work.tracks} tracks, "
+        f"{work.minutes:.0f} min ({work.source})"
     )
 
 

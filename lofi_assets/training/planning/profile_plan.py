@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lofi_assets.backbones import Backbone
 from lofi_assets.dataset.versions import current_dataset
 from lofi_assets.profiles import BaseModelSettings, Profile
 from lofi_assets.store import CONFIG_DIR, Store
-from lofi_assets.training.base_model import resolve_base
+from lofi_assets.training.base_model import backbone_for, resolve_base
 from lofi_assets.training.config import TrackFeatures, TrainingRun
-from lofi_assets.training.feature_cache import FEATURES, features_on_record
-from lofi_assets.training.features.cache import read_conditions, read_latents
+from lofi_assets.training.feature_cache import FeatureRecord
+from lofi_assets.training.features.cache import CachedFeatures
 from lofi_assets.training.planning.memory import GB, Workload
 from lofi_assets.training.planning.model_size import measure
-from lofi_assets.training.planning.plan import FRAMES_PER_MINUTE, Card, Plan, does_not_fit, make_plan
+from lofi_assets.training.planning.plan import Card, Plan, does_not_fit, make_plan
 from lofi_assets.training.settings import lora_settings, training_settings
 
 CARDS = {"RTX 3090": 71.0, "RTX 4090": 165.2, "L40S": 362.0, "A100": 312.0, "H100": 989.0}
@@ -26,16 +27,8 @@ DEFAULT_CARD = "RTX 4090"
 """What the constitution's training table is made for."""
 CLEARLY_LESS = 0.9
 """A start is refused when less than this share of what the tensors take is free: the formulas are good to 5 %."""
-MOST_TEXT_TOKENS = 256
-UNKNOWN = Workload(
-    frames=int(180 / 60 * FRAMES_PER_MINUTE),
-    text_tokens=MOST_TEXT_TOKENS,
-    lyric_tokens=1,
-    tracks=500,
-    minutes=1000.0,
-    source="assumed: 500 instrumental tracks of 2 min, the longest the constitution's 180 s",
-)
-"""Before there is a dataset."""
+LONGEST_S = 180
+"""The longest track that the constitution allows."""
 
 
 def plan_profile(
@@ -59,8 +52,9 @@ def plan_profile(
     Raises:
         ProfileError, ConfigError: the profile or the adapter's settings do not fit.
     """
-    size = measure(_base_on_disk(store, profile.base_model), lora_settings(profile, config_dir=config_dir))
-    work = _told(_workload(store), minutes=minutes, longest=longest)
+    backbone = backbone_for(profile.base_model)
+    size = measure(backbone, _base_on_disk(store, profile.base_model), lora_settings(profile, config_dir=config_dir))
+    work = _told(_workload(store, backbone), backbone, minutes=minutes, longest=longest)
     card = _card(profile.training.get("device", "auto"), asked=memory)
     if tflops is not None:
         card = replace(card, tflops=tflops)
@@ -72,48 +66,61 @@ def obstacle(run: TrainingRun) -> str | None:
     card = _card(run.device, asked=None)
     if card.memory is None:
         return None
-    plan = make_plan(measure(run.base, run.lora), run.training, cached_workload(run.features_dir, run.tracks), card)
+    size, work = measure(run.backbone, run.base, run.lora), cached_workload(run.backbone, run.features_dir, run.tracks)
+    plan = make_plan(size, run.training, work, card)
     return does_not_fit(plan, free=card.memory) if card.memory < CLEARLY_LESS * plan.memory.used else None
 
 
-def cached_workload(features_dir: Path, tracks: Sequence[TrackFeatures]) -> Workload:
-    """The longest track, prompt and lyrics of the cache. Reads every file: a damaged one is found before a start.
+def cached_workload(backbone: Backbone, features_dir: Path, tracks: Sequence[TrackFeatures]) -> Workload:
+    """The longest track and conditions of the cache. Reads every file: a damaged one is found before a start.
 
     Raises:
         FeatureError: cached features are missing or damaged.
     """
-    frames = [read_latents(features_dir, track.key).shape[-1] for track in tracks]
-    conditions = [read_conditions(features_dir, track.key) for track in tracks]
+    features, axis = CachedFeatures(backbone, features_dir), backbone.latents.frame_axis
+    frames = [features.latents(track.key).shape[axis] for track in tracks]
+    counts = [features.token_counts(track.key) for track in tracks]
     return Workload(
         frames=max(frames),
-        text_tokens=max(len(found.text) for found in conditions),
-        lyric_tokens=max(len(found.lyric_ids) for found in conditions),
+        tokens={kind: max(count[kind] for count in counts) for kind in counts[0]},
         tracks=len(tracks),
-        minutes=sum(frames) / FRAMES_PER_MINUTE,
+        minutes=sum(frames) / backbone.latents.frames_per_second / 60,
         source="feature cache",
     )
 
 
-def _workload(store: Store) -> Workload:
-    if store.metadata(FEATURES).is_file():
-        return cached_workload(store.features, features_on_record(store)["tracks"])
+def _workload(store: Store, backbone: Backbone) -> Workload:
+    if FeatureRecord.path(store).is_file():
+        record = FeatureRecord.read(store)
+        if record.architecture == backbone.architecture:
+            return cached_workload(backbone, store.features, record.tracks)
     if not store.metadata("dataset_manifest.json").is_file():
-        return UNKNOWN
+        return assumed_workload(backbone)
     _, manifest, tracks = current_dataset(store)
     durations = [track["duration"] for track in tracks]
     return Workload(
-        frames=int(max(durations) / 60 * FRAMES_PER_MINUTE),
-        text_tokens=MOST_TEXT_TOKENS,
-        lyric_tokens=UNKNOWN.lyric_tokens,
+        frames=int(max(durations) * backbone.latents.frames_per_second),
+        tokens=backbone.longest_tokens,
         tracks=len(durations),
         minutes=sum(durations) / 60,
         source=f"dataset {manifest['dataset_id']}; tokens assumed until feature_cache is materialised",
     )
 
 
-def _told(work: Workload, *, minutes: float | None, longest: float | None) -> Workload:
+def assumed_workload(backbone: Backbone) -> Workload:
+    """Before there is a dataset."""
+    return Workload(
+        frames=int(LONGEST_S * backbone.latents.frames_per_second),
+        tokens=backbone.longest_tokens,
+        tracks=500,
+        minutes=1000.0,
+        source=f"assumed: 500 instrumental tracks of 2 min, the longest the constitution's {LONGEST_S} s",
+    )
+
+
+def _told(work: Workload, backbone: Backbone, *, minutes: float | None, longest: float | None) -> Workload:
     if longest is not None:
-        frames = int(longest / 60 * FRAMES_PER_MINUTE)
+        frames = int(longest * backbone.latents.frames_per_second)
         work = replace(work, frames=frames, source=f"{work.source}; longest as told")
     if minutes is not None:
         work = replace(work, minutes=minutes, source=f"{work.source}; minutes as told")
@@ -124,10 +131,7 @@ def _base_on_disk(store: Store, settings: BaseModelSettings) -> Path | None:
     """The base's folder, None for a Hub model that was not downloaded yet."""
     if settings.kind != "hub":
         return resolve_base(store, settings)
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(settings.path, "ace_step_transformer/config.json", revision=settings.revision)
-    return Path(found).parents[1] if isinstance(found, str) else None
+    return backbone_for(settings).downloaded(settings.path, revision=settings.revision)
 
 
 def _card(device: str, *, asked: float | None) -> Card:

@@ -150,26 +150,26 @@ def check_inputs(run: TrainingRun) -> None:
     Raises:
         ReproductionError: naming what is gone or different, and what to do.
     """
-    from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
-    from lofi_assets.training.features.cache import read_conditions, read_latents
-    from lofi_assets.training.features.files import FeatureError
+    from lofi_assets.backbones.features import FeatureError
+    from lofi_assets.training.features.cache import CachedFeatures
 
     if not run.base.is_dir():
         raise ReproductionError(
             f"{run.base}: the base model is gone; put it back, or give --base with a folder of the same model "
             f"(fingerprint {run.base_fingerprint[:12]})"
         )
-    found = base_fingerprint(run.base)
+    found = run.backbone.fingerprint(run.base)
     if found != run.base_fingerprint:
         raise ReproductionError(
             f"{run.base}: another base model, fingerprint {found[:12]} instead of {run.base_fingerprint[:12]}; no run "
             "on it can give the same adapter. Put the recorded one back, or give --base"
         )
     gone: dict[str, FeatureError] = {}
+    features = CachedFeatures(run.backbone, run.features_dir)
     for track in run.of_split("train"):
         try:
-            read_latents(run.features_dir, track.key)
-            read_conditions(run.features_dir, track.key)
+            features.latents(track.key)
+            features.conditions(track.key)
         except FeatureError as error:
             gone[track.track_id] = error
     if gone:

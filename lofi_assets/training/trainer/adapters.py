@@ -1,4 +1,4 @@
-"""The LoRA on the transformer: put on, written, described so that every reader applies the trained scale.
+"""The LoRA on the model: put on, written, described so that every reader applies the trained scale.
 
 What belongs here: peft, and the three file forms. What does not: when a checkpoint is due (`loop`), whether one on disk
 is sound (`training.checkpoints.soundness.fault`), merging (`quantization`).
@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 
-from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.writing import link_or_copy
 from lofi_assets.training.checkpoints.files import (
@@ -37,23 +36,23 @@ from lofi_assets.training.distributed import whole
 ADAPTER = "default"
 
 
-def add_lora(transformer: ACEStepTransformer2DModel, lora: LoraSettings, *, seed: int) -> dict[str, torch.nn.Parameter]:
-    """Freeze the transformer and put a fresh adapter on it.
+def add_lora(model: torch.nn.Module, lora: LoraSettings, *, seed: int) -> dict[str, torch.nn.Parameter]:
+    """Freeze the model and put a fresh adapter on it.
 
     Returns:
         What `trainable` finds. B starts at zero: the first step starts from the base model.
     """
-    transformer.requires_grad_(False)
+    model.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        transformer.add_adapter(_peft_config(lora), adapter_name=ADAPTER)
-    parameters = trainable(transformer)
+        inject_adapter_in_model(_peft_config(lora), model, adapter_name=ADAPTER)
+    parameters = trainable(model)
     for parameter in parameters.values():
         parameter.data = parameter.data.float()
     return parameters
 
 
-def trainable(transformer: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """Trainable parameters by their name without the adapter's, sorted.
 
     `....to_q.lora_A.weight` (rank, inputs), `....to_q.lora_B.weight` (outputs, rank), and with DoRA
@@ -61,7 +60,7 @@ def trainable(transformer: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """
     named = {
         name.replace(f".{ADAPTER}.", "."): parameter
-        for name, parameter in transformer.named_parameters()
+        for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
     return dict(sorted(named.items()))

@@ -2,46 +2,36 @@
 
 What belongs here: everything random about training. Each draw follows from the run's seed and the item's position
 alone, so that order and noise are the same in one go or resumed, on whatever device, and however the items of a step
-are divided into forward passes and processes. What does not belong here: the model and the loss (`objective`).
+are divided into forward passes and processes. What does not belong here: the density of noise levels, the model and the
+loss (`backbones/`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Protocol
 
 import torch
-from diffusers.training_utils import compute_density_for_timestep_sampling
 from torch import Tensor
 
+from lofi_assets.backbones import Backbone
+from lofi_assets.backbones.features import Conditions
+from lofi_assets.backbones.training import Item
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.training.config import TrackFeatures, TrainingSettings
-from lofi_assets.training.features.cache import TrackConditions
 
 BUCKETED_STEPS = 50
 """Steps whose items are sorted by length together: enough that little is padded, few enough that the order of a pass
 stays random."""
 
-LatentReader = Callable[[TrackFeatures], Tensor]
-ConditionReader = Callable[[TrackFeatures], TrackConditions]
-SslReader = Callable[[TrackFeatures], Mapping[str, Tensor]]
-FrameReader = Callable[[TrackFeatures], int]
 
+class Features(Protocol):
+    """Features of tracks by their keys (`training.features.cache.CachedFeatures`)."""
 
-@dataclass(frozen=True)
-class Item:
-    """One training example."""
-
-    track_id: str
-    latents: Tensor
-    """(8, 16, T) float32."""
-    noise: Tensor
-    """(8, 16, T) float32, standard normal."""
-    timestep_index: int
-    """Index into the training schedule."""
-    conditions: TrackConditions
-    """With what dropout left of them."""
-    ssl_targets: Mapping[str, Tensor] = field(default_factory=dict)
-    """SSL encoder -> (SSL frames of the crop, SSL width); empty unless `ssl_weight` is above 0."""
+    def frames(self, key: str) -> int: ...
+    def latents(self, key: str) -> Tensor: ...
+    def conditions(self, key: str) -> Conditions: ...
+    def targets(self, key: str) -> Mapping[str, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -51,10 +41,10 @@ class Draw:
     track: TrackFeatures
     place: float
     """Of the crop, in [0, 1) of what is left over."""
-    timestep_index: int
-    """Index into the training schedule."""
-    dropped: tuple[bool, bool, bool]
-    """Whether it is trained without its text, speaker, lyrics."""
+    sigma: float
+    """Share of noise, in [0, 1]."""
+    dropped: frozenset[str]
+    """Groups of conditions that it is trained without."""
     random: torch.Generator
     """Draws the noise."""
 
@@ -65,13 +55,9 @@ class Source:
 
     tracks: Sequence[TrackFeatures]
     settings: TrainingSettings
-    timesteps: int
-    """Length of the training schedule."""
-    read_latents: LatentReader
-    read_conditions: ConditionReader
-    read_frames: FrameReader
-    read_ssl_targets: SslReader = lambda track: {}
-    """Asked only if `ssl_weight` is above 0."""
+    backbone: Backbone
+    features: Features
+    """Targets are asked for only if `ssl_weight` is above 0."""
 
     def positions(self, step: int) -> range:
         """Positions of the items of a step, counted from 1."""
@@ -80,29 +66,27 @@ class Source:
 
     def draw(self, position: int) -> Draw:
         """What chance decides about the item at `position`; reads no file."""
-        settings = self.settings
-        random = generator(settings.seed, "item", position)
-        place, *chances = torch.rand(4, generator=random).tolist()
-        rates = (settings.text_dropout, settings.speaker_dropout, settings.lyric_dropout)
-        text, speaker, lyrics = (chance < rate for chance, rate in zip(chances, rates, strict=True))
-        index = timestep_index(settings, timesteps=self.timesteps, random=random)
-        return Draw(self.track(position), place, index, (text, speaker, lyrics), random)
+        rates = self.backbone.dropout(self.settings)
+        random = generator(self.settings.seed, "item", position)
+        place, *chances = torch.rand(1 + len(rates), generator=random).tolist()
+        dropped = frozenset(group for chance, group in zip(chances, rates, strict=True) if chance < rates[group])
+        sigma = self.backbone.draw_sigma(self.settings, random)
+        return Draw(self.track(position), place, sigma, dropped, random)
 
     def item(self, position: int) -> Item:
         """The item at `position`; position 0 is the first of the run."""
-        draw = self.draw(position)
-        text, speaker, lyrics = draw.dropped
-        whole = self.read_latents(draw.track)
-        latents = crop(whole, frames=self.settings.crop_frames, place=draw.place)
-        share = latents.shape[-1] / whole.shape[-1]
-        targets = self.read_ssl_targets(draw.track) if self.settings.ssl_weight else {}
+        draw, axis = self.draw(position), self.backbone.latents.frame_axis
+        whole = self.features.latents(draw.track.key)
+        latents = crop(whole, axis=axis, frames=self.settings.crop_frames, place=draw.place)
+        share = latents.shape[axis] / whole.shape[axis]
+        targets = self.features.targets(draw.track.key) if self.settings.ssl_weight else {}
         return Item(
             track_id=draw.track.track_id,
             latents=latents,
             noise=torch.randn(latents.shape, generator=draw.random),
-            timestep_index=draw.timestep_index,
-            conditions=self.read_conditions(draw.track).without(text=text, speaker=speaker, lyrics=lyrics),
-            ssl_targets={name: crop_ssl(target, share=share, place=draw.place) for name, target in targets.items()},
+            sigma=draw.sigma,
+            conditions=self.backbone.without(self.features.conditions(draw.track.key), draw.dropped),
+            targets={name: crop_target(target, share=share, place=draw.place) for name, target in targets.items()},
         )
 
     def track(self, position: int) -> TrackFeatures:
@@ -125,45 +109,32 @@ class Source:
         if self.settings.global_batch == 1:
             return (0,) * len(self.tracks)
         longest = self.settings.crop_frames
-        frames = [self.read_frames(track) for track in self.tracks]
+        frames = [self.features.frames(track.key) for track in self.tracks]
         return tuple(frames if longest is None else (min(count, longest) for count in frames))
 
 
-def timestep_index(settings: TrainingSettings, *, timesteps: int, random: torch.Generator) -> int:
-    """An index into the training schedule, noisiest first, from the density of the settings."""
-    share = compute_density_for_timestep_sampling(
-        settings.timestep_density,
-        1,
-        logit_mean=settings.logit_mean,
-        logit_std=settings.logit_std,
-        mode_scale=settings.mode_scale,
-        generator=random,
-    )
-    return min(max(int(share * timesteps), 0), timesteps - 1)
-
-
 def validation_items(source: Source, *, levels: int, limit: int) -> list[list[Item]]:
-    """Per noise level (rising timestep), one item for each of at most `limit` tracks: always the same ones.
+    """Per noise level (rising share of noise), one item for each of at most `limit` tracks: always the same ones.
 
     Nothing is dropped and the middle of a track is taken, so that the loss moves only with the weights.
     """
-    seed, step = source.settings.seed, source.timesteps / levels
+    seed = source.settings.seed
     chosen = sorted(source.tracks, key=lambda track: fingerprint(seed, "validation", track.track_id))[:limit]
-    indices = [source.timesteps - 1 - int(step * (level + 0.5)) for level in range(levels)]
-    return [[_validation_item(source, track, index) for track in chosen] for index in indices]
+    sigmas = source.backbone.validation_sigmas(source.settings, levels=levels)
+    return [[_validation_item(source, track, *level) for track in chosen] for level in sigmas.items()]
 
 
-def crop(latents: Tensor, *, frames: int | None, place: float) -> Tensor:
-    """At most `frames` of (8, 16, T), from `place` in [0, 1) of what is left over; all of them for None."""
-    total = latents.shape[-1]
+def crop(latents: Tensor, *, axis: int, frames: int | None, place: float) -> Tensor:
+    """At most `frames` along an axis, from `place` in [0, 1) of what is left over; all of them for None."""
+    total = latents.shape[axis]
     if frames is None or total <= frames:
         return latents
     start = int(place * (total - frames + 1))
-    return latents[..., start : start + frames]
+    return latents.narrow(axis, start, frames)
 
 
-def crop_ssl(targets: Tensor, *, share: float, place: float) -> Tensor:
-    """The part of (SSL frames, width) that is heard in a crop of `share` of the latents at the same `place`."""
+def crop_target(targets: Tensor, *, share: float, place: float) -> Tensor:
+    """The part of (frames, width) that is heard in a crop of `share` of the latents at the same `place`."""
     total = len(targets)
     frames = max(1, round(share * total))
     start = int(place * (total - frames + 1))
@@ -198,11 +169,12 @@ def bucketed(
     return arranged + list(order[lead + whole :])
 
 
-def _validation_item(source: Source, track: TrackFeatures, index: int) -> Item:
-    latents = crop(source.read_latents(track), frames=source.settings.crop_frames, place=0.5)
-    random = generator(source.settings.seed, "validation", track.track_id, index)
+def _validation_item(source: Source, track: TrackFeatures, level: int, sigma: float) -> Item:
+    settings, features, axis = source.settings, source.features, source.backbone.latents.frame_axis
+    latents = crop(features.latents(track.key), axis=axis, frames=settings.crop_frames, place=0.5)
+    random = generator(settings.seed, "validation", track.track_id, level)
     noise = torch.randn(latents.shape, generator=random)
-    return Item(track.track_id, latents, noise, index, source.read_conditions(track))
+    return Item(track.track_id, latents, noise, sigma, features.conditions(track.key))
 
 
 @lru_cache(maxsize=4)

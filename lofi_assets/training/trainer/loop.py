@@ -18,8 +18,7 @@ from typing import Any
 
 import torch
 
-from lofi_assets.backbones.ace_step_v1.flow_matching import training_schedule
-from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
+from lofi_assets.backbones.training import TIMESTEPS, Item, Objective
 from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.writing import atomic_folder
@@ -33,14 +32,13 @@ from lofi_assets.training.checkpoints.provenance import provenance
 from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.config import SPLITS, ConfigError, TrainingRun, save_run
 from lofi_assets.training.distributed import Processes, joined, synchronised, whole
-from lofi_assets.training.features import cache as features
+from lofi_assets.training.features.cache import CachedFeatures
 from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.averaging import Average
-from lofi_assets.training.trainer.batches import Item, Source, validation_items
+from lofi_assets.training.trainer.batches import Source, validation_items
 from lofi_assets.training.trainer.device import deterministic, pick_device
 from lofi_assets.training.trainer.log import StepLog
-from lofi_assets.training.trainer.model import prepare_backbone
-from lofi_assets.training.trainer.objective import Objective
+from lofi_assets.training.trainer.model import prepare_model
 from lofi_assets.training.trainer.optimizer import build_optimizer, learning_rate
 from lofi_assets.training.trainer.preview import write_previews
 from lofi_assets.training.trainer.randomness import randomness
@@ -128,7 +126,7 @@ class Trainer:
         with self._released(), torch.no_grad():
             for items in filter(None, levels):
                 values = self._validation_losses(items)
-                losses[f"t={self._timestep(items[0].timestep_index):.0f}"] = math.fsum(values) / len(values)
+                losses[f"t={items[0].sigma * TIMESTEPS:.0f}"] = math.fsum(values) / len(values)
         if losses:
             losses["mean"] = math.fsum(losses.values()) / len(losses)
             self.progress.validation_loss = losses["mean"]
@@ -187,10 +185,10 @@ class Trainer:
         sharded = self.processes.count > 1 and self.run.training.parallel == "fsdp"
         if not self.processes.main or sharded:
             return
-        model: Any = self.objective.model
-        transformer = getattr(model, "module", model)
+        wrapped: Any = self.objective.model
+        model = getattr(wrapped, "module", wrapped)
         with self._released():
-            write_previews(self.run, transformer, device=self.objective.device, step=self.progress.step, say=self.say)
+            write_previews(self.run, model, device=self.objective.device, step=self.progress.step, say=self.say)
 
     def _accumulate(self, step: int) -> tuple[float, list[str]]:
         """Gradients of one step; returns its mean loss and what it saw in all processes, as `track@timestep`."""
@@ -204,7 +202,7 @@ class Trainer:
             losses.append(loss.detach())
         total = self.processes.sum(torch.stack(losses).sum()) / self.processes.count
         draws = [self.source.draw(position) for position in positions]
-        return float(total), [f"{draw.track.track_id}@{self._timestep(draw.timestep_index):.0f}" for draw in draws]
+        return float(total), [f"{draw.track.track_id}@{draw.sigma * TIMESTEPS:.0f}" for draw in draws]
 
     def _share(self, positions: range, pass_number: int) -> range:
         """What this process takes in a forward pass: neighbours in the step's order, which are of similar length."""
@@ -237,9 +235,6 @@ class Trainer:
     def _write(self, values: dict[str, Any]) -> None:
         if self.log:
             self.log.write(self.progress.step, values)
-
-    def _timestep(self, index: int) -> float:
-        return float(self.objective.schedule.timesteps[index])
 
     def _judge(self, rate: float, seen: list[str]) -> None:
         smoothed, lowest, factor = self.progress.smoothed, self.progress.lowest, self.run.training.divergence_factor
@@ -283,7 +278,7 @@ def train(
         TrainingDiverged: with a diagnosis; the last saved state stays.
     """
     device = pick_device(run.device, precision=run.training.precision)
-    if base_fingerprint(run.base) != run.base_fingerprint:
+    if run.backbone.fingerprint(run.base) != run.base_fingerprint:
         raise ConfigError(
             f"base: {run.base} has changed since the features were computed; materialise feature_cache again"
         )
@@ -305,26 +300,16 @@ def train(
         return summary
 
 
-def _sources(run: TrainingRun, *, timesteps: int) -> list[Source]:
+def _sources(run: TrainingRun) -> list[Source]:
     """Training and validation set."""
-    return [
-        Source(
-            tracks=run.of_split(split),
-            settings=run.training,
-            timesteps=timesteps,
-            read_latents=lambda track: features.read_latents(run.features_dir, track.key),
-            read_conditions=lambda track: features.read_conditions(run.features_dir, track.key),
-            read_frames=lambda track: features.read_frames(run.features_dir, track.key),
-            read_ssl_targets=lambda track: features.read_ssl_targets(run.features_dir, track.key),
-        )
-        for split in SPLITS
-    ]
+    features = CachedFeatures(run.backbone, run.features_dir)
+    return [Source(run.of_split(split), run.training, run.backbone, features) for split in SPLITS]
 
 
 def _prepare(run: TrainingRun, device: torch.device, processes: Processes, say: Say) -> Trainer:
     settings = run.training
-    backbone = prepare_backbone(run, device=device, processes=processes)
-    parameters = backbone.parameters
+    adapted = prepare_model(run, device=device, processes=processes)
+    parameters = adapted.parameters
     optimizer = build_optimizer(settings, parameters.values())
     average = Average.of(parameters, decay=settings.ema_decay) if settings.ema_decay else None
     point = resume.resume_point(run.checkpoints_dir)
@@ -335,14 +320,11 @@ def _prepare(run: TrainingRun, device: torch.device, processes: Processes, say: 
         progress = Progress(step=point.step, **point.extra)
     if point and processes.main:
         say(f"going on after step {point.step}")
-    schedule = training_schedule(shift=settings.shift)
-    source, validation = _sources(run, timesteps=len(schedule.timesteps))
+    source, validation = _sources(run)
     return Trainer(
         run=run,
         processes=processes,
-        objective=Objective(
-            backbone.model, schedule, backbone.dtype, device, stepped=settings.compile, ssl_weight=settings.ssl_weight
-        ),
+        objective=run.backbone.objective(adapted.model, settings, dtype=adapted.dtype, device=device),
         parameters=parameters,
         average=average,
         optimizer=optimizer,

@@ -1,14 +1,14 @@
-"""The transformer as it is trained: frozen, perhaps quantized, with a fresh adapter, perhaps shared out or compiled.
+"""The model as it is trained: frozen, perhaps quantized, with a fresh adapter, perhaps shared out or compiled.
 
-What belongs here: the order in which these are done. What does not: how each is done (`adapters`, `quantized_base`,
-`training.distributed`).
+What belongs here: the order in which these are done. What does not: how each is done (`backbones/`, `adapters`,
+`quantized_base`, `training.distributed`).
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
-from lofi_assets.backbones.ace_step_v1.loading import load_base
 from lofi_assets.training.config import TrainingRun
 from lofi_assets.training.distributed import Processes, wrapped
 from lofi_assets.training.trainer import adapters
@@ -19,45 +19,41 @@ COMPILED_SIZES = 256
 
 
 @dataclass(frozen=True)
-class Backbone:
+class AdaptedModel:
     """A model to train."""
 
     model: torch.nn.Module
-    """To call, with the arguments of `ACEStepTransformer2DModel.forward`."""
+    """To call, as the backbone's objective does."""
     parameters: dict[str, torch.nn.Parameter]
     """The adapter's, by the names of `adapters.trainable`."""
     dtype: torch.dtype
     """Of the frozen weights that are not quantized."""
 
 
-def prepare_backbone(run: TrainingRun, *, device: torch.device, processes: Processes) -> Backbone:
+def prepare_model(run: TrainingRun, *, device: torch.device, processes: Processes) -> AdaptedModel:
     """Load the base of a run and put a fresh adapter on it.
 
     Raises:
         ConfigError: an optional dependency is absent.
         BaseModelError: the base cannot be read.
     """
-    settings = run.training
-    name = "float32" if settings.precision == "32" else "bfloat16"
-    options = {"drop_dead_projections": True, "build_projectors": settings.ssl_weight > 0}
+    backbone, settings = run.backbone, run.training
+    name: Literal["float32", "bfloat16"] = "float32" if settings.precision == "32" else "bfloat16"
     # what is quantized or shared out never lies on the GPU as a whole
     first = "cpu" if settings.base_quantization != "none" or _sharded(run, processes) else str(device)
-    base = load_base(run.base, dtype=name, device=first, components=("transformer",), transformer_options=options)
-    transformer, dtype = base.transformer, getattr(torch, name)
-    assert transformer is not None
+    base, dtype = backbone.trainable(run.base, settings, dtype=name, device=first), getattr(torch, name)
     if settings.base_quantization != "none":
-        quantize_base(transformer, settings.base_quantization, compute=dtype, device=device)
-        torch.nn.Module.to(transformer, device)
-    parameters = adapters.add_lora(transformer, run.lora, seed=settings.seed)
-    if settings.gradient_checkpointing:
-        transformer.enable_gradient_checkpointing()
+        quantize_base(base, settings.base_quantization, quantizable=backbone.quantizable, compute=dtype, device=device)
+        torch.nn.Module.to(base, device)
+    parameters = adapters.add_lora(base, run.lora, seed=settings.seed)
+    blocks = backbone.blocks(base)
     if settings.compile:
-        for block in transformer.transformer_blocks:
+        for block in blocks:
             block.compile(dynamic=False, recompile_limit=COMPILED_SIZES)
-    model = wrapped(transformer, settings, processes, device)
+    model = wrapped(base, settings, processes, device, blocks=blocks)
     if _sharded(run, processes):
-        parameters = adapters.trainable(transformer)
-    return Backbone(model, parameters, dtype)
+        parameters = adapters.trainable(base)
+    return AdaptedModel(model, parameters, dtype)
 
 
 def _sharded(run: TrainingRun, processes: Processes) -> bool:

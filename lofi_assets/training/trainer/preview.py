@@ -27,16 +27,13 @@ from lofi_assets.training.checkpoints.runs import companion_folder
 from lofi_assets.training.config import TrackFeatures, TrainingRun
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
-
-    from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
-    from lofi_assets.backbones.ace_step_v1.sampler import Conditions, VelocityModel
 
 ORIGINAL = "original"
 STEPS = 30
 """Euler steps of a preview, half of what samples to be judged take."""
 GUIDANCE_SCALE = 15.0
-SAMPLE_RATE = 48_000
 
 
 def preview_folder(run: TrainingRun) -> Path:
@@ -64,7 +61,7 @@ def clip(folder: Path, track: TrackFeatures) -> Path:
 
 
 def write_previews(
-    run: TrainingRun, transformer: "VelocityModel", *, device: "torch.device", step: int, say: Callable[[str], None]
+    run: TrainingRun, model: "torch.nn.Module", *, device: "torch.device", step: int, say: Callable[[str], None]
 ) -> None:
     """Clips of the adapter as it is at `step`; the originals when they are not there yet."""
     import torch
@@ -74,7 +71,7 @@ def write_previews(
         return
     try:
         with torch.random.fork_rng(), torch.no_grad():
-            _write(run, transformer, tracks, device=device, step=step)
+            _write(run, model, tracks, device=device, step=step)
     except Exception as error:
         # a clip to listen to is not worth a run of days
         say(f"no preview at step {step} ({type(error).__name__}: {error}); training goes on")
@@ -85,81 +82,60 @@ def write_previews(
 
 def _write(
     run: TrainingRun,
-    transformer: "VelocityModel",
+    model: "torch.nn.Module",
     tracks: Sequence[TrackFeatures],
     *,
     device: "torch.device",
     step: int,
 ) -> None:
-    from lofi_assets.backbones.ace_step_v1.loading import load_base
-
-    decoder = load_base(run.base, device=str(device), components=("music_dcae",)).music_dcae
-    assert decoder is not None
-    folder = preview_folder(run)
+    decode, folder = run.backbone.decoder(run.base, device=str(device)), preview_folder(run)
     for track in tracks:
         original = clip(folder / ORIGINAL, track)
         if not original.is_file():
             with atomic_path(original) as temporary:
-                _save(temporary, _excerpt(run, track).to(device), decoder)
+                _save(temporary, decode(_excerpt(run, track)))
     with atomic_folder(folder / f"step={step}") as temporary:
         for track in tracks:
-            _save(clip(temporary, track), _sampled(run, transformer, track, device), decoder)
+            _save(clip(temporary, track), decode(_sampled(run, model, track, device)))
     write_text(folder / "index.html", _page(run))
 
 
 def _excerpt(run: TrainingRun, track: TrackFeatures) -> "torch.Tensor":
-    """The middle of the track's latents, (1, 8, 16, frames)."""
-    from lofi_assets.backbones.ace_step_v1.music_dcae import latent_frames
-    from lofi_assets.training.features.cache import read_latents
+    """The middle of the track's latents."""
+    from lofi_assets.training.features.cache import CachedFeatures
     from lofi_assets.training.trainer.batches import crop
 
-    frames = latent_frames(round(run.training.preview_seconds * SAMPLE_RATE), sample_rate=SAMPLE_RATE)
-    return crop(read_latents(run.features_dir, track.key), frames=max(1, frames), place=0.5)[None]
+    backbone, frames = run.backbone, max(1, run.backbone.frames(run.training.preview_seconds))
+    latents = CachedFeatures(backbone, run.features_dir).latents(track.key)
+    return crop(latents, axis=backbone.latents.frame_axis, frames=frames, place=0.5)
 
 
 def _sampled(
-    run: TrainingRun, transformer: "VelocityModel", track: TrackFeatures, device: "torch.device"
+    run: TrainingRun, model: "torch.nn.Module", track: TrackFeatures, device: "torch.device"
 ) -> "torch.Tensor":
-    """Latents (1, 8, 16, frames) that the adapter makes of the track's conditions, as long as its excerpt."""
+    """Latents that the adapter makes of the track's conditions, as long as its excerpt."""
     import torch
 
-    from lofi_assets.backbones.ace_step_v1.sampler import sample_latents
+    from lofi_assets.training.features.cache import CachedFeatures
 
-    mixed = run.training.precision == "bf16-mixed"
+    backbone, mixed = run.backbone, run.training.precision == "bf16-mixed"
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
-        return sample_latents(
-            transformer,
-            _conditions(run, track).to(device, torch.bfloat16 if mixed else torch.float32),
-            frames=_excerpt(run, track).shape[-1],
-            seeds=[int(fingerprint(run.training.seed, "preview", track.track_id)[:8], 16)],
+        return backbone.sample_latents(
+            model,
+            CachedFeatures(backbone, run.features_dir).conditions(track.key),
+            frames=_excerpt(run, track).shape[backbone.latents.frame_axis],
+            seed=int(fingerprint(run.training.seed, "preview", track.track_id)[:8], 16),
             steps=STEPS,
             guidance_scale=GUIDANCE_SCALE,
+            device=device,
+            dtype=torch.bfloat16 if mixed else torch.float32,
         )
 
 
-def _conditions(run: TrainingRun, track: TrackFeatures) -> "Conditions":
-    import torch
-
-    from lofi_assets.backbones.ace_step_v1.sampler import Conditions
-    from lofi_assets.training.features.cache import read_conditions
-
-    cached = read_conditions(run.features_dir, track.key)
-    return Conditions(
-        text_hidden_states=cached.text[None],
-        text_attention_mask=torch.ones(1, len(cached.text), dtype=torch.long),
-        speaker_embeds=cached.speaker[None],
-        lyric_token_ids=cached.lyric_ids[None],
-        lyric_mask=cached.lyric_mask[None],
-    )
-
-
-def _save(path: Path, latents: "torch.Tensor", decoder: "MusicDCAE") -> None:
-    import numpy as np
-
+def _save(path: Path, samples: "np.ndarray") -> None:
     from lofi_assets.audio.encode import encode_mp3
 
-    samples = decoder.decode(latents, sample_rate=SAMPLE_RATE)[0].clamp(-1, 1).cpu().numpy()
-    path.write_bytes(encode_mp3(np.nan_to_num(samples.astype(np.float32))))
+    path.write_bytes(encode_mp3(samples))
 
 
 def _page(run: TrainingRun) -> str:

@@ -4,18 +4,14 @@ What belongs here: which layers are quantized for training, and the optional dep
 are released (`lofi_assets.quantization`): an adapter is merged into the unquantized base.
 """
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Literal
 
 import torch
 from torch import nn
 
-from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.training.config import ConfigError
-
-QUANTIZED = "transformer_blocks."
-"""Prefix of the layers that may go below 8 bits. Lyric encoder and speaker embedder may not (constitution IV), and what
-every step passes through (proj_in, t_block, final_layer) is 2 % of the weights."""
 
 
 def bitsandbytes(purpose: str) -> ModuleType:
@@ -34,26 +30,27 @@ def bitsandbytes(purpose: str) -> ModuleType:
 
 
 def quantize_base(
-    transformer: ACEStepTransformer2DModel,
+    model: nn.Module,
     bits: Literal["int8", "nf4"],
     *,
+    quantizable: Callable[[str], bool],
     compute: torch.dtype,
     device: torch.device,
 ) -> None:
-    """Replace the attention layers of the blocks by quantized ones on `device`; the rest stays as and where it is.
+    """Replace linear layers by quantized ones on `device`; the rest stays as and where it is.
+
+    Args:
+        quantizable: whether the layer of that name is one of them (`Backbone.quantizable`).
 
     Raises:
         ConfigError: bitsandbytes is not installed.
     """
     library = bitsandbytes(f"base_quantization '{bits}'")
-    linears = [name for name, module in transformer.named_modules() if type(module) is nn.Linear]
-    for name in linears:
-        if name.startswith(QUANTIZED):
-            transformer.set_submodule(
-                name, _quantized(library, transformer.get_submodule(name), bits, compute).to(device)
-            )
+    linears = [name for name, module in model.named_modules() if type(module) is nn.Linear]
+    for name in filter(quantizable, linears):
+        model.set_submodule(name, _quantized(library, model.get_submodule(name), bits, compute).to(device))
     # peft asks the model, not its layers, which kind of adapter fits
-    setattr(transformer, "is_loaded_in_8bit" if bits == "int8" else "is_loaded_in_4bit", True)
+    setattr(model, "is_loaded_in_8bit" if bits == "int8" else "is_loaded_in_4bit", True)
 
 
 def _quantized(library: ModuleType, layer: nn.Module, bits: Literal["int8", "nf4"], compute: torch.dtype) -> nn.Module:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofi_assets.errors import LofiError
-from lofi_assets.training.features.files import SslEncoder
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +27,7 @@ class SslEncoderError(LofiError, ValueError):
     """An SSL encoder cannot be read; the message names the folder and what to do."""
 
 
-PIECE_SECONDS: dict[SslEncoder, float] = {"mert": 5.0, "m-hubert": 30.0}
+PIECE_SECONDS = {"mert": 5.0, "m-hubert": 30.0}
 """How much an encoder hears at once: what it was trained on, and what the public trainer plays it."""
 FRAME_SAMPLES = 320
 PIECES_AT_ONCE = 8
@@ -67,7 +66,7 @@ class HubertTargets:
         return torch.cat([states[:-1].flatten(0, 1), states[-1, : -(-rest // FRAME_SAMPLES)]])
 
 
-def load_ssl_encoder(name: SslEncoder, folder: Path, *, device: str) -> HubertTargets:
+def load_ssl_encoder(name: str, folder: Path, *, device: str) -> HubertTargets:
     """Read an encoder in float32 and evaluation mode.
 
     Args:

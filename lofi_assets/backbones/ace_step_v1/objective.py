@@ -1,26 +1,83 @@
 """The loss of a batch: how far the transformer's velocity is from the straight line between noise and music.
 
-What belongs here: items -> tensors -> loss per item. What does not: where items come from (`batches`), the formula of
-the loss (`backbones.ace_step_v1.flow_matching`), the optimiser (`loop`).
+What belongs here: shares of noise, dropout, items -> tensors -> loss per item. What does not: where items come from
+(`training/trainer/batches.py`), the formula of the loss (`flow_matching`), the optimiser.
 
 Items of different length are padded at the end. The transformer is aware of the padding (`mask_aware_padding`), so an
 item has the loss and the gradient that it has alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
+from diffusers.training_utils import compute_density_for_timestep_sampling
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from lofi_assets.backbones.ace_step_v1.flow_matching import Schedule, add_noise, denoising_loss
+from lofi_assets.backbones.ace_step_v1.flow_matching import (
+    TRAIN_TIMESTEPS,
+    add_noise,
+    denoising_loss,
+    training_schedule,
+)
 from lofi_assets.backbones.ace_step_v1.transformer import TransformerOutput
-from lofi_assets.training.trainer.batches import Item
+from lofi_assets.backbones.features import Conditions
+from lofi_assets.backbones.training import Item, ObjectiveSettings
 
 FRAME_STEP, CONTEXT_STEP = 256, 128
 """Sizes in which compiled blocks grow: they are compiled for each size anew, and padding costs less than that."""
+DROPPED = {"text": ("text",), "speaker": ("speaker",), "lyrics": ("lyric_ids", "lyric_mask")}
+"""Group of conditions -> those that are zeros without it."""
+
+
+def conditions_of(text: Tensor, lyric_ids: Tensor, speaker: Tensor) -> dict[str, Tensor]:
+    """The conditions of a track.
+
+    Args:
+        text: (tokens, text width) float32.
+        lyric_ids: (lyric tokens,), integers.
+        speaker: (speaker width,) float32; zeros unless the track has a speaker file.
+    Returns:
+        The same, and `lyric_mask` (lyric tokens,), 1 where they count.
+    """
+    mask = torch.ones(len(lyric_ids), dtype=torch.long)
+    return {"text": text, "lyric_ids": lyric_ids.long(), "lyric_mask": mask, "speaker": speaker}
+
+
+def without(conditions: Conditions, groups: Collection[str]) -> dict[str, Tensor]:
+    """The conditions with groups dropped: zeros, as the unconditional branch of sampling has them."""
+    dropped = {name for group in groups for name in DROPPED[group]}
+    return {name: tensor * 0 if name in dropped else tensor for name, tensor in conditions.items()}
+
+
+def draw_sigma(settings: ObjectiveSettings, random: torch.Generator) -> float:
+    """A share of noise of the training schedule, from the density of the settings."""
+    share = compute_density_for_timestep_sampling(
+        settings.timestep_density,
+        1,
+        logit_mean=settings.logit_mean,
+        logit_std=settings.logit_std,
+        mode_scale=settings.mode_scale,
+        generator=random,
+    )
+    index = min(max(int(share * TRAIN_TIMESTEPS), 0), TRAIN_TIMESTEPS - 1)
+    return _sigmas(settings.shift)[index]
+
+
+def validation_sigmas(settings: ObjectiveSettings, *, levels: int) -> dict[int, float]:
+    """Shares of noise evenly spread over the training schedule, rising, by their index in it."""
+    step, table = TRAIN_TIMESTEPS / levels, _sigmas(settings.shift)
+    indices = [TRAIN_TIMESTEPS - 1 - int(step * (level + 0.5)) for level in range(levels)]
+    return {index: table[index] for index in indices}
+
+
+@lru_cache(maxsize=4)
+def _sigmas(shift: float) -> tuple[float, ...]:
+    """The training schedule, noisiest first; each is a float32, exactly."""
+    return tuple(training_schedule(shift=shift).sigmas.tolist())
 
 
 @dataclass(frozen=True)
@@ -29,8 +86,6 @@ class Objective:
 
     model: Callable[..., TransformerOutput]
     """The transformer, or what `training.distributed` wrapped around it."""
-    schedule: Schedule
-    """Noise shares and timesteps, by timestep index."""
     dtype: torch.dtype
     """Of the frozen weights; below float32 the transformer runs under autocast."""
     device: torch.device
@@ -47,14 +102,15 @@ class Objective:
         """
         clean, mask = self._stacked([item.latents for item in items])
         noise, _ = self._stacked([item.noise for item in items])
-        index = torch.tensor([item.timestep_index for item in items])
-        sigmas = self.schedule.sigmas[index].to(self.device)
+        sigmas = torch.tensor([item.sigma for item in items])
+        timestep = (sigmas * TRAIN_TIMESTEPS).to(self.device)
+        sigmas = sigmas.to(self.device)
         noisy = add_noise(clean, noise, sigmas)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype != torch.float32):
             output = self.model(
                 hidden_states=noisy.to(self.dtype),
                 attention_mask=mask,
-                timestep=self.schedule.timesteps[index].to(self.device),
+                timestep=timestep,
                 ssl_targets=self._ssl_targets(items),
                 **self._conditions(items),
             )
@@ -64,21 +120,21 @@ class Objective:
 
     def _ssl_targets(self, items: Sequence[Item]) -> dict[str, list[Tensor]]:
         """Encoder -> the targets of each item; either all items carry them or none."""
-        return {name: [item.ssl_targets[name].to(self.device) for item in items] for name in items[0].ssl_targets}
+        return {name: [item.targets[name].to(self.device) for item in items] for name in items[0].targets}
 
     def _conditions(self, items: Sequence[Item]) -> dict[str, Tensor]:
         conditions = [item.conditions for item in items]
-        text = _padded([each.text for each in conditions])
-        tokens = _padded([torch.ones(len(each.text), dtype=torch.long) for each in conditions])
-        ids = _padded([each.lyric_ids for each in conditions])
-        lyrics = _padded([each.lyric_mask for each in conditions])
+        text = _padded([each["text"] for each in conditions])
+        tokens = _padded([torch.ones(len(each["text"]), dtype=torch.long) for each in conditions])
+        ids = _padded([each["lyric_ids"] for each in conditions])
+        lyrics = _padded([each["lyric_mask"] for each in conditions])
         if self.stepped:
             more = -(1 + text.shape[1] + ids.shape[1]) % CONTEXT_STEP
             ids, lyrics = F.pad(ids, (0, more)), F.pad(lyrics, (0, more))
         return {
             "text_hidden_states": text.to(self.device, self.dtype),
             "text_attention_mask": tokens.to(self.device),
-            "speaker_embeds": torch.stack([each.speaker for each in conditions]).to(self.device, self.dtype),
+            "speaker_embeds": torch.stack([each["speaker"] for each in conditions]).to(self.device, self.dtype),
             "lyric_token_ids": ids.to(self.device),
             "lyric_mask": lyrics.to(self.device),
         }

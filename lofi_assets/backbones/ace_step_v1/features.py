@@ -1,29 +1,48 @@
-"""The frozen models, each loaded when first asked for: track -> arrays of the feature cache.
+"""The frozen models of ACE-Step v1, each loaded when first asked for: track -> arrays of the feature cache.
 
-What belongs here: running them. What does not: which tracks need it, and files (`cache`, `files`).
-Imports without torch.
+What belongs here: running them, and what decides each array's content. What does not: which tracks need it, and files
+(`training/features`). Imports without torch.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lofi_assets.audio.decode import AudioError, Decoded, read_audio
+from lofi_assets.audio.decode import Decoded
+from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
+from lofi_assets.backbones.ace_step_v1.speakers import SpeakerError, read_speaker
+from lofi_assets.backbones.features import (
+    FEATURES_VERSION,
+    LATENTS,
+    FeatureError,
+    FeatureJob,
+    FeatureKind,
+    content_key,
+)
 from lofi_assets.files.documents import read_json
+from lofi_assets.files.hashing import sha256_file
 from lofi_assets.lyrics.spelling import LyricError
 from lofi_assets.lyrics.tokenizer import LyricTokenizer, is_instrumental, song_language
-from lofi_assets.training.features.files import LATENTS, FeatureError, SslEncoder
-from lofi_assets.training.features.speakers import SpeakerError, read_speaker
 
 if TYPE_CHECKING:
     import numpy as np
 
     from lofi_assets.backbones.ace_step_v1.loading import Base
-    from lofi_assets.training.features.ssl_encoders import HubertTargets
+    from lofi_assets.backbones.ace_step_v1.ssl_encoders import HubertTargets
 
+TEXT, LYRICS, SPEAKER = "text", "lyrics", "speaker"
+KINDS: Mapping[str, FeatureKind] = {
+    LATENTS: FeatureKind((8, 16, None), "latents", heard=True),
+    TEXT: FeatureKind((None, None), "condition"),
+    LYRICS: FeatureKind((None,), "condition", notes=("language",)),
+    SPEAKER: FeatureKind((None,), "condition"),
+    "mert": FeatureKind((None, None), "target", heard=True),
+    "m-hubert": FeatureKind((None, None), "target", heard=True),
+}
+"""What a track has; the targets are those of the encoders that the published transformer has projectors for."""
 SPEAKER_WIDTH = 512
 
 
@@ -33,14 +52,49 @@ class Encoders:
 
     base_path: Path
     """Folder of the base model, in the Hub's layout."""
+    base_fingerprint: str = ""
+    """Of that folder; with the content and `FEATURES_VERSION` it makes the keys."""
     device: str = "cpu"
     """`auto` is the first GPU, or the CPU."""
     dtype: str = "float32"
     """Of the text encoder; DCAE and SSL encoders are always float32."""
     vocabulary: Path | None = None
     """Lyric vocabulary, if the base's folder holds none."""
-    ssl: Mapping[SslEncoder, Path] = field(default_factory=dict)
+    ssl: Mapping[str, Path] = field(default_factory=dict)
     """SSL encoder -> its folder."""
+
+    def keys(self, jobs: Sequence[FeatureJob]) -> list[dict[str, str]]:
+        """Kind -> key of each job; a speaker's file and the vocabulary count by their content."""
+        model = (FEATURES_VERSION, self.base_fingerprint)
+        spoken = sha256_file(self.vocabulary_file) if self.vocabulary_file else None
+        ssl_models = {name: base_fingerprint(folder) for name, folder in self.ssl.items()}
+        voices = {path: sha256_file(path) for path in {job.speaker for job in jobs} if path and path.is_file()}
+        return [
+            {
+                LATENTS: content_key(LATENTS, *model, job.audio_sha256),
+                TEXT: content_key(TEXT, *model, self.dtype, job.caption),
+                LYRICS: content_key(LYRICS, FEATURES_VERSION, spoken, job.lyrics),
+                SPEAKER: content_key(
+                    SPEAKER,
+                    FEATURES_VERSION,
+                    voices.get(job.speaker, str(job.speaker)) if job.speaker else self.speaker_width,
+                ),
+            }
+            | {
+                name: content_key(name, FEATURES_VERSION, identity, job.audio_sha256)
+                for name, identity in ssl_models.items()
+            }
+            for job in jobs
+        ]
+
+    def read(self, kind: str, job: FeatureJob) -> "tuple[np.ndarray, Mapping[str, str]]":
+        """Text states, lyric ids (with their language) or the speaker's embedding."""
+        if kind == TEXT:
+            return self.text(job.caption), {}
+        if kind == LYRICS:
+            ids, language = self.lyrics(job.track_id, job.lyrics)
+            return ids, {"language": language}
+        return self.speaker(job.track_id, job.speaker), {}
 
     def listen(self, audio: Decoded, kinds: Collection[str]) -> "dict[str, np.ndarray]":
         """What is made of sound: latents (8, 16, frames) float32, SSL targets (frames, width) float16.
@@ -135,7 +189,7 @@ class Encoders:
         return {}
 
     def _ssl_encoder(self, name: Any) -> "HubertTargets":
-        from lofi_assets.training.features.ssl_encoders import load_ssl_encoder
+        from lofi_assets.backbones.ace_step_v1.ssl_encoders import load_ssl_encoder
 
         if name not in self._loaded_ssl:
             encoder = load_ssl_encoder(name, self.ssl[name], device=self._device)
@@ -153,18 +207,3 @@ class Encoders:
         from lofi_assets.backbones.ace_step_v1.loading import load_base
 
         return load_base(self.base_path, dtype=self.dtype, device=self._device, components=components)
-
-
-def decode(track_id: str, audio: Path, *, sha256: str) -> Decoded:
-    """A track's audio, once its bytes are what they were when it was hashed.
-
-    Raises:
-        FeatureError: unreadable, or another file.
-    """
-    try:
-        decoded = read_audio(audio, root=audio.parent)
-    except AudioError as error:
-        raise FeatureError(f"{track_id}: {audio} cannot be read ({error}); process the track again") from error
-    if decoded.sha256 != sha256:
-        raise FeatureError(f"{track_id}: {audio} is not the file its hash was taken of; run processed_tracks again")
-    return decoded

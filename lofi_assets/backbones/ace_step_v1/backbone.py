@@ -1,0 +1,202 @@
+"""ACE-Step v1 as a `Backbone`: what the rest of the platform knows of it.
+
+Every method says in one place what the modules of this folder do. Imports without torch, like whatever asks for a
+backbone's name, kinds or fingerprint.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lofi_assets.backbones.ace_step_v1.features import KINDS, LYRICS, SPEAKER, TEXT, Encoders
+from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
+from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import vocabulary_file
+from lofi_assets.backbones.features import Conditions, FeatureKind, LatentShape
+from lofi_assets.backbones.sizes import ModelSize
+from lofi_assets.backbones.training import ObjectiveSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+
+    from lofi_assets.backbones.ace_step_v1.generation import AceStepSampler
+    from lofi_assets.backbones.ace_step_v1.objective import Objective
+
+
+class AceStepV1:
+    """ACE-Step v1 (arXiv 2506.00045), of any size."""
+
+    architecture = "ace_step_v1"
+    latents = LatentShape((8, 16, None), frames_per_second=44_100 / 4_096)
+    feature_kinds: Mapping[str, FeatureKind] = KINDS
+
+    # --- the base -----------------------------------------------------------------------------------------------------
+
+    def write_tiny(self, folder: Path) -> None:
+        """A base with random weights, small enough for tests."""
+        from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
+
+        write_tiny_base(folder)
+
+    def base_directory(self, path_or_repo: str, *, revision: str | None) -> Path:
+        """The folder of a base of the Hub, downloaded if need be."""
+        from lofi_assets.backbones.ace_step_v1.loading import base_directory
+
+        return base_directory(path_or_repo, revision=revision)
+
+    def downloaded(self, repo: str, *, revision: str | None) -> Path | None:
+        """The folder of a base of the Hub if it is on this machine."""
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(repo, "ace_step_transformer/config.json", revision=revision)
+        return Path(found).parents[1] if isinstance(found, str) else None
+
+    def fingerprint(self, base: Path) -> str:
+        """Hash of a base's weights and configuration."""
+        return base_fingerprint(base)
+
+    def lyric_vocabulary(self, source: str, *, sha256: str, root: Path, downloads: Path) -> Path:
+        """A lyric vocabulary that lies beside the base, its content checked."""
+        return vocabulary_file(source, sha256=sha256, root=root, downloads=downloads)
+
+    # --- the feature cache --------------------------------------------------------------------------------------------
+
+    def encoders(
+        self,
+        base: Path,
+        *,
+        fingerprint: str,
+        device: str = "auto",
+        dtype: str = "float32",
+        vocabulary: Path | None = None,
+        ssl_encoders: Mapping[str, Path] | None = None,
+    ) -> Encoders:
+        """DCAE, text encoder, lyric tokenizer, speaker files and SSL encoders."""
+        return Encoders(base, fingerprint, device, dtype, vocabulary, ssl_encoders or {})
+
+    def conditions(self, features: "Mapping[str, Tensor]") -> Conditions:
+        """Text states, lyric ids with their mask, speaker embedding."""
+        from lofi_assets.backbones.ace_step_v1.objective import conditions_of
+
+        return conditions_of(features[TEXT], features[LYRICS], features[SPEAKER])
+
+    def token_counts(self, features: "Mapping[str, Tensor]") -> dict[str, int]:
+        """Tokens of prompt and lyrics."""
+        return {kind: len(features[kind]) for kind in (TEXT, LYRICS)}
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def dropout(self, settings: ObjectiveSettings) -> dict[str, float]:
+        """Text, speaker and lyrics, each by itself."""
+        return {"text": settings.text_dropout, "speaker": settings.speaker_dropout, "lyrics": settings.lyric_dropout}
+
+    def without(self, conditions: Conditions, groups: Collection[str]) -> Conditions:
+        """Zeros in place of what is dropped."""
+        from lofi_assets.backbones.ace_step_v1.objective import without
+
+        return without(conditions, groups)
+
+    def draw_sigma(self, settings: ObjectiveSettings, random: "torch.Generator") -> float:
+        """From the shifted table of 1,000."""
+        from lofi_assets.backbones.ace_step_v1.objective import draw_sigma
+
+        return draw_sigma(settings, random)
+
+    def validation_sigmas(self, settings: ObjectiveSettings, *, levels: int) -> dict[int, float]:
+        """Evenly spread over the table, by index."""
+        from lofi_assets.backbones.ace_step_v1.objective import validation_sigmas
+
+        return validation_sigmas(settings, levels=levels)
+
+    def trainable(
+        self, base: Path, settings: ObjectiveSettings, *, dtype: Literal["float32", "bfloat16"], device: str
+    ) -> "nn.Module":
+        """The transformer without the projections that nothing reads, with SSL projectors if they are trained with."""
+        from lofi_assets.backbones.ace_step_v1.loading import load_base
+
+        options = {"drop_dead_projections": True, "build_projectors": settings.ssl_weight > 0}
+        loaded = load_base(base, dtype=dtype, device=device, components=("transformer",), transformer_options=options)
+        transformer = loaded.transformer
+        assert transformer is not None
+        if settings.gradient_checkpointing:
+            transformer.enable_gradient_checkpointing()
+        return transformer
+
+    def blocks(self, model: "nn.Module") -> "Sequence[nn.Module]":
+        """`transformer_blocks`."""
+        return list(model.get_submodule("transformer_blocks").children())
+
+    def quantizable(self, name: str) -> bool:
+        """The blocks only. Lyric encoder and speaker embedder may not go below 8 bits (constitution IV), and what every
+        step passes through (proj_in, t_block, final_layer) is 2 % of the weights."""
+        return name.startswith("transformer_blocks.")
+
+    def objective(
+        self, model: Callable[..., Any], settings: ObjectiveSettings, *, dtype: "torch.dtype", device: "torch.device"
+    ) -> "Objective":
+        """Flow matching."""
+        from lofi_assets.backbones.ace_step_v1.objective import Objective
+
+        return Objective(model, dtype, device, ssl_weight=settings.ssl_weight, stepped=settings.compile)
+
+    # --- the plan -----------------------------------------------------------------------------------------------------
+
+    longest_tokens: Mapping[str, int] = {TEXT: 256, LYRICS: 1}
+
+    def size(self, base: Path | None, *, rank: int, adapt: "Callable[[nn.Module], int]") -> ModelSize:
+        """On the meta device."""
+        from lofi_assets.backbones.ace_step_v1.size import measure
+
+        return measure(base, self.latents, rank=rank, adapt=adapt)
+
+    # --- sampling -----------------------------------------------------------------------------------------------------
+
+    def frames(self, seconds: float) -> int:
+        """10.77 a second."""
+        from lofi_assets.backbones.ace_step_v1.music_dcae import latent_frames
+        from lofi_assets.backbones.ace_step_v1.sampler import OUTPUT_RATE
+
+        return latent_frames(round(seconds * OUTPUT_RATE), sample_rate=OUTPUT_RATE)
+
+    def decoder(self, base: Path, *, device: str) -> "Callable[[Tensor], np.ndarray]":
+        """DCAE and vocoder."""
+        from lofi_assets.backbones.ace_step_v1.generation import decoder
+
+        return decoder(base, device=device)
+
+    def sample_latents(
+        self,
+        model: Any,
+        conditions: Conditions,
+        *,
+        frames: int,
+        seed: int,
+        steps: int,
+        guidance_scale: float,
+        device: "torch.device",
+        dtype: "torch.dtype",
+    ) -> "Tensor":
+        """Latents (8, 16, frames)."""
+        from lofi_assets.backbones.ace_step_v1.generation import sampled
+
+        return sampled(
+            model,
+            conditions,
+            frames=frames,
+            seed=seed,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            device=device,
+            dtype=dtype,
+        )
+
+    def sampler(self, base: Path, *, device: str, vocabulary: Path | None = None) -> "AceStepSampler":
+        """The whole base in memory."""
+        from lofi_assets.backbones.ace_step_v1.generation import AceStepSampler
+        from lofi_assets.backbones.ace_step_v1.loading import load_base
+
+        return AceStepSampler(load_base(base, device=device, lyric_vocabulary=vocabulary))
+
+
+ACE_STEP_V1 = AceStepV1()

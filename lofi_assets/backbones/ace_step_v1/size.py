@@ -1,0 +1,200 @@
+"""How large the transformer and its adapter are, counted on the meta device, and what a training step keeps of it.
+
+What belongs here: numbers of parameters, and formulas, each with the line that lets a person check it. What does not:
+how they add up (`training/planning`).
+
+The activation formulas count the tensors that autograd keeps for the backward pass, by their storage; a test counts
+them on real models. With N = frames x batch, M = context tokens x batch (speaker, prompt, lyrics), D width, H hidden
+channels, r rank, and e bytes of a number (2 under bf16-mixed, 4 under 32), one transformer block keeps
+
+    bf16-mixed   e (N (16 D + 8 H + 6 r) + M (4 D + 2 r)) + 14 N D + 16 e D r       18 N D for a batch of several
+    32           e (N (12 D + 8 H + 6 r) + M (2 D + 2 r))                           16 D for a batch of several
+
+since autocast casts each input of a LoRA layer and of a matrix product anew, computes the norms and the sums of the
+linear attention in float32, and keeps a bfloat16 copy of the adapter's two matrices in 8 layers. One lyric encoder
+block keeps, for L tokens, width W, h heads and F hidden units, e (2 h L² + L (10 W + F + 3 r)); 8 W instead of 10 W
+under 32. The context and the last norm add e M D + 4 N (D + 128). While a block goes backward, up to 3 e N H of
+gradients are under way. Not in the formulas: DoRA, which keeps more, and `compile`, which keeps less.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lofi_assets.backbones.ace_step_v1.features import LYRICS, TEXT
+from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER
+from lofi_assets.backbones.ace_step_v1.strict import BaseModelError
+from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
+from lofi_assets.backbones.features import LatentShape
+from lofi_assets.backbones.sizes import Amount, StepShape
+from lofi_assets.files.documents import read_json
+from lofi_assets.wording import amount
+
+DECODER = {"music_dcae_f8c8": 156_812_426, "music_vocoder": 103_005_138}
+"""Parameters of the published autoencoder and vocoder, by folder: for a base that is not on this machine."""
+PUBLISHED_BYTES = 8_275_790_207
+"""Files of ACE-Step-v1-3.5B on the Hub."""
+ATTENTION = ".attn."
+CROSS_ATTENTION = ".cross_attn."
+
+
+@dataclass(frozen=True)
+class AceStepSize:
+    """A transformer as training loads it (dead projections and SSL projectors left out), with its adapter."""
+
+    latents: LatentShape
+    parts: Mapping[str, int]
+    """Frozen parameters by part; "attention" are the blocks' attention layers, which quantization reaches."""
+    adapter: int
+    """Trained parameters."""
+    decoder: int
+    """Parameters of autoencoder and vocoder."""
+    layers: int
+    width: int
+    hidden: int
+    """Channels inside the gated convolution, of which it holds twice as many before the gate."""
+    head_dim: int
+    text_width: int
+    lyric_layers: int
+    lyric_width: int
+    lyric_heads: int
+    lyric_hidden: int
+    rank: int
+    download_bytes: int
+
+    @property
+    def largest_block(self) -> int:
+        """Frozen parameters of one transformer block."""
+        return (self.parts["attention"] + self.parts["feed-forward"]) // self.layers
+
+    def block_activations(self, step: StepShape) -> Amount:
+        """What one transformer block keeps for its backward pass."""
+        frames, tokens = step.frames * step.batch_size, _context(step) * step.batch_size
+        e, d, h, r = step.element, self.width, self.hidden, self.rank
+        if step.precision == "32":
+            copies = 12 if step.batch_size == 1 else 16  # several items are laid out anew for the batched products
+            return Amount(
+                e * (frames * (copies * d + 8 * h + 6 * r) + tokens * (2 * d + 2 * r)),
+                f"{e} B x ({frames} x ({copies} x {d} + 8 x {h} + 6 x {r}) + {tokens} x (2 x {d} + 2 x {r}))",
+            )
+        in_float = 14 if step.batch_size == 1 else 18
+        kept = frames * (16 * d + 8 * h + 6 * r) + tokens * (4 * d + 2 * r)
+        return Amount(
+            e * kept + in_float * frames * d + 16 * e * d * r,
+            f"{e} B x ({frames} x (16 x {d} + 8 x {h} + 6 x {r}) + {tokens} x (4 x {d} + 2 x {r}))"
+            f" + {in_float} B x {frames} x {d} + 16 x {e} B x {d} x {r}",
+        )
+
+    def block_inputs(self, step: StepShape) -> Amount:
+        """What the blocks keep if they are computed again."""
+        return Amount(
+            step.element * self.layers * step.frames * step.batch_size * self.width,
+            f"block inputs {self.layers} x {step.frames} frames x {step.batch_size} x {self.width} x {step.element} B",
+        )
+
+    def other_activations(self, step: StepShape) -> Amount:
+        """Lyric encoder, context, last norm and loss."""
+        lyrics, ends = self._lyric_activations(step), self._ends(step)
+        return Amount(
+            lyrics + ends,
+            f"lyric encoder {amount(lyrics)} ({step.tokens[LYRICS]} tokens) + context and last norm {amount(ends)}",
+        )
+
+    def gradients_under_way(self, step: StepShape) -> float:
+        """Inside the gated convolution."""
+        return 3 * step.element * step.frames * step.batch_size * self.hidden
+
+    def operations(self, step: StepShape, *, recomputed: bool) -> float:
+        """Of the transformer blocks only; patch embedding, lyric encoder and last layer are below 1 % at real sizes."""
+        frames, tokens = step.frames, _context(step)
+        d, h, r = self.width, self.hidden, self.rank
+        frozen = 2 * frames * (6 * d * d + 3 * d * h + 6 * h) + 2 * tokens * 2 * d * d
+        mixing = 4 * frames * d * self.head_dim + 4 * frames * tokens * d
+        adapter = 2 * frames * 12 * d * r + 2 * tokens * 4 * d * r
+        forward = frozen + mixing + adapter
+        backward = frozen + 2 * mixing + 2 * adapter
+        return self.layers * (forward + backward + (forward if recomputed else 0)) * step.batch_size
+
+    def cached_conditions(self, tokens: Mapping[str, int]) -> Amount:
+        """Text states; ids and speakers are small."""
+        return Amount(tokens[TEXT] * self.text_width * 4, f"{tokens[TEXT]} x {self.text_width} x 4 B")
+
+    def _lyric_activations(self, step: StepShape) -> float:
+        length, copies = step.tokens[LYRICS], 10 if step.precision == "bf16-mixed" else 8
+        linear = length * (copies * self.lyric_width + self.lyric_hidden + 3 * self.rank)
+        block = step.element * (2 * self.lyric_heads * length**2 + linear)
+        return block * self.lyric_layers * step.batch_size
+
+    def _ends(self, step: StepShape) -> float:
+        """Bytes kept before the first block (the context) and after the last (norm and loss)."""
+        frames, tokens = step.frames * step.batch_size, _context(step) * step.batch_size
+        return step.element * tokens * self.width + 4 * frames * (self.width + 128)
+
+
+def _context(step: StepShape) -> int:
+    """Context tokens of one item: speaker, prompt, lyrics."""
+    return 1 + step.tokens[TEXT] + step.tokens[LYRICS]
+
+
+def measure(base: Path | None, latents: LatentShape, *, rank: int, adapt: Callable[[nn.Module], int]) -> AceStepSize:
+    """Count the transformer in `base` with the adapter on it; None counts the published 3.5B model.
+
+    Raises:
+        BaseModelError: the folder holds no transformer.
+    """
+    config = read_json(base / TRANSFORMER / "config.json") if base else {}
+    if config is None:
+        raise BaseModelError(f"{base}: no {TRANSFORMER}/config.json, so this is no base model")
+    with torch.device("meta"):
+        transformer = ACEStepTransformer2DModel.from_config(
+            dict(config), drop_dead_projections=True, build_projectors=False
+        )
+        adapter = adapt(transformer)
+    settings = transformer.config
+    return AceStepSize(
+        latents=latents,
+        parts=_parts(transformer),
+        adapter=adapter,
+        decoder=sum(_stored(base / folder) if base else count for folder, count in DECODER.items()),
+        layers=settings.num_layers,
+        width=transformer.width,
+        hidden=int(transformer.width * settings.mlp_ratio),
+        head_dim=settings.attention_head_dim,
+        text_width=settings.text_embedding_dim,
+        lyric_layers=settings.lyric_num_blocks,
+        lyric_width=settings.lyric_output_size,
+        lyric_heads=settings.lyric_attention_heads,
+        lyric_hidden=settings.lyric_linear_units,
+        rank=rank,
+        download_bytes=0 if base else PUBLISHED_BYTES,
+    )
+
+
+def _parts(transformer: nn.Module) -> dict[str, int]:
+    """Frozen parameters of the blocks (attention, the rest), of the lyric encoder with its embeddings, of all else."""
+    parts = {"attention": 0, "feed-forward": 0, "lyric encoder": 0, "other": 0}
+    for name, parameter in transformer.named_parameters():
+        if parameter.requires_grad:
+            continue
+        in_attention = ATTENTION in name or CROSS_ATTENTION in name
+        if name.startswith("transformer_blocks."):
+            part = "attention" if in_attention else "feed-forward"
+        else:
+            part = "lyric encoder" if name.startswith("lyric_") else "other"
+        parts[part] += parameter.numel()
+    return parts
+
+
+def _stored(folder: Path) -> int:
+    """Numbers in a folder's safetensors files, from their headers."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as file:
+            total += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 (not a mapping)
+    return total
