@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
+from lofi_assets.backbones.export import Exports
 from lofi_assets.backbones.features import EncodesTracks
 from lofi_assets.backbones.sampling import Samples
 from lofi_assets.backbones.sizes import Sized
@@ -30,7 +31,7 @@ class BackboneError(LofiError, ValueError):
     """No such family, or one that cannot do what is asked; the message says what to set."""
 
 
-class Backbone(EncodesTracks, Trains, Sized, Samples, Protocol):
+class Backbone(EncodesTracks, Trains, Sized, Samples, Exports, Protocol):
     """A model family."""
 
     @property

@@ -19,47 +19,39 @@ from typing import Any, Final
 
 import onnx
 
-from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
-from lofi_assets.backbones.ace_step_v1.loading import TEXT_ENCODER, load_base
-from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
+from lofi_assets.backbones import Backbone
+from lofi_assets.backbones.export import Probe
 from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint, sha256_file
 from lofi_assets.files.writing import atomic_folder, link_or_copy
-from lofi_assets.lofi_onnx.pipeline import TOKENIZER, OnnxPipeline
 from lofi_assets.progress import Progress
-from lofi_assets.quantization import signal_to_noise as fidelity
-from lofi_assets.quantization.export import COMPONENTS, ComponentName, Precision, export, needs, prepare
+from lofi_assets.quantization.export import Precision, export
 from lofi_assets.quantization.graph import load, save, save_sharing
 from lofi_assets.quantization.int4 import BLOCK, quantize_int4
 from lofi_assets.quantization.int8 import multiply_in_integers, quantize_int8
 from lofi_assets.quantization.linear_weights import Stored, store_rest_as_half
-from lofi_assets.quantization.merge import MERGE_REPORT, USED_PARTS
+from lofi_assets.quantization.merge import MERGE_REPORT
 from lofi_assets.quantization.opset import lower_to_17, raise_from_18
-from lofi_assets.quantization.policy import CPU_PROFILES, KEPT_IN_FLOAT, TIERS, PolicyReport, TierName, check_tier
+from lofi_assets.quantization.policy import TIERS, PolicyReport, TierName, check_tier, cpu_profiles
+from lofi_assets.quantization.signal_to_noise import compare
 
 LOG = logging.getLogger(__name__)
 EXPORT_VERSION: Final = "4"
 """Raised when the code here or in the model changes what a file holds, so that tiers are built again."""
 
 MANIFEST: Final = "manifest.json"
-AUDIO: Final = ("dcae_decoder", "vocoder")
 TOOLS: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "diffusers")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which linear layers of the transformer INT4 spares; everything else follows from the constitution."""
+    """Which linear layers of the denoiser INT4 spares; everything else follows from the constitution."""
 
-    int8_layers: tuple[str, ...] = (r"\.to_v$", r"\.to_out\.0$")
-    """Modules (regular expressions, searched) kept at INT8 in the INT4 tier. Values and outputs of the cross-attention
-    reach the stream without norm or gate: sparing them gave 49 instead of 33 dB on random weights, point_conv
-    nothing."""
+    int8_layers: tuple[str, ...]
+    """Modules (regular expressions, searched) kept at INT8 in the INT4 tier."""
     int8_edge_blocks: int = 1
     """Blocks at either end kept at INT8 in the INT4 tier, if there are at least eight."""
-
-
-DEFAULT_RECIPE: Final = Recipe()
 
 
 class TierError(LofiError, RuntimeError):
@@ -95,28 +87,35 @@ def build_tiers(
     merged_dir: Path,
     target_root: Path,
     *,
-    recipe: Recipe = DEFAULT_RECIPE,
+    backbone: Backbone,
+    recipe: Recipe | None = None,
     provenance: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = LOG.info,
 ) -> list[TierReport]:
     """Write `target_root`/{fp32,fp16,int8,int4}, each whole or not at all, and return their reports in that order.
 
     Args:
-        merged_dir: a base model in the Hub's layout with the LoRA merged in (`merge_lora`).
+        merged_dir: a base model with the LoRA merged in (`merge_lora`).
+        recipe: by default what the backbone calls sensitive.
         provenance: written into every file and manifest: checkpoint, git commit, dataset hash.
         progress: is told of each step as a line.
     Raises:
         TierError: a built tier breaks the policy; the one in place stays.
     """
-    builder = _Builder(merged_dir, target_root, recipe, dict(provenance or {}), progress)
-    waiting = len(COMPONENTS) * sum(not current for current in builder.current.values())
+    builder = _Builder(merged_dir, target_root, backbone, recipe, dict(provenance or {}), progress)
+    waiting = len(backbone.layout.components) * sum(not current for current in builder.current.values())
     with Progress("building tiers", total=waiting, unit="component", say=progress) as builder.progress:
         return [builder.report(tier) for tier in TIERS]
 
 
-def tier_fingerprint(merged_dir: Path, *, recipe: Recipe = DEFAULT_RECIPE) -> str:
+def tier_fingerprint(merged_dir: Path, *, backbone: Backbone, recipe: Recipe | None = None) -> str:
     """Changes when the model, the recipe, this code or a tool changes; the same for all four tiers."""
-    return fingerprint(EXPORT_VERSION, base_fingerprint(merged_dir), asdict(recipe), _tools())
+    chosen = recipe or _default_recipe(backbone)
+    return fingerprint(EXPORT_VERSION, backbone.fingerprint(merged_dir), asdict(chosen), _tools())
+
+
+def _default_recipe(backbone: Backbone) -> Recipe:
+    return Recipe(int8_layers=backbone.layout.sensitive)
 
 
 def write_cpu_profile(source: Path, target: Path) -> None:
@@ -145,16 +144,19 @@ class _Builder:
         self,
         merged_dir: Path,
         root: Path,
-        recipe: Recipe,
+        backbone: Backbone,
+        recipe: Recipe | None,
         provenance: dict[str, str],
         progress: Callable[[str], None],
     ) -> None:
-        self.merged_dir, self.root, self.recipe, self.say = merged_dir, root, recipe, progress
-        self.fingerprint = tier_fingerprint(merged_dir, recipe=recipe)
+        self.merged_dir, self.root, self.say = merged_dir, root, progress
+        self.backbone, self.layout = backbone, backbone.layout
+        self.recipe = recipe or _default_recipe(backbone)
+        self.fingerprint = tier_fingerprint(merged_dir, backbone=backbone, recipe=self.recipe)
         self.current = {tier: is_current(root / tier, self.fingerprint) for tier in TIERS}
         self.provenance = self._provenance(provenance)
         self.progress: Progress | None = None
-        self._probes: list[fidelity.Probe] | None = None
+        self._probes: list[Probe] | None = None
 
     def report(self, tier: TierName) -> TierReport:
         """Build the tier unless it is current."""
@@ -162,24 +164,25 @@ class _Builder:
         if self.current[tier]:
             self.say(f"{tier}: unchanged")
             manifest = read_json(directory / MANIFEST)
-            policy = check_tier(directory, tier=tier, baseline=self.root / "fp32")
+            policy = check_tier(directory, tier=tier, layout=self.layout, baseline=self.root / "fp32")
             return TierReport(tier, directory, self.fingerprint, False, policy, manifest["snr_db"], {})
         with atomic_folder(directory) as partial:
-            seconds: dict[str, float] = {name: self._timed(tier, name, partial) for name in COMPONENTS}
+            seconds: dict[str, float] = {name: self._timed(tier, name, partial) for name in self.layout.components}
             self._tokenizers(partial)
             baseline = partial if tier == "fp32" else self.root / "fp32"
-            policy = check_tier(partial, tier=tier, baseline=baseline)
+            policy = check_tier(partial, tier=tier, layout=self.layout, baseline=baseline)
             if not policy.holds:
                 raise TierError(f"tier {tier} breaks the precision policy: {'; '.join(policy.violations)}")
             snr = self._compare(tier, partial, baseline)
             self._manifest(partial, tier, policy, snr)
-        self.say(f"{tier}: {policy.size_bytes / 1e6:.2f} MB, transformer {snr['transformer']:.1f} dB against FP32")
+        denoiser = self.layout.denoiser
+        self.say(f"{tier}: {policy.size_bytes / 1e6:.2f} MB, {denoiser} {snr[denoiser]:.1f} dB against FP32")
         return TierReport(tier, directory, self.fingerprint, True, policy, snr, seconds)
 
-    def _timed(self, tier: TierName, component: ComponentName, folder: Path) -> float:
+    def _timed(self, tier: TierName, component: str, folder: Path) -> float:
         started = time.monotonic()
         model, stored = self._make(tier, component)
-        profiles = [name for name, whose in CPU_PROFILES.get(tier, {}).items() if whose == component]
+        profiles = [name for name, whose in cpu_profiles(self.layout, tier).items() if whose == component]
         self._describe(model, tier, component, stored)
         save(model, folder / f"{component}.onnx", weights_beside=bool(profiles))
         for profile in profiles:
@@ -190,43 +193,41 @@ class _Builder:
         self.say(f"{tier}: {component} {'exported' if tier.startswith('fp') else 'derived'} in {taken:.1f} s")
         return round(taken, 2)
 
-    def _make(self, tier: TierName, component: ComponentName) -> tuple[onnx.ModelProto, list[Stored]]:
+    def _make(self, tier: TierName, component: str) -> tuple[onnx.ModelProto, list[Stored]]:
         if tier == "int8":
             return self._int8(component)
         if tier == "int4":
             return self._int4(component)
         return self._export(component, "float32" if tier == "fp32" else "half"), []
 
-    def _export(self, component: ComponentName, precision: Precision) -> onnx.ModelProto:
-        part = needs(component)
-        options = USED_PARTS if part == "transformer" else None
-        base = load_base(self.merged_dir, components=[part], transformer_options=options)
-        return export(prepare(component, base), precision=precision)
+    def _export(self, component: str, precision: Precision) -> onnx.ModelProto:
+        return export(self.backbone.exportable(component, self.merged_dir), precision=precision)
 
-    def _int8(self, component: ComponentName) -> tuple[onnx.ModelProto, list[Stored]]:
-        if component in AUDIO:
+    def _int8(self, component: str) -> tuple[onnx.ModelProto, list[Stored]]:
+        if component in self.layout.audio:
             return lower_to_17(load(self.root / "fp16" / f"{component}.onnx")), []
         model = lower_to_17(load(self.root / "fp32" / f"{component}.onnx"))
-        stored = quantize_int8(model, wanted=_quantizable)
+        stored = quantize_int8(model, wanted=self._quantizable)
         return model, stored + store_rest_as_half(model)
 
-    def _int4(self, component: ComponentName) -> tuple[onnx.ModelProto, list[Stored]]:
+    def _int4(self, component: str) -> tuple[onnx.ModelProto, list[Stored]]:
         model = raise_from_18(load(self.root / "fp16" / f"{component}.onnx"))
         stored: list[Stored] = []
-        if component == "transformer":
+        if component == self.layout.denoiser:
             stored = quantize_int4(model, wanted=self._in_four_bits(model))
-        if component not in AUDIO:
-            stored += quantize_int8(model, wanted=_quantizable)
+        if component not in self.layout.audio:
+            stored += quantize_int8(model, wanted=self._quantizable)
         return model, stored
 
     def _in_four_bits(self, model: onnx.ModelProto) -> Callable[[str], bool]:
-        blocks = {int(found[1]) for node in model.graph.node if (found := _BLOCK.match(node.name))}
+        numbered = re.compile(self.layout.block)
+        blocks = {int(found[1]) for node in model.graph.node if (found := numbered.match(node.name))}
         edge = self.recipe.int8_edge_blocks if len(blocks) >= 8 else 0
         inner = set(sorted(blocks)[edge : len(blocks) - edge])
         spared = [re.compile(pattern) for pattern in self.recipe.int8_layers]
 
         def wanted(module: str) -> bool:
-            block = _BLOCK.match(module)
+            block = numbered.match(module)
             return block is not None and int(block[1]) in inner and not any(rule.search(module) for rule in spared)
 
         return wanted
@@ -238,26 +239,31 @@ class _Builder:
             properties["largest_weight_error"] = f"{worst.relative_error:.4f} {worst.name} {worst.bits} bits"
         onnx.helper.set_model_props(model, dict(sorted(properties.items())))
 
+    def _quantizable(self, module: str) -> bool:
+        return not re.match(self.layout.kept_in_float, module)
+
     def _tokenizers(self, folder: Path) -> None:
-        link_or_copy((self.merged_dir / TEXT_ENCODER / TOKENIZER).resolve(), folder / TOKENIZER)
-        lyrics = self.merged_dir / LYRIC_VOCABULARY
-        if lyrics.is_file():
-            link_or_copy(lyrics.resolve(), folder / LYRIC_VOCABULARY)
+        for name, file in self.backbone.tokenizers(self.merged_dir).items():
+            link_or_copy(file.resolve(), folder / name)
 
     def _compare(self, tier: TierName, folder: Path, baseline: Path) -> dict[str, float]:
+        runtime = self.backbone.runtime
         if self._probes is None:
-            self._probes = fidelity.record(OnnxPipeline(baseline))
-        found = fidelity.compare(OnnxPipeline(folder, cpu_profile=False), self._probes)
-        for profile, component in CPU_PROFILES.get(tier, {}).items():
+            self._probes = self.backbone.probes(runtime(baseline))
+        found = compare(runtime(folder, cpu_profile=False), self._probes)
+        for profile, component in cpu_profiles(self.layout, tier).items():
             asked = [probe for probe in self._probes if probe.component == component]
-            found[profile] = fidelity.compare(OnnxPipeline(folder), asked)[component]
+            found[profile] = compare(runtime(folder), asked)[component]
         return found
 
     def _provenance(self, given: dict[str, str]) -> dict[str, str]:
         merge = self.merged_dir / MERGE_REPORT
         merged = read_json(merge) if merge.is_file() else {}
         tools = {f"tool.{name}": number for name, number in _tools().items()}
-        model = {"model_fingerprint": base_fingerprint(self.merged_dir), "recipe": json.dumps(asdict(self.recipe))}
+        model = {
+            "model_fingerprint": self.backbone.fingerprint(self.merged_dir),
+            "recipe": json.dumps(asdict(self.recipe)),
+        }
         return {**tools, **model, **{f"merge.{key}": str(value) for key, value in merged.items()}, **given}
 
     def _manifest(self, folder: Path, tier: TierName, policy: PolicyReport, snr: dict[str, float]) -> None:
@@ -275,13 +281,6 @@ class _Builder:
                 "snr_db": snr,
             },
         )
-
-
-_BLOCK = re.compile(r"^transformer_blocks\.(\d+)\.")
-
-
-def _quantizable(module: str) -> bool:
-    return not KEPT_IN_FLOAT.match(module)
 
 
 def _tools() -> dict[str, str]:

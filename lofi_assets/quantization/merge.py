@@ -11,24 +11,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from peft import PeftConfig, PeftModel
 from peft.tuners.lora import LoraLayer
-from torch import Tensor
 
-from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
-from lofi_assets.backbones.ace_step_v1.loading import FOLDERS, TRANSFORMER, load_base
-from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
-from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
+from lofi_assets.backbones import Backbone
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.files.writing import atomic_folder, link_or_copy
+from lofi_assets.files.writing import atomic_folder
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 MERGE_REPORT = "merge.json"
-USED_PARTS = {"drop_dead_projections": True, "build_projectors": False}
-"""What no forward pass of a finished model reads, 22 % of the published weights, stays behind."""
 MAX_RELATIVE_ERROR = 1e-3
 """Float32 rounding over 24 blocks stays two orders below; a wrong scale is two orders above."""
 
@@ -54,15 +47,15 @@ class MergeReport:
 
 
 def merge_lora(
-    base_dir: Path, adapter_dir: Path, target_dir: Path, *, lyric_vocabulary: Path | None = None
+    base_dir: Path, adapter_dir: Path, target_dir: Path, *, backbone: Backbone, lyric_vocabulary: Path | None = None
 ) -> MergeReport:
-    """Write `target_dir` as a base model in the Hub's layout whose transformer has the adapter merged in, in float32.
+    """Write `target_dir` as a base model in the layout of its family that has the adapter merged in, in float32.
 
     The other components are hard links to the base's files (copies where linking is impossible). The folder appears
     at once or not at all, and replaces an earlier one; the report lies in it as merge.json.
 
     Args:
-        base_dir: the four folders of a base model.
+        base_dir: folder of a base model.
         adapter_dir: adapter_model.safetensors and adapter_config.json in PEFT form.
         lyric_vocabulary: goes with the model; else the base's, if it holds one.
     Raises:
@@ -70,19 +63,18 @@ def merge_lora(
         BaseModelError: the base cannot be read.
     """
     _expect_adapter(adapter_dir)
-    transformer = load_base(base_dir, components=["transformer"], transformer_options=USED_PARTS).transformer
-    assert transformer is not None
-    inputs = _random_inputs(transformer)
-    plain = _velocity(transformer, inputs)
-    model = PeftModel.from_pretrained(transformer, str(adapter_dir))
+    base = backbone.mergeable(base_dir)
+    velocity = backbone.velocity_probe(base)
+    plain = velocity(base)
+    model = PeftModel.from_pretrained(base, str(adapter_dir))
     model.eval()
     layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
     scale, rank = _scale_of(layers, adapter_dir)
-    adapted = _velocity(transformer, inputs)
+    adapted = velocity(base)
     merged = model.merge_and_unload(safe_merge=True)
     if any("lora_" in name for name, _ in merged.named_parameters()):
         raise MergeError(f"{adapter_dir}: adapter weights are left after merging; is its adapter_config.json complete?")
-    after = _velocity(merged, inputs)
+    after = velocity(merged)
     size = float(adapted.abs().max())
     report = MergeReport(
         max_error=float((after - adapted).abs().max()) / size,
@@ -90,7 +82,7 @@ def merge_lora(
         modules=len(layers),
         scale=scale,
         rank=rank,
-        base_fingerprint=base_fingerprint(base_dir),
+        base_fingerprint=backbone.fingerprint(base_dir),
         adapter_sha256=sha256_file(adapter_dir / ADAPTER_WEIGHTS),
     )
     if not report.max_error <= MAX_RELATIVE_ERROR:
@@ -99,10 +91,7 @@ def merge_lora(
             f"at most {MAX_RELATIVE_ERROR:.0e} is float32 rounding; check lora_alpha and use_rslora in {ADAPTER_CONFIG}"
         )
     with atomic_folder(target_dir) as partial:
-        merged.save_pretrained(partial / TRANSFORMER, max_shard_size="100GB")
-        _link_other_components(base_dir, partial)
-        if lyric_vocabulary is not None:
-            link_or_copy(lyric_vocabulary, partial / LYRIC_VOCABULARY)
+        backbone.write_merged(merged, base_dir, partial, vocabulary=lyric_vocabulary)
         (partial / MERGE_REPORT).write_text(json.dumps(asdict(report), indent=2, sort_keys=True) + "\n")
     return report
 
@@ -126,32 +115,3 @@ def _scale_of(layers: Sequence[LoraLayer], adapter_dir: Path) -> tuple[float, in
             f"{adapter_dir}: layers have different scales {sorted(scales)}; train with one rank and one alpha"
         )
     return scales.pop(), max(ranks)
-
-
-def _random_inputs(transformer: ACEStepTransformer2DModel) -> dict[str, Tensor]:
-    config = transformer.config
-    random = torch.Generator().manual_seed(0)
-    lyrics = torch.randint(0, config.lyric_encoder_vocab_size, (2, 6), generator=random)
-    return {
-        "hidden_states": torch.randn(2, config.in_channels, config.max_height, 20, generator=random),
-        "text_hidden_states": torch.randn(2, 5, config.text_embedding_dim, generator=random),
-        "text_attention_mask": torch.ones(2, 5, dtype=torch.long),
-        "speaker_embeds": torch.randn(2, config.speaker_embedding_dim, generator=random),
-        "lyric_token_ids": lyrics,
-        "lyric_mask": torch.ones_like(lyrics),
-        "timestep": torch.tensor([850.0, 300.0]),
-    }
-
-
-@torch.no_grad()
-def _velocity(transformer: torch.nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-    velocity: Tensor = transformer(attention_mask=None, **inputs).sample
-    return velocity
-
-
-def _link_other_components(base_dir: Path, target: Path) -> None:
-    others = [path for folder in FOLDERS if folder != TRANSFORMER for path in (base_dir / folder).rglob("*")]
-    others += [base_dir / LYRIC_VOCABULARY]
-    for source in others:
-        if source.is_file():
-            link_or_copy(source.resolve(), target / source.relative_to(base_dir))

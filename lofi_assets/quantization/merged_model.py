@@ -59,9 +59,19 @@ def merge_best(store: Store, profile: Profile) -> Outcome:
         from lofi_assets.quantization.merge import merge_lora
 
         with Progress("merging the adapter into the base", total=1, unit="model") as progress:
-            known = asdict(merge_lora(Path(features.base), adapter, target, lyric_vocabulary=features.vocabulary))
+            report = merge_lora(
+                Path(features.base),
+                adapter,
+                target,
+                backbone=features.backbone,
+                lyric_vocabulary=features.vocabulary,
+            )
+            known = asdict(report)
             progress.advance()
-    write_json(store.metadata("merged_model.json"), {"checkpoint_id": chosen.checkpoint_id, **known})
+    write_json(
+        store.metadata("merged_model.json"),
+        {"checkpoint_id": chosen.checkpoint_id, "architecture": features.architecture, **known},
+    )
     return Outcome(
         data_version=fingerprint(known["adapter_sha256"], known["base_fingerprint"]),
         counts={"modules": known["modules"], "recomputed": int(not unchanged)},

@@ -16,38 +16,18 @@ from typing import Any, Final, Literal
 
 import onnx
 
+from lofi_assets.backbones.export import ExportLayout, ProtectedPart
 from lofi_assets.quantization.graph import GraphError, load, opset_of, stored_bytes
 from lofi_assets.quantization.weight_trace import LINEAR_OPS, QUANTIZED_OPS, Trace, Weight, trace
 
 TierName = Literal["fp32", "fp16", "int8", "int4"]
 TIERS: Final[tuple[TierName, ...]] = ("fp32", "fp16", "int8", "int4")
-COMPONENT_FILES: Final = ("text_encoder", "condition_encoder", "transformer", "dcae_decoder", "vocoder")
-CPU_PROFILES: Final[dict[TierName, dict[str, str]]] = {"int8": {"transformer.cpu": "transformer"}}
-"""Tier -> its further files, and the component that each is in another form: the same weights, in the same data file,
-read by a graph that a CPU runs faster. Judged as the component is."""
 
-COMPONENT_FLOORS: Final = {
-    "dcae_decoder": 16,
-    "vocoder": 16,
-    "condition_encoder": 8,
-    "text_encoder": 8,
-    "transformer": 4,
-}
-"""Fewest bits of any weight in a component's file, whatever its name says."""
 
-PROTECTED: Final = {
-    "dcae_decoder": ("dcae_decoder", re.compile(""), 16),
-    "vocoder": ("vocoder", re.compile(""), 16),
-    "lyric_encoder": ("condition_encoder", re.compile(r"^lyric_(encoder|embs|proj)\b"), 8),
-    "speaker_embedder": ("condition_encoder", re.compile(r"^speaker_embedder\b"), 8),
-}
-"""Parts that the constitution names: component, weight names, fewest bits."""
-
-KEPT_IN_FLOAT: Final = re.compile(r"^(proj_in|time_proj|timestep_embedder|t_block|final_layer)\b")
-"""Linear layers of the transformer that every step passes through, 2 % of it: never quantized, not counted as
-missing."""
-
-QUANTIZED_COMPONENTS: Final = ("text_encoder", "condition_encoder", "transformer")
+def cpu_profiles(layout: ExportLayout, tier: TierName) -> dict[str, str]:
+    """Further files of a tier, and the component that each is in another form: the same weights, in the same data file,
+    read by a graph that a CPU runs faster. Judged as the component is."""
+    return {f"{layout.denoiser}.cpu": layout.denoiser} if tier == "int8" else {}
 
 
 @dataclass(frozen=True)
@@ -119,7 +99,7 @@ class PolicyReport:
         return plain | {"violations": list(self.violations), "components": list(plain["components"])}
 
 
-def check_tier(directory: Path, *, tier: TierName, baseline: Path | None = None) -> PolicyReport:
+def check_tier(directory: Path, *, tier: TierName, layout: ExportLayout, baseline: Path | None = None) -> PolicyReport:
     """Read every component file of a tier's folder and judge the whole.
 
     Args:
@@ -129,28 +109,28 @@ def check_tier(directory: Path, *, tier: TierName, baseline: Path | None = None)
     """
     traces: dict[str, Trace] = {}
     components = []
-    files = {component: component for component in COMPONENT_FILES} | CPU_PROFILES.get(tier, {})
+    files = {component: component for component in layout.components} | cpu_profiles(layout, tier)
     for name, component in files.items():
         path = directory / f"{name}.onnx"
         if not path.is_file():
             raise FileNotFoundError(f"{path} is absent: tier {tier} needs {', '.join(files)}; build it again")
         reference = baseline / f"{component}.onnx" if baseline is not None else None
-        report, traces[name] = _check(path, component=component, tier=tier, baseline=reference)
+        report, traces[name] = _check(path, component=component, tier=tier, layout=layout, baseline=reference)
         if name != component and "MatMulInteger" not in traces[name].operators:
             report = replace(report, violations=(*report.violations, "multiplies nothing in integers"))
         components.append(replace(report, component=name))
-    min_bits = {part: _part_bits(traces, part) for part in PROTECTED}
+    min_bits = {name: _part_bits(traces, part) for name, part in layout.protected.items()}
     violations = [f"{report.component}: {text}" for report in components for text in report.violations]
-    for part, (_, _, floor) in PROTECTED.items():
-        if min_bits[part] < floor:
-            found = f"{min_bits[part]} bits" if min_bits[part] else "no weights"
-            violations.append(f"{part}: {found}, at least {floor} bits are required")
+    for name, part in layout.protected.items():
+        if min_bits[name] < part.bits:
+            found = f"{min_bits[name]} bits" if min_bits[name] else "no weights"
+            violations.append(f"{name}: {found}, at least {part.bits} bits are required")
     ratios = [report.size_ratio for report in components]
     size = sum(report.size_bytes for report in components)
     whole = None
     if None not in ratios and baseline is not None:
-        whole = size / sum(stored_bytes(baseline / f"{component}.onnx") for component in COMPONENT_FILES)
-    shares = _shares(trace_ for name, trace_ in traces.items() if name in QUANTIZED_COMPONENTS)
+        whole = size / sum(stored_bytes(baseline / f"{component}.onnx") for component in layout.components)
+    shares = _shares([trace_ for name, trace_ in traces.items() if name in layout.quantized], layout)
     return PolicyReport(
         tier=tier,
         opset=min(report.opset for report in components),
@@ -164,23 +144,27 @@ def check_tier(directory: Path, *, tier: TierName, baseline: Path | None = None)
     )
 
 
-def check_file(path: Path, *, component: str, tier: TierName, baseline: Path | None = None) -> ComponentReport:
+def check_file(
+    path: Path, *, component: str, tier: TierName, layout: ExportLayout, baseline: Path | None = None
+) -> ComponentReport:
     """Measure and judge one component's file; `baseline` is the same component's FP32 file."""
-    return _check(path, component=component, tier=tier, baseline=baseline)[0]
+    return _check(path, component=component, tier=tier, layout=layout, baseline=baseline)[0]
 
 
-def _check(path: Path, *, component: str, tier: TierName, baseline: Path | None) -> tuple[ComponentReport, Trace]:
+def _check(
+    path: Path, *, component: str, tier: TierName, layout: ExportLayout, baseline: Path | None
+) -> tuple[ComponentReport, Trace]:
     model = load(path, weights=False)
     found = trace(model)
     opset, violations = _opset(model, tier)
     violations += _format(path, model, found)
-    violations += _precision(found, component, tier)
+    violations += _precision(found, component, tier, layout)
     if baseline is not None:
         violations += _missing(found, trace(load(baseline, weights=False)))
     counts = Counter[int]()
     for weight in found.weights:
         counts[weight.bits] += weight.elements
-    quantized, int4 = _shares([found])
+    quantized, int4 = _shares([found], layout)
     size = stored_bytes(path)
     report = ComponentReport(
         component=component,
@@ -227,20 +211,20 @@ def _format(path: Path, model: onnx.ModelProto, found: Trace) -> list[str]:
     return violations
 
 
-def _precision(found: Trace, component: str, tier: TierName) -> list[str]:
-    rule, floor = RULES[tier], COMPONENT_FLOORS[component]
+def _precision(found: Trace, component: str, tier: TierName, layout: ExportLayout) -> list[str]:
+    rule, floor = RULES[tier], layout.floors[component]
     low = sorted({weight.name for weight in found.weights if weight.bits < floor})
     violations = [f"{len(low)} weights below {floor} bits, first {low[0]}"] if low else []
     quantizing = sorted(found.operators & QUANTIZED_OPS)
-    if quantizing and (floor >= 16 or tier in ("fp32", "fp16")):
+    if quantizing and (component in layout.audio or tier in ("fp32", "fp16")):
         violations.append(f"operators {', '.join(quantizing)} in a file that must stay in float")
     if rule.float_bits is not None:
         violations += _mostly_half(found)
-    if component in QUANTIZED_COMPONENTS:
-        share_8, share_4 = _shares([found])
+    if component in layout.quantized:
+        share_8, share_4 = _shares([found], layout)
         if share_8 < rule.share_8:
             violations.append(f"{share_8:.2f} of the linear weights are in 8 bits or fewer, {rule.share_8} is required")
-        if component == "transformer" and share_4 < rule.share_4:
+        if component == layout.denoiser and share_4 < rule.share_4:
             violations.append(f"{share_4:.2f} of the linear weights are in 4 bits, {rule.share_4} is required")
     return violations
 
@@ -266,13 +250,14 @@ def _named(found: Trace) -> dict[str, int]:
     return {weight.name: weight.elements for weight in found.weights if weight.rank >= 2 and "/" not in weight.name}
 
 
-def _quantizable(weight: Weight) -> bool:
-    return weight.operator in LINEAR_OPS and weight.rank >= 2 and not KEPT_IN_FLOAT.match(weight.name)
+def _quantizable(weight: Weight, layout: ExportLayout) -> bool:
+    linear = weight.operator in LINEAR_OPS and weight.rank >= 2
+    return linear and not re.match(layout.kept_in_float, weight.name)
 
 
-def _shares(traces: Iterable[Trace]) -> tuple[float, float]:
+def _shares(traces: Iterable[Trace], layout: ExportLayout) -> tuple[float, float]:
     """Shares of the quantizable elements in at most 8 and at most 4 bits."""
-    weights = [weight for found in traces for weight in found.weights if _quantizable(weight)]
+    weights = [weight for found in traces for weight in found.weights if _quantizable(weight, layout)]
     total = sum(weight.elements for weight in weights)
     if not total:
         return 0.0, 0.0
@@ -280,15 +265,14 @@ def _shares(traces: Iterable[Trace]) -> tuple[float, float]:
     return at_most[0] / total, at_most[1] / total
 
 
-def _part_bits(traces: dict[str, Trace], part: str) -> int:
+def _part_bits(traces: dict[str, Trace], part: ProtectedPart) -> int:
     """Fewest bits of the part's weights in any file; 0 when its own component has none of them."""
-    home, names, _ = PROTECTED[part]
-    if not any(names.match(weight.name) for weight in traces[home].weights):
+    names = re.compile(part.weights)
+    if not any(names.match(weight.name) for weight in traces[part.component].weights):
         return 0
-    anywhere = names.pattern != ""
     return min(
         weight.bits
         for component, found in traces.items()
         for weight in found.weights
-        if (component == home or anywhere) and names.match(weight.name)
+        if (component == part.component or part.weights) and names.match(weight.name)
     )

@@ -7,8 +7,9 @@ exporting and quantizing (`build.py`), the precision policy (`policy.py`).
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lofi_assets.backbones import ACE_STEP_V1, Backbone, backbone_of
 from lofi_assets.evaluation.quality_metrics import load_encoder
 from lofi_assets.evaluation.samples import SamplePrompt, reference_tracks, sample_prompts, write_clip
 from lofi_assets.files.documents import read_json, write_json
@@ -21,15 +22,16 @@ from lofi_assets.quantization.merged_model import merged_folder
 from lofi_assets.store import Store
 from lofi_assets.wording import rounded
 
+if TYPE_CHECKING:
+    from lofi_assets.quantization.build import TierReport
+
 TIERS_VERSION = "2"
 """Raised when the comparison of the tiers changes; the export has its own version."""
 COMPARED = ("fp16", "int8", "int4")
 CPU_VARIANT = "int8.cpu"
-"""The INT8 tier as a CPU runs it, with rounded activations (`quantization.policy.CPU_PROFILES`)."""
+"""The INT8 tier as a CPU runs it, with rounded activations (`quantization.policy.cpu_profiles`)."""
 VARIANTS = ("fp16", "int8", CPU_VARIANT, "int4")
 """What is sampled: whatever of the tiers a user may run."""
-PROTECTED = {"audio_critical_bits": ("dcae_decoder", "vocoder"), "vocal_bits": ("lyric_encoder", "speaker_embedder")}
-"""Measure -> parts whose lowest precision it is, over all tiers (constitution IV)."""
 TIER_FAD = "tier_fad.json"
 
 
@@ -38,12 +40,14 @@ def quantize(store: Store, profile: Profile) -> Outcome:
     from lofi_assets.quantization.build import build_tiers
 
     merged = read_json(store.metadata("merged_model.json"))
+    backbone = backbone_of(merged.get("architecture", ACE_STEP_V1))
     reports = build_tiers(
         merged_folder(store),
         store.quantized,
+        backbone=backbone,
         provenance={"checkpoint": merged["checkpoint_id"], "adapter": merged["adapter_sha256"]},
     )
-    fidelity, measured_now = _compare(store, profile, reports[0].fingerprint)
+    fidelity, measured_now = _compare(store, profile, backbone, reports[0].fingerprint)
     policies = {report.tier: report.policy for report in reports}
     released = [report for report in reports if report.tier in COMPARED]
     return Outcome(
@@ -54,10 +58,8 @@ def quantize(store: Store, profile: Profile) -> Outcome:
             "opset_int8": policies["int8"].opset,
             "opset_int4": policies["int4"].opset,
             "policy_violations": sum(len(report.policy.violations) for report in released),
-            **{
-                measure: min(report.policy.min_bits[part] for report in released for part in parts)
-                for measure, parts in PROTECTED.items()
-            },
+            "audio_critical_bits": _fewest_bits(released, backbone.layout.audio_critical),
+            "vocal_bits": _fewest_bits(released, backbone.layout.vocal),
             **{f"fad_increase_{tier}": _increase(fidelity, tier) for tier in COMPARED},
         },
         summary=_summary(fidelity),
@@ -77,6 +79,13 @@ def quantize(store: Store, profile: Profile) -> Outcome:
             "merged_model": merged["checkpoint_id"],
         },
     )
+
+
+def _fewest_bits(reports: Sequence["TierReport"], parts: Sequence[str]) -> int | dict[str, Any]:
+    """The lowest precision of protected parts over tiers (constitution IV)."""
+    if not parts:
+        return {"value": None, "note": "the backbone names no such part"}
+    return min(report.policy.min_bits[part] for report in reports for part in parts)
 
 
 def tier_of(variant: str) -> str:
@@ -133,7 +142,7 @@ def _shown(report: Any, variant: str, fidelity: Mapping[str, Mapping[str, Any]])
     }
 
 
-def _compare(store: Store, profile: Profile, model: str) -> tuple[dict[str, dict[str, Any]], int]:
+def _compare(store: Store, profile: Profile, backbone: Backbone, model: str) -> tuple[dict[str, dict[str, Any]], int]:
     """Variant -> its FAD against FP32 on paired prompts and seeds; and how many were sampled now."""
     prompts = sample_prompts(store, profile.quantization)
     key = fingerprint(
@@ -148,7 +157,7 @@ def _compare(store: Store, profile: Profile, model: str) -> tuple[dict[str, dict
         return known["fidelity"], 0
     from lofi_assets.metrics.tier_fidelity import evaluate_tier
 
-    clips = {name: _sample(store, name, prompts, profile.quantization, key) for name in ("fp32", *VARIANTS)}
+    clips = {name: _sample(store, backbone, name, prompts, profile.quantization, key) for name in ("fp32", *VARIANTS)}
     embedder, reference = load_encoder(store, profile), reference_tracks(store)
     fidelity = {
         variant: evaluate_tier(
@@ -167,15 +176,19 @@ def _compare(store: Store, profile: Profile, model: str) -> tuple[dict[str, dict
 
 
 def _sample(
-    store: Store, variant: str, prompts: Sequence[SamplePrompt], settings: SamplingSettings, key: str
+    store: Store,
+    backbone: Backbone,
+    variant: str,
+    prompts: Sequence[SamplePrompt],
+    settings: SamplingSettings,
+    key: str,
 ) -> list[Any]:
     """Clips of one variant's files run in ONNX Runtime; finished ones are read back after an interruption."""
-    from lofi_assets.lofi_onnx.pipeline import OnnxPipeline
     from lofi_assets.metrics.sample_quality import GeneratedSample
 
     folder = store.samples / "tiers" / variant
     if read_json(folder / "samples.json", default={}).get("key") != key:
-        pipeline = OnnxPipeline(store.quantized / tier_of(variant), cpu_profile=variant == CPU_VARIANT)
+        pipeline = backbone.runtime(store.quantized / tier_of(variant), cpu_profile=variant == CPU_VARIANT)
         with atomic_folder(folder) as temporary:
             for item in over(prompts, f"sampling {variant}", unit="clip"):
                 audio = pipeline.generate(

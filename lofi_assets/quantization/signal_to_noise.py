@@ -6,57 +6,14 @@ so a comparison of finished songs cannot tell tiers apart; FAD judges those. Run
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lofi_assets.lofi_onnx.flow import euler_step, schedule, seeded_noise
-from lofi_assets.lofi_onnx.pipeline import Conditions, OnnxPipeline
-
-PROMPTS = ("lofi hip hop, mellow, piano, vinyl crackle, 75 bpm", "chill, rainy night, rhodes")
-LYRIC_TOKENS = 12
-STEPS = 8
+from lofi_assets.backbones.export import Probe, Runtime
 
 
-@dataclass(frozen=True)
-class Probe:
-    """One call of a component: what went in, and the FP32 answer."""
-
-    component: str
-    inputs: dict[str, NDArray[Any]]
-    expected: NDArray[Any]
-
-
-def record(baseline: OnnxPipeline, *, frames: int = 64) -> list[Probe]:
-    """Every component's inputs and FP32 outputs along one short sampling run, the transformer's at eight noise
-    levels."""
-    ids, mask = baseline.tokenize(PROMPTS)
-    probes = [_ask(baseline, "text_encoder", input_ids=ids, attention_mask=mask)]
-    conditions = _conditions(baseline, probes[0].expected, mask)
-    probes.append(_ask(baseline, "condition_encoder", **vars(conditions)))
-    context_mask = baseline.session("condition_encoder").run(["encoder_hidden_mask"], vars(conditions))[0]
-    sample = seeded_noise(range(len(PROMPTS)), frames=frames)
-    sigmas = schedule(STEPS)
-    for now, later in pairwise(sigmas):
-        step = _ask(
-            baseline,
-            "transformer",
-            hidden_states=sample,
-            encoder_hidden_states=probes[1].expected,
-            encoder_hidden_mask=context_mask,
-            timestep=np.full(len(sample), now * 1000, np.float32),
-        )
-        probes.append(step)
-        sample = euler_step(sample, step.expected, sigma=float(now), sigma_next=float(later))
-    probes.append(_ask(baseline, "dcae_decoder", latents=sample[:1]))
-    probes.append(_ask(baseline, "vocoder", mel=probes[-1].expected[0]))
-    return probes
-
-
-def compare(tier: OnnxPipeline, probes: list[Probe]) -> dict[str, float]:
+def compare(tier: Runtime, probes: Sequence[Probe]) -> dict[str, float]:
     """Component -> signal to noise in dB over all of its probes; 200 stands for equal, -200 for a value not finite."""
     signal = dict.fromkeys((probe.component for probe in probes), 0.0)
     noise = dict(signal)
@@ -72,16 +29,3 @@ def _decibel(signal: float, noise: float) -> float:
     if not np.isfinite(noise) or signal <= 0:
         return -200.0
     return min(200.0, float(10 * np.log10(signal / noise))) if noise > 0 else 200.0
-
-
-def _conditions(baseline: OnnxPipeline, text: NDArray[Any], mask: NDArray[Any]) -> Conditions:
-    """Random speakers and lyric ids, so that the vocal parts have something to get wrong."""
-    random = np.random.default_rng(0)
-    speaker_width = baseline.session("condition_encoder").get_inputs()[2].shape[1]
-    speakers = random.standard_normal((len(text), speaker_width)).astype(np.float32)
-    lyrics = random.integers(1, 60, (len(text), LYRIC_TOKENS))
-    return Conditions(text, mask, speakers, lyrics, np.ones_like(lyrics))
-
-
-def _ask(baseline: OnnxPipeline, component: str, **inputs: NDArray[Any]) -> Probe:
-    return Probe(component, inputs, baseline.session(component).run(None, inputs)[0])

@@ -11,16 +11,17 @@ import numpy as np
 import onnxruntime
 import torch
 
+from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
+from lofi_assets.backbones.ace_step_v1.export import prepare
 from lofi_assets.backbones.ace_step_v1.loading import Base
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
-from lofi_assets.quantization.build import DEFAULT_RECIPE, write_cpu_profile
-from lofi_assets.quantization.export import export, prepare
+from lofi_assets.quantization.build import Recipe, write_cpu_profile
+from lofi_assets.quantization.export import export
 from lofi_assets.quantization.graph import BITS, elements, load, save, stored_bytes
 from lofi_assets.quantization.int4 import quantize_int4
 from lofi_assets.quantization.int8 import quantize_int8
 from lofi_assets.quantization.linear_weights import store_rest_as_half
 from lofi_assets.quantization.opset import lower_to_17, raise_from_18
-from lofi_assets.quantization.policy import KEPT_IN_FLOAT
 from lofi_assets_tests.bench.report import Row, interleaved
 
 LEAST_SPEEDUP = 1.5
@@ -32,7 +33,8 @@ BLOCK = "transformer_blocks."
 TIERS = ("fp32", "int8", "int4")
 RUN = ("fp32", "int8.cpu", "int8", "int4")
 
-SPARED = [re.compile(pattern) for pattern in DEFAULT_RECIPE.int8_layers]
+RECIPE = Recipe(ACE_STEP_V1.layout.sensitive)
+SPARED = [re.compile(pattern) for pattern in RECIPE.int8_layers]
 
 
 def rows() -> list[Row]:
@@ -90,7 +92,7 @@ def _write_tiers(folder: Path) -> None:
 
 
 def _quantizable(module: str) -> bool:
-    return not KEPT_IN_FLOAT.match(module)
+    return not re.match(ACE_STEP_V1.layout.kept_in_float, module)
 
 
 def _in_four_bits(module: str) -> bool:
@@ -117,7 +119,7 @@ class Parts:
 def _sizes_of_all_blocks(parts: dict[str, Parts]) -> dict[str, int]:
     """Bytes of each tier with 24 such blocks; INT4 keeps those at either end in INT8."""
     whole = {tier: BLOCKS * part.block + part.rest for tier, part in parts.items()}
-    edges = 2 * DEFAULT_RECIPE.int8_edge_blocks
+    edges = 2 * RECIPE.int8_edge_blocks
     return whole | {"int4": whole["int4"] + edges * (parts["int8"].block - parts["int4"].block)}
 
 

@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
+from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.loading import FOLDERS, LYRIC_VOCABULARY, load_base
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.quantization.merge import MergeError, merge_lora
@@ -41,7 +42,7 @@ def adapter_dir(base_dir, tmp_path_factory):
 @pytest.fixture(scope="module")
 def merged(base_dir, adapter_dir, tmp_path_factory):
     target = tmp_path_factory.mktemp("merged") / "model"
-    return target, merge_lora(base_dir, adapter_dir, target)
+    return target, merge_lora(base_dir, adapter_dir, target, backbone=ACE_STEP_V1)
 
 
 def test_the_merged_model_equals_base_and_adapter_at_the_rank_stabilised_scale(merged):
@@ -80,7 +81,7 @@ def test_merging_again_gives_the_same_bytes_and_leaves_nothing_behind(merged, ba
     target, _ = merged
     (tmp_path / "again").mkdir()
     (tmp_path / "again" / "old").touch()
-    merge_lora(base_dir, adapter_dir, tmp_path / "again")
+    merge_lora(base_dir, adapter_dir, tmp_path / "again", backbone=ACE_STEP_V1)
     file = "ace_step_transformer/diffusion_pytorch_model.safetensors"
     assert (tmp_path / "again" / file).read_bytes() == (target / file).read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
@@ -93,11 +94,11 @@ def test_an_adapter_of_another_model_is_refused_and_writes_nothing(base_dir, ada
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"target_modules": ["elsewhere"]}))
     with pytest.raises(ValueError, match="elsewhere"):
-        merge_lora(base_dir, tmp_path, tmp_path / "out")
+        merge_lora(base_dir, tmp_path, tmp_path / "out", backbone=ACE_STEP_V1)
     assert not (tmp_path / "out").exists()
 
 
 def test_an_adapter_without_its_configuration_is_refused(base_dir, adapter_dir, tmp_path):
     (tmp_path / "adapter_model.safetensors").write_bytes((adapter_dir / "adapter_model.safetensors").read_bytes())
     with pytest.raises(MergeError, match=r"lacks adapter_config\.json"):
-        merge_lora(base_dir, tmp_path, tmp_path / "out")
+        merge_lora(base_dir, tmp_path, tmp_path / "out", backbone=ACE_STEP_V1)

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.quantization import graph
 from lofi_assets.quantization.build import write_cpu_profile
 from lofi_assets.quantization.graph import elements, load, save
@@ -14,8 +15,9 @@ from lofi_assets.quantization.int4 import quantize_int4
 from lofi_assets.quantization.int8 import multiply_in_integers, quantize_int8
 from lofi_assets.quantization.linear_weights import store_rest_as_half
 from lofi_assets.quantization.opset import lower_to_17, raise_from_18
-from lofi_assets.quantization.policy import COMPONENT_FILES, PROTECTED, check_file, check_tier
+from lofi_assets.quantization.policy import check_file, check_tier
 
+LAYOUT = ACE_STEP_V1.layout
 WIDTH = 64
 LAYERS = {
     "text_encoder": ["encoder.block.0.layer.0.SelfAttention.q", "encoder.block.0.layer.0.SelfAttention.k"],
@@ -86,7 +88,7 @@ MAKERS = {
 def tiers(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiers")
     for tier, make in MAKERS.items():
-        for component in COMPONENT_FILES:
+        for component in LAYOUT.components:
             save(make(component), root / tier / f"{component}.onnx", weights_beside=tier == "int8")
     write_cpu_profile(root / "int8" / "transformer.onnx", root / "int8" / "transformer.cpu.onnx")
     return root
@@ -97,7 +99,7 @@ def with_file(tiers, tier, component, model, tmp_path):
     for path in (tiers / tier).iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     onnx.save_model(model, str(tmp_path / f"{component}.onnx"))
-    return check_tier(tmp_path, tier=tier, baseline=tiers / "fp32")
+    return check_tier(tmp_path, tier=tier, baseline=tiers / "fp32", layout=LAYOUT)
 
 
 def assert_only(report, *words):
@@ -108,27 +110,28 @@ def assert_only(report, *words):
 
 @pytest.mark.parametrize(("tier", "opset"), [("fp32", 18), ("fp16", 18), ("int8", 17), ("int4", 21)])
 def test_a_tier_built_by_the_recipe_holds(tiers, tier, opset):
-    report = check_tier(tiers / tier, tier=tier, baseline=tiers / "fp32")
+    report = check_tier(tiers / tier, tier=tier, baseline=tiers / "fp32", layout=LAYOUT)
     assert report.violations == ()
     assert report.opset == opset
     floats = {"fp32": 32}.get(tier, 16)
     vocal = {"int8": 8, "int4": 8}.get(tier, floats)
-    assert report.min_bits == dict(zip(PROTECTED, (floats, floats, vocal, vocal), strict=True))
+    assert report.min_bits == dict(zip(LAYOUT.protected, (floats, floats, vocal, vocal), strict=True))
     assert json.loads(json.dumps(report.as_json()))["tier"] == tier
 
 
 def test_shares_and_sizes_are_measured(tiers):
-    int8 = check_tier(tiers / "int8", tier="int8", baseline=tiers / "fp32")
-    int4 = check_tier(tiers / "int4", tier="int4", baseline=tiers / "fp32")
+    int8 = check_tier(tiers / "int8", tier="int8", baseline=tiers / "fp32", layout=LAYOUT)
+    int4 = check_tier(tiers / "int4", tier="int4", baseline=tiers / "fp32", layout=LAYOUT)
     assert int8.quantized_share == int4.quantized_share == 1.0
     assert int8.int4_share == 0.0
     assert int4.int4_share == pytest.approx(2 / 7)
     assert int4.size_ratio < int8.size_ratio < 0.6
-    assert check_tier(tiers / "int8", tier="int8").size_ratio is None
+    assert check_tier(tiers / "int8", tier="int8", layout=LAYOUT).size_ratio is None
 
 
 def test_the_file_for_cpus_shares_the_weights_and_is_judged_as_the_other_is(tiers, tmp_path):
-    components = {report.component: report for report in check_tier(tiers / "int8", tier="int8").components}
+    judged = check_tier(tiers / "int8", tier="int8", layout=LAYOUT)
+    components = {report.component: report for report in judged.components}
     ours, plain = components["transformer.cpu"], components["transformer"]
     zero = 1
     assert (ours.elements_by_bits[8] - zero, ours.quantized_share) == (plain.elements_by_bits[8], 1.0)
@@ -150,7 +153,7 @@ def test_the_file_for_cpus_shares_the_weights_and_is_judged_as_the_other_is(tier
     assert_only(slow, "transformer.cpu: multiplies nothing in integers")
     (tmp_path / "transformer.cpu.onnx").unlink()
     with pytest.raises(FileNotFoundError, match=r"transformer\.cpu\.onnx is absent: tier int8 needs"):
-        check_tier(tmp_path, tier="int8")
+        check_tier(tmp_path, tier="int8", layout=LAYOUT)
 
 
 def test_int4_in_the_lyric_encoder_is_caught(tiers, tmp_path):
@@ -243,10 +246,14 @@ def test_the_fp32_file_under_the_name_of_a_tier_is_caught(tiers, tmp_path):
     report = with_file(tiers, "int8", "transformer", lower_to_17(component_model("transformer")), tmp_path)
     assert_only(report, "0.00 of the linear weights are in 8 bits or fewer")
     report = check_file(
-        tiers / "fp32" / "vocoder.onnx", component="vocoder", tier="fp16", baseline=tiers / "fp32" / "vocoder.onnx"
+        tiers / "fp32" / "vocoder.onnx",
+        component="vocoder",
+        tier="fp16",
+        baseline=tiers / "fp32" / "vocoder.onnx",
+        layout=LAYOUT,
     )
     assert_only(report, "in half precision")
-    report = check_file(tiers / "int8" / "transformer.onnx", component="transformer", tier="fp16")
+    report = check_file(tiers / "int8" / "transformer.onnx", component="transformer", tier="fp16", layout=LAYOUT)
     assert_only(report, "must stay in float")
 
 
@@ -333,18 +340,20 @@ def test_two_nodes_of_one_name_are_caught_since_no_runtime_loads_them(tiers, tmp
 
 def test_an_absent_component_is_an_error(tiers, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"text_encoder\.onnx"):
-        check_tier(tmp_path, tier="int8")
+        check_tier(tmp_path, tier="int8", layout=LAYOUT)
 
 
 def test_weights_in_a_data_file_are_judged_as_well_and_their_loss_is_caught(tiers, tmp_path, monkeypatch):
     monkeypatch.setattr(graph, "EXTERNAL_DATA_FROM", 0)
-    for component in COMPONENT_FILES:
+    for component in LAYOUT.components:
         save(int8_model(component), tmp_path / f"{component}.onnx")
         save(int8_model(component), tmp_path / f"{component}.onnx")
     write_cpu_profile(tmp_path / "transformer.onnx", tmp_path / "transformer.cpu.onnx")
-    inside, outside = (check_tier(path, tier="int8", baseline=tiers / "fp32") for path in (tiers / "int8", tmp_path))
+    inside, outside = (
+        check_tier(path, tier="int8", baseline=tiers / "fp32", layout=LAYOUT) for path in (tiers / "int8", tmp_path)
+    )
     assert outside.violations == ()
     assert outside.min_bits == inside.min_bits
     assert outside.size_bytes == pytest.approx(inside.size_bytes, rel=0.1)
     (tmp_path / "vocoder.onnx.data").unlink()
-    assert_only(check_tier(tmp_path, tier="int8"), "not valid")
+    assert_only(check_tier(tmp_path, tier="int8", layout=LAYOUT), "not valid")

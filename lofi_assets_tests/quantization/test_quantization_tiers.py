@@ -12,6 +12,8 @@ import pytest
 import torch
 from transformers import UMT5Config, UMT5EncoderModel
 
+from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
+from lofi_assets.backbones.ace_step_v1.export import PointwiseLinear, needs, prepare
 from lofi_assets.backbones.ace_step_v1.loading import TEXT_ENCODER, TRANSFORMER, encode_text, load_base
 from lofi_assets.backbones.ace_step_v1.sampler import conditions_for, sample_latents
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
@@ -22,12 +24,13 @@ from lofi_assets.lofi_onnx.pipeline import OnnxPipeline, RuntimeFolderError
 from lofi_assets.quantization import build as tiers_module
 from lofi_assets.quantization import export as export_module
 from lofi_assets.quantization.build import Recipe, TierError, build_tiers, is_current, tier_fingerprint
-from lofi_assets.quantization.export import COMPONENTS, ExportError, PointwiseLinear, export, needs, prepare
+from lofi_assets.quantization.export import ExportError, export
 from lofi_assets.quantization.graph import load, opset_of
 from lofi_assets.quantization.opset import lower_to_17
 from lofi_assets.quantization.policy import TIERS, check_tier
 from lofi_assets.quantization.weight_trace import trace
 
+LAYOUT = ACE_STEP_V1.layout
 PROMPTS = ["lofi hip hop, piano, rain", "chill"]
 
 
@@ -57,7 +60,9 @@ def base_dir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def built(base_dir, tmp_path_factory):
     root = tmp_path_factory.mktemp("quantized")
-    reports = build_tiers(base_dir, root, provenance={"checkpoint": "test"}, progress=lambda line: None)
+    reports = build_tiers(
+        base_dir, root, provenance={"checkpoint": "test"}, progress=lambda line: None, backbone=ACE_STEP_V1
+    )
     return root, {report.tier: report for report in reports}
 
 
@@ -98,7 +103,7 @@ def run(path, inputs):
     return session.run(None, {name: value.numpy() for name, value in inputs.items()})
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", LAYOUT.components)
 def test_a_float32_export_computes_what_torch_computes_at_other_lengths(base_dir, built, component):
     exportable = wrapped(base_dir, component)
     inputs = at_another_length(exportable)
@@ -110,7 +115,7 @@ def test_a_float32_export_computes_what_torch_computes_at_other_lengths(base_dir
         assert np.abs(got - wanted.numpy()).max() <= 2e-4 * max(1.0, float(wanted.abs().max()))
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", LAYOUT.components)
 def test_lowering_to_17_changes_no_bit(base_dir, built, component, tmp_path):
     path = built[0] / "fp32" / f"{component}.onnx"
     lowered = lower_to_17(load(path))
@@ -180,7 +185,9 @@ def test_all_four_tiers_keep_the_policy_at_their_opsets(built):
     root, reports = built
     assert [reports[tier].policy.violations for tier in TIERS] == [()] * 4
     assert [reports[tier].policy.opset for tier in TIERS] == [18, 18, 17, 21]
-    int8, int4 = (check_tier(root / tier, tier=tier, baseline=root / "fp32") for tier in ("int8", "int4"))
+    int8, int4 = (
+        check_tier(root / tier, tier=tier, baseline=root / "fp32", layout=LAYOUT) for tier in ("int8", "int4")
+    )
     assert (
         int8.min_bits == int4.min_bits == {"dcae_decoder": 16, "vocoder": 16, "lyric_encoder": 8, "speaker_embedder": 8}
     )
@@ -219,8 +226,8 @@ def test_a_tier_that_was_bundled_is_still_read_and_judged(built, tmp_path):
     folder, baseline = tmp_path / "int8", built[0] / "fp32"
     for path in (built[0] / "int8").iterdir():
         copy_file(path, folder / path.name)
-    assert check_tier(built[0] / "int8", tier="int8", baseline=baseline).holds
-    assert check_tier(folder, tier="int8", baseline=baseline).holds
+    assert check_tier(built[0] / "int8", tier="int8", baseline=baseline, layout=LAYOUT).holds
+    assert check_tier(folder, tier="int8", baseline=baseline, layout=LAYOUT).holds
     assert load(folder / "transformer.cpu.onnx").graph.node
     assert (folder / "transformer.onnx.data").stat().st_mode & 0o044
 
@@ -234,21 +241,21 @@ def test_a_manifest_accounts_for_every_file_and_the_files_say_where_they_come_fr
     session = onnxruntime.InferenceSession(str(directory / "transformer.onnx"))
     properties = session.get_modelmeta().custom_metadata_map
     assert properties["tier"] == "int4" and properties["checkpoint"] == "test"
-    assert properties["fingerprint"] == manifest["fingerprint"] == tier_fingerprint(base_dir)
+    assert properties["fingerprint"] == manifest["fingerprint"] == tier_fingerprint(base_dir, backbone=ACE_STEP_V1)
 
 
 def test_unchanged_tiers_are_left_alone_and_a_damaged_one_is_derived_again(built, base_dir, tmp_path):
     root = tmp_path / "quantized"
     shutil.copytree(built[0], root)
     lines = []
-    again = build_tiers(base_dir, root, provenance={"checkpoint": "test"}, progress=lines.append)
+    again = build_tiers(base_dir, root, provenance={"checkpoint": "test"}, progress=lines.append, backbone=ACE_STEP_V1)
     assert [report.rebuilt for report in again] == [False] * 4
     assert lines == ["fp32: unchanged", "fp16: unchanged", "int8: unchanged", "int4: unchanged"]
     assert [report.snr_db for report in again] == [built[1][tier].snr_db for tier in TIERS]
     good = (root / "int4" / "transformer.onnx").read_bytes()
     (root / "int4" / "transformer.onnx").write_bytes(good[:-1] + b"x")
-    assert not is_current(root / "int4", tier_fingerprint(base_dir))
-    again = build_tiers(base_dir, root, provenance={"checkpoint": "test"}, progress=lines.append)
+    assert not is_current(root / "int4", tier_fingerprint(base_dir, backbone=ACE_STEP_V1))
+    again = build_tiers(base_dir, root, provenance={"checkpoint": "test"}, progress=lines.append, backbone=ACE_STEP_V1)
     assert [report.rebuilt for report in again] == [False, False, False, True]
     assert (root / "int4" / "transformer.onnx").read_bytes() == good
     assert sorted(path.name for path in root.iterdir()) == sorted(TIERS)
@@ -261,17 +268,19 @@ def test_a_tier_that_breaks_the_policy_is_not_put_in_place(built, base_dir, tmp_
     before = (root / "int8" / "transformer.onnx").read_bytes()
     monkeypatch.setattr(tiers_module, "quantize_int8", lambda model, wanted: [])
     with pytest.raises(TierError, match="8 bits or fewer"):
-        build_tiers(base_dir, root, progress=lambda line: None)
+        build_tiers(base_dir, root, progress=lambda line: None, backbone=ACE_STEP_V1)
     assert (root / "int8" / "transformer.onnx").read_bytes() == before
     assert sorted(path.name for path in root.iterdir()) == sorted(TIERS)
 
 
 def test_another_recipe_or_model_is_another_fingerprint(base_dir, tmp_path):
-    assert tier_fingerprint(base_dir) != tier_fingerprint(base_dir, recipe=Recipe(int8_layers=()))
+    assert tier_fingerprint(base_dir, backbone=ACE_STEP_V1) != tier_fingerprint(
+        base_dir, backbone=ACE_STEP_V1, recipe=Recipe(())
+    )
     other = tmp_path / "other"
     shutil.copytree(base_dir, other)
     (other / "merge.json").write_text('{"scale": 2.0}')
-    assert tier_fingerprint(other) != tier_fingerprint(base_dir)
+    assert tier_fingerprint(other, backbone=ACE_STEP_V1) != tier_fingerprint(base_dir, backbone=ACE_STEP_V1)
 
 
 def test_the_numpy_sampler_gives_the_latents_of_the_torch_sampler(base_dir, fp32):
@@ -326,8 +335,8 @@ def test_an_incomplete_folder_is_named(tmp_path):
 @pytest.mark.slow
 def test_the_tiny_base_of_the_demo_goes_through_all_tiers_and_twice_to_the_same_bytes(tmp_path):
     write_tiny_base(tmp_path / "base")
-    first = build_tiers(tmp_path / "base", tmp_path / "a")
-    build_tiers(tmp_path / "base", tmp_path / "b")
+    first = build_tiers(tmp_path / "base", tmp_path / "a", backbone=ACE_STEP_V1)
+    build_tiers(tmp_path / "base", tmp_path / "b", backbone=ACE_STEP_V1)
     assert all(report.policy.holds for report in first)
     for path in sorted((tmp_path / "a").rglob("*.*")):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes(), path

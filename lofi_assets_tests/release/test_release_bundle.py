@@ -193,18 +193,21 @@ def test_the_bundle_of_a_real_tiny_model_makes_music_from_itself_alone(tmp_path:
     import numpy as np
     import soundfile
 
+    from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
     from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
     from lofi_assets.quantization.build import build_tiers
     from lofi_assets.quantization.policy import check_tier
 
     store = Store(tmp_path / "data")
     write_tiny_base(tmp_path / "base")
-    build_tiers(tmp_path / "base", store.quantized, progress=lambda line: None)
+    build_tiers(tmp_path / "base", store.quantized, progress=lambda line: None, backbone=ACE_STEP_V1)
     outcome = build_bundle(store)
     assert outcome.values["example_runs"] == {"value": True, "note": ""}
     assert outcome.values["missing_or_altered_files"] == {"value": 0, "note": ""}
     for folder in (store.quantized, store.export):
-        assert check_tier(folder / "int8", tier="int8", baseline=store.quantized / "fp32").holds
+        assert check_tier(
+            folder / "int8", tier="int8", baseline=store.quantized / "fp32", layout=ACE_STEP_V1.layout
+        ).holds
     shutil.copytree(store.export, tmp_path / "elsewhere")
     heard = tmp_path / "elsewhere" / "heard.wav"
     moved = (tmp_path / "elsewhere" / "example.py").read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ from peft import LoraConfig, PeftModel, inject_adapter_in_model, set_peft_model_
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transformer
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.quantization.merge import merge_lora
@@ -173,7 +174,7 @@ def test_comfyui_finds_a_weight_for_every_tensor_of_its_file(trained: Trained):
 
 
 def test_a_merged_model_and_the_adapter_agree(trained: Trained, tmp_path: Path):
-    report = merge_lora(trained.base, trained.folder, tmp_path / "merged")
+    report = merge_lora(trained.base, trained.folder, tmp_path / "merged", backbone=ACE_STEP_V1)
     assert report.scale == pytest.approx(trained.lora.scale)
     merged = load_transformer(tmp_path / "merged" / TRANSFORMER, drop_dead_projections=True, build_projectors=False)
     assert float((velocity(merged) - trained.output).abs().max()) < 1e-5
@@ -220,6 +221,6 @@ def test_a_dora_has_no_comfyui_form_and_is_valid_without_one(dora: Trained):
 
 
 def test_a_dora_merges_into_the_base_for_those_who_need_one_file(dora: Trained, tmp_path: Path):
-    merge_lora(dora.base, dora.folder, tmp_path / "merged")
+    merge_lora(dora.base, dora.folder, tmp_path / "merged", backbone=ACE_STEP_V1)
     merged = load_transformer(tmp_path / "merged" / TRANSFORMER, drop_dead_projections=True, build_projectors=False)
     assert float((velocity(merged) - dora.output).abs().max()) < 1e-5

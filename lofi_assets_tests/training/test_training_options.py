@@ -9,6 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 
+from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transformer
 from lofi_assets.quantization.merge import merge_lora
 from lofi_assets.training.checkpoints import state as resume
@@ -126,7 +127,7 @@ def test_a_dora_checkpoint_is_read_by_peft_and_merged_at_its_trained_strength(ma
     resume.restore_state(resume.resume_point(run.checkpoints_dir), parameters=backbone.parameters, optimizer=optimizer)
     expected = velocity(backbone.model)
     by_peft = velocity(PeftModel.from_pretrained(load_transformer(run.base / TRANSFORMER), folder))
-    report = merge_lora(run.base, folder, tmp_path / "merged")
+    report = merge_lora(run.base, folder, tmp_path / "merged", backbone=ACE_STEP_V1)
     merged = velocity(load_transformer(tmp_path / "merged" / TRANSFORMER))
     moved = float((expected - untrained).abs().max())
     assert moved > 1e-3

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lofi_assets.backbones.ace_step_v1.features import KINDS, LYRICS, SPEAKER, TEXT, Encoders
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
-from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import vocabulary_file
+from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY, vocabulary_file
+from lofi_assets.backbones.export import Exportable, ExportLayout, Probe, ProtectedPart, Runtime
 from lofi_assets.backbones.features import Conditions, FeatureKind, LatentShape
 from lofi_assets.backbones.sizes import ModelSize
 from lofi_assets.backbones.training import ObjectiveSettings
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
     from lofi_assets.backbones.ace_step_v1.generation import AceStepSampler
     from lofi_assets.backbones.ace_step_v1.objective import Objective
+    from lofi_assets.lofi_onnx.pipeline import OnnxPipeline
+
+TEXT_ENCODER, TOKENIZER = "umt5-base", "tokenizer.json"
 
 
 class AceStepV1:
@@ -197,6 +201,67 @@ class AceStepV1:
         from lofi_assets.backbones.ace_step_v1.loading import load_base
 
         return AceStepSampler(load_base(base, device=device, lyric_vocabulary=vocabulary))
+
+    # --- merging and the tiers ----------------------------------------------------------------------------------------
+
+    layout = ExportLayout(
+        floors={"text_encoder": 8, "condition_encoder": 8, "transformer": 4, "dcae_decoder": 16, "vocoder": 16},
+        denoiser="transformer",
+        protected={
+            "dcae_decoder": ProtectedPart("dcae_decoder", "", 16),
+            "vocoder": ProtectedPart("vocoder", "", 16),
+            "lyric_encoder": ProtectedPart("condition_encoder", r"lyric_(encoder|embs|proj)\b", 8),
+            "speaker_embedder": ProtectedPart("condition_encoder", r"speaker_embedder\b", 8),
+        },
+        kept_in_float=r"(proj_in|time_proj|timestep_embedder|t_block|final_layer)\b",  # 2 % of it
+        block=r"transformer_blocks\.(\d+)\.",
+        # Values and outputs of the cross-attention reach the stream without norm or gate: sparing them gave 49 instead
+        # of 33 dB on random weights, point_conv nothing.
+        sensitive=(r"\.to_v$", r"\.to_out\.0$"),
+    )
+
+    def mergeable(self, base: Path) -> "nn.Module":
+        """The transformer."""
+        from lofi_assets.backbones.ace_step_v1.merging import mergeable
+
+        return mergeable(base)
+
+    def velocity_probe(self, model: "nn.Module") -> "Callable[[nn.Module], Tensor]":
+        """Of two items, 20 frames each."""
+        from lofi_assets.backbones.ace_step_v1.merging import velocity_probe
+
+        return velocity_probe(model)
+
+    def write_merged(self, model: "nn.Module", base: Path, folder: Path, *, vocabulary: Path | None) -> None:
+        """In the Hub's layout."""
+        from lofi_assets.backbones.ace_step_v1.merging import write_merged
+
+        write_merged(model, base, folder, vocabulary=vocabulary)
+
+    def exportable(self, component: str, merged: Path) -> Exportable:
+        """One of the five."""
+        from lofi_assets.backbones.ace_step_v1.export import exportable
+
+        return exportable(component, merged)
+
+    def tokenizers(self, merged: Path) -> dict[str, Path]:
+        """The text tokenizer, and the lyric vocabulary if there is one."""
+        files = {TOKENIZER: merged / TEXT_ENCODER / TOKENIZER, LYRIC_VOCABULARY: merged / LYRIC_VOCABULARY}
+        return {name: file for name, file in files.items() if name == TOKENIZER or file.is_file()}
+
+    def runtime(self, folder: Path, *, cpu_profile: bool = True) -> "OnnxPipeline":
+        """`lofi_onnx`."""
+        from lofi_assets.lofi_onnx.pipeline import OnnxPipeline
+
+        return OnnxPipeline(folder, cpu_profile=cpu_profile)
+
+    def probes(self, runtime: Runtime) -> list[Probe]:
+        """The transformer's at eight noise levels."""
+        from lofi_assets.backbones.ace_step_v1.onnx_probes import record
+        from lofi_assets.lofi_onnx.pipeline import OnnxPipeline
+
+        assert isinstance(runtime, OnnxPipeline)
+        return record(runtime)
 
 
 ACE_STEP_V1 = AceStepV1()
