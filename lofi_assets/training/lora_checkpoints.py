@@ -60,10 +60,10 @@ def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_D
         FeatureError: no features yet, or those of another version or of another dataset than the current one.
     """
     manifest, features = dataset_on_record(store), features_on_record(store)
-    if features.get("dataset_hash") != manifest["hash"]:
+    if features.get("dataset_hash") != manifest.hash:
         of = features.get("dataset_id") or f"a dataset of hash {str(features.get('dataset_hash'))[:12]}"
         raise FeatureError(
-            f"{store.metadata(FEATURES)}: the features are of {of}, the current dataset is {manifest['dataset_id']}: "
+            f"{store.metadata(FEATURES)}: the features are of {of}, the current dataset is {manifest.dataset_id}: "
             "materialise feature_cache, then lora_checkpoints"
         )
     run = TrainingRun.model_validate(
@@ -72,8 +72,8 @@ def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_D
             "base_fingerprint": features["base_fingerprint"],
             "features_dir": store.features,
             "tracks": features["tracks"],
-            "dataset_id": manifest["dataset_id"],
-            "dataset_hash": manifest["hash"],
+            "dataset_id": manifest.dataset_id,
+            "dataset_hash": manifest.hash,
             "checkpoints_dir": store.checkpoints,
             "logs_dir": store.logs,
             "lora": lora_settings(profile, config_dir=config_dir).model_dump(),

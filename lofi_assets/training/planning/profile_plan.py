@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lofi_assets.dataset.versions import current_dataset
+from lofi_assets.dataset.versions import current_dataset, recorded_dataset
 from lofi_assets.profiles import BaseModelSettings, Profile
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.training.base_model import resolve_base
@@ -97,17 +97,17 @@ def cached_workload(features_dir: Path, tracks: Sequence[TrackFeatures]) -> Work
 def _workload(store: Store) -> Workload:
     if store.metadata(FEATURES).is_file():
         return cached_workload(store.features, features_on_record(store)["tracks"])
-    if not store.metadata("dataset_manifest.json").is_file():
+    if recorded_dataset(store) is None:
         return UNKNOWN
     _, manifest, tracks = current_dataset(store)
-    durations = [track["duration"] for track in tracks]
+    durations = [track.duration for track in tracks]
     return Workload(
         frames=int(max(durations) / 60 * FRAMES_PER_MINUTE),
         text_tokens=MOST_TEXT_TOKENS,
         lyric_tokens=UNKNOWN.lyric_tokens,
         tracks=len(durations),
         minutes=sum(durations) / 60,
-        source=f"dataset {manifest['dataset_id']}; tokens assumed until feature_cache is materialised",
+        source=f"dataset {manifest.dataset_id}; tokens assumed until feature_cache is materialised",
     )
 
 
