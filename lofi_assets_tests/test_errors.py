@@ -29,6 +29,7 @@ from lofi_assets.store import Store
 from lofi_assets.training.ending import FILES
 from lofi_assets.training.feature_cache import cache_dataset_features
 from lofi_assets.workers.process_pool import LocalProcesses
+from lofi_assets_tests.dataset.stand_in_version import deliver
 from lofi_assets_tests.test_layering import MODULES, asset_functions, relative
 
 IN_THE_BUNDLE = {"LyricError", "RuntimeFolderError"}
@@ -86,7 +87,7 @@ def test_a_broken_file_is_named_with_its_remedy(
     tmp_path: Path, file: str, content: str, arguments: tuple[str, ...], parts: tuple[str, ...]
 ) -> None:
     if "feature_cache" in file:
-        write_json(tmp_path / "metadata" / "dataset_manifest.json", {"dataset_id": "ds-1", "hash": "d" * 64})
+        deliver(Store(tmp_path), "ds-1")
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text(content, encoding="utf-8")
     assert_one_sentence(lofi(tmp_path, *arguments), str(tmp_path / file), *parts)
@@ -278,8 +279,7 @@ def production(**changes: object) -> Profile:
 def test_what_production_lacks_is_named_by_file_and_key_with_where_to_get_it(
     store: Store, key: str, use: Callable[[Store], object], remedy: str
 ) -> None:
-    write_json(store.metadata("dataset_manifest.json"), {"dataset_id": "ds-1", "hash": "d" * 64})
-    write_json(store.datasets / "ds-1" / "tracks.json", [])
+    deliver(store, "ds-1")
     with pytest.raises(ProfileError) as caught:
         use(store)
     assert f"config/profiles/production.yaml, {key}: " in str(caught.value) and remedy in str(caught.value)

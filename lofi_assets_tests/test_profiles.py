@@ -15,6 +15,7 @@ from lofi_assets.training.config import load_run
 from lofi_assets.training.feature_cache import FEATURES
 from lofi_assets.training.lora_checkpoints import PlannedRun, plan_training
 from lofi_assets.training.settings import training_settings
+from lofi_assets_tests.dataset.stand_in_version import deliver
 
 KEY = f"{'a' * 32}" + f".{'b' * 32}" * 3
 
@@ -112,7 +113,7 @@ def test_the_data_root_comes_from_the_environment(tmp_path: Path, monkeypatch: p
 def a_store(root: Path, *, dataset_hash: str = "d" * 64, key: str = KEY) -> Store:
     """A store with a dataset and its cached features, as `feature_cache` leaves it."""
     store = Store(root)
-    write_json(store.metadata("dataset_manifest.json"), {"dataset_id": "lofi-1", "hash": dataset_hash})
+    deliver(store, "lofi-1", digest=dataset_hash)
     tracks = [{"track_id": "one", "key": key, "split": "train"}, {"track_id": "two", "key": KEY, "split": "validation"}]
     features = {"base": str(root / "base"), "base_fingerprint": "f" * 64, "tracks": tracks}
     write_json(store.metadata(FEATURES), features | {"dataset_id": "lofi-1", "dataset_hash": dataset_hash})

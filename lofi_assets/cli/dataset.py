@@ -2,13 +2,17 @@
 
 import json
 import sys
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from lofi_assets.store import Store, data_root
+
+if TYPE_CHECKING:
+    from lofi_assets.dataset.difference import Difference
 
 REBUILD = "move it away and materialise dataset_manifest, which writes it again"
 EARLIER = "restore it from a backup; as an earlier version it is needed only to judge what was trained on it"
@@ -25,24 +29,25 @@ def dataset() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON array.")
 def list_versions(as_json: bool) -> None:
     """Every version that was built, oldest first; * is the current one."""
-    from lofi_assets.dataset.versions import versions
-    from lofi_assets.files.documents import read_json
+    from lofi_assets.dataset.versions import recorded_dataset, version_record, versions
+    from lofi_assets.records import dump
 
     store = Store(data_root())
-    current = read_json(store.metadata("dataset_manifest.json"), default={}).get("dataset_id")
-    records = [read_json(folder / "dataset.json") | {"folder": str(folder)} for folder in versions(store)]
-    records = [record | {"current": record["dataset_id"] == current} for record in records]
-    records.sort(key=lambda record: (record["created"], record["dataset_id"]))
+    current = recorded_dataset(store)
+    found = [(record, folder) for folder in versions(store) if (record := version_record(folder))]
+    found.sort(key=lambda version: (version[0].created, version[0].dataset_id))
+    marked = [(record, folder, bool(current and record.dataset_id == current.dataset_id)) for record, folder in found]
     if as_json:
-        click.echo(json.dumps(records, indent=2))
+        rows = [dump(record) | {"folder": str(folder), "current": mark} for record, folder, mark in marked]
+        click.echo(json.dumps(rows, indent=2))
         return
-    for record in records:
+    for record, _, mark in marked:
         click.echo(
-            f"{'*' if record['current'] else ' '} {record['dataset_id']}  {record['created'][:19]}  "
-            f"{record['track_count']} tracks ({record['train_count']} train, {record['validation_count']} validation), "
-            f"{record['total_duration']:.2f} h"
+            f"{'*' if mark else ' '} {record.dataset_id}  {record.created:%Y-%m-%dT%H:%M:%S}  "
+            f"{record.track_count} tracks ({record.train_count} train, {record.validation_count} validation), "
+            f"{record.total_duration:.2f} h"
         )
-    if not records:
+    if not found:
         click.echo(f"{store.datasets}: no version yet; materialise dataset_manifest")
 
 
@@ -57,21 +62,22 @@ def diff(before: str, after: str, as_json: bool) -> None:
 
     store = Store(data_root())
     found = difference(find_version(store, before), find_version(store, after))
-    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else difference_text(found))
+    click.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_json else difference_text(found))
 
 
-def difference_text(found: dict[str, Any]) -> str:
+def difference_text(found: "Difference") -> str:
     """A difference for people: totals, then up to ten tracks of each kind."""
-    lines = [" -> ".join(found["versions"])]
-    totals = {"tracks": found["tracks"], "hours": found["hours"], **found["splits"]}
-    moved = {name: counts for name, counts in found["styles"].items() if counts[0] != counts[1]}
-    lines += [f"  {name}: {_step(*counts)}" for name, counts in (totals | moved).items()]
-    for kind in ("added", "removed"):
-        lines += _named(kind, [f"  {track_id}" for track_id in found[kind]])
-    for field, tracks in found["changed"].items():
+    lines = [" -> ".join(found.versions)]
+    steps: list[tuple[str, tuple[float, float]]] = [("tracks", found.tracks), ("hours", found.hours)]
+    steps += found.splits.items()
+    steps += [(name, counts) for name, counts in found.styles.items() if counts[0] != counts[1]]
+    lines += [f"  {name}: {_step(*counts)}" for name, counts in steps]
+    for kind, track_ids in (("added", found.added), ("removed", found.removed)):
+        lines += _named(kind, [f"  {track_id}" for track_id in track_ids])
+    for field, tracks in found.changed.items():
         told = [f"  {key}: {_short(first)} -> {_short(second)}" for key, (first, second) in tracks.items()]
         lines += _named(f"{field} changed", told)
-    same = not (found["added"] or found["removed"] or any(found["changed"].values()))
+    same = not (found.added or found.removed or any(found.changed.values()))
     return "\n".join([*lines, *(["no track differs"] if same else [])])
 
 

@@ -89,7 +89,8 @@ def verify(source_id: str, by: str, evidence: str | None, evidence_file: Path | 
 def revoke(source_id: str, track: str | None, reason: str, by: str) -> None:
     """Withdraw a licence: its tracks leave the dataset, and what was trained on them cannot be released."""
     from lofi_assets.sources import ledger
-    from lofi_assets.sources.ledger_page import used_in, uses
+    from lofi_assets.sources.ledger_page import used_in
+    from lofi_assets.training.made_from import uses
 
     store = Store(data_root())
     named = _ids(store, [track])[0] if track else None
@@ -124,9 +125,10 @@ def report(output: Path | None) -> None:
     """The ledger as a lawyer could read it, in Markdown."""
     from lofi_assets.files.documents import write_text
     from lofi_assets.sources.ledger_page import ledger_page
+    from lofi_assets.training.made_from import uses
 
     store = Store(data_root())
-    page = ledger_page(store, _survey(store), today=_today())
+    page = ledger_page(store, _survey(store), made=uses(store), today=_today())
     if output is None:
         click.echo(page, nl=False)
     else:

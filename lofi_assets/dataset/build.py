@@ -10,32 +10,68 @@ sides. What does not: which tracks are candidates (`dataset_manifest.py`) and on
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from lofi_assets.dataset import card as dataset_card
-from lofi_assets.dataset.card import Described, style_distribution
-from lofi_assets.dataset.content_hash import hash_row, hash_rows, plain
+from pydantic.dataclasses import dataclass as stored
+
+from lofi_assets.dataset.card import Described, style_distribution, write_card
+from lofi_assets.dataset.content_hash import hash_row, hash_rows
 from lofi_assets.dataset.trainer_format import write_hugging_face
 from lofi_assets.dataset.verification import dataset_faults
-from lofi_assets.dataset.versions import MANIFEST, SUFFIXES, DatasetError, current_version, read_track, versions
-from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.dataset.versions import (
+    SUFFIXES,
+    DatasetError,
+    audio_path,
+    current_version,
+    read_track,
+    record_dataset,
+    version_record,
+    version_tracks,
+    versions,
+    write_version_records,
+)
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.recorded_hashes import FileHashes, put_back
+from lofi_assets.files.typed import STORED, read_typed, write_typed
 from lofi_assets.files.writing import atomic_folder, atomic_path
-from lofi_assets.records import Dataset, Split, Track, dump
+from lofi_assets.records import Dataset, Split, Track
 from lofi_assets.store import Store
 
 FILE_HASHES = "dataset_files.json"
 """In the cache: hashes of the files of the current version and of the split folders."""
 
-SPLITS = "dataset_splits.json"
-"""Side of every track in the current version (`splits`), and of those that were in one before (`earlier`)."""
+
+@stored(frozen=True, config=STORED)
+class Sides:
+    """On which side of the split tracks are: `metadata/dataset_splits.json`."""
+
+    dataset_id: str
+    splits: Mapping[str, Split]
+    """Track id -> side, of those in the current version."""
+    earlier: Mapping[str, Split] = field(default_factory=dict)
+    """The same of those that were in a version before; a root of the first versions does not tell."""
+
+    @classmethod
+    def read(cls, store: Store) -> "Sides | None":
+        """What is on record; None before the first version, and in a root that an early version of this code wrote.
+
+        Raises:
+            StoreError: it is broken, or of another version.
+        """
+        return read_typed(cls._path(store), cls, remedy="restore it from a backup: it says what was validated against")
+
+    def write(self, store: Store) -> None:
+        """Put on record."""
+        write_typed(self._path(store), self)
+
+    @staticmethod
+    def _path(store: Store) -> Path:
+        return store.metadata("dataset_splits.json")
 
 
 @dataclass(frozen=True)
@@ -49,8 +85,9 @@ class Candidate:
     audio_sha256: str
     group: str
     """Near-duplicates and segments of one file share a group; a group never straddles the split."""
-    measures: str = "{}"
-    """JSON of what was measured, for the statistics."""
+    tempo_bpm: float | None = None
+    """None where none was found."""
+    loudness_lufs: float | None = None
     license_type: str = ""
     provider: str = ""
     attribution: str = ""
@@ -73,7 +110,7 @@ class BuiltDataset:
 
 def dataset_hash(candidates: Iterable[Candidate]) -> str:
     """Content hash: audio, prompt, lyrics, split, styles and source of every track, whatever the order of the files."""
-    return hash_rows([hash_row(plain(c.track), c.audio_sha256, c.prompt, c.lyrics) for c in candidates])
+    return hash_rows([hash_row(c.track, c.audio_sha256, c.prompt, c.lyrics) for c in candidates])
 
 
 def build_dataset(store: Store, candidates: Sequence[Candidate], *, now: datetime) -> BuiltDataset:
@@ -95,23 +132,23 @@ def build_dataset(store: Store, candidates: Sequence[Candidate], *, now: datetim
             _write_version(store, temporary, ordered, digest=digest, now=now, name=folder.name)
         for candidate in ordered:
             hashes.record(_audio(folder, candidate), candidate.audio_sha256)
-    manifest = read_json(folder / "dataset.json")
-    if manifest is None:
+    record = version_record(folder)
+    if record is None:
         raise DatasetError(f"{folder / 'dataset.json'}: is missing; {_REBUILD.format(folder=folder)}")
     mended = [*_mend_version(store, folder, ordered, hashes), *_publish(store, ordered, folder, hashes)]
     fault = _fault(folder, ordered, hashes)
     hashes.save()
     _record_splits(store, folder.name, {c.track.track_id: c.track.split for c in ordered})
-    write_json(store.metadata(MANIFEST), manifest)
+    record_dataset(store, record)
     tracks = tuple(c.track for c in ordered)
-    return BuiltDataset(Dataset.model_validate(manifest), folder, tracks, created, tuple(mended), fault)
+    return BuiltDataset(record, folder, tracks, created, tuple(mended), fault)
 
 
 _REBUILD = "move {folder} away and materialise dataset_manifest, which writes it again"
 
 
 def _audio(folder: Path, candidate: Candidate) -> Path:
-    return folder / "audio" / f"{candidate.track.track_id}.mp3"
+    return audio_path(folder, candidate.track.track_id)
 
 
 def _texts(candidate: Candidate) -> dict[str, bytes]:
@@ -156,21 +193,27 @@ def _write_version(
         train_count=sum(track.split == "train" for track in tracks),
         validation_count=sum(track.split == "validation" for track in tracks),
         total_duration=sum(track.duration for track in tracks) / 3600,
-        style_distribution=style_distribution(tracks),  # type: ignore[arg-type]
+        style_distribution=style_distribution(tracks),
         hash=digest,
     )
-    write_json(folder / "dataset.json", dump(record))
-    write_json(folder / "tracks.json", [plain(track) for track in tracks])
+    write_version_records(folder, record, tracks)
     for split in ("train", "validation"):
         if rows := [(c.track.track_id, c.prompt, c.lyrics) for c in ordered if c.track.split == split]:
             write_hugging_face(folder / split, rows)
-    counted = dataset_card.statistics(
-        [Described(c.track, json.loads(c.measures), c.license_type, c.provider, c.attribution) for c in ordered]
-    )
-    write_json(folder / "statistics.json", counted)
-    (folder / "README.md").write_bytes(dataset_card.card_text(record, counted).encode())
+    write_card(folder, record, [_described(candidate) for candidate in ordered])
     for path in (folder / "audio").iterdir():
         _protect(path)
+
+
+def _described(candidate: Candidate) -> Described:
+    return Described(
+        candidate.track,
+        tempo_bpm=candidate.tempo_bpm,
+        loudness_lufs=candidate.loudness_lufs,
+        license_type=candidate.license_type,
+        provider=candidate.provider,
+        attribution=candidate.attribution,
+    )
 
 
 def _protect(path: Path) -> None:
@@ -287,32 +330,31 @@ def verify_dataset(folder: Path, *, sha256: Callable[[Path], str] = sha256_file)
     Args:
         sha256: of a file; the default reads every byte again.
     """
-    record = read_json(folder / "dataset.json", default={})
+    record, tracks = version_record(folder), version_tracks(folder)
+    if record is None or tracks is None:
+        return False
     rows = []
-    for item in read_json(folder / "tracks.json", default=[]):
+    for track in tracks:
         try:
-            rows.append(hash_row(item, *read_track(folder, item["track_id"], sha256=sha256)))
+            rows.append(hash_row(track, *read_track(folder, track.track_id, sha256=sha256)))
         except OSError:
             return False
-    same: bool = hash_rows(rows) == record.get("hash")
-    return same
+    return hash_rows(rows) == record.hash
 
 
 def current_splits(store: Store) -> dict[str, Split]:
     """Track id -> split in the current version; empty before the first one. Outlives the version's folder."""
-    record = read_json(store.metadata(SPLITS))
-    if record is not None:
-        return dict(record["splits"])
-    tracks = read_json(current_version(store) / "tracks.json", default=[])
-    return {item["track_id"]: item.get("split", "train") for item in tracks}
+    if sides := Sides.read(store):
+        return dict(sides.splits)
+    return {track.track_id: track.split for track in version_tracks(current_version(store)) or ()}
 
 
 def recorded_splits(store: Store) -> dict[str, Split]:
     """Track id -> split of every track that ever was in a version: one that comes back is where it was."""
-    earlier: dict[str, Split] = read_json(store.metadata(SPLITS), default={}).get("earlier", {})
-    return earlier | current_splits(store)
+    sides = Sides.read(store)
+    return {**(sides.earlier if sides else {}), **current_splits(store)}
 
 
 def _record_splits(store: Store, dataset_id: str, splits: Mapping[str, Split]) -> None:
     earlier = {key: split for key, split in sorted(recorded_splits(store).items()) if key not in splits}
-    write_json(store.metadata(SPLITS), {"dataset_id": dataset_id, "splits": dict(splits), "earlier": earlier})
+    Sides(dataset_id, splits, earlier).write(store)

@@ -1,17 +1,21 @@
 """The card of a dataset version, and its statistics.
 
-What belongs here: what is told of a version. What does not: which tracks are in it (`dataset_manifest.py`), a copy for
-a trainer (`trainer_format.py`), what differs from another version (`difference.py`).
+What belongs here: what is told of a version in its `README.md` and `statistics.json`. What does not: which tracks are
+in it (`dataset_manifest.py`), a copy for a trainer (`trainer_format.py`), what differs from another version
+(`difference.py`).
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic.dataclasses import dataclass as stored
 
-from lofi_assets.records import STYLE_COUNTS, STYLE_PREFIXES, Dataset, Track
+from lofi_assets.files.typed import STORED, read_typed, write_typed
+from lofi_assets.records import STYLE_COUNTS, STYLE_PREFIXES, Dataset, Split, StyleCategory, Track
 
 HUB_LICENCES = frozenset(
     {
@@ -30,6 +34,8 @@ HUB_LICENCES = frozenset(
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
+SPLITS: tuple[Split, ...] = ("train", "validation")
+
 BAR = 30
 """Characters of the longest bar of a histogram."""
 
@@ -47,41 +53,101 @@ class Described:
     """A track with what the statistics count."""
 
     track: Track
-    measures: Mapping[str, Any]
-    """Measures of `processed_tracks.parquet`: `tempo_bpm`, `loudness_lufs`."""
+    tempo_bpm: float | None = None
+    loudness_lufs: float | None = None
     license_type: str = ""
     provider: str = ""
     attribution: str = ""
 
 
-def style_distribution(tracks: Iterable[Track]) -> dict[str, int]:
+@stored(frozen=True, config=STORED)
+class Side:
+    """One side of the split."""
+
+    tracks: int
+    hours: float
+
+
+@stored(frozen=True, config=STORED)
+class Statistics:
+    """`statistics.json` of a version: the same for the same tracks in any order. Histograms are tracks by interval."""
+
+    tracks: int
+    hours: float
+    splits: Mapping[Split, Side]
+    groups: int
+    """Of near-duplicates and pieces of one file; a track without any is one."""
+    human_verified: int
+    """Tracks whose tags and audio a person verified."""
+    categories: Mapping[StyleCategory, int]
+    styles: Mapping[str, int]
+    """Tracks by their first style."""
+    tempo_bpm: Mapping[str, int]
+    loudness_lufs: Mapping[str, int]
+    quality_score: Mapping[str, int]
+    duration_s: Mapping[str, int]
+    licences: Mapping[str, int]
+    providers: Mapping[str, int]
+    attributions: Mapping[str, int]
+    """Tracks by the text that their licence asks for; those that ask for none are left out."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "Statistics | None":
+        """Those of a version's folder; None if it has none.
+
+        Raises:
+            StoreError: they are broken, or of another version.
+        """
+        return read_typed(
+            folder / _STATISTICS,
+            cls,
+            remedy="move the folder away and materialise dataset_manifest, which writes it again",
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write them into a version's folder."""
+        write_typed(folder / _STATISTICS, self)
+
+
+_STATISTICS = "statistics.json"
+
+
+def write_card(folder: Path, record: Dataset, described: Sequence[Described]) -> None:
+    """Write the card and the statistics of a version into its folder."""
+    counted = statistics(described)
+    counted.write(folder)
+    (folder / "README.md").write_bytes(card_text(record, counted).encode())
+
+
+def style_distribution(tracks: Iterable[Track]) -> dict[StyleCategory, int]:
     """Tracks per style category, by each track's first style."""
     counts = Counter(STYLE_PREFIXES[track.style_ids[0].partition("-")[0]] for track in tracks)
     return {category: counts.get(category, 0) for category in STYLE_COUNTS}
 
 
-def statistics(described: Sequence[Described]) -> dict[str, Any]:
-    """What `statistics.json` holds: the same for the same tracks in any order."""
+def statistics(described: Sequence[Described]) -> Statistics:
+    """What is counted of the tracks of a version."""
     tracks = [item.track for item in described]
-    hours = {split: sum(t.duration for t in tracks if t.split == split) / 3600 for split in ("train", "validation")}
-    return {
-        "tracks": len(tracks),
-        "hours": round(sum(hours.values()), 4),
-        "splits": {
-            split: {"tracks": sum(t.split == split for t in tracks), "hours": round(hours[split], 4)} for split in hours
-        },
-        "groups": len({track.group or track.track_id for track in tracks}),
-        "human_verified": sum(track.human_verified for track in tracks),
-        "categories": style_distribution(tracks),
-        "styles": _counted(track.style_ids[0] for track in tracks),
-        "tempo_bpm": histogram([item.measures.get("tempo_bpm") for item in described], width=5),
-        "loudness_lufs": histogram([item.measures.get("loudness_lufs") for item in described], width=2),
-        "quality_score": histogram([track.quality_score for track in tracks], width=10),
-        "duration_s": histogram([track.duration for track in tracks], width=30),
-        "licences": _counted(item.license_type or "unknown" for item in described),
-        "providers": _counted(item.provider or "unknown" for item in described),
-        "attributions": _counted(item.attribution for item in described if item.attribution),
+    sides: dict[Split, list[float]] = {
+        split: [track.duration for track in tracks if track.split == split] for split in SPLITS
     }
+    hours = {split: sum(durations) / 3600 for split, durations in sides.items()}
+    return Statistics(
+        tracks=len(tracks),
+        hours=round(sum(hours.values()), 4),
+        splits={split: Side(len(durations), round(hours[split], 4)) for split, durations in sides.items()},
+        groups=len({track.group or track.track_id for track in tracks}),
+        human_verified=sum(track.human_verified for track in tracks),
+        categories=style_distribution(tracks),
+        styles=_counted(track.style_ids[0] for track in tracks),
+        tempo_bpm=histogram([item.tempo_bpm for item in described], width=5),
+        loudness_lufs=histogram([item.loudness_lufs for item in described], width=2),
+        quality_score=histogram([track.quality_score for track in tracks], width=10),
+        duration_s=histogram([track.duration for track in tracks], width=30),
+        licences=_counted(item.license_type or "unknown" for item in described),
+        providers=_counted(item.provider or "unknown" for item in described),
+        attributions=_counted(item.attribution for item in described if item.attribution),
+    )
 
 
 def _counted(names: Iterable[str]) -> dict[str, int]:
@@ -98,24 +164,24 @@ def histogram(values: Iterable[float | None], *, width: int) -> dict[str, int]:
     return rows | ({"unknown": unknown} if unknown else {})
 
 
-def card_text(record: Dataset, counted: Mapping[str, Any]) -> str:
+def card_text(record: Dataset, counted: Statistics) -> str:
     """The data card in the Hub's form: a function of the content hash and the statistics, with no date in it."""
-    splits = [[name, n["tracks"], f"{n['hours']:.2f}"] for name, n in counted["splits"].items()]
-    whence = _bars("licence", counted["licences"]), _bars("provider", counted["providers"])
+    splits = [[name, side.tracks, f"{side.hours:.2f}"] for name, side in counted.splits.items()]
+    whence = _bars("licence", counted.licences), _bars("provider", counted.providers)
     parts = {
-        "What it is": f"{counted['tracks']} tracks of lofi music, {counted['hours']:.2f} hours, each with a prompt and "
+        "What it is": f"{counted.tracks} tracks of lofi music, {counted.hours:.2f} hours, each with a prompt and "
         f"lyrics, to train ACE-Step v1 adapters. Version `{record.dataset_id}`, content hash `{record.hash}` over "
         "audio, prompts, lyrics, split, styles and sources; a version never changes.",
-        "Split": f"{_table(['split', 'tracks', 'hours'], splits)}\n\n{_SPLIT.format(groups=counted['groups'])}",
-        "Styles": f"{_bars('category', counted['categories'])}\n\n{_bars('style', counted['styles'])}",
-        "Tempo (bpm)": _bars("bpm", counted["tempo_bpm"]),
-        "Loudness (LUFS)": _bars("LUFS", counted["loudness_lufs"]),
-        "Score (0-100)": _bars("score", counted["quality_score"]),
-        "Duration (s)": _bars("seconds", counted["duration_s"]),
+        "Split": f"{_table(['split', 'tracks', 'hours'], splits)}\n\n{_SPLIT.format(groups=counted.groups)}",
+        "Styles": f"{_bars('category', counted.categories)}\n\n{_bars('style', counted.styles)}",
+        "Tempo (bpm)": _bars("bpm", counted.tempo_bpm),
+        "Loudness (LUFS)": _bars("LUFS", counted.loudness_lufs),
+        "Score (0-100)": _bars("score", counted.quality_score),
+        "Duration (s)": _bars("seconds", counted.duration_s),
         "Licences and providers": "\n\n".join(whence),
-        "Attribution": "\n".join(f"- {_line(text)} ({n} tracks)" for text, n in counted["attributions"].items())
+        "Attribution": "\n".join(f"- {_line(text)} ({n} tracks)" for text, n in counted.attributions.items())
         or "No licence of these tracks asks for any.",
-        "How it was made": _MADE.format(verified=counted["human_verified"], tracks=counted["tracks"]),
+        "How it was made": _MADE.format(verified=counted.human_verified, tracks=counted.tracks),
         "How to load it": _USE,
         "Known limits": LIMITS,
     }
@@ -140,23 +206,23 @@ folder, so start that trainer from here, or let `lofi dataset export DIR --absol
 anywhere. The same tracks lie in `audio/` as `<id>.mp3`, `<id>_prompt.txt` and `<id>_lyrics.txt`."""
 
 
-def _front_matter(counted: Mapping[str, Any]) -> str:
-    licences = [name.lower().replace(" ", "-") for name in counted["licences"]]
+def _front_matter(counted: Statistics) -> str:
+    licences = [name.lower().replace(" ", "-") for name in counted.licences]
     known = len(licences) == 1 and licences[0] in HUB_LICENCES
-    files = [{"split": s, "path": f"{s}/*.arrow"} for s, n in counted["splits"].items() if n["tracks"]]
+    files = [{"split": name, "path": f"{name}/*.arrow"} for name, side in counted.splits.items() if side.tracks]
     data: dict[str, Any] = {
         "pretty_name": "Lofi tracks for ACE-Step v1",
         "license": licences[0] if known else "other",
         **({} if known else {"license_name": "licensed-per-track", "license_link": "README.md"}),
         "task_categories": ["text-to-audio"],
         "tags": ["music", "lofi", "audio", "text-to-music", "ace-step"],
-        "size_categories": [next((name for most, name in SIZES if counted["tracks"] < most), "n>1M")],
+        "size_categories": [next((name for most, name in SIZES if counted.tracks < most), "n>1M")],
         "configs": [{"config_name": "default", "data_files": files}],
     }
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
 
-def _bars(name: str, counts: Mapping[str, int]) -> str:
+def _bars(name: str, counts: Mapping[Any, int]) -> str:
     most = max(counts.values(), default=0)
     if not most:
         return "Not measured."
@@ -172,9 +238,3 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def _line(text: str) -> str:
     """Text from a licence record on one line, unable to break out of its table or list."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
-
-
-# --- what the public trainer reads -----------------------------------------------------------------------------------
-
-
-# --- what a version holds, read from its files -----------------------------------------------------------------------

@@ -1,21 +1,16 @@
 """The hash that names a dataset version: of its tracks and what they say, whatever order or machine they come from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.records import Track
 
 
-def plain(track: Track) -> dict[str, Any]:
-    """As `records.dump` writes it; the schema comes from the model that already checked every field."""
-    return track.model_dump(mode="json", exclude_none=True)
-
-
-def hash_row(track: Mapping[str, Any], audio_sha256: str, prompt: str, lyrics: str) -> tuple[Any, ...]:
+def hash_row(track: Track, audio_sha256: str, prompt: str, lyrics: str) -> tuple[Any, ...]:
     """What one track adds to the hash: its record's split, styles and source, and the content of its three files."""
-    stated = (track["split"], track["style_ids"], track["source_id"])
-    return (track["track_id"], audio_sha256, prompt, lyrics, *stated)
+    stated = (track.split, track.style_ids, track.source_id)
+    return (track.track_id, audio_sha256, prompt, lyrics, *stated)
 
 
 def hash_rows(rows: Iterable[tuple[Any, ...]]) -> str:

@@ -78,7 +78,7 @@ _TRACK = ("track_id", "status", "source_id", "source_sha256", *_AUDIO)
 
 
 def _candidate(store: Store, row: Mapping[str, Any], prompt: Mapping[str, Any], group: str, split: Split) -> Candidate:
-    stem = row["audio_path"].removesuffix(".mp3")
+    stem, measures = row["audio_path"].removesuffix(".mp3"), json.loads(row["measures"])
     track = Track(
         **{name: row[name] for name in ("track_id", "duration", "source_id", "audio_sha256")},
         filename=f"{row['track_id']}.mp3",
@@ -98,7 +98,8 @@ def _candidate(store: Store, row: Mapping[str, Any], prompt: Mapping[str, Any], 
         audio=store.root / row["audio_path"],
         prompt=prompt["prompt"],
         lyrics=prompt["lyrics"],
-        **{name: row[name] for name in ("audio_sha256", "measures", "license_type", "provider", "attribution")},
+        **{name: row[name] for name in ("audio_sha256", "license_type", "provider", "attribution")},
+        **{name: measures.get(name) for name in ("tempo_bpm", "loudness_lufs")},
         group=group,
     )
 

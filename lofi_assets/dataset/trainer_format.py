@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lofi_assets.dataset.versions import SUFFIXES, DatasetError, read_texts
-from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.dataset.versions import SUFFIXES, DatasetError, audio_path, read_texts, version_tracks
+from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.files.writing import atomic_folder, copy_file
 from lofi_assets.lyrics.text import without_language
@@ -68,15 +68,15 @@ def export_dataset(
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DatasetError(f"{target}: is not an empty folder; name another")
-    tracks = [item for item in read_json(version / "tracks.json", default=[]) if item.get("split") == split]
+    tracks = [track for track in version_tracks(version) or () if track.split == split]
     if not tracks or repeat_count < 1:
         raise DatasetError(f"{version}: {len(tracks)} tracks in {split}, {repeat_count} times: nothing to export")
     target = target.resolve()
     with atomic_folder(target) as folder:
         rows = []
-        for key in (item["track_id"] for item in tracks):
+        for key in (track.track_id for track in tracks):
             try:
-                copy_file(version / "audio" / f"{key}.mp3", folder / "audio" / f"{key}.mp3")
+                copy_file(audio_path(version, key), audio_path(folder, key))
                 prompt, lyrics = read_texts(version, key)
             except OSError as error:
                 raise DatasetError(f"{error.filename}: is missing; run: lofi dataset verify {version.name}") from error

@@ -48,10 +48,10 @@ def page_path(store: Store) -> Path:
 
 def rows(store: Store, checkpoint: Checkpoint) -> list[Row]:
     """Every clip that both the base and the checkpoint have; the real track is the prompt's own."""
-    folder, _, _ = trained_dataset(store)
+    version = trained_dataset(store)
     before = _clips(store, BASE)
     return [
-        Row(name, prompt, (before[name][0], path, folder / "audio" / f"{name.partition('_')[2]}.mp3"))
+        Row(name, prompt, (before[name][0], path, version.audio(name.partition("_")[2])))
         for name, (path, prompt) in _clips(store, checkpoint.checkpoint_id).items()
         if name in before
     ]

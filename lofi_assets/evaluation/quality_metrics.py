@@ -93,9 +93,9 @@ def evaluate_checkpoints(store: Store, profile: Profile, *, now: datetime) -> Ou
 
 
 def _metrics_key(store: Store, profile: Profile, model: str) -> str:
-    _, manifest, _ = trained_dataset(store)
+    dataset = trained_dataset(store).record
     samples = samples_of(store, model).get("key", "")
-    return fingerprint(METRICS_VERSION, samples, manifest["hash"], profile.evaluation.model_dump())
+    return fingerprint(METRICS_VERSION, samples, dataset.hash, profile.evaluation.model_dump())
 
 
 def _evaluate(

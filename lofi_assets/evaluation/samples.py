@@ -35,15 +35,15 @@ def sample_prompts(store: Store, settings: SamplingSettings) -> list[SamplePromp
     Raises:
         DatasetError: the version that the checkpoints were trained on is gone.
     """
-    folder, _, tracks = trained_dataset(store)
-    held_out = [track for track in tracks if track["split"] == "validation"]
+    version = trained_dataset(store)
+    held_out = version.of_split("validation")
     chosen = [held_out[index % len(held_out)] for index in range(settings.count)] if held_out else []
     return [
         SamplePrompt(
-            name=f"{index:03d}_{track['track_id']}",
-            prompt=(folder / "audio" / f"{track['track_id']}_prompt.txt").read_text(encoding="utf-8"),
-            lyrics=(folder / "audio" / f"{track['track_id']}_lyrics.txt").read_text(encoding="utf-8"),
-            style_id=track["style_ids"][0],
+            name=f"{index:03d}_{track.track_id}",
+            prompt=version.prompt(track.track_id).read_text(encoding="utf-8"),
+            lyrics=version.lyrics(track.track_id).read_text(encoding="utf-8"),
+            style_id=track.style_ids[0],
             seed=settings.seed + index,
         )
         for index, track in enumerate(chosen)
@@ -88,13 +88,12 @@ def reference_tracks(store: Store) -> "list[ReferenceTrack]":
     """The validation split of the version that was trained on, as `metrics.sample_quality` takes it."""
     from lofi_assets.metrics.sample_quality import ReferenceTrack
 
-    folder, _, tracks = trained_dataset(store)
+    version = trained_dataset(store)
     return [
         ReferenceTrack(
-            path=folder / "audio" / f"{track['track_id']}.mp3",
-            prompt=(folder / "audio" / f"{track['track_id']}_prompt.txt").read_text(encoding="utf-8"),
-            style_ids=track["style_ids"],
+            path=version.audio(track.track_id),
+            prompt=version.prompt(track.track_id).read_text(encoding="utf-8"),
+            style_ids=track.style_ids,
         )
-        for track in tracks
-        if track["split"] == "validation"
+        for track in version.of_split("validation")
     ]

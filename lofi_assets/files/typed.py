@@ -1,7 +1,8 @@
 """Documents and tables as frozen dataclasses: what a stage writes, read back as what it is or refused by name.
 
 What belongs here: the way between a dataclass and its file. What does not: the dataclasses, each of which belongs to
-the module that writes the file.
+the module that writes the file. Entities of the data model (`records.Record`) are read in the same way; they keep
+fields that they do not know, and `records.dump` writes them.
 
 A stage's dataclass is one of `pydantic.dataclasses` with `config=STORED`. A field with a default may be absent from the
 file, and the default says what an earlier version meant by leaving it out. Every other field has to be there, and one
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.tables import read_columns, table_columns, write_table
@@ -36,6 +37,7 @@ class Stored(Protocol):
 
 
 T = TypeVar("T", bound=Stored)
+R = TypeVar("R", bound=Stored | BaseModel)
 
 
 def plain(value: Stored) -> dict[str, Any]:
@@ -44,8 +46,8 @@ def plain(value: Stored) -> dict[str, Any]:
     return made
 
 
-def parsed(kind: type[T], data: object, *, where: str, remedy: str) -> T:
-    """JSON as a dataclass.
+def parsed(kind: type[R], data: object, *, where: str, remedy: str) -> R:
+    """JSON as a dataclass or a record.
 
     Args:
         where: the file, and the place in it.
@@ -54,13 +56,14 @@ def parsed(kind: type[T], data: object, *, where: str, remedy: str) -> T:
         StoreError: a field is absent, unknown or of another type; the message names it.
     """
     try:
-        value: T = _adapter(kind).validate_python(data)
+        # A class can be a key whatever its instances are, which is what mypy looks at.
+        value: R = _adapter(kind).validate_python(data)  # type: ignore[arg-type]
         return value
     except ValidationError as error:
         raise StoreError(f"{where}: {_faults(error)}; {remedy}") from error
 
 
-def read_typed(path: Path, kind: type[T], *, remedy: str) -> T | None:
+def read_typed(path: Path, kind: type[R], *, remedy: str) -> R | None:
     """The content of a JSON file; None if the file is absent.
 
     Raises:
@@ -113,7 +116,7 @@ def write_rows(path: Path, kind: type[T], rows: Sequence[T]) -> None:
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: type[R]) -> TypeAdapter[R]:
     return TypeAdapter(kind)
 
 

@@ -78,11 +78,11 @@ def ledger(store: Store, *, today: date | None = None) -> str:
     from lofi_assets.sources.ledger_page import ledger_page, survey
     from lofi_assets.sources.licences import load_licences
     from lofi_assets.store import CONFIG_DIR
+    from lofi_assets.training.made_from import uses
 
     day = today or datetime.now(UTC).date()
-    return ledger_page(
-        store, survey(store, licences=load_licences(CONFIG_DIR), gates=load_gates(), today=day), today=day
-    )
+    found = survey(store, licences=load_licences(CONFIG_DIR), gates=load_gates(), today=day)
+    return ledger_page(store, found, made=uses(store), today=day)
 
 
 def _before_and_after(store: Store) -> str:

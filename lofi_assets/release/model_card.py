@@ -17,6 +17,7 @@ from lofi_assets.near_names import says_nothing
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
 from lofi_assets.quantization.quantized_tiers import VARIANTS, tier_of
+from lofi_assets.records import Dataset
 from lofi_assets.sources.licences import attribution_of, load_licences
 from lofi_assets.sources.licensed_sources import INVENTORY
 from lofi_assets.sources.raw_files import raw_track_id
@@ -105,7 +106,7 @@ def missing_sections(text: str) -> list[str]:
 
 def card_text(store: Store, profile: Profile) -> str:
     """The card as Markdown with the Hub's metadata block; the same text for the same recorded facts."""
-    _, manifest, tracks = trained_dataset(store)
+    _, dataset, tracks = trained_dataset(store)
     merged = read_json(store.metadata("merged_model.json"), default={})
     checkpoint = merged.get("checkpoint_id", "")
     quality = read_json(store.metadata("quality_metrics.json"), default={}).get(checkpoint, {}).get("evaluation", {})
@@ -113,12 +114,12 @@ def card_text(store: Store, profile: Profile) -> str:
     parts = {
         "What it is": _what(profile, checkpoint),
         "Usage": _usage(),
-        "Training data": _data(manifest),
+        "Training data": _data(dataset),
         "Training": _training(run, merged),
         "Quality": _quality(store, quality),
         "Tiers": _tiers(store),
         "Intended use and limits": _limits(),
-        "Licence and attribution": _licence(store, profile, {track["track_id"] for track in tracks}),
+        "Licence and attribution": _licence(store, profile, {track.track_id for track in tracks}),
     }
     body = "\n\n".join(f"## {title}\n\n{text.strip()}" for title, text in parts.items())
     return f"{_front_matter(profile, quality)}\n# Lofi LoRA for ACE-Step v1\n\n{body}\n"
@@ -173,12 +174,12 @@ def _usage() -> str:
     )
 
 
-def _data(manifest: Mapping[str, Any]) -> str:
-    styles = ", ".join(f"{name} {count}" for name, count in manifest["style_distribution"].items())
+def _data(dataset: Dataset) -> str:
+    styles = ", ".join(f"{name} {count}" for name, count in dataset.style_distribution.items())
     return (
-        f"Dataset `{manifest['dataset_id']}` (sha256 `{manifest['hash']}`): {manifest['track_count']} tracks, "
-        f"{manifest['total_duration']:.2f} hours; {manifest['train_count']} to train, "
-        f"{manifest['validation_count']} held out. Tracks per style: {styles}."
+        f"Dataset `{dataset.dataset_id}` (sha256 `{dataset.hash}`): {dataset.track_count} tracks, "
+        f"{dataset.total_duration:.2f} hours; {dataset.train_count} to train, "
+        f"{dataset.validation_count} held out. Tracks per style: {styles}."
     )
 
 

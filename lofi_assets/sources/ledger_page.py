@@ -1,7 +1,8 @@
 """The licence ledger as people read it: which sources hold today, what they cost, and what was made from them.
 
-What belongs here: the state of every record and raw file by today's rules, what datasets and checkpoints used which
-track, and the page that a lawyer could read. What does not: the rules (`claims.py`, `rights.py`), edits (`ledger.py`).
+What belongs here: the state of every record and raw file by today's rules, and the page that a lawyer could read. What
+does not: the rules (`claims.py`, `rights.py`), edits (`ledger.py`), and finding out what was made from which track
+(`training/made_from.py`).
 """
 
 import hashlib
@@ -13,7 +14,6 @@ from datetime import date
 from typing import Literal
 
 from lofi_assets.constitution.gates import Gate, gates_of, judge_track
-from lofi_assets.files.documents import read_json
 from lofi_assets.records import SourceRecord
 from lofi_assets.sources.claims import SourceFile, SourceRow, load_sources, verify_sources
 from lofi_assets.sources.ledger import SOURCES
@@ -137,36 +137,18 @@ def _evidence_check(record: SourceRecord, fault: str) -> str:
     return "file present; no sha256 was recorded, so a change would go unnoticed"
 
 
-def uses(store: Store) -> list[Use]:
-    """Every dataset version and every checkpoint, archived and pruned ones too, with the tracks it was made from."""
-    made, trained_by_hash = [], {}
-    for path in sorted(store.datasets.glob("*/tracks.json")):
-        tracks = read_json(path, default=[])
-        made.append(Use("dataset", store.relative(path.parent), frozenset(track["track_id"] for track in tracks)))
-        digest = read_json(path.with_name("dataset.json"), default={}).get("hash", "")
-        trained_by_hash[digest] = _trained(tracks)
-    for path in sorted(store.checkpoints.rglob("epoch=0-step=*_lora/config.json")):
-        made.append(Use("checkpoint", store.relative(path.parent), _trained(read_json(path).get("tracks", ()))))
-    for path in sorted(store.checkpoints.rglob("pruned.json")):
-        for record in read_json(path, default=[]):
-            name = f"{store.relative(path)}: {record['checkpoint_id']}"
-            made.append(Use("checkpoint", name, trained_by_hash.get(record["dataset_hash"], frozenset())))
-    return made
-
-
-def _trained(tracks: Iterable[Mapping[str, str]]) -> frozenset[str]:
-    return frozenset(track["track_id"] for track in tracks if track.get("split", "train") == "train")
-
-
 def used_in(made: Sequence[Use], tracks: Iterable[str]) -> list[Use]:
     """What was made from any of the tracks."""
     wanted = set(tracks)
     return [use for use in made if wanted & use.tracks]
 
 
-def ledger_page(store: Store, found: Survey, *, today: date) -> str:
-    """The ledger in Markdown; the same text for the same records, files and day."""
-    made = uses(store)
+def ledger_page(store: Store, found: Survey, *, made: Sequence[Use], today: date) -> str:
+    """The ledger in Markdown; the same text for the same records, files and day.
+
+    Args:
+        made: whatever was made from tracks (`training.made_from.uses`).
+    """
     parts = [
         f"# Licence ledger, {today}",
         _preamble(store),

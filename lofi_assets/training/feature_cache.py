@@ -103,22 +103,22 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
         ),
         cache_dir=store.features,
     )
-    splits = {track["track_id"]: track["split"] for track in tracks}
+    splits = {track.track_id: track.split for track in tracks}
     languages = {row.track_id: row.notes["language"] for row in rows if row.notes.get("language")}
     FeatureRecord(
         base=str(base),
         base_fingerprint=identity,
         tracks=tuple(TrackFeatures(track_id=row.track_id, key=row.key, split=splits[row.track_id]) for row in rows),
         architecture=backbone.architecture,
-        dataset_id=manifest["dataset_id"],
-        dataset_hash=manifest["hash"],
+        dataset_id=manifest.dataset_id,
+        dataset_hash=manifest.hash,
         lyric_vocabulary=str(vocabulary) if vocabulary else None,
         languages=languages,
     ).write(store)
     computed, orphaned = sum(not row.reused for row in rows), len(unneeded_features(store))
     return Outcome(
         # The dataset's hash covers what no key does: which tracks are trained on, and which validate.
-        data_version=fingerprint(identity, manifest["hash"], [(row.track_id, row.key) for row in rows]),
+        data_version=fingerprint(identity, manifest.hash, [(row.track_id, row.key) for row in rows]),
         summary=training_report.features_summary(len(rows), computed=computed, orphaned=orphaned),
         counts={
             "tracks": len(rows),

@@ -60,10 +60,10 @@ def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_D
         FeatureError: no features yet, or those of another version or of another dataset than the current one.
     """
     manifest, features = dataset_on_record(store), FeatureRecord.read(store)
-    if features.dataset_hash != manifest["hash"]:
+    if features.dataset_hash != manifest.hash:
         of = features.dataset_id or f"a dataset of hash {features.dataset_hash[:12] or 'unknown'}"
         raise FeatureError(
-            f"{FeatureRecord.path(store)}: the features are of {of}, the current dataset is {manifest['dataset_id']}: "
+            f"{FeatureRecord.path(store)}: the features are of {of}, the current dataset is {manifest.dataset_id}: "
             "materialise feature_cache, then lora_checkpoints"
         )
     run = TrainingRun.model_validate(
@@ -73,8 +73,8 @@ def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_D
             "base_fingerprint": features.base_fingerprint,
             "features_dir": store.features,
             "tracks": features.tracks,
-            "dataset_id": manifest["dataset_id"],
-            "dataset_hash": manifest["hash"],
+            "dataset_id": manifest.dataset_id,
+            "dataset_hash": manifest.hash,
             "checkpoints_dir": store.checkpoints,
             "logs_dir": store.logs,
             "lora": lora_settings(profile, config_dir=config_dir).model_dump(),

@@ -6,12 +6,10 @@ the ledger (`sources/`), the training (`lora_checkpoints.py`).
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
-from pathlib import Path
-from typing import Any
 
 from lofi_assets.backbones.features import FeatureError
 from lofi_assets.constitution.gates import load_gates
-from lofi_assets.dataset.versions import MANIFEST, DatasetError, current_dataset
+from lofi_assets.dataset.versions import DatasetError, DatasetVersion, current_dataset, read_version, recorded_dataset
 from lofi_assets.files.documents import read_json
 from lofi_assets.records import Checkpoint
 from lofi_assets.sources.claims import unlicensed, withdrawn_tracks
@@ -54,27 +52,27 @@ def _trained_on(store: Store, record: Checkpoint) -> set[str]:
     return {track["track_id"] for track in run.get("tracks", ()) if track.get("split") == "train"}
 
 
-def trained_dataset(store: Store) -> tuple[Path, dict[str, Any], list[dict[str, Any]]]:
-    """Folder, manifest and tracks of the version that the checkpoints were trained on; the current one before any.
+def trained_dataset(store: Store) -> DatasetVersion:
+    """The version that the checkpoints were trained on; the current one before any.
 
     What a checkpoint is sampled and measured with comes from here: a later dataset may hold in training what this one
     validated against, and moves nothing until it is trained on.
 
     Raises:
-        DatasetError: that version's folder is gone.
+        DatasetError, StoreError: that version's folder is gone, or what it records of itself is broken.
     """
     run = read_json(store.checkpoints / RUN, default={})
-    current = read_json(store.metadata(MANIFEST), default={})
-    if not run or run["dataset_hash"] == current.get("hash"):
+    current = recorded_dataset(store)
+    if not run or (current and run["dataset_hash"] == current.hash):
         return current_dataset(store)
     folder = store.datasets / run["dataset_id"]
-    manifest = read_json(folder / "dataset.json", default={})
-    if manifest.get("hash") != run["dataset_hash"]:
+    version = read_version(folder)
+    if version is None or version.record.hash != run["dataset_hash"]:
         raise DatasetError(
             f"{folder}: is not there, and the checkpoints were trained on it; restore that version from a backup, or "
             "train on the current one: materialise feature_cache and lora_checkpoints"
         )
-    return folder, manifest, read_json(folder / "tracks.json", default=[])
+    return version
 
 
 def trained_base(store: Store, checkpoints: Iterable[str]) -> FeatureRecord:

@@ -1,6 +1,5 @@
 """The data card: in the Hub's form, the same for the same tracks, and nothing in a record can break it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from lofi_assets_tests.dataset.test_dataset import LATER, NOW, build_dataset, ca
 from lofi_assets_tests.defs.test_asset_pages import assert_reads_well
 from lofi_assets_tests.test_scale import processed_library, raw_library
 
-MEASURES = json.dumps({"tempo_bpm": 76.2, "loudness_lufs": -13.4})
+MEASURES = {"tempo_bpm": 76.2, "loudness_lufs": -13.4}
 
 
 def tracks(store: Store, **changes: Any) -> list[Any]:
@@ -29,7 +28,7 @@ def tracks(store: Store, **changes: Any) -> list[Any]:
     made = []
     for track_id, split in (("a", "train"), ("b", "train"), ("c", "validation")):
         base = candidate(store, track_id, split=split)  # type: ignore[arg-type]
-        made.append(base.__class__(**(base.__dict__ | {"measures": MEASURES} | about)))
+        made.append(base.__class__(**(base.__dict__ | MEASURES | about)))
     return made
 
 
@@ -122,7 +121,8 @@ def test_statistics_do_not_depend_on_the_order_of_tracks(order: list[int]) -> No
             style_ids=[["CORE-01"], ["VOCAL-02"]][number % 2],
             source_id="s",
         )
-        return Described(track, {"tempo_bpm": 70 + number}, ["CC0-1.0", "CC-BY-4.0"][number % 2])
+        licence = ["CC0-1.0", "CC-BY-4.0"][number % 2]
+        return Described(track, tempo_bpm=70 + number, license_type=licence)
 
     assert statistics([described(n) for n in order]) == statistics([described(n) for n in range(8)])
 

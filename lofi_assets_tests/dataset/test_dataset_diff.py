@@ -48,15 +48,15 @@ def run(*arguments: str) -> Result:
 
 def test_a_difference_names_every_change_and_nothing_else(versions: tuple[BuiltDataset, BuiltDataset]) -> None:
     found = difference(versions[0].folder, versions[1].folder)
-    assert (found["added"], found["removed"]) == (["e"], ["b"])
-    assert found["changed"]["split"] == {"d": ["train", "validation"]}
-    assert found["changed"]["prompt"] == {"c": ["lofi, chill, 74 bpm", "lofi, sad, 74 bpm"]}
-    assert found["changed"]["lyrics"] == {"d": ["[Instrumental]", "[Verse]\nrain"]}
-    assert list(found["changed"]["audio"]) == ["a"]
-    assert found["changed"]["style_ids"] == {"d": [["CORE-01"], ["THEME-02"]]}
-    assert found["changed"]["source_id"] == {}
-    assert found["styles"] == {"CORE-01": [4, 3], "THEME-02": [0, 1]}
-    assert (found["tracks"], found["splits"]["validation"], found["hours"]) == ([4, 4], [0, 1], [0.1, 0.1])
+    assert (found.added, found.removed) == (("e",), ("b",))
+    assert found.changed["split"] == {"d": ("train", "validation")}
+    assert found.changed["prompt"] == {"c": ("lofi, chill, 74 bpm", "lofi, sad, 74 bpm")}
+    assert found.changed["lyrics"] == {"d": ("[Instrumental]", "[Verse]\nrain")}
+    assert list(found.changed["audio"]) == ["a"]
+    assert found.changed["style_ids"] == {"d": (["CORE-01"], ["THEME-02"])}
+    assert found.changed["source_id"] == {}
+    assert found.styles == {"CORE-01": (4, 3), "THEME-02": (0, 1)}
+    assert (found.tracks, found.splits["validation"], found.hours) == ((4, 4), (0, 1), (0.1, 0.1))
 
 
 def test_the_difference_is_told_in_text_and_in_json(versions: tuple[BuiltDataset, BuiltDataset]) -> None:

@@ -27,12 +27,15 @@ from lofi_assets.training.checkpoints.files import DIFFUSERS_WEIGHTS
 from lofi_assets.training.checkpoints.manifest import best, read_manifest
 from lofi_assets.training.feature_cache import FEATURES
 from lofi_assets.training.trainer.loop import train
+from lofi_assets_tests.dataset.stand_in_version import deliver, track_record
 from lofi_assets_tests.defs.test_asset_pages import assert_reads_well
 
 RATE = 48_000
 SECONDS = 5.0
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PROMPT = "lofi, <rhodes> & rain"
+DATASET = "ds #1"
+"""A name that an address has to quote."""
 
 
 def profile(**changes: Any) -> Profile:
@@ -46,20 +49,18 @@ def profile(**changes: Any) -> Profile:
 def trained(make_run: Callable[..., Any], tmp_path: Path, training_material: dict[str, Any]) -> Store:
     """Two checkpoints of the tiny base, and three validation tracks with different chords."""
     store = Store(tmp_path / "data")
-    train(make_run("data", max_steps=2, checkpoint_interval=1), say=lambda _: None)
-    tracks = [{"track_id": f"track #{i}", "split": "validation", "style_ids": ["CORE-01"]} for i in range(3)]
-    audio = store.datasets / "ds-1" / "audio"
-    audio.mkdir(parents=True)
-    for index, track in enumerate(tracks):
+    run = make_run("data", max_steps=2, checkpoint_interval=1).model_copy(update={"dataset_id": DATASET})
+    train(run, say=lambda _: None)
+    tracks = [track_record(f"track_{i}", split="validation") for i in range(3)]
+    audio = deliver(store, DATASET, tracks) / "audio"
+    audio.mkdir()
+    for index, item in enumerate(tracks):
         t = np.arange(round(SECONDS * RATE)) / RATE
         chord = sum(0.1 * np.sin(2 * np.pi * (220 + 40 * index) * ratio * t) for ratio in (1.0, 1.25, 1.5))
-        path = audio / f"{track['track_id']}.mp3"
+        path = audio / f"{item.track_id}.mp3"
         soundfile.write(path, np.stack([chord, chord], axis=1) * np.exp(-3 * (t % 0.5))[:, None], RATE)
-        path.with_name(f"{track['track_id']}_prompt.txt").write_text(PROMPT, encoding="utf-8")
-        path.with_name(f"{track['track_id']}_lyrics.txt").write_text("[Instrumental]", encoding="utf-8")
-    write_json(audio.parent / "tracks.json", tracks)
-    for path in (audio.parent / "dataset.json", store.metadata("dataset_manifest.json")):
-        write_json(path, {"dataset_id": "ds-1", "hash": "d" * 64})
+        path.with_name(f"{item.track_id}_prompt.txt").write_text(PROMPT, encoding="utf-8")
+        path.with_name(f"{item.track_id}_lyrics.txt").write_text("[Instrumental]", encoding="utf-8")
     base = {"base": str(training_material["folder"] / "base"), "base_fingerprint": training_material["fingerprint"]}
     write_json(store.metadata(FEATURES), {**base, "tracks": []})
     return store
@@ -141,18 +142,15 @@ def test_a_checkpoint_that_is_cut_short_is_marked_with_the_reason_and_the_others
     assert best(read_manifest(trained.checkpoints)).checkpoint_id == sound
 
 
-def deliver(store: Store) -> None:
+def deliver_another(store: Store) -> None:
     """Another dataset than the one that was trained on, with no track of it."""
-    folder = store.datasets / "ds-2"
-    folder.mkdir()
-    write_json(folder / "tracks.json", [{"track_id": "other", "split": "validation", "style_ids": ["CORE-02"]}])
-    write_json(store.metadata("dataset_manifest.json"), {"dataset_id": "ds-2", "hash": "e" * 64})
+    deliver(store, "ds-2", [track_record("other", split="validation", style_ids=["CORE-02"])], digest="e" * 64)
 
 
 def test_a_dataset_change_after_training_moves_nothing_until_it_is_trained_on(trained: Store) -> None:
     made, measured = generate_samples(trained, profile()), evaluate_checkpoints(trained, profile(), now=NOW)
     asked, compared = sample_prompts(trained, profile().sampling), reference_tracks(trained)
-    deliver(trained)
+    deliver_another(trained)
     assert sample_prompts(trained, profile().sampling) == asked and reference_tracks(trained) == compared
     again, measured_again = generate_samples(trained, profile()), evaluate_checkpoints(trained, profile(), now=NOW)
     assert (again.counts["recomputed"], measured_again.counts["recomputed"]) == (0, 0)
@@ -161,13 +159,13 @@ def test_a_dataset_change_after_training_moves_nothing_until_it_is_trained_on(tr
 
 
 def test_a_version_that_was_trained_on_and_is_gone_is_named_and_no_other_takes_its_place(trained: Store) -> None:
-    deliver(trained)
-    (trained.datasets / "ds-1").rename(trained.root / "elsewhere")
+    deliver_another(trained)
+    (trained.datasets / DATASET).rename(trained.root / "elsewhere")
     for ask in (
         lambda: generate_samples(trained, profile()),
         lambda: evaluate_checkpoints(trained, profile(), now=NOW),
     ):
-        with pytest.raises(DatasetError, match="ds-1: is not there, and the checkpoints were trained on it; restore"):
+        with pytest.raises(DatasetError, match=f"{DATASET}: is not there, and the checkpoints were trained on it; re"):
             ask()
 
 
@@ -195,9 +193,7 @@ def test_clips_that_are_all_gone_cost_the_page_and_not_the_measures(trained: Sto
 
 
 def test_without_a_checkpoint_there_is_no_before(store: Store) -> None:
-    write_json(store.metadata("dataset_manifest.json"), {"dataset_id": "ds-1", "hash": "d" * 64})
-    (store.datasets / "ds-1").mkdir(parents=True)
-    write_json(store.datasets / "ds-1" / "tracks.json", [])
+    deliver(store, "ds-1")
     assert generate_samples(store, profile()).counts == {"checkpoints": 0, "clips": 0, "recomputed": 0}
     outcome = evaluate_checkpoints(store, profile(), now=NOW)
     assert outcome.links == {"before and after": None} and not outcome.pictures

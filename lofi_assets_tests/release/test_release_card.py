@@ -13,6 +13,7 @@ from lofi_assets.profiles import load_profile
 from lofi_assets.release.model_card import SECTIONS, ApprovalError, approve, card_text, missing_sections, write_card
 from lofi_assets.sources.licensed_sources import INVENTORY
 from lofi_assets.store import Store, write_rows
+from lofi_assets_tests.dataset.stand_in_version import deliver, track_record
 
 NOW = datetime(2025, 12, 22, 12, 0, tzinfo=UTC)
 CHECKPOINT = "epoch=0-step=5000_lora"
@@ -22,17 +23,7 @@ CHECKPOINT = "epoch=0-step=5000_lora"
 def store(tmp_path: Path) -> Store:
     """A store with a dataset and its licences, and nothing measured yet."""
     store = Store(tmp_path / "data")
-    manifest = {
-        "dataset_id": "lofi-0123",
-        "hash": "d" * 64,
-        "track_count": 2,
-        "train_count": 1,
-        "validation_count": 1,
-        "total_duration": 0.05,
-        "style_distribution": {"core": 2},
-    }
-    write_json(store.metadata("dataset_manifest.json"), manifest)
-    write_json(store.datasets / "lofi-0123" / "tracks.json", [{"track_id": "a"}, {"track_id": "b"}])
+    deliver(store, "lofi-0123", [track_record("a"), track_record("b", split="validation")])
     write_rows(store, INVENTORY, [licensed("a"), licensed("b", attribution="B. Artist, CC BY"), licensed("unused")])
     return store
 

@@ -17,10 +17,12 @@ from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.sources.claims import load_sources, unlicensed
 from lofi_assets.sources.ledger import LedgerError, add, revoke, verify
-from lofi_assets.sources.ledger_page import Survey, ledger_page, survey, uses
+from lofi_assets.sources.ledger_page import Survey, ledger_page, survey
 from lofi_assets.sources.licences import attribution_of, load_licences
 from lofi_assets.sources.licensed_sources import INVENTORY, inventory_sources
 from lofi_assets.store import CONFIG_DIR, Store, rows_of
+from lofi_assets.training.made_from import uses
+from lofi_assets_tests.dataset.stand_in_version import deliver, track_record
 
 TODAY = date(2025, 12, 22)
 LICENCES = load_licences(CONFIG_DIR)
@@ -178,7 +180,7 @@ def test_evidence_that_is_not_what_was_recorded_confirms_nothing(store: Store, t
     assert rules(store)["rain"] == "licence.ai_training_rights"
     (row,) = (row for row in rows_of(store, INVENTORY) if row["track_id"] == "rain")
     assert path.name in row["reason"]
-    assert "NOT PROVEN" in ledger_page(store, surveyed(store), today=TODAY)
+    assert "NOT PROVEN" in ledger_page(store, surveyed(store), made=uses(store), today=TODAY)
 
 
 @pytest.mark.parametrize("evidence", ["/etc/hostname", "../secret.pdf", "a/../../secret.pdf", "metadata", "x" * 5000])
@@ -391,8 +393,7 @@ def test_edits_at_the_same_time_lose_nothing(store: Store) -> None:
 def made(store: Store) -> None:
     """A dataset version and two checkpoints, one of them archived and one pruned."""
     tracks = [{"track_id": "rain", "split": "train"}, {"track_id": "snow", "split": "validation"}]
-    write_json(store.datasets / "lofi-1" / "tracks.json", tracks)
-    write_json(store.datasets / "lofi-1" / "dataset.json", {"hash": "d" * 64})
+    deliver(store, "lofi-1", [track_record(**about) for about in tracks])
     folder = store.checkpoints / "archive" / "run1"
     write_json(folder / "epoch=0-step=10_lora" / "config.json", {"tracks": tracks})
     pruned = {"checkpoint_id": "epoch=0-step=5_lora", "dataset_hash": "d" * 64}
@@ -415,7 +416,7 @@ def test_the_page_tells_a_lawyer_licence_evidence_costs_and_consequences(store: 
     added(store, source_id="cc", track_ids=["late"], provider="A. Artist", **attributed)
     made(store)
     revoked(store, track="rain", reason="contract ended")
-    page = ledger_page(store, surveyed(store), today=TODAY)
+    page = ledger_page(store, surveyed(store), made=uses(store), today=TODAY)
     for told in (
         "AI Training Rights, read as AI-Training-Rights: permitted. The contract names AI training",
         "its sha256 is the recorded " + hashlib.sha256(b"signed").hexdigest(),
@@ -429,7 +430,7 @@ def test_the_page_tells_a_lawyer_licence_evidence_costs_and_consequences(store: 
         r'| studio | "x\|y\n# z" |',
     ):
         assert told in page
-    assert page == ledger_page(store, surveyed(store), today=TODAY)
+    assert page == ledger_page(store, surveyed(store), made=uses(store), today=TODAY)
 
 
 def test_files_without_exactly_one_claim_and_broken_records_are_reported(store: Store) -> None:
@@ -437,7 +438,7 @@ def test_files_without_exactly_one_claim_and_broken_records_are_reported(store: 
     write_json(store.metadata("sources.json"), [GOOD, {**GOOD, "source_id": "twice", "track_ids": ["snow"]}, broken])
     found = surveyed(store)
     assert {row.track_id for row in found.stray} == {"snow", "fog"} and not found.clean
-    page = ledger_page(store, found, today=TODAY)
+    page = ledger_page(store, found, made=uses(store), today=TODAY)
     assert "claimed by studio-7, twice" in page and "sources.json[2]" in page
 
 

@@ -29,7 +29,7 @@ from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
 from lofi_assets.records import Checkpoint, dump
 from lofi_assets.sources.ledger import revoke
-from lofi_assets.sources.ledger_page import used_in, uses
+from lofi_assets.sources.ledger_page import used_in
 from lofi_assets.sources.licensed_sources import INVENTORY
 from lofi_assets.store import Store, rows_of
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
@@ -38,6 +38,7 @@ from lofi_assets.training.checkpoints.manifest import add_record
 from lofi_assets.training.checkpoints.runs import current_run, log_path, open_run
 from lofi_assets.training.feature_cache import FEATURES
 from lofi_assets.training.lora_checkpoints import PlannedRun, plan_training
+from lofi_assets.training.made_from import uses
 from lofi_assets.workers.mapping import MapTracks
 from lofi_assets_tests.defs.test_gate_checks import SEAMS, StandIns, materialized, passing_value, report_build
 from lofi_assets_tests.training.test_training_checkpoints import write_weights
@@ -133,11 +134,11 @@ class Lineage(StandIns):
         """Features of the current dataset, by key alone."""
         _, manifest, tracks = current_dataset(self.store)
         rows = [
-            {"track_id": track["track_id"], "key": fingerprint(track["track_id"])[:32] + f".{'b' * 32}" * 3}
-            | {"split": track["split"]}
+            {"track_id": track.track_id, "key": fingerprint(track.track_id)[:32] + f".{'b' * 32}" * 3}
+            | {"split": track.split}
             for track in tracks
         ]
-        features = {"base": "base", "base_fingerprint": "f" * 64, "dataset_hash": manifest["hash"], "tracks": rows}
+        features = {"base": "base", "base_fingerprint": "f" * 64, "dataset_hash": manifest.hash, "tracks": rows}
         write_json(self.store.metadata(FEATURES), features)
         return Outcome(fingerprint(rows), {"recomputed": 0}, values={"missing_features": 0})
 
@@ -192,7 +193,7 @@ class Lineage(StandIns):
         return {found.gate.id: found.status for found in held_back(self.instance, self.store, asset)}
 
     def dataset_tracks(self) -> set[str]:
-        return {track["track_id"] for track in current_dataset(self.store)[2]}
+        return {track.track_id for track in current_dataset(self.store).tracks}
 
 
 def shown_tracks(store: Store) -> set[str]:
@@ -234,7 +235,7 @@ def test_the_next_materialisation_takes_its_tracks_out_of_dataset_folders_and_ma
     model.run(*DATA)
     folder, manifest, _ = current_dataset(model.store)
     assert model.dataset_tracks() == shown_tracks(model.store) == set(KEPT)
-    assert manifest["track_count"] == len(KEPT) and folder != before
+    assert manifest.track_count == len(KEPT) and folder != before
     assert sha256_folder(before) == content
     rows = {row["track_id"]: row for row in rows_of(model.store, INVENTORY)}
     quarantined = [read_json(model.store.quarantine / "sources" / f"{track}.json") for track in GONE]

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.cli.main import main
+from lofi_assets.dataset.versions import current_dataset
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.outcome import Outcome
@@ -18,9 +19,11 @@ from lofi_assets.store import Store
 from lofi_assets.training.feature_cache import FEATURES, cache_dataset_features, unneeded_features
 from lofi_assets.training.features.jobs import SPEAKERS, SpeakersError, feature_jobs
 from lofi_assets.training.lora_checkpoints import plan_training
+from lofi_assets_tests.dataset.stand_in_version import deliver, track_record
 from lofi_assets_tests.feature_material import read
 
 LYRICS = {"one": "[Verse]\nrain on the window", "two": "[Language: de]\n[Verse]\nregen am fenster"}
+SPLITS = {"one": "train", "two": "validation"}
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +45,8 @@ def store(tmp_path: Path) -> Store:
         noise = np.random.default_rng(len(tracks)).uniform(-0.5, 0.5, (48_000, 2))
         soundfile.write(audio, noise, 48_000, format="WAV")
         write_texts(made, name, prompt=f"lofi, {name}")
-        tracks.append({"track_id": name, "audio_sha256": sha256_file(audio), "split": "train"})
-    tracks[1]["split"] = "validation"
-    write_json(folder / "tracks.json", tracks)
-    write_json(made.metadata("dataset_manifest.json"), {"dataset_id": "lofi-1", "hash": "d" * 64})
+        tracks.append(track_record(name, audio_sha256=sha256_file(audio), split=SPLITS[name]))
+    deliver(made, "lofi-1", tracks)
     return made
 
 
@@ -74,11 +75,8 @@ def test_the_cache_records_keys_languages_and_what_it_read(store: Store, base: P
 
 def test_a_split_that_changes_moves_the_version_of_the_features_though_no_key_does(store: Store, base: Path) -> None:
     before, keys = cached(store, base), read_json(store.metadata(FEATURES))["tracks"]
-    tracks = read_json(store.datasets / "lofi-1" / "tracks.json")
-    for track in tracks:
-        track["split"] = "train"
-    write_json(store.datasets / "lofi-1" / "tracks.json", tracks)
-    write_json(store.metadata("dataset_manifest.json"), {"dataset_id": "lofi-1", "hash": "e" * 64})
+    tracks = [item.model_copy(update={"split": "train"}) for item in current_dataset(store).tracks]
+    deliver(store, "lofi-1", tracks, digest="e" * 64)
     after, keys_after = cached(store, base), read_json(store.metadata(FEATURES))["tracks"]
     assert [track["key"] for track in keys_after] == [track["key"] for track in keys]
     assert after.counts["recomputed"] == 0 and after.data_version != before.data_version

@@ -42,6 +42,7 @@ from lofi_assets.training.lora_checkpoints import plan_training
 from lofi_assets.training.planning import profile_plan as training_plan
 from lofi_assets.training.planning.plan import Card
 from lofi_assets.training.trainer.log import read_log
+from lofi_assets_tests.dataset.stand_in_version import deliver
 from lofi_assets_tests.feature_material import encoded
 
 RATE = 48_000
@@ -88,7 +89,7 @@ class Place:
 
     def deliver(self, content: str) -> None:
         """Another version of the dataset."""
-        write_json(self.store.metadata("dataset_manifest.json"), {"dataset_id": f"ds-{content[0]}", "hash": content})
+        deliver(self.store, f"ds-{content[0]}", digest=content)
 
     def cache(self, content: str) -> None:
         """Its features."""

@@ -4,14 +4,15 @@ What belongs here: where audio, texts, speakers, lyric vocabulary and SSL encode
 (`cache.py`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lofi_assets.backbones.features import FeatureJob
 from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json
+from lofi_assets.files.hashing import sha256_file
 from lofi_assets.profiles import Profile, ProfileError
+from lofi_assets.records import Track
 from lofi_assets.store import Store
 from lofi_assets.tracks.track_table import lossless_masters
 from lofi_assets.training.base_model import backbone_for
@@ -25,12 +26,12 @@ class SpeakersError(LofiError, ValueError):
     """`speakers.json` cannot be used; the message names the entry and what to do."""
 
 
-def feature_jobs(store: Store, folder: Path, tracks: Sequence[Mapping[str, Any]]) -> list[FeatureJob]:
+def feature_jobs(store: Store, folder: Path, tracks: Sequence[Track]) -> list[FeatureJob]:
     """One job per track of a dataset version.
 
     Args:
         folder: of the version.
-        tracks: its `tracks.json`.
+        tracks: its tracks.
     Raises:
         SpeakersError: see `speaker_files`.
     """
@@ -38,7 +39,7 @@ def feature_jobs(store: Store, folder: Path, tracks: Sequence[Mapping[str, Any]]
     masters, speakers = lossless_masters(store), speaker_files(store)
     jobs = []
     for track in tracks:
-        key, sha256 = track["track_id"], track["audio_sha256"]
+        key, sha256 = track.track_id, track.audio_sha256 or sha256_file(folder / "audio" / f"{track.track_id}.mp3")
         audio, heard = masters.get(sha256, (folder / "audio" / f"{key}.mp3", sha256))
         prompt, lyrics = (_text(folder / "audio" / f"{key}_{kind}.txt") for kind in ("prompt", "lyrics"))
         jobs.append(FeatureJob(key, audio, heard, prompt, lyrics, speaker=speakers.get(key)))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lofi_assets.backbones import Backbone
-from lofi_assets.dataset.versions import current_dataset
+from lofi_assets.dataset.versions import current_dataset, recorded_dataset
 from lofi_assets.profiles import BaseModelSettings, Profile
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.training.base_model import backbone_for, resolve_base
@@ -94,16 +94,16 @@ def _workload(store: Store, backbone: Backbone) -> Workload:
         record = FeatureRecord.read(store)
         if record.architecture == backbone.architecture:
             return cached_workload(backbone, store.features, record.tracks)
-    if not store.metadata("dataset_manifest.json").is_file():
+    if recorded_dataset(store) is None:
         return assumed_workload(backbone)
     _, manifest, tracks = current_dataset(store)
-    durations = [track["duration"] for track in tracks]
+    durations = [track.duration for track in tracks]
     return Workload(
         frames=int(max(durations) * backbone.latents.frames_per_second),
         tokens=backbone.longest_tokens,
         tracks=len(durations),
         minutes=sum(durations) / 60,
-        source=f"dataset {manifest['dataset_id']}; tokens assumed until feature_cache is materialised",
+        source=f"dataset {manifest.dataset_id}; tokens assumed until feature_cache is materialised",
     )
 
 
