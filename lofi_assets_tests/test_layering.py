@@ -126,6 +126,14 @@ def test_dagster_is_known_to_the_definitions_and_to_the_demos_run_alone() -> Non
     assert importers("dagster") <= {"definitions.py", "demo/run.py", *(relative(path) for path in DEFS)}
 
 
+def test_a_model_family_is_known_to_itself_to_the_demos_base_and_to_its_own_commands_alone() -> None:
+    families = [folder.name for folder in (PACKAGE / "backbones").iterdir() if (folder / "__init__.py").is_file()]
+    knowing = importers(*(f"lofi_assets.backbones.{name}" for name in families))
+    allowed = ("demo/base_recipe/", "cli/base_models.py", *(f"backbones/{name}/" for name in families))
+    assert families and len(knowing) > 10
+    assert sorted(path for path in knowing if not path.startswith(allowed)) == []
+
+
 def called_modules(function: ast.FunctionDef, path: Path) -> set[str]:
     """Modules of the package that the functions which a body calls are imported from, at the top of its file."""
     called = {

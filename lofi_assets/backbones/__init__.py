@@ -31,6 +31,10 @@ class BackboneError(LofiError, ValueError):
     """No such family, or one that cannot do what is asked; the message says what to set."""
 
 
+class BaseModelError(LofiError, ValueError):
+    """A base model that cannot be read: says what is missing, where, and what to do."""
+
+
 class Backbone(EncodesTracks, Trains, Sized, Samples, Exports, Protocol):
     """A model family."""
 

@@ -139,7 +139,7 @@ class Ended(Exception):
 def _train(run: TrainingRun, *, fresh: bool, force: bool, stop: Callable[[], bool], say: Say) -> TrainingSummary:
     import torch
 
-    from lofi_assets.backbones.ace_step_v1.strict import BaseModelError
+    from lofi_assets.backbones import BaseModelError
     from lofi_assets.training.planning.profile_plan import obstacle
     from lofi_assets.training.trainer.loop import TrainingDiverged, train
 

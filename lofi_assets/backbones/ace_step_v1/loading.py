@@ -16,9 +16,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from lofi_assets.backbones import BaseModelError
 from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
-from lofi_assets.backbones.ace_step_v1.strict import BaseModelError, strict
+from lofi_assets.backbones.ace_step_v1.strict import strict
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.errors import explanation
 from lofi_assets.lyrics.tokenizer import LyricTokenizer

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lofi_assets.backbones import BaseModelError
 from lofi_assets.backbones.ace_step_v1.flow_matching import (
     SHIFT,
     MomentumBuffer,
@@ -26,7 +27,6 @@ from lofi_assets.backbones.ace_step_v1.flow_matching import (
 )
 from lofi_assets.backbones.ace_step_v1.loading import Base, encode_lyrics, encode_text
 from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, SAMPLES_PER_FRAME
-from lofi_assets.backbones.ace_step_v1.strict import BaseModelError
 
 OUTPUT_RATE = 48000
 LATENT_SHAPE = (8, 16)

@@ -25,9 +25,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from lofi_assets.backbones import BaseModelError
 from lofi_assets.backbones.ace_step_v1.features import LYRICS, TEXT
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER
-from lofi_assets.backbones.ace_step_v1.strict import BaseModelError
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.backbones.features import LatentShape
 from lofi_assets.backbones.sizes import Amount, StepShape

@@ -7,14 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lofi_assets.errors import LofiError
+from lofi_assets.backbones import BaseModelError
 
 SHOWN = 3
 M = TypeVar("M")
-
-
-class BaseModelError(LofiError, ValueError):
-    """A base model that cannot be read: says what is missing, where, and what to do."""
 
 
 def strict(loaded: tuple[M, Mapping[str, Any]], directory: Path) -> M:

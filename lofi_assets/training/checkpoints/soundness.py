@@ -70,11 +70,7 @@ def _malformed(tensors: "Mapping[str, np.ndarray]", *, rank: int) -> str | None:
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             return f"{name} holds a number that is not finite"
-        if name.endswith(".lora_magnitude_vector"):
-            half = tensors.get(name.replace(".lora_magnitude_vector", ".lora_B.weight"))
-            if half is None or tensor.shape != half.shape[:1]:
-                return f"{name} does not fit its lora_B"
-        elif ".lora_A." in name:
+        if ".lora_A." in name:
             other = tensors.get(name.replace(".lora_A.", ".lora_B."))
             if other is None or tensor.shape[0] != rank or other.shape[1] != rank:
                 return f"{name} does not fit its lora_B, or not the rank {rank}"

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lofi_assets.audio.synth.song import Song, render
+from lofi_assets.backbones import BaseModelError
 from lofi_assets.backbones.ace_step_v1.loading import (
     DCAE,
     TEXT_ENCODER,
@@ -30,7 +31,6 @@ from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.backbones.ace_step_v1.mel import LogMel
 from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, SAMPLES_PER_FRAME, MusicDCAE
 from lofi_assets.backbones.ace_step_v1.sampler import Conditions, sample_latents
-from lofi_assets.backbones.ace_step_v1.strict import BaseModelError
 from lofi_assets.backbones.ace_step_v1.verification.files import Finding
 from lofi_assets.lyrics.tokenizer import LyricTokenizer
 
