@@ -4,8 +4,8 @@ What belongs here: the way between a dataclass and its file. What does not: the 
 the module that writes the file.
 
 A stage's dataclass is one of `pydantic.dataclasses` with `config=STORED`. A field with a default may be absent from the
-file, and the default says what an earlier version meant by leaving it out; a table cannot leave a field out of one row,
-so there an empty cell is an absent field. Every other field has to be there, and one that the dataclass does not know is
+file, and the default says what an earlier version meant by leaving it out. A table cannot leave a field out of one row;
+there an empty cell is an absent field. Every other field has to be there, and one that the dataclass does not know is
 of another version: the file is refused as a whole, never half-read.
 """
 

@@ -120,5 +120,5 @@ def test_an_empty_cell_of_a_table_is_an_absent_field(tmp_path: Path) -> None:
     first, second = read_rows(path, Song, remedy=REMEDY)
     assert (first.reason, first.parts, first.seconds, second.reason) == ("", (), None, "clips")
     table.assign(track_id=None).to_parquet(path)
-    with pytest.raises(StoreError, match="row 1: .*track_id"):
+    with pytest.raises(StoreError, match=r"row 1: .*track_id"):
         read_rows(path, Song, remedy=REMEDY)
