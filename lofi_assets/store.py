@@ -4,16 +4,11 @@ What belongs here: paths of the storage layout (data model, File Storage Layout;
 (new, stale, unchanged, orphaned). What does not: how files are written and read (`files/`), and what they mean.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lofi_assets.environment import SettingError, folder, variable
-from lofi_assets.files.tables import read_table, write_table
-
-Row = dict[str, Any]
-"""Of a table, by column."""
 
 PACKAGE = Path(__file__).resolve().parent
 """The folder of this package, for what lies in it or beside it; only a module at its root may ask where it is."""
@@ -188,16 +183,3 @@ def plan(*, wanted: Mapping[str, str], recorded: Mapping[str, str]) -> Increment
         unchanged=tuple(sorted(key for key in wanted.keys() & recorded.keys() if wanted[key] == recorded[key])),
         orphaned=tuple(sorted(recorded.keys() - wanted.keys())),
     )
-
-
-def rows_of(store: Store, name: str) -> list[Row]:
-    """Rows of a table of `metadata/`; empty before the first materialisation."""
-    records = read_table(store.metadata(name)).to_dict("records")
-    return [{str(key): value for key, value in row.items()} for row in records]
-
-
-def write_rows(store: Store, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table of `metadata/`."""
-    import pandas as pd
-
-    write_table(store.metadata(name), pd.DataFrame(list(rows)))

@@ -5,15 +5,15 @@ a delivery is complete (`defs/observations.py`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lofi_assets.alerts.messages import Message, asset_link, message
 from lofi_assets.files.hashing import fingerprint, stat_key
-from lofi_assets.files.tables import read_columns
-from lofi_assets.sources.licensed_sources import INVENTORY
+from lofi_assets.sources.inventory import inventory_path, read_inventory
 from lofi_assets.sources.raw_files import with_file_name
 from lofi_assets.store import Store
-from lofi_assets.tracks.track_table import PROCESSED, PROMPTS
+from lofi_assets.tracks.prompt_table import prompt_verdicts, prompts_path
+from lofi_assets.tracks.track_table import track_verdicts, tracks_path
 from lofi_assets.wording import named, shortened
 
 MAX_REJECTS = 5
@@ -46,7 +46,7 @@ class Track:
 
 def tables_key(store: Store) -> str:
     """Changes whenever one of the tables is written."""
-    paths = [store.metadata(name) for name in (INVENTORY, PROCESSED, PROMPTS)]
+    paths = (inventory_path(store), tracks_path(store), prompts_path(store))
     return fingerprint([stat_key(path) if path.is_file() else "" for path in paths])
 
 
@@ -56,22 +56,20 @@ def read_tracks(store: Store) -> dict[str, Track]:
     Raises:
         StoreError: a table cannot be read.
     """
-    inventory = read_columns(store.metadata(INVENTORY), "track_id", "path", "sha256", "status", "rule", "reason")
-    content = {row["path"]: row["sha256"] for row in inventory}
+    inventory = read_inventory(store)
+    content = {file.path: file.sha256 for file in inventory}
     tracks = {
-        row["track_id"]: Track(row["track_id"], row["path"], row["sha256"], row["rule"], row["reason"])
-        for row in inventory
-        if row["status"] == "rejected"
+        file.track_id: Track(file.track_id, file.path, file.sha256, file.rule, file.reason)
+        for file in inventory
+        if file.status == "rejected"
     }
-    for row in read_columns(store.metadata(PROCESSED), "track_id", "raw_path", "rule", "reason"):
-        if row["raw_path"] in content and row["track_id"] not in tracks:
-            tracks[row["track_id"]] = Track(
-                row["track_id"], row["raw_path"], content[row["raw_path"]], row["rule"], row["reason"]
-            )
-    for row in read_columns(store.metadata(PROMPTS), "track_id", "status", "rule", "reason"):
-        track = tracks.get(row["track_id"])
-        if row["status"] == "rejected" and track and not track.rule:
-            tracks[track.track_id] = Track(track.track_id, track.path, track.content, row["rule"], row["reason"])
+    for row in track_verdicts(store):
+        if row.raw_path in content and row.track_id not in tracks:
+            tracks[row.track_id] = Track(row.track_id, row.raw_path, content[row.raw_path], row.rule, row.reason)
+    for prompt in prompt_verdicts(store):
+        track = tracks.get(prompt.track_id)
+        if prompt.status == "rejected" and track and not track.rule:
+            tracks[track.track_id] = replace(track, rule=prompt.rule, reason=prompt.reason)
     return tracks
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def read_tags(path: Path) -> FileTags:
     return {field: tags[field] for field in FIELDS if tags.get(field)}
 
 
-def stated_bpm(tags: FileTags) -> float | None:
+def stated_bpm(tags: Mapping[str, Sequence[str]]) -> float | None:
     """The tempo that the file states, if it states one number."""
     numbers = {float(text) for text in tags.get("bpm", ()) if re.fullmatch(r"[0-9]{2,3}(\.[0-9]{1,3})?", text)}
     return numbers.pop() if len(numbers) == 1 else None

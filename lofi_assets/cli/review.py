@@ -4,14 +4,16 @@ What belongs here: arguments and text on the terminal. What does not: the queue 
 (`tracks/review.py`).
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from lofi_assets.store import Store, data_root
+
+if TYPE_CHECKING:
+    from lofi_assets.styles.prompt_text import Tag
 
 APPLY = "now materialise prompts and dataset_manifest; with `make dev` running that happens by itself"
 MEASURES = ("duration_s", "tempo_bpm", "tempo_bpm_raw", "tempo_confidence", "loudness_lufs", "centroid_hz", "dual_mono")
@@ -35,9 +37,8 @@ def list_tracks(everything: bool) -> None:
     shown = [item for item in items if everything or item.reasons]
     for item in shown:
         row = item.row
-        styles = ",".join(json.loads(row["style_ids"]))
-        name = with_file_name(row["track_id"], row.get("raw_path", ""))
-        click.echo(f"{name}  {item.decision or row['state']}  {styles}  {row['prompt']}")
+        name = with_file_name(row.track_id, row.raw_path)
+        click.echo(f"{name}  {item.decision or row.state}  {','.join(row.style_ids)}  {row.prompt}")
         for reason in item.reasons:
             click.echo(f"    {reason}")
     waiting = sum(bool(item.reasons) for item in items)
@@ -48,31 +49,29 @@ def list_tracks(everything: bool) -> None:
 @click.argument("track")
 def show(track: str) -> None:
     """Everything that decided the tags of TRACK, and where to listen to it."""
-    from lofi_assets.store import rows_of
     from lofi_assets.tracks.review import queue, read_reviews
-    from lofi_assets.tracks.track_table import PROCESSED
+    from lofi_assets.tracks.track_table import read_tracks
 
     store = Store(data_root())
-    items = {item.row["track_id"]: item for item in queue(store)}
-    processed = {row["track_id"]: row for row in rows_of(store, PROCESSED)}
+    items = {item.row.track_id: item for item in queue(store)}
+    processed = {row.track_id: row for row in read_tracks(store)}
     if track not in items or track not in processed:
         raise click.ClickException(f"{track}: not among the tagged tracks; see lofi review list --all")
-    item, sound = items[track], processed[track]
+    item, row, sound = items[track], items[track].row, processed[track]
     history = [review for review in read_reviews(store) if review.track_id == track]
-    measures, heard = json.loads(sound["measures"]), json.loads(sound["heard"])
     lines = [
-        ("track", f"{track}  {item.decision or item.row['state']}"),
-        ("audio", str(store.root / sound["audio_path"])),
-        ("raw", f"{store.root / sound['raw_path']}  ({sound['source_id']})"),
-        ("prompt", item.row["prompt"]),
-        ("styles", _styles(item.row)),
+        ("track", f"{track}  {item.decision or row.state}"),
+        ("audio", str(store.root / sound.audio_path)),
+        ("raw", f"{store.root / sound.raw_path}  ({sound.source_id})"),
+        ("prompt", row.prompt),
+        ("styles", f"{', '.join(row.style_ids)}  ({row.style_origin}, {row.style_confidence:.2f})"),
         *_numbered("look at", item.reasons),
-        *_numbered("tag", [_tag(tag) for tag in json.loads(item.row["tags"])]),
-        ("measured", "  ".join(f"{name} {measures.get(name)}" for name in MEASURES)),
-        *((f"heard {model}", _strongest(labels)) for model, labels in sorted(heard.items())),
-        *((f"file {field}", " / ".join(texts)) for field, texts in json.loads(item.row["file_tags"]).items()),
-        *_numbered("note", [note for note in item.row["notes"].split("; ") if note]),
-        ("lyrics", item.row["lyrics"].replace("\n", " / ")),
+        *_numbered("tag", [_tag(tag) for tag in row.tags]),
+        ("measured", "  ".join(f"{name} {sound.measures.get(name)}" for name in MEASURES)),
+        *((f"heard {model}", _strongest(labels)) for model, labels in sorted(sound.heard.items())),
+        *((f"file {field}", " / ".join(texts)) for field, texts in row.file_tags.items()),
+        *_numbered("note", row.remarks),
+        ("lyrics", row.lyrics.replace("\n", " / ")),
         *_numbered("decided", [f"{past.at.date()} {past.by}: {past.decision} {past.note}" for past in history]),
     ]
     for label, text in lines:
@@ -113,15 +112,10 @@ def _numbered(label: str, texts: Sequence[str]) -> list[tuple[str, str]]:
     return [(label if index == 0 else "", text) for index, text in enumerate(texts)]
 
 
-def _styles(row: dict[str, Any]) -> str:
-    styles = ", ".join(json.loads(row["style_ids"]))
-    return f"{styles}  ({row['style_origin']}, {row['style_confidence']:.2f})"
+def _tag(tag: "Tag") -> str:
+    return f"{tag.category:12s} {tag.tag:20s} {tag.origin:12s} {tag.confidence:.2f}"
 
 
-def _tag(tag: dict[str, Any]) -> str:
-    return f"{tag['category']:12s} {tag['tag']:20s} {tag['origin']:12s} {tag['confidence']:.2f}"
-
-
-def _strongest(labels: dict[str, float]) -> str:
+def _strongest(labels: Mapping[str, float]) -> str:
     strongest = sorted(labels.items(), key=lambda item: -item[1])[:HEARD]
     return "  ".join(f"{label} {probability:.2f}" for label, probability in strongest)

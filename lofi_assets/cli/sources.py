@@ -213,5 +213,5 @@ def _tables(found: "Survey") -> list[Any]:
     for column in ("file", "track id", "rule", "why"):
         stray.add_column(column, overflow="fold")
     for row in found.stray:
-        stray.add_row(escape(row.path), row.track_id, row.rule, escape(row.reason))
+        stray.add_row(escape(row.file.path), row.file.track_id, row.rule, escape(row.reason))
     return [records, stray] if found.stray else [records]

@@ -6,9 +6,10 @@ does not: where the record of earlier sides is kept (`build.py`).
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from lofi_assets.records import Split
+from lofi_assets.tracks.duplicates import Pair
+from lofi_assets.tracks.track_table import TrackSound
 from lofi_assets.wording import counted
 
 VALIDATION_SHARE = 0.10
@@ -45,13 +46,13 @@ def group_tracks(track_ids: Iterable[str], *, linked: Iterable[tuple[str, str]])
     return {track_id: root(track_id) for track_id in parent}
 
 
-def linked_tracks(rows: Sequence[Mapping[str, Any]], pairs: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def linked_tracks(rows: Sequence[TrackSound], pairs: Iterable[Pair]) -> Iterator[tuple[str, str]]:
     """Pairs that share a group: near-duplicates down to the review band, and whatever comes from one raw file."""
-    yield from ((pair["a"], pair["b"]) for pair in pairs)
+    yield from ((pair.a, pair.b) for pair in pairs)
     first: dict[str, str] = {}
     for row in rows:
-        for origin in filter(None, (row["raw_path"], row["source_sha256"])):
-            yield first.setdefault(origin, row["track_id"]), row["track_id"]
+        for origin in filter(None, (row.raw_path, row.source_sha256)):
+            yield first.setdefault(origin, row.track_id), row.track_id
 
 
 def assign_splits(groups: Mapping[str, str], *, recorded: Mapping[str, Split]) -> dict[str, Split]:

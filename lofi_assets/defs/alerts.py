@@ -132,7 +132,7 @@ def _deliveries(context: dg.SensorEvaluationContext, store: Store, state: AlertS
         context.log.error(f"deliveries are not told: {error}")
         return []
     try:
-        waiting = {item.row["track_id"]: "; ".join(item.reasons) for item in queue(store) if item.reasons}
+        waiting = {item.row.track_id: "; ".join(item.reasons) for item in queue(store) if item.reasons}
     except (ReviewError, StoreError) as error:
         context.log.error(f"the review queue is not told: {error}")
         waiting = {}

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from lofi_assets.constitution.verdicts import recorded
-from lofi_assets.sources.licensed_sources import INVENTORY
-from lofi_assets.store import Store, rows_of
-from lofi_assets.tracks.track_table import PROCESSED
+from lofi_assets.sources.inventory import read_inventory
+from lofi_assets.store import Store
+from lofi_assets.tracks.track_table import track_verdicts
 
 
 def assets_table(store: Store, assets: Sequence[str]) -> Table:
@@ -29,8 +29,10 @@ def rejects_table(store: Store) -> Table:
     table = Table(title="Rejected", title_justify="left")
     for column in ("track", "rule", "reason"):
         table.add_column(column, overflow="fold")
-    for name in (INVENTORY, PROCESSED):
-        for row in rows_of(store, name):
-            if row["status"] == "rejected":
-                table.add_row(row["track_id"], row["rule"], row["reason"])
+    for file in read_inventory(store):
+        if file.status == "rejected":
+            table.add_row(file.track_id, file.rule, file.reason)
+    for track in track_verdicts(store):
+        if track.status == "rejected":
+            table.add_row(track.track_id, track.rule, track.reason)
     return table

@@ -5,13 +5,14 @@ the module that writes the file. Entities of the data model (`records.Record`) a
 fields that they do not know, and `records.dump` writes them.
 
 A stage's dataclass is one of `pydantic.dataclasses` with `config=STORED`. A field with a default may be absent from the
-file, and the default says what an earlier version meant by leaving it out. Every other field has to be there, and one
-that the dataclass does not know is of another version: the file is refused as a whole, never half-read.
+file, and the default says what an earlier version meant by leaving it out. A table cannot leave a field out of one row;
+there an empty cell is an absent field. Every other field has to be there, and one that the dataclass does not know is
+of another version: the file is refused as a whole, never half-read.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, fields
+from dataclasses import MISSING, Field, fields
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -90,16 +91,9 @@ def read_rows(path: Path, kind: type[T], *, remedy: str, whole: bool = True) -> 
     present = table_columns(path)
     if whole and (unknown := sorted(set(present) - {field.name for field in fields(kind)})):
         raise StoreError(f"{path}: has columns of another version ({', '.join(unknown)}); {remedy}")
-    coded = _coded(kind)
     read = read_columns(path, *(field.name for field in fields(kind) if field.name in present))
     return [
-        parsed(
-            kind,
-            _decoded(row, coded, where=f"{path}, row {number}", remedy=remedy),
-            where=f"{path}, row {number}",
-            remedy=remedy,
-        )
-        for number, row in enumerate(read, start=1)
+        parsed_row(kind, row, where=f"{path}, row {number}", remedy=remedy) for number, row in enumerate(read, start=1)
     ]
 
 
@@ -107,12 +101,34 @@ def write_rows(path: Path, kind: type[T], rows: Sequence[T]) -> None:
     """Write a Parquet table, atomically: a column per field, as JSON text where a field is no plain value."""
     import pandas as pd
 
-    coded, names = _coded(kind), [field.name for field in fields(kind)]
-    table = [
-        {name: json.dumps(value, sort_keys=True) if name in coded else value for name, value in plain(row).items()}
-        for row in rows
-    ]
-    write_table(path, pd.DataFrame(table, columns=names))
+    write_table(path, pd.DataFrame([plain_row(row) for row in rows], columns=[field.name for field in fields(kind)]))
+
+
+def plain_row(value: Stored) -> dict[str, Any]:
+    """A dataclass as a row of a table: plain values, and JSON text where a field is none."""
+    coded = _coded(type(value))
+    return {
+        name: json.dumps(found, sort_keys=True) if name in coded and found is not None else found
+        for name, found in plain(value).items()
+    }
+
+
+def parsed_row(kind: type[T], row: Mapping[str, Any], *, where: str, remedy: str) -> T:
+    """A row of a table as a dataclass: inverse of `plain_row`.
+
+    Raises:
+        StoreError: as `parsed`; a column holds no JSON.
+    """
+    coded, left_out = _coded(kind), _left_out(kind)
+    try:
+        data = {
+            name: json.loads(value) if name in coded and value is not None else value
+            for name, value in row.items()
+            if value is not None or name not in left_out
+        }
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"{where}: a column holds no JSON ({error}); {remedy}") from error
+    return parsed(kind, data, where=where, remedy=remedy)
 
 
 @cache
@@ -132,11 +148,12 @@ def _is_plain(hint: Any) -> bool:
     return hint in _PLAIN or get_origin(hint) is Literal
 
 
-def _decoded(row: Mapping[str, Any], coded: frozenset[str], *, where: str, remedy: str) -> dict[str, Any]:
-    try:
-        return {name: json.loads(value) if name in coded else value for name, value in row.items()}
-    except (TypeError, ValueError) as error:
-        raise StoreError(f"{where}: a column holds no JSON ({error}); {remedy}") from error
+@cache
+def _left_out(kind: type[Stored]) -> frozenset[str]:
+    """Fields that an empty cell leaves out: with a default, and never None."""
+    hints = get_type_hints(kind)
+    optional = {field.name for field in fields(kind) if field.default is not MISSING}
+    return frozenset(name for name in optional if NoneType not in get_args(hints[name]))
 
 
 def _faults(error: ValidationError) -> str:

@@ -9,7 +9,6 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from lofi_assets.files.documents import read_json
 from lofi_assets.html.frame import framed, players
 from lofi_assets.pages.files import document, shown_file
 from lofi_assets.sources.raw_files import with_file_name
@@ -45,11 +44,10 @@ def review_page(store: Store) -> str:
     Raises:
         ReviewError, StoreError: tracks or decisions cannot be read.
     """
-    from lofi_assets.store import rows_of
     from lofi_assets.tracks.review import queue
-    from lofi_assets.tracks.track_table import PROCESSED
+    from lofi_assets.tracks.track_table import track_sounds
 
-    audio = {row["track_id"]: row["audio_path"] for row in rows_of(store, PROCESSED)}
+    audio = {row.track_id: row.audio_path for row in track_sounds(store)}
     waiting = [item for item in queue(store) if item.reasons]
     parts = [
         '<p><a href="./">All pages</a></p>\n<h1>Tracks that wait for a person</h1>\n<p>Hear a track, then say on the'
@@ -57,12 +55,9 @@ def review_page(store: Store) -> str:
         " <code>--tags</code> to correct it, or <code>lofi review reject TRACK --by NAME --reason TEXT</code>.</p>"
     ]
     for item in waiting[:MOST]:
-        track = item.row["track_id"]
-        clips = [(path, f"data/{quote(path)}") for path in [audio.get(track, "")] if path]
-        name = with_file_name(track, item.row.get("raw_path", ""))
-        parts.append(
-            f"<h2>{escape(name)}</h2>\n<p>{escape(item.row['prompt'])}</p>\n{_list(map(escape, item.reasons))}"
-        )
+        clips = [(path, f"data/{quote(path)}") for path in [audio.get(item.row.track_id, "")] if path]
+        name = with_file_name(item.row.track_id, item.row.raw_path)
+        parts.append(f"<h2>{escape(name)}</h2>\n<p>{escape(item.row.prompt)}</p>\n{_list(map(escape, item.reasons))}")
         parts.append(players(clips))
     parts.append(_left_out(len(waiting)) if waiting else "<p>None.</p>")
     return framed(title="Review queue", body="\n".join(parts))
@@ -93,16 +88,17 @@ def _before_and_after(store: Store) -> str:
 
 
 def _rejected(store: Store) -> str:
-    files = sorted(store.quarantine.glob("*/*.json"), key=lambda path: path.name)
+    from lofi_assets.tracks.quarantine import quarantined, read_quarantined
+
+    files = quarantined(store)
     lines = []
     for path in files[:MOST]:
-        found = read_json(path, default={})
-        rule, reason = escape(str(found.get("rule", ""))), escape(str(found.get("reason", "")))
-        raw = str(found.get("raw_path") or found.get("path") or "")  # the inventory calls it `path`
-        name = escape(with_file_name(path.stem, raw))
+        if (found := read_quarantined(path)) is None:
+            continue
+        rule, name = escape(found.rule), escape(with_file_name(found.track_id, found.raw))
         link = f'<a href="data/{quote(store.relative(path))}">{name}</a>'
         gate = f' (<a href="docs/gates.md#{rule}">{rule}</a>)' if rule else ""  # none: a person rejected it
-        lines.append(f"{link}: {reason}{gate}")
+        lines.append(f"{link}: {escape(found.reason)}{gate}")
     return _list(lines) + _left_out(len(files)) if files else ""
 
 

@@ -18,10 +18,10 @@ from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
 from lofi_assets.quantization.quantized_tiers import VARIANTS, tier_of
 from lofi_assets.records import Dataset
+from lofi_assets.sources.inventory import read_inventory
 from lofi_assets.sources.licences import attribution_of, load_licences
-from lofi_assets.sources.licensed_sources import INVENTORY
 from lofi_assets.sources.raw_files import raw_track_id
-from lofi_assets.store import CONFIG_DIR, Store, rows_of
+from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.training.trained_on import trained_dataset
 
 SECTIONS = (
@@ -230,13 +230,13 @@ def _limits() -> str:
 
 
 def _licence(store: Store, profile: Profile, used: set[str]) -> str:
-    inventory = rows_of(store, INVENTORY)
-    files = {row["track_id"] for row in inventory}
+    inventory = read_inventory(store)
+    files = {row.track_id for row in inventory}
     sources = {raw_track_id(track_id, inventory=files) for track_id in used}
-    rows = [row for row in inventory if row["track_id"] in sources]
-    types = sorted({f"{row['license_type']} ({row['provider']})" for row in rows})
+    rows = [row for row in inventory if row.track_id in sources]
+    types = sorted({f"{row.license_type} ({row.provider})" for row in rows})
     licences = load_licences(CONFIG_DIR)
-    named = [attribution_of(row["attribution"], row["provider"], licences.find(row["license_type"])) for row in rows]
+    named = [attribution_of(row.attribution, row.provider, licences.find(row.license_type)) for row in rows]
     credits = sorted({text for text in named if text})
     lines = [f"Weights: {profile.release.license}. Training tracks were used under:", ""]
     lines += [f"- {kind}" for kind in types]

@@ -1,47 +1,50 @@
 """Licence records against raw files (constitution I).
 
 What belongs here: which record claims each raw file, and whether that record permits AI training today. What does not:
-which raw files exist (`raw_files.py`), the licence types (`licences.py`), whether the audio is any good (`tracks/`).
+which raw files exist (`raw_files.py`), the table of what was decided (`inventory.py`), the licence types
+(`licences.py`), whether the audio is any good (`tracks/`).
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
 
 from lofi_assets.constitution.gates import Gate, judge_track
 from lofi_assets.files.hand_written import HandWrittenError, decoded
 from lofi_assets.files.writing import linked_to
 from lofi_assets.near_names import folded
 from lofi_assets.records import RecordError, SourceRecord, parse
-from lofi_assets.sources.ledger_text import LedgerError, LedgerText
+from lofi_assets.sources.ledger_text import LedgerError, LedgerText, ledger_path
 from lofi_assets.sources.licences import LicenceTable, SourceError
-from lofi_assets.sources.raw_files import UNREAD, RawFile, plain_id
-from lofi_assets.sources.rights import claim_measures, evidence_fault
+from lofi_assets.sources.raw_files import RawFile, plain_id
+from lofi_assets.sources.rights import ClaimMeasure, claim_measures, evidence_fault
 from lofi_assets.store import Store
 
 
 @dataclass(frozen=True)
-class SourceRow:
-    """One raw file with what was decided about it; a row of `raw_inventory.parquet`."""
+class SourceVerdict:
+    """One raw file with what was decided about it, read or not."""
 
-    track_id: str
-    path: str
-    sha256: str
-    bytes: int
-    stat: str
-    status: Literal["verified", "rejected"]
+    file: RawFile
     rule: str
+    """The first gate missed; empty for a file that is verified."""
     reason: str
-    source_id: str
-    license_type: str
-    provider: str
-    attribution: str
-    measures: str
-    """JSON of the measures that the licence gates judged."""
+    record: SourceRecord | None
+    """The one record that claims it; None if there is none, or more than one claim."""
+    measures: Mapping[str, ClaimMeasure]
+    """What the licence gates judged."""
+
+    @property
+    def verified(self) -> bool:
+        """Whether it may be trained on."""
+        return not self.rule
+
+    @property
+    def source_id(self) -> str:
+        """Id of the one record that claims it; empty without one."""
+        return self.record.source_id if self.record else ""
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def verify_sources(
     licences: LicenceTable,
     gates: Sequence[Gate],
     today: date,
-) -> list[SourceRow]:
+) -> list[SourceVerdict]:
     """Judge every raw file by the track-scope licence gates; the first one missed is its rejection."""
     claims: dict[str, list[SourceRecord]] = {}
     for record in source_file.records:
@@ -167,10 +170,10 @@ def _verify(
     licences: LicenceTable,
     gates: Sequence[Gate],
     today: date,
-) -> SourceRow:
+) -> SourceVerdict:
     record = claim.record
-    measures: dict[str, Any] = {}
-    if not file.sha256:
+    measures: dict[str, ClaimMeasure] = {}
+    if file.fault:
         rule, reason = "audio.readable", file.fault
     else:
         measures = {"claiming_records": claim.count}
@@ -186,21 +189,7 @@ def _verify(
         verdict = judge_track(gates, measures)
         rule = verdict.gate.id if verdict else ""
         reason = _explain(verdict.text, file, claim) if verdict else ""
-    return SourceRow(
-        track_id=file.track_id,
-        path=file.path,
-        sha256=file.sha256,
-        bytes=file.bytes,
-        stat=file.stat,
-        status="rejected" if rule else "verified",
-        rule=rule,
-        reason=reason,
-        source_id=record.source_id if record else "",
-        license_type=record.license_type if record else "",
-        provider=record.provider if record else "",
-        attribution=(record.attribution or "") if record else "",
-        measures=json.dumps(measures, sort_keys=True),
-    )
+    return SourceVerdict(file, rule, reason, record, measures)
 
 
 def _explain(text: str, file: RawFile, claim: Claim) -> str:
@@ -217,11 +206,6 @@ def _explain(text: str, file: RawFile, claim: Claim) -> str:
     return f"source {record.source_id} ({record.license_type}): {text}"
 
 
-def withdrawn_tracks(rows: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Tracks of the inventory whose rights do not hold today: what was trained on them cannot be released."""
-    return {row["track_id"] for row in rows if row["rule"].startswith("licence.")}
-
-
 def unlicensed(
     store: Store, tracks: Iterable[str], *, licences: LicenceTable, gates: Sequence[Gate], today: date
 ) -> dict[str, str]:
@@ -229,7 +213,7 @@ def unlicensed(
 
     The inventory knows raw files as of its last materialisation; this is asked about tracks that a model learnt.
     """
-    files = [RawFile(track_id, "", UNREAD, 0, "") for track_id in sorted(set(tracks))]
-    found = load_sources(store.metadata("sources.json"))
-    rows = verify_sources(files, source_file=found, licences=licences, gates=gates, today=today)
-    return {row.track_id: f"{row.rule}: {row.reason}" for row in rows if row.rule}
+    files = [RawFile(track_id, path="") for track_id in sorted(set(tracks))]
+    found = load_sources(ledger_path(store))
+    verdicts = verify_sources(files, source_file=found, licences=licences, gates=gates, today=today)
+    return {one.file.track_id: f"{one.rule}: {one.reason}" for one in verdicts if one.rule}

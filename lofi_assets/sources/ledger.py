@@ -23,12 +23,11 @@ from lofi_assets.files.hashing import READ_BLOCK, sha256_file
 from lofi_assets.files.writing import atomic_path, linked_to, make_folder
 from lofi_assets.near_names import meant, says_nothing
 from lofi_assets.records import RecordError, SourceRecord, dump, parse, violations
-from lofi_assets.sources.ledger_text import LedgerError, LedgerText
+from lofi_assets.sources.ledger_text import LedgerError, LedgerText, ledger_path
 from lofi_assets.sources.licences import LicenceTable
 from lofi_assets.sources.rights import EVIDENCE, evidence_fault, evidence_path, is_address, not_begun
 from lofi_assets.store import Store
 
-SOURCES = "sources.json"
 LOCK = ".sources.lock"
 LOCK_WAIT_S = 30.0
 """An edit takes milliseconds; whoever holds the lock longer hangs."""
@@ -57,7 +56,7 @@ def _locked(store: Store) -> Iterator[LedgerText]:
     Raises:
         LedgerError: another process keeps it, or it cannot be read.
     """
-    path = store.metadata(SOURCES)
+    path = ledger_path(store)
     shared = linked_to(path)
     make_folder(shared.parent)
     if shared.exists() and not shared.is_file():

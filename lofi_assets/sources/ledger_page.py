@@ -15,8 +15,8 @@ from typing import Literal
 
 from lofi_assets.constitution.gates import Gate, gates_of, judge_track
 from lofi_assets.records import SourceRecord
-from lofi_assets.sources.claims import SourceFile, SourceRow, load_sources, verify_sources
-from lofi_assets.sources.ledger import SOURCES
+from lofi_assets.sources.claims import SourceFile, SourceVerdict, load_sources, verify_sources
+from lofi_assets.sources.ledger_text import SOURCES, ledger_path
 from lofi_assets.sources.licences import LicenceTable, LicenceType, attribution_of
 from lofi_assets.sources.raw_files import list_raw, tree_of
 from lofi_assets.sources.rights import claim_measures, is_address, revocation_of
@@ -35,13 +35,13 @@ class SourceState:
     reason: str
     evidence: str
     """What a look at the evidence found."""
-    files: tuple[SourceRow, ...]
+    files: tuple[SourceVerdict, ...]
     """Raw files that this record claims and no other."""
 
     @property
     def usable(self) -> int:
         """Files that may be trained on today."""
-        return sum(file.status == "verified" for file in self.files)
+        return sum(file.verified for file in self.files)
 
     @property
     def withdrawn(self) -> dict[str, str]:
@@ -55,7 +55,7 @@ class Survey:
     """The whole ledger by today's rules."""
 
     states: tuple[SourceState, ...]
-    stray: tuple[SourceRow, ...]
+    stray: tuple[SourceVerdict, ...]
     """Raw files that no record claims, or more than one."""
     problems: tuple[str, ...]
     unread: tuple[str, ...]
@@ -80,12 +80,12 @@ class Use:
 
 def survey(store: Store, *, licences: LicenceTable, gates: Sequence[Gate], today: date) -> Survey:
     """Judge every record and every raw file by the licence gates, from names and records alone: no audio is read."""
-    source_file = load_sources(store.metadata(SOURCES))
+    source_file = load_sources(ledger_path(store))
     track_gates = gates_of(gates, asset="licensed_sources", scope="track")
     tree = tree_of(store.raw)
     files = list_raw(store, tree)
     rows = verify_sources(files, source_file=source_file, licences=licences, gates=track_gates, today=today)
-    by_source: dict[str, list[SourceRow]] = {}
+    by_source: dict[str, list[SourceVerdict]] = {}
     for row in rows:
         by_source.setdefault(row.source_id, []).append(row)
     states = [
@@ -107,7 +107,7 @@ def usable_files(found: Survey) -> int:
 def _state(
     store: Store,
     record: SourceRecord,
-    files: Sequence[SourceRow],
+    files: Sequence[SourceVerdict],
     *,
     source_file: SourceFile,
     licences: LicenceTable,
@@ -163,7 +163,7 @@ def ledger_page(store: Store, found: Survey, *, made: Sequence[Use], today: date
 
 
 def _preamble(store: Store) -> str:
-    path = store.metadata(SOURCES)
+    path = ledger_path(store)
     digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no such file"
     return (
         f"From `metadata/{SOURCES}` (sha256 `{digest}`) and `config/licenses.yaml`. A file may be trained on if "
@@ -211,7 +211,7 @@ def _revoked(found: Survey, made: Sequence[Use]) -> str:
 def _stray(found: Survey) -> str:
     if not found.stray:
         return "None: every raw file is claimed by exactly one record."
-    rows = [[f"`{_line(row.path)}`", row.rule, _line(row.reason)] for row in found.stray]
+    rows = [[f"`{_line(row.file.path)}`", row.rule, _line(row.reason)] for row in found.stray]
     return "None of these is used.\n\n" + _table(["file", "rule", "why"], rows)
 
 
@@ -242,12 +242,12 @@ def _unknown(record: SourceRecord) -> Mapping[str, object]:
 
 
 def _tracks(state: SourceState) -> str:
-    files = {row.track_id: row for row in state.files}
+    files = {row.file.track_id: row for row in state.files}
     rows = []
     for track in dict.fromkeys(state.record.track_ids):
         row = files.get(track)
-        said = "usable" if row and row.status == "verified" else row.rule if row else state.withdrawn.get(track, "")
-        rows.append([f"`{track}`", f"`{_line(row.path)}`" if row else "no file of its own in raw/", said])
+        said = "usable" if row and row.verified else row.rule if row else state.withdrawn.get(track, "")
+        rows.append([f"`{track}`", f"`{_line(row.file.path)}`" if row else "no file of its own in raw/", said])
     return _table(["track", "file", "today"], rows)
 
 

@@ -13,6 +13,14 @@ from typing import Any
 
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hand_written import Element, HandWrittenError, Member, json_elements, members
+from lofi_assets.store import Store
+
+SOURCES = "sources.json"
+
+
+def ledger_path(store: Store) -> Path:
+    """Where the licence records lie."""
+    return store.metadata(SOURCES)
 
 
 class LedgerError(LofiError, ValueError):

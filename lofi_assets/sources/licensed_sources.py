@@ -1,37 +1,37 @@
 """The asset `licensed_sources`: every raw file with its claim, verdict and hash."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from lofi_assets.constitution.gates import Gate, gates_of
 from lofi_assets.constitution.verdicts import track_rules
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.outcome import Outcome
-from lofi_assets.sources.claims import SourceRow, load_sources, verify_sources
+from lofi_assets.sources.claims import load_sources, verify_sources
+from lofi_assets.sources.inventory import SourceRow, known_files, write_inventory
+from lofi_assets.sources.ledger_text import ledger_path
 from lofi_assets.sources.licences import load_licences
 from lofi_assets.sources.raw_files import scan_raw, tree_of
-from lofi_assets.sources.report import inventory_summary, rejected_files
+from lofi_assets.sources.report import RejectedFile, inventory_summary, rejected_files
 from lofi_assets.sources.unread import problems as unread
-from lofi_assets.store import CONFIG_DIR, Row, Store, rows_of, write_rows
-
-INVENTORY = "raw_inventory.parquet"
+from lofi_assets.store import CONFIG_DIR, Store
 
 
 def inventory_sources(store: Store, *, gates: Sequence[Gate], today: date, config_dir: Path = CONFIG_DIR) -> Outcome:
     """Write `raw_inventory.parquet`: every raw file, verified or rejected with the rule that rejected it."""
-    source_file = load_sources(store.metadata("sources.json"))
-    before = rows_of(store, INVENTORY)
-    known = {row["path"]: (row["stat"], row["sha256"]) for row in before}
+    source_file = load_sources(ledger_path(store))
+    before = known_files(store)
+    known = {row.path: (row.stat, row.sha256) for row in before}
     track_gates = gates_of(gates, asset="licensed_sources", scope="track")
     tree = tree_of(store.raw)
     files = scan_raw(store, tree, memory=known)
     problems = [*source_file.problems, *unread(store, tree, files, before=before, records=source_file.records)]
-    rows = verify_sources(
+    verdicts = verify_sources(
         files, source_file=source_file, licences=load_licences(config_dir), gates=track_gates, today=today
     )
-    write_rows(store, INVENTORY, [vars(row) for row in rows])
+    rows = write_inventory(store, verdicts)
     verified = [row for row in rows if row.status == "verified"]
     rejected = [row for row in rows if row.status == "rejected"]
     return Outcome(
@@ -43,22 +43,22 @@ def inventory_sources(store: Store, *, gates: Sequence[Gate], today: date, confi
             "raw_files": len(rows),
             "verified": len(verified),
             "rejected": len(rejected),
-            "recomputed": sum(known.get(file.path) != (file.stat, file.sha256) for file in files),
+            "recomputed": sum(known.get(row.path) != (row.stat, row.sha256) for row in rows),
         },
         values={"invalid_records": len(source_file.problems), "verified_tracks": len(verified)},
         **track_rules(
             track_gates,
-            accepted=[(row.track_id, json.loads(row.measures)) for row in verified],
+            accepted=[(row.track_id, row.measures) for row in verified],
             rejected=[(row.track_id, row.rule) for row in rejected],
         ),
         summary=inventory_summary(rejected=[row.rule for row in rejected], verified=len(verified), problems=problems),
-        needs=rejected_files([vars(row) for row in rejected], path="path"),
+        needs=rejected_files([RejectedFile(row.track_id, row.path, row.rule, row.reason) for row in rejected]),
         rows=[_shown_source(row) for row in (*rejected, *verified)],
         details={"problems": "\n".join(f"- {problem}" for problem in problems) or None},
     )
 
 
-def _shown_source(row: SourceRow) -> Row:
+def _shown_source(row: SourceRow) -> Mapping[str, Any]:
     return {
         "track_id": row.track_id,
         "status": row.status,
@@ -68,7 +68,3 @@ def _shown_source(row: SourceRow) -> Row:
         "licence": row.license_type,
         "path": row.path,
     }
-
-
-def verified_files(store: Store) -> dict[str, Row]:
-    return {row["track_id"]: row for row in rows_of(store, INVENTORY) if row["status"] == "verified"}

@@ -9,7 +9,7 @@ import re
 import stat
 import unicodedata
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from lofi_assets.files.hashing import fingerprint, remembered, sha256_file
@@ -23,9 +23,6 @@ AUDIO_SUFFIXES = frozenset(
 
 SOURCE_FOLDERS = ("commissioned", "royalty-free", "creative-commons", "partnerships")
 """Folders of `raw/` (data model, File Storage Layout)."""
-
-UNREAD = "unread"
-"""In the place of a hash, where the question is who claims a file and not what is in it."""
 
 NOT_REGULAR = "not a regular file (links and devices are never followed)"
 
@@ -44,17 +41,24 @@ def left_behind(name: str) -> bool:
 
 
 @dataclass(frozen=True)
+class Content:
+    """What was in a raw file when it was read."""
+
+    sha256: str
+    bytes: int
+    stat: str
+    """Size and times, by which an unchanged file is not read again (`files.hashing.stat_key`)."""
+
+
+@dataclass(frozen=True)
 class RawFile:
     """An audio file under `raw/`."""
 
     track_id: str
     path: str
     """Relative to the data root, POSIX; for a name that is no text, as it can be shown."""
-    sha256: str
-    """Empty for a file that cannot be used."""
-    bytes: int
-    stat: str
-    """Size and times, by which an unchanged file is not read again (`files.hashing.stat_key`)."""
+    content: Content | None = None
+    """None for a file that was not read: it cannot be used, or the question is who claims it and not what is in it."""
     fault: str = ""
     """Why it cannot be used, whoever claims it; empty if it can."""
 
@@ -133,7 +137,7 @@ def _looked_at(store: Store, path: Path) -> RawFile | None:
         return None
     except OSError as error:
         fault = fault or f"cannot be read ({error.strerror})"
-    return RawFile(track_id_of(path), shown_path(store, path), "" if fault else UNREAD, 0, "", fault)
+    return RawFile(track_id_of(path), shown_path(store, path), fault=fault)
 
 
 def _read(file: RawFile, path: Path, memory: Mapping[str, tuple[str, str]]) -> RawFile | None:
@@ -142,8 +146,8 @@ def _read(file: RawFile, path: Path, memory: Mapping[str, tuple[str, str]]) -> R
     except FileNotFoundError:
         return None
     except OSError as error:
-        return RawFile(file.track_id, file.path, "", 0, "", f"cannot be read ({error.strerror})")
-    return RawFile(file.track_id, file.path, digest, int(key.partition(":")[0]), key)
+        return replace(file, fault=f"cannot be read ({error.strerror})")
+    return replace(file, content=Content(digest, int(key.partition(":")[0]), key))
 
 
 def _name_fault(name: str) -> str:

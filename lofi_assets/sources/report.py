@@ -1,7 +1,7 @@
 """What people see first of the inventory: which files stay out, by rule, and what a record lacks."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from lofi_assets.wording import counted, tallied
 
@@ -26,15 +26,21 @@ def inventory_summary(*, rejected: Sequence[str], verified: int, problems: Seque
     return f"{counted(verified, 'file')} verified, none rejected.{unread or ' Nothing waits for a person.'}"
 
 
-def rejected_files(rows: Sequence[Mapping[str, Any]], *, path: str) -> list[dict[str, str]]:
-    """What a person can mend, by rule: the file as it was delivered, and what the rule says of it.
+class RejectedFile(NamedTuple):
+    """A raw file that stays out, or a track made from it."""
 
-    Args:
-        path: column of the file's path.
-    """
+    track_id: str
+    path: str
+    """Of the raw file, relative to the data root."""
+    rule: str
+    reason: str
+
+
+def rejected_files(files: Sequence[RejectedFile]) -> list[dict[str, str]]:
+    """What a person can mend, by rule: the file as it was delivered, and what the rule says of it."""
     shown = []
-    for row in sorted(rows, key=lambda row: (row["rule"], row["track_id"])):
-        name = str(row[path]).rpartition("/")[2]
-        why = str(row["reason"]).removeprefix(f"{name!r}: ").removeprefix(f"{name!r} ")
-        shown.append({"file": name, "rule and why": f"{row['rule']}: {why}"})
+    for file in sorted(files, key=lambda file: (file.rule, file.track_id)):
+        name = file.path.rpartition("/")[2]
+        why = file.reason.removeprefix(f"{name!r}: ").removeprefix(f"{name!r} ")
+        shown.append({"file": name, "rule and why": f"{file.rule}: {why}"})
     return shown

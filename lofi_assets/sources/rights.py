@@ -5,15 +5,18 @@ edited and reported (`ledger.py`).
 """
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.near_names import says_nothing
 from lofi_assets.records import Revocation, SourceRecord
 
 LicenceStatus = Literal["permitted", "denied", "ambiguous"]
+ClaimMeasure = bool | int | str | Mapping[str, bool | int | str]
+"""What a licence gate judges: a value, or one with a note (`constitution.gates.judge`)."""
 
 EVIDENCE = "evidence"
 """Folder of `metadata/` that receives evidence files; others may lie anywhere under the data root."""
@@ -35,7 +38,7 @@ def not_begun(day: date, *, today: date) -> str:
 
 def claim_measures(
     record: SourceRecord, *, track_id: str | None, evidence_fault: str, license_status: LicenceStatus, today: date
-) -> dict[str, Any]:
+) -> dict[str, ClaimMeasure]:
     """What the licence gates judge of a record, for one of its tracks or (None) for the record as a whole.
 
     Args:
@@ -51,7 +54,7 @@ def claim_measures(
     }
 
 
-def _noted(fault: str, *, good: bool) -> Any:
+def _noted(fault: str, *, good: bool) -> ClaimMeasure:
     """`good` where nothing is at fault, else its contrary with the fault as a note."""
     return {"value": not good, "note": fault} if fault else good
 

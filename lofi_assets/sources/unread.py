@@ -8,13 +8,13 @@ import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from lofi_assets.files.documents import read_json
 from lofi_assets.files.writing import StoreError
 from lofi_assets.near_names import folded
 from lofi_assets.records import SourceRecord
 from lofi_assets.sources.curator_files import CuratorFiles
+from lofi_assets.sources.inventory import KnownFile
 from lofi_assets.sources.raw_files import SOURCE_FOLDERS, RawFile, RawTree, raw_track_id, shown_path, track_id_of
 from lofi_assets.store import Store
 from lofi_assets.wording import named
@@ -36,7 +36,7 @@ def problems(
     tree: RawTree,
     files: Sequence[RawFile],
     *,
-    before: Sequence[Mapping[str, Any]] = (),
+    before: Sequence[KnownFile] = (),
     records: Sequence[SourceRecord] = (),
 ) -> list[str]:
     """One sentence per kind of thing that is not used, with names.
@@ -93,20 +93,20 @@ def _odd_folders(files: Iterable[RawFile]) -> list[str]:
     )
 
 
-def _gone(before: Sequence[Mapping[str, Any]], files: Sequence[RawFile]) -> list[str]:
+def _gone(before: Sequence[KnownFile], files: Sequence[RawFile]) -> list[str]:
     """Tracks of the last inventory that have no file any more, and files that were given another name."""
     tracks = {file.track_id for file in files}
-    old = {row["path"] for row in before}
-    arrived = {file.sha256: file for file in files if file.sha256 and file.path not in old}
+    old = {row.path for row in before}
+    arrived = {file.content.sha256: file for file in files if file.content and file.path not in old}
     gone, said = [], []
     for row in before:
-        if row["track_id"] in tracks:
+        if row.track_id in tracks:
             continue
-        if new := arrived.get(row["sha256"]):
-            was, now = row["track_id"], new.track_id
-            said.append(f"{row['path']} is now {new.path}: track {was} became {now}; list {now} where {was} was listed")
+        if new := arrived.get(row.sha256):
+            was, now = row.track_id, new.track_id
+            said.append(f"{row.path} is now {new.path}: track {was} became {now}; list {now} where {was} was listed")
         else:
-            gone.append(f"{row['path']} ({row['status']})")
+            gone.append(f"{row.path} ({row.status})")
     return said[:SHOWN] + (
         [f"gone since the last inventory: {named(gone, most=SHOWN)}: not in the dataset any more"] if gone else []
     )

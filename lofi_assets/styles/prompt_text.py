@@ -6,9 +6,11 @@ sees. What does not: which words are tags (`taxonomy`), which of them a track ge
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal, get_args
 
+from pydantic.dataclasses import dataclass
+
+from lofi_assets.files.typed import STORED
 from lofi_assets.near_names import shown
 from lofi_assets.records import TagCategoryName
 from lofi_assets.styles.taxonomy import CATEGORIES, Taxonomy, bpm_of
@@ -35,7 +37,7 @@ ORIGINS: tuple[Origin, ...] = get_args(Origin)
 """Strongest first: of two tags that exclude each other the one whose origin stands earlier is kept."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STORED)
 class Tag:
     """A canonical tag, where it comes from, and how far that is to be trusted (0 to 1)."""
 

@@ -5,19 +5,22 @@ a result; and what becomes of an edit that somebody made to the result. What doe
 part of the decision (`review.py`), and what a style means (`styles/presets.py`).
 """
 
-import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.sources.licences import SourceError
 from lofi_assets.sources.style_taxonomy import vocabulary
-from lofi_assets.store import Store, rows_of
-from lofi_assets.tracks.track_table import PROMPTS, part_ids
+from lofi_assets.store import Store
+from lofi_assets.tracks.prompt_table import given_styles
+from lofi_assets.tracks.track_table import part_ids
 
 CHOSEN = "chosen_styles.json"
 """Track id -> [style ids], written by people alone."""
 MAPPING = "style_mapping.json"
 """The data model's file, a result. Its copy in `cache/` tells an edit by a person from what was written here."""
+
+_REMOVABLE = "remove it, prompts writes it anew"
 
 Styles = dict[str, tuple[str, ...]]
 
@@ -48,11 +51,11 @@ def named_styles(store: Store) -> Styles:
 def hand_edits(store: Store) -> Styles:
     """Entries of `style_mapping.json` that a person wrote since it was last written here."""
     mapping, chosen = _read(store, MAPPING), _read(store, CHOSEN)
-    ours = read_json(store.cache / MAPPING)
+    ours = _copies(store)
     edited = (
         _chosen_before_copies(store, mapping)
         if ours is None
-        else {key: styles for key, styles in mapping.items() if list(styles) not in [copy.get(key) for copy in ours]}
+        else {key: styles for key, styles in mapping.items() if styles not in [copy.get(key) for copy in ours]}
     )
     return {key: styles for key, styles in edited.items() if styles and chosen.get(key) != styles}
 
@@ -73,7 +76,7 @@ def take_over(store: Store) -> str:
 def write_mapping(store: Store, mapping: Mapping[str, Sequence[str]]) -> None:
     """Write `style_mapping.json`, so that every later edit of it is known for one, also after a kill in between."""
     copy, path = store.cache / MAPPING, store.metadata(MAPPING)
-    before = read_json(copy, default=[])
+    before = _copies(store) or []
     write_json(copy, [*before[-1:], mapping])
     write_json(path, mapping)
     write_json(copy, [mapping])
@@ -81,7 +84,19 @@ def write_mapping(store: Store, mapping: Mapping[str, Sequence[str]]) -> None:
 
 def _read(store: Store, name: str) -> Styles:
     path = store.metadata(name)
-    mapping = read_json(path, default={})
+    return _styles(read_json(path, default={}), path)
+
+
+def _copies(store: Store) -> list[Styles] | None:
+    """What was last written here, and while it is written what was written before; None without a copy."""
+    path = store.cache / MAPPING
+    copies = read_json(path, remedy=_REMOVABLE)
+    if not isinstance(copies, list | None):
+        raise SourceError(f"{path}: must be a list of what was written; {_REMOVABLE}")
+    return None if copies is None else [_styles(copy, path) for copy in copies]
+
+
+def _styles(mapping: object, path: Path) -> Styles:
     if not isinstance(mapping, dict):
         raise SourceError(f"{path}: must be an object of track id -> [style ids]")
     for track_id, styles in mapping.items():
@@ -92,15 +107,14 @@ def _read(store: Store, name: str) -> Styles:
 
 def _chosen_before_copies(store: Store, mapping: Styles) -> Styles:
     """What people chose in a mapping of which there is no copy: all but styles that tagging or a review gave."""
-    rows = {row["track_id"]: row for row in rows_of(store, PROMPTS)}
+    given = given_styles(store) if mapping else {}
     chosen = {}
     for track_id, styles in mapping.items():
-        row = rows.get(track_id)
-        if row is None or list(styles) != json.loads(row["style_ids"]):
+        row = given.get(track_id)
+        if row is None or styles != row.style_ids:
             chosen[track_id] = styles
-        elif row["style_origin"] != "suggested":
-            reviewed = row.get("reviewed_styles")
-            chosen[track_id] = tuple(json.loads(row["curated_styles"])) if reviewed else styles
+        elif row.style_origin != "suggested":
+            chosen[track_id] = row.curated_styles if row.reviewed_styles else styles
     return chosen
 
 

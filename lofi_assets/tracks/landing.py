@@ -12,6 +12,7 @@ from pathlib import Path
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import fingerprint, sha256_file
 from lofi_assets.sources.curator_files import CuratorFiles
+from lofi_assets.sources.ledger_text import ledger_path
 from lofi_assets.sources.raw_files import tree_of
 from lofi_assets.sources.rights import EVIDENCE
 from lofi_assets.store import CONFIG_DIR, Store
@@ -48,7 +49,7 @@ def landing_state(store: Store, *, config_dir: Path = CONFIG_DIR) -> Landing:
     raw, curated = _stats(tree_of(store.raw).files), CuratorFiles(store)
     sidecars = {path: key for path, key in raw.items() if curated.belongs(path)}
     evidence = _stats(tree_of(store.metadata(EVIDENCE)).files)
-    records = _stats([store.metadata("sources.json")], linked=True) | evidence
+    records = _stats([ledger_path(store)], linked=True) | evidence
     reviews = _stats([store.metadata(REVIEWS)], linked=True)
     edited = _stats([store.metadata(CHOSEN), store.metadata(MAPPING)], linked=True)
     rules = [config_dir / "licenses.yaml", config_dir / "constitution.yaml"]

@@ -5,30 +5,32 @@ file (`process_track.py`), its columns (`track_table.py`), copies (`duplicates.p
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from lofi_assets.constitution.gates import Gate, gates_of
-from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.files.recorded_hashes import FileHashes
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
-from lofi_assets.sources.licensed_sources import INVENTORY, verified_files
+from lofi_assets.sources.inventory import SourceRow, read_inventory
 from lofi_assets.sources.raw_files import PART
-from lofi_assets.store import Row, Store, plan, rows_of, write_rows
-from lofi_assets.tracks.duplicates import mark_duplicates, same_file
-from lofi_assets.tracks.quarantine import write_quarantine
+from lofi_assets.store import Store, plan
+from lofi_assets.tracks.duplicates import comparisons_path, mark_duplicates, pairs_path, same_file, write_pairs
+from lofi_assets.tracks.file_tags import current_tags
+from lofi_assets.tracks.quarantine import Quarantined, write_quarantine
 from lofi_assets.tracks.rejudge import judged_today, rules_hash
 from lofi_assets.tracks.report import tracks_outcome
-from lofi_assets.tracks.track_table import DUPLICATES, PROCESSED, result_rows
+from lofi_assets.tracks.track_table import TrackRow, WorkedTrack, read_tracks, tracks_path, worked_tracks, write_tracks
 from lofi_assets.tracks.work_files import (
     changed_audio,
     clear_stale,
     clear_unfinished,
     mend_work_files,
     place_tracks,
+    read_work,
     work_file,
+    write_work,
 )
 from lofi_assets.workers.mapping import MapTracks
 
@@ -41,7 +43,7 @@ FILE_HASHES = "track_files.json"
 LOFI_TEMPO = (62, 124)
 """BPM range that decides octaves for a track whose style no curator has named (`audio.tempo.LOFI_RANGE`)."""
 
-StyleOf = Callable[[Sequence[Row]], Mapping[str, str]]
+StyleOf = Callable[[Sequence[TrackRow]], Mapping[str, str]]
 """Accepted rows -> track id -> style category; `tagged_tracks.categories` in production."""
 
 
@@ -61,18 +63,18 @@ def process_library(
         style_of: decides the folder of each accepted track.
         map_tracks: works on the files that are new or changed.
     """
-    clear_unfinished(store, tables=(PROCESSED, DUPLICATES))
-    inventory = rows_of(store, INVENTORY)
-    verified = verified_files(store)
+    clear_unfinished(store, files=(tracks_path(store), pairs_path(store), comparisons_path(store)))
+    inventory = read_inventory(store)
+    verified = {row.track_id: row for row in inventory if row.status == "verified"}
     track_gates = gates_of(gates, asset="processed_tracks", scope="track")
-    recorded: dict[str, list[Row]] = {}
-    for row in rows_of(store, PROCESSED):
-        recorded.setdefault(row.get("part_of") or row["track_id"], []).append(row)
+    recorded: dict[str, list[TrackRow]] = {}
+    for row in read_tracks(store):
+        recorded.setdefault(row.whole, []).append(row)
     wanted = {
-        track_id: fingerprint(TRACKS_VERSION, row["sha256"], tempo_ranges.get(track_id, LOFI_TEMPO), *_extras(settings))
+        track_id: fingerprint(TRACKS_VERSION, row.sha256, tempo_ranges.get(track_id, LOFI_TEMPO), *_extras(settings))
         for track_id, row in verified.items()
     }
-    increment = plan(wanted=wanted, recorded={key: rows[0]["fingerprint"] for key, rows in recorded.items()})
+    increment = plan(wanted=wanted, recorded={key: rows[0].fingerprint for key, rows in recorded.items()})
     standing = {
         key: judged_today(recorded[key], gates=track_gates, segment=settings.segment) for key in increment.unchanged
     }
@@ -92,27 +94,28 @@ def process_library(
         map_tracks=map_tracks,
     )
     mended += [
-        f"{store.relative(path)}: had been changed or removed; {verified[key]['path']} was processed again"
+        f"{store.relative(path)}: had been changed or removed; {verified[key].path} was processed again"
         for key, paths in lost.items()
         for path in paths
     ]
     rows = [row for key in sorted(wanted) for row in fresh.get(key) or standing[key] or ()]
-    before = {row["track_id"]: row for key in recorded for row in recorded[key]}
-    licences = {key: json.loads(row.get("measures") or "{}").get("license_status", "") for key, row in verified.items()}
+    before = {row.track_id: row for key in recorded for row in recorded[key]}
+    licences = {key: row.license_status for key, row in verified.items()}
     rows, pairs = mark_duplicates(
-        rows, recorded=before, licences=licences, gates=track_gates, memory=store.cache / DUPLICATES
+        rows, recorded=before, licences=licences, gates=track_gates, memory=comparisons_path(store)
     )
-    folders = style_of([row for row in rows if row["status"] == "accepted"])
+    rows = [_with_file_tags(store, row) for row in rows]
+    folders = style_of([row for row in rows if row.accepted])
     rows, placed = place_tracks(store, rows, folders, hashes)
     hashes.save()
-    write_rows(store, PROCESSED, rows)
-    write_json(store.metadata(DUPLICATES), [*pairs, *same_file(rows)])
-    accepted = [row for row in rows if row["status"] == "accepted"]
-    rejected = [row for row in rows if row["status"] == "rejected"]
-    write_quarantine(store, "sources", [row for row in inventory if row["status"] == "rejected"])
-    write_quarantine(store, "tracks", rejected)
+    write_tracks(store, rows)
+    write_pairs(store, [*pairs, *same_file(rows)])
+    accepted = [row for row in rows if row.accepted]
+    rejected = [row for row in rows if not row.accepted]
+    write_quarantine(store, "sources", [_quarantined_source(row) for row in inventory if row.status == "rejected"])
+    write_quarantine(store, "tracks", [_quarantined_track(row) for row in rejected])
     clear_stale(store, rows, wanted)
-    licensed = {row["track_id"]: verified[row["part_of"] or row["track_id"]]["sha256"] for row in rows}
+    licensed = {row.track_id: verified[row.whole].sha256 for row in rows}
     counts = increment.counts() | {"recomputed": computed}
     return tracks_outcome(
         accepted, rejected, licensed=licensed, counts=counts, gates=track_gates, mended=[*mended, *placed]
@@ -127,7 +130,7 @@ def _extras(settings: AudioSettings) -> list[str]:
 def _process(
     store: Store,
     todo: Sequence[str],
-    verified: Mapping[str, Row],
+    verified: Mapping[str, SourceRow],
     wanted: Mapping[str, str],
     *,
     gates: Sequence[Gate],
@@ -135,26 +138,24 @@ def _process(
     ranges: Mapping[str, tuple[int, int]],
     hashes: FileHashes,
     map_tracks: MapTracks,
-) -> tuple[dict[str, list[Row]], int]:
+) -> tuple[dict[str, list[TrackRow]], int]:
     """Rows of the files to do, and how many were computed now rather than adopted from an interrupted run."""
     from lofi_assets.tracks.process_track import ProcessJob, process_track
 
-    rows: dict[str, list[Row]] = {}
+    rows: dict[str, list[TrackRow]] = {}
     jobs: list[ProcessJob] = []
     taken = {PART.sub("", track_id) for track_id in wanted if PART.search(track_id)}
     for track_id in todo:
-        provenance = _provenance(verified[track_id])
-        recorded = work_file(store, track_id, wanted[track_id], ".json")
-        kept = [row | provenance for row in read_json(recorded, default=[])]
+        kept = [_track(work, verified[track_id]) for work in read_work(store, track_id, wanted[track_id])]
         found = judged_today(kept, gates=gates, segment=settings.segment) if kept else None
-        sound = found and found[0]["fingerprint"] == wanted[track_id] and not changed_audio(store, found, hashes)
+        sound = found and found[0].fingerprint == wanted[track_id] and not changed_audio(store, found, hashes)
         if found and sound:
             rows[track_id] = found
             continue
         jobs.append(
             ProcessJob(
                 track_id=track_id,
-                source=store.root / verified[track_id]["path"],
+                source=store.root / verified[track_id].path,
                 root=store.raw,
                 target=work_file(store, track_id, wanted[track_id]),
                 gates=tuple(gates),
@@ -167,11 +168,42 @@ def _process(
     rules = rules_hash(gates)
     with contextlib.closing(map_tracks(process_track, jobs, label="processing tracks")) as results:
         for job, result in results:
-            made = result_rows(result, job.track_id, wanted[job.track_id], judged_by=rules)
-            write_json(job.target.with_suffix(".json"), made)
-            rows[job.track_id] = [row | _provenance(verified[job.track_id]) for row in made]
+            made = worked_tracks(result, job.track_id, wanted[job.track_id], judged_by=rules)
+            write_work(store, job.track_id, wanted[job.track_id], made)
+            rows[job.track_id] = [_track(work, verified[job.track_id]) for work in made]
     return rows, len(jobs)
 
 
-def _provenance(source: Row) -> Row:
-    return {"source_id": source["source_id"], "raw_path": source["path"]}
+def _track(work: WorkedTrack, source: SourceRow) -> TrackRow:
+    return TrackRow(**vars(work), source_id=source.source_id, raw_path=source.path)
+
+
+def _with_file_tags(store: Store, row: TrackRow) -> TrackRow:
+    """An accepted track with what its raw file says of itself, by which it may be tagged without the file."""
+    if not row.accepted:
+        return row
+    raw = store.root / row.raw_path
+    tags = current_tags(raw, source_sha256=row.source_sha256, recorded=row.file_tags)
+    return row if tags is row.file_tags else replace(row, file_tags=tags)
+
+
+def _quarantined_source(row: SourceRow) -> Quarantined:
+    return Quarantined(
+        track_id=row.track_id,
+        rule=row.rule,
+        reason=row.reason,
+        path=row.path,
+        source_id=row.source_id,
+        measures=row.measures,
+    )
+
+
+def _quarantined_track(row: TrackRow) -> Quarantined:
+    return Quarantined(
+        track_id=row.track_id,
+        rule=row.rule,
+        reason=row.reason,
+        raw_path=row.raw_path,
+        source_id=row.source_id,
+        measures=row.measures,
+    )

@@ -1,23 +1,65 @@
 """Quarantine: one file per rejected track of a stage, with the rule and the numbers.
 
-What belongs here: writing them. What does not: why a track is rejected (`processed_tracks.py`, `prompts.py`).
+What belongs here: what such a file says, writing and reading them. What does not: why a track is rejected
+(`processed_tracks.py`, `prompts.py`).
 """
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic.dataclasses import dataclass
 
 from lofi_assets.files.documents import write_json
-from lofi_assets.store import Row, Store
+from lofi_assets.files.typed import STORED, plain, read_typed
+from lofi_assets.store import Store
+
+Stage = Literal["sources", "tracks", "prompts"]
 
 
-def write_quarantine(store: Store, stage: str, rows: Iterable[Row]) -> None:
+@dataclass(frozen=True, kw_only=True, config=STORED)
+class Quarantined:
+    """Why a track is out; the file leaves out what is empty."""
+
+    track_id: str
+    rule: str = ""
+    """The gate's id; empty where a person rejected the track."""
+    reason: str = ""
+    raw_path: str = ""
+    """Of the raw file, relative to the data root; `path` where the inventory rejected it."""
+    path: str = ""
+    source_id: str = ""
+    measures: Mapping[str, Any] = field(default_factory=dict)
+    """What was measured, as far as the work went: of a raw file, a claim or texts."""
+
+    @property
+    def raw(self) -> str:
+        """Path of the raw file, whichever stage rejected it."""
+        return self.raw_path or self.path
+
+
+def write_quarantine(store: Store, stage: Stage, rejected: Iterable[Quarantined]) -> None:
     """`quarantine/<track_id>.json` for every rejected track of a stage; files of tracks that were mended go."""
     folder = store.quarantine / stage
-    wanted = {f"{row['track_id']}.json": row for row in rows}
+    wanted = {f"{one.track_id}.json": one for one in rejected}
     for path in folder.glob("*.json") if folder.is_dir() else []:
         if path.name not in wanted:
             path.unlink()
-    for name, row in wanted.items():
-        about = {key: row.get(key) for key in ("track_id", "rule", "reason", "raw_path", "path", "source_id")}
-        measures = json.loads(row.get("measures") or "{}")
-        write_json(folder / name, {key: value for key, value in about.items() if value} | {"measures": measures})
+    for name, one in wanted.items():
+        said = {key: value for key, value in plain(one).items() if value}
+        write_json(folder / name, said | {"measures": dict(sorted(one.measures.items()))})
+
+
+def quarantined(store: Store) -> list[Path]:
+    """The files of all stages, by track id."""
+    return sorted(store.quarantine.glob("*/*.json"), key=lambda path: path.name)
+
+
+def read_quarantined(path: Path) -> Quarantined | None:
+    """One of the files; None if it went meanwhile.
+
+    Raises:
+        StoreError: it cannot be read, or is of another version.
+    """
+    return read_typed(path, Quarantined, remedy="materialise the asset that rejected the track again")

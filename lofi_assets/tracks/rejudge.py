@@ -5,14 +5,13 @@ judging (`constitution/gates.py`), copies of a recording, which are judged over 
 (`duplicates.py`).
 """
 
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePath
 
 from lofi_assets.constitution.gates import Gate, Verdict, judge_track, too_long
 from lofi_assets.files.hashing import fingerprint
-from lofi_assets.store import Row
-from lofi_assets.tracks.track_table import CHAIN_VERSION
+from lofi_assets.tracks.track_table import CHAIN_VERSION, TrackRow
 
 AMONG_TRACKS = "duplicate_similarity"
 """The one measure that a track does not have by itself."""
@@ -23,7 +22,7 @@ def rules_hash(gates: Sequence[Gate]) -> str:
     return fingerprint([(gate.id, gate.measure, gate.op, gate.limit) for gate in _own(gates)])[:12]
 
 
-def judged_today(rows: Sequence[Row], *, gates: Sequence[Gate], segment: bool) -> list[Row] | None:
+def judged_today(rows: Sequence[TrackRow], *, gates: Sequence[Gate], segment: bool) -> list[TrackRow] | None:
     """The rows of one raw file, judged by today's gates from the measures on record.
 
     A track that is turned away now keeps its audio, so that it comes back without work if the limit is set back.
@@ -39,38 +38,38 @@ def judged_today(rows: Sequence[Row], *, gates: Sequence[Gate], segment: bool) -
     rules = rules_hash(gates)
     if any(_turned_away_by_an_earlier_chain(row) for row in rows):
         return None
-    if all(row.get("judged_by") == rules for row in rows):
+    if all(row.judged_by == rules for row in rows):
         return list(rows)
-    if segment and bool(rows[0].get("part_of")) != too_long(sum(row["duration"] for row in rows), gates):
+    if segment and bool(rows[0].part_of) != too_long(sum(row.duration for row in rows), gates):
         return None
     judged = [_judged(row, gates, rules) for row in rows]
     return None if None in judged else [row for row in judged if row is not None]
 
 
-def _turned_away_by_an_earlier_chain(row: Row) -> bool:
-    return row["status"] == "rejected" and not row["audio_sha256"] and row.get("chain") != CHAIN_VERSION
+def _turned_away_by_an_earlier_chain(row: TrackRow) -> bool:
+    return not row.accepted and not row.audio_sha256 and row.chain != CHAIN_VERSION
 
 
-def _judged(row: Row, gates: Sequence[Gate], rules: str) -> Row | None:
-    measures = json.loads(row["measures"])
+def _judged(row: TrackRow, gates: Sequence[Gate], rules: str) -> TrackRow | None:
     own = _own(gates)
-    verdict = judge_track(own, measures)
-    whole = bool(row["audio_sha256"]) and all(gate.measure in measures for gate in own)
+    verdict = judge_track(own, row.measures)
+    whole = bool(row.audio_sha256) and all(gate.measure in row.measures for gate in own)
     if verdict is None and not whole:
         return None
-    return row | {
-        "status": "rejected" if verdict else "accepted",
-        "rule": verdict.gate.id if verdict else "",
-        "reason": _reason(row, verdict) if verdict else "",
-        "judged_by": rules,
-    }
+    return replace(
+        row,
+        status="rejected" if verdict else "accepted",
+        rule=verdict.gate.id if verdict else "",
+        reason=_reason(row, verdict) if verdict else "",
+        judged_by=rules,
+    )
 
 
-def _reason(row: Row, verdict: Verdict) -> str:
+def _reason(row: TrackRow, verdict: Verdict) -> str:
     """With today's limit; of a yes or no, what the decoder or the worker said stays, which no measure holds."""
-    if verdict.gate.id == row["rule"] and isinstance(verdict.gate.limit, bool):
-        return str(row["reason"])
-    return f"{PurePath(row['raw_path']).name!r}: {verdict.text}"
+    if verdict.gate.id == row.rule and isinstance(verdict.gate.limit, bool):
+        return row.reason
+    return f"{PurePath(row.raw_path).name!r}: {verdict.text}"
 
 
 def _own(gates: Sequence[Gate]) -> list[Gate]:

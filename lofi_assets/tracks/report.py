@@ -4,7 +4,6 @@ What belongs here: sentences, tables and pictures over rows of the processed tra
 (`track_table.py`), which of them there are (`processed_tracks.py`).
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 
 from lofi_assets import pictures
@@ -14,8 +13,7 @@ from lofi_assets.files.hashing import fingerprint
 from lofi_assets.files.recorded_hashes import mended_text
 from lofi_assets.outcome import Outcome
 from lofi_assets.sources.report import rejected_files
-from lofi_assets.store import Row
-from lofi_assets.tracks.track_table import shown_track
+from lofi_assets.tracks.track_table import TrackRow, rejected_track, shown_track
 from lofi_assets.wording import counted, tallied
 
 PICTURED = 6
@@ -23,8 +21,8 @@ PICTURED = 6
 
 
 def tracks_outcome(
-    accepted: Sequence[Row],
-    rejected: Sequence[Row],
+    accepted: Sequence[TrackRow],
+    rejected: Sequence[TrackRow],
     *,
     licensed: Mapping[str, str],
     counts: Mapping[str, int],
@@ -38,26 +36,26 @@ def tracks_outcome(
         counts: of the increment.
         mended: files that had been changed and were put back, a sentence each.
     """
-    rules = [row["rule"] for row in rejected]
+    rules = [row.rule for row in rejected]
     total = len(accepted) + len(rejected)
-    by_score = sorted(accepted, key=lambda row: (row["quality_score"], row["track_id"]))
+    by_score = sorted(accepted, key=lambda row: (row.quality_score, row.track_id))
     return Outcome(
-        data_version=fingerprint([(row["track_id"], row["audio_sha256"], row["audio_path"]) for row in accepted]),
+        data_version=fingerprint([(row.track_id, row.audio_sha256, row.audio_path) for row in accepted]),
         summary=tracks_summary(rejected=rules, accepted=len(accepted)),
-        needs=rejected_files(rejected, path="raw_path"),
+        needs=rejected_files([*map(rejected_track, rejected)]),
         counts={"accepted": len(accepted), "rejected": len(rejected), **counts},
         values={
             "accepted_tracks": len(accepted),
-            "unlicensed_tracks": sum(licensed.get(row["track_id"]) != row["source_sha256"] for row in accepted),
+            "unlicensed_tracks": sum(licensed.get(row.track_id) != row.source_sha256 for row in accepted),
             "rejected_share": len(rejected) / total if total else None,
         },
         **track_rules(
             gates,
-            accepted=[(row["track_id"], json.loads(row["measures"])) for row in accepted],
-            rejected=[(row["track_id"], row["rule"]) for row in rejected],
+            accepted=[(row.track_id, row.measures) for row in accepted],
+            rejected=[(row.track_id, row.rule) for row in rejected],
         ),
         details={
-            "hours": round(sum(row["duration"] for row in accepted) / 3600, 3),
+            "hours": round(sum(row.duration for row in accepted) / 3600, 3),
             "mended": mended_text(mended),
         },
         rows=[shown_track(row) for row in (*rejected, *by_score)],
@@ -78,15 +76,15 @@ def tracks_summary(*, rejected: Sequence[str], accepted: int) -> str:
     return f"{counted(accepted, 'track')} accepted, none rejected. Nothing waits for a person."
 
 
-def waveforms(rejected: Sequence[Row], accepted: Sequence[Row]) -> dict[str, Callable[[], bytes]]:
+def waveforms(rejected: Sequence[TrackRow], accepted: Sequence[TrackRow]) -> dict[str, Callable[[], bytes]]:
     """Rejected tracks that could be heard, each with its rule, then the accepted ones as they come."""
-    heard = sorted((row for row in rejected if row["envelope"] != "[]"), key=lambda row: (row["rule"], row["track_id"]))
+    heard = sorted((row for row in rejected if row.envelope != "[]"), key=lambda row: (row.rule, row.track_id))
     drawn = {
-        **{f"{row['track_id']}: rejected, {row['rule']}": row for row in heard},
-        **{f"{row['track_id']}: score {row['quality_score']}": row for row in accepted},
+        **{f"{row.track_id}: rejected, {row.rule}": row for row in heard},
+        **{f"{row.track_id}: score {row.quality_score}": row for row in accepted},
     }
     if not drawn:
         return {}
-    envelopes = {title: json.loads(row["envelope"]) for title, row in list(drawn.items())[:PICTURED]}
-    marked = frozenset(title for title in envelopes if drawn[title]["status"] == "rejected")
+    envelopes = {title: row.outline for title, row in list(drawn.items())[:PICTURED]}
+    marked = frozenset(title for title in envelopes if not drawn[title].accepted)
     return {"waveforms, worst first": lambda: pictures.waveforms(envelopes, marked=marked)}

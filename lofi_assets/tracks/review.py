@@ -8,29 +8,28 @@ tagging says without any review. When either changes, the track waits for a pers
 """
 
 import fcntl
-import json
 import os
 from codecs import BOM_UTF8 as BOM
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
 from lofi_assets.errors import LofiError
-from lofi_assets.files.documents import read_json
 from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_json
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.files.writing import linked_to, make_folder
 from lofi_assets.near_names import says_nothing
 from lofi_assets.records import Record, Sha256, StyleId, TrackId
-from lofi_assets.store import Row, Store, rows_of
+from lofi_assets.store import Store
 from lofi_assets.styles.prompt_text import PROMPT_CHARACTERS, parse_prompt, prompt_text, split_tags
 from lofi_assets.styles.taxonomy import Taxonomy
+from lofi_assets.tracks.duplicates import LikelyCopies, Pair, read_pairs
 from lofi_assets.tracks.evidence import Evidence
+from lofi_assets.tracks.prompt_table import PromptRow, read_prompts
 from lofi_assets.tracks.tagging import STYLE_CONFIDENCE, Presets, TrackTags, tag_track
-from lofi_assets.tracks.track_table import DUPLICATES, PROMPTS
 
 REVIEWS = "reviews.jsonl"
 """One decision per line, only ever appended to."""
@@ -75,7 +74,7 @@ class Review(Record):
 class QueueItem:
     """A track of the queue: why a person should look, empty for one that needs nobody."""
 
-    row: Row
+    row: PromptRow
     reasons: tuple[str, ...]
     decision: str
     """ "", "accepted" or "rejected": what holds for the track as it is now."""
@@ -166,27 +165,23 @@ def apply_review(
 
 def queue(store: Store) -> list[QueueItem]:
     """Every tagged track with the reasons for which a person should look at it now, by track id."""
-    rows = list(_tagged(store).values())
-    return queue_of(rows, pairs=read_json(store.metadata(DUPLICATES), default=[]), reviews=read_reviews(store))
+    return queue_of(list(_tagged(store).values()), pairs=read_pairs(store), reviews=read_reviews(store))
 
 
-def _tagged(store: Store) -> dict[str, Row]:
-    """Track id -> row of `prompts.parquet`, without the tracks whose lyrics are broken."""
-    rows = rows_of(store, PROMPTS)
-    if rows and "proposal" not in rows[0]:
-        raise ReviewError(f"{store.metadata(PROMPTS)}: written before there were reviews; materialise prompts again")
-    return {row["track_id"]: row for row in rows if row["status"] != "rejected"}
+def _tagged(store: Store) -> dict[str, PromptRow]:
+    """Track id -> its prompt, without the tracks whose lyrics are broken."""
+    return {row.track_id: row for row in read_prompts(store) if row.status != "rejected"}
 
 
-def queue_of(rows: Sequence[Row], *, pairs: Sequence[Mapping[str, Any]], reviews: Sequence[Review]) -> list[QueueItem]:
-    """`queue` of prompt rows, pairs of `duplicates.json` and all decisions."""
-    similar = _similar(pairs, among={row["track_id"] for row in rows})
+def queue_of(rows: Sequence[PromptRow], *, pairs: Sequence[Pair], reviews: Sequence[Review]) -> list[QueueItem]:
+    """`queue` of prompts, pairs that are kept together, and all decisions."""
+    similar = _similar(pairs, among={row.track_id for row in rows})
     holding, latest = decisions(reviews), {review.track_id: review for review in reviews}
     items = []
-    for row in sorted(rows, key=lambda row: row["track_id"]):
-        track_id = row["track_id"]
-        held = holding.get((track_id, row["audio_sha256"], row["proposal"]))
-        reasons = () if held else (*_stale(latest.get(track_id)), *_doubts(row), *similar.get(track_id, ()))
+    for row in sorted(rows, key=lambda row: row.track_id):
+        held = holding.get((row.track_id, row.audio_sha256, row.proposal))
+        doubts = (*_stale(latest.get(row.track_id)), *_doubts(row), *similar.get(row.track_id, ()))
+        reasons = () if held else doubts
         items.append(QueueItem(row, reasons, held.decision if held else ""))
     return items
 
@@ -195,28 +190,24 @@ def _stale(review: Review | None) -> list[str]:
     return [f"changed since {review.by} {review.decision} it on {review.at.date()}"] if review else []
 
 
-def _doubts(row: Row) -> list[str]:
+def _doubts(row: PromptRow) -> list[str]:
     """What tagging itself was not sure of."""
     doubts = []
-    if row["style_origin"] == "suggested" and row["style_confidence"] < STYLE_CONFIDENCE:
-        style = ", ".join(json.loads(row["style_ids"]))
-        doubts.append(f"style {style} leads by only {row['style_confidence']:.2f}")
-    doubts += [f"curated tag {tag!r} is not in the taxonomy" for tag in json.loads(row["unknown_curated"])]
-    if not any(tag["category"] == "tempo" for tag in json.loads(row["tags"])):
+    if row.style_origin == "suggested" and row.style_confidence < STYLE_CONFIDENCE:
+        doubts.append(f"style {', '.join(row.style_ids)} leads by only {row.style_confidence:.2f}")
+    doubts += [f"curated tag {tag!r} is not in the taxonomy" for tag in row.unknown_curated]
+    if not any(tag.category == "tempo" for tag in row.tags):
         doubts.append("tempo unknown")
-    return doubts + [note for note in row["notes"].split("; ") if note]
+    return doubts + row.remarks
 
 
-def _similar(pairs: Sequence[Mapping[str, Any]], *, among: set[str]) -> dict[str, list[str]]:
-    """Track id -> tracks still in the library that may be the same recording.
-
-    Sure copies are already out; pairs without a similarity belong together for another reason.
-    """
+def _similar(pairs: Sequence[Pair], *, among: set[str]) -> dict[str, list[str]]:
+    """Track id -> tracks still in the library that may be the same recording; sure copies are already out."""
     found: dict[str, list[str]] = {}
     for pair in pairs:
-        for one, other in ((pair["a"], pair["b"]), (pair["b"], pair["a"])):
-            if "similarity" in pair and one in among and other in among:
-                found.setdefault(one, []).append(f"may be the same recording as {other} ({pair['similarity']:.2f})")
+        if isinstance(pair, LikelyCopies) and {pair.a, pair.b} <= among:
+            for one, other in ((pair.a, pair.b), (pair.b, pair.a)):
+                found.setdefault(one, []).append(f"may be the same recording as {other} ({pair.similarity:.2f})")
     return found
 
 
@@ -253,8 +244,8 @@ def decide(
             decision=decision,
             by=by.strip(),
             at=at,
-            audio_sha256=rows[track_id]["audio_sha256"],
-            proposal=rows[track_id]["proposal"],
+            audio_sha256=rows[track_id].audio_sha256,
+            proposal=rows[track_id].proposal,
             styles=_checked_styles(styles, vocabulary[1]) or None,
             tags=words,
             note=note.strip(),

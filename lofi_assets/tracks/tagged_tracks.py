@@ -1,27 +1,31 @@
-"""The tags of every accepted track: what is known of it, gathered and tagged."""
+"""The tags of every accepted track: what is known of it, gathered and tagged.
 
-import json
-from collections.abc import Callable, Sequence
+`processed_tracks` asks for the folder that the tags decide, `prompts` writes them down. So nothing here may read what
+`prompts` writes: tags follow from the track's row, the vocabulary, and what people wrote.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lofi_assets.audio.metadata import METADATA_VERSION, FileTags, read_tags, stated_bpm
+from lofi_assets.audio.metadata import stated_bpm
 from lofi_assets.lyrics.text import LyricsError, lyrics_text
 from lofi_assets.sources.curator_files import CuratorFiles, Sidecars
 from lofi_assets.sources.style_taxonomy import vocabulary
-from lofi_assets.store import Row, Store, rows_of
+from lofi_assets.store import Store
 from lofi_assets.styles.presets import category_of
 from lofi_assets.styles.prompt_text import split_tags
 from lofi_assets.tracks.curation import chosen_styles
 from lofi_assets.tracks.evidence import Evidence
+from lofi_assets.tracks.file_tags import FileTags, current_tags
 from lofi_assets.tracks.review import Review, apply_review, decisions, proposal_of, read_reviews
 from lofi_assets.tracks.tagging import TrackTags, tag_track
-from lofi_assets.tracks.track_table import PROMPTS
+from lofi_assets.tracks.track_table import TrackRow
 
 
-def categories(store: Store) -> Callable[[Sequence[Row]], dict[str, str]]:
+def categories(store: Store) -> Callable[[Sequence[TrackRow]], dict[str, str]]:
     """A function from processed rows to the style category that decides each track's folder."""
 
-    def decide(rows: Sequence[Row]) -> dict[str, str]:
+    def decide(rows: Sequence[TrackRow]) -> dict[str, str]:
         return {item.evidence.track_id: category_of(item.tags.style_ids) for item in tag_tracks(store, rows)}
 
     return decide
@@ -41,57 +45,45 @@ class TaggedTrack:
     sidecars: Sidecars
 
 
-def tag_tracks(store: Store, rows: Sequence[Row]) -> list[TaggedTrack]:
+def tag_tracks(store: Store, rows: Sequence[TrackRow]) -> list[TaggedTrack]:
     """Tags of processed tracks, with the reviews that hold for them."""
     taxonomy, presets = vocabulary()
     named, holding = chosen_styles(store), decisions(read_reviews(store))
-    known = {row["track_id"]: row for row in rows_of(store, PROMPTS)}
     files, tagged = CuratorFiles(store), []
     for row in rows:
-        sidecars = files.beside(row["raw_path"])
-        file_tags = _file_tags(store, row, known.get(row["track_id"], {}))
-        found = evidence(row, named.get(row["track_id"], ()), file_tags, sidecars)
+        sidecars = files.beside(row.raw_path)
+        raw = store.root / row.raw_path
+        file_tags = current_tags(raw, source_sha256=row.source_sha256, recorded=row.file_tags)
+        found = evidence(row, named.get(row.track_id, ()), file_tags.texts, sidecars)
         proposed = tag_track(found, taxonomy, presets)
         proposal = proposal_of(proposed, lyrics_text(found.lyrics))
-        review = holding.get((row["track_id"], row["audio_sha256"], proposal))
+        review = holding.get((row.track_id, row.audio_sha256, proposal))
         tags = apply_review(proposed, review, found, taxonomy, presets)
         tagged.append(TaggedTrack(found, tags, proposal, review, file_tags, sidecars))
     return tagged
 
 
-def _file_tags(store: Store, row: Row, known: Row) -> FileTags:
-    """What the raw file says of itself; read only when its content is not the one whose tags are on record."""
-    if known.get("file_tags_of") == _file_tags_key(row):
-        stored: FileTags = json.loads(known["file_tags"])
-        return stored
-    return read_tags(store.root / row["raw_path"])
-
-
-def _file_tags_key(row: Row) -> str:
-    return f"{METADATA_VERSION}:{row['source_sha256']}"
-
-
-def evidence(row: Row, styles: tuple[str, ...], file_tags: FileTags, sidecars: Sidecars) -> Evidence:
+def evidence(
+    row: TrackRow, styles: tuple[str, ...], file_tags: Mapping[str, Sequence[str]], sidecars: Sidecars
+) -> Evidence:
     """What is known about a processed track: the curator's files, the raw file's tags, what was measured and heard.
 
     The title is left out: a song called Rain is not evidence of rain.
     """
     lyrics = sidecars.lyrics
-    measures = json.loads(row["measures"])
-    heard = json.loads(row["heard"])
     return Evidence(
-        track_id=row["track_id"],
+        track_id=row.track_id,
         curated_tags=split_tags(sidecars.prompt),
         curated_styles=styles,
         metadata_tags=tuple(
             text for field in ("genre", "mood", "keywords", "comment") for text in file_tags.get(field, ())
         ),
         metadata_bpm=stated_bpm(file_tags),
-        bpm=measures.get("tempo_bpm"),
-        bpm_confidence=measures.get("tempo_confidence") or 0.0,
-        signals=measures,
-        msd=heard.get("msd", {}),
-        mtt=heard.get("mtt", {}),
+        bpm=row.tempo_bpm,
+        bpm_confidence=row.tempo_confidence,
+        signals=row.measures,
+        msd=row.heard.get("msd", {}),
+        mtt=row.heard.get("mtt", {}),
         lyrics=lyrics if _valid_lyrics(lyrics) else None,
     )
 

@@ -12,12 +12,12 @@ from lofi_assets.constitution.gates import load_gates
 from lofi_assets.dataset.versions import DatasetError, DatasetVersion, current_dataset, read_version, recorded_dataset
 from lofi_assets.files.documents import read_json
 from lofi_assets.records import Checkpoint
-from lofi_assets.sources.claims import unlicensed, withdrawn_tracks
+from lofi_assets.sources.claims import unlicensed
+from lofi_assets.sources.inventory import read_inventory, withdrawn_tracks
 from lofi_assets.sources.licences import load_licences
-from lofi_assets.sources.licensed_sources import INVENTORY
 from lofi_assets.sources.raw_files import raw_track_id
 from lofi_assets.sources.rights import latest_day
-from lofi_assets.store import CONFIG_DIR, Store, rows_of
+from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.training.checkpoints.manifest import read_manifest
 from lofi_assets.training.checkpoints.runs import RUN
 from lofi_assets.training.feature_cache import FeatureRecord
@@ -29,14 +29,15 @@ def on_revoked_tracks(store: Store, *, today: date | None = None) -> dict[str, s
     The records are asked as they stand, so that a revocation counts before anything is materialised again, and after
     the raw file is gone.
     """
-    rows = {row["track_id"]: row for row in rows_of(store, INVENTORY)}
+    rows = read_inventory(store)
+    known = {row.track_id for row in rows}
     trained = {
-        record.checkpoint_id: {raw_track_id(track, inventory=rows.keys()) for track in _trained_on(store, record)}
+        record.checkpoint_id: {raw_track_id(track, inventory=known) for track in _trained_on(store, record)}
         for record in read_manifest(store.checkpoints)
     }
     if not trained:
         return {}
-    lost = {track: rows[track]["reason"] for track in withdrawn_tracks(list(rows.values()))} | unlicensed(
+    lost = withdrawn_tracks(rows) | unlicensed(
         store,
         set().union(*trained.values()),
         licences=load_licences(CONFIG_DIR),

@@ -1,6 +1,5 @@
 """A delivery of tracks: one message when it went as far as it will, with every reject, and none when nothing came."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +10,12 @@ import pytest
 from lofi_assets.alerts.arrivals import Track, delivery_news
 from lofi_assets.constitution.verdicts import Measures, record, upstream_versions
 from lofi_assets.files.hashing import fingerprint
-from lofi_assets.sources.licensed_sources import INVENTORY
-from lofi_assets.store import write_rows
-from lofi_assets.tracks.track_table import PROCESSED, PROMPTS
+from lofi_assets.tracks.prompt_table import write_prompt_rows
+from lofi_assets.tracks.track_table import tracks_path, write_tracks
 from lofi_assets_tests.alerts.alert_receiver import Receiver
 from lofi_assets_tests.alerts.alert_watch import NOTHING, Watch
 from lofi_assets_tests.defs.test_gate_checks import StandIns, report_build
+from lofi_assets_tests.stage_rows import TEMPO, prompt_row, source_row, track_row, write_sources
 
 DATA = ("licensed_sources", "processed_tracks", "prompts", "dataset_manifest")
 
@@ -48,45 +47,34 @@ class Library:
     def write(self) -> None:
         store = self.watch.stand_ins.store
         everything = {**self.processed, **self.unlicensed}
-        write_rows(
-            store,
-            INVENTORY,
-            [
-                self._verdict(track_id, self.unlicensed.get(track_id, ""), accepted="verified")
-                | {"path": f"raw/label-7/{track_id}.wav", "sha256": self.content.get(track_id, track_id * 8)}
-                for track_id in everything
-            ],
-        )
-        write_rows(
-            store,
-            PROCESSED,
-            [
-                self._verdict(track_id, rule, accepted="accepted") | {"raw_path": f"raw/label-7/{track_id}.wav"}
-                for track_id, rule in self.processed.items()
-            ],
-        )
-        write_rows(store, PROMPTS, [self._prompt(track_id) for track_id, rule in self.processed.items() if not rule])
+        sources = [
+            source_row(
+                track_id,
+                path=f"raw/label-7/{track_id}.wav",
+                sha256=self.content.get(track_id, track_id * 8),
+                **self._verdict(self.unlicensed.get(track_id, ""), accepted="verified"),
+            )
+            for track_id in everything
+        ]
+        tracks = [
+            track_row(track_id, raw_path=f"raw/label-7/{track_id}.wav", **self._verdict(rule, accepted="accepted"))
+            for track_id, rule in self.processed.items()
+        ]
+        prompts = [
+            prompt_row(track_id, tags=() if track_id in self.doubtful else (TEMPO,))
+            for track_id, rule in self.processed.items()
+            if not rule
+        ]
+        write_sources(store, sources)
+        write_tracks(store, tracks)
+        write_prompt_rows(store, prompts)
 
     @staticmethod
-    def _verdict(track_id: str, rule: str, *, accepted: str) -> dict[str, str]:
+    def _verdict(rule: str, *, accepted: str) -> dict[str, str]:
         return {
-            "track_id": track_id,
             "status": "rejected" if rule else accepted,
             "rule": rule,
             "reason": "clipped_share = 0.0421, must be < 0.001" if rule else "",
-        }
-
-    def _prompt(self, track_id: str) -> dict[str, object]:
-        tempo = [] if track_id in self.doubtful else [{"category": "tempo"}]
-        return self._verdict(track_id, "", accepted="tagged") | {
-            "proposal": "p",
-            "audio_sha256": "a",
-            "style_origin": "human",
-            "style_confidence": 1.0,
-            "style_ids": "[]",
-            "unknown_curated": "[]",
-            "tags": json.dumps(tempo),
-            "notes": "",
         }
 
 
@@ -286,7 +274,7 @@ def test_a_delivery_reaches_a_receiver_that_was_down(library: Library, receiver:
 
 def test_a_table_that_cannot_be_read_stops_no_other_alert(library: Library, receiver: Receiver) -> None:
     store = library.watch.stand_ins.store
-    store.metadata(PROCESSED).write_bytes(b"no table")
+    tracks_path(store).write_bytes(b"no table")
     library.watch.judge_by_hand("human.equivalence", passed=False)
     library.watch.tick()
     assert [title.split()[1] for title in receiver.titles] == ["human.equivalence"]

@@ -32,9 +32,9 @@ from lofi_assets.defs.resources import Platform, Workers
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.profiles import AudioSettings
-from lofi_assets.store import Store, rows_of
+from lofi_assets.store import Store
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult, process_track
-from lofi_assets.tracks.track_table import PROCESSED
+from lofi_assets.tracks.track_table import accepted_tracks
 from lofi_assets.workers.mapping import MapTracks
 from lofi_assets_tests.bench.material import write_song
 from lofi_assets_tests.bench.report import Row
@@ -128,7 +128,7 @@ class Library:
         with mock.patch("os.fsync"):
             self.refresh()
         os.sync()
-        accepted = sum(row["status"] == "accepted" for row in rows_of(self.store, PROCESSED))
+        accepted = len(accepted_tracks(self.store))
         if accepted != TRACKS:
             raise RuntimeError(f"{accepted} of {TRACKS} tracks were accepted: the stand-in no longer passes the gates")
 

@@ -19,7 +19,9 @@ from lofi_assets.dataset.split import (
     straddling_groups,
 )
 from lofi_assets.records import Split
+from lofi_assets.tracks.duplicates import LikelyCopies
 from lofi_assets_tests.conftest import REPOSITORY
+from lofi_assets_tests.stage_rows import track_sound
 
 settings.register_profile("shared_machine", deadline=None)
 settings.load_profile("shared_machine")
@@ -255,15 +257,10 @@ def test_the_split_is_the_same_under_another_hash_seed(tmp_path: Path) -> None:
 
 
 def test_pieces_of_one_file_and_tracks_to_review_share_a_group() -> None:
-    rows = [
-        {"track_id": "long_1", "raw_path": "raw/long.wav", "source_sha256": "aa"},
-        {"track_id": "long_2", "raw_path": "raw/long.wav", "source_sha256": "aa"},
-        {"track_id": "again", "raw_path": "raw/again.wav", "source_sha256": "aa"},
-        {"track_id": "alike", "raw_path": "raw/alike.wav", "source_sha256": "bb"},
-        {"track_id": "broken", "raw_path": "raw/broken.wav", "source_sha256": ""},
-        {"track_id": "torn", "raw_path": "raw/torn.wav", "source_sha256": ""},
-    ]
-    linked = linked_tracks(rows, [{"a": "alike", "b": "long_2", "similarity": 0.62}])
-    groups = group_tracks((str(row["track_id"]) for row in rows), linked=linked)
+    files = [("long_1", "long", "aa"), ("long_2", "long", "aa"), ("again", "again", "aa"), ("alike", "alike", "bb")]
+    files += [("broken", "broken", ""), ("torn", "torn", "")]
+    rows = [track_sound(track_id, raw_path=f"raw/{name}.wav", source_sha256=digest) for track_id, name, digest in files]
+    linked = linked_tracks(rows, [LikelyCopies("alike", "long_2", 0.62)])
+    groups = group_tracks((row.track_id for row in rows), linked=linked)
     assert {track for track, group in groups.items() if group == "again"} == {"again", "alike", "long_1", "long_2"}
     assert groups["broken"] == "broken" and groups["torn"] == "torn"

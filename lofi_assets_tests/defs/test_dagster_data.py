@@ -16,8 +16,8 @@ from lofi_assets.defs.sources import (
     style_taxonomy,
     style_taxonomy_gates,
 )
-from lofi_assets.sources.licensed_sources import INVENTORY
-from lofi_assets.store import Store, rows_of
+from lofi_assets.sources.inventory import read_inventory
+from lofi_assets.store import Store
 
 
 def source(source_id: str, *track_ids: str, **changes: Any) -> dict[str, Any]:
@@ -112,9 +112,9 @@ def test_sources_are_counted_and_every_rejection_names_its_rule(root: Root) -> N
         "rejected": 6,
         "recomputed": 8,
     }
-    rows = {row["track_id"]: row for row in rows_of(root.store, INVENTORY)}
-    assert {name: row["rule"] for name, row in rows.items() if row["status"] == "rejected"} == REJECTED
-    assert all(row["reason"] for row in rows.values() if row["status"] == "rejected")
+    rows = {row.track_id: row for row in read_inventory(root.store)}
+    assert {name: row.rule for name, row in rows.items() if row.status == "rejected"} == REJECTED
+    assert all(row.reason for row in rows.values() if row.status == "rejected")
 
 
 def test_rejected_files_are_shown_before_the_others(root: Root) -> None:
@@ -171,7 +171,7 @@ def test_a_withdrawn_licence_moves_the_data_version_and_rejects_its_tracks(
     before = root.version()
     root.records([*RECORDS, source("late", "sun", **change)])
     assert root.version() != before
-    rows = {row["track_id"]: row["rule"] for row in rows_of(root.store, INVENTORY)}
+    rows = {row.track_id: row.rule for row in read_inventory(root.store)}
     assert rows["sun"] == rule
 
 

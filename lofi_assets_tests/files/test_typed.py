@@ -108,3 +108,17 @@ def test_a_table_with_text_that_is_no_json_is_refused_with_its_row(tmp_path: Pat
     pd.read_parquet(path).assign(measures="{").to_parquet(path)
     with pytest.raises(StoreError, match="row 1: a column holds no JSON"):
         read_rows(path, Song, remedy=REMEDY)
+
+
+def test_an_empty_cell_of_a_table_is_an_absent_field(tmp_path: Path) -> None:
+    """Rows of an earlier version beside rows with a column that it did not have."""
+    path = tmp_path / "songs.parquet"
+    write_rows(path, Song, [SONG, Song("b", "rejected", 3.5, {}, reason="clips")])
+    table = pd.read_parquet(path).astype({"reason": object, "parts": object})
+    table.loc[0, ["reason", "parts"]] = None
+    table.to_parquet(path)
+    first, second = read_rows(path, Song, remedy=REMEDY)
+    assert (first.reason, first.parts, first.seconds, second.reason) == ("", (), None, "clips")
+    table.assign(track_id=None).to_parquet(path)
+    with pytest.raises(StoreError, match=r"row 1: .*track_id"):
+        read_rows(path, Song, remedy=REMEDY)

@@ -52,7 +52,7 @@ HIDDEN = (
 def pages(store: Store) -> TestClient:
     for path in (*SHOWN, *HIDDEN):
         (store.root / path).parent.mkdir(parents=True, exist_ok=True)
-        (store.root / path).write_text(json.dumps({"rule": "audio.clipping", "reason": SECRET}))
+        (store.root / path).write_text(json.dumps({"track_id": "rain_02", "rule": "audio.clipping", "reason": SECRET}))
     for path in (store.metadata("sources.json"), store.datasets / "lofi-1" / "tracks.json"):
         path.write_text("[]")
     (store.root.parent / "outside.mp3").write_text(SECRET)
@@ -211,7 +211,9 @@ def test_the_list_leads_only_to_pages_that_open(pages: TestClient) -> None:
 
 def test_what_others_wrote_is_text_and_never_markup(pages: TestClient, store: Store) -> None:
     nasty = "<script>alert(1)</script>"
-    (store.quarantine / "tracks" / "<b>.json").write_text(json.dumps({"rule": '"><b', "reason": nasty}))
+    (store.quarantine / "tracks" / "<b>.json").write_text(
+        json.dumps({"track_id": "<b>", "rule": '"><b', "reason": nasty, "measures": {}})
+    )
     (store.processed / "core" / "<img src=x>.mp3").write_text("")
     for page in (pages.get("/").text, pages.get("/review").text):
         assert nasty not in page and "<img src=x" not in page and '"><b' not in page
@@ -219,13 +221,15 @@ def test_what_others_wrote_is_text_and_never_markup(pages: TestClient, store: St
 
 @pytest.mark.parametrize("key", ["raw_path", "path"])
 def test_a_track_whose_id_says_nothing_is_shown_with_its_files_name(pages: TestClient, store: Store, key: str) -> None:
-    record = {"rule": "audio.clipping", "reason": "loud", key: "raw/commissioned/Дождь 1.wav"}
+    record = {"track_id": "1_5d9ff404", "rule": "audio.clipping", "reason": "loud", key: "raw/commissioned/Дождь 1.wav"}
     (store.quarantine / "tracks" / "1_5d9ff404.json").write_text(json.dumps(record))
     assert ">1_5d9ff404 (Дождь 1.wav)</a>" in pages.get("/").text
 
 
 def test_a_track_that_a_person_rejected_names_no_rule(pages: TestClient, store: Store) -> None:
-    (store.quarantine / "tracks" / "rain_03.json").write_text(json.dumps({"rule": "", "reason": "hum"}))
+    (store.quarantine / "tracks" / "rain_03.json").write_text(
+        json.dumps({"track_id": "rain_03", "reason": "hum", "measures": {}})
+    )
     assert ">rain_03</a>: hum</li>" in pages.get("/").text
 
 

@@ -11,9 +11,10 @@ import pytest
 from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.profiles import load_profile
 from lofi_assets.release.model_card import SECTIONS, ApprovalError, approve, card_text, missing_sections, write_card
-from lofi_assets.sources.licensed_sources import INVENTORY
-from lofi_assets.store import Store, write_rows
+from lofi_assets.sources.inventory import SourceRow
+from lofi_assets.store import Store
 from lofi_assets_tests.dataset.stand_in_version import deliver, track_record
+from lofi_assets_tests.stage_rows import source_row, write_sources
 
 NOW = datetime(2025, 12, 22, 12, 0, tzinfo=UTC)
 CHECKPOINT = "epoch=0-step=5000_lora"
@@ -24,13 +25,12 @@ def store(tmp_path: Path) -> Store:
     """A store with a dataset and its licences, and nothing measured yet."""
     store = Store(tmp_path / "data")
     deliver(store, "lofi-0123", [track_record("a"), track_record("b", split="validation")])
-    write_rows(store, INVENTORY, [licensed("a"), licensed("b", attribution="B. Artist, CC BY"), licensed("unused")])
+    write_sources(store, [licensed("a"), licensed("b", attribution="B. Artist, CC BY"), licensed("unused")])
     return store
 
 
-def licensed(track_id: str, **changes: str) -> dict[str, str]:
-    row = {"track_id": track_id, "license_type": "CC-BY-4.0", "provider": f"of {track_id}", "attribution": ""}
-    return row | changes
+def licensed(track_id: str, **changes: str) -> SourceRow:
+    return source_row(track_id, **({"license_type": "CC-BY-4.0", "provider": f"of {track_id}"} | changes))
 
 
 def digest_of(store: Store) -> str:
@@ -117,7 +117,7 @@ def test_a_card_is_not_approved_until_a_person_says_so_by_name(store: Store) -> 
 def test_an_approval_is_void_when_the_card_changes(store: Store) -> None:
     approved(store)
     approve(store, card=digest_of(store), by="R. Manager", now=NOW)
-    write_rows(store, INVENTORY, [licensed("a", license_type="CC0-1.0"), licensed("b")])
+    write_sources(store, [licensed("a", license_type="CC0-1.0"), licensed("b")])
     assert approved(store)["value"] is False
 
 

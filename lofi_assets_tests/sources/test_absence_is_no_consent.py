@@ -15,11 +15,12 @@ from lofi_assets.constitution.gates import load_gates
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.writing import StoreError
 from lofi_assets.outcome import Outcome
+from lofi_assets.sources.inventory import SourceRow, read_inventory
 from lofi_assets.sources.licences import SourceError, load_licences
-from lofi_assets.sources.licensed_sources import INVENTORY, inventory_sources
+from lofi_assets.sources.licensed_sources import inventory_sources
 from lofi_assets.sources.rights import latest_day
 from lofi_assets.sources.style_taxonomy import vocabulary
-from lofi_assets.store import Store, rows_of
+from lofi_assets.store import Store
 from lofi_assets.tracks.review import ReviewError, decide, read_reviews
 
 TODAY = date(2025, 12, 22)
@@ -62,9 +63,9 @@ def ledger(store: Store, more: str = "") -> Path:
     return path
 
 
-def inventory(store: Store) -> tuple[Outcome, dict[str, dict[str, Any]]]:
+def inventory(store: Store) -> tuple[Outcome, dict[str, SourceRow]]:
     outcome = inventory_sources(store, gates=load_gates(), today=TODAY)
-    return outcome, {row["track_id"]: row for row in rows_of(store, INVENTORY)}
+    return outcome, {row.track_id: row for row in read_inventory(store)}
 
 
 def lofi(store: Store, *arguments: str) -> tuple[int, str]:
@@ -95,7 +96,7 @@ def test_who_cannot_be_seen_confirms_withdraws_and_reviews_nothing(store: Store,
     path = store.metadata("sources.json")
     path.write_text(path.read_text("utf-8").replace("M. Keller", name, 1), encoding="utf-8")
     row = inventory(store)[1]["rain_01"]
-    assert row["rule"] == "licence.ai_training_rights" and "verified_by names nobody" in row["reason"]
+    assert row.rule == "licence.ai_training_rights" and "verified_by names nobody" in row.reason
     for arguments in (["verify", "studio-7", "--by", name], ["revoke", "studio-7", "--by", name, "--reason", "over"]):
         assert lofi(store, *arguments)[0] == 1
     assert lofi(store, "revoke", "studio-7", "--by", "K", "--reason", name)[0] == 1
@@ -111,7 +112,7 @@ def test_a_denied_licence_is_denied_however_an_editor_wrote_it(store: Store, wor
     ledger(store)
     path = store.metadata("sources.json")
     path.write_text(path.read_text("utf-8").replace("AI Training Rights", words, 1), encoding="utf-8")
-    assert inventory(store)[1]["rain_01"]["rule"] == "licence.denied"
+    assert inventory(store)[1]["rain_01"].rule == "licence.denied"
 
 
 # --- a record that leaves a choice -----------------------------------------------------------------------------------
@@ -149,8 +150,8 @@ def test_a_record_that_leaves_a_choice_gives_no_rights_and_hides_no_other(store:
     raw(store, "royalty-free/snow.wav")
     ledger(store, ("\n    " + more.removeprefix(", ")).join([",", ""]))
     outcome, rows = inventory(store)
-    assert (rows["rain_01"]["rule"], rows["snow"]["rule"]) == ("licence.record", "")
-    assert "one that lists it is invalid" in rows["rain_01"]["reason"]
+    assert (rows["rain_01"].rule, rows["snow"].rule) == ("licence.record", "")
+    assert "one that lists it is invalid" in rows["rain_01"].reason
     assert "sources.json[0] (studio-7" in outcome.details["problems"] and said in outcome.details["problems"]
     assert outcome.values["invalid_records"] == 1
     assert lofi(store, "list")[0] == 0 and lofi(store, "list", "--strict")[0] == 1
@@ -214,9 +215,9 @@ def test_a_byte_order_mark_before_the_ledger_changes_nothing(store: Store) -> No
     raw(store, "royalty-free/rain_01.wav")
     path = ledger(store)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert inventory(store)[1]["rain_01"]["rule"] == ""
+    assert inventory(store)[1]["rain_01"].rule == ""
     assert lofi(store, "revoke", "studio-7", "--by", "K", "--reason", "x")[0] == 0
-    assert inventory(store)[1]["rain_01"]["rule"] == "licence.revoked"
+    assert inventory(store)[1]["rain_01"].rule == "licence.revoked"
 
 
 @pytest.mark.parametrize("name", ["style_mapping.json", "speakers.json"])
@@ -314,11 +315,11 @@ def test_today_in_tokyo_is_not_the_future(store: Store) -> None:
     raw(store, "royalty-free/snow.wav")
     write_json(store.metadata("sources.json"), [{**OTHER, "date_acquired": "2025-12-23"}])
     inventory_sources(store, gates=load_gates(), today=day)
-    (row,) = rows_of(store, INVENTORY)
-    assert row["rule"] == "licence.date_acquired"
-    assert "2025-12-23 has not begun anywhere on Earth, where it is 2025-12-22 at the latest (UTC+14)" in row["reason"]
+    (row,) = read_inventory(store)
+    assert row.rule == "licence.date_acquired"
+    assert "2025-12-23 has not begun anywhere on Earth, where it is 2025-12-22 at the latest (UTC+14)" in row.reason
     inventory_sources(store, gates=load_gates(), today=date(2025, 12, 23))
-    assert [row["rule"] for row in rows_of(store, INVENTORY)] == [""]
+    assert [row.rule for row in read_inventory(store)] == [""]
 
 
 def test_adding_a_source_accepts_the_latest_day_and_names_verify_where_rights_are_not_confirmed(store: Store) -> None:

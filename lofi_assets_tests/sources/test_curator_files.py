@@ -1,9 +1,9 @@
 """Prompts and lyrics as people's editors save them: read as meant, or refused with the file and what to do."""
 
-import json
 import os
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,29 +13,20 @@ from lofi_assets.cli.review import review
 from lofi_assets.files.documents import read_json
 from lofi_assets.lyrics.text import lyrics_text
 from lofi_assets.sources.curator_files import CuratorFiles, Sidecars
-from lofi_assets.store import Store, rows_of, write_rows
+from lofi_assets.store import Store
 from lofi_assets.styles.prompt_text import split_tags
-from lofi_assets.tracks.prompts import PROMPTS, write_prompts
-from lofi_assets.tracks.track_table import PROCESSED
+from lofi_assets.tracks.prompt_table import read_prompts
+from lofi_assets.tracks.prompts import write_prompts
+from lofi_assets.tracks.track_table import read_tracks, write_tracks
+from lofi_assets_tests.stage_rows import track_row
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """One accepted track as the audio chain leaves it."""
     store = Store(tmp_path / "data")
-    row = {
-        "track_id": "rain",
-        "status": "accepted",
-        "raw_path": "raw/partnerships/rain.wav",
-        "audio_path": "processed/core/rain.mp3",
-        "measures": json.dumps({"tempo_bpm": 74.2, "tempo_confidence": 0.9}),
-        "heard": "{}",
-        "quality_score": 80,
-        "score_parts": "{}",
-        "source_sha256": "5" * 64,
-        "audio_sha256": "a" * 64,
-    }
-    write_rows(store, PROCESSED, [row])
+    heard = {"tempo_bpm": 74.2, "tempo_confidence": 0.9}
+    write_tracks(store, [track_row("rain", raw_path="raw/partnerships/rain.wav", measures=heard)])
     raw(store, "rain.wav", b"RIFF")
     return store
 
@@ -72,8 +63,8 @@ def test_a_text_that_cannot_be_read_as_it_stands_sends_the_track_to_quarantine(s
     name, content, rule, said = REFUSED[case]
     path = raw(store, name, content)
     outcome = write_prompts(store)
-    (row,) = rows_of(store, PROMPTS)
-    assert (row["status"], row["rule"]) == ("rejected", rule) and said in row["reason"]
+    (row,) = read_prompts(store)
+    assert (row.status, row.rule) == ("rejected", rule) and said in row.reason
     told = read_json(store.quarantine / "prompts" / "rain.json")
     assert said in told["reason"] and told["raw_path"] == "raw/partnerships/rain.wav"
     assert outcome.tracks[rule] == {"accepted": 0, "violating": 0, "rejected": 1}
@@ -89,9 +80,9 @@ def test_a_linked_text_is_a_fault_and_never_followed(store: Store, tmp_path: Pat
 
 
 def test_the_review_list_shows_the_name_of_a_file_that_its_id_does_not_say(store: Store) -> None:
-    (row,) = rows_of(store, PROCESSED)
+    (row,) = read_tracks(store)
     named = {"track_id": "1_5d9ff404", "raw_path": "raw/partnerships/Дождь 1.wav", "audio_path": "processed/core/1.mp3"}
-    write_rows(store, PROCESSED, [row, row | named])
+    write_tracks(store, [row, replace(row, **named)])
     write_prompts(store)
     listed = CliRunner().invoke(review, ["list", "--all"], env={"LOFI_DATA_DIR": str(store.root)}).output
     assert "1_5d9ff404 (Дождь 1.wav)  TAGGED" in listed and "\nrain  TAGGED" in listed
@@ -161,8 +152,8 @@ def test_a_prompt_is_read_as_it_is_meant(store: Store, text: str) -> None:
     raw(store, "rain_prompt.txt", text.encode())
     assert split_tags(beside(store).prompt) == MEANT
     write_prompts(store)
-    (row,) = rows_of(store, PROMPTS)
-    assert json.loads(row["unknown_curated"]) == []
+    (row,) = read_prompts(store)
+    assert row.unknown_curated == ()
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,12 @@ from lofi_assets.constitution.gates import load_gates
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.sources.claims import load_sources, unlicensed
+from lofi_assets.sources.inventory import read_inventory
 from lofi_assets.sources.ledger import LedgerError, add, revoke, verify
 from lofi_assets.sources.ledger_page import Survey, ledger_page, survey
 from lofi_assets.sources.licences import attribution_of, load_licences
-from lofi_assets.sources.licensed_sources import INVENTORY, inventory_sources
-from lofi_assets.store import CONFIG_DIR, Store, rows_of
+from lofi_assets.sources.licensed_sources import inventory_sources
+from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.training.made_from import uses
 from lofi_assets_tests.dataset.stand_in_version import deliver, track_record
 
@@ -80,7 +81,7 @@ def records(store: Store) -> dict[str, dict[str, Any]]:
 def rules(store: Store) -> dict[str, str]:
     """Track id -> the rule that the inventory rejects it by, empty if it may be used."""
     inventory_sources(store, gates=GATES, today=TODAY)
-    return {row["track_id"]: row["rule"] for row in rows_of(store, INVENTORY)}
+    return {row.track_id: row.rule for row in read_inventory(store)}
 
 
 def surveyed(store: Store) -> Survey:
@@ -178,8 +179,8 @@ def test_evidence_that_is_not_what_was_recorded_confirms_nothing(store: Store, t
         path.parent.rename(tmp_path / "elsewhere")
         path.parent.symlink_to(tmp_path / "elsewhere")
     assert rules(store)["rain"] == "licence.ai_training_rights"
-    (row,) = (row for row in rows_of(store, INVENTORY) if row["track_id"] == "rain")
-    assert path.name in row["reason"]
+    (row,) = (row for row in read_inventory(store) if row.track_id == "rain")
+    assert path.name in row.reason
     assert "NOT PROVEN" in ledger_page(store, surveyed(store), made=uses(store), today=TODAY)
 
 
@@ -437,7 +438,7 @@ def test_files_without_exactly_one_claim_and_broken_records_are_reported(store: 
     broken = {**GOOD, "source_id": "broken", "track_ids": ["fog"], "cost": "much"}
     write_json(store.metadata("sources.json"), [GOOD, {**GOOD, "source_id": "twice", "track_ids": ["snow"]}, broken])
     found = surveyed(store)
-    assert {row.track_id for row in found.stray} == {"snow", "fog"} and not found.clean
+    assert {row.file.track_id for row in found.stray} == {"snow", "fog"} and not found.clean
     page = ledger_page(store, found, made=uses(store), today=TODAY)
     assert "claimed by studio-7, twice" in page and "sources.json[2]" in page
 

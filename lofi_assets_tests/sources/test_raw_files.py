@@ -6,7 +6,6 @@ import unicodedata
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,11 +13,13 @@ import lofi_assets.sources.raw_files
 from lofi_assets.constitution.gates import load_gates
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
+from lofi_assets.files.typed import plain_row
+from lofi_assets.sources.inventory import SourceRow, read_inventory
 from lofi_assets.sources.ledger_page import survey
 from lofi_assets.sources.licences import load_licences
-from lofi_assets.sources.licensed_sources import INVENTORY, inventory_sources
+from lofi_assets.sources.licensed_sources import inventory_sources
 from lofi_assets.sources.raw_files import left_behind, scan_raw, track_id_of, tree_of
-from lofi_assets.store import CONFIG_DIR, Store, rows_of
+from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.tracks.landing import landing_state
 
 TODAY = date(2025, 12, 22)
@@ -46,10 +47,10 @@ def claim(store: Store, *tracks: str) -> None:
     write_json(store.metadata("sources.json"), [{**CLAIM, "track_ids": list(tracks)}])
 
 
-def inventory(store: Store) -> tuple[str, dict[str, dict[str, Any]]]:
+def inventory(store: Store) -> tuple[str, dict[str, SourceRow]]:
     """Problems as they are shown, and rows by path."""
     outcome = inventory_sources(store, gates=GATES, today=TODAY)
-    return outcome.details["problems"] or "", {row["path"]: row for row in rows_of(store, INVENTORY)}
+    return outcome.details["problems"] or "", {row.path: row for row in read_inventory(store)}
 
 
 # --- ids -------------------------------------------------------------------------------------------------------------
@@ -92,10 +93,10 @@ def test_a_record_that_lists_the_id_of_before_is_told_the_one_of_today(store: St
     claim(store, "1")
     _, rows = inventory(store)
     (row,) = rows.values()
-    assert row["rule"] == "licence.record"
-    assert f"a record lists 1: if this file is meant, list {row['track_id']}" in row["reason"]
-    claim(store, "1", row["track_id"])
-    assert [row["rule"] for row in inventory(store)[1].values()] == [""]
+    assert row.rule == "licence.record"
+    assert f"a record lists 1: if this file is meant, list {row.track_id}" in row.reason
+    claim(store, "1", row.track_id)
+    assert [row.rule for row in inventory(store)[1].values()] == [""]
 
 
 # --- names that nothing can be called by -----------------------------------------------------------------------------
@@ -114,9 +115,10 @@ def test_a_name_that_is_no_text_is_rejected_by_itself(store: Store, name: str | 
     raw(store, "partnerships/rain_01.wav")
     claim(store, "rain_01")
     _, rows = inventory(store)
-    assert rows[shown]["rule"] == "audio.readable" and said in rows[shown]["reason"]
-    assert rows["raw/partnerships/rain_01.wav"]["rule"] == ""
-    assert json.dumps(list(rows.values())).isascii() and landing_state(store).files == 3
+    assert rows[shown].rule == "audio.readable" and said in rows[shown].reason
+    assert rows["raw/partnerships/rain_01.wav"].rule == ""
+    shown_rows = json.dumps([*map(plain_row, rows.values())], ensure_ascii=False)
+    assert shown_rows.isprintable() and landing_state(store).files == 3
     assert len(survey(store, licences=load_licences(CONFIG_DIR), gates=GATES, today=TODAY).stray) == 1
 
 
@@ -124,7 +126,7 @@ def test_a_name_that_is_no_text_is_rejected_by_itself(store: Store, name: str | 
 def test_an_odd_name_that_is_text_is_a_name(store: Store, name: str) -> None:
     raw(store, f"partnerships/{name}")
     claim(store, track_id_of(Path(name)))
-    assert [row["rule"] for row in inventory(store)[1].values()] == [""]
+    assert [row.rule for row in inventory(store)[1].values()] == [""]
 
 
 def test_a_file_that_may_not_be_read_is_rejected_by_itself(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,8 +141,8 @@ def test_a_file_that_may_not_be_read_is_rejected_by_itself(store: Store, monkeyp
 
     monkeypatch.setattr(lofi_assets.sources.raw_files, "sha256_file", read)
     _, rows = inventory(store)
-    assert rows["raw/partnerships/rain_01.wav"]["rule"] == ""
-    assert rows["raw/partnerships/snow.wav"]["reason"] == "cannot be read (Permission denied)"
+    assert rows["raw/partnerships/rain_01.wav"].rule == ""
+    assert rows["raw/partnerships/snow.wav"].reason == "cannot be read (Permission denied)"
 
 
 # --- what tools leave behind, and what goes while it is looked at ----------------------------------------------------
@@ -277,4 +279,4 @@ def test_a_record_that_lists_a_track_in_other_letters_is_said_at_both_ends(store
     said = "source studio-7 lists Rain-01, which no file has; is it rain_01 (raw/partnerships/rain_01.wav)?"
     assert said in problems
     (row,) = rows.values()
-    assert "a record lists Rain-01: if this file is meant, list rain_01" in row["reason"]
+    assert "a record lists Rain-01: if this file is meant, list rain_01" in row.reason

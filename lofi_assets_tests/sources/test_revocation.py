@@ -28,10 +28,10 @@ from lofi_assets.files.hashing import fingerprint, sha256_file, sha256_folder
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
 from lofi_assets.records import Checkpoint, dump
+from lofi_assets.sources.inventory import read_inventory
 from lofi_assets.sources.ledger import revoke
 from lofi_assets.sources.ledger_page import used_in
-from lofi_assets.sources.licensed_sources import INVENTORY
-from lofi_assets.store import Store, rows_of
+from lofi_assets.store import Store
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
 from lofi_assets.training.checkpoints.files import checkpoint_id
 from lofi_assets.training.checkpoints.manifest import add_record
@@ -237,10 +237,10 @@ def test_the_next_materialisation_takes_its_tracks_out_of_dataset_folders_and_ma
     assert model.dataset_tracks() == shown_tracks(model.store) == set(KEPT)
     assert manifest.track_count == len(KEPT) and folder != before
     assert sha256_folder(before) == content
-    rows = {row["track_id"]: row for row in rows_of(model.store, INVENTORY)}
+    rows = {row.track_id: row for row in read_inventory(model.store)}
     quarantined = [read_json(model.store.quarantine / "sources" / f"{track}.json") for track in GONE]
     for track, kept in zip(GONE, quarantined, strict=True):
-        assert rows[track]["rule"] == kept["rule"] == "licence.revoked"
+        assert rows[track].rule == kept["rule"] == "licence.revoked"
         assert "revoked 2026-01-15 by Grace: contract ended" in kept["reason"]
 
 

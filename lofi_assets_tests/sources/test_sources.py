@@ -16,14 +16,16 @@ import lofi_assets.sources.raw_files
 from lofi_assets.constitution.gates import gates_of, load_gates
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
+from lofi_assets.files.typed import plain_row
 from lofi_assets.outcome import Outcome
 from lofi_assets.records import TrackId
-from lofi_assets.sources.claims import load_sources, withdrawn_tracks
+from lofi_assets.sources.claims import load_sources
 from lofi_assets.sources.curator_files import CuratorFiles
+from lofi_assets.sources.inventory import SourceRow, read_inventory, withdrawn_tracks
 from lofi_assets.sources.licences import SourceError, load_licences
-from lofi_assets.sources.licensed_sources import INVENTORY, inventory_sources
+from lofi_assets.sources.licensed_sources import inventory_sources
 from lofi_assets.sources.raw_files import scan_raw, track_id_of, tree_of
-from lofi_assets.store import CONFIG_DIR, Store, rows_of
+from lofi_assets.store import CONFIG_DIR, Store
 
 TODAY = date(2025, 12, 22)
 GATES = load_gates()
@@ -75,12 +77,12 @@ def changed(**changes: object) -> dict[str, Any]:
     return {key: value for key, value in {**GOOD, **changes}.items() if value is not None}
 
 
-def inventory(store: Store, *, today: date = TODAY) -> tuple[Outcome, dict[str, dict[str, Any]]]:
+def inventory(store: Store, *, today: date = TODAY) -> tuple[Outcome, dict[str, SourceRow]]:
     outcome = inventory_sources(store, gates=GATES, today=today)
-    return outcome, {row["path"]: row for row in rows_of(store, INVENTORY)}
+    return outcome, {row.path: row for row in read_inventory(store)}
 
 
-def only_row(store: Store) -> dict[str, Any]:
+def only_row(store: Store) -> SourceRow:
     (row,) = inventory(store)[1].values()
     return row
 
@@ -92,8 +94,8 @@ def test_a_track_with_verified_rights_may_be_used(store: Store) -> None:
     path = raw(store, "creative-commons/track_001.wav")
     records(store, GOOD)
     row = only_row(store)
-    assert (row["status"], row["rule"], row["source_id"]) == ("verified", "", "source_001")
-    assert row["sha256"] == sha256_file(path) and row["path"] == "raw/creative-commons/track_001.wav"
+    assert (row.status, row.rule, row.source_id) == ("verified", "", "source_001")
+    assert row.sha256 == sha256_file(path) and row.path == "raw/creative-commons/track_001.wav"
 
 
 @pytest.mark.parametrize("case", REJECTED)
@@ -102,8 +104,8 @@ def test_every_licence_rule_rejects_with_its_own_id(store: Store, case: str) -> 
     raw(store, "a/track_001.wav")
     records(store, changed(**changes))
     row = only_row(store)
-    assert (row["status"], row["rule"]) == ("rejected", rule)
-    assert "source_001" in row["reason"] and withdrawn_tracks([row]) == {"track_001"}
+    assert (row.status, row.rule) == ("rejected", rule)
+    assert "source_001" in row.reason and withdrawn_tracks([row]) == {"track_001": row.reason}
 
 
 def test_every_licence_rule_of_the_table_is_tried_here() -> None:
@@ -115,47 +117,47 @@ def test_every_licence_rule_of_the_table_is_tried_here() -> None:
 def test_a_blank_verifier_or_evidence_is_none(store: Store, field: str) -> None:
     raw(store, "a/track_001.wav")
     records(store, changed(**{field: "  "}))
-    assert only_row(store)["rule"] == "licence.ai_training_rights"
+    assert only_row(store).rule == "licence.ai_training_rights"
 
 
 @pytest.mark.parametrize("licence", ["Royalty-Free", "Bespoke contract 7"])
 def test_an_ambiguous_licence_passes_with_verified_rights(store: Store, licence: str) -> None:
     raw(store, "a/track_001.wav")
     records(store, changed(license_type=licence))
-    assert only_row(store)["status"] == "verified"
+    assert only_row(store).status == "verified"
 
 
 def test_commissioned_work_at_no_cost_is_recorded_as_such(store: Store) -> None:
     raw(store, "a/track_001.wav")
     records(store, changed(source_type="commissioned", cost=0))
-    assert only_row(store)["status"] == "verified"
+    assert only_row(store).status == "verified"
 
 
 def test_rights_acquired_tomorrow_are_held_tomorrow(store: Store) -> None:
     raw(store, "a/track_001.wav")
     records(store, changed(date_acquired="2025-12-23"))
     _, rows = inventory(store, today=date(2025, 12, 23))
-    assert [row["status"] for row in rows.values()] == ["verified"]
+    assert [row.status for row in rows.values()] == ["verified"]
 
 
 def test_a_file_that_no_record_lists_is_rejected(store: Store) -> None:
     raw(store, "a/track_002.wav")
     records(store, GOOD)
     row = only_row(store)
-    assert row["rule"] == "licence.record" and "no record" in row["reason"]
+    assert row.rule == "licence.record" and "no record" in row.reason
 
 
 def test_without_any_records_nothing_may_be_used(store: Store) -> None:
     raw(store, "a/track_001.wav")
-    assert only_row(store)["rule"] == "licence.record"
+    assert only_row(store).rule == "licence.record"
 
 
 def test_a_track_that_two_records_claim_is_rejected_and_both_are_named(store: Store) -> None:
     raw(store, "a/track_001.wav")
     records(store, GOOD, changed(source_id="source_002"))
     row = only_row(store)
-    assert row["rule"] == "licence.record"
-    assert "source_001" in row["reason"] and "source_002" in row["reason"]
+    assert row.rule == "licence.record"
+    assert "source_001" in row.reason and "source_002" in row.reason
 
 
 def test_two_records_with_one_identifier_give_no_rights(store: Store) -> None:
@@ -164,14 +166,14 @@ def test_two_records_with_one_identifier_give_no_rights(store: Store) -> None:
     raw(store, "a/track_002.wav")
     records(store, GOOD, changed(track_ids=["track_002"]))
     outcome, rows = inventory(store)
-    assert {row["status"] for row in rows.values()} == {"rejected"}
+    assert {row.status for row in rows.values()} == {"rejected"}
     assert "'source_001' is used by more than one record" in str(outcome.details["problems"])
 
 
 def test_a_record_that_lists_a_track_twice_claims_it_once(store: Store) -> None:
     raw(store, "a/track_001.wav")
     records(store, changed(track_ids=["track_001", "track_001"]))
-    assert only_row(store)["status"] == "verified"
+    assert only_row(store).status == "verified"
 
 
 def test_two_files_with_one_track_id_are_both_rejected(store: Store) -> None:
@@ -179,8 +181,8 @@ def test_two_files_with_one_track_id_are_both_rejected(store: Store) -> None:
     raw(store, "b/track_001.flac")
     records(store, GOOD)
     _, rows = inventory(store)
-    assert [row["rule"] for row in rows.values()] == ["licence.record"] * 2
-    assert all("share this track id" in row["reason"] for row in rows.values())
+    assert [row.rule for row in rows.values()] == ["licence.record"] * 2
+    assert all("share this track id" in row.reason for row in rows.values())
 
 
 def test_an_invalid_record_does_not_hide_the_others(store: Store) -> None:
@@ -189,7 +191,7 @@ def test_an_invalid_record_does_not_hide_the_others(store: Store) -> None:
     broken = changed(source_id="source_002", track_ids=["track_002"], source_type="found")
     records(store, broken, "no record", GOOD, changed(source_id="source_003", track_ids=["track_003"]))
     outcome, rows = inventory(store)
-    assert {row["track_id"]: row["status"] for row in rows.values()} == {
+    assert {row.track_id: row.status for row in rows.values()} == {
         "track_001": "verified",
         "track_002": "rejected",
         "track_003": "verified",
@@ -204,7 +206,7 @@ def test_a_record_with_a_number_that_is_none_does_not_hide_the_others(store: Sto
     path.parent.mkdir(parents=True)
     broken = changed(source_id="source_002", track_ids=["track_002"], cost=float("nan"))
     path.write_text(json.dumps([GOOD, broken]), encoding="utf-8")
-    assert only_row(store)["status"] == "verified"
+    assert only_row(store).status == "verified"
 
 
 def test_two_records_with_one_id_are_both_refused(store: Store) -> None:
@@ -232,8 +234,8 @@ def test_a_link_is_listed_and_never_followed(store: Store, tmp_path: Path) -> No
     (store.raw / "a" / "track_001.wav").symlink_to(secret)
     records(store, GOOD)
     row = only_row(store)
-    assert (row["status"], row["rule"], row["sha256"]) == ("rejected", "audio.readable", "")
-    assert sha256_file(secret) not in json.dumps(row)
+    assert (row.status, row.rule, row.sha256) == ("rejected", "audio.readable", "")
+    assert sha256_file(secret) not in json.dumps(plain_row(row))
 
 
 def test_a_linked_folder_is_not_entered(store: Store, tmp_path: Path) -> None:
@@ -249,7 +251,7 @@ def test_a_pipe_is_rejected_without_waiting_for_it(store: Store) -> None:
     store.raw.mkdir(parents=True)
     os.mkfifo(store.raw / "track_001.wav")
     records(store, GOOD)
-    assert only_row(store)["rule"] == "audio.readable"
+    assert only_row(store).rule == "audio.readable"
 
 
 def test_only_audio_files_are_listed(store: Store) -> None:

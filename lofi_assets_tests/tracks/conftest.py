@@ -37,7 +37,7 @@ def run(store: Store) -> Run:
             gates=gates,
             settings=settings,
             tempo_ranges={},
-            style_of=lambda rows: {row["track_id"]: (styles or {}).get(row["track_id"], "core") for row in rows},
+            style_of=lambda rows: {row.track_id: (styles or {}).get(row.track_id, "core") for row in rows},
             map_tracks=cast(MapTracks, answered),
         )
         return outcome, worked

@@ -9,11 +9,12 @@ from lofi_assets.constitution.gates import gates_of, load_gates
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
-from lofi_assets.sources.licensed_sources import INVENTORY
-from lofi_assets.store import Store, rows_of, write_rows
+from lofi_assets.sources.inventory import read_inventory
+from lofi_assets.store import Store
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
-from lofi_assets.tracks.track_table import PROCESSED
+from lofi_assets.tracks.track_table import read_tracks
 from lofi_assets.workers.mapping import WorkerFailure
+from lofi_assets_tests.stage_rows import source_row, write_sources
 
 GATES = load_gates()
 TRACK_GATES = gates_of(GATES, asset="processed_tracks", scope="track")
@@ -43,23 +44,19 @@ def sound(seed: int) -> np.ndarray:
 
 def inventory(store: Store, **sha256: str) -> None:
     """Verified raw files: track id -> content hash."""
-    rows = [
-        {"track_id": key, "path": f"raw/{key}.wav", "sha256": digest, "status": "verified", "source_id": "s1"}
-        for key, digest in sha256.items()
-    ]
-    write_rows(store, INVENTORY, rows)
+    write_sources(store, [source_row(track_id, sha256=digest) for track_id, digest in sha256.items()])
 
 
 def accepted(job: ProcessJob, *, seed: int | None = None, score: int = 80, silent_share: float = 0.0) -> ProcessResult:
     """What the audio chain gives for a good file; the MP3 is where the job wants it."""
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    (row,) = [row for row in rows_of(Store(job.root.parent), INVENTORY) if row["track_id"] == job.track_id]
-    job.target.write_bytes(f"ID3 {job.track_id} of {row['sha256']}".encode())
+    (row,) = [row for row in read_inventory(Store(job.root.parent)) if row.track_id == job.track_id]
+    job.target.write_bytes(f"ID3 {job.track_id} of {row.sha256}".encode())
     return ProcessResult(
         track_id=job.track_id,
         measures={**GOOD_MEASURES, "quality_score": score, "silent_share": silent_share},
         fingerprint=sound(seed if seed is not None else sum(job.track_id.encode())).tobytes(),
-        source_sha256=row["sha256"],
+        source_sha256=row.sha256,
         sha256=sha256_file(job.target),
         envelope=np.zeros((4, 2), dtype=np.float32),
     )
@@ -69,4 +66,4 @@ Run = Callable[..., tuple[Outcome, list[str]]]
 
 
 def statuses(store: Store) -> dict[str, tuple[str, str]]:
-    return {row["track_id"]: (row["status"], row["rule"]) for row in rows_of(store, PROCESSED)}
+    return {row.track_id: (row.status, row.rule) for row in read_tracks(store)}

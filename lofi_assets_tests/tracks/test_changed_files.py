@@ -3,7 +3,6 @@
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -16,9 +15,10 @@ from lofi_assets.dataset.dataset_manifest import assemble
 from lofi_assets.files import recorded_hashes as file_hashes
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.outcome import Outcome
-from lofi_assets.store import Store, write_rows
-from lofi_assets.tracks.track_table import PROMPTS
+from lofi_assets.store import Store
+from lofi_assets.tracks.prompt_table import write_prompt_rows
 from lofi_assets_tests.dataset.test_dataset_copies import in_place
+from lofi_assets_tests.stage_rows import prompt_row
 from lofi_assets_tests.tracks.stand_in_audio import Run, inventory
 
 NOW = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
@@ -32,12 +32,7 @@ class Library:
         self.store, self.run = store, run
         inventory(store, **{name: str(number) for number, name in enumerate(TRACKS)})
         self.process()
-        prompts = [
-            {"track_id": name, "status": "tagged", "state": "TAGGED", "prompt": f"lofi, {name}, 74 bpm"}
-            | {"lyrics": "[Instrumental]", "style_ids": '["CORE-01"]', "style_origin": "suggested"}
-            for name in TRACKS
-        ]
-        write_rows(store, PROMPTS, prompts)
+        write_prompt_rows(store, [prompt_row(name, prompt=f"lofi, {name}, 74 bpm") for name in TRACKS])
         self.folder = store.datasets / str(self.build().details["dataset_id"])
 
     def process(self) -> tuple[str, list[str]]:
@@ -60,16 +55,8 @@ class Library:
 
 
 @pytest.fixture
-def tracks(store: Store, run: Run, monkeypatch: pytest.MonkeyPatch) -> Library:
-    monkeypatch.setattr("lofi_assets.dataset.dataset_manifest.verified_sources", lambda store: licensed(store))
+def tracks(store: Store, run: Run) -> Library:
     return Library(store, run)
-
-
-def licensed(store: Store) -> list[dict[str, Any]]:
-    from lofi_assets.tracks.track_table import verified_sources
-
-    about = {"license_type": "CC0", "provider": "Someone", "attribution": ""}
-    return [row | about for row in verified_sources(store)]
 
 
 def hash_gate(outcome: Outcome) -> tuple[str, str]:

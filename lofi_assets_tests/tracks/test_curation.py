@@ -1,16 +1,13 @@
 """Styles that people choose: their own file, and what becomes of an edit of the result."""
 
-import json
-
-import pandas as pd
 import pytest
 
 from lofi_assets.files.documents import read_json, write_json
-from lofi_assets.files.tables import write_table
 from lofi_assets.sources.licences import SourceError
 from lofi_assets.store import Store
 from lofi_assets.tracks.curation import CHOSEN, chosen_styles, hand_edits, take_over, write_mapping
-from lofi_assets.tracks.track_table import PROMPTS
+from lofi_assets.tracks.prompt_table import write_prompt_rows
+from lofi_assets_tests.stage_rows import prompt_row
 
 
 def mapping(store: Store, **styles: list[str]) -> None:
@@ -83,11 +80,9 @@ def test_choices_of_a_library_without_a_copy_are_found_by_what_tagging_recorded(
         ("both", "human", ["CORE-04"], True, ["CORE-05"]),
         ("edited", "suggested", ["CORE-06"], False, []),
     ]
-    columns = ("track_id", "style_origin", "style_ids", "reviewed_styles", "curated_styles")
-    table = pd.DataFrame([dict(zip(columns, row, strict=True)) for row in rows])
-    for column in ("style_ids", "curated_styles"):
-        table[column] = table[column].map(json.dumps)
-    write_table(store.metadata(PROMPTS), table)
+    columns = ("style_origin", "style_ids", "reviewed_styles", "curated_styles")
+    given = [prompt_row(row[0], **dict(zip(columns, row[1:], strict=True))) for row in rows]
+    write_prompt_rows(store, given)
     write_json(store.metadata("style_mapping.json"), {row[0]: row[2] for row in rows} | {"edited": ["CORE-07"]})
     assert chosen_styles(store) == {"named": ("CORE-02",), "both": ("CORE-05",), "edited": ("CORE-07",)}
 

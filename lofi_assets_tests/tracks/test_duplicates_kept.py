@@ -1,7 +1,6 @@
 """Which of two copies stays: lossless, then the licence that allows more, then the score, then what was there first."""
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,19 @@ import pytest
 
 from lofi_assets.dataset.split import assign_splits, group_tracks
 from lofi_assets.files.documents import read_json
-from lofi_assets.sources.licensed_sources import INVENTORY
-from lofi_assets.store import Row, Store, rows_of, write_rows
-from lofi_assets.tracks.duplicates import DUPLICATE_RULE, LOSSLESS, mark_duplicates, splits_with_copies
+from lofi_assets.sources.inventory import read_inventory
+from lofi_assets.store import Store
+from lofi_assets.tracks.duplicates import (
+    DUPLICATE_RULE,
+    LOSSLESS,
+    LikelyCopies,
+    mark_duplicates,
+    read_pairs,
+    splits_with_copies,
+)
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
-from lofi_assets.tracks.track_table import DUPLICATES, PROCESSED
+from lofi_assets.tracks.track_table import TrackRow, read_tracks
+from lofi_assets_tests.stage_rows import track_row, write_sources
 from lofi_assets_tests.tracks.stand_in_audio import TRACK_GATES, Run, accepted, inventory, sound, statuses
 
 
@@ -28,22 +35,24 @@ def row(
     score: int = 80,
     status: str = "accepted",
     rule: str = "",
-) -> Row:
-    return {
-        "track_id": track_id,
-        "status": status,
-        "rule": rule,
-        "reason": "",
-        "quality_score": score,
-        "words": base64.b64encode((sound(1) if words is None else words).tobytes()).decode(),
-        "measures": json.dumps({"codec": codec} if codec else {}),
-    }
+) -> TrackRow:
+    return track_row(
+        track_id,
+        status=status,
+        rule=rule,
+        quality_score=score,
+        words=base64.b64encode((sound(1) if words is None else words).tobytes()).decode(),
+        measures={"codec": codec} if codec else {},
+    )
 
 
 def mark(
-    rows: Sequence[Row], *, recorded: Mapping[str, Row] | None = None, licences: Mapping[str, str] | None = None
-) -> tuple[list[Row], list[Row]]:
-    known = {row["track_id"]: "permitted" for row in rows} if licences is None else licences
+    rows: Sequence[TrackRow],
+    *,
+    recorded: Mapping[str, TrackRow] | None = None,
+    licences: Mapping[str, str] | None = None,
+) -> tuple[list[TrackRow], list[LikelyCopies]]:
+    known = {row.track_id: "permitted" for row in rows} if licences is None else licences
     with TemporaryDirectory() as folder:
         memory = Path(folder) / "memory.json"
         return mark_duplicates(rows, recorded=recorded or {}, licences=known, gates=TRACK_GATES, memory=memory)
@@ -87,14 +96,14 @@ def test_the_copy_that_stays_and_why(a: tuple, b: tuple, stays: str, why: str, o
     rows = [row("a", codec=a[0], score=a[2]), row("b", codec=b[0], score=b[2])]
     before = {key: found for key, (*_, known), found in zip("ab", (a, b), rows, strict=True) if known}
     marked, pairs = mark(rows[::order], recorded=before, licences={"a": a[1], "b": b[1]})
-    by_id = {found["track_id"]: found for found in marked}
+    by_id = {found.track_id: found for found in marked}
     goes = "b" if stays == "a" else "a"
-    assert (by_id[stays]["status"], by_id[goes]["status"]) == ("accepted", "rejected")
-    assert (by_id[goes]["rule"], by_id[stays]["reason"]) == (DUPLICATE_RULE, "")
+    assert (by_id[stays].status, by_id[goes].status) == ("accepted", "rejected")
+    assert (by_id[goes].rule, by_id[stays].reason) == (DUPLICATE_RULE, "")
     said = f"duplicate_similarity = 1, must be < 0.85: the same recording as {stays}, {why}"
-    assert by_id[goes]["reason"].startswith(said)
-    assert [found["track_id"] for found in marked] == [found["track_id"] for found in rows[::order]]
-    assert [(pair["a"], pair["b"], pair["similarity"]) for pair in pairs] == [("a", "b", 1.0)]
+    assert by_id[goes].reason.startswith(said)
+    assert [found.track_id for found in marked] == [found.track_id for found in rows[::order]]
+    assert pairs == [LikelyCopies("a", "b", 1.0)]
 
 
 def test_what_is_lossless_is_every_codec_that_is_read_but_mp3() -> None:
@@ -107,26 +116,26 @@ def test_what_is_lossless_is_every_codec_that_is_read_but_mp3() -> None:
 
 def test_tracks_of_their_own_are_kept_and_carry_the_measure() -> None:
     marked, pairs = mark([row("a"), row("b", words=sound(2))])
-    assert [row["status"] for row in marked] == ["accepted", "accepted"] and pairs == []
-    assert [json.loads(row["measures"])["duplicate_similarity"] for row in marked] == [0.0, 0.0]
+    assert [row.status for row in marked] == ["accepted", "accepted"] and pairs == []
+    assert [row.measures["duplicate_similarity"] for row in marked] == [0.0, 0.0]
 
 
 def test_a_copy_comes_back_when_the_track_it_copied_leaves() -> None:
     copy = row("b", status="rejected", rule=DUPLICATE_RULE)
     marked, _ = mark([copy], recorded={"b": copy})
-    assert (marked[0]["status"], marked[0]["rule"], marked[0]["reason"]) == ("accepted", "", "")
+    assert (marked[0].status, marked[0].rule, marked[0].reason) == ("accepted", "", "")
 
 
 def test_a_track_rejected_for_another_reason_rejects_nobody() -> None:
     marked, pairs = mark([row("a", status="rejected", rule="audio.clipping"), row("b")])
-    assert [found["rule"] for found in marked] == ["audio.clipping", ""] and pairs == []
+    assert [found.rule for found in marked] == ["audio.clipping", ""] and pairs == []
 
 
 def test_a_pair_that_only_might_be_one_recording_stays_and_is_kept_together() -> None:
     remix = np.concatenate([sound(1)[:384], sound(2)[384:]])
     marked, pairs = mark([row("a"), row("b", words=remix)])
-    assert {found["rule"] for found in marked} == {""}
-    assert [0.62 < pair["similarity"] < 0.85 for pair in pairs] == [True]
+    assert {found.rule for found in marked} == {""}
+    assert [0.62 < pair.similarity < 0.85 for pair in pairs] == [True]
 
 
 # --- through the library ---------------------------------------------------------------------------------------------
@@ -167,7 +176,7 @@ def test_a_lossless_copy_that_lands_takes_the_place_of_the_mp3_and_gives_it_back
 
 def test_the_suffix_of_a_file_says_nothing_of_how_it_is_coded(store: Store, run: Run) -> None:
     inventory(store, a="1", b="2")
-    assert {row["path"] for row in rows_of(store, INVENTORY)} == {"raw/a.wav", "raw/b.wav"}
+    assert {row.path for row in read_inventory(store)} == {"raw/a.wav", "raw/b.wav"}
     run(heard(a="mp3", b="flac"))
     assert statuses(store) == {"a": ("rejected", DUPLICATE_RULE), "b": ("accepted", "")}
 
@@ -175,12 +184,8 @@ def test_the_suffix_of_a_file_says_nothing_of_how_it_is_coded(store: Store, run:
 def test_the_licence_of_a_copy_is_the_one_that_was_verified(store: Store, run: Run) -> None:
     inventory(store, a="1", b="2")
     known = {"a": "ambiguous", "b": "permitted"}
-    rows = rows_of(store, INVENTORY)
-    write_rows(
-        store,
-        INVENTORY,
-        [row | {"measures": json.dumps({"license_status": known[row["track_id"]]})} for row in rows],
-    )
+    rows = read_inventory(store)
+    write_sources(store, [replace(row, measures={"license_status": known[row.track_id]}) for row in rows])
     run(heard(a="flac", b="flac"))
     assert statuses(store) == {"a": ("rejected", DUPLICATE_RULE), "b": ("accepted", "")}
 
@@ -202,8 +207,8 @@ def test_another_copy_of_a_recorded_track_is_on_its_side_of_the_split(store: Sto
     inventory(store, rain="1", a_rain_flac="2")
     run(answer)
     assert statuses(store)["rain"] == ("rejected", DUPLICATE_RULE)
-    pairs = [(pair["a"], pair["b"]) for pair in read_json(store.metadata(DUPLICATES))]
-    groups = group_tracks((row["track_id"] for row in rows_of(store, PROCESSED)), linked=pairs)
+    pairs = [(pair.a, pair.b) for pair in read_pairs(store)]
+    groups = group_tracks((row.track_id for row in read_tracks(store)), linked=pairs)
     sides = splits_with_copies({"rain": side, "gone": "train"}, groups=groups)
     assert assign_splits({"a_rain_flac": groups["a_rain_flac"]}, recorded=sides) == {"a_rain_flac": side}
 

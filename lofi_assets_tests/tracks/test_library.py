@@ -1,14 +1,16 @@
 """The table of tracks: what is tried again, and what quarantine holds."""
 
+from dataclasses import replace
+
 import pytest
 
 from lofi_assets.files.documents import read_json
-from lofi_assets.sources.licensed_sources import INVENTORY
-from lofi_assets.store import Store, rows_of, write_rows
+from lofi_assets.store import Store
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
-from lofi_assets.tracks.quarantine import write_quarantine
-from lofi_assets.tracks.track_table import PROCESSED
+from lofi_assets.tracks.quarantine import Quarantined, write_quarantine
+from lofi_assets.tracks.track_table import read_tracks
 from lofi_assets.workers.mapping import WorkerFailure
+from lofi_assets_tests.stage_rows import source_row, write_sources
 from lofi_assets_tests.tracks.stand_in_audio import TRACK_GATES, Run, accepted, inventory, statuses
 
 # --- increments ------------------------------------------------------------------------------------------------------
@@ -63,7 +65,7 @@ def test_a_run_that_was_killed_goes_on_where_it_stopped(store: Store, run: Run) 
 
     with pytest.raises(KeyboardInterrupt):
         run(killed)
-    assert rows_of(store, PROCESSED) == []
+    assert read_tracks(store) == []
     _, worked = run()
     assert worked == ["b"] and statuses(store) == {"a": ("accepted", ""), "b": ("accepted", "")}
 
@@ -127,13 +129,12 @@ def test_every_track_rule_passes_for_accepted_tracks(store: Store, run: Run) -> 
 
 def test_an_empty_library_is_a_table_without_rows(store: Store, run: Run) -> None:
     outcome, worked = run()
-    assert (worked, rows_of(store, PROCESSED)) == ([], [])
+    assert (worked, read_tracks(store)) == ([], [])
     assert outcome.values["rejected_share"] is None
 
 
 def test_tracks_rejected_for_their_licence_are_in_quarantine_too(store: Store, run: Run) -> None:
-    row = {"track_id": "a", "path": "raw/a.wav", "sha256": "1", "status": "rejected", "source_id": ""}
-    write_rows(store, INVENTORY, [row | {"rule": "licence.record", "reason": "none", "measures": "{}"}])
+    write_sources(store, [source_row("a", status="rejected", source_id="", rule="licence.record", reason="none")])
     run()
     assert read_json(store.quarantine / "sources" / "a.json")["rule"] == "licence.record"
 
@@ -142,9 +143,9 @@ def test_tracks_rejected_for_their_licence_are_in_quarantine_too(store: Store, r
 
 
 def test_quarantine_shows_the_rejected_of_its_own_stage_only(store: Store) -> None:
-    rejected = {"track_id": "a", "rule": "audio.clipping", "reason": "0.2", "measures": '{"clipped_share": 0.2}'}
+    rejected = Quarantined(track_id="a", rule="audio.clipping", reason="0.2", measures={"clipped_share": 0.2})
     write_quarantine(store, "tracks", [rejected])
-    write_quarantine(store, "prompts", [rejected | {"track_id": "b"}])
+    write_quarantine(store, "prompts", [replace(rejected, track_id="b")])
     write_quarantine(store, "tracks", [])
     assert [path.relative_to(store.quarantine).as_posix() for path in store.quarantine.rglob("*.json")] == [
         "prompts/b.json"

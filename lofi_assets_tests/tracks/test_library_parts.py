@@ -7,11 +7,11 @@ import pytest
 
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.sources.raw_files import raw_track_id
-from lofi_assets.store import Store, rows_of
+from lofi_assets.store import Store
 from lofi_assets.tracks.curation import chosen_styles
 from lofi_assets.tracks.landing import landing_state
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult, part_id
-from lofi_assets.tracks.track_table import PROCESSED, lossless_masters, verified_sources
+from lofi_assets.tracks.track_table import lossless_masters, read_tracks, verified_sources
 from lofi_assets_tests.tracks.stand_in_audio import SETTINGS, Run, accepted, inventory, statuses
 
 CUTTING = SETTINGS.model_copy(update={"segment": True})
@@ -46,7 +46,7 @@ def test_parts_of_a_file_are_tracks_that_share_its_source_and_its_side_of_the_sp
     pairs = [(pair["a"], pair["b"]) for pair in read_json(store.metadata("duplicates.json"))]
     assert pairs == [("long_s01", "long_s02"), ("long_s01", "long_s03")]
     assert outcome.values["unlicensed_tracks"] == 0
-    sources = {row["track_id"]: (row["sha256"], row["source_id"]) for row in verified_sources(store)}
+    sources = {row.track_id: (row.sha256, row.source_id) for row in verified_sources(store)}
     assert sources["long_s01"] == sources["long_s03"] == sources["long"] == ("1", "s1")
     again, worked = run(in_parts, settings=CUTTING)
     assert worked == [] and again.data_version == outcome.data_version
@@ -93,13 +93,13 @@ def test_a_lossless_master_is_listed_and_made_again_when_lost(store: Store, run:
 
     inventory(store, a="1")
     run(lossless, settings=LOSSLESS)
-    (row,) = rows_of(store, PROCESSED)
-    assert row["lossless_sha256"] == digest and (store.root / row["lossless_path"]).read_bytes() == b"fLaC"
-    assert lossless_masters(store) == {row["audio_sha256"]: (store.root / row["lossless_path"], digest)}
-    (store.root / row["lossless_path"]).unlink()
+    (row,) = read_tracks(store)
+    assert row.lossless_sha256 == digest and (store.root / row.lossless_path).read_bytes() == b"fLaC"
+    assert lossless_masters(store) == {row.audio_sha256: (store.root / row.lossless_path, digest)}
+    (store.root / row.lossless_path).unlink()
     assert lossless_masters(store) == {}
     assert run(lossless, settings=LOSSLESS)[1] == ["a"]
-    assert run(accepted)[1] == ["a"] and rows_of(store, PROCESSED)[0]["lossless_path"] == ""
+    assert run(accepted)[1] == ["a"] and read_tracks(store)[0].lossless_path == ""
     assert not list((store.cache / "tracks").glob("*.flac"))
 
 

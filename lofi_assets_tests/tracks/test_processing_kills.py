@@ -21,10 +21,10 @@ from lofi_assets.defs.resources import Workers
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.writing import link_or_copy
 from lofi_assets.profiles import AudioSettings
-from lofi_assets.sources.licensed_sources import INVENTORY
-from lofi_assets.store import Store, rows_of, write_rows
+from lofi_assets.store import Store
 from lofi_assets.tracks.processed_tracks import FILE_HASHES, process_library
-from lofi_assets.tracks.track_table import PROCESSED
+from lofi_assets.tracks.track_table import read_tracks
+from lofi_assets_tests.stage_rows import source_row, write_sources
 
 RATE = 22_050
 KILLS = 20
@@ -38,7 +38,7 @@ def process(root: str) -> None:
         gates=load_gates(),
         settings=SETTINGS,
         tempo_ranges={},
-        style_of=lambda rows: {row["track_id"]: "core" for row in rows},
+        style_of=lambda rows: {row.track_id: "core" for row in rows},
         map_tracks=Workers().map_tracks(SETTINGS),
     )
 
@@ -75,9 +75,8 @@ def data_root(root: Path, raw: Path) -> Path:
     store, rows = Store(root), []
     for path in sorted(raw.iterdir()):
         link_or_copy(path, store.raw / path.name)
-        row = {"track_id": path.stem, "path": f"raw/{path.name}", "sha256": sha256_file(path), "source_id": "s1"}
-        rows.append(row | {"status": "verified", "rule": ""})
-    write_rows(store, INVENTORY, rows)
+        rows.append(source_row(path.stem, sha256=sha256_file(path)))
+    write_sources(store, rows)
     return root
 
 
@@ -94,9 +93,9 @@ def test_twenty_kills_leave_the_same_files_and_tables_as_none(tmp_path: Path) ->
     undisturbed = data_root(tmp_path / "undisturbed", tmp_path / "raw")
     seconds = finish(undisturbed)
     expected = tree(undisturbed)
-    rows = {row["track_id"]: row for row in rows_of(Store(undisturbed), PROCESSED)}
-    assert {row["track_id"] for row in rows.values() if row["status"] == "rejected"} == {"twin", "short", "clipped"}
-    assert rows["long_s01"]["lossless_path"] in expected
+    rows = {row.track_id: row for row in read_tracks(Store(undisturbed))}
+    assert {row.track_id for row in rows.values() if not row.accepted} == {"twin", "short", "clipped"}
+    assert rows["long_s01"].lossless_path in expected
 
     moments, kills, rounds, dirty = random.Random(0), 0, 0, 0
     while kills < KILLS:

@@ -1,7 +1,7 @@
 """Prompt and lyrics files of processed tracks, and whose word decides their style."""
 
-import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,17 @@ from lofi_assets.constitution.gates import gates_of, judge_asset, load_gates
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.sources.curator_files import CuratorFiles, Sidecars
 from lofi_assets.sources.style_taxonomy import describe_taxonomy, vocabulary
-from lofi_assets.store import CONFIG_DIR, Store, rows_of, write_rows
+from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.styles.presets import category_of
 from lofi_assets.styles.strict_yaml import StyleError
 from lofi_assets.tracks import prompts
 from lofi_assets.tracks.curation import chosen_styles, curated_tempo_ranges
-from lofi_assets.tracks.prompts import PROMPTS, prompt_paths, write_prompts
+from lofi_assets.tracks.prompt_table import read_prompts
+from lofi_assets.tracks.prompts import prompt_paths, write_prompts
 from lofi_assets.tracks.tagged_tracks import categories, evidence, tag_tracks
-from lofi_assets.tracks.track_table import PROCESSED, accepted_tracks
+from lofi_assets.tracks.track_table import TrackRow, accepted_tracks, write_tracks
 from lofi_assets_tests.defs.test_asset_pages import assert_reads_well
+from lofi_assets_tests.stage_rows import track_row
 
 PROMPT = "lofi, chill, rhodes, 74 bpm"
 
@@ -28,24 +30,13 @@ PROMPT = "lofi, chill, rhodes, 74 bpm"
 def store(tmp_path: Path) -> Store:
     """Two accepted tracks as the audio chain leaves them; a curator wrote a prompt for the first."""
     store = Store(tmp_path / "data")
-    write_rows(store, PROCESSED, [processed("a"), processed("b"), processed("c", status="rejected")])
+    write_tracks(store, [processed("a"), processed("b"), processed("c", status="rejected")])
     raw(store, "a_prompt.txt", PROMPT)
     return store
 
 
-def processed(track_id: str, *, status: str = "accepted", **measures: Any) -> dict[str, Any]:
-    return {
-        "track_id": track_id,
-        "status": status,
-        "raw_path": f"raw/royalty-free/{track_id}.wav",
-        "audio_path": f"processed/core/{track_id}.mp3",
-        "measures": json.dumps({"tempo_bpm": 74.2, "tempo_confidence": 0.9, **measures}),
-        "heard": "{}",
-        "quality_score": 80,
-        "score_parts": "{}",
-        "source_sha256": "5" * 64,
-        "audio_sha256": "a" * 64,
-    }
+def processed(track_id: str, *, status: str = "accepted", **measures: Any) -> TrackRow:
+    return track_row(track_id, status=status, measures={"tempo_bpm": 74.2, "tempo_confidence": 0.9, **measures})
 
 
 def raw(store: Store, name: str, text: str) -> None:
@@ -132,9 +123,9 @@ def test_lyrics_are_kept_with_their_structure(store: Store) -> None:
 def test_lyrics_without_structure_send_the_track_to_quarantine(store: Store) -> None:
     raw(store, "a_lyrics.txt", "just words")
     outcome = write_prompts(store)
-    rows = {row["track_id"]: row for row in rows_of(store, PROMPTS)}
-    assert (rows["a"]["status"], rows["a"]["rule"]) == ("rejected", "prompts.lyrics")
-    assert rows["b"]["status"] == "tagged"
+    rows = {row.track_id: row for row in read_prompts(store)}
+    assert (rows["a"].status, rows["a"].rule) == ("rejected", "prompts.lyrics")
+    assert rows["b"].status == "tagged"
     assert "line 1" in read_json(store.quarantine / "prompts" / "a.json")["reason"]
     assert outcome.tracks["prompts.lyrics"] == {"accepted": 1, "violating": 0, "rejected": 1}
     raw(store, "a_lyrics.txt", "[Verse]\njust words")
@@ -144,7 +135,7 @@ def test_lyrics_without_structure_send_the_track_to_quarantine(store: Store) -> 
 
 def test_an_empty_library_has_no_prompts(tmp_path: Path) -> None:
     outcome = write_prompts(Store(tmp_path))
-    assert outcome.counts["tracks"] == 0 and rows_of(Store(tmp_path), PROMPTS) == []
+    assert outcome.counts["tracks"] == 0 and read_prompts(Store(tmp_path)) == []
 
 
 # --- styles ----------------------------------------------------------------------------------------------------------
@@ -230,14 +221,14 @@ def test_a_tempo_that_could_not_be_told_says_nothing(store: Store) -> None:
 
 
 def test_what_the_audio_model_heard_reaches_the_tagger(store: Store) -> None:
-    row = processed("a") | {"heard": json.dumps({"msd": {"jazz": 0.6}, "mtt": {"piano": 0.8}})}
-    found = evidence(row, ("CORE-03",), {}, CuratorFiles(store).beside(row["raw_path"]))
+    row = replace(processed("a"), heard={"msd": {"jazz": 0.6}, "mtt": {"piano": 0.8}})
+    found = evidence(row, ("CORE-03",), {}, CuratorFiles(store).beside(row.raw_path))
     assert (found.msd, found.mtt, found.curated_styles) == ({"jazz": 0.6}, {"piano": 0.8}, ("CORE-03",))
     assert found.curated_tags == ("lofi", "chill", "rhodes", "74 bpm")
 
 
 def test_prompt_and_lyrics_stand_beside_the_audio() -> None:
-    assert prompt_paths(processed("a")) == ("processed/core/a_prompt.txt", "processed/core/a_lyrics.txt")
+    assert prompt_paths(processed("a").audio_path) == ("processed/core/a_prompt.txt", "processed/core/a_lyrics.txt")
 
 
 def test_the_taxonomy_documents_every_tag_of_its_38_presets() -> None:

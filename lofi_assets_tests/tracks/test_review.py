@@ -1,11 +1,11 @@
 """A person's word on tags: it is appended, the last one holds, and only for exactly what was reviewed."""
 
-import json
 import multiprocessing
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 
 from lofi_assets.cli.main import main
 from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.tables import write_table
 from lofi_assets.sources.style_taxonomy import vocabulary
-from lofi_assets.store import Store, rows_of, write_rows
+from lofi_assets.store import Store
 from lofi_assets.tracks.curation import curated_tempo_ranges
+from lofi_assets.tracks.duplicates import LikelyCopies, PartsOfOneFile, write_pairs
+from lofi_assets.tracks.prompt_table import PromptRow, prompts_path, read_prompts
 from lofi_assets.tracks.prompts import write_prompts
 from lofi_assets.tracks.review import (
     REVIEWS,
@@ -29,27 +32,17 @@ from lofi_assets.tracks.review import (
     read_reviews,
 )
 from lofi_assets.tracks.tagged_tracks import categories
-from lofi_assets.tracks.track_table import DUPLICATES, PROCESSED, PROMPTS, accepted_tracks
+from lofi_assets.tracks.track_table import TrackRow, accepted_tracks, write_tracks
+from lofi_assets_tests.stage_rows import prompt_row, track_row
 
 WHEN = datetime(2025, 5, 4, 12, tzinfo=UTC)
 TOO_LONG = ", ".join(["lofi", *vocabulary()[0].categories[2].tags])
 SURE = "lofi hip hop, focused, rhodes, vibraphone, study session, 76 bpm"
 
 
-def processed(track_id: str, *, audio: str = "a", **measures: Any) -> dict[str, Any]:
-    return {
-        "track_id": track_id,
-        "status": "accepted",
-        "raw_path": f"raw/royalty-free/{track_id}.wav",
-        "audio_path": f"processed/core/{track_id}.mp3",
-        "source_id": "s",
-        "source_sha256": "5" * 64,
-        "audio_sha256": audio * 64,
-        "measures": json.dumps({"tempo_bpm": 76.0, "tempo_confidence": 0.9, **measures}),
-        "heard": "{}",
-        "quality_score": 90,
-        "score_parts": '{"noise": 0.8}',
-    }
+def processed(track_id: str, *, audio: str = "a", **measures: Any) -> TrackRow:
+    known = {"tempo_bpm": 76.0, "tempo_confidence": 0.9, **measures}
+    return track_row(track_id, audio_sha256=audio * 64, measures=known, quality_score=90, score_parts={"noise": 0.8})
 
 
 @pytest.fixture
@@ -57,7 +50,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """`sure` needs nobody; `vague` has neither tags nor a tempo."""
     store = Store(tmp_path / "data")
     monkeypatch.setenv("LOFI_DATA_DIR", str(store.root))
-    write_rows(store, PROCESSED, [processed("sure"), processed("vague", tempo_bpm=None, tempo_confidence=0.0)])
+    write_tracks(store, [processed("sure"), processed("vague", tempo_bpm=None, tempo_confidence=0.0)])
     tell(store, "sure", SURE)
     write_prompts(store)
     return store
@@ -69,12 +62,12 @@ def tell(store: Store, track_id: str, prompt: str) -> None:
     path.write_text(prompt, encoding="utf-8")
 
 
-def row(store: Store, track_id: str) -> dict[str, Any]:
-    return next(row for row in rows_of(store, PROMPTS) if row["track_id"] == track_id)
+def row(store: Store, track_id: str) -> PromptRow:
+    return next(row for row in read_prompts(store) if row.track_id == track_id)
 
 
 def waiting(store: Store) -> dict[str, tuple[str, ...]]:
-    return {item.row["track_id"]: item.reasons for item in queue(store) if item.reasons}
+    return {item.row.track_id: item.reasons for item in queue(store) if item.reasons}
 
 
 def accept(store: Store, track_id: str = "vague", **more: Any) -> None:
@@ -95,7 +88,7 @@ def test_the_queue_says_why_a_person_should_look(store: Store) -> None:
 
 def test_unknown_tags_contradictions_and_likely_copies_are_reasons(store: Store) -> None:
     tell(store, "sure", f"{SURE}, zzyzx, slow, uptempo")
-    write_json(store.metadata(DUPLICATES), [{"a": "sure", "b": "vague", "similarity": 0.7, "kind": "review"}])
+    write_pairs(store, [LikelyCopies("sure", "vague", 0.7)])
     outcome = write_prompts(store)
     reasons = " | ".join(waiting(store)["sure"])
     assert "'zzyzx' is not in the taxonomy" in reasons and "uptempo (human) contradicts" in reasons
@@ -104,8 +97,7 @@ def test_unknown_tags_contradictions_and_likely_copies_are_reasons(store: Store)
 
 
 def test_a_copy_that_is_already_out_is_no_reason(store: Store) -> None:
-    parts_of_one_file = {"a": "sure", "b": "vague", "part_of": "long"}
-    write_json(store.metadata(DUPLICATES), [{"a": "sure", "b": "rejected_one", "similarity": 0.99}, parts_of_one_file])
+    write_pairs(store, [LikelyCopies("sure", "rejected_one", 0.99), PartsOfOneFile("sure", "vague", "long")])
     assert "sure" not in waiting(store)
 
 
@@ -113,10 +105,10 @@ def test_a_copy_that_is_already_out_is_no_reason(store: Store) -> None:
 
 
 def test_acceptance_takes_a_track_from_tagged_to_verified(store: Store) -> None:
-    assert row(store, "vague")["state"] == "TAGGED"
+    assert row(store, "vague").state == "TAGGED"
     accept(store)
     before = write_prompts(store)
-    assert (row(store, "vague")["state"], row(store, "vague")["reviewed_by"]) == ("VERIFIED", "Ada")
+    assert (row(store, "vague").state, row(store, "vague").reviewed_by) == ("VERIFIED", "Ada")
     assert waiting(store) == {} and before.counts["verified"] == 1 and before.counts["to_review"] == 0
     assert read_json(store.metadata("quality_scores.json")) == {
         "sure": {"score": 90, "verified": False, "date": None, "parts": {"noise": 0.8}},
@@ -128,12 +120,12 @@ def test_acceptance_takes_a_track_from_tagged_to_verified(store: Store) -> None:
 def test_rejection_takes_a_track_out_and_a_later_word_brings_it_back(store: Store) -> None:
     reject(store)
     outcome = write_prompts(store)
-    assert row(store, "vague")["status"] == "review_rejected" and outcome.counts["rejected_in_review"] == 1
+    assert row(store, "vague").status == "review_rejected" and outcome.counts["rejected_in_review"] == 1
     assert "out of tune" in read_json(store.quarantine / "prompts" / "vague.json")["reason"]
     assert outcome.tracks["prompts.lyrics"] == {"accepted": 1, "violating": 0, "rejected": 0}
     accept(store)
     write_prompts(store)
-    assert (row(store, "vague")["status"], row(store, "vague")["state"]) == ("tagged", "VERIFIED")
+    assert (row(store, "vague").status, row(store, "vague").state) == ("tagged", "VERIFIED")
     assert not (store.quarantine / "prompts" / "vague.json").exists()
 
 
@@ -141,28 +133,28 @@ def test_rejection_takes_a_track_out_and_a_later_word_brings_it_back(store: Stor
 def test_a_decision_about_other_content_does_not_hold(store: Store, change: str) -> None:
     reject(store)
     if change == "audio":
-        write_rows(store, PROCESSED, [processed("vague", audio="b", tempo_bpm=None)])
+        write_tracks(store, [processed("vague", audio="b", tempo_bpm=None)])
     else:
         tell(store, "vague", "lofi, sad, piano")
     write_prompts(store)
-    assert row(store, "vague")["status"] == "tagged"
+    assert row(store, "vague").status == "tagged"
     assert waiting(store)["vague"][0] == "changed since Ada rejected it on 2025-05-04"
 
 
 def test_a_reviewers_tags_are_the_whole_prompt(store: Store) -> None:
     accept(store, tags="Lo-Fi, Rhodes piano, rainy day, 70 bpm")
     write_prompts(store)
-    assert row(store, "vague")["prompt"] == "lofi, rhodes, 70 bpm, rainy window"
-    assert {tag["origin"] for tag in json.loads(row(store, "vague")["tags"])} == {"human"}
+    assert row(store, "vague").prompt == "lofi, rhodes, 70 bpm, rainy window"
+    assert {tag.origin for tag in row(store, "vague").tags} == {"human"}
 
 
 def test_a_reviewers_styles_last_and_are_no_evidence_for_tagging(store: Store) -> None:
     accept(store, styles=["SEASON-02", "CORE-01"])
     for _ in range(3):
         write_prompts(store)
-        assert json.loads(row(store, "vague")["style_ids"]) == ["SEASON-02", "CORE-01"]
+        assert row(store, "vague").style_ids == ("SEASON-02", "CORE-01")
         assert read_json(store.metadata("style_mapping.json"))["vague"] == ["SEASON-02", "CORE-01"]
-        assert row(store, "vague")["state"] == "VERIFIED"
+        assert row(store, "vague").state == "VERIFIED"
     assert categories(store)(accepted_tracks(store))["vague"] == "seasonal"
     assert curated_tempo_ranges(store) == {}
 
@@ -174,10 +166,10 @@ def test_a_reviewers_styles_stand_over_a_curators_and_a_later_curators_word_reop
     accept(store, "sure", styles=["CORE-03"])
     for _ in range(2):
         write_prompts(store)
-        assert (json.loads(row(store, "sure")["style_ids"]), row(store, "sure")["state"]) == (["CORE-03"], "VERIFIED")
+        assert (row(store, "sure").style_ids, row(store, "sure").state) == (("CORE-03",), "VERIFIED")
     write_json(path, {**read_json(path), "sure": ["CORE-04"]})
     write_prompts(store)
-    assert (json.loads(row(store, "sure")["style_ids"]), row(store, "sure")["state"]) == (["CORE-04"], "TAGGED")
+    assert (row(store, "sure").style_ids, row(store, "sure").state) == (("CORE-04",), "TAGGED")
 
 
 @pytest.mark.parametrize(
@@ -240,19 +232,9 @@ def test_the_file_only_grows_and_a_torn_end_loses_nothing_else(
 @given(reviews=st.lists(REVIEW, max_size=8))
 def test_the_last_decision_holds_and_only_for_its_content(reviews: list[Review]) -> None:
     holding = decisions(reviews)
-    tagged = {
-        "prompt": "lofi",
-        "style_origin": "human",
-        "style_ids": '["CORE-01"]',
-        "unknown_curated": "[]",
-        "tags": '[{"category": "tempo"}]',
-        "notes": "",
-        "proposal": "0" * 64,
-        "track_id": "a",
-    }
     for content in "123":
         about = [review for review in reviews if review.content == ("a", content * 64, "0" * 64)]
-        (item,) = queue_of([tagged | {"audio_sha256": content * 64}], pairs=[], reviews=reviews)
+        (item,) = queue_of([prompt_row("a", audio_sha256=content * 64)], pairs=[], reviews=reviews)
         assert item.decision == (about[-1].decision if about else "")
         assert bool(item.reasons) == (not about and any(review.track_id == "a" for review in reviews))
         assert (("a", content * 64, "0" * 64) in holding) == bool(about)
@@ -327,6 +309,6 @@ def test_a_mistake_exits_non_zero_with_the_reason(store: Store, words: list[str]
 
 
 def test_prompts_of_an_earlier_version_are_named(store: Store) -> None:
-    write_rows(store, PROMPTS, [{"track_id": "sure", "status": "tagged"}])
+    write_table(prompts_path(store), pd.DataFrame([{"track_id": "sure", "status": "tagged"}]))
     done = CliRunner().invoke(main, ["review", "list"])
     assert done.exit_code == 1 and "materialise prompts again" in done.output
