@@ -62,14 +62,14 @@ def reproduce(checkpoint: str, base: Path | None, features: Path | None, device:
 
 def _changes(rerun: Rerun) -> list[str]:
     recorded = rerun.recorded
-    here = provenance(device=rerun.run.device, threads=int(recorded.provenance["threads"]))
+    here = provenance(device=rerun.run.device, threads=recorded.provenance.threads)
     return configuration_changes(recorded) + provenance_changes(recorded.provenance, here)
 
 
 def _introduce(rerun: Rerun, changes: list[str]) -> None:
     recorded, run = rerun.recorded, rerun.recorded.run
     start = f"going on after step {rerun.done}" if rerun.done else "from the start"
-    threads = int(recorded.provenance["threads"])
+    threads = recorded.provenance.threads
     click.echo(
         f"{recorded.folder}: run {run.run_id}, step {recorded.step}, dataset {run.dataset_id}, "
         f"seed {run.training.seed}, adapter {recorded.digest[:12]}"
@@ -95,7 +95,7 @@ def _verdict(rerun: Rerun, reached: int, changes: list[str]) -> bool:
         f"different: step {reached}, {found.differing} of {found.tensors} tensors; the largest difference is "
         f"{found.difference:.3g} in {found.largest} ({found.share:.2g} of its largest value)"
     )
-    logged = first_logged_difference(Path(recorded.description["log"]), log_path(rerun.run))
+    logged = first_logged_difference(Path(recorded.description.log), log_path(rerun.run))
     click.echo(f"first difference in the log: {logged or 'none, or the log of the original run is gone'}")
     if changes:
         click.echo(f"what is not as it was, the likeliest cause first: {'; '.join(changes)}")

@@ -35,6 +35,8 @@ Two of them depend on others (`TrainingSettings.identifying`): under a schedule 
 on `max_steps`, and a compiler fuses other kernels, with other last bits, where activations are computed again.
 """
 
+TRAINING_RUN = "training_run.json"
+"""In `metadata/`: the run that is planned, or goes on."""
 SPLITS: tuple[Split, ...] = ("train", "validation")
 S = TypeVar("S", bound="Settings")
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -289,6 +291,3 @@ def _parse(kind: type[S], path: Path) -> S:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or '(run)'}: {e['msg']}" for e in error.errors())
         raise ConfigError(f"{path}: {faults}") from error
-
-
-RUN_CONFIG = "training_run.json"

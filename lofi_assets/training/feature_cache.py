@@ -17,7 +17,7 @@ from lofi_assets.profiles import Profile, setting
 from lofi_assets.store import Store
 from lofi_assets.training import report as training_report
 from lofi_assets.training.base_model import backbone_for, resolve_base
-from lofi_assets.training.config import RUN_CONFIG, TrackFeatures
+from lofi_assets.training.config import TRAINING_RUN, TrackFeatures
 from lofi_assets.training.features.files import exclusive, keys_of_runs, unneeded_files
 from lofi_assets.wording import tallied
 
@@ -133,7 +133,7 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
 
 def unneeded_features(store: Store) -> list[Path]:
     """Cached files that neither the current features nor any run, archived ones among them, name."""
-    keys = keys_of_runs(FeatureRecord.path(store), store.metadata(RUN_CONFIG), store.checkpoints)
+    keys = keys_of_runs(FeatureRecord.path(store), store.metadata(TRAINING_RUN), store.checkpoints)
     return unneeded_files(store.features, keys)
 
 

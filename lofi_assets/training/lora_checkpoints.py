@@ -5,27 +5,26 @@ What belongs here: the run's configuration file, and what a finished run says to
 """
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lofi_assets.backbones.features import FeatureError
 from lofi_assets.dataset.versions import dataset_on_record
-from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.training import report as training_report
-from lofi_assets.training.checkpoints.files import PRUNED, describe
-from lofi_assets.training.checkpoints.manifest import read_manifest, update_record
+from lofi_assets.training.checkpoints.description import CheckpointDescription
+from lofi_assets.training.checkpoints.files import RUN_CONFIG
+from lofi_assets.training.checkpoints.manifest import pruned_records, read_manifest, update_record
 from lofi_assets.training.checkpoints.runs import current_run, finished, log_path
 from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import (
-    RUN_CONFIG,
+    TRAINING_RUN,
     TrainingRun,
     save_run,
 )
@@ -34,9 +33,6 @@ from lofi_assets.training.settings import lora_settings, training_settings
 from lofi_assets.training.trained_on import on_revoked_tracks
 from lofi_assets.training.trainer.log import read_log
 from lofi_assets.wording import rounded
-
-REQUIRED_STATE = ("seed", "record.dataset_hash", "record.config_hash", "provenance.command", "provenance.packages")
-"""What a checkpoint must say of itself to be reproducible (constitution II)."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_D
             "device": profile.training.get("device", "auto"),
         }
     )
-    config = store.metadata(RUN_CONFIG)
+    config = store.metadata(TRAINING_RUN)
     save_run(config, run)
     return PlannedRun(run, config, 0 if finished(run) else run.training.max_steps - _steps_done(run))
 
@@ -96,7 +92,7 @@ def describe_training(store: Store, planned: PlannedRun) -> Outcome:
     """What the checkpoints are, for the gates and for people; each is loaded to see whether it can be."""
     run = planned.run
     records = [_checked(store, record) for record in read_manifest(store.checkpoints)]
-    states = {record.checkpoint_id: describe(store.checkpoints / record.checkpoint_id) for record in records}
+    states = {name: CheckpointDescription.read(store.checkpoints / name) for name in (r.checkpoint_id for r in records)}
     losses = read_losses(log_path(run))
     last_loss = losses[-1][1] if losses else None
     interval = run.training.checkpoint_interval
@@ -109,13 +105,13 @@ def describe_training(store: Store, planned: PlannedRun) -> Outcome:
         },
         values={
             # With the pruned ones: retention must not change what the run is said to have produced.
-            "checkpoints": len(records) + len(read_json(store.checkpoints / PRUNED, default=[])),
+            "checkpoints": len(records) + len(pruned_records(store.checkpoints)),
             "invalid_checkpoints": sum(not record.is_valid for record in records),
             "off_interval_checkpoints": sum(
                 record.step % interval != 0 and record.step != run.training.max_steps for record in records
             ),
             "unreproducible_checkpoints": sum(
-                not _reproducible(store, record, states[record.checkpoint_id]) for record in records
+                not _reproducible(store, states[record.checkpoint_id]) for record in records
             ),
             "foreign_dataset_checkpoints": sum(record.dataset_hash != run.dataset_hash for record in records),
             "checkpoints_on_revoked_tracks": len(on_revoked_tracks(store)),
@@ -137,23 +133,16 @@ def _checked(store: Store, record: Checkpoint) -> Checkpoint:
     return update_record(store.checkpoints, record.checkpoint_id, is_valid=valid)
 
 
-def _reproducible(store: Store, record: Checkpoint, state: Mapping[str, Any]) -> bool:
-    folder = store.checkpoints / record.checkpoint_id
-    return (folder / "config.json").is_file() and all(_nested(state, key) for key in REQUIRED_STATE)
+def _reproducible(store: Store, description: CheckpointDescription) -> bool:
+    run = store.checkpoints / description.record.checkpoint_id / RUN_CONFIG
+    return run.is_file() and description.reproducible
 
 
-def _nested(state: Mapping[str, Any], key: str) -> bool:
-    value: Any = state
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value not in (None, "", {})
-
-
-def _shown(record: Checkpoint, state: Mapping[str, Any]) -> dict[str, Any]:
+def _shown(record: Checkpoint, description: CheckpointDescription) -> dict[str, Any]:
     return {
         "checkpoint": record.checkpoint_id,
-        "train_loss": rounded(state.get("train_loss"), 4),
-        "validation_loss": rounded(state.get("validation_loss"), 4),
+        "train_loss": rounded(description.train_loss, 4),
+        "validation_loss": rounded(description.validation_loss, 4),
         "fad": rounded(record.fad_score, 2),
         "saved": f"{record.timestamp:%Y-%m-%d %H:%M}",
     }

@@ -4,13 +4,12 @@ What belongs here: what the records of versions and runs say of their tracks. Wh
 tracks hold (`trained_on.py`, `sources/`), and the page that shows both (`sources/ledger_page.py`).
 """
 
-from collections.abc import Iterable, Mapping
-
 from lofi_assets.dataset.versions import version_record, version_tracks
-from lofi_assets.files.documents import read_json
 from lofi_assets.sources.ledger_page import Use
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.files import PRUNED
+from lofi_assets.training.checkpoints.manifest import pruned_records
+from lofi_assets.training.trained_on import TrainedOn
 
 
 def uses(store: Store) -> list[Use]:
@@ -28,14 +27,9 @@ def uses(store: Store) -> list[Use]:
         if record is not None:
             trained[record.hash] = frozenset(track.track_id for track in tracks if track.split == "train")
     for path in sorted(store.checkpoints.rglob("epoch=0-step=*_lora/config.json")):
-        made.append(Use("checkpoint", store.relative(path.parent), _trained(read_json(path).get("tracks", ()))))
+        made.append(Use("checkpoint", store.relative(path.parent), TrainedOn.read(path.parent).train))
     for path in sorted(store.checkpoints.rglob(PRUNED)):
-        for record in read_json(path, default=[]):
-            name = f"{store.relative(path)}: {record['checkpoint_id']}"
-            made.append(Use("checkpoint", name, trained.get(record["dataset_hash"], frozenset())))
+        for pruned in pruned_records(path.parent):
+            name = f"{store.relative(path)}: {pruned.checkpoint_id}"
+            made.append(Use("checkpoint", name, trained.get(pruned.dataset_hash, frozenset())))
     return made
-
-
-def _trained(tracks: Iterable[Mapping[str, str]]) -> frozenset[str]:
-    """Those of a checkpoint's own configuration."""
-    return frozenset(track["track_id"] for track in tracks if track.get("split", "train") == "train")

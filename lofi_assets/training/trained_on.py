@@ -6,11 +6,15 @@ the ledger (`sources/`), the training (`lora_checkpoints.py`).
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
+from pathlib import Path
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
 from lofi_assets.backbones.features import FeatureError
 from lofi_assets.constitution.gates import load_gates
 from lofi_assets.dataset.versions import DatasetError, DatasetVersion, current_dataset, read_version, recorded_dataset
-from lofi_assets.files.documents import read_json
+from lofi_assets.files.typed import read_typed
 from lofi_assets.records import Checkpoint
 from lofi_assets.sources.claims import unlicensed
 from lofi_assets.sources.inventory import read_inventory, withdrawn_tracks
@@ -18,8 +22,9 @@ from lofi_assets.sources.licences import load_licences
 from lofi_assets.sources.raw_files import raw_track_id
 from lofi_assets.sources.rights import latest_day
 from lofi_assets.store import CONFIG_DIR, Store
+from lofi_assets.training.checkpoints.files import RUN_CONFIG
 from lofi_assets.training.checkpoints.manifest import read_manifest
-from lofi_assets.training.checkpoints.runs import RUN
+from lofi_assets.training.checkpoints.runs import RunIdentity
 from lofi_assets.training.feature_cache import FeatureRecord
 
 
@@ -48,9 +53,40 @@ def on_revoked_tracks(store: Store, *, today: date | None = None) -> dict[str, s
     return {name: f"{tracks[0]}: {lost[tracks[0]]}" for name, tracks in found.items() if tracks}
 
 
-def _trained_on(store: Store, record: Checkpoint) -> set[str]:
-    run = read_json(store.checkpoints / record.checkpoint_id / "config.json", default={})
-    return {track["track_id"] for track in run.get("tracks", ()) if track.get("split") == "train"}
+@dataclass(frozen=True, config=ConfigDict(extra="ignore"))
+class TrainedTrack:
+    """A track of a run's own configuration."""
+
+    track_id: str
+    split: str = "train"
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="ignore"))
+class TrainedOn:
+    """The part of a run's own configuration that says what it was trained on; the settings may be another version's."""
+
+    tracks: tuple[TrainedTrack, ...] = ()
+    base_fingerprint: str | None = None
+    """None: not recorded."""
+
+    @classmethod
+    def read(cls, checkpoint: Path) -> "TrainedOn":
+        """That of a checkpoint's folder; nothing where there is none.
+
+        Raises:
+            StoreError: the configuration is broken.
+        """
+        remedy = "restore the checkpoint's folder from a copy, or move it away"
+        return read_typed(checkpoint / RUN_CONFIG, cls, remedy=remedy) or cls()
+
+    @property
+    def train(self) -> frozenset[str]:
+        """Ids of the tracks that were trained on."""
+        return frozenset(track.track_id for track in self.tracks if track.split == "train")
+
+
+def _trained_on(store: Store, record: Checkpoint) -> frozenset[str]:
+    return TrainedOn.read(store.checkpoints / record.checkpoint_id).train
 
 
 def trained_dataset(store: Store) -> DatasetVersion:
@@ -62,13 +98,13 @@ def trained_dataset(store: Store) -> DatasetVersion:
     Raises:
         DatasetError, StoreError: that version's folder is gone, or what it records of itself is broken.
     """
-    run = read_json(store.checkpoints / RUN, default={})
+    run = RunIdentity.read(store.checkpoints)
     current = recorded_dataset(store)
-    if not run or (current and run["dataset_hash"] == current.hash):
+    if run is None or (current and run.dataset_hash == current.hash):
         return current_dataset(store)
-    folder = store.datasets / run["dataset_id"]
-    version = read_version(folder)
-    if version is None or version.record.hash != run["dataset_hash"]:
+    folder = store.datasets / run.dataset_id
+    version = read_version(folder) if run.dataset_id else None
+    if version is None or version.record.hash != run.dataset_hash:
         raise DatasetError(
             f"{folder}: is not there, and the checkpoints were trained on it; restore that version from a backup, or "
             "train on the current one: materialise feature_cache and lora_checkpoints"
@@ -84,7 +120,7 @@ def trained_base(store: Store, checkpoints: Iterable[str]) -> FeatureRecord:
     """
     features = FeatureRecord.read(store)
     for name in checkpoints:
-        of = read_json(store.checkpoints / name / "config.json", default={}).get("base_fingerprint")
+        of = TrainedOn.read(store.checkpoints / name).base_fingerprint
         if of not in (None, features.base_fingerprint):
             raise FeatureError(
                 f"{FeatureRecord.path(store)}: the features are of the base {features.base_fingerprint[:12]}, {name} "

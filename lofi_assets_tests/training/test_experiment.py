@@ -8,6 +8,7 @@ import pytest
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import Store
 from lofi_assets.training import lora_checkpoints as experiment
+from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.checkpoints.files import checkpoint_id
 from lofi_assets.training.checkpoints.manifest import prune, write_manifest
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
@@ -36,7 +37,6 @@ def test_retention_does_not_change_what_a_run_is_said_to_have_produced(
 ) -> None:
     """Else an unchanged run after pruning would rewrite the model card and undo its approval."""
     store = Store(tmp_path)
-    monkeypatch.setattr(experiment, "describe", lambda folder: {})
     records = [
         Checkpoint(
             checkpoint_id=checkpoint_id(step),
@@ -51,6 +51,8 @@ def test_retention_does_not_change_what_a_run_is_said_to_have_produced(
         for step, fad in ((10, 1.0), (20, 2.0), (30, 3.0), (40, 4.0), (50, 5.0))
     ]
     write_manifest(store.checkpoints, [record.model_copy(update={"is_valid": True}) for record in records])
+    for record in records:
+        CheckpointDescription(record=record).write(store.checkpoints / record.checkpoint_id)
     monkeypatch.setattr(experiment, "fault", lambda folder: None)
     before = experiment.describe_training(store, planned(store))
     assert prune(store.checkpoints, keep_best=3)

@@ -380,5 +380,5 @@ def test_a_broken_manifest_is_named_and_may_be_removed_as_it_says(tmp_path: Path
 @pytest.mark.parametrize("content", ["[]", "{}", '{"run_id": 3}'])
 def test_a_broken_name_of_the_run_is_named_with_where_to_find_it(tmp_path: Path, content: str):
     (tmp_path / "run.json").write_text(content, encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"run\.json: names no run; .*checkpoint\.json"):
+    with pytest.raises(CheckpointError, match=r"run\.json: is of another version .*; write .*checkpoint\.json"):
         current_run(tmp_path)

@@ -10,7 +10,7 @@ from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.backbones.features import FeatureJob
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.training.checkpoints.files import describe
+from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.checkpoints.manifest import read_manifest
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
 from lofi_assets.training.trainer import preview
@@ -68,7 +68,7 @@ def quiet(message: str) -> None:
 
 def digests(run: TrainingRun) -> list[str]:
     folders = [run.checkpoints_dir / record.checkpoint_id for record in read_manifest(run.checkpoints_dir)]
-    return [describe(folder)["adapter_sha256"] for folder in folders]
+    return [CheckpointDescription.read(folder).adapter_sha256 for folder in folders]
 
 
 def test_previews_leave_the_adapters_bit_identical(make_run):

@@ -17,6 +17,7 @@ from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.cli.reproduce import DIFFERENT, IDENTICAL, IMPOSSIBLE, INTERRUPTED, reproduce
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import sha256_folder
+from lofi_assets.training.checkpoints.description import Provenance
 from lofi_assets.training.checkpoints.files import DESCRIPTION, PEFT_WEIGHTS, RUN_CONFIG, checkpoint_id
 from lofi_assets.training.checkpoints.runs import ARCHIVE
 from lofi_assets.training.config import TrainingRun, TrainingSettings
@@ -132,8 +133,8 @@ def test_other_bits_are_found_at_the_first_checkpoint_with_what_differs_and_what
 
 
 def test_differences_come_in_the_order_of_their_likelihood():
-    recorded = {"device": "cuda:0", "packages": {"torch": "1", "numpy": "1"}, "machine": "a", "command": "x"}
-    here = {"device": "cpu", "packages": {"torch": "2", "numpy": "1"}, "machine": "b", "command": "y"}
+    recorded = Provenance(device="cuda:0", packages={"torch": "1", "numpy": "1"}, machine="a", command="x")
+    here = Provenance(device="cpu", packages={"torch": "2", "numpy": "1"}, machine="b", command="y")
     assert [line.partition(":")[0] for line in provenance_changes(recorded, here)] == [
         "packages.torch",
         "machine",

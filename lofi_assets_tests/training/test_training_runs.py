@@ -22,7 +22,8 @@ from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training.__main__ import CONFIGURATION, DIVERGED, DONE, FILES, INTERRUPTED
 from lofi_assets.training.checkpoints import state as resume
-from lofi_assets.training.checkpoints.files import DESCRIPTION, DIFFUSERS_WEIGHTS, PEFT_WEIGHTS, checkpoint_id, describe
+from lofi_assets.training.checkpoints.description import CheckpointDescription
+from lofi_assets.training.checkpoints.files import DESCRIPTION, DIFFUSERS_WEIGHTS, PEFT_WEIGHTS, checkpoint_id
 from lofi_assets.training.checkpoints.manifest import read_manifest
 from lofi_assets.training.checkpoints.runs import ARCHIVE, finished, log_path
 from lofi_assets.training.checkpoints.soundness import is_valid
@@ -50,7 +51,10 @@ def quiet(message: str) -> None:
 
 def digests(run: TrainingRun) -> dict[int, str]:
     records = read_manifest(run.checkpoints_dir)
-    return {record.step: describe(run.checkpoints_dir / record.checkpoint_id)["adapter_sha256"] for record in records}
+    return {
+        record.step: CheckpointDescription.read(run.checkpoints_dir / record.checkpoint_id).adapter_sha256
+        for record in records
+    }
 
 
 def logged(run: TrainingRun) -> list[dict]:

@@ -17,14 +17,12 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.records import Checkpoint, dump, parse
-from lofi_assets.training.checkpoints.files import DESCRIPTION, MANIFEST, PRUNED, CheckpointError, describe
-
-if TYPE_CHECKING:
-    pass
+from lofi_assets.training.checkpoints.description import CheckpointDescription
+from lofi_assets.training.checkpoints.files import DESCRIPTION, MANIFEST, PRUNED, CheckpointError
 
 REMOVABLE = f"mend it or remove it: every checkpoint's folder holds its own record ({DESCRIPTION})"
 """What to do about a broken manifest."""
@@ -43,8 +41,17 @@ def read_manifest(checkpoints_dir: Path) -> list[Checkpoint]:
     path = checkpoints_dir / MANIFEST
     if path.is_file():
         return _read(path)
-    described = [describe(file.parent) for file in checkpoints_dir.glob(f"epoch=0-step=*_lora/{DESCRIPTION}")]
-    return _records([description.get("record") for description in described], path)
+    folders = [file.parent for file in checkpoints_dir.glob(f"epoch=0-step=*_lora/{DESCRIPTION}")]
+    return sorted((CheckpointDescription.read(folder).record for folder in folders), key=lambda record: record.step)
+
+
+def pruned_records(checkpoints_dir: Path) -> list[Checkpoint]:
+    """Records of what retention removed, by rising step.
+
+    Raises:
+        StoreError, CheckpointError, RecordError: as `read_manifest`.
+    """
+    return _read(checkpoints_dir / PRUNED)
 
 
 def write_manifest(checkpoints_dir: Path, records: Sequence[Checkpoint]) -> None:
@@ -99,7 +106,7 @@ def prune(checkpoints_dir: Path, *, keep_best: int = 3) -> tuple[Checkpoint, ...
     The records move first, so that a killed process leaves folders without a record, which the next call removes.
     """
     kept, given_up = retention(read_manifest(checkpoints_dir), keep_best=keep_best)
-    pruned = {record.checkpoint_id: record for record in (*_read(checkpoints_dir / PRUNED), *given_up)}
+    pruned = {record.checkpoint_id: record for record in (*pruned_records(checkpoints_dir), *given_up)}
     if given_up:
         _write(checkpoints_dir / PRUNED, list(pruned.values()))
         write_manifest(checkpoints_dir, kept)

@@ -12,10 +12,10 @@ import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.store import PACKAGE
+from lofi_assets.training.checkpoints.description import Provenance
 
 PACKAGES = (
     "lofi_assets",
@@ -41,27 +41,24 @@ ENVIRONMENT = (
 """Variables that choose kernels or settings."""
 
 
-def provenance(*, device: str, threads: int) -> dict[str, Any]:
-    """Plain JSON data: git commit and changes, packages, command line, Python, machine, device, kernels, CPU threads.
-
-    Bit-identical weights are promised for the same values of all of these.
-    """
-    return {
-        "git_commit": _git(PACKAGE, "rev-parse", "HEAD"),
-        "git_diff_sha256": changes(PACKAGE),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "command": shlex.join([sys.executable, *sys.argv]),
-        "working_directory": str(Path.cwd()),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "device": device,
-        "threads": threads,
-        "kernels": _kernels(),
-        "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
-    }
+def provenance(*, device: str, threads: int) -> Provenance:
+    """Of this process."""
+    return Provenance(
+        git_commit=_git(PACKAGE, "rev-parse", "HEAD"),
+        git_diff_sha256=changes(PACKAGE),
+        packages={name: _version(name) for name in PACKAGES},
+        command=shlex.join([sys.executable, *sys.argv]),
+        working_directory=str(Path.cwd()),
+        python=platform.python_version(),
+        machine=f"{platform.system()} {platform.machine()}",
+        device=device,
+        threads=threads,
+        kernels=_kernels(),
+        environment={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+    )
 
 
-def _kernels() -> dict[str, Any]:
+def _kernels() -> dict[str, str | None]:
     """What decides which of several kernels computes a product, and so its last bits."""
     import torch
 

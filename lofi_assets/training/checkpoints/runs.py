@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lofi_assets.files.documents import read_json, write_json
-from lofi_assets.files.writing import locked
+from pydantic.dataclasses import dataclass as record
+
+from lofi_assets.files.typed import STORED, read_typed, write_typed
+from lofi_assets.files.writing import StoreError, locked
 from lofi_assets.training.checkpoints.files import DESCRIPTION, MANIFEST, PRUNED, CheckpointError
 from lofi_assets.training.checkpoints.manifest import read_manifest
 from lofi_assets.training.checkpoints.state import FOLDER as RESUME
@@ -56,6 +58,40 @@ class TrainingSummary:
         return {name: value for name, value in data.items() if value is not None}
 
 
+@record(frozen=True, kw_only=True, config=STORED)
+class RunIdentity:
+    """Which run a checkpoints folder belongs to: `run.json`. A person who mends it may write the id alone."""
+
+    run_id: str
+    config_hash: str = ""
+    dataset_id: str = ""
+    dataset_hash: str = ""
+
+    @classmethod
+    def of(cls, run: TrainingRun) -> "RunIdentity":
+        """The identity of a run."""
+        return cls(
+            run_id=run.run_id, config_hash=run.config_hash, dataset_id=run.dataset_id, dataset_hash=run.dataset_hash
+        )
+
+    @classmethod
+    def read(cls, checkpoints_dir: Path) -> "RunIdentity | None":
+        """The run that a folder belongs to, None if it belongs to none.
+
+        Raises:
+            CheckpointError: the file that says so is broken.
+        """
+        remedy = f'write {{"run_id": "..."}} with the run_id of the checkpoints\' own {DESCRIPTION}'
+        try:
+            return read_typed(checkpoints_dir / RUN, cls, remedy=remedy)
+        except StoreError as error:
+            raise CheckpointError(str(error)) from error
+
+    def write(self, checkpoints_dir: Path) -> None:
+        """Make a folder this run's own."""
+        write_typed(checkpoints_dir / RUN, self)
+
+
 def log_path(run: TrainingRun) -> Path:
     """The run's JSON-lines log: another run writes another file."""
     return run.logs_dir / f"train-{run.run_id}.jsonl"
@@ -72,16 +108,8 @@ def current_run(checkpoints_dir: Path) -> str | None:
     Raises:
         CheckpointError: the file that says so is broken.
     """
-    path = checkpoints_dir / RUN
-    identity = read_json(path)
-    if identity is None:
-        return None
-    if not isinstance(identity, dict) or not isinstance(identity.get("run_id"), str):
-        raise CheckpointError(
-            f'{path}: names no run; write {{"run_id": "..."}} with the run_id of the checkpoints\' own {DESCRIPTION}'
-        )
-    run_id: str = identity["run_id"]
-    return run_id
+    identity = RunIdentity.read(checkpoints_dir)
+    return identity.run_id if identity else None
 
 
 def finished(run: TrainingRun) -> TrainingSummary | None:
@@ -138,7 +166,7 @@ def open_run(run: TrainingRun, *, fresh: bool = False) -> str | None:
             _archive_log(run, folder / ARCHIVE / (archived or run.run_id))
         else:
             _bring_back(folder, run.run_id)
-    write_json(folder / RUN, _identity(run))
+    RunIdentity.of(run).write(folder)
     if resume_point(folder):
         keep_beside_checkpoint(folder)
     elif (unsound_states(folder) or read_manifest(folder)) and not recover(folder, run_id=run.run_id):
@@ -148,15 +176,6 @@ def open_run(run: TrainingRun, *, fresh: bool = False) -> str | None:
             "continue exactly); restore either, or start over with `lofi train --fresh`, which archives what there is"
         )
     return archived
-
-
-def _identity(run: TrainingRun) -> dict[str, str]:
-    return {
-        "run_id": run.run_id,
-        "config_hash": run.config_hash,
-        "dataset_id": run.dataset_id,
-        "dataset_hash": run.dataset_hash,
-    }
 
 
 def _sweep(folder: Path) -> None:

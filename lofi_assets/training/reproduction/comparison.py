@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets.errors import LofiError
-from lofi_assets.training.checkpoints.files import RUN_CONFIG, describe
+from lofi_assets.training.checkpoints.description import CheckpointDescription, Provenance
+from lofi_assets.training.checkpoints.files import RUN_CONFIG
 from lofi_assets.training.checkpoints.runs import ARCHIVE
 from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.config import ConfigError, TrainingRun, load_run
@@ -38,13 +39,12 @@ class Recorded:
     step: int
     digest: str
     """sha256 of the adapter, recorded and found in the file."""
-    description: Mapping[str, Any]
+    description: CheckpointDescription
 
     @property
-    def provenance(self) -> Mapping[str, Any]:
+    def provenance(self) -> Provenance:
         """Commit, packages, machine, device, threads."""
-        provenance: Mapping[str, Any] = self.description["provenance"]
-        return provenance
+        return self.description.provenance
 
 
 @dataclass(frozen=True)
@@ -94,38 +94,39 @@ def read_recorded(folder: Path) -> Recorded:
     """
     from lofi_assets.training.trainer.adapters import digest, read_adapter
 
-    description = describe(folder)
+    description = CheckpointDescription.read(folder)
     reason = fault(folder)
     if reason:
         raise ReproductionError(f"{reason}; there is nothing sound to compare with")
     found = digest(read_adapter(folder))
-    if found != description["adapter_sha256"]:
+    if found != description.adapter_sha256:
         raise ReproductionError(
-            f"{folder}: holds adapter {found[:12]}, but {description['adapter_sha256'][:12]} was recorded when it was "
+            f"{folder}: holds adapter {found[:12]}, but {description.adapter_sha256[:12]} was recorded when it was "
             "saved; the weights were changed since, restore them"
         )
     try:
         run = load_run(folder / RUN_CONFIG)
     except ConfigError as error:
-        commit = description["provenance"]["git_commit"]
+        commit = description.provenance.git_commit
         raise ReproductionError(f"{error}; the checkpoint was made by commit {commit}, check that out") from error
-    return Recorded(folder, run, description["record"]["step"], found, description)
+    return Recorded(folder, run, description.record.step, found, description)
 
 
 def configuration_changes(recorded: Recorded) -> list[str]:
     """Where configuration and dataset as they are read now are not what the record's hashes were taken of."""
-    record = recorded.description["record"]
+    record = recorded.description.record
     pairs = {
-        "dataset hash": (record["dataset_hash"], recorded.run.dataset_hash),
-        "configuration hash": (record["config_hash"], recorded.run.config_hash),
-        "run id": (recorded.description["run_id"], recorded.run.run_id),
+        "dataset hash": (record.dataset_hash, recorded.run.dataset_hash),
+        "configuration hash": (record.config_hash, recorded.run.config_hash),
+        "run id": (recorded.description.run_id, recorded.run.run_id),
     }
     return [_differs(name, *pair) for name, pair in pairs.items() if pair[0] != pair[1]]
 
 
-def provenance_changes(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+def provenance_changes(recorded: Provenance, here: Provenance) -> list[str]:
     """What is not as it was when the checkpoint was made, the likeliest cause of other bits first."""
-    return [sentence for name in ORDER for sentence in _changes(name, recorded.get(name), here.get(name))]
+    was, now = recorded.parts(), here.parts()
+    return [sentence for name in ORDER for sentence in _changes(name, was[name], now[name])]
 
 
 def _changes(name: str, recorded: Any, here: Any) -> Iterator[str]:

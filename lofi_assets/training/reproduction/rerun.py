@@ -16,7 +16,8 @@ from pathlib import Path
 from types import FrameType
 
 from lofi_assets.files.hashing import fingerprint
-from lofi_assets.training.checkpoints.files import checkpoint_id, describe
+from lofi_assets.training.checkpoints.description import CheckpointDescription
+from lofi_assets.training.checkpoints.files import checkpoint_id
 from lofi_assets.training.checkpoints.manifest import read_manifest
 from lofi_assets.training.checkpoints.provenance import ENVIRONMENT, provenance
 from lofi_assets.training.checkpoints.state import resume_point
@@ -68,11 +69,11 @@ def plan_rerun(
     again, and one after an update or with other features starts anew. Validation and previews are left out: they change
     no weight.
     """
-    recorded_device = str(recorded.provenance["device"])
-    here = provenance(device=device or recorded_device, threads=int(recorded.provenance["threads"]))
-    code = fingerprint(here["packages"], here["git_commit"], here["git_diff_sha256"], features, device)[:8]
+    recorded_device = recorded.provenance.device
+    here = provenance(device=device or recorded_device, threads=recorded.provenance.threads)
+    code = fingerprint(here.packages, here.git_commit, here.git_diff_sha256, features, device)[:8]
     folder = cache / f"{recorded.run.run_id}-step={recorded.step}-{code}"
-    start = Path(recorded.provenance["working_directory"])
+    start = Path(recorded.provenance.working_directory)
     run = recorded.run.model_copy(
         update={
             "base": base or start / recorded.run.base,
@@ -145,15 +146,15 @@ class _Watch:
             self.seen = record.step
             original = self.rerun.recorded.folder.parent / record.checkpoint_id
             if record.step < self.rerun.recorded.step and original.is_dir():
-                digests = [describe(path)["adapter_sha256"] for path in (original, here)]
+                digests = [CheckpointDescription.read(path).adapter_sha256 for path in (original, here)]
                 self.say(f"step {record.step}: {'the same bits' if digests[0] == digests[1] else 'other bits'}")
                 self.different = None if digests[0] == digests[1] else record.step
 
 
 def _environment(recorded: Recorded) -> dict[str, str]:
     """Variables as they were, with as many threads as there were: both decide the last bits."""
-    kept = {name: value for name, value in recorded.provenance["environment"].items() if name in ENVIRONMENT}
-    return {**kept, "OMP_NUM_THREADS": str(recorded.provenance["threads"])}
+    kept = {name: value for name, value in recorded.provenance.environment.items() if name in ENVIRONMENT}
+    return {**kept, "OMP_NUM_THREADS": str(recorded.provenance.threads)}
 
 
 def _train(config: str, until: int, environment: Mapping[str, str]) -> None:

@@ -20,14 +20,14 @@ import torch
 
 from lofi_assets.backbones.training import TIMESTEPS, Item, Objective
 from lofi_assets.errors import LofiError
-from lofi_assets.files.documents import write_json
 from lofi_assets.files.writing import atomic_folder
 from lofi_assets.progress import Progress as Told
-from lofi_assets.records import Checkpoint, dump
+from lofi_assets.records import Checkpoint
 from lofi_assets.training.checkpoints import manifest as checkpoints
 from lofi_assets.training.checkpoints import runs
 from lofi_assets.training.checkpoints import state as resume
-from lofi_assets.training.checkpoints.files import DESCRIPTION, RUN_CONFIG, checkpoint_id
+from lofi_assets.training.checkpoints.description import CheckpointDescription
+from lofi_assets.training.checkpoints.files import RUN_CONFIG, checkpoint_id
 from lofi_assets.training.checkpoints.provenance import provenance
 from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.config import SPLITS, ConfigError, TrainingRun, save_run
@@ -155,8 +155,7 @@ class Trainer:
         with atomic_folder(folder) as temporary:
             adapters.write_adapter(temporary, tensors, lora=run.lora, base=str(run.base))
             save_run(temporary / RUN_CONFIG, run)
-            description = self._description(record, losses, adapters.digest(tensors))
-            write_json(temporary / DESCRIPTION, description)
+            self._description(record, losses, adapters.digest(tensors)).write(temporary)
         reason = fault(folder)
         record = record.model_copy(update={"is_valid": reason is None})
         checkpoints.add_record(run.checkpoints_dir, record)
@@ -242,21 +241,21 @@ class Trainer:
             reached = f"{smoothed:.4g} smoothed, {factor:g} times its lowest value {lowest:.4g}"
             raise TrainingDiverged(_diagnosis(self.progress.step, loss=reached, norm="finite", rate=rate, seen=seen))
 
-    def _description(self, record: Checkpoint, losses: dict[str, float], digest: str) -> dict[str, Any]:
-        return {
-            "record": dump(record),
-            "run_id": self.run.run_id,
-            "dataset_id": self.run.dataset_id,
-            "seed": self.run.training.seed,
-            "randomness": randomness(self.run, step=record.step),
-            "adapter_sha256": digest,
-            "lora_scale": self.run.lora.scale,
-            "train_loss": self.progress.smoothed,
-            "validation_loss": losses.get("mean"),
-            "validation_by_timestep": losses,
-            "log": str(runs.log_path(self.run)),
-            "provenance": provenance(device=str(self.objective.device), threads=torch.get_num_threads()),
-        }
+    def _description(self, record: Checkpoint, losses: dict[str, float], digest: str) -> CheckpointDescription:
+        return CheckpointDescription(
+            record=record,
+            run_id=self.run.run_id,
+            dataset_id=self.run.dataset_id,
+            seed=self.run.training.seed,
+            randomness=randomness(self.run, step=record.step),
+            adapter_sha256=digest,
+            lora_scale=self.run.lora.scale,
+            train_loss=self.progress.smoothed,
+            validation_loss=losses.get("mean"),
+            validation_by_timestep=losses,
+            log=str(runs.log_path(self.run)),
+            provenance=provenance(device=str(self.objective.device), threads=torch.get_num_threads()),
+        )
 
 
 def train(
