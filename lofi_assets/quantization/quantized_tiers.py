@@ -7,13 +7,18 @@ exporting and quantizing (`build.py`), the precision policy (`policy.py`).
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
+
+from pydantic.dataclasses import dataclass
 
 from lofi_assets.evaluation.quality_metrics import load_encoder
 from lofi_assets.evaluation.samples import SamplePrompt, reference_tracks, sample_prompts, write_clip
-from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.typed import STORED, read_typed, write_typed
 from lofi_assets.files.writing import atomic_folder
+from lofi_assets.metrics.results import TierFidelity
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, SamplingSettings
 from lofi_assets.progress import over
@@ -30,7 +35,57 @@ VARIANTS = ("fp16", "int8", CPU_VARIANT, "int4")
 """What is sampled: whatever of the tiers a user may run."""
 PROTECTED = {"audio_critical_bits": ("dcae_decoder", "vocoder"), "vocal_bits": ("lyric_encoder", "speaker_embedder")}
 """Measure -> parts whose lowest precision it is, over all tiers (constitution IV)."""
-TIER_FAD = "tier_fad.json"
+
+
+@dataclass(frozen=True, config=STORED)
+class TierDistances:
+    """What each variant costs in FAD: `metadata/tier_fad.json`."""
+
+    key: str
+    """Fingerprint of whatever the numbers depend on."""
+    fidelity: Mapping[str, TierFidelity]
+    """By variant."""
+
+    @classmethod
+    def read(cls, store: Store) -> "TierDistances | None":
+        """Those on record; None before.
+
+        Raises:
+            StoreError: they are broken, or of another version.
+        """
+        return read_typed(cls._path(store), cls, remedy="remove it and materialise quantized_tiers again")
+
+    def write(self, store: Store) -> None:
+        """Put on record."""
+        write_typed(self._path(store), self)
+
+    @staticmethod
+    def _path(store: Store) -> Path:
+        return store.metadata("tier_fad.json")
+
+
+@dataclass(frozen=True, config=STORED)
+class TierSamples:
+    """That a variant's clips are there: `samples/tiers/<variant>/samples.json`."""
+
+    key: str
+    """As of `TierDistances`."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "TierSamples | None":
+        """What is on record of the clips in a folder; None before they are made.
+
+        Raises:
+            StoreError: it is broken, or of another version.
+        """
+        return read_typed(folder / _SAMPLES, cls, remedy="remove the folder and materialise quantized_tiers again")
+
+    def write(self, folder: Path) -> None:
+        """Put on record, in the folder of the clips."""
+        write_typed(folder / _SAMPLES, self)
+
+
+_SAMPLES = "samples.json"
 
 
 def quantize(store: Store, profile: Profile) -> Outcome:
@@ -69,10 +124,7 @@ def quantize(store: Store, profile: Profile) -> Outcome:
             if tier_of(variant) == report.tier
         ],
         details={
-            **{
-                f"fad_increase_{tier}": rounded(fidelity[worst_variant(fidelity, tier)]["ratio"], 4)
-                for tier in COMPARED
-            },
+            **{f"fad_increase_{tier}": rounded(fidelity[worst_variant(fidelity, tier)].ratio, 4) for tier in COMPARED},
             **{f"megabytes_{report.tier}": round(report.policy.size_bytes / 1e6, 2) for report in released},
             "merged_model": merged["checkpoint_id"],
         },
@@ -84,29 +136,29 @@ def tier_of(variant: str) -> str:
     return variant.partition(".")[0]
 
 
-def worst_variant(fidelity: Mapping[str, Mapping[str, Any]], tier: str) -> str:
+def worst_variant(fidelity: Mapping[str, TierFidelity], tier: str) -> str:
     """The variant of a tier whose upper bound is highest, or that has none: what a tier is judged by."""
-    bounds = {variant: found["upper"] for variant, found in fidelity.items() if tier_of(variant) == tier}
-    return max(bounds, key=lambda variant: math.inf if bounds[variant] is None else bounds[variant])
+    bounds = {variant: found.upper for variant, found in fidelity.items() if tier_of(variant) == tier}
+    known = {variant: math.inf if bound is None else bound for variant, bound in bounds.items()}
+    return max(known, key=lambda variant: known[variant])
 
 
-def _increase(fidelity: Mapping[str, Mapping[str, Any]], tier: str) -> dict[str, Any]:
+def _increase(fidelity: Mapping[str, TierFidelity], tier: str) -> dict[str, Any]:
     variant = worst_variant(fidelity, tier)
     found = fidelity[variant]
-    note = found["note"] or f"point {_percent(found['ratio'])}, {found['n_pairs']} pairs"
+    note = found.note or f"point {_percent(found.ratio)}, {found.n_pairs} pairs"
     return {
-        "value": found["upper"],
-        "encoder": found["encoder"],
-        "trained": found["trained"],
+        "value": found.upper,
+        "encoder": found.encoder,
+        "trained": found.trained,
         "note": note if variant == tier else f"{variant}: {note}",
     }
 
 
-def _summary(fidelity: Mapping[str, Mapping[str, Any]]) -> str:
+def _summary(fidelity: Mapping[str, TierFidelity]) -> str:
     worst = {tier: fidelity[worst_variant(fidelity, tier)] for tier in COMPARED}
     told = [
-        f"{tier.upper()} {_percent(found['ratio'])} (at most {_percent(found['upper'])})"
-        for tier, found in worst.items()
+        f"{tier.upper()} {_percent(found.ratio)} (at most {_percent(found.upper)})" for tier, found in worst.items()
     ]
     return f"What each tier costs in FAD against FP32, with the upper bound that the gates judge: {', '.join(told)}."
 
@@ -115,16 +167,17 @@ def _percent(value: float | None) -> str:
     return "unknown" if value is None else f"{100 * value:+.1f} %"
 
 
-def _shown(report: Any, variant: str, fidelity: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    measured = fidelity.get(variant) or {"fad_tier": fidelity[COMPARED[0]]["fad_fp32"]}
+def _shown(report: Any, variant: str, fidelity: Mapping[str, TierFidelity]) -> dict[str, Any]:
+    measured = fidelity.get(variant)
+    fad = measured.fad_tier if measured else fidelity[COMPARED[0]].fad_fp32
     transformer = "transformer.cpu" if variant == CPU_VARIANT else "transformer"
     return {
         "tier": variant,
         "megabytes": rounded(report.policy.size_bytes / 1e6, 3),
         "of_fp32": rounded(report.policy.size_ratio, 3),
-        "fad": rounded(measured.get("fad_tier"), 2),
-        "fad_increase": rounded(measured.get("ratio"), 4),
-        "upper_95": rounded(measured.get("upper"), 4),
+        "fad": rounded(fad, 2),
+        "fad_increase": rounded(measured.ratio if measured else None, 4),
+        "upper_95": rounded(measured.upper if measured else None, 4),
         "transformer_snr_db": rounded(report.snr_db.get(transformer), 1),
         "opset": report.policy.opset,
         "quantized_share": rounded(report.policy.quantized_share, 3),
@@ -133,7 +186,7 @@ def _shown(report: Any, variant: str, fidelity: Mapping[str, Mapping[str, Any]])
     }
 
 
-def _compare(store: Store, profile: Profile, model: str) -> tuple[dict[str, dict[str, Any]], int]:
+def _compare(store: Store, profile: Profile, model: str) -> tuple[Mapping[str, TierFidelity], int]:
     """Variant -> its FAD against FP32 on paired prompts and seeds; and how many were sampled now."""
     prompts = sample_prompts(store, profile.quantization)
     key = fingerprint(
@@ -143,9 +196,9 @@ def _compare(store: Store, profile: Profile, model: str) -> tuple[dict[str, dict
         profile.quantization.model_dump(),
         profile.evaluation.model_dump(),
     )
-    known = read_json(store.metadata(TIER_FAD), default={})
-    if known.get("key") == key:
-        return known["fidelity"], 0
+    known = TierDistances.read(store)
+    if known and known.key == key:
+        return known.fidelity, 0
     from lofi_assets.metrics.tier_fidelity import evaluate_tier
 
     clips = {name: _sample(store, name, prompts, profile.quantization, key) for name in ("fp32", *VARIANTS)}
@@ -159,10 +212,10 @@ def _compare(store: Store, profile: Profile, model: str) -> tuple[dict[str, dict
             cache_dir=store.cache / "embeddings",
             seed=profile.quantization.seed,
             n_resamples=profile.evaluation.resamples,
-        ).as_dict()
+        )
         for variant in over(VARIANTS, "measuring tiers", unit="tier")
     }
-    write_json(store.metadata(TIER_FAD), {"key": key, "fidelity": fidelity})
+    TierDistances(key, fidelity).write(store)
     return fidelity, len(clips)
 
 
@@ -174,7 +227,7 @@ def _sample(
     from lofi_assets.metrics.sample_quality import GeneratedSample
 
     folder = store.samples / "tiers" / variant
-    if read_json(folder / "samples.json", default={}).get("key") != key:
+    if TierSamples.read(folder) != TierSamples(key):
         pipeline = OnnxPipeline(store.quantized / tier_of(variant), cpu_profile=variant == CPU_VARIANT)
         with atomic_folder(folder) as temporary:
             for item in over(prompts, f"sampling {variant}", unit="clip"):
@@ -187,7 +240,7 @@ def _sample(
                     guidance_scale=settings.guidance_scale,
                 )
                 write_clip(temporary / f"{item.name}.mp3", audio[0])
-            write_json(temporary / "samples.json", {"key": key})
+            TierSamples(key).write(temporary)
     return [
         GeneratedSample(
             path=folder / f"{item.name}.mp3",
