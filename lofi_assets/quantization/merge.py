@@ -6,9 +6,7 @@ that are already quantized is not possible here: the merge is the first step. No
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -23,10 +21,10 @@ from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DMo
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.writing import atomic_folder, link_or_copy
+from lofi_assets.quantization.merge_report import MergeReport, write_merge_report
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
-MERGE_REPORT = "merge.json"
 USED_PARTS = {"drop_dead_projections": True, "build_projectors": False}
 """What no forward pass of a finished model reads, 22 % of the published weights, stays behind."""
 MAX_RELATIVE_ERROR = 1e-3
@@ -35,22 +33,6 @@ MAX_RELATIVE_ERROR = 1e-3
 
 class MergeError(LofiError, ValueError):
     """An adapter that cannot be merged into this base; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class MergeReport:
-    """What was merged, and how far the merged model is from base and adapter run together."""
-
-    max_error: float
-    """Largest difference of the velocity over random conditions, as a share of its largest magnitude."""
-    adapter_effect: float
-    """The same between base and merged model: what the adapter changes. Zero means that it does nothing."""
-    modules: int
-    """Layers that carry an adapter."""
-    scale: float
-    rank: int
-    base_fingerprint: str
-    adapter_sha256: str
 
 
 def merge_lora(
@@ -103,7 +85,7 @@ def merge_lora(
         _link_other_components(base_dir, partial)
         if lyric_vocabulary is not None:
             link_or_copy(lyric_vocabulary, partial / LYRIC_VOCABULARY)
-        (partial / MERGE_REPORT).write_text(json.dumps(asdict(report), indent=2, sort_keys=True) + "\n")
+        write_merge_report(partial, report)
     return report
 
 

@@ -14,7 +14,6 @@ from pydantic.dataclasses import dataclass
 
 from lofi_assets.evaluation.quality_metrics import load_encoder
 from lofi_assets.evaluation.samples import SamplePrompt, reference_tracks, sample_prompts, write_clip
-from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import fingerprint
 from lofi_assets.files.typed import STORED, read_typed, write_typed
 from lofi_assets.files.writing import atomic_folder
@@ -22,7 +21,7 @@ from lofi_assets.metrics.results import TierFidelity
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, SamplingSettings
 from lofi_assets.progress import over
-from lofi_assets.quantization.merged_model import merged_folder
+from lofi_assets.quantization.merged_model import MergedModel
 from lofi_assets.store import Store
 from lofi_assets.wording import rounded
 
@@ -92,11 +91,11 @@ def quantize(store: Store, profile: Profile) -> Outcome:
     """Build the tiers that changed, prove their precision from the files, and measure each against FP32."""
     from lofi_assets.quantization.build import build_tiers
 
-    merged = read_json(store.metadata("merged_model.json"))
+    merged = MergedModel.current(store)
     reports = build_tiers(
-        merged_folder(store),
+        merged.folder(store),
         store.quantized,
-        provenance={"checkpoint": merged["checkpoint_id"], "adapter": merged["adapter_sha256"]},
+        provenance={"checkpoint": merged.checkpoint_id, "adapter": merged.adapter_sha256},
     )
     fidelity, measured_now = _compare(store, profile, reports[0].fingerprint)
     policies = {report.tier: report.policy for report in reports}
@@ -126,7 +125,7 @@ def quantize(store: Store, profile: Profile) -> Outcome:
         details={
             **{f"fad_increase_{tier}": rounded(fidelity[worst_variant(fidelity, tier)].ratio, 4) for tier in COMPARED},
             **{f"megabytes_{report.tier}": round(report.policy.size_bytes / 1e6, 2) for report in released},
-            "merged_model": merged["checkpoint_id"],
+            "merged_model": merged.checkpoint_id,
         },
     )
 

@@ -25,7 +25,8 @@ from lofi_assets.quantization.build import Recipe, TierError, build_tiers, is_cu
 from lofi_assets.quantization.export import COMPONENTS, ExportError, PointwiseLinear, export, needs, prepare
 from lofi_assets.quantization.graph import load, opset_of
 from lofi_assets.quantization.opset import lower_to_17
-from lofi_assets.quantization.policy import TIERS, check_tier
+from lofi_assets.quantization.policy import check_tier
+from lofi_assets.quantization.tier_manifest import TIERS
 from lofi_assets.quantization.weight_trace import trace
 
 PROMPTS = ["lofi hip hop, piano, rain", "chill"]
