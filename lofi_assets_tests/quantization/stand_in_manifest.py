@@ -1,8 +1,9 @@
-"""A tier's manifest as the release before wrote it, and as what it is read as."""
+"""A merged model and a tier's manifest as the release before wrote them, and as what they are read as."""
 
 from typing import Any
 
 from lofi_assets.files.typed import parsed
+from lofi_assets.quantization.merged_model import MergedModel
 from lofi_assets.quantization.tier_manifest import TierManifest
 
 MANIFEST: dict[str, Any] = {
@@ -38,6 +39,23 @@ MANIFEST: dict[str, Any] = {
     },
     "snr_db": {"text_encoder": 32.9, "transformer.cpu": 30.1},
 }
+
+
+MERGE: dict[str, Any] = {
+    "adapter_effect": 1.1568025713033019,
+    "adapter_sha256": "f" * 64,
+    "base_fingerprint": "5" * 64,
+    "max_error": 3.354943520555924e-05,
+    "modules": 36,
+    "rank": 32,
+    "scale": 5.656854249,
+}
+
+
+def merged_model(checkpoint_id: str, **changes: Any) -> MergedModel:
+    """Of a checkpoint; `changes` are of its JSON."""
+    data = {"checkpoint_id": checkpoint_id, **MERGE, **changes}
+    return parsed(MergedModel, data, where="test", remedy="mend the test")
 
 
 def tier_manifest(**changes: Any) -> TierManifest:

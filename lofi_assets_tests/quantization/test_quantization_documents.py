@@ -16,18 +16,9 @@ from lofi_assets.quantization.quantized_tiers import TierDistances, TierSamples
 from lofi_assets.quantization.tier_manifest import TierFile, TierManifest, TierRecipe
 from lofi_assets.store import Store
 from lofi_assets_tests.metrics.stand_in_results import FIDELITY, fidelity
-from lofi_assets_tests.quantization.stand_in_manifest import MANIFEST, tier_manifest
+from lofi_assets_tests.quantization.stand_in_manifest import MANIFEST, MERGE, tier_manifest
 
 CHECKPOINT = "epoch=0-step=240_lora"
-MERGE = {
-    "adapter_effect": 1.1568025713033019,
-    "adapter_sha256": "f" * 64,
-    "base_fingerprint": "5" * 64,
-    "max_error": 3.354943520555924e-05,
-    "modules": 36,
-    "rank": 32,
-    "scale": 5.656854249,
-}
 REPORT = MergeReport(
     max_error=3.354943520555924e-05,
     adapter_effect=1.1568025713033019,
