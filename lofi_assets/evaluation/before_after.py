@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from lofi_assets import pictures
-from lofi_assets.evaluation.samples import BASE, samples_of
+from lofi_assets.evaluation.samples import BASE, clips_of
 from lofi_assets.files.documents import write_text
 from lofi_assets.files.writing import atomic_path
 from lofi_assets.html.frame import framed, players
@@ -83,7 +83,7 @@ def _heads(checkpoint: Checkpoint) -> tuple[str, str, str]:
 
 
 def _clips(store: Store, model: str) -> dict[str, tuple[Path, str]]:
-    clips = [(store.root / clip["path"], clip["prompt"]) for clip in samples_of(store, model).get("clips", ())]
+    clips = [(clip.file(store), clip.prompt) for clip in clips_of(store, model)]
     return {path.stem: (path, prompt) for path, prompt in clips if path.is_file()}
 
 

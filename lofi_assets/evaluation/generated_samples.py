@@ -14,8 +14,16 @@ from typing import Any
 
 from lofi_assets import pictures
 from lofi_assets.backbones.sampling import Sampler
-from lofi_assets.evaluation.samples import BASE, SamplePrompt, sample_prompts, samples_of, write_clip
-from lofi_assets.files.documents import write_json
+from lofi_assets.evaluation.samples import (
+    BASE,
+    Clip,
+    ModelSamples,
+    SamplePrompt,
+    clips_of,
+    sample_prompts,
+    samples_key,
+    write_clip,
+)
 from lofi_assets.files.hashing import fingerprint, sha256_file
 from lofi_assets.files.writing import atomic_folder
 from lofi_assets.outcome import Outcome
@@ -50,7 +58,7 @@ def generate_samples(store: Store, profile: Profile) -> Outcome:
     models = ([BASE] if records else []) + [record.checkpoint_id for record in records]
     base = trained_base(store, models) if models else None
     wanted = {name: _sample_key(store, name, base, prompts, settings) for name in models} if base else {}
-    todo = [name for name in models if samples_of(store, name).get("key") != wanted[name]]
+    todo = [name for name in models if samples_key(store, name) != wanted[name]]
     broken = _leave_out_broken(store, todo)
     records = [record for record in records if record.checkpoint_id not in broken]
     models, todo = ([name for name in names if name not in broken] for names in (models, todo))
@@ -59,11 +67,11 @@ def generate_samples(store: Store, profile: Profile) -> Outcome:
     for record in records:
         if not record.samples_generated:
             update_record(store.checkpoints, record.checkpoint_id, samples_generated=True)
-    made = {name: samples_of(store, name).get("clips", []) for name in models}
+    made = {name: clips_of(store, name) for name in models}
     clips = [clip for name in models if name != BASE for clip in made[name]]
-    present = [clip for clip in clips if (store.root / clip["path"]).is_file()]
+    present = [clip for clip in clips if clip.file(store).is_file()]
     latest = present[-1] if present else None
-    faulty = [clip for clip in [*clips, *made.get(BASE, ())] if clip["problems"]]
+    faulty = [clip for clip in [*clips, *made.get(BASE, ())] if clip.problems]
     latest_step = max((record.step for record in records), default=0)
     return Outcome(
         data_version=fingerprint(
@@ -78,9 +86,9 @@ def generate_samples(store: Store, profile: Profile) -> Outcome:
         counts={"checkpoints": len(records), "clips": len(present), "recomputed": len(todo) * len(prompts)},
         values={
             "missing_samples": len(records) * len(prompts) - len(present) if records and prompts else None,
-            "unusable_samples": sum(bool(clip["problems"]) for clip in clips) if clips else None,
+            "unusable_samples": sum(bool(clip.problems) for clip in clips) if clips else None,
         },
-        rows=[_shown(clip) | {"prompt": clip["prompt"]} for clip in [*clips, *made.get(BASE, ())]],
+        rows=[_shown(clip) | {"prompt": clip.prompt} for clip in [*clips, *made.get(BASE, ())]],
         details={f"left out: {name}": reason for name, reason in broken.items()},
         pictures={"spectrogram": lambda: _spectrogram(store, latest)} if latest else {},
     )
@@ -95,10 +103,10 @@ def _summary(checkpoints: int, *, clips: int, faulty: int, broken: Collection[st
     return f"{made}. {waits}.{lost}"
 
 
-def _shown(clip: Mapping[str, Any]) -> dict[str, Any]:
+def _shown(clip: Clip) -> dict[str, Any]:
     """A clip in few columns; its path is `samples/<model>/<clip>`."""
-    path, problems = Path(clip["path"]), ", ".join(clip["problems"])
-    about = {"style": clip["style_id"], "seed": clip["seed"]}
+    path, problems = Path(clip.path), ", ".join(clip.problems)
+    about = {"style": clip.style_id, "seed": clip.seed}
     return {"clip": path.name, "model": path.parent.name, "problems": problems, **about}
 
 
@@ -134,12 +142,12 @@ def _generate(
         for model in models:
             adapted = nullcontext() if model == BASE else sampler.adapted(store.checkpoints / model / DIFFUSERS_WEIGHTS)
             with adapted, atomic_folder(store.samples / model) as folder:
-                clips = []
+                clips: list[Clip] = []
                 for start in range(0, len(prompts), CLIPS_AT_ONCE):
                     batch = prompts[start : start + CLIPS_AT_ONCE]
                     clips += _generate_batch(sampler, batch, settings, folder, store.samples / model, store)
                     progress.advance(len(batch), note=model)
-                write_json(folder / "samples.json", {"key": keys[model], "clips": clips})
+                ModelSamples(keys[model], tuple(clips)).write(folder)
 
 
 def _generate_batch(
@@ -149,7 +157,7 @@ def _generate_batch(
     folder: Path,
     final: Path,
     store: Store,
-) -> list[dict[str, Any]]:
+) -> list[Clip]:
     from lofi_assets.metrics.coverage import check_sample
 
     audio = sampler.generate(
@@ -164,20 +172,13 @@ def _generate_batch(
     for item, samples in zip(batch, audio, strict=True):
         write_clip(folder / f"{item.name}.mp3", samples)
         problems = check_sample(samples, sample_rate=48000, seconds=settings.seconds).problems
-        clips.append(
-            {
-                "path": store.relative(final / f"{item.name}.mp3"),
-                "prompt": item.prompt,
-                "style_id": item.style_id,
-                "seed": item.seed,
-                "problems": list(problems),
-            }
-        )
+        path = store.relative(final / f"{item.name}.mp3")
+        clips.append(Clip(path, item.prompt, item.style_id, item.seed, problems))
     return clips
 
 
-def _spectrogram(store: Store, clip: Mapping[str, Any]) -> bytes:
+def _spectrogram(store: Store, clip: Clip) -> bytes:
     import soundfile
 
-    samples, sample_rate = soundfile.read(store.root / clip["path"], dtype="float32")
-    return pictures.spectrogram(samples.T, sample_rate=sample_rate, title=f"{clip['path']}: {clip['prompt'][:80]}")
+    samples, sample_rate = soundfile.read(clip.file(store), dtype="float32")
+    return pictures.spectrogram(samples.T, sample_rate=sample_rate, title=f"{clip.path}: {clip.prompt[:80]}")

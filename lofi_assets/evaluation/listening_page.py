@@ -13,12 +13,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic.dataclasses import dataclass as stored
 
+from lofi_assets.files.typed import STORED, Stored, plain
 from lofi_assets.metrics.embedding import LOUDNESS_LUFS, Samples, file_sha256, read_samples, resampled
 from lofi_assets.metrics.errors import MetricError
+from lofi_assets.metrics.listening_trials import Answer, Kind, ListeningTruth, TrialTruth
 
 PAGE = Path(__file__).with_name("listening.html")
 """Plain HTML, CSS and JavaScript; `__TEST_DATA__` stands for the title, the manifest's hash and the trials."""
@@ -50,6 +52,29 @@ class ListeningPage:
     """Clips without a partner of their style."""
 
 
+@stored(frozen=True, config=STORED)
+class PageTrial:
+    """A clip as listeners get it."""
+
+    trial_id: str
+    file: str
+    """Relative to the page."""
+    sha256: str
+
+
+@stored(frozen=True, config=STORED)
+class PageManifest:
+    """`page/manifest.json`: what the page plays."""
+
+    title: str
+    trials: tuple[PageTrial, ...]
+
+
+def truth_path(directory: Path) -> Path:
+    """Which clip of a test is which; a test is there if this is."""
+    return directory / "truth.json"
+
+
 def write_listening_page(
     directory: Path,
     *,
@@ -69,11 +94,12 @@ def write_listening_page(
         MetricError: no style has clips on both sides, a clip cannot be read, is silent or shorter than 1 s, or the
             directory holds another test.
     """
-    if (directory / "truth.json").exists():
+    if truth_path(directory).exists():
         raise MetricError(f"{directory}: holds a listening test whose answers may be under way; use a new directory")
     generator = np.random.default_rng(seed)
     pairs, left_out = _pairs(ai_clips, real_clips, generator)
-    entries = [("ai", "test", a) for a, _ in pairs] + [("real", "test", r) for _, r in pairs]
+    entries: list[tuple[Answer, Kind, Clip]] = [("ai", "test", generated) for generated, _ in pairs]
+    entries += [("real", "test", real) for _, real in pairs]
     entries += [("ai", "control", clip) for clip in controls]
     # Shuffled before writing, so that neither names nor times of the files follow the truth.
     order = generator.permutation(len(entries))
@@ -85,18 +111,19 @@ def write_listening_page(
     excerpts = _at_one_loudness([_excerpt(a, length) for a in audio], [clip.path for _, _, clip in entries])
     shutil.rmtree(directory / "page", ignore_errors=True)
     (directory / "page" / "audio").mkdir(parents=True)
-    trials, truth = [], {}
+    trials: list[PageTrial] = []
+    truth: dict[str, TrialTruth] = {}
     for index, ((answer, kind, clip), samples) in enumerate(zip(entries, excerpts, strict=True)):
         trial_id = hashlib.sha256(f"{seed}|{title}|{index}".encode()).hexdigest()[:16]
         file = directory / "page" / "audio" / f"{trial_id}.wav"
         _write_wav(file, samples)
-        trials.append({"trial_id": trial_id, "file": f"audio/{file.name}", "sha256": file_sha256(file)})
-        truth[trial_id] = {"truth": answer, "kind": kind, "style_id": clip.style_id, "source": str(clip.path)}
-    digest = _write_page(directory / "page", trials, title=title)
-    _write_json(directory / "truth.json", {"manifest_sha256": digest, "seed": seed, "trials": truth})
+        trials.append(PageTrial(trial_id, f"audio/{file.name}", file_sha256(file)))
+        truth[trial_id] = TrialTruth(truth=answer, kind=kind, style_id=clip.style_id, source=str(clip.path))
+    digest = _write_page(directory / "page", PageManifest(title, tuple(trials)))
+    _write_json(truth_path(directory), ListeningTruth(manifest_sha256=digest, seed=seed, trials=truth))
     return ListeningPage(
         page=directory / "page" / "index.html",
-        truth=directory / "truth.json",
+        truth=truth_path(directory),
         n_pairs=len(pairs),
         n_controls=len(controls),
         seconds=length / SAMPLE_RATE,
@@ -164,16 +191,17 @@ def _write_wav(path: Path, samples: Samples) -> None:
     soundfile.write(path, samples.T, SAMPLE_RATE, subtype="PCM_16", format="WAV")
 
 
-def _write_page(page: Path, trials: list[dict[str, str]], *, title: str) -> str:
+def _write_page(page: Path, manifest: PageManifest) -> str:
     """Manifest and page; returns the manifest's SHA-256, by which answers are bound to this test."""
-    _write_json(page / "manifest.json", {"title": title, "trials": trials})
+    _write_json(page / "manifest.json", manifest)
     digest = file_sha256(page / "manifest.json")
-    data = json.dumps({"title": title, "manifest_sha256": digest, "trials": trials}, sort_keys=True)
+    data = json.dumps(plain(manifest) | {"manifest_sha256": digest}, sort_keys=True)
     # "</" inside a JSON string would end the script element.
     html = PAGE.read_text(encoding="utf-8").replace("__TEST_DATA__", data.replace("</", "<\\/"))
     (page / "index.html").write_text(html, encoding="utf-8")
     return digest
 
 
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+def _write_json(path: Path, value: Stored) -> None:
+    """The bytes are part of what a test is: its answers carry the hash of the manifest."""
+    path.write_text(json.dumps(plain(value), indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -13,14 +13,16 @@ from typing import Any
 from lofi_assets import pictures
 from lofi_assets.evaluation import before_after
 from lofi_assets.evaluation import report as quality_report
-from lofi_assets.evaluation.samples import BASE, generated_samples, reference_tracks, samples_of
-from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.evaluation.measured import Marks, Measured, read_measured, write_measured
+from lofi_assets.evaluation.samples import BASE, generated_samples, reference_tracks, samples_key
 from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.typed import plain
 from lofi_assets.html.links import page_url
+from lofi_assets.metrics.results import Evaluation, FrechetResult, NoiseDistances
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, setting
 from lofi_assets.progress import over
-from lofi_assets.records import Checkpoint, QualityMetrics, dump
+from lofi_assets.records import Checkpoint, QualityMetrics
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.manifest import best, prune, read_manifest, update_record
 from lofi_assets.training.settings import training_settings
@@ -28,9 +30,6 @@ from lofi_assets.training.trained_on import trained_dataset
 
 METRICS_VERSION = "1"
 """Raised when a measure changes: every checkpoint is then evaluated again."""
-METRICS = "quality_metrics.json"
-MARKS = "quality_marks.json"
-"""The base and noise, measured as the checkpoints are."""
 
 
 def load_encoder(store: Store, profile: Profile) -> Any:
@@ -66,41 +65,42 @@ def evaluate_checkpoints(store: Store, profile: Profile, *, now: datetime) -> Ou
     The base and noise are measured on the same prompts and seconds: what the checkpoints are read against.
     """
     records = read_manifest(store.checkpoints)
-    known = read_json(store.metadata(METRICS), default={})
-    marks = read_json(store.metadata(MARKS), default={})
+    known, marks = read_measured(store), Marks.read(store)
     wanted = {record.checkpoint_id: _metrics_key(store, profile, record.checkpoint_id) for record in records}
-    todo = [name for name, key in wanted.items() if known.get(name, {}).get("key") != key]
+    todo = [name for name, key in wanted.items() if name not in known or known[name].key != key]
     base_key = _metrics_key(store, profile, BASE)
-    unmarked = bool(records and samples_of(store, BASE)) and marks.get("key") != base_key
+    unmarked = bool(records and samples_key(store, BASE)) and (marks is None or marks.key != base_key)
     if todo or unmarked:
         measured, noise = _evaluate(store, profile, [*todo, *([BASE] if unmarked else ())], with_noise=unmarked)
         known |= {name: _entry(name, wanted[name], measured[name], now) for name in todo}
-        write_json(store.metadata(METRICS), known)
+        write_measured(store, known)
         if unmarked:
-            marks = {"key": base_key, "base": measured[BASE], "noise": noise}
-            write_json(store.metadata(MARKS), marks)
+            marks = Marks(base_key, measured[BASE], noise)
+            marks.write(store)
     for record in records:
-        scores = known[record.checkpoint_id]["record"]
+        scores = known[record.checkpoint_id].record
         update_record(
             store.checkpoints,
             record.checkpoint_id,
-            fad_score=scores.get("fad_score"),
-            clap_score=scores.get("clap_score"),
+            fad_score=scores.fad_score,
+            clap_score=scores.clap_score,
         )
     pruned = prune(store.checkpoints, keep_best=training_settings(profile).keep_best)
     recomputed = len(todo) + unmarked
-    return _quality_outcome(store, records, known, marks if records else {}, pruned=len(pruned), recomputed=recomputed)
+    return _quality_outcome(
+        store, records, known, marks if records else None, pruned=len(pruned), recomputed=recomputed
+    )
 
 
 def _metrics_key(store: Store, profile: Profile, model: str) -> str:
     dataset = trained_dataset(store).record
-    samples = samples_of(store, model).get("key", "")
+    samples = samples_key(store, model) or ""
     return fingerprint(METRICS_VERSION, samples, dataset.hash, profile.evaluation.model_dump())
 
 
 def _evaluate(
     store: Store, profile: Profile, models: Sequence[str], *, with_noise: bool
-) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
+) -> tuple[dict[str, Evaluation], NoiseDistances]:
     """Evaluations by model, and the distances of noise."""
     from lofi_assets.metrics.errors import attempt
     from lofi_assets.metrics.noise import noise_distances
@@ -120,11 +120,11 @@ def _evaluate(
             cache_dir=embeddings,
             seed=sampling.seed,
             n_resamples=settings.resamples,
-        ).as_dict()
+        )
         for model in over(models, "measuring checkpoints", unit="model")
     }
     if not with_noise or not embedder.trained:
-        return found, {}
+        return found, NoiseDistances()
     noise, _ = attempt(
         lambda: noise_distances(
             [track.path for track in reference],
@@ -135,41 +135,41 @@ def _evaluate(
             seed=sampling.seed,
         )
     )
-    return found, noise or {}
+    return found, noise or NoiseDistances()
 
 
-def _entry(checkpoint_id: str, key: str, evaluation: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    metrics = QualityMetrics(
+def _entry(checkpoint_id: str, key: str, evaluation: Evaluation, now: datetime) -> Measured:
+    record = QualityMetrics(
         checkpoint_id=checkpoint_id,
         evaluation_date=now,
-        fad_score=evaluation["fad"]["value"],
-        clap_score=(evaluation["clap"] or {}).get("lower"),
-        style_coverage=evaluation["style_coverage"]["styles"],
+        fad_score=evaluation.fad.value,
+        clap_score=evaluation.clap.lower if evaluation.clap else None,
+        style_coverage={name: plain(found) for name, found in evaluation.style_coverage.styles.items()},
     )
-    return {"key": key, "record": dump(metrics), "evaluation": evaluation}
+    return Measured(key, record, evaluation)
 
 
 def _quality_outcome(
     store: Store,
     records: Sequence[Checkpoint],
-    known: Mapping[str, Any],
-    marks: Mapping[str, Any],
+    known: Mapping[str, Measured],
+    marks: Marks | None,
     *,
     pruned: int,
     recomputed: int,
 ) -> Outcome:
     kept = read_manifest(store.checkpoints)
     chosen = best(kept)
-    evaluations = {record.step: known[record.checkpoint_id]["evaluation"] for record in records}
-    unevaluated = sum(item["fad"]["value"] is None for item in evaluations.values())
-    judged = known[chosen.checkpoint_id]["evaluation"] if chosen else None
+    evaluations = {record.step: known[record.checkpoint_id].evaluation for record in records}
+    unevaluated = sum(item.fad.value is None for item in evaluations.values())
+    judged = known[chosen.checkpoint_id].evaluation if chosen else None
     drawn = _pictures(evaluations, judged, marks)
     page = None
     if chosen and marks and before_after.rows(store, chosen):
         drawn["before and after"] = cache(partial(before_after.spectrograms, store, chosen))
         page = _page(store, chosen, drawn, redraw=recomputed > 0)
     return Outcome(
-        data_version=fingerprint([(record.checkpoint_id, known[record.checkpoint_id]["key"]) for record in kept]),
+        data_version=fingerprint([(record.checkpoint_id, known[record.checkpoint_id].key) for record in kept]),
         summary=quality_report.summary(chosen, judged, marks, checkpoints=len(records)),
         needs=quality_report.unmeasured(evaluations),
         counts={"checkpoints": len(records), "pruned": pruned, "recomputed": recomputed},
@@ -181,44 +181,43 @@ def _quality_outcome(
     )
 
 
-def _quality_values(judged: Mapping[str, Any] | None) -> dict[str, Any]:
+def _quality_values(judged: Evaluation | None) -> dict[str, Any]:
     """What the gates judge: the best checkpoint's numbers, each with the encoder that produced it."""
     if judged is None:
         return {}
-    encoder = {"encoder": judged["encoder"], "trained": judged["trained"], "note": judged["fad"]["note"]}
-    clap = judged["clap"] or {}
-    styles = judged["style_coverage"]["styles"]
+    encoder = {"encoder": judged.encoder, "trained": judged.trained, "note": judged.fad.note}
+    clap, styles = judged.clap, judged.style_coverage.styles
     return {
-        "fad": {"value": judged["fad"]["value"], **encoder},
-        "fad_over_floor": {"value": judged["fad"]["over_floor"], **encoder},
+        "fad": {"value": judged.fad.value, **encoder},
+        "fad_over_floor": {"value": judged.fad.over_floor, **encoder},
         "clap_alignment": {
-            "value": clap.get("lower"),
+            "value": clap.lower if clap else None,
             "encoder": "laion_clap" if clap else None,
-            "note": clap.get("note") or judged["clap_note"],
+            "note": (clap.note if clap else "") or judged.clap_note,
         },
-        "styles_not_generated": sum(not style["generated"] for style in styles.values()),
+        "styles_not_generated": sum(not style.generated for style in styles.values()),
     }
 
 
 def _pictures(
-    evaluations: Mapping[int, Mapping[str, Any]], judged: Mapping[str, Any] | None, marks: Mapping[str, Any]
+    evaluations: Mapping[int, Evaluation], judged: Evaluation | None, marks: Marks | None
 ) -> dict[str, Callable[[], bytes]]:
     """FAD and KAD of every checkpoint by step, between the floor and noise, with the base they started from.
 
     Each is drawn once, for the page and the UI.
     """
     drawn: dict[str, Callable[[], bytes]] = {}
-    for name, field in (("FAD", "value"), ("KAD", "kad")):
-        scores = {step: item["fad"][field] for step, item in evaluations.items() if item["fad"][field] is not None}
+    distances: dict[str, Callable[[FrechetResult], float | None]] = {"FAD": lambda f: f.value, "KAD": lambda f: f.kad}
+    for name, of in distances.items():
+        found = {step: of(item.fad) for step, item in evaluations.items()}
+        scores = {step: value for step, value in found.items() if value is not None}
         if not scores or judged is None:
             continue
-        lines = {
-            "noise": marks.get("noise", {}).get(name.lower()),
-            "base": marks["base"]["fad"][field] if marks else None,
-            "floor: reference against itself": judged["fad"]["floor"] if name == "FAD" else None,
-        }
+        lines = {"floor: reference against itself": judged.fad.floor if name == "FAD" else None}
+        if marks:
+            lines = {"noise": marks.noise.fad if name == "FAD" else marks.noise.kad, "base": of(marks.base.fad)} | lines
         known = {mark: value for mark, value in lines.items() if value is not None}
-        label = f"{name} ({judged['encoder']})"
+        label = f"{name} ({judged.encoder})"
         drawn[f"{name} by step"] = cache(partial(pictures.score_by_step, scores, label=label, marks=known))
     return drawn
 

@@ -7,34 +7,33 @@ What belongs here: the sentence, the numbers and the table of the asset's page. 
 from collections.abc import Mapping
 from typing import Any
 
+from lofi_assets.evaluation.measured import Marks
+from lofi_assets.metrics.results import Evaluation
 from lofi_assets.records import Checkpoint
 from lofi_assets.wording import counted, named, rounded
 
-Evaluation = Mapping[str, Any]
 
-
-def summary(chosen: Checkpoint | None, judged: Evaluation | None, marks: Mapping[str, Any], *, checkpoints: int) -> str:
+def summary(chosen: Checkpoint | None, judged: Evaluation | None, marks: Marks | None, *, checkpoints: int) -> str:
     """What to look at.
 
     Args:
         judged: the evaluation of the chosen, best checkpoint.
-        marks: the base and noise, measured in the same way; empty before.
+        marks: the base and noise, measured in the same way; None before.
     """
     if chosen is None or judged is None:
         return f"No checkpoint has a FAD, of {counted(checkpoints, 'checkpoint')}: see below why."
-    fad = judged["fad"]
-    against = {"base": marks["base"]["fad"]["value"], "noise": marks["noise"].get("fad")} if marks else {}
-    against |= {"floor": fad["floor"]}
+    against = {"base": marks.base.fad.value, "noise": marks.noise.fad} if marks else {}
+    against |= {"floor": judged.fad.floor}
     known = ", ".join(f"{name} {value:.4g}" for name, value in against.items() if value is not None)
     return (
-        f"Best of {checkpoints}: step {chosen.step:,} with FAD {fad['value']:.4g} by {judged['encoder']} ({known}; "
+        f"Best of {checkpoints}: step {chosen.step:,} with FAD {judged.fad.value:.4g} by {judged.encoder} ({known}; "
         f"lower is better, the floor is real music against itself). {_silent(judged)}"
     )
 
 
 def _silent(judged: Evaluation) -> str:
-    styles = judged["style_coverage"]["styles"]
-    missing = sorted(name for name, style in styles.items() if not style["generated"])
+    styles = judged.style_coverage.styles
+    missing = sorted(name for name, style in styles.items() if not style.generated)
     if missing:
         return f"Listen to {named(missing)}: silence or noise instead of music."
     return f"All {counted(len(styles), 'style')} prompted for yield music; whether it is good, hear before and after."
@@ -47,48 +46,48 @@ def unmeasured(evaluations: Mapping[int, Evaluation]) -> list[dict[str, Any]]:
         evaluations: step -> evaluation.
     """
     return [
-        {"step": step, "why": found["fad"]["note"] or "no FAD was measured", "clips": found["fad"]["n_clips"]}
+        {"step": step, "why": found.fad.note or "no FAD was measured", "clips": found.fad.n_clips}
         for step, found in evaluations.items()
-        if found["fad"]["value"] is None
+        if found.fad.value is None
     ]
 
 
-def by_step(evaluations: Mapping[int, Evaluation], marks: Mapping[str, Any]) -> list[dict[str, Any]]:
+def by_step(evaluations: Mapping[int, Evaluation], marks: Marks | None) -> list[dict[str, Any]]:
     """A row per checkpoint, the latest first; the base without an adapter is step 0."""
     rows = [_row(step, found) for step, found in sorted(evaluations.items(), reverse=True)]
-    return [*rows, *([_row(0, marks["base"])] if marks else ())]
+    return [*rows, *([_row(0, marks.base)] if marks else ())]
 
 
 def _row(step: int, found: Evaluation) -> dict[str, Any]:
-    fad, tags, clap = found["fad"], found["tag_alignment"] or {}, found["clap"] or {}
-    low, high = fad["interval"] or (None, None)
+    fad, tags, clap = found.fad, found.tag_alignment, found.clap
+    low, high = fad.interval or (None, None)
     return {
         "step": step,
-        "fad": rounded(fad["value"], 2),
-        "fad_95": "" if low is None else f"{low:.2f} to {high:.2f}",
-        "kad": rounded(fad["kad"], 2),
-        "tag_auc": rounded(tags.get("auc"), 3),
-        "clap": rounded(clap.get("value"), 3),
-        "clips": fad["n_clips"],
-        "note": fad["note"],
+        "fad": rounded(fad.value, 2),
+        "fad_95": "" if low is None or high is None else f"{low:.2f} to {high:.2f}",
+        "kad": rounded(fad.kad, 2),
+        "tag_auc": rounded(tags.auc if tags else None, 3),
+        "clap": rounded(clap.value if clap else None, 3),
+        "clips": fad.n_clips,
+        "note": fad.note,
     }
 
 
-def numbers(chosen: Checkpoint | None, judged: Evaluation | None, marks: Mapping[str, Any]) -> dict[str, Any]:
+def numbers(chosen: Checkpoint | None, judged: Evaluation | None, marks: Marks | None) -> dict[str, Any]:
     """The best checkpoint's scores, as numbers that the UI plots."""
     if chosen is None or judged is None:
         return {}
-    row, tags = _row(chosen.step, judged), judged["tag_alignment"] or {}
-    styles = judged["style_coverage"]["styles"]
+    row, tags = _row(chosen.step, judged), judged.tag_alignment
+    styles = judged.style_coverage.styles
     return {
         **{name: row[name] for name in ("fad", "kad", "clap", "tag_auc")},
-        "fad_over_floor": rounded(judged["fad"]["over_floor"], 2),
-        "base_fad": rounded(marks["base"]["fad"]["value"], 2) if marks else None,
-        "noise_fad": rounded(marks["noise"].get("fad"), 2) if marks else None,
-        "real_tag_auc": rounded(tags.get("reference_auc"), 3),
-        "generated": sum(style["generated"] for style in styles.values()),
-        "recognizable": sum(bool(style["recognizable"]) for style in styles.values()),
+        "fad_over_floor": rounded(judged.fad.over_floor, 2),
+        "base_fad": rounded(marks.base.fad.value, 2) if marks else None,
+        "noise_fad": rounded(marks.noise.fad, 2) if marks else None,
+        "real_tag_auc": rounded(tags.reference_auc if tags else None, 3),
+        "generated": sum(style.generated for style in styles.values()),
+        "recognizable": sum(style.recognizable for style in styles.values()),
         "checkpoint": chosen.checkpoint_id,
-        "encoder": judged["encoder"],
-        "clap_note": judged["clap_note"] or None,
+        "encoder": judged.encoder,
+        "clap_note": judged.clap_note or None,
     }

@@ -1,10 +1,15 @@
-"""Generated and reference clips: which prompts and seeds, and where the clips of a checkpoint are."""
+"""Generated and reference clips: which prompts and seeds, and where the clips of a checkpoint are.
+
+samples/<model>/samples.json    the clips of a checkpoint, or of the base (`ModelSamples`)
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lofi_assets.files.documents import read_json
+from pydantic.dataclasses import dataclass as stored
+
+from lofi_assets.files.typed import STORED, read_typed, write_typed
 from lofi_assets.profiles import SamplingSettings
 from lofi_assets.store import Store
 from lofi_assets.training.trained_on import trained_dataset
@@ -29,6 +34,61 @@ class SamplePrompt:
     seed: int
 
 
+@stored(frozen=True, config=STORED)
+class Clip:
+    """A clip that a model made."""
+
+    path: str
+    """Relative to the data root."""
+    prompt: str
+    style_id: str
+    seed: int
+    problems: tuple[str, ...]
+    """What is wrong with its audio, as soon as it was made."""
+
+    def file(self, store: Store) -> Path:
+        """Where it lies."""
+        return store.root / self.path
+
+
+@stored(frozen=True, config=STORED)
+class ModelSamples:
+    """The clips of a checkpoint, or of `BASE`."""
+
+    key: str
+    """Fingerprint of whatever they depend on."""
+    clips: tuple[Clip, ...]
+
+    @classmethod
+    def read(cls, store: Store, model: str) -> "ModelSamples | None":
+        """Those on record; None before they are made.
+
+        Raises:
+            StoreError: the record is broken, or of another version.
+        """
+        path = store.samples / model / _SAMPLES
+        return read_typed(path, cls, remedy="remove the folder and materialise generated_samples again")
+
+    def write(self, folder: Path) -> None:
+        """Put on record, in the folder of the clips."""
+        write_typed(folder / _SAMPLES, self)
+
+
+_SAMPLES = "samples.json"
+
+
+def clips_of(store: Store, model: str) -> tuple[Clip, ...]:
+    """Clips of a checkpoint, or of `BASE`; none before they are made."""
+    found = ModelSamples.read(store, model)
+    return found.clips if found else ()
+
+
+def samples_key(store: Store, model: str) -> str | None:
+    """What the clips of a model were made under; None before."""
+    found = ModelSamples.read(store, model)
+    return found.key if found else None
+
+
 def sample_prompts(store: Store, settings: SamplingSettings) -> list[SamplePrompt]:
     """`settings.count` prompts: those of the validation tracks in order of id, again with further seeds if too few.
 
@@ -50,12 +110,6 @@ def sample_prompts(store: Store, settings: SamplingSettings) -> list[SamplePromp
     ]
 
 
-def samples_of(store: Store, model: str) -> dict[str, Any]:
-    """`samples.json` of a checkpoint, or of `BASE`: the key it was made under, and its clips; empty before."""
-    description: dict[str, Any] = read_json(store.samples / model / "samples.json", default={})
-    return description
-
-
 def write_clip(path: Path, samples: "np.ndarray") -> None:
     """Write (2, frames) float audio at 48 kHz through the codec of the tracks it is compared with.
 
@@ -74,13 +128,13 @@ def generated_samples(store: Store, model: str, *, seconds: float) -> "list[Gene
 
     return [
         GeneratedSample(
-            path=store.root / clip["path"],
-            prompt=clip["prompt"],
-            style_id=clip["style_id"],
-            seed=clip["seed"],
+            path=clip.file(store),
+            prompt=clip.prompt,
+            style_id=clip.style_id,
+            seed=clip.seed,
             seconds=seconds,
         )
-        for clip in samples_of(store, model).get("clips", ())
+        for clip in clips_of(store, model)
     ]
 
 

@@ -6,7 +6,7 @@ Tag alignment is another measure with another name; it never stands in for CLAP.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,48 +14,13 @@ import numpy.typing as npt
 from lofi_assets.metrics.clap import unit_rows
 from lofi_assets.metrics.errors import MetricError
 from lofi_assets.metrics.frechet import FloatArray
+from lofi_assets.metrics.results import RelativeAlignment, TagAlignment
 from lofi_assets.metrics.tag_labels import TAG_LABELS
 from lofi_assets.styles.taxonomy import fold
 
 LOGIT_CLIP = 1e-6
 SPREAD_FLOOR = 0.25
 """In logits. A label the reference never varies in would otherwise turn rounding into a large z-score."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RelativeAlignment:
-    """CLAP alignment against real and shuffled pairs; `value` is None, with a note, when it means nothing."""
-
-    value: float | None
-    """A in the module's formula."""
-    lower: float | None
-    """One-sided 95 % lower bound, clip bootstrap."""
-    raw_cosine: float
-    """Mean cosine of generated clips with their prompts."""
-    real_cosine: float
-    """Mean cosine of real clips with their own captions."""
-    shuffled_cosine: float | None
-    """Mean cosine of real clips with the other captions."""
-    n_generated: int
-    n_real: int
-    note: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TagAlignment:
-    """How far the tagger ranks a prompt's own labels above all others. This is not CLAP."""
-
-    auc: float | None
-    """0.5 is chance, 1 is perfect: mean over clips of P(own label ranks above another)."""
-    lower: float | None
-    """One-sided 95 % lower bound, clip bootstrap."""
-    reference_auc: float | None
-    """The same for the reference clips with their own prompts: what a real clip reaches."""
-    n_clips: int
-    """Generated clips whose prompt has a label."""
-    n_unmapped: int
-    """Generated clips left out, their prompts having none."""
-    note: str = ""
 
 
 def relative_alignment(

@@ -16,6 +16,7 @@ from scipy.special import betaincinv
 from lofi_assets.metrics.alignment import SPREAD_FLOOR, tag_logits
 from lofi_assets.metrics.embedding import Samples
 from lofi_assets.metrics.frechet import FloatArray
+from lofi_assets.metrics.results import StyleCoverage, StyleFound
 
 SILENT_BELOW_DBFS = -50.0
 CLIPPED_AT = 0.999
@@ -42,22 +43,6 @@ class StyleSample:
     style_id: str
     usable: bool
     tags: npt.NDArray[np.floating] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class StyleCoverage:
-    """Per style as the data model has it, with the counts it rests on."""
-
-    styles: dict[str, dict[str, bool]]
-    """{style_id: {"generated": every sample usable, "recognizable": hits above chance}}"""
-    top1: float | None
-    """Share of samples nearest to their own style's centroid."""
-    top1_lower: float | None
-    """One-sided 95 % Clopper-Pearson lower bound of it."""
-    chance: float | None
-    """1 / number of styles with a centroid."""
-    without_reference: tuple[str, ...]
-    """Styles that no reference track has, so that nothing could be recognised."""
 
 
 def check_sample(samples: Samples, *, sample_rate: int, seconds: float | None) -> SampleCheck:
@@ -99,10 +84,10 @@ def style_coverage(samples: Sequence[StyleSample], reference_tags: Mapping[str, 
         found = sum(_nearest(member, centroids, spread) == style for member in members)
         known = style in centroids and chance is not None
         hits, judged = hits + found * known, judged + len(members) * known
-        styles[style] = {
-            "generated": all(member.usable for member in members),
-            "recognizable": known and lower_bound(found, len(members)) > (chance or 1.0),
-        }
+        styles[style] = StyleFound(
+            generated=all(member.usable for member in members),
+            recognizable=known and lower_bound(found, len(members)) > (chance or 1.0),
+        )
     return StyleCoverage(
         styles=styles,
         top1=hits / judged if judged else None,

@@ -6,25 +6,28 @@ Answers of one listener, and answers about one clip, resemble each other; the eq
 effective number of trials, and the interval draws whole listeners.
 """
 
-import json
 import math
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from pydantic.dataclasses import dataclass as stored
 from scipy.special import ndtri
 
 from lofi_assets.files.hand_written import parse_json
+from lofi_assets.files.typed import STORED, read_typed
+from lofi_assets.files.writing import StoreError
 from lofi_assets.metrics import binomial
 from lofi_assets.metrics.errors import MetricError
+from lofi_assets.metrics.results import ListeningResult, Verdict
 
 Answer = Literal["ai", "real"]
-Verdict = Literal["indistinguishable", "distinguishable", "inconclusive"]
+Kind = Literal["test", "control"]
 
 MIN_LISTENERS = 2
 """One listener, however patient, says nothing about listeners."""
@@ -58,7 +61,7 @@ class Trial:
     truth: Answer
     answer: Answer
     ts: datetime
-    kind: Literal["test", "control"] = "test"
+    kind: Kind = "test"
     """A control is an obviously generated clip: who calls it real is not listening."""
     order: int | None = None
     confidence: int | None = None
@@ -76,56 +79,40 @@ class Trial:
         return person_of(self.listener)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ListeningResult:
-    """Statistics of a listening test; `verdict` is the only field that supports "indistinguishable"."""
+@stored(frozen=True, kw_only=True, config=STORED)
+class TrialTruth:
+    """What a clip of a test is."""
 
-    evaluator_count: int
-    n_trials: int
-    n_correct: int
-    accuracy: float
-    accuracy_interval: tuple[float, float]
-    """95 % Clopper-Pearson, trials taken as independent."""
-    listener_interval: tuple[float, float] | None
-    """95 % bootstrap over listeners; None for one listener."""
-    p_value: float
-    """Exact two-sided binomial test against guessing."""
-    equivalence_p: float
-    """Exact TOST on the effective number of trials."""
-    margin: float
-    verdict: Verdict
-    hit_rate: float
-    """Generated clips called AI."""
-    false_alarm_rate: float
-    """Real clips called AI."""
-    d_prime: float
-    """Sensitivity apart from the habit of one answer (log-linear correction)."""
-    design_effect: float
-    effective_trials: int
-    trials_needed: int
-    """In all, for power 0.8 at this design effect when listeners truly guess."""
-    trials_missing: int
-    listeners: tuple[str, ...]
-    """As they were counted, one entry per person with every spelling: `Ann`, or `Ann (also ann, ANN)`."""
-    excluded_listeners: tuple[str, ...]
-    """Those who called a control real, in the same form; they are not among `listeners`."""
-    notes: tuple[str, ...]
-    date: str
-    """ISO date of the last answer."""
+    truth: Answer
+    kind: Kind = "test"
+    style_id: str | None = None
+    source: str = ""
+    """The file that it is an excerpt of."""
 
-    def human_evaluation(self) -> dict[str, Any]:
-        """The data model's object."""
-        return {
-            "evaluator_count": self.evaluator_count,
-            "accuracy": self.accuracy,
-            "p_value": self.p_value,
-            "date": self.date,
-        }
 
-    def as_dict(self) -> dict[str, Any]:
-        """Every field, JSON-able."""
-        fields: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return fields
+@stored(frozen=True, kw_only=True, config=STORED)
+class ListeningTruth:
+    """`truth.json` of a listening test, which listeners never get."""
+
+    manifest_sha256: str
+    """Of the page's manifest: answers name the page that they are about by it."""
+    seed: int
+    trials: Mapping[str, TrialTruth]
+    """By trial id."""
+
+    @classmethod
+    def read(cls, path: Path) -> "ListeningTruth":
+        """The truth of a test.
+
+        Raises:
+            MetricError: absent, or not the truth of a test.
+        """
+        try:
+            if found := read_typed(path, cls, remedy="write_listening_page makes it"):
+                return found
+        except StoreError as error:
+            raise MetricError(f"{path}: not the truth file of a listening test ({error})") from error
+        raise MetricError(f"{path}: not the truth file of a listening test (absent); write_listening_page makes it")
 
 
 def person_of(listener: str) -> str:
@@ -156,7 +143,7 @@ def read_trials(path: Path, *, truth_path: Path) -> list[Trial]:
         MetricError: naming file and line: not JSON, a missing, unknown or mistyped field, an unknown trial, answers to
             another page, or a second answer of the same listener to the same clip.
     """
-    truth = _read_truth(truth_path)
+    truth = ListeningTruth.read(truth_path)
     trials: dict[tuple[str, str], Trial] = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -305,21 +292,7 @@ def _notes(trials: Sequence[Trial], *, listeners: int, share: float) -> tuple[st
     return tuple(notes)
 
 
-def _read_truth(path: Path) -> dict[str, Any]:
-    try:
-        truth: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for trial_id, entry in truth["trials"].items():
-            if entry["truth"] not in ("ai", "real") or entry.get("kind", "test") not in ("test", "control"):
-                raise ValueError(f"trial {trial_id!r}: truth is 'ai' or 'real', kind is 'test' or 'control'")
-        str(truth["manifest_sha256"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MetricError(
-            f"{path}: not the truth file of a listening test ({error!r}); write_listening_page makes it"
-        ) from error
-    return truth
-
-
-def _trial(line: str, truth: Mapping[str, Any]) -> Trial:
+def _trial(line: str, truth: ListeningTruth) -> Trial:
     """One parsed line; ValueError says what is wrong with it."""
     row = parse_json(line, where="this line")
     if not isinstance(row, dict):
@@ -337,10 +310,10 @@ def _trial(line: str, truth: Mapping[str, Any]) -> Trial:
         raise ValueError(f"confidence is {row['confidence']}, not 1 to 5")
     if not person_of(row["listener"]):
         raise ValueError(f"listener {row['listener']!r} is empty: a name has a letter or a digit")
-    if row.pop("manifest_sha256") != truth["manifest_sha256"]:
+    if row.pop("manifest_sha256") != truth.manifest_sha256:
         raise ValueError("answers another listening page than this truth file belongs to")
-    known = truth["trials"].get(row["trial_id"])
+    known = truth.trials.get(row["trial_id"])
     if known is None:
         raise ValueError(f"trial {row['trial_id']!r} is not in the truth file")
     ts = datetime.fromisoformat(row.pop("ts"))
-    return Trial(**row, ts=ts, truth=known["truth"], kind=known.get("kind", "test"), style_id=known.get("style_id"))
+    return Trial(**row, ts=ts, truth=known.truth, kind=known.kind, style_id=known.style_id)

@@ -8,6 +8,7 @@ import numpy as np
 from lofi_assets.metrics.embedding import Embedder, Samples, embed_files
 from lofi_assets.metrics.frechet import frechet_distance
 from lofi_assets.metrics.kernel import kernel_distance
+from lofi_assets.metrics.results import NoiseDistances
 
 NOISE_LEVEL = 0.1
 """Standard deviation; encoders hear everything at one loudness anyway."""
@@ -22,8 +23,8 @@ def white_noise(count: int, *, seconds: float, sample_rate: int, seed: int) -> l
 
 def noise_distances(
     reference: Sequence[Path], *, embedder: Embedder, cache_dir: Path, count: int, seconds: float, seed: int
-) -> dict[str, float]:
-    """`fad` and `kad` of `count` clips of white noise to the reference files.
+) -> NoiseDistances:
+    """FAD and KAD of `count` clips of white noise to the reference files.
 
     Raises:
         MetricError: a reference that cannot be read, or too little of it for a distance.
@@ -32,4 +33,4 @@ def noise_distances(
     theirs = np.concatenate(list(heard.values()))
     noise = white_noise(count, seconds=seconds, sample_rate=embedder.sample_rate, seed=seed)
     ours = np.concatenate([embedder.embed(clip) for clip in noise])
-    return {"fad": frechet_distance(ours, theirs), "kad": kernel_distance(theirs, ours)}
+    return NoiseDistances(fad=frechet_distance(ours, theirs), kad=kernel_distance(theirs, ours))

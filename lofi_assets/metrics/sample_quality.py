@@ -5,19 +5,18 @@ A number that cannot be trusted is None with a note. What is judged by which lim
 """
 
 import hashlib
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lofi_assets.metrics.alignment import RelativeAlignment, TagAlignment, relative_alignment, tag_alignment
+from lofi_assets.metrics.alignment import relative_alignment, tag_alignment
 from lofi_assets.metrics.clap import ClapEmbedder
-from lofi_assets.metrics.coverage import SampleCheck, StyleCoverage, StyleSample, check_sample, style_coverage
+from lofi_assets.metrics.coverage import SampleCheck, StyleSample, check_sample, style_coverage
 from lofi_assets.metrics.embedding import Embedder, Samples, embed_files, file_sha256, read_samples
 from lofi_assets.metrics.errors import MetricError, attempt
 from lofi_assets.metrics.frechet import (
@@ -29,6 +28,7 @@ from lofi_assets.metrics.frechet import (
 )
 from lofi_assets.metrics.kernel import kernel_distance
 from lofi_assets.metrics.musicnn import MusicnnTagger
+from lofi_assets.metrics.results import Evaluation, FrechetResult, RelativeAlignment, StyleCoverage, TagAlignment
 
 WINDOWS_PER_DIMENSION = 10
 """With fewer windows than this times the dimension on either side, FAD's upward bias is a visible part of it."""
@@ -53,52 +53,6 @@ class ReferenceTrack:
     path: Path
     prompt: str
     style_ids: Sequence[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrechetResult:
-    """FAD with what it takes to read it; `value` is None, with a note, when it could not be measured."""
-
-    value: float | None
-    interval: tuple[float, float] | None
-    """95 %, clip bootstrap of both sets."""
-    floor: float | None
-    """Median FAD between halves of the reference: what this encoder reads when there is no difference."""
-    over_floor: float | None
-    infinity: float | None
-    """FAD extrapolated to endless samples, where there are enough of them."""
-    kad: float | None
-    n_clips: int
-    n_windows: int
-    n_reference_clips: int
-    n_reference_windows: int
-    enough_windows: bool
-    note: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Everything measured of one checkpoint."""
-
-    checkpoint_id: str
-    encoder: str
-    encoder_version: str
-    encoder_weights_sha256: str
-    trained: bool
-    reference_sha256: str
-    """Over the reference's audio hashes, in any order."""
-    fad: FrechetResult
-    clap: RelativeAlignment | None
-    clap_note: str
-    """Why `clap` is None, or which checkpoint it is of."""
-    tag_alignment: TagAlignment | None
-    style_coverage: StyleCoverage
-    problems: dict[str, tuple[str, ...]]
-    """Per sample file name what is wrong with its audio; without those that are right."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values; NaN and infinity become None."""
-        return dict(plain_json(asdict(self)))
 
 
 def evaluate_checkpoint(
@@ -309,14 +263,3 @@ def _by_clip(windows: Sequence[Samples]) -> dict[str, Samples]:
 def _clip_means(windows: Sequence[Samples]) -> npt.NDArray[np.floating]:
     """(clips, dim): the mean window of each clip."""
     return np.array([clip.mean(axis=0, dtype=np.float64) for clip in windows])
-
-
-def plain_json(value: Any) -> Any:
-    """The value with tuples as lists, and None for NaN and infinity, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {str(key): plain_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain_json(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value

@@ -1,39 +1,15 @@
 """One quantised tier against FP32, on samples generated in pairs: the tolerance of Quality Metrics in numbers."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lofi_assets.metrics.embedding import Embedder, Samples, embed_files
 from lofi_assets.metrics.errors import MetricError, attempt
 from lofi_assets.metrics.frechet import frechet_distance, frechet_statistics, paired_tier_ratio
-from lofi_assets.metrics.sample_quality import GeneratedSample, ReferenceTrack, plain_json
-
-
-@dataclass(frozen=True, kw_only=True)
-class TierFidelity:
-    """How much farther from the reference a tier lies than FP32, on paired samples."""
-
-    ratio: float | None
-    """FAD_tier / FAD_fp32 - 1."""
-    upper: float | None
-    """One-sided 95 % upper bound, by which the tolerance is judged."""
-    fad_fp32: float | None
-    fad_tier: float | None
-    fad_between: float | None
-    """FAD of the tier's samples against FP32's own: finer than the ratio."""
-    n_pairs: int
-    encoder: str
-    encoder_version: str
-    trained: bool
-    note: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values; infinity becomes None."""
-        return dict(plain_json(asdict(self)))
+from lofi_assets.metrics.results import TierFidelity
+from lofi_assets.metrics.sample_quality import GeneratedSample, ReferenceTrack
 
 
 def evaluate_tier(

@@ -15,15 +15,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import onnx
 
 from lofi_assets.backbones import Backbone
 from lofi_assets.backbones.export import Probe
 from lofi_assets.errors import LofiError
-from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint, sha256_file
+from lofi_assets.files.typed import plain
 from lofi_assets.files.writing import atomic_folder, link_or_copy
 from lofi_assets.progress import Progress
 from lofi_assets.quantization.export import Precision, export
@@ -31,16 +31,24 @@ from lofi_assets.quantization.graph import load, save, save_sharing
 from lofi_assets.quantization.int4 import BLOCK, quantize_int4
 from lofi_assets.quantization.int8 import multiply_in_integers, quantize_int8
 from lofi_assets.quantization.linear_weights import Stored, store_rest_as_half
-from lofi_assets.quantization.merge import MERGE_REPORT
+from lofi_assets.quantization.merge_report import read_merge_report
 from lofi_assets.quantization.opset import lower_to_17, raise_from_18
-from lofi_assets.quantization.policy import TIERS, PolicyReport, TierName, check_tier, cpu_profiles
+from lofi_assets.quantization.policy import check_tier, cpu_profiles
 from lofi_assets.quantization.signal_to_noise import compare
+from lofi_assets.quantization.tier_manifest import (
+    TIERS,
+    PolicyReport,
+    TierFile,
+    TierManifest,
+    TierName,
+    TierRecipe,
+    manifest_path,
+)
 
 LOG = logging.getLogger(__name__)
 EXPORT_VERSION: Final = "4"
 """Raised when the code here or in the model changes what a file holds, so that tiers are built again."""
 
-MANIFEST: Final = "manifest.json"
 TOOLS: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "diffusers")
 
 
@@ -67,20 +75,10 @@ class TierReport:
     fingerprint: str
     rebuilt: bool
     policy: PolicyReport
-    snr_db: dict[str, float]
+    snr_db: Mapping[str, float]
     """Component, or its CPU profile -> dB against FP32 on the same inputs; 200 stands for equal."""
     seconds: dict[str, float]
     """Component -> time to export or derive it; empty if nothing was built."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain types only."""
-        plain = {"tier": self.tier, "directory": str(self.directory), "fingerprint": self.fingerprint}
-        return plain | {
-            "rebuilt": self.rebuilt,
-            "policy": self.policy.as_json(),
-            "snr_db": self.snr_db,
-            "seconds": self.seconds,
-        }
 
 
 def build_tiers(
@@ -127,13 +125,12 @@ def write_cpu_profile(source: Path, target: Path) -> None:
 
 def is_current(directory: Path, wanted: str) -> bool:
     """Whether a tier's folder was built under that fingerprint and every file still has its recorded hash."""
-    manifest = read_json(directory / MANIFEST, default={})
-    if manifest.get("fingerprint") != wanted:
+    manifest = TierManifest.read(directory)
+    if manifest is None or manifest.fingerprint != wanted:
         return False
-    files = manifest["files"]
     return all(
-        (directory / name).is_file() and sha256_file(directory / name) == entry["sha256"]
-        for name, entry in files.items()
+        (directory / name).is_file() and sha256_file(directory / name) == file.sha256
+        for name, file in manifest.files.items()
     )
 
 
@@ -161,11 +158,11 @@ class _Builder:
     def report(self, tier: TierName) -> TierReport:
         """Build the tier unless it is current."""
         directory = self.root / tier
-        if self.current[tier]:
+        manifest = TierManifest.read(directory)
+        if manifest and self.current[tier]:
             self.say(f"{tier}: unchanged")
-            manifest = read_json(directory / MANIFEST)
             policy = check_tier(directory, tier=tier, layout=self.layout, baseline=self.root / "fp32")
-            return TierReport(tier, directory, self.fingerprint, False, policy, manifest["snr_db"], {})
+            return TierReport(tier, directory, self.fingerprint, False, policy, manifest.snr_db, {})
         with atomic_folder(directory) as partial:
             seconds: dict[str, float] = {name: self._timed(tier, name, partial) for name in self.layout.components}
             self._tokenizers(partial)
@@ -257,8 +254,8 @@ class _Builder:
         return found
 
     def _provenance(self, given: dict[str, str]) -> dict[str, str]:
-        merge = self.merged_dir / MERGE_REPORT
-        merged = read_json(merge) if merge.is_file() else {}
+        report = read_merge_report(self.merged_dir)
+        merged = plain(report) if report else {}
         tools = {f"tool.{name}": number for name, number in _tools().items()}
         model = {
             "model_fingerprint": self.backbone.fingerprint(self.merged_dir),
@@ -267,20 +264,17 @@ class _Builder:
         return {**tools, **model, **{f"merge.{key}": str(value) for key, value in merged.items()}, **given}
 
     def _manifest(self, folder: Path, tier: TierName, policy: PolicyReport, snr: dict[str, float]) -> None:
-        files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
-        write_json(
-            folder / MANIFEST,
-            {
-                "tier": tier,
-                "opset": policy.opset,
-                "fingerprint": self.fingerprint,
-                "files": {path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in files},
-                "recipe": asdict(self.recipe) | {"int4_block": BLOCK},
-                "provenance": dict(sorted(self.provenance.items())),
-                "policy": policy.as_json(),
-                "snr_db": snr,
-            },
-        )
+        files = sorted(path for path in folder.iterdir() if path != manifest_path(folder))
+        TierManifest(
+            tier=tier,
+            opset=policy.opset,
+            fingerprint=self.fingerprint,
+            files={path.name: TierFile(sha256_file(path), path.stat().st_size) for path in files},
+            recipe=TierRecipe(self.recipe.int8_layers, self.recipe.int8_edge_blocks, BLOCK),
+            provenance=dict(sorted(self.provenance.items())),
+            policy=policy,
+            snr_db=snr,
+        ).write(folder)
 
 
 def _tools() -> dict[str, str]:

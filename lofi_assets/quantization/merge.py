@@ -6,9 +6,7 @@ that are already quantized is not possible here: the merge is the first step. No
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from peft import PeftConfig, PeftModel
@@ -18,32 +16,16 @@ from lofi_assets.backbones import Backbone
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.writing import atomic_folder
+from lofi_assets.quantization.merge_report import MergeReport, write_merge_report
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
-MERGE_REPORT = "merge.json"
 MAX_RELATIVE_ERROR = 1e-3
 """Float32 rounding over 24 blocks stays two orders below; a wrong scale is two orders above."""
 
 
 class MergeError(LofiError, ValueError):
     """An adapter that cannot be merged into this base; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class MergeReport:
-    """What was merged, and how far the merged model is from base and adapter run together."""
-
-    max_error: float
-    """Largest difference of the velocity over random conditions, as a share of its largest magnitude."""
-    adapter_effect: float
-    """The same between base and merged model: what the adapter changes. Zero means that it does nothing."""
-    modules: int
-    """Layers that carry an adapter."""
-    scale: float
-    rank: int
-    base_fingerprint: str
-    adapter_sha256: str
 
 
 def merge_lora(
@@ -92,7 +74,7 @@ def merge_lora(
         )
     with atomic_folder(target_dir) as partial:
         backbone.write_merged(merged, base_dir, partial, vocabulary=lyric_vocabulary)
-        (partial / MERGE_REPORT).write_text(json.dumps(asdict(report), indent=2, sort_keys=True) + "\n")
+        write_merge_report(partial, report)
     return report
 
 

@@ -1,15 +1,19 @@
 """The asset `merged_model`: the best checkpoint merged into its base."""
 
-from dataclasses import asdict
 from pathlib import Path
 
+from pydantic.dataclasses import dataclass
+
+from lofi_assets.backbones import ACE_STEP_V1, Backbone, backbone_of
 from lofi_assets.errors import LofiError
 from lofi_assets.evaluation.generated_samples import BROKEN
-from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import fingerprint, sha256_file
+from lofi_assets.files.typed import STORED, plain, read_typed
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
 from lofi_assets.progress import Progress
+from lofi_assets.quantization.merge_report import MergeReport, read_merge_report
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.files import CheckpointError
@@ -19,8 +23,64 @@ from lofi_assets.training.trained_on import trained_base
 from lofi_assets.wording import rounded
 
 
+class NoMergedModelError(LofiError, RuntimeError):
+    """There is no merged model yet; the message says which asset to materialise."""
+
+
 class NothingToMergeError(LofiError, RuntimeError):
     """No checkpoint has been evaluated; the message says which asset to materialise."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STORED)
+class MergedModel(MergeReport):
+    """The current merged model: `metadata/merged_model.json`."""
+
+    checkpoint_id: str
+    """What the tiers are made from; not the checkpoint that is best by now."""
+    architecture: str = ACE_STEP_V1
+    """Model family (`backbones.backbone_of`)."""
+
+    @classmethod
+    def read(cls, store: Store) -> "MergedModel | None":
+        """What is on record; None before.
+
+        Raises:
+            StoreError: it is broken, or of another version.
+        """
+        return read_typed(cls._path(store), cls, remedy="remove it and materialise merged_model again")
+
+    @classmethod
+    def current(cls, store: Store) -> "MergedModel":
+        """What is on record.
+
+        Raises:
+            NoMergedModelError: nothing is.
+            StoreError: it is broken, or of another version.
+        """
+        if found := cls.read(store):
+            return found
+        raise NoMergedModelError(f"{cls._path(store)}: absent; materialise merged_model")
+
+    def write(self, store: Store) -> None:
+        """Put on record."""
+        write_json(self._path(store), {"checkpoint_id": self.checkpoint_id} | plain(self))
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model family.
+
+        Raises:
+            BackboneError: it is not installed.
+        """
+        return backbone_of(self.architecture)
+
+    def folder(self, store: Store) -> Path:
+        """Where the model lies."""
+        return store.merged / self.checkpoint_id
+
+    @staticmethod
+    def _path(store: Store) -> Path:
+        return store.metadata("merged_model.json")
 
 
 def best_checkpoint(store: Store) -> Checkpoint:
@@ -46,13 +106,10 @@ def merge_best(store: Store, profile: Profile) -> Outcome:
     chosen = best_checkpoint(store)
     adapter, target = store.checkpoints / chosen.checkpoint_id, store.merged / chosen.checkpoint_id
     features = trained_base(store, [chosen.checkpoint_id])
-    wanted = {
-        "adapter_sha256": sha256_file(adapter / "adapter_model.safetensors"),
-        "base_fingerprint": features.base_fingerprint,
-    }
-    known = read_json(target / "merge.json", default={})
-    unchanged = all(known.get(key) == value for key, value in wanted.items())
-    if not unchanged:
+    wanted = (sha256_file(adapter / "adapter_model.safetensors"), features.base_fingerprint)
+    report = read_merge_report(target)
+    unchanged = report is not None and (report.adapter_sha256, report.base_fingerprint) == wanted
+    if report is None or not unchanged:
         if reason := fault(adapter):
             update_record(store.checkpoints, chosen.checkpoint_id, is_valid=False)
             raise CheckpointError(f"{reason}; the manifest marks it invalid now. {BROKEN}")
@@ -66,30 +123,20 @@ def merge_best(store: Store, profile: Profile) -> Outcome:
                 backbone=features.backbone,
                 lyric_vocabulary=features.vocabulary,
             )
-            known = asdict(report)
             progress.advance()
-    write_json(
-        store.metadata("merged_model.json"),
-        {"checkpoint_id": chosen.checkpoint_id, "architecture": features.architecture, **known},
-    )
+    MergedModel(checkpoint_id=chosen.checkpoint_id, architecture=features.architecture, **plain(report)).write(store)
     return Outcome(
-        data_version=fingerprint(known["adapter_sha256"], known["base_fingerprint"]),
-        counts={"modules": known["modules"], "recomputed": int(not unchanged)},
-        values={"merge_max_error": known["max_error"]},
+        data_version=fingerprint(report.adapter_sha256, report.base_fingerprint),
+        counts={"modules": report.modules, "recomputed": int(not unchanged)},
+        values={"merge_max_error": report.max_error},
         summary=f"{chosen.checkpoint_id} is merged into its base: outputs differ from those with the adapter by "
-        f"{known['max_error']:.1e} at most; the adapter moves them by {known['adapter_effect']:.2g}.",
+        f"{report.max_error:.1e} at most; the adapter moves them by {report.adapter_effect:.2g}.",
         details={
             "fad": rounded(chosen.fad_score, 2),
-            "max_error": known["max_error"],
-            "adapter_effect": known["adapter_effect"],
-            "scale": rounded(known["scale"], 4),
-            "rank": known["rank"],
+            "max_error": report.max_error,
+            "adapter_effect": report.adapter_effect,
+            "scale": rounded(report.scale, 4),
+            "rank": report.rank,
             "checkpoint": chosen.checkpoint_id,
         },
     )
-
-
-def merged_folder(store: Store) -> Path:
-    """Folder of the current merged model."""
-    checkpoint_id: str = read_json(store.metadata("merged_model.json"))["checkpoint_id"]
-    return store.merged / checkpoint_id

@@ -10,18 +10,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final
 
 import onnx
 
 from lofi_assets.backbones.export import ExportLayout, ProtectedPart
 from lofi_assets.quantization.graph import GraphError, load, opset_of, stored_bytes
+from lofi_assets.quantization.tier_manifest import ComponentReport, PolicyReport, TierName
 from lofi_assets.quantization.weight_trace import LINEAR_OPS, QUANTIZED_OPS, Trace, Weight, trace
-
-TierName = Literal["fp32", "fp16", "int8", "int4"]
-TIERS: Final[tuple[TierName, ...]] = ("fp32", "fp16", "int8", "int4")
 
 
 def cpu_profiles(layout: ExportLayout, tier: TierName) -> dict[str, str]:
@@ -50,53 +48,6 @@ RULES: Final[dict[TierName, TierRule]] = {
     "int8": TierRule(17, 17, share_8=0.95),
     "int4": TierRule(21, share_8=0.95, share_4=0.5),
 }
-
-
-@dataclass(frozen=True)
-class ComponentReport:
-    """One file, measured and judged."""
-
-    component: str
-    opset: int
-    domains: tuple[str, ...]
-    elements_by_bits: dict[int, int]
-    min_bits: int
-    quantized_share: float
-    """Quantizable elements in at most 8 bits."""
-    int4_share: float
-    size_bytes: int
-    size_ratio: float | None
-    """Of the FP32 file's size; None when there is none to compare with."""
-    violations: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class PolicyReport:
-    """A tier against the policy. It holds if there are no violations."""
-
-    tier: TierName
-    opset: int
-    """The lowest of the files; where they disagree with the tier, a violation says so."""
-    min_bits: dict[str, int]
-    """Protected part -> fewest bits of any of its weights; 0 where the part was not found."""
-    quantized_share: float
-    int4_share: float
-    size_bytes: int
-    size_ratio: float | None
-    violations: tuple[str, ...]
-    components: tuple[ComponentReport, ...]
-
-    @property
-    def holds(self) -> bool:
-        """Whether nothing is violated."""
-        return not self.violations
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain types only; bits become strings, as JSON keys are."""
-        plain = asdict(self)
-        for component in plain["components"]:
-            component["elements_by_bits"] = {str(bits): count for bits, count in component["elements_by_bits"].items()}
-        return plain | {"violations": list(self.violations), "components": list(plain["components"])}
 
 
 def check_tier(directory: Path, *, tier: TierName, layout: ExportLayout, baseline: Path | None = None) -> PolicyReport:

@@ -7,18 +7,22 @@ exporting and quantizing (`build.py`), the precision policy (`policy.py`).
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lofi_assets.backbones import ACE_STEP_V1, Backbone, backbone_of
+from pydantic.dataclasses import dataclass
+
+from lofi_assets.backbones import Backbone
 from lofi_assets.evaluation.quality_metrics import load_encoder
 from lofi_assets.evaluation.samples import SamplePrompt, reference_tracks, sample_prompts, write_clip
-from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.typed import STORED, read_typed, write_typed
 from lofi_assets.files.writing import atomic_folder
+from lofi_assets.metrics.results import TierFidelity
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, SamplingSettings
 from lofi_assets.progress import over
-from lofi_assets.quantization.merged_model import merged_folder
+from lofi_assets.quantization.merged_model import MergedModel
 from lofi_assets.store import Store
 from lofi_assets.wording import rounded
 
@@ -32,20 +36,70 @@ CPU_VARIANT = "int8.cpu"
 """The INT8 tier as a CPU runs it, with rounded activations (`quantization.policy.cpu_profiles`)."""
 VARIANTS = ("fp16", "int8", CPU_VARIANT, "int4")
 """What is sampled: whatever of the tiers a user may run."""
-TIER_FAD = "tier_fad.json"
+
+
+@dataclass(frozen=True, config=STORED)
+class TierDistances:
+    """What each variant costs in FAD: `metadata/tier_fad.json`."""
+
+    key: str
+    """Fingerprint of whatever the numbers depend on."""
+    fidelity: Mapping[str, TierFidelity]
+    """By variant."""
+
+    @classmethod
+    def read(cls, store: Store) -> "TierDistances | None":
+        """Those on record; None before.
+
+        Raises:
+            StoreError: they are broken, or of another version.
+        """
+        return read_typed(cls._path(store), cls, remedy="remove it and materialise quantized_tiers again")
+
+    def write(self, store: Store) -> None:
+        """Put on record."""
+        write_typed(self._path(store), self)
+
+    @staticmethod
+    def _path(store: Store) -> Path:
+        return store.metadata("tier_fad.json")
+
+
+@dataclass(frozen=True, config=STORED)
+class TierSamples:
+    """That a variant's clips are there: `samples/tiers/<variant>/samples.json`."""
+
+    key: str
+    """As of `TierDistances`."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "TierSamples | None":
+        """What is on record of the clips in a folder; None before they are made.
+
+        Raises:
+            StoreError: it is broken, or of another version.
+        """
+        return read_typed(folder / _SAMPLES, cls, remedy="remove the folder and materialise quantized_tiers again")
+
+    def write(self, folder: Path) -> None:
+        """Put on record, in the folder of the clips."""
+        write_typed(folder / _SAMPLES, self)
+
+
+_SAMPLES = "samples.json"
 
 
 def quantize(store: Store, profile: Profile) -> Outcome:
     """Build the tiers that changed, prove their precision from the files, and measure each against FP32."""
     from lofi_assets.quantization.build import build_tiers
 
-    merged = read_json(store.metadata("merged_model.json"))
-    backbone = backbone_of(merged.get("architecture", ACE_STEP_V1))
+    merged = MergedModel.current(store)
+    backbone = merged.backbone
     reports = build_tiers(
-        merged_folder(store),
+        merged.folder(store),
         store.quantized,
         backbone=backbone,
-        provenance={"checkpoint": merged["checkpoint_id"], "adapter": merged["adapter_sha256"]},
+        provenance={"checkpoint": merged.checkpoint_id, "adapter": merged.adapter_sha256},
     )
     fidelity, measured_now = _compare(store, profile, backbone, reports[0].fingerprint)
     policies = {report.tier: report.policy for report in reports}
@@ -71,12 +125,9 @@ def quantize(store: Store, profile: Profile) -> Outcome:
             if tier_of(variant) == report.tier
         ],
         details={
-            **{
-                f"fad_increase_{tier}": rounded(fidelity[worst_variant(fidelity, tier)]["ratio"], 4)
-                for tier in COMPARED
-            },
+            **{f"fad_increase_{tier}": rounded(fidelity[worst_variant(fidelity, tier)].ratio, 4) for tier in COMPARED},
             **{f"megabytes_{report.tier}": round(report.policy.size_bytes / 1e6, 2) for report in released},
-            "merged_model": merged["checkpoint_id"],
+            "merged_model": merged.checkpoint_id,
         },
     )
 
@@ -93,29 +144,29 @@ def tier_of(variant: str) -> str:
     return variant.partition(".")[0]
 
 
-def worst_variant(fidelity: Mapping[str, Mapping[str, Any]], tier: str) -> str:
+def worst_variant(fidelity: Mapping[str, TierFidelity], tier: str) -> str:
     """The variant of a tier whose upper bound is highest, or that has none: what a tier is judged by."""
-    bounds = {variant: found["upper"] for variant, found in fidelity.items() if tier_of(variant) == tier}
-    return max(bounds, key=lambda variant: math.inf if bounds[variant] is None else bounds[variant])
+    bounds = {variant: found.upper for variant, found in fidelity.items() if tier_of(variant) == tier}
+    known = {variant: math.inf if bound is None else bound for variant, bound in bounds.items()}
+    return max(known, key=lambda variant: known[variant])
 
 
-def _increase(fidelity: Mapping[str, Mapping[str, Any]], tier: str) -> dict[str, Any]:
+def _increase(fidelity: Mapping[str, TierFidelity], tier: str) -> dict[str, Any]:
     variant = worst_variant(fidelity, tier)
     found = fidelity[variant]
-    note = found["note"] or f"point {_percent(found['ratio'])}, {found['n_pairs']} pairs"
+    note = found.note or f"point {_percent(found.ratio)}, {found.n_pairs} pairs"
     return {
-        "value": found["upper"],
-        "encoder": found["encoder"],
-        "trained": found["trained"],
+        "value": found.upper,
+        "encoder": found.encoder,
+        "trained": found.trained,
         "note": note if variant == tier else f"{variant}: {note}",
     }
 
 
-def _summary(fidelity: Mapping[str, Mapping[str, Any]]) -> str:
+def _summary(fidelity: Mapping[str, TierFidelity]) -> str:
     worst = {tier: fidelity[worst_variant(fidelity, tier)] for tier in COMPARED}
     told = [
-        f"{tier.upper()} {_percent(found['ratio'])} (at most {_percent(found['upper'])})"
-        for tier, found in worst.items()
+        f"{tier.upper()} {_percent(found.ratio)} (at most {_percent(found.upper)})" for tier, found in worst.items()
     ]
     return f"What each tier costs in FAD against FP32, with the upper bound that the gates judge: {', '.join(told)}."
 
@@ -124,16 +175,17 @@ def _percent(value: float | None) -> str:
     return "unknown" if value is None else f"{100 * value:+.1f} %"
 
 
-def _shown(report: Any, variant: str, fidelity: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    measured = fidelity.get(variant) or {"fad_tier": fidelity[COMPARED[0]]["fad_fp32"]}
+def _shown(report: Any, variant: str, fidelity: Mapping[str, TierFidelity]) -> dict[str, Any]:
+    measured = fidelity.get(variant)
+    fad = measured.fad_tier if measured else fidelity[COMPARED[0]].fad_fp32
     transformer = "transformer.cpu" if variant == CPU_VARIANT else "transformer"
     return {
         "tier": variant,
         "megabytes": rounded(report.policy.size_bytes / 1e6, 3),
         "of_fp32": rounded(report.policy.size_ratio, 3),
-        "fad": rounded(measured.get("fad_tier"), 2),
-        "fad_increase": rounded(measured.get("ratio"), 4),
-        "upper_95": rounded(measured.get("upper"), 4),
+        "fad": rounded(fad, 2),
+        "fad_increase": rounded(measured.ratio if measured else None, 4),
+        "upper_95": rounded(measured.upper if measured else None, 4),
         "transformer_snr_db": rounded(report.snr_db.get(transformer), 1),
         "opset": report.policy.opset,
         "quantized_share": rounded(report.policy.quantized_share, 3),
@@ -142,7 +194,7 @@ def _shown(report: Any, variant: str, fidelity: Mapping[str, Mapping[str, Any]])
     }
 
 
-def _compare(store: Store, profile: Profile, backbone: Backbone, model: str) -> tuple[dict[str, dict[str, Any]], int]:
+def _compare(store: Store, profile: Profile, backbone: Backbone, model: str) -> tuple[Mapping[str, TierFidelity], int]:
     """Variant -> its FAD against FP32 on paired prompts and seeds; and how many were sampled now."""
     prompts = sample_prompts(store, profile.quantization)
     key = fingerprint(
@@ -152,9 +204,9 @@ def _compare(store: Store, profile: Profile, backbone: Backbone, model: str) -> 
         profile.quantization.model_dump(),
         profile.evaluation.model_dump(),
     )
-    known = read_json(store.metadata(TIER_FAD), default={})
-    if known.get("key") == key:
-        return known["fidelity"], 0
+    known = TierDistances.read(store)
+    if known and known.key == key:
+        return known.fidelity, 0
     from lofi_assets.metrics.tier_fidelity import evaluate_tier
 
     clips = {name: _sample(store, backbone, name, prompts, profile.quantization, key) for name in ("fp32", *VARIANTS)}
@@ -168,10 +220,10 @@ def _compare(store: Store, profile: Profile, backbone: Backbone, model: str) -> 
             cache_dir=store.cache / "embeddings",
             seed=profile.quantization.seed,
             n_resamples=profile.evaluation.resamples,
-        ).as_dict()
+        )
         for variant in over(VARIANTS, "measuring tiers", unit="tier")
     }
-    write_json(store.metadata(TIER_FAD), {"key": key, "fidelity": fidelity})
+    TierDistances(key, fidelity).write(store)
     return fidelity, len(clips)
 
 
@@ -187,7 +239,7 @@ def _sample(
     from lofi_assets.metrics.sample_quality import GeneratedSample
 
     folder = store.samples / "tiers" / variant
-    if read_json(folder / "samples.json", default={}).get("key") != key:
+    if TierSamples.read(folder) != TierSamples(key):
         pipeline = backbone.runtime(store.quantized / tier_of(variant), cpu_profile=variant == CPU_VARIANT)
         with atomic_folder(folder) as temporary:
             for item in over(prompts, f"sampling {variant}", unit="clip"):
@@ -200,7 +252,7 @@ def _sample(
                     guidance_scale=settings.guidance_scale,
                 )
                 write_clip(temporary / f"{item.name}.mp3", audio[0])
-            write_json(temporary / "samples.json", {"key": key})
+            TierSamples(key).write(temporary)
     return [
         GeneratedSample(
             path=folder / f"{item.name}.mp3",

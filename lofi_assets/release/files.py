@@ -1,9 +1,11 @@
 """The files of a release: what they are called, and where each is."""
 
 from collections.abc import Mapping
-from typing import Any
+
+from pydantic.dataclasses import dataclass
 
 from lofi_assets.errors import LofiError
+from lofi_assets.files.typed import STORED
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "pytorch_lora_weights.safetensors", "config.json")
 """What a release carries of the checkpoint (constitution, Checkpoint Management: stored with full configuration)."""
@@ -16,8 +18,56 @@ RELEASE = "release.json"
 """Lists every other file of a release, where it comes from, and the verdicts under which it was let go."""
 
 
-Files = Mapping[str, Mapping[str, Any]]
-"""Path in the release -> `bytes` and `sha256`."""
+@dataclass(frozen=True, config=STORED)
+class ReleasedFile:
+    """A file as it was released."""
+
+    bytes: int
+    sha256: str
+
+
+Files = Mapping[str, ReleasedFile]
+"""By path in the release."""
+
+
+@dataclass(frozen=True, config=STORED)
+class Approver:
+    """Who approved the card."""
+
+    approved_by: str
+    date: str
+    """ISO 8601."""
+
+
+@dataclass(frozen=True, config=STORED)
+class ReleasedGate:
+    """A verdict under which a release was let go."""
+
+    gate: str
+    verdict: str
+    value: str
+    """The measure and its limit, as people read it."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STORED)
+class ReleaseRecord:
+    """`release.json`: the same for the same facts, so it names no time but the approval's."""
+
+    checkpoint: str
+    adapter_sha256: str
+    base_fingerprint: str
+    dataset_sha256: str
+    config_sha256: str
+    card_sha256: str
+    approval: Approver
+    constitution: str
+    """Its version."""
+    gates: tuple[ReleasedGate, ...]
+    """Those that hold a release."""
+    tools: Mapping[str, str | None]
+    """Version of each; None for one that is not installed."""
+    files: Files
+    """Every other file of the release."""
 
 
 class ReleaseError(LofiError, RuntimeError):

@@ -3,14 +3,15 @@
 import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lofi_assets.errors import megabytes
-from lofi_assets.files.documents import read_json
+from lofi_assets.files.typed import read_typed
 from lofi_assets.profiles import Profile
 from lofi_assets.progress import Progress
-from lofi_assets.release.files import RELEASE, Files, ReleaseError
+from lofi_assets.release.files import RELEASE, Files, ReleasedFile, ReleaseError, ReleaseRecord
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -18,6 +19,24 @@ if TYPE_CHECKING:
 
 BLANK = frozenset({".gitattributes", "README.md", "LICENSE"})
 """What a Hub repository may hold before its first release: what the Hub itself offers to put there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pushed:
+    """What a commit did."""
+
+    published: str
+    """Address of the commit."""
+    commit: str
+    parent: str | None
+    """The commit before; None in an empty repository."""
+    private: bool | None
+    uploaded: int
+    uploaded_bytes: int
+    removed: list[str]
+    """Files of an earlier release."""
+    states: Mapping[str, str]
+    """File -> `new`, `changed` or `unchanged`."""
 
 
 def hub_token(profile: Profile) -> str:
@@ -36,8 +55,8 @@ def hub_token(profile: Profile) -> str:
     return token
 
 
-def push(folder: Path, files: Files, profile: Profile, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Commit a release's files to the Hub; returns what was done, or raises ReleaseError without the token in it."""
+def push(folder: Path, files: Files, profile: Profile, progress: Callable[[str], None]) -> Pushed:
+    """Commit a release's files to the Hub; raises ReleaseError without the token in it."""
     from huggingface_hub import HfApi
 
     repo, token = profile.release.repo_id, hub_token(profile)
@@ -51,7 +70,7 @@ def push(folder: Path, files: Files, profile: Profile, progress: Callable[[str],
     raise ReleaseError(reason.replace(token, "<HF_TOKEN>"))
 
 
-def _commit(api: "HfApi", repo: str, folder: Path, files: Files, progress: Callable[[str], None]) -> dict[str, Any]:
+def _commit(api: "HfApi", repo: str, folder: Path, files: Files, progress: Callable[[str], None]) -> Pushed:
     """One commit on the head that was read; the Hub refuses it if somebody else committed in between.
 
     Not `upload_folder`: with hf_xet installed it commits in batches (huggingface_hub #4331), so that a release that
@@ -64,7 +83,7 @@ def _commit(api: "HfApi", repo: str, folder: Path, files: Files, progress: Calla
     states = {name: _state(folder / name, entry, _siblings(before).get(name)) for name, entry in files.items()}
     gone = sorted(_earlier(api, repo, before) - files.keys())
     sent = [name for name, state in states.items() if state != "unchanged"]
-    size = sum(files[name]["bytes"] for name in sent)
+    size = sum(files[name].bytes for name in sent)
     progress(
         f"release: {len(sent)} of {len(files)} files, {size:,} bytes, to {repo} on {before.sha or 'an empty repo'}"
     )
@@ -73,38 +92,38 @@ def _commit(api: "HfApi", repo: str, folder: Path, files: Files, progress: Calla
         *(CommitOperationDelete(path_in_repo=name) for name in gone),
         *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in sent),
     ]
-    message = f"Release {files[RELEASE]['sha256'][:12]}"
+    message = f"Release {files[RELEASE].sha256[:12]}"
     with Progress(f"sending {len(sent)} files, {megabytes(size)}, to {repo}", total=1, unit="commit") as sending:
         commit = api.create_commit(repo, operations, commit_message=message, parent_commit=before.sha)
         sending.advance()
     _verify(api, repo, str(commit.oid), folder, files)
-    return {
-        "published": commit.commit_url,
-        "commit": commit.oid,
-        "parent": before.sha,
-        "private": before.private,
-        "uploaded": len(sent),
-        "uploaded_bytes": size,
-        "removed": gone,
-        "states": states,
-    }
+    return Pushed(
+        published=commit.commit_url,
+        commit=commit.oid,
+        parent=before.sha,
+        private=before.private,
+        uploaded=len(sent),
+        uploaded_bytes=size,
+        removed=gone,
+        states=states,
+    )
 
 
 def _siblings(info: "ModelInfo") -> dict[str, "RepoSibling"]:
     return {found.rfilename: found for found in info.siblings or ()}
 
 
-def _state(path: Path, entry: Mapping[str, Any], there: "RepoSibling | None") -> str:
+def _state(path: Path, entry: ReleasedFile, there: "RepoSibling | None") -> str:
     if there is None:
         return "new"
     return "unchanged" if _same(path, entry, there) else "changed"
 
 
-def _same(path: Path, entry: Mapping[str, Any], there: "RepoSibling") -> bool:
+def _same(path: Path, entry: ReleasedFile, there: "RepoSibling") -> bool:
     """Whether the Hub holds these bytes, from what it says of the file: the LFS hash, or git's for a small file."""
     if there.lfs:
-        return bool(there.lfs.sha256 == entry["sha256"])
-    if there.size != entry["bytes"]:
+        return bool(there.lfs.sha256 == entry.sha256)
+    if there.size != entry.bytes:
         return False
     content = path.read_bytes()
     return there.blob_id == hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -119,8 +138,9 @@ def _earlier(api: "HfApi", repo: str, before: "ModelInfo") -> set[str]:
     names = set(_siblings(before))
     if RELEASE in names:
         with tempfile.TemporaryDirectory() as scratch:
-            path = api.hf_hub_download(repo, RELEASE, revision=before.sha, local_dir=scratch)
-            return names & set(read_json(Path(path))["files"])
+            path = Path(api.hf_hub_download(repo, RELEASE, revision=before.sha, local_dir=scratch))
+            released = read_typed(path, ReleaseRecord, remedy=f"mend or remove {RELEASE} in {repo}, or empty it")
+            return names & set(released.files if released else ())
     if names - BLANK:
         raise ReleaseError(
             f"{repo} holds {', '.join(sorted(names - BLANK)[:5])} and no {RELEASE}: it is not a release of this "

@@ -10,29 +10,39 @@ import json
 import logging
 import platform
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lofi_assets.constitution.gates import load_constitution, load_gates
 from lofi_assets.constitution.verdicts import verdicts
-from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import fingerprint, sha256_file, sha256_folder
+from lofi_assets.files.typed import plain
 from lofi_assets.files.writing import atomic_folder, copy_file
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
 from lofi_assets.progress import over
-from lofi_assets.release.files import ADAPTER_FILES, CARD, RELEASE, ReleaseError
-from lofi_assets.release.hub_commit import hub_token, push
-from lofi_assets.release.model_card import APPROVAL
-from lofi_assets.release.onnx_artifacts import MANIFEST, differences
+from lofi_assets.quantization.merged_model import MergedModel, NoMergedModelError
+from lofi_assets.release.files import (
+    ADAPTER_FILES,
+    CARD,
+    RELEASE,
+    Approver,
+    Files,
+    ReleasedFile,
+    ReleasedGate,
+    ReleaseError,
+    ReleaseRecord,
+)
+from lofi_assets.release.hub_commit import Pushed, hub_token, push
+from lofi_assets.release.model_card import Approval
+from lofi_assets.release.onnx_artifacts import MANIFEST as BUNDLE
+from lofi_assets.release.onnx_artifacts import Bundle, differences
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.files import COMFYUI_WEIGHTS
 from lofi_assets.training.checkpoints.manifest import read_manifest
 from lofi_assets.wording import counted
-
-if TYPE_CHECKING:
-    pass
 
 LOG = logging.getLogger(__name__)
 TOOLS = ("diffusers", "huggingface_hub", "lofi_assets", "numpy", "onnx", "onnxruntime", "peft", "torch", "transformers")
@@ -52,44 +62,51 @@ def publish(store: Store, profile: Profile, *, progress: Callable[[str], None] =
         hub_token(profile)
     folder = store.release / "published"
     sources = _sources(store)
-    about = {**_about(store), "files": {name: _described(path) for name, path in sorted(sources.items())}}
-    text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
-    wanted = {name: entry["sha256"] for name, entry in about["files"].items()}
+    about = _record(store, {name: _described(path) for name, path in sorted(sources.items())})
+    text = json.dumps(plain(about), indent=2, ensure_ascii=False) + "\n"
+    wanted = {name: file.sha256 for name, file in about.files.items()}
     wanted[RELEASE] = hashlib.sha256(text.encode()).hexdigest()
     current = folder.is_dir() and sha256_folder(folder) == wanted
     if not current:
         _assemble(folder, sources, text, wanted)
-    files = {name: _described(folder / name) | {"sha256": wanted[name]} for name in sorted(wanted)}
-    for name, entry in files.items():
-        progress(f"release: {entry['sha256'][:12]} {entry['bytes']:>13,} bytes  {name}")
-    where: dict[str, Any] = {"published": store.relative(folder)}
-    if profile.release.target == "hub":
-        where |= push(folder, files, profile, progress)
-    states: dict[str, str] = where.pop("states", {})
+    files = {name: ReleasedFile((folder / name).stat().st_size, wanted[name]) for name in sorted(wanted)}
+    for name, file in files.items():
+        progress(f"release: {file.sha256[:12]} {file.bytes:>13,} bytes  {name}")
+    pushed = push(folder, files, profile, progress) if profile.release.target == "hub" else None
+    states = pushed.states if pushed else {}
     places = "to the Hub" if profile.release.target == "hub" else "into release/published under the data root"
     return Outcome(
         data_version=fingerprint(wanted),
-        summary=f"{about['checkpoint']} is published {places}: {counted(len(files), 'file')}, the card approved by "
-        f"{about['approval']['approved_by']}. Nothing waits for a person.",
+        summary=f"{about.checkpoint} is published {places}: {counted(len(files), 'file')}, the card approved by "
+        f"{about.approval.approved_by}. Nothing waits for a person.",
         counts={
             "files": len(files),
-            "bytes": sum(entry["bytes"] for entry in files.values()),
+            "bytes": sum(file.bytes for file in files.values()),
             "recomputed": int(not current),
         },
-        rows=[{"path": name, **entry, "state": states.get(name, "")} for name, entry in files.items()],
-        details={"checkpoint": about["checkpoint"], "approved_by": about["approval"]["approved_by"], **where},
+        rows=[{"path": name, **plain(file), "state": states.get(name, "")} for name, file in files.items()],
+        details={
+            "checkpoint": about.checkpoint,
+            "approved_by": about.approval.approved_by,
+            **(_shown(pushed) if pushed else {"published": store.relative(folder)}),
+        },
     )
+
+
+def _shown(pushed: Pushed) -> dict[str, Any]:
+    """A commit without the state of every file, which is in the rows."""
+    return {name: value for name, value in asdict(pushed).items() if name != "states"}
 
 
 def _sources(store: Store) -> dict[str, Path]:
     """Path in the release -> file that it is a copy of; only what the bundle's manifest lists leaves `export/`."""
     wrong = differences(store.export)
-    listed = read_json(store.export / MANIFEST, default={}).get("files", {})
-    if wrong or not listed:
+    bundle = Bundle.read(store.export)
+    if wrong or bundle is None or not bundle.files:
         faults = "; ".join(wrong[:5]) or "no manifest"
         raise ReleaseError(f"{store.export}: not the bundle that was judged ({faults}); materialise onnx_artifacts")
-    bundled = {name: store.export / name for name in (*listed, MANIFEST)}
-    adapter = store.checkpoints / _merged(store)["checkpoint_id"]
+    bundled = {name: store.export / name for name in (*bundle.files, BUNDLE)}
+    adapter = store.checkpoints / _merged(store).checkpoint_id
     lora = {f"lora/{name}": adapter / name for name in ADAPTER_FILES}
     if (adapter / COMFYUI_WEIGHTS).is_file():  # a DoRA has none
         lora[f"lora/{COMFYUI_WEIGHTS}"] = adapter / COMFYUI_WEIGHTS
@@ -100,38 +117,38 @@ def _sources(store: Store) -> dict[str, Path]:
     return sources
 
 
-def _merged(store: Store) -> dict[str, Any]:
+def _merged(store: Store) -> MergedModel:
     """What the tiers were made from; not the checkpoint that is best by now."""
-    merged: dict[str, Any] | None = read_json(store.metadata("merged_model.json"))
-    if not merged:
-        raise ReleaseError(f"{store.metadata('merged_model.json')}: absent; materialise merged_model")
-    return merged
+    try:
+        return MergedModel.current(store)
+    except NoMergedModelError as error:
+        raise ReleaseError(str(error)) from error
 
 
-def _about(store: Store) -> dict[str, Any]:
-    """`release.json` without its list of files: the same for the same facts, so it names no time but the approval's."""
+def _record(store: Store, files: Files) -> ReleaseRecord:
     merged = _merged(store)
-    identifier = merged["checkpoint_id"]
+    identifier = merged.checkpoint_id
     record = next((found for found in read_manifest(store.checkpoints) if found.checkpoint_id == identifier), None)
-    if record is None or _adapter_sha256(store, identifier) != merged["adapter_sha256"]:
+    if record is None or _adapter_sha256(store, identifier) != merged.adapter_sha256:
         raise ReleaseError(
             f"{store.checkpoints / identifier}: not the adapter that the tiers were made from; "
             f"materialise merged_model and what follows"
         )
     gates = [gate for gate in load_gates() if "hub_release" in gate.holds]
-    return {
-        "checkpoint": identifier,
-        "adapter_sha256": merged["adapter_sha256"],
-        "base_fingerprint": merged["base_fingerprint"],
-        "dataset_sha256": record.dataset_hash,
-        "config_sha256": record.config_hash,
-        **_approved(store),
-        "constitution": load_constitution()["version"],
-        "gates": [
-            {"gate": found.gate.id, "verdict": found.status, "value": found.text} for found in verdicts(store, gates)
-        ],
-        "tools": {"python": platform.python_version()} | {name: _version(name) for name in TOOLS},
-    }
+    approval = _approved(store)
+    return ReleaseRecord(
+        checkpoint=identifier,
+        adapter_sha256=merged.adapter_sha256,
+        base_fingerprint=merged.base_fingerprint,
+        dataset_sha256=record.dataset_hash,
+        config_sha256=record.config_hash,
+        card_sha256=approval.card_sha256,
+        approval=Approver(approval.approved_by, approval.date),
+        constitution=load_constitution()["version"],
+        gates=tuple(ReleasedGate(found.gate.id, found.status, found.text) for found in verdicts(store, gates)),
+        tools={"python": platform.python_version()} | {name: _version(name) for name in TOOLS},
+        files=files,
+    )
 
 
 def _adapter_sha256(store: Store, identifier: str) -> str:
@@ -139,17 +156,17 @@ def _adapter_sha256(store: Store, identifier: str) -> str:
     return sha256_file(path) if path.is_file() else ""
 
 
-def _approved(store: Store) -> dict[str, Any]:
-    """The card's hash and who approved it; refuses a card that changed since, the gate's number being older."""
+def _approved(store: Store) -> Approval:
+    """Who approved the card; refuses a card that changed since, the gate's number being older."""
     path = store.release / CARD
     digest = sha256_file(path) if path.is_file() else ""
-    approval = read_json(store.release / APPROVAL, default={})
-    if not digest or approval.get("card_sha256") != digest:
+    approval = Approval.read(store)
+    if not digest or approval is None or approval.card_sha256 != digest:
         raise ReleaseError(
             f"{path}: nobody approved this text; materialise model_card, read it, "
             f"then: lofi approve-card {digest[:12] or 'HASH'}"
         )
-    return {"card_sha256": digest, "approval": {key: approval.get(key) for key in ("approved_by", "date")}}
+    return approval
 
 
 def _version(name: str) -> str | None:
@@ -159,8 +176,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _described(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+def _described(path: Path) -> ReleasedFile:
+    return ReleasedFile(path.stat().st_size, sha256_file(path))
 
 
 def _assemble(folder: Path, sources: Mapping[str, Path], text: str, wanted: Mapping[str, str]) -> None:
@@ -172,6 +189,3 @@ def _assemble(folder: Path, sources: Mapping[str, Path], text: str, wanted: Mapp
         changed = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         if changed:
             raise ReleaseError(f"{', '.join(changed)}: changed while the release was made; publish again")
-
-
-# --- the Hub ---------------------------------------------------------------------------------------------------------

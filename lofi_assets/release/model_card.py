@@ -5,23 +5,32 @@ What belongs here: the text, which sections it must have, the approval file. Wha
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+
+from pydantic.dataclasses import dataclass
 
 from lofi_assets.constitution.gates import load_constitution, load_gates
 from lofi_assets.constitution.verdicts import verdicts
 from lofi_assets.errors import LofiError
-from lofi_assets.files.documents import read_json, write_json, write_text
+from lofi_assets.evaluation.human_evaluation import HumanEvaluation
+from lofi_assets.evaluation.measured import read_measured
+from lofi_assets.files.documents import write_text
+from lofi_assets.files.typed import STORED, plain, read_typed, write_typed
+from lofi_assets.metrics.results import Evaluation
 from lofi_assets.near_names import says_nothing
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
-from lofi_assets.quantization.quantized_tiers import VARIANTS, tier_of
+from lofi_assets.quantization.merged_model import MergedModel
+from lofi_assets.quantization.quantized_tiers import VARIANTS, TierDistances, tier_of
+from lofi_assets.quantization.tier_manifest import TierManifest
 from lofi_assets.records import Dataset
 from lofi_assets.sources.inventory import read_inventory
 from lofi_assets.sources.licences import attribution_of, load_licences
 from lofi_assets.sources.raw_files import raw_track_id
 from lofi_assets.store import CONFIG_DIR, Store
+from lofi_assets.training.config import load_run
 from lofi_assets.training.trained_on import trained_dataset
 
 SECTIONS = (
@@ -35,7 +44,6 @@ SECTIONS = (
     "Licence and attribution",
 )
 """Headings a card must have, each with text under it."""
-APPROVAL = "approval.json"
 CARD_GATES = ("model_card",)
 OWN_BASES = {
     "tiny": "a tiny base of the same architecture with random weights",
@@ -47,14 +55,44 @@ class ApprovalError(LofiError, RuntimeError):
     """There is no card to approve, or it is not the one the person read."""
 
 
+@dataclass(frozen=True, config=STORED)
+class Approval:
+    """That a person approved a card: `release/approval.json`, written by `lofi approve-card`."""
+
+    card_sha256: str
+    """Of the text that they read."""
+    approved_by: str
+    date: str
+    """ISO 8601, UTC."""
+
+    @classmethod
+    def read(cls, store: Store) -> "Approval | None":
+        """The last one; None before the first.
+
+        Raises:
+            StoreError: it is broken, or of another version.
+        """
+        return read_typed(cls._path(store), cls, remedy="remove it, read the card and approve it: lofi approve-card")
+
+    def write(self, store: Store) -> None:
+        """Put on record, in the place of an earlier one."""
+        write_typed(self._path(store), self)
+
+    @staticmethod
+    def _path(store: Store) -> Path:
+        return store.release / "approval.json"
+
+
 def write_card(store: Store, profile: Profile) -> Outcome:
     """Write `release/README.md`; says whether a person approved exactly this text."""
     text = card_text(store, profile)
     changed = write_text(store.release / "README.md", text)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    approval = read_json(store.release / APPROVAL, default={})
-    approved = approval.get("card_sha256") == digest and bool(approval.get("approved_by"))
-    by = f"approved by {approval.get('approved_by')}" if approved else f"read it, then: lofi approve-card {digest[:12]}"
+    approval = Approval.read(store)
+    approved = approval is not None and approval.card_sha256 == digest and bool(approval.approved_by)
+    by = f"read it, then: lofi approve-card {digest[:12]}"
+    if approval and approved:
+        by = f"approved by {approval.approved_by}"
     lacks = missing_sections(text)
     return Outcome(
         data_version=digest,
@@ -90,7 +128,7 @@ def approve(store: Store, *, card: str, by: str, now: datetime | None = None) ->
     if len(card) < 8 or not digest.startswith(card):
         raise ApprovalError(f"{path} has sha256 {digest[:12]}..., not {card!r}; read the card as it is now")
     stamp = (now or datetime.now(UTC)).isoformat(timespec="seconds")
-    write_json(store.release / APPROVAL, {"card_sha256": digest, "approved_by": by, "date": stamp})
+    Approval(digest, by, stamp).write(store)
     return digest
 
 
@@ -107,15 +145,15 @@ def missing_sections(text: str) -> list[str]:
 def card_text(store: Store, profile: Profile) -> str:
     """The card as Markdown with the Hub's metadata block; the same text for the same recorded facts."""
     _, dataset, tracks = trained_dataset(store)
-    merged = read_json(store.metadata("merged_model.json"), default={})
-    checkpoint = merged.get("checkpoint_id", "")
-    quality = read_json(store.metadata("quality_metrics.json"), default={}).get(checkpoint, {}).get("evaluation", {})
-    run = read_json(store.checkpoints / checkpoint / "config.json", default={})
+    merged = MergedModel.read(store)
+    checkpoint = merged.checkpoint_id if merged else ""
+    measured = read_measured(store).get(checkpoint)
+    quality = measured.evaluation if measured else None
     parts = {
         "What it is": _what(profile, checkpoint),
         "Usage": _usage(),
         "Training data": _data(dataset),
-        "Training": _training(run, merged),
+        "Training": _training(store, merged),
         "Quality": _quality(store, quality),
         "Tiers": _tiers(store),
         "Intended use and limits": _limits(),
@@ -125,20 +163,20 @@ def card_text(store: Store, profile: Profile) -> str:
     return f"{_front_matter(profile, quality)}\n# Lofi LoRA for ACE-Step v1\n\n{body}\n"
 
 
-def _front_matter(profile: Profile, quality: Mapping[str, Any]) -> str:
+def _front_matter(profile: Profile, quality: Evaluation | None) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    fad: float | None = (quality.get("fad") or {}).get("value")
-    results = [
-        EvalResult(
+    results = []
+    if quality and quality.fad.value is not None:
+        result = EvalResult(
             task_type="text-to-audio",
             dataset_type="private",
             dataset_name="held-out lofi tracks",
             metric_type="fad",
-            metric_name=f"FAD ({quality.get('encoder')})",
-            metric_value=round(fad or 0.0, 3),
+            metric_name=f"FAD ({quality.encoder})",
+            metric_value=round(quality.fad.value, 3),
         )
-    ]
+        results.append(result)
     data = ModelCardData(
         license=profile.release.license,
         base_model=profile.base_model.path if profile.base_model.kind == "hub" else None,
@@ -147,8 +185,8 @@ def _front_matter(profile: Profile, quality: Mapping[str, Any]) -> str:
         pipeline_tag="text-to-audio",
         tags=["lora", "music", "text-to-music", "lofi", "onnx", "ace-step"],
         metrics=["fad"],
-        model_name="lofi-lora" if fad is not None else None,
-        eval_results=results if fad is not None else None,
+        model_name="lofi-lora" if results else None,
+        eval_results=results or None,
         ignore_metadata_errors=True,
     )
     return f"---\n{data.to_yaml()}\n---\n"
@@ -183,40 +221,55 @@ def _data(dataset: Dataset) -> str:
     )
 
 
-def _training(run: Mapping[str, Any], merged: Mapping[str, Any]) -> str:
-    settings = {**run.get("lora", {}), **run.get("training", {})}
+def _training(store: Store, merged: MergedModel | None) -> str:
+    config = store.checkpoints / merged.checkpoint_id / "config.json" if merged else None
+    run = load_run(config) if config and config.is_file() else None
+    settings = {**run.lora.model_dump(mode="json"), **run.training.model_dump(mode="json")} if run else {}
     shown = ("r", "lora_alpha", "use_rslora", "learning_rate", "max_steps", "precision", "gradient_clip", "seed")
     rows = "\n".join(f"| {name} | {settings.get(name)} |" for name in shown)
+    base, adapter, scale = (merged.base_fingerprint, merged.adapter_sha256, merged.scale) if merged else (None,) * 3
     return (
         f"| setting | value |\n|---|---|\n{rows}\n\n"
-        f"Base fingerprint `{merged.get('base_fingerprint')}`, adapter sha256 `{merged.get('adapter_sha256')}`, "
-        f"applied scale {merged.get('scale')}."
+        f"Base fingerprint `{base}`, adapter sha256 `{adapter}`, applied scale {scale}."
     )
 
 
-def _quality(store: Store, quality: Mapping[str, Any]) -> str:
-    fad = quality.get("fad") or {}
+def _quality(store: Store, quality: Evaluation | None) -> str:
     gates = [gate for gate in load_gates() if gate.asset not in CARD_GATES and gate.scope == "asset"]
     rows = "\n".join(f"| `{found.gate.id}` | {found.status} | {found.text} |" for found in verdicts(store, gates))
-    human = read_json(store.metadata("human_evaluation.json"), default={})
-    listening = json.dumps(human.get("statistics")) if human.get("statistics") else human.get("note") or "not run"
     return (
-        f"FAD {_number(fad.get('value'))} ({quality.get('encoder')}, {fad.get('n_clips')} clips, "
-        f"{fad.get('n_windows')} windows, floor {_number(fad.get('floor'))}), KAD {_number(fad.get('kad'))}. "
-        f"Listening test: {listening}.\n\n"
+        f"{_distances(quality)} Listening test: {_heard(HumanEvaluation.read(store))}.\n\n"
         f"| gate | verdict | value and limit |\n|---|---|---|\n{rows}"
     )
 
 
+def _distances(quality: Evaluation | None) -> str:
+    fad = quality.fad if quality else None
+    clips, windows = (fad.n_clips, fad.n_windows) if fad else (None, None)
+    value, floor, kad = (fad.value, fad.floor, fad.kad) if fad else (None, None, None)
+    return (
+        f"FAD {_number(value)} ({quality.encoder if quality else None}, {clips} clips, {windows} windows, "
+        f"floor {_number(floor)}), KAD {_number(kad)}."
+    )
+
+
+def _heard(people: HumanEvaluation | None) -> str:
+    if people and people.statistics:
+        return json.dumps(plain(people.statistics))
+    return (people.note if people else "") or "not run"
+
+
 def _tiers(store: Store) -> str:
-    fidelity = read_json(store.metadata("tier_fad.json"), default={}).get("fidelity", {})
+    distances = TierDistances.read(store)
     rows = []
     for variant in VARIANTS:
-        manifest = read_json(store.quantized / tier_of(variant) / "manifest.json", default={})
-        policy, measured = manifest.get("policy", {}), fidelity.get(variant, {})
-        size = f"{policy.get('size_bytes', 0) / 1e6:.2f} MB"
-        bits = ", ".join(f"{part} {count}" for part, count in sorted(policy.get("min_bits", {}).items()))
-        rows.append(f"| {variant} | {manifest.get('opset')} | {size} | {bits} | {_number(measured.get('upper'))} |")
+        manifest = TierManifest.read(store.quantized / tier_of(variant))
+        measured = distances.fidelity.get(variant) if distances else None
+        policy = manifest.policy if manifest else None
+        size = f"{(policy.size_bytes if policy else 0) / 1e6:.2f} MB"
+        bits = ", ".join(f"{part} {count}" for part, count in sorted(policy.min_bits.items())) if policy else ""
+        opset, upper = manifest.opset if manifest else None, measured.upper if measured else None
+        rows.append(f"| {variant} | {opset} | {size} | {bits} | {_number(upper)} |")
     table = "| tier | opset | size | fewest bits | FAD increase over FP32, 95 % upper bound |\n|---|---|---|---|---|\n"
     return table + "\n".join(rows)
 

@@ -11,15 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+
+from pydantic.dataclasses import dataclass
 
 from lofi_assets.errors import LofiError
-from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import fingerprint, sha256_folder
+from lofi_assets.files.typed import STORED, plain, read_typed, write_typed
 from lofi_assets.files.writing import atomic_folder, copy_file
 from lofi_assets.outcome import Outcome
 from lofi_assets.progress import Progress, over
 from lofi_assets.quantization.quantized_tiers import COMPARED
+from lofi_assets.quantization.tier_manifest import TierFile, TierManifest, manifest_path
 from lofi_assets.store import PACKAGE, Store
 from lofi_assets.wording import counted
 
@@ -55,6 +57,39 @@ class BundleError(LofiError, RuntimeError):
     """There is nothing to bundle; the message names the file and the asset to materialise."""
 
 
+@dataclass(frozen=True, config=STORED)
+class ExampleRun:
+    """What became of a bundle's example."""
+
+    ran: bool
+    note: str
+    """The end of what went to stderr if it did not."""
+
+
+@dataclass(frozen=True, config=STORED)
+class Bundle:
+    """`bundle.json`: what a bundle holds."""
+
+    key: str
+    """Fingerprint of whatever it is made from."""
+    example: ExampleRun
+    files: Mapping[str, str]
+    """File -> sha256; every file but this record."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "Bundle | None":
+        """What a folder says that it holds; None if it says nothing.
+
+        Raises:
+            StoreError: it is broken, or of another version.
+        """
+        return read_typed(folder / MANIFEST, cls, remedy="remove the folder and materialise onnx_artifacts again")
+
+    def write(self, folder: Path) -> None:
+        """Write it into the bundle, after everything else."""
+        write_typed(folder / MANIFEST, self)
+
+
 def build_bundle(store: Store) -> Outcome:
     """Write `export/` unless its manifest shows that it is current; then verify every file and run the example.
 
@@ -64,34 +99,37 @@ def build_bundle(store: Store) -> Outcome:
     tiers = {tier: _tier_files(store, tier) for tier in COMPARED}
     runtime = {name: (PACKAGE / source).read_text(encoding="utf-8") for name, source in RUNTIME.items()}
     example = (PACKAGE / "lofi_onnx" / "example.py").read_text(encoding="utf-8")
-    key = fingerprint(BUNDLE_VERSION, tiers, runtime, example)
-    weights = {f"{tier}/{name}": entry["sha256"] for tier, files in tiers.items() for name, entry in files.items()}
-    known = read_json(store.export / MANIFEST, default={})
-    current = known.get("key") == key and known["example"]["ran"] and not differences(store.export, expected=weights)
-    if not current:
+    listed = {tier: {name: plain(file) for name, file in files.items()} for tier, files in tiers.items()}
+    key = fingerprint(BUNDLE_VERSION, listed, runtime, example)
+    weights = {f"{tier}/{name}": file.sha256 for tier, files in tiers.items() for name, file in files.items()}
+    bundle = Bundle.read(store.export)
+    ran = bundle is not None and bundle.key == key and bundle.example.ran
+    current = ran and not differences(store.export, expected=weights)
+    if bundle is None or not current:
         with atomic_folder(store.export) as folder:
             _write(folder, store, runtime, example)
             with Progress("running the bundle's example", total=1, unit="example") as progress:
                 run = run_example(folder)
                 progress.advance()
-            write_json(folder / MANIFEST, {"key": key, "example": run, "files": _hashes(folder)})
-    manifest, wrong = read_json(store.export / MANIFEST), differences(store.export, expected=weights)
+            bundle = Bundle(key, run, _hashes(folder))
+            bundle.write(folder)
+    wrong = differences(store.export, expected=weights)
     return Outcome(
         data_version=key,
-        counts={"files": len(manifest["files"]), "tiers": len(tiers), "recomputed": int(not current)},
+        counts={"files": len(bundle.files), "tiers": len(tiers), "recomputed": int(not current)},
         values={
             "missing_or_altered_files": {"value": len(wrong), "note": "; ".join(wrong)},
-            "example_runs": {"value": manifest["example"]["ran"], "note": manifest["example"]["note"]},
+            "example_runs": {"value": bundle.example.ran, "note": bundle.example.note},
         },
-        summary=_summary(manifest, wrong),
+        summary=_summary(bundle, wrong),
         needs=[dict(zip(("fault", "file"), line.rsplit(" ", 1), strict=True)) for line in wrong],
-        rows=[{"file": name, "sha256": digest} for name, digest in manifest["files"].items()],
+        rows=[{"file": name, "sha256": digest} for name, digest in bundle.files.items()],
     )
 
 
-def _summary(manifest: Mapping[str, Any], wrong: Sequence[str]) -> str:
-    ran, note = manifest["example"]["ran"], manifest["example"]["note"]
-    files = counted(len(manifest["files"]), "file")
+def _summary(bundle: Bundle, wrong: Sequence[str]) -> str:
+    ran, note = bundle.example.ran, bundle.example.note
+    files = counted(len(bundle.files), "file")
     whole = f"{files}, {f'{len(wrong)} missing, altered or not listed' if wrong else 'each as the manifest lists it'}"
     return f"{whole}; " + ("the example made audio from the bundle alone." if ran else f"the example failed: {note}")
 
@@ -103,18 +141,15 @@ def differences(folder: Path, *, expected: Mapping[str, str] | None = None) -> t
         expected: file -> sha256 known from elsewhere, which goes before what the bundle's own manifest says.
     """
     found = _hashes(folder) if folder.is_dir() else {}
-    listed = read_json(folder / MANIFEST, default={}).get("files", {}) | dict(expected or {})
+    bundle = Bundle.read(folder)
+    listed = {**(bundle.files if bundle else {}), **(expected or {})}
     wrong = {name: "altered" if name in found else "missing" for name in listed if found.get(name) != listed[name]}
     wrong |= dict.fromkeys(found.keys() - listed.keys(), "not listed")
     return tuple(f"{fault} {name}" for name, fault in sorted(wrong.items()))
 
 
-def run_example(folder: Path) -> dict[str, Any]:
-    """Run a bundle's example where only the bundle, its requirements and the standard library can be imported.
-
-    Returns:
-        `ran`, and `note`: the end of what went to stderr if it did not.
-    """
+def run_example(folder: Path) -> ExampleRun:
+    """Run a bundle's example where only the bundle, its requirements and the standard library can be imported."""
     output = folder / "example.wav"
     command = [sys.executable, "-I", "-B", "-c", ISOLATED, ",".join(outside(REQUIREMENTS))]
     command += [str(folder / "example.py"), *EXAMPLE_ARGUMENTS, "--output", str(output)]
@@ -123,10 +158,10 @@ def run_example(folder: Path) -> dict[str, Any]:
             command, capture_output=True, text=True, timeout=EXAMPLE_TIMEOUT_S, cwd=folder, check=False
         )
     except subprocess.TimeoutExpired:
-        return {"ran": False, "note": f"not finished after {EXAMPLE_TIMEOUT_S} s"}
+        return ExampleRun(False, f"not finished after {EXAMPLE_TIMEOUT_S} s")
     ran = done.returncode == 0 and output.is_file()
     output.unlink(missing_ok=True)
-    return {"ran": ran, "note": "" if ran else done.stderr.strip()[-500:] or "it wrote no audio"}
+    return ExampleRun(ran, "" if ran else done.stderr.strip()[-500:] or "it wrote no audio")
 
 
 def outside(requirements: Iterable[str]) -> list[str]:
@@ -166,13 +201,11 @@ def _closure(requirements: Iterable[str]) -> set[str]:
     return found
 
 
-def _tier_files(store: Store, tier: str) -> dict[str, Any]:
-    path = store.quantized / tier / "manifest.json"
-    manifest = read_json(path)
+def _tier_files(store: Store, tier: str) -> Mapping[str, TierFile]:
+    manifest = TierManifest.read(store.quantized / tier)
     if manifest is None:
-        raise BundleError(f"{path}: absent; materialise quantized_tiers")
-    files: dict[str, Any] = manifest["files"]
-    return files
+        raise BundleError(f"{manifest_path(store.quantized / tier)}: absent; materialise quantized_tiers")
+    return manifest.files
 
 
 def _write(folder: Path, store: Store, runtime: Mapping[str, str], example: str) -> None:

@@ -17,8 +17,9 @@ from lofi_assets.dataset.versions import DatasetError
 from lofi_assets.defs.reporting import MAX_PICTURE_BYTES
 from lofi_assets.evaluation import before_after
 from lofi_assets.evaluation.generated_samples import generate_samples
-from lofi_assets.evaluation.quality_metrics import MARKS, evaluate_checkpoints
-from lofi_assets.evaluation.samples import BASE, reference_tracks, sample_prompts, samples_of
+from lofi_assets.evaluation.measured import Marks
+from lofi_assets.evaluation.quality_metrics import evaluate_checkpoints
+from lofi_assets.evaluation.samples import BASE, clips_of, reference_tracks, sample_prompts
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.html.links import page_url
 from lofi_assets.profiles import Profile, SamplingSettings, load_profile
@@ -67,7 +68,7 @@ def trained(make_run: Callable[..., Any], tmp_path: Path, training_material: dic
 
 
 def audio_of(store: Store, model: str) -> list[bytes]:
-    return [(store.root / clip["path"]).read_bytes() for clip in samples_of(store, model)["clips"]]
+    return [clip.file(store).read_bytes() for clip in clips_of(store, model)]
 
 
 def test_base_and_checkpoints_are_heard_measured_and_shown_and_only_once(trained: Store) -> None:
@@ -80,11 +81,11 @@ def test_base_and_checkpoints_are_heard_measured_and_shown_and_only_once(trained
     assert audio_of(trained, BASE) != audio_of(trained, names[-1])
 
     measured = evaluate_checkpoints(trained, profile(), now=NOW)
-    marks = read_json(trained.metadata(MARKS))
-    assert marks["base"]["fad"]["n_clips"] == 3
+    marks = Marks.read(trained)
+    assert marks is not None and marks.base.fad.n_clips == 3
     assert [row["step"] for row in measured.rows] == [2, 1, 0]
-    assert measured.rows[-1]["fad"] == round(marks["base"]["fad"]["value"], 2) == measured.details["base_fad"]
-    assert measured.details["noise_fad"] == round(marks["noise"]["fad"], 2) > 0
+    assert measured.rows[-1]["fad"] == round(marks.base.fad.value, 2) == measured.details["base_fad"]
+    assert measured.details["noise_fad"] == round(marks.noise.fad, 2) > 0
     assert_reads_well(made, root=trained.root)
     assert_reads_well(measured, root=trained.root)
     assert set(measured.pictures) == {"FAD by step", "KAD by step", "before and after"}
@@ -177,7 +178,7 @@ def test_checkpoints_of_one_base_are_never_sampled_on_another(trained: Store) ->
 
 def test_a_clip_that_is_gone_leaves_its_row_out(trained: Store) -> None:
     generate_samples(trained, profile())
-    (trained.root / samples_of(trained, BASE)["clips"][0]["path"]).unlink()
+    clips_of(trained, BASE)[0].file(trained).unlink()
     chosen = read_manifest(trained.checkpoints)[-1]
     assert len(before_after.rows(trained, chosen)) == 2
 
@@ -185,8 +186,8 @@ def test_a_clip_that_is_gone_leaves_its_row_out(trained: Store) -> None:
 def test_clips_that_are_all_gone_cost_the_page_and_not_the_measures(trained: Store) -> None:
     generate_samples(trained, profile())
     measured = evaluate_checkpoints(trained, profile(), now=NOW)
-    for clip in samples_of(trained, BASE)["clips"]:
-        (trained.root / clip["path"]).unlink()
+    for clip in clips_of(trained, BASE):
+        clip.file(trained).unlink()
     again = evaluate_checkpoints(trained, profile(), now=NOW)
     assert again.links == {"before and after": None}
     assert again.values == measured.values and again.rows == measured.rows

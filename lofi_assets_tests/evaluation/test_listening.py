@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from lofi_assets.evaluation.listening_page import Clip, write_listening_page
+from lofi_assets.files.typed import plain
 from lofi_assets.metrics import binomial
 from lofi_assets.metrics.errors import MetricError
 from lofi_assets.metrics.listening_trials import Trial, design_effect, evaluate_trials, person_of, read_trials
@@ -120,7 +121,7 @@ def test_enough_guessing_listeners_are_indistinguishable():
         "p_value": result.p_value,
         "date": "2025-01-15",
     }
-    json.dumps(result.as_dict(), allow_nan=False)
+    json.dumps(plain(result), allow_nan=False)
 
 
 def test_listeners_who_hear_it_are_distinguishable_however_few_they_are_sure_of():
@@ -209,7 +210,7 @@ def test_one_listener_in_eight_spellings_supports_no_claim():
 
 def test_the_report_names_each_listener_as_counted():
     result = evaluate_trials(trials(3, 40, right=guessing()))
-    assert result.listeners == ("L0", "L1", "L2") and result.as_dict()["listeners"] == ["L0", "L1", "L2"]
+    assert result.listeners == ("L0", "L1", "L2") and plain(result)["listeners"] == ["L0", "L1", "L2"]
 
 
 def test_who_missed_a_control_is_left_out_under_any_spelling():

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from lofi_assets.files.typed import plain
 from lofi_assets.metrics.embedding import embed_files
 from lofi_assets.metrics.errors import MetricError
 from lofi_assets.metrics.frechet import frechet_distance
 from lofi_assets.metrics.musicnn import MusicnnEmbedder
+from lofi_assets.metrics.results import StyleFound
 from lofi_assets.metrics.sample_quality import GeneratedSample, ReferenceTrack, evaluate_checkpoint, reference_sha256
 from lofi_assets.metrics.tier_fidelity import evaluate_tier
 
@@ -85,16 +87,16 @@ def test_an_evaluation_carries_everything_that_its_numbers_depend_on(world):
     assert result.clap is None and "no CLAP checkpoint" in result.clap_note
     assert result.tag_alignment.auc is not None
     assert result.style_coverage.styles == {
-        "CORE-01": {"generated": True, "recognizable": False},
-        "CORE-02": {"generated": True, "recognizable": False},
+        "CORE-01": StyleFound(generated=True, recognizable=False),
+        "CORE-02": StyleFound(generated=True, recognizable=False),
     }, "three samples of two styles cannot beat chance one half"
     assert result.style_coverage.top1 == 1.0 and not result.problems
-    json.dumps(result.as_dict(), allow_nan=False)
+    json.dumps(plain(result), allow_nan=False)
 
 
 def test_evaluation_is_deterministic_and_blind_to_listing_order(world):
-    first = evaluated(world).as_dict()
-    again = evaluated(world, samples=world[2][::-1], reference=world[1][::-1]).as_dict()
+    first = evaluated(world)
+    again = evaluated(world, samples=world[2][::-1], reference=world[1][::-1])
     assert again == first
 
 
@@ -117,14 +119,14 @@ def test_no_samples_one_sample_or_a_broken_one_is_none_with_a_reason(world, tmp_
         result = evaluated(world, samples=[*world[2], sample_at(path, "CORE-01", 9)])
         assert result.fad.value is None and reason in result.fad.note
         assert result.tag_alignment.auc is None and path.name in result.problems
-        assert not result.style_coverage.styles["CORE-01"]["generated"]
+        assert not result.style_coverage.styles["CORE-01"].generated
 
 
 def test_silence_is_measured_against_the_model_and_marked(world, tmp_path):
     silent = sample_at(written(tmp_path / "silent.wav", np.zeros(round(SECONDS * RATE), np.float32)), "CORE-02", 9)
     result = evaluated(world, samples=[*world[2], silent])
     assert result.fad.value > evaluated(world).fad.value
-    assert not result.style_coverage.styles["CORE-02"]["generated"] and "silent" in result.problems["silent.wav"][0]
+    assert not result.style_coverage.styles["CORE-02"].generated and "silent" in result.problems["silent.wav"][0]
 
 
 def test_a_copy_is_not_a_second_sample(world, tmp_path):

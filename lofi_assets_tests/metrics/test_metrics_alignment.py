@@ -7,6 +7,7 @@ from lofi_assets.audio.musicnn import LABELS
 from lofi_assets.metrics.alignment import prompt_labels, relative_alignment, tag_alignment
 from lofi_assets.metrics.coverage import StyleSample, check_sample, lower_bound, style_coverage
 from lofi_assets.metrics.errors import MetricError
+from lofi_assets.metrics.results import StyleFound
 from lofi_assets.metrics.tag_labels import TAG_LABELS
 from lofi_assets.styles.taxonomy import fold, load_taxonomy
 from lofi_assets_tests.conftest import REPOSITORY
@@ -189,10 +190,10 @@ def test_a_style_is_recognizable_when_its_samples_are_nearest_to_its_own_centroi
     broken = StyleSample(style_id="THEME-01", usable=False, tags=None)
     result = style_coverage([*samples, lucky, broken], reference)
     assert result.styles == {
-        "CORE-01": {"generated": True, "recognizable": True},
-        "CORE-02": {"generated": True, "recognizable": False},
-        "CORE-03": {"generated": True, "recognizable": False},
-        "THEME-01": {"generated": False, "recognizable": False},
+        "CORE-01": StyleFound(generated=True, recognizable=True),
+        "CORE-02": StyleFound(generated=True, recognizable=False),
+        "CORE-03": StyleFound(generated=True, recognizable=False),
+        "THEME-01": StyleFound(generated=False, recognizable=False),
     }
     assert result.top1 == pytest.approx(5 / 9) and result.chance == pytest.approx(1 / 3)
     assert result.without_reference == ("THEME-01",)
@@ -203,7 +204,7 @@ def test_without_two_styles_to_choose_from_nothing_is_recognizable():
     sample = StyleSample(style_id="CORE-01", usable=True, tags=tags[0])
     for reference in ({}, {"CORE-01": tags}):
         result = style_coverage([sample], reference)
-        assert result.styles == {"CORE-01": {"generated": True, "recognizable": False}}
+        assert result.styles == {"CORE-01": StyleFound(generated=True, recognizable=False)}
         assert result.chance is None and result.top1 is None
 
 

@@ -6,6 +6,7 @@ from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.lofi_onnx.pipeline import CPU_PROFILE
 from lofi_assets.quantization.policy import TIERS, cpu_profiles
 from lofi_assets.quantization.quantized_tiers import COMPARED, VARIANTS, tier_of, worst_variant
+from lofi_assets_tests.metrics.stand_in_results import fidelity as distances
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,7 @@ from lofi_assets.quantization.quantized_tiers import COMPARED, VARIANTS, tier_of
     ],
 )
 def test_int8_is_judged_by_the_worse_of_its_two_graphs_and_by_the_one_that_could_not_be_measured(bounds, worst):
-    fidelity = {variant: {"upper": bound} for variant, bound in ({"fp16": 0.5, "int4": None} | bounds).items()}
+    fidelity = {variant: distances(upper=bound) for variant, bound in ({"fp16": 0.5, "int4": None} | bounds).items()}
     assert worst_variant(fidelity, "int8") == worst
     assert worst_variant(fidelity, "fp16") == "fp16"
 

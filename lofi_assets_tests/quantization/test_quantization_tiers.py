@@ -27,7 +27,8 @@ from lofi_assets.quantization.build import Recipe, TierError, build_tiers, is_cu
 from lofi_assets.quantization.export import ExportError, export
 from lofi_assets.quantization.graph import load, opset_of
 from lofi_assets.quantization.opset import lower_to_17
-from lofi_assets.quantization.policy import TIERS, check_tier
+from lofi_assets.quantization.policy import check_tier
+from lofi_assets.quantization.tier_manifest import TIERS
 from lofi_assets.quantization.weight_trace import trace
 
 LAYOUT = ACE_STEP_V1.layout

@@ -10,10 +10,20 @@ import pytest
 from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import sha256_file, sha256_folder
 from lofi_assets.release import onnx_artifacts as bundle_module
-from lofi_assets.release.onnx_artifacts import MANIFEST, BundleError, build_bundle, differences, outside, run_example
+from lofi_assets.release.onnx_artifacts import (
+    MANIFEST,
+    BundleError,
+    ExampleRun,
+    build_bundle,
+    differences,
+    outside,
+    run_example,
+)
 from lofi_assets.store import Store
+from lofi_assets_tests.quantization.stand_in_manifest import MANIFEST as MANIFEST_OF_TIER
 
 TIERS = ("fp16", "int8", "int4")
+RAN = ExampleRun(True, "")
 
 
 @pytest.fixture
@@ -38,16 +48,14 @@ def write_tier(store: Store, tier: str, weights: str = "weights") -> None:
     put(folder / "tokenizer.json", "{}")
     names = ("transformer.onnx", "tokenizer.json")
     files = {name: {"sha256": sha256_file(folder / name), "bytes": 1} for name in names}
-    put(folder / "manifest.json", json.dumps({"tier": tier, "files": files}))
+    put(folder / "manifest.json", json.dumps(MANIFEST_OF_TIER | {"tier": tier, "files": files}))
 
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The example is taken to have run; returns the folders where it was."""
     folders: list[Path] = []
-    monkeypatch.setattr(
-        bundle_module, "run_example", lambda folder: folders.append(folder) or {"ran": True, "note": ""}
-    )
+    monkeypatch.setattr(bundle_module, "run_example", lambda folder: folders.append(folder) or RAN)
     return folders
 
 
@@ -139,7 +147,7 @@ def test_a_bundle_whose_example_fails_says_why_and_is_tried_again(store: Store) 
     assert not (store.export / "example.wav").exists()
 
 
-def example(folder: Path, code: str) -> dict[str, Any]:
+def example(folder: Path, code: str) -> ExampleRun:
     put(
         folder / "example.py", f"import sys\n{code}\nopen(sys.argv[sys.argv.index('--output') + 1], 'w').write('audio')"
     )
@@ -152,16 +160,16 @@ def test_the_example_cannot_import_this_project_nor_what_is_not_required(tmp_pat
     tries = [
         f"try:\n    import {name}\n    sys.exit('{name} is there')\nexcept ImportError:\n    pass" for name in names
     ]
-    assert example(tmp_path, "\n".join(tries)) == {"ran": True, "note": ""}
+    assert example(tmp_path, "\n".join(tries)) == RAN
     found = example(tmp_path, "import lofi_assets")
-    assert found["ran"] is False and "not in the bundle's requirements.txt" in found["note"]
+    assert found.ran is False and "not in the bundle's requirements.txt" in found.note
 
 
 def test_the_example_imports_what_is_required_and_the_bundles_own_runtime(tmp_path: Path) -> None:
     put(tmp_path / "runtime" / "lofi_onnx" / "__init__.py", "")
     lines = ["import numpy, onnxruntime, tokenizers, soundfile, wave", "from pathlib import Path"]
     lines += ["sys.path.insert(0, str(Path(__file__).resolve().parent / 'runtime'))", "import lofi_onnx"]
-    assert example(tmp_path, "\n".join(lines)) == {"ran": True, "note": ""}
+    assert example(tmp_path, "\n".join(lines)) == RAN
     assert sorted(path.name for path in tmp_path.iterdir()) == ["example.py", "runtime"]
 
 
@@ -170,16 +178,16 @@ def test_the_environment_cannot_bring_the_project_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, str(Path(bundle_module.PACKAGE).parent))
-    assert example(tmp_path, "import lofi_assets")["ran"] is False
+    assert example(tmp_path, "import lofi_assets").ran is False
 
 
 def test_an_example_that_writes_nothing_or_never_ends_did_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(tmp_path / "example.py", "")
-    assert run_example(tmp_path) == {"ran": False, "note": "it wrote no audio"}
+    assert run_example(tmp_path) == ExampleRun(False, "it wrote no audio")
     monkeypatch.setattr(bundle_module, "EXAMPLE_TIMEOUT_S", 0.2)
-    assert example(tmp_path, "import time; time.sleep(30)") == {"ran": False, "note": "not finished after 0.2 s"}
+    assert example(tmp_path, "import time; time.sleep(30)") == ExampleRun(False, "not finished after 0.2 s")
 
 
 def test_what_a_requirement_brings_with_it_is_not_refused() -> None:
@@ -215,6 +223,6 @@ def test_the_bundle_of_a_real_tiny_model_makes_music_from_itself_alone(tmp_path:
         tmp_path / "elsewhere" / "example.py",
         moved + f"\nimport shutil\nshutil.copyfile(sys.argv[sys.argv.index('--output') + 1], {str(heard)!r})\n",
     )
-    assert run_example(tmp_path / "elsewhere") == {"ran": True, "note": ""}
+    assert run_example(tmp_path / "elsewhere") == RAN
     audio, rate = soundfile.read(heard)
     assert audio.shape == (2 * 48000, 2) and rate == 48000 and np.abs(audio).max() > 0

@@ -8,12 +8,24 @@ from typing import Any
 
 import pytest
 
-from lofi_assets.files.documents import read_json, write_json, write_text
+from lofi_assets.evaluation.measured import Measured, write_measured
+from lofi_assets.files.documents import write_text
 from lofi_assets.profiles import load_profile
-from lofi_assets.release.model_card import SECTIONS, ApprovalError, approve, card_text, missing_sections, write_card
+from lofi_assets.records import QualityMetrics
+from lofi_assets.release.model_card import (
+    SECTIONS,
+    Approval,
+    ApprovalError,
+    approve,
+    card_text,
+    missing_sections,
+    write_card,
+)
 from lofi_assets.sources.inventory import SourceRow
 from lofi_assets.store import Store
 from lofi_assets_tests.dataset.stand_in_version import deliver, track_record
+from lofi_assets_tests.metrics.stand_in_results import EVALUATION, evaluation
+from lofi_assets_tests.quantization.stand_in_manifest import merged_model
 from lofi_assets_tests.stage_rows import source_row, write_sources
 
 NOW = datetime(2025, 12, 22, 12, 0, tzinfo=UTC)
@@ -87,10 +99,10 @@ def test_the_cards_front_matter_names_the_base_that_was_adapted(store: Store) ->
 
 
 def test_a_score_is_in_the_card_as_measured_with_its_encoder(store: Store) -> None:
-    write_json(store.metadata("merged_model.json"), {"checkpoint_id": CHECKPOINT})
-    fad = {"value": 3.25, "n_clips": 64, "n_windows": 3840, "floor": 1.5, "kad": 0.02}
-    evaluation = {"encoder": "vggish", "fad": fad}
-    write_json(store.metadata("quality_metrics.json"), {CHECKPOINT: {"evaluation": evaluation}})
+    merged_model(checkpoint_id=CHECKPOINT).write(store)
+    fad = EVALUATION["fad"] | {"value": 3.25, "n_clips": 64, "n_windows": 3840, "floor": 1.5, "kad": 0.02}
+    record = QualityMetrics(checkpoint_id=CHECKPOINT, evaluation_date=NOW, fad_score=3.25)
+    write_measured(store, {CHECKPOINT: Measured("key", record, evaluation(encoder="vggish", fad=fad))})
     text = card_text(store, load_profile("production"))
     assert "FAD 3.25 (vggish, 64 clips" in text and CHECKPOINT in text
     assert re.search(r"value: 3\.25", text.split("---\n")[1])
@@ -111,7 +123,7 @@ def test_a_card_is_not_approved_until_a_person_says_so_by_name(store: Store) -> 
     assert before["value"] is False and f"lofi approve-card {digest_of(store)[:12]}" in before["note"]
     assert approve(store, card=digest_of(store)[:12], by="R. Manager", now=NOW) == digest_of(store)
     assert approved(store) == {"value": True, "note": "approved by R. Manager"}
-    assert read_json(store.release / "approval.json")["date"] == "2025-12-22T12:00:00+00:00"
+    assert Approval.read(store) == Approval(digest_of(store), "R. Manager", "2025-12-22T12:00:00+00:00")
 
 
 def test_an_approval_is_void_when_the_card_changes(store: Store) -> None:
@@ -127,7 +139,7 @@ def test_only_the_hash_of_the_card_as_it_is_approves_it(store: Store, card: str)
     for claimed in (card, digest_of(store)[:7]):
         with pytest.raises(ApprovalError, match="read the card as it is now"):
             approve(store, card=claimed, by="R. Manager")
-    assert not (store.release / "approval.json").exists()
+    assert Approval.read(store) is None
 
 
 def test_without_a_card_there_is_nothing_to_approve(store: Store) -> None:

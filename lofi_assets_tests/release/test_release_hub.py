@@ -25,9 +25,10 @@ from lofi_assets.release import hub_release as hub_module
 from lofi_assets.release.files import ADAPTER_FILES, ReleaseError
 from lofi_assets.release.hub_release import publish
 from lofi_assets.release.model_card import approve
-from lofi_assets.release.onnx_artifacts import MANIFEST
+from lofi_assets.release.onnx_artifacts import MANIFEST, Bundle, ExampleRun
 from lofi_assets.store import Store
 from lofi_assets_tests.defs.test_asset_pages import assert_reads_well
+from lofi_assets_tests.quantization.stand_in_manifest import merged_model
 from lofi_assets_tests.release.fake_hub import TOKEN, FakeHub
 
 CHECKPOINT = "epoch=0-step=10_lora"
@@ -64,12 +65,8 @@ def store(tmp_path: Path) -> Store:
         "dataset_hash": "d" * 64,
     }
     write_json(store.checkpoints / "manifest.json", [checkpoint])
-    merged = {
-        "checkpoint_id": CHECKPOINT,
-        "adapter_sha256": sha256_file(adapter / "adapter_model.safetensors"),
-        "base_fingerprint": "b" * 64,
-    }
-    write_json(store.metadata("merged_model.json"), merged)
+    adapter_sha256 = sha256_file(adapter / "adapter_model.safetensors")
+    merged_model(CHECKPOINT, adapter_sha256=adapter_sha256, base_fingerprint="b" * 64).write(store)
     record(store, Measures(asset="merged_model", data_version="1", values={"merge_max_error": 1e-6}))
     write_card(store, CARD)
     return store
@@ -84,7 +81,7 @@ def put(path: Path, data: bytes) -> None:
 
 def list_bundle(store: Store) -> None:
     files = {name: digest for name, digest in sha256_folder(store.export).items() if name != MANIFEST}
-    put(store.export / MANIFEST, json.dumps({"key": "k", "files": files}).encode())
+    Bundle("k", ExampleRun(True, ""), files).write(store.export)
 
 
 def write_card(store: Store, text: bytes) -> None:
@@ -489,3 +486,11 @@ def test_a_process_with_nothing_but_its_environment_publishes(store: Store, hub:
     assert head and done.stdout.splitlines()[-1] == head.oid
     assert TOKEN not in done.stdout + done.stderr
     assert hub.files(REPO) == published(store)
+
+
+def test_a_release_file_on_the_hub_that_is_none_is_named_and_nothing_is_sent(store: Store, hub: FakeHub) -> None:
+    publish(store, HUB)
+    hub.add_commit(REPO, {"release.json": b'{"files": ["README.md"]}'})
+    with pytest.raises(ReleaseError, match=rf"release\.json: is of another version .*mend or remove .* in {REPO}"):
+        publish(store, HUB)
+    assert hub.files(REPO)["release.json"] == b'{"files": ["README.md"]}'
