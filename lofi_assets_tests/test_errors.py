@@ -125,7 +125,7 @@ def test_an_asset_fails_with_the_sentence_and_without_a_traceback(tmp_path: Path
     failure = materialize(licensed_sources, tmp_path)
     sentence = failure.user_failure_data.description
     assert str(tmp_path / "metadata" / "raw_inventory.parquet") in sentence and "remove it" in sentence
-    assert failure.error.cause is None and "read_table" not in "".join(failure.error.stack)
+    assert failure.error.cause is None and "read_rows" not in "".join(failure.error.stack)
 
 
 def test_an_error_that_nothing_explains_keeps_its_traceback_in_the_run(tmp_path: Path) -> None:

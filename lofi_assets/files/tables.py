@@ -15,22 +15,6 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
         table.to_parquet(temporary, index=False, compression="zstd")
 
 
-def read_table(path: Path) -> "pd.DataFrame":
-    """A Parquet table, empty if the file is absent.
-
-    Raises:
-        StoreError: the file is not Parquet, or a link that leads nowhere.
-    """
-    import pandas as pd
-
-    if not linked_to(path).is_file():
-        return pd.DataFrame()
-    try:
-        return pd.read_parquet(path)
-    except Exception as error:
-        raise _not_parquet(path, error) from error
-
-
 def _not_parquet(path: Path, error: Exception) -> StoreError:
     return StoreError(f"{path}: not a Parquet table ({error}); remove it, the next run writes it anew")
 
@@ -39,7 +23,7 @@ def table_columns(path: Path) -> list[str]:
     """Names of the columns of a Parquet table; none if the file is absent.
 
     Raises:
-        StoreError: as `read_table`.
+        StoreError: the file is not Parquet, or a link that leads nowhere.
     """
     import pyarrow as pa
     from pyarrow.parquet import read_schema
@@ -57,7 +41,7 @@ def read_columns(path: Path, *columns: str) -> list[dict[str, Any]]:
     """Rows of a Parquet table with a few of its columns, since others may hold megabytes; empty if the file is absent.
 
     Raises:
-        StoreError: as `read_table`; a table with rows lacks one of the columns.
+        StoreError: as `table_columns`; a table with rows lacks one of the columns.
     """
     present = table_columns(path)
     if not present:
