@@ -60,7 +60,7 @@ def trained(make_run: Callable[..., Any], tmp_path: Path, training_material: dic
     write_json(audio.parent / "tracks.json", tracks)
     for path in (audio.parent / "dataset.json", store.metadata("dataset_manifest.json")):
         write_json(path, {"dataset_id": "ds-1", "hash": "d" * 64})
-    base = {"base": str(training_material["folder"] / "base"), "base_fingerprint": training_material["fingerprint"]}
+    base = {"base": str(training_material["base"]), "base_fingerprint": training_material["fingerprint"]}
     write_json(store.metadata(FEATURES), {**base, "tracks": []})
     return store
 

@@ -14,7 +14,6 @@ import torch
 from transformers import HubertConfig, HubertModel
 
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
-from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training.features import files as feature_files
@@ -32,11 +31,9 @@ from lofi_assets.training.features.ssl_encoders import SslEncoderError, load_ssl
 KINDS = {"latents", "text", "lyrics", "speaker"}
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    write_tiny_base(folder)
-    return folder
+@pytest.fixture
+def base(tiny_base: Path) -> Path:
+    return tiny_base
 
 
 @pytest.fixture(scope="module")
