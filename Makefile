@@ -18,13 +18,13 @@ demo: $(VENV)/installed
 
 # One thread each: the two workers of pytest would otherwise fight over two cores.
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu"
 	$(BIN)/lofi constitution --audit-only
 
 # What trains nothing and encodes no music: under a minute, for while one works.
 PURE := $(addprefix lofi_assets_tests/,cli constitution dataset files html lofi_onnx lyrics metrics pages sources styles)
 fast: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu" $(PURE) lofi_assets_tests/test_*.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu" $(PURE) lofi_assets_tests/test_*.py
 
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow

@@ -1,15 +1,81 @@
 """Fixtures that several test files share; what only one file needs is made in that file."""
 
-from collections.abc import Callable
+import gc
+import json
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lofi_assets.store import Store
+from lofi_assets_tests.once_per_run import once_per_run, run_folder
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REFERENCE = REPOSITORY.parent / "shared" / "reference"
+LONG = ("training", "demo", "evaluation", "backbones", "quantization")
+"""Folders whose tests take seconds each: handed out first, so that short ones fill up the end of a run."""
+
+gc.disable()
+"""While the tests are imported, with torch and Dagster: what is imported stays, and looking for garbage in it again and
+again takes half of the time."""
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
+    """For `--dist loadgroup`: a file's tests that share a fixture run on one worker, so that it is built once."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None and _shares_a_fixture(item):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    yield
+    for item in items:
+        # pytest-xdist 3.8 tells the group in `_nodeid`, which pytest 9.2 does not read (pytest-xdist #1386)
+        if grouped := vars(item).get("_nodeid"):
+            item._id = item.id.parse(grouped)
+
+
+def _shares_a_fixture(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function):
+        return False
+    definitions = item._fixtureinfo.name2fixturedefs.values()
+    return any(fixtures[-1].scope in ("module", "class") for fixtures in definitions)
+
+
+@pytest.fixture(autouse=True)
+def nothing_waits_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are written and renamed, but not followed onto the disk: that is for power failures, which no test has.
+
+    Tests of a folder that are about it put their own fixture of this name in its place.
+    """
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    monkeypatch.setattr("lofi_assets.files.writing._sync_tree", lambda folder: None)
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The tiny base model, to be read only: a test that changes one takes a copy."""
+    from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
+
+    with once_per_run(run_folder(tmp_path_factory), "tiny_base", write_tiny_base) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def tiny_tiers(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """All four tiers of the tiny base, to be read only. Two minutes: for slow tests, in the group `tiny_tiers`."""
+    from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
+    from lofi_assets.quantization.build import build_tiers
+
+    with once_per_run(
+        run_folder(tmp_path_factory), "tiny_tiers", lambda folder: build_tiers(tiny_base, folder, backbone=ACE_STEP_V1)
+    ) as root:
+        yield root
 
 
 @pytest.fixture(scope="session")
@@ -31,27 +97,30 @@ SECONDS = {"one": 1.5, "two": 2.0, "three": 1.0}
 
 
 @pytest.fixture(scope="session")
-def training_material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Tiny base, its fingerprint, cache and feature keys of three short tracks."""
+def training_material(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """The tiny base and its fingerprint, cached features of three short tracks and their keys; to be read only."""
     import numpy as np
     import soundfile
 
     from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
-    from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
     from lofi_assets.backbones.features import FeatureJob
     from lofi_assets.files.hashing import sha256_file
     from lofi_assets_tests.feature_material import encoded
 
-    folder = tmp_path_factory.mktemp("training")
-    write_tiny_base(folder / "base")
-    jobs = []
-    for index, (name, seconds) in enumerate(SECONDS.items()):
-        path = folder / f"{name}.wav"
-        soundfile.write(path, np.random.default_rng(index).uniform(-0.5, 0.5, (int(48_000 * seconds), 2)), 48_000)
-        jobs.append(FeatureJob(name, path, sha256_file(path), f"lofi, {name}", lyrics="rain\n" * index))
-    fingerprint = base_fingerprint(folder / "base")
-    rows = encoded(jobs, folder / "base", folder / "features", base_fingerprint=fingerprint)
-    return {"folder": folder, "fingerprint": fingerprint, "keys": {row.track_id: row.key for row in rows}}
+    fingerprint = base_fingerprint(tiny_base)
+
+    def build(folder: Path) -> None:
+        jobs = []
+        for index, (name, seconds) in enumerate(SECONDS.items()):
+            path = folder / f"{name}.wav"
+            soundfile.write(path, np.random.default_rng(index).uniform(-0.5, 0.5, (int(48_000 * seconds), 2)), 48_000)
+            jobs.append(FeatureJob(name, path, sha256_file(path), f"lofi, {name}", lyrics="rain\n" * index))
+        rows = encoded(jobs, tiny_base, folder / "features", base_fingerprint=fingerprint)
+        (folder / "keys.json").write_text(json.dumps({row.track_id: row.key for row in rows}), encoding="utf-8")
+
+    with once_per_run(run_folder(tmp_path_factory), "training", build) as folder:
+        keys = json.loads((folder / "keys.json").read_text(encoding="utf-8"))
+        yield {"base": tiny_base, "features": folder / "features", "fingerprint": fingerprint, "keys": keys}
 
 
 @pytest.fixture
@@ -72,9 +141,9 @@ def make_run(training_material: dict[str, Any], tmp_path: Path) -> Callable[...,
         settings = {"max_steps": 6, "checkpoint_interval": 3, "precision": "32", "gradient_checkpointing": False}
         settings |= {"preview_count": 0}
         return TrainingRun(
-            base=training_material["folder"] / "base",
+            base=training_material["base"],
             base_fingerprint=training_material["fingerprint"],
-            features_dir=training_material["folder"] / "features",
+            features_dir=training_material["features"],
             tracks=tuple(tracks),
             dataset_id="ds-1",
             dataset_hash=dataset_hash,

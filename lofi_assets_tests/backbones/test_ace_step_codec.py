@@ -8,15 +8,12 @@ import torch
 from lofi_assets.backbones.ace_step_v1.loading import DCAE, VOCODER
 from lofi_assets.backbones.ace_step_v1.mel import LogMel
 from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE, latent_frames
-from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
 
 
 @pytest.fixture(scope="module")
-def codec(tmp_path_factory) -> MusicDCAE:
-    directory: Path = tmp_path_factory.mktemp("codec")
-    write_tiny_base(directory)
-    return MusicDCAE.from_pretrained(directory / DCAE, directory / VOCODER)
+def codec(tiny_base: Path) -> MusicDCAE:
+    return MusicDCAE.from_pretrained(tiny_base / DCAE, tiny_base / VOCODER)
 
 
 @pytest.mark.parametrize(("seconds", "frames"), [(1, 10), (3, 32), (10, 107), (240, 2583)])

@@ -20,13 +20,6 @@ PROMPTS = ["lofi hip hop, warm rhodes, rainy night", "chill beats"]
 LYRICS = ["[verse]\nrain on the window", ""]
 
 
-@pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("base") / "tiny"
-    write_tiny_base(directory)
-    return directory
-
-
 @pytest.fixture(scope="module")
 def base(tiny_base) -> loading.Base:
     return load_base(tiny_base)
@@ -218,9 +211,8 @@ def test_the_hubs_older_config_loads_unchanged(spoilt, base):
 
 
 @pytest.mark.parametrize("part", ["ace_step_transformer", "music_dcae_f8c8", "umt5-base"])
-def test_weights_that_are_cut_short_are_named_with_their_folder(tmp_path: Path, part: str):
-    write_tiny_base(tmp_path / "base")
-    (weights,) = (tmp_path / "base" / part).glob("*.safetensors")
+def test_weights_that_are_cut_short_are_named_with_their_folder(spoilt: Path, part: str):
+    (weights,) = (spoilt / part).glob("*.safetensors")
     weights.write_bytes(weights.read_bytes()[:2000])
     with pytest.raises(BaseModelError, match=rf"{part} holds no whole weights in safetensors .*; fetch it again"):
-        load_base(tmp_path / "base")
+        load_base(spoilt)

@@ -21,7 +21,6 @@ from lofi_assets.backbones.ace_step_v1.loading import (
     TRANSFORMER,
     VOCODER,
 )
-from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.backbones.ace_step_v1.transformer import DEAD_WEIGHTS, ACEStepTransformer2DModel
 from lofi_assets.backbones.ace_step_v1.verification import runs as weight_runs
 from lofi_assets.backbones.ace_step_v1.verification.files import PUBLISHED_PARAMETERS
@@ -149,13 +148,6 @@ def test_a_component_of_the_published_configuration_has_the_published_size(
     with torch.device("meta"):
         model = build()
     assert sum(parameter.numel() for parameter in model.parameters()) == PUBLISHED_PARAMETERS[component]
-
-
-@pytest.fixture(scope="module")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("base") / "tiny"
-    write_tiny_base(directory)
-    return directory
 
 
 @pytest.fixture

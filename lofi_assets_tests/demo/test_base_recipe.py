@@ -54,13 +54,21 @@ def tiny_recipe() -> Recipe:
     )
 
 
+@pytest.fixture
+def fewer_crops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oscillators read off a tenth of the music: they take most of the time of a tiny recipe."""
+    monkeypatch.setattr("lofi_assets.demo.base_recipe.codec.START_CROPS", 10)
+
+
 @pytest.fixture(scope="module")
 def recipe_run(tmp_path_factory: pytest.TempPathFactory, taxonomy: Taxonomy) -> RecipeRun:
-    """A finished tiny recipe."""
+    """A finished tiny recipe, made with `fewer_crops`."""
     made = RecipeRun(tmp_path_factory.mktemp("base"), tiny_recipe(), taxonomy)
-    write_music(made)
-    train(made)
-    assemble(made)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("lofi_assets.demo.base_recipe.codec.START_CROPS", 10)
+        write_music(made)
+        train(made)
+        assemble(made)
     return made
 
 
@@ -163,6 +171,7 @@ def test_the_folder_loads_and_samples_like_any_base(recipe_run: RecipeRun) -> No
     assert audio.shape == (1, 2, 72_000) and np.isfinite(audio).all()
 
 
+@pytest.mark.usefixtures("fewer_crops")
 def test_a_stage_killed_between_two_states_ends_in_the_same_bits(recipe_run: RecipeRun, tmp_path: Path) -> None:
     """The kill comes after step 5; the last state is of step 4."""
 
@@ -229,6 +238,7 @@ def test_another_recipe_never_overwrites_hours_of_training(recipe_run: RecipeRun
         train(other)
 
 
+@pytest.mark.usefixtures("fewer_crops")
 def test_the_plan_says_steps_and_hours_and_stays(tmp_path: Path, taxonomy: Taxonomy) -> None:
     made = RecipeRun(tmp_path, tiny_recipe(), taxonomy)
     write_music(made)

@@ -62,7 +62,7 @@ def trained(make_run: Callable[..., Any], tmp_path: Path, training_material: dic
         soundfile.write(path, np.stack([chord, chord], axis=1) * np.exp(-3 * (t % 0.5))[:, None], RATE)
         path.with_name(f"{item.track_id}_prompt.txt").write_text(PROMPT, encoding="utf-8")
         path.with_name(f"{item.track_id}_lyrics.txt").write_text("[Instrumental]", encoding="utf-8")
-    base = {"base": str(training_material["folder"] / "base"), "base_fingerprint": training_material["fingerprint"]}
+    base = {"base": str(training_material["base"]), "base_fingerprint": training_material["fingerprint"]}
     write_json(store.metadata(FEATURES), {**base, "tracks": []})
     return store
 

@@ -10,17 +10,14 @@ from safetensors.torch import load_file
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.loading import FOLDERS, LYRIC_VOCABULARY, load_base
-from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.quantization.merge import MergeError, merge_lora
 
 TARGETS = ["speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0"]
 
 
 @pytest.fixture(scope="module")
-def base_dir(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("base") / "tiny"
-    write_tiny_base(directory)
-    return directory
+def base_dir(tiny_base):
+    return tiny_base
 
 
 def write_adapter(base_dir, directory, *, rank=8, alpha=4, targets=TARGETS, **config):

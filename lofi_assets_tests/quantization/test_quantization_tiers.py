@@ -16,7 +16,6 @@ from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.export import PointwiseLinear, needs, prepare
 from lofi_assets.backbones.ace_step_v1.loading import TEXT_ENCODER, TRANSFORMER, encode_text, load_base
 from lofi_assets.backbones.ace_step_v1.sampler import conditions_for, sample_latents
-from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.files.writing import copy_file
 from lofi_assets.lofi_onnx.flow import seeded_noise
@@ -43,9 +42,8 @@ SMALLER = {
 
 
 @pytest.fixture(scope="module")
-def base_dir(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("base") / "small"
-    write_tiny_base(directory)
+def base_dir(tiny_base, tmp_path_factory):
+    directory = shutil.copytree(tiny_base, tmp_path_factory.mktemp("base") / "small")
     torch.manual_seed(2)
     for folder, (model, sizes) in SMALLER.items():
         config = json.loads((directory / folder / "config.json").read_text()) | sizes
@@ -334,10 +332,12 @@ def test_an_incomplete_folder_is_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_tiny_base_of_the_demo_goes_through_all_tiers_and_twice_to_the_same_bytes(tmp_path):
-    write_tiny_base(tmp_path / "base")
-    first = build_tiers(tmp_path / "base", tmp_path / "a", backbone=ACE_STEP_V1)
-    build_tiers(tmp_path / "base", tmp_path / "b", backbone=ACE_STEP_V1)
-    assert all(report.policy.holds for report in first)
-    for path in sorted((tmp_path / "a").rglob("*.*")):
-        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes(), path
+@pytest.mark.xdist_group("tiny_tiers")
+def test_the_tiny_base_of_the_demo_goes_through_all_tiers_and_twice_to_the_same_bytes(tiny_base, tiny_tiers, tmp_path):
+    again = build_tiers(tiny_base, tmp_path, backbone=ACE_STEP_V1)
+    assert all(report.rebuilt and report.policy.holds for report in again)
+    assert {path.relative_to(tiny_tiers) for path in tiny_tiers.rglob("*.*")} == {
+        path.relative_to(tmp_path) for path in tmp_path.rglob("*.*")
+    }
+    for path in sorted(tiny_tiers.rglob("*.*")):
+        assert path.read_bytes() == (tmp_path / path.relative_to(tiny_tiers)).read_bytes(), path

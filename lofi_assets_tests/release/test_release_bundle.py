@@ -197,18 +197,16 @@ def test_what_a_requirement_brings_with_it_is_not_refused() -> None:
 
 
 @pytest.mark.slow
-def test_the_bundle_of_a_real_tiny_model_makes_music_from_itself_alone(tmp_path: Path) -> None:
+@pytest.mark.xdist_group("tiny_tiers")
+def test_the_bundle_of_a_real_tiny_model_makes_music_from_itself_alone(tiny_tiers: Path, tmp_path: Path) -> None:
     import numpy as np
     import soundfile
 
     from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
-    from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
-    from lofi_assets.quantization.build import build_tiers
     from lofi_assets.quantization.policy import check_tier
 
     store = Store(tmp_path / "data")
-    write_tiny_base(tmp_path / "base")
-    build_tiers(tmp_path / "base", store.quantized, progress=lambda line: None, backbone=ACE_STEP_V1)
+    shutil.copytree(tiny_tiers, store.quantized)
     outcome = build_bundle(store)
     assert outcome.values["example_runs"] == {"value": True, "note": ""}
     assert outcome.values["missing_or_altered_files"] == {"value": 0, "note": ""}

@@ -8,7 +8,6 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.cli.main import main
 from lofi_assets.dataset.versions import current_dataset
 from lofi_assets.files.documents import read_json, write_json
@@ -26,11 +25,9 @@ LYRICS = {"one": "[Verse]\nrain on the window", "two": "[Language: de]\n[Verse]\
 SPLITS = {"one": "train", "two": "validation"}
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    write_tiny_base(folder)
-    return folder
+@pytest.fixture
+def base(tiny_base: Path) -> Path:
+    return tiny_base
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from dagster._core.workspace.load_target import ModuleTarget
 from dagster_graphql.test.utils import execute_dagster_graphql
 
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
-from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.backbones.features import FeatureError, FeatureJob
 from lofi_assets.cli.main import main
 from lofi_assets.defs import resources, training
@@ -60,20 +59,19 @@ TERMINATE = "mutation($runId: String!) { terminateRun(runId: $runId) { __typenam
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def prepared(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A tiny base and the cached features of three tracks, as `feature_cache` leaves them."""
     root = tmp_path_factory.mktemp("prepared")
-    write_tiny_base(root / "base")
     jobs = []
     for index, name in enumerate(("one", "two", "held-out")):
         path = root / f"{name}.wav"
         soundfile.write(path, np.random.default_rng(index).uniform(-0.5, 0.5, (RATE, 2)), RATE)
         jobs.append(FeatureJob(name, path, sha256_file(path), f"lofi, {name}"))
-    identity = base_fingerprint(root / "base")
-    rows = encoded(jobs, root / "base", root / "features", base_fingerprint=identity)
+    identity = base_fingerprint(tiny_base)
+    rows = encoded(jobs, tiny_base, root / "features", base_fingerprint=identity)
     splits = {"held-out": "validation"}
     tracks = [{"track_id": row.track_id, "key": row.key, "split": splits.get(row.track_id, "train")} for row in rows]
-    return {"root": root, "base": str(root / "base"), "base_fingerprint": identity, "tracks": tracks}
+    return {"root": root, "base": str(tiny_base), "base_fingerprint": identity, "tracks": tracks}
 
 
 class Place:

@@ -16,7 +16,6 @@ from transformers import HubertConfig, HubertModel
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.objective import without
 from lofi_assets.backbones.ace_step_v1.ssl_encoders import SslEncoderError, load_ssl_encoder
-from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.backbones.features import FeatureError, FeatureJob
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
@@ -27,11 +26,9 @@ from lofi_assets_tests.feature_material import encoded, read
 KINDS = {"latents", "text", "lyrics", "speaker"}
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    write_tiny_base(folder)
-    return folder
+@pytest.fixture
+def base(tiny_base: Path) -> Path:
+    return tiny_base
 
 
 @pytest.fixture(scope="module")

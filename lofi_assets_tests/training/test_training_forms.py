@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transformer
-from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.quantization.merge import merge_lora
 from lofi_assets.training.checkpoints.files import (
     COMFYUI_WEIGHTS,
@@ -81,10 +80,8 @@ def as_if_trained(transformer: torch.nn.Module, lora: LoraSettings) -> dict[str,
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base") / "tiny"
-    write_tiny_base(folder)
-    return folder
+def base(tiny_base: Path) -> Path:
+    return tiny_base
 
 
 def write(base: Path, folder: Path, name: str) -> Trained:

@@ -42,7 +42,7 @@ class Trained:
 
 @pytest.fixture(params=[False, True], ids=["lora", "dora"])
 def trained(training_material, request) -> Trained:
-    return Trained(load_transformer(training_material["folder"] / "base" / TRANSFORMER), dora=request.param)
+    return Trained(load_transformer(training_material["base"] / TRANSFORMER), dora=request.param)
 
 
 def items() -> list[Item]:

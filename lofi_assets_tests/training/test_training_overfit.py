@@ -7,7 +7,6 @@ import soundfile
 
 from lofi_assets.audio.synth.song import Song, render
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
-from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.backbones.features import FeatureJob
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training.checkpoints.runs import log_path
@@ -20,20 +19,19 @@ TARGETS = ("speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k
 
 
 @pytest.mark.slow
-def test_four_tracks_learnt_by_heart_lower_the_validation_loss_in_every_timestep_bin(tmp_path: Path):
-    write_tiny_base(tmp_path / "base")
+def test_four_tracks_learnt_by_heart_lower_the_validation_loss_in_every_timestep_bin(tiny_base: Path, tmp_path: Path):
     jobs = []
     for seed in range(4):
         path = tmp_path / f"song-{seed}.wav"
         song = Song(seed=seed, bpm=70 + 5 * seed, key=seed, mode="minor", seconds=3.0, sample_rate=48_000)
         soundfile.write(path, render(song).T, 48_000)
         jobs.append(FeatureJob(f"song-{seed}", path, sha256_file(path), f"lofi, {song.key_name}"))
-    identity = base_fingerprint(tmp_path / "base")
-    rows = encoded(jobs, tmp_path / "base", tmp_path / "features", base_fingerprint=identity)
+    identity = base_fingerprint(tiny_base)
+    rows = encoded(jobs, tiny_base, tmp_path / "features", base_fingerprint=identity)
     heard = [TrackFeatures(track_id=row.track_id, key=row.key) for row in rows]
     again = [TrackFeatures(track_id=f"{row.track_id}-again", key=row.key, split="validation") for row in rows]
     run = TrainingRun(
-        base=tmp_path / "base",
+        base=tiny_base,
         base_fingerprint=identity,
         features_dir=tmp_path / "features",
         tracks=(*heard, *again),

@@ -7,7 +7,6 @@ import pytest
 import soundfile
 
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
-from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.backbones.features import FeatureJob
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training.checkpoints.description import CheckpointDescription
@@ -23,18 +22,18 @@ RATE = 48_000
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict:
+def prepared(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     """A tiny base and the cached features of two tracks."""
     folder = tmp_path_factory.mktemp("prepared")
-    write_tiny_base(folder / "base")
     jobs = []
     for index, name in enumerate(("one", "held-out")):
         path = folder / f"{name}.wav"
         soundfile.write(path, np.random.default_rng(index).uniform(-0.5, 0.5, (2 * RATE, 2)), RATE)
         jobs.append(FeatureJob(name, path, sha256_file(path), f"lofi, {name}"))
-    fingerprint = base_fingerprint(folder / "base")
-    rows = encoded(jobs, folder / "base", folder / "features", base_fingerprint=fingerprint)
-    return {"folder": folder, "fingerprint": fingerprint, "keys": {row.track_id: row.key for row in rows}}
+    fingerprint = base_fingerprint(tiny_base)
+    rows = encoded(jobs, tiny_base, folder / "features", base_fingerprint=fingerprint)
+    keys = {row.track_id: row.key for row in rows}
+    return {"base": tiny_base, "folder": folder, "fingerprint": fingerprint, "keys": keys}
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def make_run(prepared: dict, tmp_path: Path):
         keys, folder = prepared["keys"], prepared["folder"]
         settings = {"max_steps": 4, "checkpoint_interval": 2, "precision": "32", "preview_seconds": 1.0, **training}
         return TrainingRun(
-            base=folder / "base",
+            base=prepared["base"],
             base_fingerprint=prepared["fingerprint"],
             features_dir=folder / "features",
             tracks=(

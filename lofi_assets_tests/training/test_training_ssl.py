@@ -8,7 +8,6 @@ import torch
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.loading import load_base
 from lofi_assets.backbones.ace_step_v1.objective import Objective, conditions_of
-from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.backbones.training import Item
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingSettings
 from lofi_assets.training.trainer import adapters
@@ -19,11 +18,9 @@ KEY = ".".join("a" * 32 for _ in range(4))
 FRAMES = 40
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    write_tiny_base(folder)
-    return folder
+@pytest.fixture
+def base(tiny_base: Path) -> Path:
+    return tiny_base
 
 
 def a_source(**settings) -> Source:
