@@ -158,12 +158,23 @@ class Store:
 
 @dataclass(frozen=True)
 class Increment:
-    """What a stage has to do, by identifier: recorded fingerprints against the wanted ones."""
+    """What a stage has to do, by identifier: what is recorded against what is wanted."""
 
     new: tuple[str, ...]
     stale: tuple[str, ...]
     unchanged: tuple[str, ...]
     orphaned: tuple[str, ...]
+
+    @classmethod
+    def between(cls, *, recorded: Mapping[str, str], wanted: Mapping[str, str]) -> "Increment":
+        """From what is recorded to what is wanted, each identifier -> hash of what decides its content."""
+        both = sorted(wanted.keys() & recorded.keys())
+        return cls(
+            new=tuple(sorted(wanted.keys() - recorded.keys())),
+            stale=tuple(key for key in both if wanted[key] != recorded[key]),
+            unchanged=tuple(key for key in both if wanted[key] == recorded[key]),
+            orphaned=tuple(sorted(recorded.keys() - wanted.keys())),
+        )
 
     @property
     def todo(self) -> tuple[str, ...]:
@@ -173,13 +184,3 @@ class Increment:
     def counts(self) -> dict[str, int]:
         """Number of identifiers in each state."""
         return {name: len(getattr(self, name)) for name in ("new", "stale", "unchanged", "orphaned")}
-
-
-def plan(*, wanted: Mapping[str, str], recorded: Mapping[str, str]) -> Increment:
-    """Compare wanted with recorded fingerprints (identifier -> fingerprint)."""
-    return Increment(
-        new=tuple(sorted(wanted.keys() - recorded.keys())),
-        stale=tuple(sorted(key for key in wanted.keys() & recorded.keys() if wanted[key] != recorded[key])),
-        unchanged=tuple(sorted(key for key in wanted.keys() & recorded.keys() if wanted[key] == recorded[key])),
-        orphaned=tuple(sorted(recorded.keys() - wanted.keys())),
-    )

@@ -15,7 +15,7 @@ from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.files.hashing import fingerprint, remembered, sha256_file, sha256_folder
 from lofi_assets.files.tables import read_columns, write_table
 from lofi_assets.files.writing import StoreError, atomic_folder, atomic_path, link_or_copy
-from lofi_assets.store import Store, plan
+from lofi_assets.store import Increment, Store
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 VALUES = ({"b": 1, "a": [1.5, None, True]}, "ü – ☂", ("x", 2), {"nested": {"z": 0.1, "y": -0.0}})
@@ -209,7 +209,7 @@ def test_a_few_columns_are_read_or_it_is_said_which_are_missing(tmp_path: Path) 
 
 
 def test_an_increment_tells_new_stale_unchanged_and_orphaned_apart() -> None:
-    increment = plan(
+    increment = Increment.between(
         wanted={"new": "1", "stale": "2", "same": "3", "also new": "4"},
         recorded={"stale": "1", "same": "3", "gone": "9"},
     )
@@ -220,7 +220,7 @@ def test_an_increment_tells_new_stale_unchanged_and_orphaned_apart() -> None:
 
 
 def test_nothing_changed_is_nothing_to_do() -> None:
-    assert plan(wanted={"a": "1"}, recorded={"a": "1"}).todo == ()
+    assert Increment.between(wanted={"a": "1"}, recorded={"a": "1"}).todo == ()
 
 
 def test_a_fingerprint_is_the_same_in_every_process() -> None:

@@ -16,12 +16,11 @@ from typing import Literal
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
 from lofi_assets.audio import containers, mp3
+from lofi_assets.audio.arrays import FloatArray
 from lofi_assets.errors import LofiError
 
-FloatArray = NDArray[np.float32]
 Codec = Literal["wav", "flac", "aiff", "mp3"]
 
 MP3_BIT_RATE = 320

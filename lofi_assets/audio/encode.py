@@ -17,11 +17,9 @@ import lameenc
 import numpy as np
 import soundfile
 import soxr
-from numpy.typing import NDArray
 
 from lofi_assets.audio import decode, measure, mp3
-
-FloatArray = NDArray[np.float32]
+from lofi_assets.audio.arrays import FloatArray
 
 SAMPLE_RATE = 48_000
 PEAK_DBFS = -1.0

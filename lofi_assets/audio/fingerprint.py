@@ -14,15 +14,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from lofi_assets.audio.arrays import FloatArray
 from lofi_assets.files.documents import read_json, write_json
 
-FloatArray = NDArray[np.float32]
 Fingerprint = NDArray[np.uint32]
 
 SAMPLE_RATE = 11_025
@@ -109,24 +110,20 @@ def _band_energies(mono: FloatArray) -> FloatArray:
     return np.concatenate(energies)
 
 
-def find_duplicates(fingerprints: Mapping[str, Fingerprint]) -> list[DuplicatePair]:
-    """Every pair that shares a recording or might, most similar first.
+def find_duplicates(
+    new: Mapping[str, Fingerprint],
+    known: Mapping[str, Fingerprint] = MappingProxyType({}),
+    *,
+    found: Iterable[DuplicatePair] = (),
+) -> list[DuplicatePair]:
+    """Every pair with a track of `new` that shares a recording or might, most similar first.
 
     Candidates come from an inverted index: two tracks meet only where some of their words are equal. Each candidate
     pair is then compared at every offset at once.
 
     Args:
-        fingerprints: track id -> words, as `fingerprint` returns them.
-    """
-    return find_duplicates_among(fingerprints, {})
-
-
-def find_duplicates_among(
-    new: Mapping[str, Fingerprint], known: Mapping[str, Fingerprint], *, found: Iterable[DuplicatePair] = ()
-) -> list[DuplicatePair]:
-    """Every pair with at least one track of `new`, most similar first; pairs within `known` are not looked at again.
-
-    Args:
+        new: track id -> words, as `fingerprint` returns them.
+        known: the same, of tracks that are not compared with each other again.
         found: pairs within `known`, by which a new track meets every copy of what it duplicates.
     """
     names = sorted({*new, *known})
@@ -163,7 +160,7 @@ def update_duplicates(fingerprints: Mapping[str, Fingerprint], *, memory: Path) 
     known = {name: words for name, words in fingerprints.items() if compared.get(name) == digests[name]}
     kept = [DuplicatePair(*row) for row in before.get("pairs", ()) if row[0] in known and row[1] in known]
     new = {name: words for name, words in fingerprints.items() if name not in known}
-    pairs = _ranked([*kept, *(find_duplicates_among(new, known, found=kept) if new else ())])
+    pairs = _ranked([*kept, *(find_duplicates(new, known, found=kept) if new else ())])
     rows = [[pair.a, pair.b, pair.similarity, pair.offset] for pair in pairs]
     if new or digests.keys() != compared.keys():
         write_json(memory, {"version": MEMORY_VERSION, "compared": digests, "pairs": rows})

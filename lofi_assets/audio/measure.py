@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lofi_assets.audio.arrays import FloatArray
 from lofi_assets.audio.decode import AudioError
-
-FloatArray = NDArray[np.float32]
 
 SILENCE_DBFS = -60.0
 """Digital silence and dropouts lie below; tape hiss (-50 dBFS) and quiet passages above."""

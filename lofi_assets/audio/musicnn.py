@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lofi_assets.audio.arrays import FloatArray
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-FloatArray = NDArray[np.float32]
 ModelName = Literal["msd", "mtt"]
 
 WEIGHTS = Path(__file__).parent / "weights"

@@ -11,9 +11,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from lofi_assets.audio.arrays import FloatArray
 from lofi_assets.audio.measure import window_levels
-
-FloatArray = NDArray[np.float32]
 
 SHORTEST_S, LONGEST_S = 60.0, 120.0
 """Length of a part: long enough for a song's structure, short enough for one training example."""

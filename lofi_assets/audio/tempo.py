@@ -20,9 +20,8 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from lofi_assets.audio.arrays import FloatArray
 from lofi_assets.environment import folder
-
-FloatArray = NDArray[np.float32]
 
 SAMPLE_RATE = 22_050
 HOP = 512

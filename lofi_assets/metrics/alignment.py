@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lofi_assets.metrics.clap import unit_rows
 from lofi_assets.metrics.errors import MetricError
-from lofi_assets.metrics.frechet import FloatArray
+from lofi_assets.metrics.frechet import Float64Array
 from lofi_assets.metrics.results import RelativeAlignment, TagAlignment
 from lofi_assets.metrics.tag_labels import TAG_LABELS
 from lofi_assets.styles.taxonomy import fold
@@ -129,7 +129,7 @@ def tag_alignment(
     )
 
 
-def tag_logits(tags: npt.ArrayLike) -> FloatArray:
+def tag_logits(tags: npt.ArrayLike) -> Float64Array:
     """Log-odds of tag probabilities, (clips, labels) float64, kept within those of 1e-6; MetricError for NaN."""
     p = np.clip(np.atleast_2d(np.asarray(tags, dtype=np.float64)), LOGIT_CLIP, 1.0 - LOGIT_CLIP)
     if not np.isfinite(p).all():
@@ -137,27 +137,27 @@ def tag_logits(tags: npt.ArrayLike) -> FloatArray:
     return np.log(p / (1.0 - p))
 
 
-def standardised_tags(tags: npt.ArrayLike, reference_tags: npt.ArrayLike) -> FloatArray:
+def standardised_tags(tags: npt.ArrayLike, reference_tags: npt.ArrayLike) -> Float64Array:
     """Logits of tag probabilities in standard deviations of the reference clips (two at least) from their mean."""
     reference = tag_logits(reference_tags)
     spread = np.maximum(reference.std(axis=0, ddof=1), SPREAD_FLOOR)
-    standardised: FloatArray = (tag_logits(tags) - reference.mean(axis=0)) / spread
+    standardised: Float64Array = (tag_logits(tags) - reference.mean(axis=0)) / spread
     return standardised
 
 
 _WORDS = sorted(TAG_LABELS, key=lambda words: (-len(words), words))
 
 
-def _unit_pairs(audio: npt.ArrayLike, text: npt.ArrayLike, *, name: str) -> tuple[FloatArray, FloatArray]:
+def _unit_pairs(audio: npt.ArrayLike, text: npt.ArrayLike, *, name: str) -> tuple[Float64Array, Float64Array]:
     a, b = (np.atleast_2d(np.asarray(rows, dtype=np.float64)) for rows in (audio, text))
     if a.shape != b.shape or not a.size:
         raise MetricError(f"{name}: audio {a.shape} and text {b.shape} embeddings are not pairs")
     return unit_rows(a), unit_rows(b)
 
 
-def _row_cosines(audio: npt.ArrayLike, text: npt.ArrayLike, *, name: str) -> FloatArray:
+def _row_cosines(audio: npt.ArrayLike, text: npt.ArrayLike, *, name: str) -> Float64Array:
     a, b = _unit_pairs(audio, text, name=name)
-    cosines: FloatArray = (a * b).sum(axis=1)
+    cosines: Float64Array = (a * b).sum(axis=1)
     return cosines
 
 
@@ -166,7 +166,7 @@ def _draw(n: int, m: int, *, seed: int, n_resamples: int) -> list[tuple[npt.NDAr
     return [(generator.integers(n, size=n), generator.integers(m, size=m)) for _ in range(n_resamples)]
 
 
-def clip_aucs(scores: FloatArray, prompts: Sequence[str], labels: Sequence[str]) -> list[float]:
+def clip_aucs(scores: Float64Array, prompts: Sequence[str], labels: Sequence[str]) -> list[float]:
     """P(a label of the prompt ranks above another), one per clip whose prompt has a label; ties count half."""
     if len(scores) != len(prompts) or scores.shape[1] != len(labels):
         raise MetricError(

@@ -15,7 +15,7 @@ from scipy.special import betaincinv
 
 from lofi_assets.metrics.alignment import SPREAD_FLOOR, tag_logits
 from lofi_assets.metrics.embedding import Samples
-from lofi_assets.metrics.frechet import FloatArray
+from lofi_assets.metrics.frechet import Float64Array
 from lofi_assets.metrics.results import StyleCoverage, StyleFound
 
 SILENT_BELOW_DBFS = -50.0
@@ -102,7 +102,7 @@ def lower_bound(successes: int, n: int, *, level: float = 0.95) -> float:
     return float(betaincinv(successes, n - successes + 1, 1.0 - level)) if successes else 0.0
 
 
-def _nearest(sample: StyleSample, centroids: Mapping[str, FloatArray], spread: FloatArray) -> str | None:
+def _nearest(sample: StyleSample, centroids: Mapping[str, Float64Array], spread: Float64Array) -> str | None:
     if not sample.usable or sample.tags is None or not centroids:
         return None
     tags = tag_logits(sample.tags)[0] / spread

@@ -19,7 +19,7 @@ from scipy import linalg
 
 from lofi_assets.metrics.errors import MetricError
 
-FloatArray = npt.NDArray[np.float64]
+Float64Array = npt.NDArray[np.float64]
 WindowsByClip = Mapping[str, npt.NDArray[np.floating]]
 
 NEGATIVE_TOLERANCE = 1e-6
@@ -42,8 +42,8 @@ class FrechetStatistics:
         centred: (n, d) windows less their mean.
     """
 
-    mean: FloatArray
-    centred: FloatArray
+    mean: Float64Array
+    centred: Float64Array
 
     @property
     def n(self) -> int:
@@ -51,15 +51,15 @@ class FrechetStatistics:
         return len(self.centred)
 
     @cached_property
-    def covariance(self) -> FloatArray:
+    def covariance(self) -> Float64Array:
         """(d, d), unbiased."""
         return self.centred.T @ self.centred / (self.n - 1)
 
     @cached_property
-    def factor(self) -> FloatArray:
+    def factor(self) -> Float64Array:
         """(min(n, d), d) with factor' factor = covariance."""
         n, d = self.centred.shape
-        root: FloatArray = self.centred if n <= d else np.asarray(np.linalg.qr(self.centred, mode="r"))
+        root: Float64Array = self.centred if n <= d else np.asarray(np.linalg.qr(self.centred, mode="r"))
         return root / math.sqrt(n - 1)
 
     @property
@@ -68,7 +68,7 @@ class FrechetStatistics:
         return float(np.vdot(self.centred, self.centred)) / (self.n - 1)
 
 
-def checked_windows(windows: npt.ArrayLike, *, name: str) -> FloatArray:
+def checked_windows(windows: npt.ArrayLike, *, name: str) -> Float64Array:
     """The windows as float64 (n, d); MetricError for another rank, fewer than two windows, NaN or infinity."""
     array = np.asarray(windows, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] == 0:
@@ -250,7 +250,7 @@ def _clamped(value: float, *, variance: float) -> float:
     raise MetricError(f"FAD came out at {value:.6g}, which rounding cannot explain (total variance {variance:.6g})")
 
 
-def _clips(windows_by_clip: WindowsByClip, *, name: str) -> list[FloatArray]:
+def _clips(windows_by_clip: WindowsByClip, *, name: str) -> list[Float64Array]:
     """The clips in the order of their names, so that no result depends on how a directory was listed."""
     if len(windows_by_clip) < 2:
         raise MetricError(f"{name}: {len(windows_by_clip)} clip(s); resampling by clip needs at least 2")
@@ -259,7 +259,7 @@ def _clips(windows_by_clip: WindowsByClip, *, name: str) -> list[FloatArray]:
     return clips
 
 
-def _draw_counts(generator: np.random.Generator, n_resamples: int, n_clips: int) -> FloatArray:
+def _draw_counts(generator: np.random.Generator, n_resamples: int, n_clips: int) -> Float64Array:
     """(n_resamples, n_clips): how often each clip is drawn. A draw of one clip alone has no spread: drawn again."""
     counts = generator.multinomial(n_clips, np.full(n_clips, 1.0 / n_clips), size=n_resamples)
     while (lone := (counts > 0).sum(axis=1) < 2).any():
@@ -268,8 +268,8 @@ def _draw_counts(generator: np.random.Generator, n_resamples: int, n_clips: int)
 
 
 def _draws_against(
-    arms: Sequence[Sequence[FloatArray]], reference: FrechetStatistics, counts: FloatArray
-) -> Iterator[FloatArray]:
+    arms: Sequence[Sequence[Float64Array]], reference: FrechetStatistics, counts: Float64Array
+) -> Iterator[Float64Array]:
     """For each arm the FAD of every draw of its clips against a fixed reference."""
     rotation = _Rotation.spanning([*(clip for arm in arms for clip in arm), reference.mean + reference.factor])
     mean = rotation.apply(reference.mean[None])[0]
@@ -284,18 +284,18 @@ def _draws_against(
 class _Rotation:
     """A basis of the space the windows span: exact, and small when windows are fewer than dimensions."""
 
-    centre: FloatArray
-    basis: FloatArray
+    centre: Float64Array
+    basis: Float64Array
 
     @classmethod
-    def spanning(cls, clips: Sequence[FloatArray]) -> "_Rotation":
+    def spanning(cls, clips: Sequence[Float64Array]) -> "_Rotation":
         windows = np.concatenate(clips)
         n, d = windows.shape
         centre = windows.mean(axis=0)
         basis = np.linalg.svd(windows - centre, full_matrices=False)[2] if n < d else np.eye(d)
         return cls(centre=centre, basis=basis)
 
-    def apply(self, windows: FloatArray) -> FloatArray:
+    def apply(self, windows: Float64Array) -> Float64Array:
         return (windows - self.centre) @ self.basis.T
 
 
@@ -303,17 +303,17 @@ class _Rotation:
 class _Moments:
     """Sums over each clip, from which the moments of any draw of clips are one matrix product away."""
 
-    sizes: FloatArray
-    sums: FloatArray
-    products: FloatArray
+    sizes: Float64Array
+    sums: Float64Array
+    products: Float64Array
 
     @classmethod
-    def of(cls, clips: Iterable[FloatArray]) -> "_Moments":
+    def of(cls, clips: Iterable[Float64Array]) -> "_Moments":
         parts = [(float(len(clip)), clip.sum(axis=0), (clip.T @ clip).ravel()) for clip in clips]
         sizes, sums, products = (np.array(column) for column in zip(*parts, strict=True))
         return cls(sizes=sizes, sums=sums, products=products)
 
-    def resample(self, counts: FloatArray, *, block: int = 32) -> Iterator[tuple[FloatArray, FloatArray]]:
+    def resample(self, counts: Float64Array, *, block: int = 32) -> Iterator[tuple[Float64Array, Float64Array]]:
         """Mean (d,) and covariance (d, d) of every row of `counts` (draws, clips)."""
         d = self.sums.shape[1]
         for start in range(0, len(counts), block):
@@ -325,13 +325,13 @@ class _Moments:
                 yield mean, (product - size * np.outer(mean, mean)) / (size - 1)
 
 
-def _root(covariance: FloatArray) -> FloatArray:
+def _root(covariance: Float64Array) -> Float64Array:
     weights, vectors = np.linalg.eigh(covariance)
-    root: FloatArray = (vectors * np.sqrt(np.clip(weights, 0.0, None))) @ vectors.T
+    root: Float64Array = (vectors * np.sqrt(np.clip(weights, 0.0, None))) @ vectors.T
     return root
 
 
-def _bures(root_a: FloatArray, mean_a: FloatArray, mean_b: FloatArray, cov_b: FloatArray) -> float:
+def _bures(root_a: Float64Array, mean_a: Float64Array, mean_b: Float64Array, cov_b: Float64Array) -> float:
     """FAD from moments, one side by the root of its covariance; good to 1e-8 of the variance, enough to resample."""
     inner = root_a @ cov_b @ root_a
     cross = np.sqrt(np.clip(np.linalg.eigvalsh(inner), 0.0, None)).sum()

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soxr
-from numpy.typing import NDArray
 
 from lofi_assets.audio import encode, measure, score, segment, tempo
+from lofi_assets.audio.arrays import FloatArray
 from lofi_assets.audio.decode import AudioError, Decoded, read_audio
 from lofi_assets.audio.fingerprint import Fingerprint, fingerprint
 from lofi_assets.constitution.gates import Gate, judge_track, too_long
@@ -28,8 +28,6 @@ from lofi_assets.files.writing import StoreError, atomic_path
 
 if TYPE_CHECKING:
     from lofi_assets.audio.musicnn import ModelName, MusicNN
-
-FloatArray = NDArray[np.float32]
 Measures = dict[str, bool | int | float | str | None]
 Tags = dict[str, dict[str, float]]
 

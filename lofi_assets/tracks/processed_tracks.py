@@ -15,7 +15,7 @@ from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
 from lofi_assets.sources.inventory import SourceRow, read_inventory
 from lofi_assets.sources.raw_files import PART
-from lofi_assets.store import Store, plan
+from lofi_assets.store import Increment, Store
 from lofi_assets.tracks.duplicates import comparisons_path, mark_duplicates, pairs_path, same_file, write_pairs
 from lofi_assets.tracks.file_tags import current_tags
 from lofi_assets.tracks.quarantine import Quarantined, write_quarantine
@@ -74,7 +74,7 @@ def process_library(
         track_id: fingerprint(TRACKS_VERSION, row.sha256, tempo_ranges.get(track_id, LOFI_TEMPO), *_extras(settings))
         for track_id, row in verified.items()
     }
-    increment = plan(wanted=wanted, recorded={key: rows[0].fingerprint for key, rows in recorded.items()})
+    increment = Increment.between(wanted=wanted, recorded={key: rows[0].fingerprint for key, rows in recorded.items()})
     standing = {
         key: judged_today(recorded[key], gates=track_gates, segment=settings.segment) for key in increment.unchanged
     }

@@ -20,7 +20,7 @@ from lofi_assets.lyrics.text import LyricsError, lyrics_text
 from lofi_assets.outcome import Outcome
 from lofi_assets.records import TrackState
 from lofi_assets.sources.style_taxonomy import vocabulary
-from lofi_assets.store import Store, plan
+from lofi_assets.store import Increment, Store
 from lofi_assets.styles.prompt_text import parse_prompt, prompt_text
 from lofi_assets.styles.taxonomy import Taxonomy
 from lofi_assets.tracks.curation import take_over, write_mapping
@@ -62,7 +62,7 @@ def write_prompts(store: Store) -> Outcome:
         _prompt_row(store, tracks[item.evidence.track_id], item, taxonomy, gates)
         for item in tag_tracks(store, list(tracks.values()))
     ]
-    increment = plan(wanted={row.track_id: row.fingerprint for row in rows}, recorded=recorded)
+    increment = Increment.between(wanted={row.track_id: row.fingerprint for row in rows}, recorded=recorded)
     write_prompt_rows(store, rows)
     # Once more: what a person wrote into the result meanwhile is not in these rows, and would be written over.
     taken_over = "; ".join(filter(None, (taken_over, take_over(store))))

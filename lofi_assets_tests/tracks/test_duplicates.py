@@ -15,7 +15,6 @@ from lofi_assets.audio.fingerprint import (
     Fingerprint,
     compare,
     find_duplicates,
-    find_duplicates_among,
     fingerprint,
     update_duplicates,
 )
@@ -205,9 +204,9 @@ def test_a_lost_or_outdated_memory_costs_time_and_no_pair(tmp_path: Path) -> Non
 def test_pairs_among_known_tracks_are_not_looked_at(compared: list[int]) -> None:
     prints = noise(20)
     known = prints | {"known": copy_of(prints["t00001"])}
-    assert names(find_duplicates_among({"new": copy_of(prints["t00002"])}, known)) == {("new", "t00002")}
+    assert names(find_duplicates({"new": copy_of(prints["t00002"])}, known)) == {("new", "t00002")}
     assert len(compared) == 1
-    assert find_duplicates_among({}, known) == [] and find_duplicates({}) == []
+    assert find_duplicates({}, known) == [] and find_duplicates({}) == []
 
 
 def test_a_new_copy_meets_every_copy_of_what_it_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +214,7 @@ def test_a_new_copy_meets_every_copy_of_what_it_duplicates(monkeypatch: pytest.M
     prints = noise(20)
     known = prints | {f"k{n}": copy_of(prints["t00001"], share=0.02, seed=n) for n in range(20)}
     new = {"new": copy_of(prints["t00001"], share=0.02, seed=99)}
-    found = names(find_duplicates_among(new, known, found=find_duplicates(known)))
+    found = names(find_duplicates(new, known, found=find_duplicates(known)))
     assert len(found) == 21 and all("new" in pair for pair in found)
 
 

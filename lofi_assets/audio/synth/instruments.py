@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+from lofi_assets.audio.arrays import FloatArray
+
 Name = Literal[
     "rhodes",
     "piano",

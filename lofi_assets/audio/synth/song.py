@@ -13,10 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lofi_assets.audio.arrays import FloatArray
 from lofi_assets.audio.synth import instruments
 from lofi_assets.audio.synth.grooves import ARPEGGIO, BASS_NOTES, CHORD_HITS, PATTERNS, Bassline, Comping, Drums
 
-FloatArray = NDArray[np.float32]
 Mode = Literal["major", "minor", "dorian"]
 
 NOTE_NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")

@@ -12,8 +12,8 @@ from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lofi_assets.audio.arrays import FloatArray
 from lofi_assets.audio.synth.song import Song, render, render_clean
 from lofi_assets.demo.base_recipe.genres import GENRES, STEADY_GENRES, Piece, piece
 from lofi_assets.demo.base_recipe.settings import CorpusSettings, SteadySettings
@@ -22,7 +22,6 @@ from lofi_assets.files.writing import atomic_path
 from lofi_assets.progress import over
 from lofi_assets.styles.taxonomy import Taxonomy
 
-FloatArray = NDArray[np.float32]
 CLIPS = "clips.json"
 FULL_SCALE = 32_767.0
 HELD_OUT = 1_000_000

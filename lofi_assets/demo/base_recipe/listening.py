@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from lofi_assets.audio.arrays import FloatArray
 from lofi_assets.audio.fingerprint import Fingerprint, fingerprint
 from lofi_assets.audio.musicnn import PATCH_S, SAMPLE_RATE, MusicNN
 from lofi_assets.audio.synth.song import render, render_clean
@@ -32,7 +32,6 @@ from lofi_assets.metrics.noise import white_noise
 from lofi_assets.progress import over
 from lofi_assets.styles.taxonomy import bpm_tag
 
-FloatArray = NDArray[np.float32]
 CATALOGUE_SEED = 77
 """Another one than the demo's, so that a base is never judged on the songs that its LoRA trains on."""
 CLIPS_AT_ONCE = 4

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lofi_assets.audio.arrays import FloatArray
 from lofi_assets.audio.fingerprint import DUPLICATE_BER, compare
 from lofi_assets.audio.tempo import estimate_tempo
 from lofi_assets.backbones.ace_step_v1.loading import Base, load_base
@@ -203,7 +204,7 @@ def _nearest_to(heard: Heard, corpus: Mapping[str, Heard]) -> dict[str, Any]:
     }
 
 
-def _cosine(a: listening.FloatArray, b: listening.FloatArray) -> float:
+def _cosine(a: FloatArray, b: FloatArray) -> float:
     return float(a @ b / max(1e-12, float(np.linalg.norm(a) * np.linalg.norm(b))))
 
 

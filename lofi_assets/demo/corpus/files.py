@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lofi_assets.audio.arrays import FloatArray
 from lofi_assets.audio.synth.song import render
 from lofi_assets.demo.corpus.catalogue import LEDGER, SOURCES, Entry, catalogue
 from lofi_assets.errors import LofiError
@@ -25,8 +25,6 @@ from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.writing import atomic_path
 from lofi_assets.workers.mapping import WorkerFailure
 from lofi_assets.workers.process_pool import LocalProcesses
-
-FloatArray = NDArray[np.float32]
 
 RECIPE = 1
 """Raised when the same seed makes other audio; files of an earlier recipe are then replaced."""

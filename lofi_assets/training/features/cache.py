@@ -111,8 +111,8 @@ class CachedFeatures:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """A job with its files."""
+class _Wanted:
+    """A job with the files that it needs."""
 
     job: FeatureJob
     key: FeatureKey
@@ -139,12 +139,12 @@ def cache_features(
     kinds = backbone.feature_kinds
     with exclusive(cache_dir):
         keys = [FeatureKey(hashes) for hashes in encoders.keys(tracks)]
-        plans = [_Plan(job, key, key.files(cache_dir)) for job, key in zip(tracks, keys, strict=True)]
+        wanted = [_Wanted(job, key, key.files(cache_dir)) for job, key in zip(tracks, keys, strict=True)]
         missing: dict[Path, tuple[str, FeatureJob]] = {}
-        for plan in plans:
-            for kind, path in plan.files.items():
+        for track in wanted:
+            for kind, path in track.files.items():
                 if path not in missing and not is_sound(path, shape=kinds[kind].shape):
-                    missing[path] = (kind, plan.job)
+                    missing[path] = (kind, track.job)
         _fill_from_audio(missing, backbone, encoders)
         _fill_from_text(missing, backbone, encoders)
     computed: dict[str, set[str]] = {}
@@ -152,14 +152,14 @@ def cache_features(
         computed.setdefault(job.track_id, set()).add(kind)
     return [
         FeatureRow(
-            track_id=plan.job.track_id,
-            key=str(plan.key),
-            files=plan.files,
-            frames=length_of(plan.files[LATENTS], axis=backbone.latents.frame_axis),
-            notes=_notes(plan, backbone),
-            computed=frozenset(computed.get(plan.job.track_id, ())),
+            track_id=track.job.track_id,
+            key=str(track.key),
+            files=track.files,
+            frames=length_of(track.files[LATENTS], axis=backbone.latents.frame_axis),
+            notes=_notes(track, backbone),
+            computed=frozenset(computed.get(track.job.track_id, ())),
         )
-        for plan in plans
+        for track in wanted
     ]
 
 
@@ -178,9 +178,9 @@ def decode(track_id: str, audio: Path, *, sha256: str) -> Decoded:
     return decoded
 
 
-def _notes(plan: _Plan, backbone: Backbone) -> dict[str, str]:
-    noted = {kind: what.notes for kind, what in backbone.feature_kinds.items() if what.notes and kind in plan.files}
-    found = {kind: note_of(plan.files[kind]) for kind in noted}
+def _notes(track: _Wanted, backbone: Backbone) -> dict[str, str]:
+    noted = {kind: what.notes for kind, what in backbone.feature_kinds.items() if what.notes and kind in track.files}
+    found = {kind: note_of(track.files[kind]) for kind in noted}
     return {name: found[kind].get(name, "") for kind, names in noted.items() for name in names}
 
 
