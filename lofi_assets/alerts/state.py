@@ -121,8 +121,15 @@ def set_aside(store: Store) -> Path:
 
 
 def read_told_tracks(store: Store, state: AlertState) -> dict[str, str]:
-    """Track id -> what people were told of it (`arrivals.py`)."""
-    told: dict[str, str] = read_json(store.alerts / state.tracks, default={}) if state.tracks else {}
+    """Track id -> what people were told of it (`arrivals.py`).
+
+    Raises:
+        StoreError: the file that the state names is no such set.
+    """
+    path, remedy = store.alerts / state.tracks, "remove it, every track is then told anew"
+    told = read_json(path, default={}, remedy=remedy) if state.tracks else {}
+    if not isinstance(told, dict) or not all(isinstance(said, str) for said in told.values()):
+        raise StoreError(f"{path}: must say of track ids what was told; {remedy}")
     return told
 
 

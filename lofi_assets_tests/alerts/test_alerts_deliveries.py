@@ -8,8 +8,11 @@ import dagster as dg
 import pytest
 
 from lofi_assets.alerts.arrivals import Track, delivery_news
+from lofi_assets.alerts.state import AlertState, read_told_tracks, write_told_tracks
 from lofi_assets.constitution.verdicts import Measures, record, upstream_versions
 from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.writing import StoreError
+from lofi_assets.store import Store
 from lofi_assets.tracks.prompt_table import write_prompt_rows
 from lofi_assets.tracks.track_table import tracks_path, write_tracks
 from lofi_assets_tests.alerts.alert_receiver import Receiver
@@ -282,3 +285,14 @@ def test_a_table_that_cannot_be_read_stops_no_other_alert(library: Library, rece
     library.materialize()
     library.watch.tick()
     assert len(receiver.received) == 2
+
+
+@pytest.mark.parametrize("content", ["[]", '{"rain_01": 1}', "{"])
+def test_a_set_of_told_tracks_that_is_none_is_refused_by_name(store: Store, content: str) -> None:
+    state = AlertState(begun=0.0, runs_until=0.0)
+    assert read_told_tracks(store, state) == {}
+    state.tracks = write_told_tracks(store, {"rain_01": "accepted 0123"})
+    assert read_told_tracks(store, state) == {"rain_01": "accepted 0123"}
+    (store.alerts / state.tracks).write_text(content)
+    with pytest.raises(StoreError, match=f"{state.tracks}.*every track is then told anew"):
+        read_told_tracks(store, state)

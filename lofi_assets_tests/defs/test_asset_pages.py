@@ -14,11 +14,12 @@ from matplotlib.text import Text
 from lofi_assets import pictures
 from lofi_assets.defs.reporting import MAX_NEEDS, MAX_ROWS, SHOWN_AT_ONCE, metadata
 from lofi_assets.outcome import Outcome
-from lofi_assets.sources.report import inventory_summary, rejected_files
+from lofi_assets.sources.report import RejectedFile, inventory_summary, rejected_files
 from lofi_assets.tracks import report as track_report
 from lofi_assets.tracks.report import tracks_summary, waveforms
 from lofi_assets.wording import counted, named, tallied
 from lofi_assets_tests.conftest import REPOSITORY
+from lofi_assets_tests.stage_rows import track_row
 
 PACKAGE = REPOSITORY / "lofi_assets"
 MOST_COLUMNS = 5
@@ -136,8 +137,8 @@ def test_a_record_that_cannot_be_used_is_said_first_of_all() -> None:
 
 
 def test_a_reject_is_named_by_its_file_with_rule_and_reason() -> None:
-    row = {"rule": "audio.clipping", "track_id": "hot", "raw_path": "raw/royalty-free/Hot One.wav"}
-    (shown,) = rejected_files([row | {"reason": "'Hot One.wav': clipped_share = 0.1"}], path="raw_path")
+    reason = "'Hot One.wav': clipped_share = 0.1"
+    (shown,) = rejected_files([RejectedFile("hot", "raw/royalty-free/Hot One.wav", "audio.clipping", reason)])
     assert shown == {"file": "Hot One.wav", "rule and why": "audio.clipping: clipped_share = 0.1"}
 
 
@@ -146,19 +147,11 @@ def test_waveforms_show_rejects_first_and_then_the_worst(monkeypatch: pytest.Mon
     monkeypatch.setattr(
         track_report.pictures, "waveforms", lambda found, marked: drawn.update(found=found, marked=marked)
     )
-    accepted = [
-        {"track_id": f"t{score}", "status": "accepted", "quality_score": score, "envelope": "[[0, 1]]", "rule": ""}
-        for score in range(10, 20)
-    ]
+    accepted = [track_row(f"t{score}", quality_score=score, envelope="[[0, 1]]") for score in range(10, 20)]
+    out = {"status": "rejected", "quality_score": 0}
     rejected = [
-        {
-            "track_id": "quiet",
-            "status": "rejected",
-            "quality_score": 0,
-            "envelope": "[[0, 1]]",
-            "rule": "audio.silence",
-        },
-        {"track_id": "unheard", "status": "rejected", "quality_score": 0, "envelope": "[]", "rule": "audio.readable"},
+        track_row("quiet", **out, envelope="[[0, 1]]", rule="audio.silence"),
+        track_row("unheard", **out, envelope="[]", rule="audio.readable"),
     ]
     (draw,) = waveforms(rejected, accepted).values()
     draw()
