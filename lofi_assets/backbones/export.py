@@ -97,6 +97,21 @@ class Probe:
     expected: "NDArray[Any]"
 
 
+@dataclass(frozen=True)
+class ReleaseRuntime:
+    """The code that a release carries: it plays the tiers without this package."""
+
+    title: str
+    """What it is, for a docstring."""
+    modules: Mapping[str, Path]
+    """File of the release's package `lofi_onnx` -> module that it is copied from; what it imports of
+    `lofi_assets.lofi_onnx` and `lofi_assets.lyrics` is then imported from that package."""
+    example: Path
+    """Script that makes audio with it, and proves a release by that."""
+    requirements: tuple[str, ...]
+    """Distributions that it needs."""
+
+
 class Runtime(Protocol):
     """A tier's folder, ready to generate with onnxruntime."""
 
@@ -158,6 +173,10 @@ class Exports(Protocol):
         Args:
             cpu_profile: where only the CPU computes, take the CPU's own file of a component if the tier has one.
         """
+        ...
+
+    def release_runtime(self) -> ReleaseRuntime:
+        """The code that a release of this family carries."""
         ...
 
     def probes(self, runtime: Runtime) -> list[Probe]:

@@ -273,6 +273,7 @@ class _Builder:
             recipe=TierRecipe(self.recipe.int8_layers, self.recipe.int8_edge_blocks, BLOCK),
             provenance=dict(sorted(self.provenance.items())),
             policy=policy,
+            architecture=self.backbone.architecture,
             snr_db=snr,
         ).write(folder)
 

@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from pydantic.dataclasses import dataclass
 
+from lofi_assets.backbones import ACE_STEP_V1
 from lofi_assets.files.typed import STORED, read_typed, write_typed
 
 TierName = Literal["fp32", "fp16", "int8", "int4"]
@@ -92,6 +93,8 @@ class TierManifest:
     provenance: Mapping[str, str]
     """What every file says of itself too: checkpoint, adapter, the merge, tools."""
     policy: PolicyReport
+    architecture: str = ACE_STEP_V1
+    """Model family (`backbones.backbone_of`)."""
     snr_db: Mapping[str, float]
     """Component, or its CPU profile -> dB against FP32 on the same inputs; 200 stands for equal."""
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
+from lofi_assets.backbones import backbone_of
+from lofi_assets.backbones.export import ReleaseRuntime
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import fingerprint, sha256_folder
 from lofi_assets.files.typed import STORED, plain, read_typed, write_typed
@@ -21,22 +23,13 @@ from lofi_assets.files.writing import atomic_folder, copy_file
 from lofi_assets.outcome import Outcome
 from lofi_assets.progress import Progress, over
 from lofi_assets.quantization.quantized_tiers import COMPARED
-from lofi_assets.quantization.tier_manifest import TierFile, TierManifest, manifest_path
+from lofi_assets.quantization.tier_manifest import TierManifest, manifest_path
 from lofi_assets.store import PACKAGE, Store
 from lofi_assets.wording import counted
 
 BUNDLE_VERSION = "2"
 """Raised when what goes into a bundle, or how it is proven, changes."""
 MANIFEST = "bundle.json"
-RUNTIME = {
-    "pipeline.py": "lofi_onnx/pipeline.py",
-    "flow.py": "lofi_onnx/flow.py",
-    "tokenizer.py": "lyrics/tokenizer.py",
-    "language.py": "lyrics/language.py",
-    "spelling.py": "lyrics/spelling.py",
-}
-"""File of the bundle's `lofi_onnx` package -> module it is copied from."""
-REQUIREMENTS = ("numpy", "onnxruntime", "tokenizers", "soundfile")
 EXAMPLE_ARGUMENTS = ("lofi, chill", "--tier", "int8", "--steps", "2", "--seconds", "2")
 EXAMPLE_TIMEOUT_S = 600
 
@@ -96,20 +89,21 @@ def build_bundle(store: Store) -> Outcome:
     Raises:
         BundleError: a tier is absent.
     """
-    tiers = {tier: _tier_files(store, tier) for tier in COMPARED}
-    runtime = {name: (PACKAGE / source).read_text(encoding="utf-8") for name, source in RUNTIME.items()}
-    example = (PACKAGE / "lofi_onnx" / "example.py").read_text(encoding="utf-8")
-    listed = {tier: {name: plain(file) for name, file in files.items()} for tier, files in tiers.items()}
+    tiers = {tier: _tier(store, tier) for tier in COMPARED}
+    carried = backbone_of(_architecture(tiers)).release_runtime()
+    runtime = {name: source.read_text(encoding="utf-8") for name, source in carried.modules.items()}
+    example = carried.example.read_text(encoding="utf-8")
+    listed = {tier: {name: plain(file) for name, file in made.files.items()} for tier, made in tiers.items()}
     key = fingerprint(BUNDLE_VERSION, listed, runtime, example)
-    weights = {f"{tier}/{name}": file.sha256 for tier, files in tiers.items() for name, file in files.items()}
+    weights = {f"{tier}/{name}": file.sha256 for tier, made in tiers.items() for name, file in made.files.items()}
     bundle = Bundle.read(store.export)
     ran = bundle is not None and bundle.key == key and bundle.example.ran
     current = ran and not differences(store.export, expected=weights)
     if bundle is None or not current:
         with atomic_folder(store.export) as folder:
-            _write(folder, store, runtime, example)
+            _write(folder, store, carried)
             with Progress("running the bundle's example", total=1, unit="example") as progress:
-                run = run_example(folder)
+                run = run_example(folder, requirements=carried.requirements)
                 progress.advance()
             bundle = Bundle(key, run, _hashes(folder))
             bundle.write(folder)
@@ -148,10 +142,10 @@ def differences(folder: Path, *, expected: Mapping[str, str] | None = None) -> t
     return tuple(f"{fault} {name}" for name, fault in sorted(wrong.items()))
 
 
-def run_example(folder: Path) -> ExampleRun:
+def run_example(folder: Path, *, requirements: Sequence[str]) -> ExampleRun:
     """Run a bundle's example where only the bundle, its requirements and the standard library can be imported."""
     output = folder / "example.wav"
-    command = [sys.executable, "-I", "-B", "-c", ISOLATED, ",".join(outside(REQUIREMENTS))]
+    command = [sys.executable, "-I", "-B", "-c", ISOLATED, ",".join(outside(requirements))]
     command += [str(folder / "example.py"), *EXAMPLE_ARGUMENTS, "--output", str(output)]
     try:
         done = subprocess.run(
@@ -201,24 +195,33 @@ def _closure(requirements: Iterable[str]) -> set[str]:
     return found
 
 
-def _tier_files(store: Store, tier: str) -> Mapping[str, TierFile]:
+def _tier(store: Store, tier: str) -> TierManifest:
     manifest = TierManifest.read(store.quantized / tier)
     if manifest is None:
         raise BundleError(f"{manifest_path(store.quantized / tier)}: absent; materialise quantized_tiers")
-    return manifest.files
+    return manifest
 
 
-def _write(folder: Path, store: Store, runtime: Mapping[str, str], example: str) -> None:
+def _architecture(tiers: Mapping[str, TierManifest]) -> str:
+    """The one model family that all tiers are of."""
+    found = {manifest.architecture for manifest in tiers.values()}
+    if len(found) != 1:
+        raise BundleError(f"the tiers are of {' and '.join(sorted(found))}; materialise quantized_tiers again")
+    return found.pop()
+
+
+def _write(folder: Path, store: Store, carried: ReleaseRuntime) -> None:
     files = [(tier, path) for tier in COMPARED for path in sorted((store.quantized / tier).iterdir())]
     for tier, path in over(files, "writing the bundle", unit="file"):
         copy_file(path, folder / tier / path.name)
     package = folder / "runtime" / "lofi_onnx"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text('"""ACE-Step v1 in ONNX Runtime, with numpy alone."""\n', encoding="utf-8")
-    for name, text in runtime.items():
-        (package / name).write_text(_standalone(text), encoding="utf-8")
-    (folder / "example.py").write_text(example, encoding="utf-8")
-    (folder / "requirements.txt").write_text("".join(f"{name}\n" for name in REQUIREMENTS), encoding="utf-8")
+    (package / "__init__.py").write_text(f'"""{carried.title}"""\n', encoding="utf-8")
+    for name, source in carried.modules.items():
+        (package / name).write_text(_standalone(source.read_text(encoding="utf-8")), encoding="utf-8")
+    copy_file(carried.example, folder / "example.py")
+    requirements = "".join(f"{name}\n" for name in carried.requirements)
+    (folder / "requirements.txt").write_text(requirements, encoding="utf-8")
 
 
 def _standalone(text: str) -> str:

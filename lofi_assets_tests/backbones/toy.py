@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lofi_assets.audio.decode import Decoded
 from lofi_assets.backbones import BackboneError, BaseModelError
-from lofi_assets.backbones.export import Exportable, ExportLayout, Probe, ProtectedPart, Runtime
+from lofi_assets.backbones.export import Exportable, ExportLayout, Probe, ProtectedPart, ReleaseRuntime, Runtime
 from lofi_assets.backbones.features import LATENTS, Conditions, FeatureJob, FeatureKind, LatentShape, content_key
 from lofi_assets.backbones.sizes import Amount, ModelSize, StepShape
 from lofi_assets.backbones.training import Item, ObjectiveSettings
@@ -440,6 +440,9 @@ class Toy:
 
     def runtime(self, folder: Path, *, cpu_profile: bool = True) -> ToyRuntime:
         return ToyRuntime(folder, cpu_profile)
+
+    def release_runtime(self) -> ReleaseRuntime:
+        raise BackboneError("a toy is not released")
 
     def probes(self, runtime: Runtime) -> list[Probe]:
         captions, mask = _padded(["lofi rain", "piano"])

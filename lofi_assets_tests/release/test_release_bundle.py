@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import sha256_file, sha256_folder
 from lofi_assets.release import onnx_artifacts as bundle_module
@@ -24,6 +25,7 @@ from lofi_assets_tests.quantization.stand_in_manifest import MANIFEST as MANIFES
 
 TIERS = ("fp16", "int8", "int4")
 RAN = ExampleRun(True, "")
+REQUIREMENTS = ACE_STEP_V1.release_runtime().requirements
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def write_tier(store: Store, tier: str, weights: str = "weights") -> None:
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The example is taken to have run; returns the folders where it was."""
     folders: list[Path] = []
-    monkeypatch.setattr(bundle_module, "run_example", lambda folder: folders.append(folder) or RAN)
+    monkeypatch.setattr(bundle_module, "run_example", lambda folder, *, requirements: folders.append(folder) or RAN)
     return folders
 
 
@@ -135,6 +137,13 @@ def test_a_missing_tier_is_named(store: Store) -> None:
         build_bundle(store)
 
 
+def test_tiers_of_two_model_families_make_no_bundle(store: Store) -> None:
+    record = store.quantized / "int4" / "manifest.json"
+    put(record, json.dumps(read_json(record) | {"architecture": "toy"}))
+    with pytest.raises(BundleError, match="the tiers are of ace_step_v1 and toy; materialise quantized_tiers again"):
+        build_bundle(store)
+
+
 # --- the example -----------------------------------------------------------------------------------------------------
 
 
@@ -151,7 +160,7 @@ def example(folder: Path, code: str) -> ExampleRun:
     put(
         folder / "example.py", f"import sys\n{code}\nopen(sys.argv[sys.argv.index('--output') + 1], 'w').write('audio')"
     )
-    return run_example(folder)
+    return run_example(folder, requirements=REQUIREMENTS)
 
 
 def test_the_example_cannot_import_this_project_nor_what_is_not_required(tmp_path: Path) -> None:
@@ -185,7 +194,7 @@ def test_an_example_that_writes_nothing_or_never_ends_did_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(tmp_path / "example.py", "")
-    assert run_example(tmp_path) == ExampleRun(False, "it wrote no audio")
+    assert run_example(tmp_path, requirements=REQUIREMENTS) == ExampleRun(False, "it wrote no audio")
     monkeypatch.setattr(bundle_module, "EXAMPLE_TIMEOUT_S", 0.2)
     assert example(tmp_path, "import time; time.sleep(30)") == ExampleRun(False, "not finished after 0.2 s")
 
@@ -221,6 +230,6 @@ def test_the_bundle_of_a_real_tiny_model_makes_music_from_itself_alone(tiny_tier
         tmp_path / "elsewhere" / "example.py",
         moved + f"\nimport shutil\nshutil.copyfile(sys.argv[sys.argv.index('--output') + 1], {str(heard)!r})\n",
     )
-    assert run_example(tmp_path / "elsewhere") == RAN
+    assert run_example(tmp_path / "elsewhere", requirements=REQUIREMENTS) == RAN
     audio, rate = soundfile.read(heard)
     assert audio.shape == (2 * 48000, 2) and rate == 48000 and np.abs(audio).max() > 0

@@ -8,10 +8,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from lofi_assets import lofi_onnx
 from lofi_assets.backbones.ace_step_v1.features import KINDS, LYRICS, SPEAKER, TEXT, Encoders
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY, vocabulary_file
-from lofi_assets.backbones.export import Exportable, ExportLayout, Probe, ProtectedPart, Runtime
+from lofi_assets.backbones.export import Exportable, ExportLayout, Probe, ProtectedPart, ReleaseRuntime, Runtime
 from lofi_assets.backbones.features import Conditions, FeatureKind, LatentShape
 from lofi_assets.backbones.sizes import ModelSize
 from lofi_assets.backbones.training import ObjectiveSettings
@@ -254,6 +255,18 @@ class AceStepV1:
         from lofi_assets.lofi_onnx.pipeline import OnnxPipeline
 
         return OnnxPipeline(folder, cpu_profile=cpu_profile)
+
+    def release_runtime(self) -> ReleaseRuntime:
+        """`lofi_onnx`, and what of `lyrics` it needs."""
+        package = Path(lofi_onnx.__file__).parent
+        lyrics = package.parent / "lyrics"
+        own = {name: package / name for name in ("pipeline.py", "flow.py")}
+        return ReleaseRuntime(
+            title="ACE-Step v1 in ONNX Runtime, with numpy alone.",
+            modules={**own, **{name: lyrics / name for name in ("tokenizer.py", "language.py", "spelling.py")}},
+            example=package / "example.py",
+            requirements=("numpy", "onnxruntime", "tokenizers", "soundfile"),
+        )
 
     def probes(self, runtime: Runtime) -> list[Probe]:
         """The transformer's at eight noise levels."""
