@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from lofi_assets.files.documents import read_json, write_json, write_text
-from lofi_assets.files.hashing import fingerprint, remembered, sha256_file, sha256_folder
+from lofi_assets.files.hashing import hash_of, remembered, sha256_file, sha256_folder
 from lofi_assets.files.tables import read_columns, write_table
 from lofi_assets.files.writing import StoreError, atomic_folder, atomic_path, link_or_copy
 from lofi_assets.store import Increment, Store
@@ -223,22 +223,22 @@ def test_nothing_changed_is_nothing_to_do() -> None:
     assert Increment.between(wanted={"a": "1"}, recorded={"a": "1"}).todo == ()
 
 
-def test_a_fingerprint_is_the_same_in_every_process() -> None:
-    code = f"from lofi_assets.files.hashing import fingerprint; print(fingerprint(*{VALUES!r}))"
+def test_a_hash_is_the_same_in_every_process() -> None:
+    code = f"from lofi_assets.files.hashing import hash_of; print(hash_of(*{VALUES!r}))"
     found = {run_python(code, PYTHONHASHSEED=seed) for seed in ("0", "1", "2")}
-    assert found == {fingerprint(*VALUES)}
+    assert found == {hash_of(*VALUES)}
 
 
 def test_a_fingerprint_ignores_the_order_of_keys_and_nothing_else() -> None:
-    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
-    different = [fingerprint(*parts) for parts in (("ab",), ("a", "b"), (["a", "b"],), ("b", "a"), (1,), ("1",), ())]
+    assert hash_of({"a": 1, "b": 2}) == hash_of({"b": 2, "a": 1})
+    different = [hash_of(*parts) for parts in (("ab",), ("a", "b"), (["a", "b"],), ("b", "a"), (1,), ("1",), ())]
     assert len(set(different)) == len(different)
 
 
-def test_a_set_is_refused_or_has_one_fingerprint_in_every_process() -> None:
+def test_a_set_is_refused_or_has_one_hash_in_every_process() -> None:
     code = (
-        "from lofi_assets.files.hashing import fingerprint\n"
-        "try:\n    print(fingerprint({str(n) for n in range(20)}))\nexcept TypeError:\n    print('refused')"
+        "from lofi_assets.files.hashing import hash_of\n"
+        "try:\n    print(hash_of({str(n) for n in range(20)}))\nexcept TypeError:\n    print('refused')"
     )
     assert len({run_python(code, PYTHONHASHSEED=seed) for seed in ("1", "2")}) == 1
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from lofi_assets.alerts.messages import Message, asset_link, message
-from lofi_assets.files.hashing import fingerprint, stat_key
+from lofi_assets.files.hashing import hash_of, stat_key
 from lofi_assets.sources.inventory import inventory_path, read_inventory
 from lofi_assets.sources.raw_files import with_file_name
 from lofi_assets.store import Store
@@ -47,7 +47,7 @@ class Track:
 def tables_key(store: Store) -> str:
     """Changes whenever one of the tables is written."""
     paths = (inventory_path(store), tracks_path(store), prompts_path(store))
-    return fingerprint([stat_key(path) if path.is_file() else "" for path in paths])
+    return hash_of([stat_key(path) if path.is_file() else "" for path in paths])
 
 
 def read_tracks(store: Store) -> dict[str, Track]:

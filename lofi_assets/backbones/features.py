@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from lofi_assets.errors import LofiError
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -152,4 +152,4 @@ class EncodesTracks(Protocol):
 
 def content_key(kind: str, *parts: object) -> str:
     """Key of a feature by what decides its content: 32 hexadecimal digits."""
-    return fingerprint(kind, *parts)[:KEY_LENGTH]
+    return hash_of(kind, *parts)[:KEY_LENGTH]

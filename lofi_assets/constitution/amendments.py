@@ -12,7 +12,7 @@ from typing import Any
 
 from lofi_assets.constitution.gates import ConstitutionError, gates_page, load_constitution
 from lofi_assets.files.documents import read_json, write_json, write_text
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 
 AMENDMENTS = "amendments.json"
 TEXT = "docs/constitution.md"
@@ -27,7 +27,7 @@ def constitution_hashes(root: Path) -> dict[str, str]:
     text = (root / TEXT).read_bytes()
     data = load_constitution(root / "config")
     meaning = {"gates": {row["id"]: row for row in data["gates"]}, "training_table": data["training_table"]}
-    return {"text_sha256": hashlib.sha256(text).hexdigest(), "gates_sha256": fingerprint(meaning)}
+    return {"text_sha256": hashlib.sha256(text).hexdigest(), "gates_sha256": hash_of(meaning)}
 
 
 def unversioned_amendments(root: Path) -> list[str]:

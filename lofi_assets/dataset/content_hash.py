@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.records import Track
 
 
@@ -15,4 +15,4 @@ def hash_row(track: Track, audio_sha256: str, prompt: str, lyrics: str) -> tuple
 
 def hash_rows(rows: Iterable[tuple[Any, ...]]) -> str:
     """The hash of a version from its rows, in whatever order."""
-    return fingerprint("dataset-1", sorted(rows))
+    return hash_of("dataset-1", sorted(rows))

@@ -6,7 +6,7 @@ from typing import Any
 
 from lofi_assets.dataset.versions import SUFFIXES, DatasetError, audio_path, read_texts, version_tracks
 from lofi_assets.files.documents import write_json
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.writing import atomic_folder, copy_file
 from lofi_assets.lyrics.text import without_language
 
@@ -48,7 +48,7 @@ def write_hugging_face(
         "_output_all_columns": False,
     }
     files = [{"filename": DATA_FILE}] * repeat_count
-    identity = fingerprint(audio, repeat_count, rows)[:16]
+    identity = hash_of(audio, repeat_count, rows)[:16]
     write_json(folder / "state.json", {"_data_files": files, "_fingerprint": identity, **state, "_split": None})
 
 

@@ -15,7 +15,7 @@ from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.sources import licensed_sources, style_taxonomy
 from lofi_assets.defs.tracks import processed_tracks, prompts
 from lofi_assets.errors import LofiError
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.sources.ledger_page import survey, usable_files
 from lofi_assets.sources.licences import load_licences
 from lofi_assets.sources.rights import latest_day
@@ -69,7 +69,7 @@ def new_tracks_landed(context: dg.SensorEvaluationContext, platform: Platform) -
     if latest and latest.status in WAITING and wanted <= (latest.asset_selection or set()):
         return dg.SkipReason(f"run {latest.run_id[:8]} has not started yet and will see this too")
     return dg.RunRequest(
-        run_key=f"{number}:{fingerprint(now)[:16]}",
+        run_key=f"{number}:{hash_of(now)[:16]}",
         asset_selection=sorted(wanted, key=lambda key: LINEAGE.index(key)),
         tags={CHANGED_TAG: ",".join(changed)},
     )

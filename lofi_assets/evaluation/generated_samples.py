@@ -24,7 +24,7 @@ from lofi_assets.evaluation.samples import (
     samples_key,
     write_clip,
 )
-from lofi_assets.files.hashing import fingerprint, sha256_file
+from lofi_assets.files.hashing import hash_of, sha256_file
 from lofi_assets.files.writing import atomic_folder
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, SamplingSettings
@@ -74,7 +74,7 @@ def generate_samples(store: Store, profile: Profile) -> Outcome:
     faulty = [clip for clip in [*clips, *made.get(BASE, ())] if clip.problems]
     latest_step = max((record.step for record in records), default=0)
     return Outcome(
-        data_version=fingerprint(
+        data_version=hash_of(
             SAMPLING_VERSION,
             current_run(store.checkpoints),
             latest_step,
@@ -116,7 +116,7 @@ def _sample_key(
     weights = store.checkpoints / model / DIFFUSERS_WEIGHTS
     adapter = sha256_file(weights) if model != BASE and weights.is_file() else None
     asked = [asdict(prompt) for prompt in prompts]
-    return fingerprint(SAMPLING_VERSION, adapter, base.base_fingerprint, asked, settings.model_dump())
+    return hash_of(SAMPLING_VERSION, adapter, base.base_fingerprint, asked, settings.model_dump())
 
 
 def _leave_out_broken(store: Store, models: Sequence[str]) -> dict[str, str]:

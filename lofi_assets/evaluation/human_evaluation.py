@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from lofi_assets.evaluation.samples import ModelSamples, reference_tracks
 from lofi_assets.files.documents import write_json
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import STORED, plain, read_typed, write_typed
 from lofi_assets.html.links import page_url
 from lofi_assets.metrics.results import ListeningResult
@@ -62,7 +62,7 @@ def evaluate_listening(store: Store, profile: Profile) -> Outcome:
     HumanEvaluation(chosen.checkpoint_id if chosen else None, note, statistics).write(store)
     answers = {"note": note}
     return Outcome(
-        data_version=fingerprint(test.name if test else "", plain(statistics) if statistics else None),
+        data_version=hash_of(test.name if test else "", plain(statistics) if statistics else None),
         counts={
             "listeners": statistics.evaluator_count if statistics else 0,
             "trials": statistics.n_trials if statistics else 0,

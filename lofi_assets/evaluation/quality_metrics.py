@@ -15,7 +15,7 @@ from lofi_assets.evaluation import before_after
 from lofi_assets.evaluation import report as quality_report
 from lofi_assets.evaluation.measured import Marks, Measured, read_measured, write_measured
 from lofi_assets.evaluation.samples import BASE, generated_samples, reference_tracks, samples_key
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import plain
 from lofi_assets.html.links import page_url
 from lofi_assets.metrics.results import Evaluation, FrechetResult, NoiseDistances
@@ -95,7 +95,7 @@ def evaluate_checkpoints(store: Store, profile: Profile, *, now: datetime) -> Ou
 def _metrics_key(store: Store, profile: Profile, model: str) -> str:
     dataset = trained_dataset(store).record
     samples = samples_key(store, model) or ""
-    return fingerprint(METRICS_VERSION, samples, dataset.hash, profile.evaluation.model_dump())
+    return hash_of(METRICS_VERSION, samples, dataset.hash, profile.evaluation.model_dump())
 
 
 def _evaluate(
@@ -169,7 +169,7 @@ def _quality_outcome(
         drawn["before and after"] = cache(partial(before_after.spectrograms, store, chosen))
         page = _page(store, chosen, drawn, redraw=recomputed > 0)
     return Outcome(
-        data_version=fingerprint([(record.checkpoint_id, known[record.checkpoint_id].key) for record in kept]),
+        data_version=hash_of([(record.checkpoint_id, known[record.checkpoint_id].key) for record in kept]),
         summary=quality_report.summary(chosen, judged, marks, checkpoints=len(records)),
         needs=quality_report.unmeasured(evaluations),
         counts={"checkpoints": len(records), "pruned": pruned, "recomputed": recomputed},

@@ -10,7 +10,7 @@ READ_BLOCK = 1 << 20
 """Bytes read at a time when hashing."""
 
 
-def fingerprint(*parts: object) -> str:
+def hash_of(*parts: object) -> str:
     """sha256 (hex) of the canonical JSON of `parts`: the same for the same values on every machine."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_canonical)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -19,7 +19,7 @@ def fingerprint(*parts: object) -> str:
 def _canonical(value: object) -> str:
     if isinstance(value, Path | date):
         return str(value)
-    raise TypeError(f"{type(value).__name__} has no canonical form to fingerprint; pass JSON data")
+    raise TypeError(f"{type(value).__name__} has no canonical form to be hashed by; pass JSON data")
 
 
 def sha256_file(path: Path) -> str:

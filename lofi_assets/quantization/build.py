@@ -22,7 +22,7 @@ import onnx
 from lofi_assets.backbones import Backbone
 from lofi_assets.backbones.export import Probe
 from lofi_assets.errors import LofiError
-from lofi_assets.files.hashing import fingerprint, sha256_file
+from lofi_assets.files.hashing import hash_of, sha256_file
 from lofi_assets.files.typed import plain
 from lofi_assets.files.writing import atomic_folder, link_or_copy
 from lofi_assets.progress import Progress
@@ -109,7 +109,7 @@ def build_tiers(
 def tier_fingerprint(merged_dir: Path, *, backbone: Backbone, recipe: Recipe | None = None) -> str:
     """Changes when the model, the recipe, this code or a tool changes; the same for all four tiers."""
     chosen = recipe or _default_recipe(backbone)
-    return fingerprint(EXPORT_VERSION, backbone.fingerprint(merged_dir), asdict(chosen), _tools())
+    return hash_of(EXPORT_VERSION, backbone.fingerprint(merged_dir), asdict(chosen), _tools())
 
 
 def _default_recipe(backbone: Backbone) -> Recipe:

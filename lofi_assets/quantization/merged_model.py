@@ -8,7 +8,7 @@ from lofi_assets.backbones import ACE_STEP_V1, Backbone, backbone_of
 from lofi_assets.errors import LofiError
 from lofi_assets.evaluation.generated_samples import BROKEN
 from lofi_assets.files.documents import write_json
-from lofi_assets.files.hashing import fingerprint, sha256_file
+from lofi_assets.files.hashing import hash_of, sha256_file
 from lofi_assets.files.typed import STORED, plain, read_typed
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
@@ -126,7 +126,7 @@ def merge_best(store: Store, profile: Profile) -> Outcome:
             progress.advance()
     MergedModel(checkpoint_id=chosen.checkpoint_id, architecture=features.architecture, **plain(report)).write(store)
     return Outcome(
-        data_version=fingerprint(report.adapter_sha256, report.base_fingerprint),
+        data_version=hash_of(report.adapter_sha256, report.base_fingerprint),
         counts={"modules": report.modules, "recomputed": int(not unchanged)},
         values={"merge_max_error": report.max_error},
         summary=f"{chosen.checkpoint_id} is merged into its base: outputs differ from those with the adapter by "

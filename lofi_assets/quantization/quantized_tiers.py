@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from lofi_assets.backbones import Backbone
 from lofi_assets.evaluation.quality_metrics import load_encoder
 from lofi_assets.evaluation.samples import SamplePrompt, reference_tracks, sample_prompts, write_clip
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import STORED, read_typed, write_typed
 from lofi_assets.files.writing import atomic_folder
 from lofi_assets.metrics.results import TierFidelity
@@ -105,7 +105,7 @@ def quantize(store: Store, profile: Profile) -> Outcome:
     policies = {report.tier: report.policy for report in reports}
     released = [report for report in reports if report.tier in COMPARED]
     return Outcome(
-        data_version=fingerprint(reports[0].fingerprint, TIERS_VERSION, profile.quantization.model_dump()),
+        data_version=hash_of(reports[0].fingerprint, TIERS_VERSION, profile.quantization.model_dump()),
         counts={"tiers": len(released), "recomputed": sum(report.rebuilt for report in reports) + measured_now},
         values={
             "tiers": len(released),
@@ -197,7 +197,7 @@ def _shown(report: Any, variant: str, fidelity: Mapping[str, TierFidelity]) -> d
 def _compare(store: Store, profile: Profile, backbone: Backbone, model: str) -> tuple[Mapping[str, TierFidelity], int]:
     """Variant -> its FAD against FP32 on paired prompts and seeds; and how many were sampled now."""
     prompts = sample_prompts(store, profile.quantization)
-    key = fingerprint(
+    key = hash_of(
         TIERS_VERSION,
         model,
         [asdict(prompt) for prompt in prompts],

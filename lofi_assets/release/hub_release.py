@@ -17,7 +17,7 @@ from typing import Any
 
 from lofi_assets.constitution.gates import load_constitution, load_gates
 from lofi_assets.constitution.verdicts import verdicts
-from lofi_assets.files.hashing import fingerprint, sha256_file, sha256_folder
+from lofi_assets.files.hashing import hash_of, sha256_file, sha256_folder
 from lofi_assets.files.typed import plain
 from lofi_assets.files.writing import atomic_folder, copy_file
 from lofi_assets.outcome import Outcome
@@ -76,7 +76,7 @@ def publish(store: Store, profile: Profile, *, progress: Callable[[str], None] =
     states = pushed.states if pushed else {}
     places = "to the Hub" if profile.release.target == "hub" else "into release/published under the data root"
     return Outcome(
-        data_version=fingerprint(wanted),
+        data_version=hash_of(wanted),
         summary=f"{about.checkpoint} is published {places}: {counted(len(files), 'file')}, the card approved by "
         f"{about.approval.approved_by}. Nothing waits for a person.",
         counts={

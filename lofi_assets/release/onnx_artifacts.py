@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from lofi_assets.backbones import backbone_of
 from lofi_assets.backbones.export import ReleaseRuntime
 from lofi_assets.errors import LofiError
-from lofi_assets.files.hashing import fingerprint, sha256_folder
+from lofi_assets.files.hashing import hash_of, sha256_folder
 from lofi_assets.files.typed import STORED, plain, read_typed, write_typed
 from lofi_assets.files.writing import atomic_folder, copy_file
 from lofi_assets.outcome import Outcome
@@ -94,7 +94,7 @@ def build_bundle(store: Store) -> Outcome:
     runtime = {name: source.read_text(encoding="utf-8") for name, source in carried.modules.items()}
     example = carried.example.read_text(encoding="utf-8")
     listed = {tier: {name: plain(file) for name, file in made.files.items()} for tier, made in tiers.items()}
-    key = fingerprint(BUNDLE_VERSION, listed, runtime, example)
+    key = hash_of(BUNDLE_VERSION, listed, runtime, example)
     weights = {f"{tier}/{name}": file.sha256 for tier, made in tiers.items() for name, file in made.files.items()}
     bundle = Bundle.read(store.export)
     ran = bundle is not None and bundle.key == key and bundle.example.ran

@@ -7,7 +7,7 @@ from typing import Any
 
 from lofi_assets.constitution.gates import Gate, gates_of
 from lofi_assets.constitution.verdicts import track_rules
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.sources.claims import load_sources, verify_sources
 from lofi_assets.sources.inventory import SourceRow, known_files, write_inventory
@@ -35,7 +35,7 @@ def inventory_sources(store: Store, *, gates: Sequence[Gate], today: date, confi
     verified = [row for row in rows if row.status == "verified"]
     rejected = [row for row in rows if row.status == "rejected"]
     return Outcome(
-        data_version=fingerprint(
+        data_version=hash_of(
             [(row.track_id, row.sha256, row.status, row.source_id, row.license_type) for row in rows],
             sorted({(row.source_id, row.provider, row.attribution) for row in verified}),
         ),

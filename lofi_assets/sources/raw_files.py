@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from lofi_assets.files.hashing import fingerprint, remembered, sha256_file
+from lofi_assets.files.hashing import hash_of, remembered, sha256_file
 from lofi_assets.store import Store
 
 AUDIO_SUFFIXES = frozenset(
@@ -172,7 +172,7 @@ def track_id_of(path: PurePath) -> str:
     another script have two ids.
     """
     stem = unicodedata.normalize("NFC", path.stem)
-    slug, digest = plain_id(path), fingerprint(stem)[:8]
+    slug, digest = plain_id(path), hash_of(stem)[:8]
     if not slug:
         return f"track_{digest}"
     dropped = (unicodedata.category(letter) for letter in unicodedata.normalize("NFKD", stem) if not letter.isascii())

@@ -5,11 +5,11 @@ from functools import cache
 from pathlib import Path
 
 from lofi_assets.constitution.gates import gates_of, judge_asset, load_gates
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.records import StylePreset
 from lofi_assets.store import CONFIG_DIR
-from lofi_assets.styles.presets import load_presets, taxonomy_fingerprint, written_presets
+from lofi_assets.styles.presets import load_presets, taxonomy_hash, written_presets
 from lofi_assets.styles.strict_yaml import StyleError
 from lofi_assets.styles.taxonomy import Taxonomy, load_taxonomy
 from lofi_assets.wording import counted
@@ -42,14 +42,14 @@ def describe_taxonomy(config_dir: Path = CONFIG_DIR) -> Outcome:
         ):
             raise
         return Outcome(
-            data_version=fingerprint(str(error)),
+            data_version=hash_of(str(error)),
             summary=f"config/styles is refused, so no track can be tagged: {error}",
             counts={"presets": count},
             values=values,
             details={"refused": str(error), "undocumented": ", ".join(undocumented) or None},
         )
     return Outcome(
-        data_version=taxonomy_fingerprint(taxonomy, presets),
+        data_version=taxonomy_hash(taxonomy, presets),
         summary=f"{counted(len(presets), 'style preset')} over {len(taxonomy.categories)} categories of tags. "
         "Nothing waits for a person.",
         counts={

@@ -75,7 +75,7 @@ def preset_tags(preset: StylePreset) -> dict[TagCategoryName, tuple[str, ...]]:
     return tags
 
 
-def taxonomy_fingerprint(taxonomy: Taxonomy, presets: Mapping[str, StylePreset]) -> str:
+def taxonomy_hash(taxonomy: Taxonomy, presets: Mapping[str, StylePreset]) -> str:
     """SHA-256 of what tagging depends on; comments, key order and spacing of the files do not change it."""
     content = {
         "categories": [dump(category) for category in taxonomy.categories],

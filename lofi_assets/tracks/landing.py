@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lofi_assets.errors import LofiError
-from lofi_assets.files.hashing import fingerprint, sha256_file
+from lofi_assets.files.hashing import hash_of, sha256_file
 from lofi_assets.sources.curator_files import CuratorFiles
 from lofi_assets.sources.ledger_text import ledger_path
 from lofi_assets.sources.raw_files import tree_of
@@ -56,9 +56,9 @@ def landing_state(store: Store, *, config_dir: Path = CONFIG_DIR) -> Landing:
     library = {path: key for path, key in (raw | records).items() if path not in sidecars}
     return Landing(
         library=_key(store, library, [_content(path) for path in rules]),
-        styles=fingerprint(_chosen(store)),
+        styles=hash_of(_chosen(store)),
         words=_key(store, sidecars | reviews),
-        vocabulary=fingerprint([_content(path) for path in sorted((config_dir / "styles").rglob("*.yaml"))]),
+        vocabulary=hash_of([_content(path) for path in sorted((config_dir / "styles").rglob("*.yaml"))]),
         files=len(raw) + len(records) + len(reviews) + len(edited),
         newest=max((key[1] / 1e9 for key in (raw | records | reviews | edited).values()), default=0.0),
     )
@@ -83,7 +83,7 @@ def _stats(paths: Iterable[Path], *, linked: bool = False) -> dict[Path, tuple[i
 
 
 def _key(store: Store, files: dict[Path, tuple[int, int]], *more: object) -> str:
-    return fingerprint([(store.relative(path), *key) for path, key in files.items()], *more)
+    return hash_of([(store.relative(path), *key) for path, key in files.items()], *more)
 
 
 def _content(path: Path) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from lofi_assets.constitution.gates import Gate, gates_of
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.recorded_hashes import FileHashes
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
@@ -71,7 +71,7 @@ def process_library(
     for row in read_tracks(store):
         recorded.setdefault(row.whole, []).append(row)
     wanted = {
-        track_id: fingerprint(TRACKS_VERSION, row.sha256, tempo_ranges.get(track_id, LOFI_TEMPO), *_extras(settings))
+        track_id: hash_of(TRACKS_VERSION, row.sha256, tempo_ranges.get(track_id, LOFI_TEMPO), *_extras(settings))
         for track_id, row in verified.items()
     }
     increment = Increment.between(wanted=wanted, recorded={key: rows[0].fingerprint for key, rows in recorded.items()})

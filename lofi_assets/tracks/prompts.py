@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from lofi_assets.constitution.gates import Gate, gates_of, judge_track, load_gates
 from lofi_assets.constitution.verdicts import track_rules
 from lofi_assets.files.documents import write_json, write_text
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import STORED, plain
 from lofi_assets.lyrics.text import LyricsError, lyrics_text
 from lofi_assets.outcome import Outcome
@@ -114,7 +114,7 @@ def _prompt_row(
         reviewed_styles=bool(review and review.styles),
         file_tags=item.file_tags.texts,
         file_tags_of=item.file_tags.read_from,
-        fingerprint=fingerprint(PROMPTS_VERSION, prompt, words, tags.style_ids, status, state),
+        fingerprint=hash_of(PROMPTS_VERSION, prompt, words, tags.style_ids, status, state),
     )
 
 
@@ -176,7 +176,7 @@ def _outcome(
     waiting = [item for item in queue_of(sound, pairs=read_pairs(store), reviews=read_reviews(store)) if item.reasons]
     unused = [f"{tag!r} of {row.track_id}" for row in tagged for tag in row.unknown_curated]
     return Outcome(
-        data_version=fingerprint([(row.track_id, row.fingerprint) for row in rows]),
+        data_version=hash_of([(row.track_id, row.fingerprint) for row in rows]),
         summary=_summary(len(tagged), broken=rejected, refused=refused, waiting=len(waiting)),
         needs=[*map(_broken, broken), *map(_waiting, waiting)],
         counts={

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import PurePath
 
 from lofi_assets.constitution.gates import Gate, Verdict, judge_track, too_long
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.tracks.track_table import CHAIN_VERSION, TrackRow
 
 AMONG_TRACKS = "duplicate_similarity"
@@ -19,7 +19,7 @@ AMONG_TRACKS = "duplicate_similarity"
 
 def rules_hash(gates: Sequence[Gate]) -> str:
     """Short hash of what tracks are judged by: rules and their order, not the words around them."""
-    return fingerprint([(gate.id, gate.measure, gate.op, gate.limit) for gate in _own(gates)])[:12]
+    return hash_of([(gate.id, gate.measure, gate.op, gate.limit) for gate in _own(gates)])[:12]
 
 
 def judged_today(rows: Sequence[TrackRow], *, gates: Sequence[Gate], segment: bool) -> list[TrackRow] | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from lofi_assets import pictures
 from lofi_assets.constitution.gates import Gate
 from lofi_assets.constitution.verdicts import track_rules
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.recorded_hashes import mended_text
 from lofi_assets.outcome import Outcome
 from lofi_assets.sources.report import rejected_files
@@ -40,7 +40,7 @@ def tracks_outcome(
     total = len(accepted) + len(rejected)
     by_score = sorted(accepted, key=lambda row: (row.quality_score, row.track_id))
     return Outcome(
-        data_version=fingerprint([(row.track_id, row.audio_sha256, row.audio_path) for row in accepted]),
+        data_version=hash_of([(row.track_id, row.audio_sha256, row.audio_path) for row in accepted]),
         summary=tracks_summary(rejected=rules, accepted=len(accepted)),
         needs=rejected_files([*map(rejected_track, rejected)]),
         counts={"accepted": len(accepted), "rejected": len(rejected), **counts},

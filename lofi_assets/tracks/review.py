@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_json
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.writing import linked_to, make_folder
 from lofi_assets.near_names import says_nothing
 from lofi_assets.records import Record, Sha256, StyleId, TrackId
@@ -82,7 +82,7 @@ class QueueItem:
 
 def proposal_of(tags: TrackTags, lyrics: str) -> str:
     """Fingerprint of what tagging says of a track: prompt, lyrics, styles."""
-    return fingerprint("proposal-1", prompt_text(tags.tags), lyrics, tags.style_ids)
+    return hash_of("proposal-1", prompt_text(tags.tags), lyrics, tags.style_ids)
 
 
 def read_reviews(store: Store) -> list[Review]:

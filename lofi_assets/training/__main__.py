@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from lofi_assets.errors import DiskError, LofiError, explanation
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.training.checkpoints.files import checkpoint_id
 from lofi_assets.training.checkpoints.runs import TrainingSummary, finished
 from lofi_assets.training.config import ConfigError, TrainingRun, load_run
@@ -181,7 +181,7 @@ def _report(pipes: Any, run: TrainingRun, summary: TrainingSummary) -> None:
     path = {"raw_value": str(run.checkpoints_dir), "type": "path"}
     pipes.report_asset_materialization(
         metadata={**summary.as_metadata(), "path": path, "dataset_id": run.dataset_id, "config_hash": run.config_hash},
-        data_version=fingerprint(summary.run_id, summary.step),
+        data_version=hash_of(summary.run_id, summary.step),
     )
 
 

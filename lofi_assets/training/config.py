@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lofi_assets.backbones import ACE_STEP_V1, Backbone, backbone_of
 from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json, write_json
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.records import Sha256, Split, TrackId
 from lofi_assets.training.features.files import KEY_PATTERN
 
@@ -250,13 +250,13 @@ class TrainingRun(Settings):
     @property
     def config_hash(self) -> str:
         """sha256 of base, adapter and training settings, less those that leave the weights at a given step alone."""
-        return fingerprint(self.base_fingerprint, self.lora.model_dump(), self.training.identifying)
+        return hash_of(self.base_fingerprint, self.lora.model_dump(), self.training.identifying)
 
     @property
     def run_id(self) -> str:
         """12 hex digits of configuration, dataset and features: under the same id, a later run continues an earlier."""
         tracks = [track.model_dump() for split in SPLITS for track in self.of_split(split)]
-        return fingerprint(self.config_hash, self.dataset_hash, tracks)[:12]
+        return hash_of(self.config_hash, self.dataset_hash, tracks)[:12]
 
 
 def load_lora_settings(path: Path) -> LoraSettings:

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from lofi_assets.backbones import ACE_STEP_V1, Backbone, backbone_of
 from lofi_assets.backbones.features import FeatureError
 from lofi_assets.dataset.versions import current_dataset
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import STORED, read_typed, write_typed
 from lofi_assets.files.writing import StoreError
 from lofi_assets.outcome import Outcome
@@ -118,7 +118,7 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
     computed, orphaned = sum(not row.reused for row in rows), len(unneeded_features(store))
     return Outcome(
         # The dataset's hash covers what no key does: which tracks are trained on, and which validate.
-        data_version=fingerprint(identity, manifest.hash, [(row.track_id, row.key) for row in rows]),
+        data_version=hash_of(identity, manifest.hash, [(row.track_id, row.key) for row in rows]),
         summary=training_report.features_summary(len(rows), computed=computed, orphaned=orphaned),
         counts={
             "tracks": len(rows),

@@ -11,7 +11,7 @@ from typing import Any
 
 from lofi_assets.backbones.features import FeatureError
 from lofi_assets.dataset.versions import dataset_on_record
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile
 from lofi_assets.records import Checkpoint
@@ -97,7 +97,7 @@ def describe_training(store: Store, planned: PlannedRun) -> Outcome:
     last_loss = losses[-1][1] if losses else None
     interval = run.training.checkpoint_interval
     return Outcome(
-        data_version=fingerprint(run.run_id, max((record.step for record in records), default=0)),
+        data_version=hash_of(run.run_id, max((record.step for record in records), default=0)),
         counts={
             "checkpoints": len(records),
             "steps": max((record.step for record in records), default=0),

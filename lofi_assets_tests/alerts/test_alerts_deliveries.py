@@ -10,7 +10,7 @@ import pytest
 from lofi_assets.alerts.arrivals import Track, delivery_news
 from lofi_assets.alerts.state import AlertState, read_told_tracks, write_told_tracks
 from lofi_assets.constitution.verdicts import Measures, record, upstream_versions
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.writing import StoreError
 from lofi_assets.store import Store
 from lofi_assets.tracks.prompt_table import write_prompt_rows
@@ -43,7 +43,7 @@ class Library:
         store = self.watch.stand_ins.store
         for asset in assets or DATA:
             upstream = upstream_versions(store, DATA[: DATA.index(asset)])
-            version = fingerprint(asset, self.unlicensed, self.processed, self.content)
+            version = hash_of(asset, self.unlicensed, self.processed, self.content)
             record(store, Measures(asset, version, upstream))
             report_build(self.watch.instance, asset, version)
 

@@ -42,7 +42,7 @@ def test_it_is_the_demos_base_and_small_enough_to_ship(tmp_path: Path) -> None:
 
 def test_its_report_is_of_the_recipe_as_it_stands_and_found_no_copies() -> None:
     report = json.loads((SHIPPED_BASE / "report.json").read_text("utf-8"))
-    assert report["recipe"] == FULL.fingerprint
+    assert report["recipe"] == FULL.recipe_hash
     assert report["nearest"]["copies"] == 0
     assert "Apache-2.0" in (SHIPPED_BASE / "README.md").read_text("utf-8")
 

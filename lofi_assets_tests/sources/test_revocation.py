@@ -24,7 +24,7 @@ from lofi_assets.defs import tracks, training
 from lofi_assets.defs.gates import held_back
 from lofi_assets.defs.resources import Platform, Workers
 from lofi_assets.files.documents import read_json, write_json
-from lofi_assets.files.hashing import fingerprint, sha256_file, sha256_folder
+from lofi_assets.files.hashing import hash_of, sha256_file, sha256_folder
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import AudioSettings
 from lofi_assets.records import Checkpoint, dump
@@ -80,7 +80,7 @@ def source(source_id: str, tracks: Sequence[str]) -> dict[str, Any]:
 
 def heard(job: ProcessJob) -> ProcessResult:
     """A track that passes every gate, with a sound of its own."""
-    words = np.random.default_rng(int(fingerprint(job.track_id)[:8], 16)).integers(0, 2**32, 600, dtype=np.uint32)
+    words = np.random.default_rng(int(hash_of(job.track_id)[:8], 16)).integers(0, 2**32, 600, dtype=np.uint32)
     job.target.parent.mkdir(parents=True, exist_ok=True)
     job.target.write_bytes(f"sound of {job.track_id}".encode())
     measures = {gate.measure: passing_value(gate) for gate in job.gates if gate.measure != "duplicate_similarity"}
@@ -134,13 +134,13 @@ class Lineage(StandIns):
         """Features of the current dataset, by key alone."""
         _, manifest, tracks = current_dataset(self.store)
         rows = [
-            {"track_id": track.track_id, "key": fingerprint(track.track_id)[:32] + f".{'b' * 32}" * 3}
+            {"track_id": track.track_id, "key": hash_of(track.track_id)[:32] + f".{'b' * 32}" * 3}
             | {"split": track.split}
             for track in tracks
         ]
         features = {"base": "base", "base_fingerprint": "f" * 64, "dataset_hash": manifest.hash, "tracks": rows}
         write_json(self.store.metadata(FEATURES), features)
-        return Outcome(fingerprint(rows), {"recomputed": 0}, values={"missing_features": 0})
+        return Outcome(hash_of(rows), {"recomputed": 0}, values={"missing_features": 0})
 
     def train(self, profile: Any) -> PlannedRun:
         """What the trainer leaves behind for the run that is planned, without its hours."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lofi_assets.records import STYLE_COUNTS
 from lofi_assets.sources.licences import load_licences
 from lofi_assets.styles import taxonomy as styles
-from lofi_assets.styles.presets import load_presets, preset_tags, taxonomy_fingerprint
+from lofi_assets.styles.presets import load_presets, preset_tags, taxonomy_hash
 from lofi_assets.styles.taxonomy import StyleError, Taxonomy
 from lofi_assets_tests.conftest import REPOSITORY
 
@@ -176,7 +176,7 @@ def test_what_the_audio_tagger_hears_is_in_the_vocabulary() -> None:
 
 
 def test_the_fingerprint_ignores_comments_and_sees_meaning(config: Path) -> None:
-    before = taxonomy_fingerprint(TAXONOMY, PRESETS)
+    before = taxonomy_hash(TAXONOMY, PRESETS)
     edit(config / "styles" / "taxonomy.yaml", "categories:", "# a comment\ncategories:")
     assert fingerprint(config) == before
     edit(config / "styles" / "presets" / "core.yaml", "tempo_range: [70, 90]", "tempo_range: [70, 91]")
@@ -185,7 +185,7 @@ def test_the_fingerprint_ignores_comments_and_sees_meaning(config: Path) -> None
 
 def fingerprint(config: Path) -> str:
     taxonomy: Taxonomy = styles.load_taxonomy(config)
-    return taxonomy_fingerprint(taxonomy, load_presets(config, taxonomy))
+    return taxonomy_hash(taxonomy, load_presets(config, taxonomy))
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from lofi_assets.demo.base_recipe.optimizer import StageOptimizer
 from lofi_assets.demo.base_recipe.settings import STAGES, Recipe, StageName
 from lofi_assets.demo.base_recipe.stage import Stage, Task, read_weights, run_stage, take_step
 from lofi_assets.files.documents import read_json, write_json
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.writing import StoreError
 from lofi_assets.lyrics.text import INSTRUMENTAL
 from lofi_assets.lyrics.tokenizer import LyricTokenizer
@@ -127,7 +127,7 @@ class RecipeRun:
         own = settings["vocoder"]["clock"] if name == "clock" else settings[name]
         if name == "steady":
             own = [own, settings["transformer"]]
-        return fingerprint(RECIPE_VERSION, recipe.seed, settings["corpus"], own, settings["training"][name], before)
+        return hash_of(RECIPE_VERSION, recipe.seed, settings["corpus"], own, settings["training"][name], before)
 
     def codec(self) -> MusicDCAE:
         """DCAE and vocoder, at unit scale, with the weights of those stages that are finished."""
@@ -232,7 +232,7 @@ class RecipeRun:
 
     def _seeded(self, part: str, build: Callable[[], T]) -> T:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(fingerprint(self.recipe.seed, part)[:15], 16))
+            torch.manual_seed(int(hash_of(self.recipe.seed, part)[:15], 16))
             return build()
 
 

@@ -60,7 +60,7 @@ def measure(recipe_run: RecipeRun) -> tuple[dict[str, Any], dict[str, Sound]]:
     made = {kind: listening.generate(base, named, settings, seed=settings.seed) for kind, named in prompts.items()}
     report = {
         "preset": recipe.preset,
-        "recipe": recipe.fingerprint,
+        "recipe": recipe.recipe_hash,
         "training": _training(recipe_run),
         "latents": latent_statistics(recipe_run.latents(recipe_run.heard)),
         "mel_error_nats": {

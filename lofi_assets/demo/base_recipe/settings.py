@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 
 StageName = Literal["dcae", "clock", "vocoder", "edges", "steady", "transformer"]
 STAGES: tuple[StageName, ...] = ("dcae", "clock", "vocoder", "edges", "steady", "transformer")
@@ -192,9 +192,9 @@ class Recipe:
     report: ReportSettings = ReportSettings()
 
     @property
-    def fingerprint(self) -> str:
+    def recipe_hash(self) -> str:
         """Of every setting."""
-        return fingerprint(asdict(self))
+        return hash_of(asdict(self))
 
     def with_steps(self, steps: dict[StageName, int]) -> Recipe:
         """The same with other numbers of steps."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.checkpoints.files import checkpoint_id
 from lofi_assets.training.checkpoints.manifest import read_manifest
@@ -71,7 +71,7 @@ def plan_rerun(
     """
     recorded_device = recorded.provenance.device
     here = provenance(device=device or recorded_device, threads=recorded.provenance.threads)
-    code = fingerprint(here.packages, here.git_commit, here.git_diff_sha256, features, device)[:8]
+    code = hash_of(here.packages, here.git_commit, here.git_diff_sha256, features, device)[:8]
     folder = cache / f"{recorded.run.run_id}-step={recorded.step}-{code}"
     start = Path(recorded.provenance.working_directory)
     run = recorded.run.model_copy(

@@ -17,7 +17,7 @@ from torch import Tensor
 from lofi_assets.backbones import Backbone
 from lofi_assets.backbones.features import Conditions
 from lofi_assets.backbones.training import Item
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.training.config import TrackFeatures, TrainingSettings
 
 BUCKETED_STEPS = 50
@@ -119,7 +119,7 @@ def validation_items(source: Source, *, levels: int, limit: int) -> list[list[It
     Nothing is dropped and the middle of a track is taken, so that the loss moves only with the weights.
     """
     seed = source.settings.seed
-    chosen = sorted(source.tracks, key=lambda track: fingerprint(seed, "validation", track.track_id))[:limit]
+    chosen = sorted(source.tracks, key=lambda track: hash_of(seed, "validation", track.track_id))[:limit]
     sigmas = source.backbone.validation_sigmas(source.settings, levels=levels)
     return [[_validation_item(source, track, *level) for track in chosen] for level in sigmas.items()]
 
@@ -143,7 +143,7 @@ def crop_target(targets: Tensor, *, share: float, place: float) -> Tensor:
 
 def generator(*parts: object) -> torch.Generator:
     """A CPU generator that depends on `parts` only."""
-    return torch.Generator().manual_seed(int(fingerprint(*parts)[:15], 16))
+    return torch.Generator().manual_seed(int(hash_of(*parts)[:15], 16))
 
 
 def bucketed(

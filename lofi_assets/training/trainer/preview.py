@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from lofi_assets.files.documents import write_text
-from lofi_assets.files.hashing import fingerprint
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.writing import atomic_folder, atomic_path
 from lofi_assets.html.frame import framed, players
 from lofi_assets.training.checkpoints.runs import companion_folder
@@ -124,7 +124,7 @@ def _sampled(
             model,
             CachedFeatures(backbone, run.features_dir).conditions(track.key),
             frames=_excerpt(run, track).shape[backbone.latents.frame_axis],
-            seed=int(fingerprint(run.training.seed, "preview", track.track_id)[:8], 16),
+            seed=int(hash_of(run.training.seed, "preview", track.track_id)[:8], 16),
             steps=STEPS,
             guidance_scale=GUIDANCE_SCALE,
             device=device,
