@@ -4,8 +4,9 @@ import pytest
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.lofi_onnx.pipeline import CPU_PROFILE
-from lofi_assets.quantization.policy import TIERS, cpu_profiles
+from lofi_assets.quantization.policy import cpu_profiles
 from lofi_assets.quantization.quantized_tiers import COMPARED, VARIANTS, tier_of, worst_variant
+from lofi_assets.quantization.tier_manifest import TIERS
 from lofi_assets_tests.metrics.stand_in_results import fidelity as distances
 
 

@@ -52,7 +52,8 @@ def test_the_merged_model_is_read_and_named(store: Store) -> None:
     assert found.folder(store) == store.merged / CHECKPOINT
     found.write(store)
     written = json.loads(store.metadata("merged_model.json").read_text())
-    assert written == {"checkpoint_id": CHECKPOINT, **MERGE} and next(iter(written)) == "checkpoint_id"
+    assert written == {"checkpoint_id": CHECKPOINT, "architecture": "ace_step_v1", **MERGE}
+    assert next(iter(written)) == "checkpoint_id" and found.backbone.architecture == "ace_step_v1"
 
 
 def test_a_tiers_manifest_is_read_and_written_again_byte_for_byte(tmp_path: Path) -> None:

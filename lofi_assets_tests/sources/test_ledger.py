@@ -397,7 +397,10 @@ def made(store: Store) -> None:
     deliver(store, "lofi-1", [track_record(**about) for about in tracks])
     folder = store.checkpoints / "archive" / "run1"
     write_json(folder / "epoch=0-step=10_lora" / "config.json", {"tracks": tracks})
-    pruned = {"checkpoint_id": "epoch=0-step=5_lora", "dataset_hash": "d" * 64}
+    pruned = {
+        **{"checkpoint_id": "epoch=0-step=5_lora", "step": 5, "path": "checkpoints/epoch=0-step=5_lora"},
+        **{"timestamp": "2026-01-01T00:00:00Z", "is_valid": True, "config_hash": "c" * 64, "dataset_hash": "d" * 64},
+    }
     write_json(store.checkpoints / "pruned.json", [pruned])
 
 
