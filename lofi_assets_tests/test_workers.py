@@ -142,6 +142,7 @@ def test_an_interrupted_parent_leaves_no_orphans(tmp_path: Path, signum: signal.
     assert children
     parent.send_signal(signum)
     parent.wait(timeout=20)
+    parent.stdout.close()
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
 
