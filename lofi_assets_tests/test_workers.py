@@ -114,7 +114,7 @@ def test_no_jobs_start_no_processes() -> None:
 def test_closing_the_iterator_ends_the_workers() -> None:
     results = LocalProcesses(2, 60, 2)(behave, ["job:1", "hang", "hang"], label="test")
     next(results)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
 
 
