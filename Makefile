@@ -11,7 +11,7 @@ override DAGSTER_HOME := $(CURDIR)/.dagster
 endif
 export DAGSTER_HOME
 
-.PHONY: demo fast test slow dev lint bench
+.PHONY: demo fast test coverage slow dev lint bench
 
 demo: $(VENV)/installed
 	$(BIN)/lofi demo
@@ -25,6 +25,10 @@ test: $(VENV)/installed
 PURE := $(addprefix lofi_assets_tests/,cli constitution dataset files html lofi_onnx lyrics metrics pages sources styles)
 fast: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu" $(PURE) lofi_assets_tests/test_*.py
+
+# Which branches no test takes: a report to read, with no threshold.
+coverage: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu" --cov --cov-report=term --cov-report=html
 
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from lofi_assets.cli.main import main
 from lofi_assets.constitution.gates import load_gates
+from lofi_assets.defs.dagster_home import dagster_home
 from lofi_assets.defs.resources import Platform
-from lofi_assets.demo.run import dagster_home
 from lofi_assets.environment import SettingError, folder, seconds, variable
 from lofi_assets.profiles import load_profile
 from lofi_assets.store import CONFIG_DIR, data_root

@@ -13,8 +13,13 @@ def write(folder: Path) -> None:
 
 def test_the_second_who_asks_gets_what_the_first_built(tmp_path: Path) -> None:
     built: list[Path] = []
+
+    def build(folder: Path) -> None:
+        write(folder)
+        built.append(folder)
+
     for _ in range(2):
-        with once_per_run(tmp_path, "base", lambda folder: (write(folder), built.append(folder))) as folder:
+        with once_per_run(tmp_path, "base", build) as folder:
             assert (folder / "weights").read_text(encoding="utf-8") == "as built"
     assert built == [tmp_path / "base"]
 

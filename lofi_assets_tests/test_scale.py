@@ -116,7 +116,8 @@ def processed_library(store: Store, rows: int) -> None:
 
 
 def test_inventory_split_and_hash_of_100000_rows(tmp_path: Path) -> None:
-    store, took = Store(tmp_path), {}
+    took: dict[str, float] = {}
+    store = Store(tmp_path)
     gates = load_gates()
     with timed("(100,000 raw files written)", {}):
         raw_library(store, ROWS)

@@ -114,7 +114,7 @@ def test_no_jobs_start_no_processes() -> None:
 def test_closing_the_iterator_ends_the_workers() -> None:
     results = LocalProcesses(2, 60, 2)(behave, ["job:1", "hang", "hang"], label="test")
     next(results)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
 
 
@@ -142,6 +142,7 @@ def test_an_interrupted_parent_leaves_no_orphans(tmp_path: Path, signum: signal.
     assert children
     parent.send_signal(signum)
     parent.wait(timeout=20)
+    parent.stdout.close()
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
 

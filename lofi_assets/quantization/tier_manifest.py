@@ -93,10 +93,10 @@ class TierManifest:
     provenance: Mapping[str, str]
     """What every file says of itself too: checkpoint, adapter, the merge, tools."""
     policy: PolicyReport
-    architecture: str = ACE_STEP_V1
-    """Model family (`backbones.backbone_of`)."""
     snr_db: Mapping[str, float]
     """Component, or its CPU profile -> dB against FP32 on the same inputs; 200 stands for equal."""
+    architecture: str = ACE_STEP_V1
+    """Model family (`backbones.backbone_of`)."""
 
     @classmethod
     def read(cls, folder: Path) -> "TierManifest | None":

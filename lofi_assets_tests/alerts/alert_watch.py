@@ -28,7 +28,7 @@ class Watch:
         """One evaluation; what the daemon shows of it."""
         now = time.time
         with self.monkeypatch.context() as patched:
-            patched.setattr(alerts.time, "time", lambda: now() + self.ahead)
+            patched.setattr("lofi_assets.defs.alerts.time.time", lambda: now() + self.ahead)
             with dg.build_sensor_context(
                 instance=self.instance,
                 repository_def=self.stand_ins.defs.get_repository_def(),

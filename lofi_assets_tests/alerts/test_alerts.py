@@ -52,14 +52,16 @@ def watch(unwatched: Watch) -> Watch:
     return unwatched
 
 
-def test_gates_that_pass_alert_nobody(stand_ins: StandIns, instance, watch: Watch, receiver: Receiver) -> None:
+def test_gates_that_pass_alert_nobody(
+    stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver
+) -> None:
     stand_ins.materialize(instance, "style_taxonomy")
     assert watch.tick() == NOTHING
     assert receiver.received == []
 
 
 def test_a_gate_that_fails_three_times_alerts_once(
-    stand_ins: StandIns, instance, watch: Watch, receiver: Receiver
+    stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver
 ) -> None:
     for presets in (37, 36, 36):
         stand_ins.measured["taxonomy.presets"] = presets
@@ -71,7 +73,7 @@ def test_a_gate_that_fails_three_times_alerts_once(
 
 
 def test_an_alert_says_value_limit_article_what_to_do_and_where(
-    stand_ins: StandIns, instance, watch: Watch, receiver: Receiver
+    stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver
 ) -> None:
     stand_ins.measured["quality.fad"] = {"value": 6.123456, "encoder": "vggish"}
     stand_ins.materialize(instance, "quality_metrics")
@@ -90,7 +92,7 @@ def test_an_alert_says_value_limit_article_what_to_do_and_where(
 
 
 def test_links_lead_where_the_variable_says(
-    stand_ins: StandIns, instance, watch: Watch, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOFI_UI_URL", "https://lofi.example.org/dagster/")
     watch.judge_by_hand("human.equivalence", passed=False)
@@ -100,7 +102,9 @@ def test_links_lead_where_the_variable_says(
     )
 
 
-def test_a_gate_that_passes_again_is_said_once(stand_ins: StandIns, instance, watch: Watch, receiver: Receiver) -> None:
+def test_a_gate_that_passes_again_is_said_once(
+    stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver
+) -> None:
     stand_ins.measured["quality.coverage"] = 3
     stand_ins.materialize(instance, "quality_metrics")
     watch.tick()
@@ -112,7 +116,9 @@ def test_a_gate_that_passes_again_is_said_once(stand_ins: StandIns, instance, wa
     assert receiver.titles[1] == "RESOLVED quality.coverage passes again (quality_metrics)"
 
 
-def test_a_verdict_that_changes_is_news(stand_ins: StandIns, instance, watch: Watch, receiver: Receiver) -> None:
+def test_a_verdict_that_changes_is_news(
+    stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver
+) -> None:
     for measured in ({"value": 9.0, "encoder": "vggish"}, {"value": 9.0, "encoder": "musicnn"}):
         stand_ins.measured["quality.fad"] = measured
         stand_ins.materialize(instance, "quality_metrics")
@@ -120,7 +126,9 @@ def test_a_verdict_that_changes_is_news(stand_ins: StandIns, instance, watch: Wa
     assert ["fails" in receiver.titles[0], "is inconclusive" in receiver.titles[1]] == [True, True]
 
 
-def test_a_warning_does_not_look_like_an_error(stand_ins: StandIns, instance, watch: Watch, receiver: Receiver) -> None:
+def test_a_warning_does_not_look_like_an_error(
+    stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver
+) -> None:
     """Neither blocks: the run is green, and its failed gates reach people all the same."""
     stand_ins.measured |= {"quality.coverage": 3, "quality.clap": 0.2, "quality.fad": None}
     assert stand_ins.materialize(instance, "quality_metrics").success
@@ -133,7 +141,7 @@ def test_a_warning_does_not_look_like_an_error(stand_ins: StandIns, instance, wa
 
 
 def test_a_blocking_gate_and_the_run_that_it_stops_are_one_alert(
-    stand_ins: StandIns, instance, watch: Watch, receiver: Receiver
+    stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver
 ) -> None:
     stand_ins.measured["taxonomy.presets"] = 37
     for _ in range(2):
@@ -154,7 +162,7 @@ def test_a_persons_verdict_alerts_too(watch: Watch, receiver: Receiver) -> None:
 
 
 def test_a_gate_that_a_person_failed_is_not_called_mended_by_its_check(
-    stand_ins: StandIns, instance, watch: Watch, receiver: Receiver
+    stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver
 ) -> None:
     """The release guard holds the build that the person judged, whatever the check says of it."""
     stand_ins.materialize(instance, "human_evaluation")
@@ -169,7 +177,7 @@ def test_a_gate_that_a_person_failed_is_not_called_mended_by_its_check(
 
 
 def test_a_check_that_is_only_planned_alerts_nobody_and_hides_nothing(
-    watch: Watch, instance, receiver: Receiver
+    watch: Watch, instance: dg.DagsterInstance, receiver: Receiver
 ) -> None:
     watch.judge_by_hand("human.equivalence", passed=False)
     instance.create_run_for_job(job_def=build_defs().resolve_job_def("everything"))
@@ -186,7 +194,7 @@ def fail(stand_ins: StandIns, instance: dg.DagsterInstance, why: str = "no space
 
 
 def test_a_failed_run_alerts_once_with_step_error_and_link(
-    stand_ins: StandIns, instance, watch: Watch, receiver: Receiver
+    stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver
 ) -> None:
     run_id = fail(stand_ins, instance)
     watch.tick()
@@ -199,7 +207,7 @@ def test_a_failed_run_alerts_once_with_step_error_and_link(
 
 
 def test_what_failed_and_works_again_is_said_once(
-    stand_ins: StandIns, instance, watch: Watch, receiver: Receiver
+    stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver
 ) -> None:
     fail(stand_ins, instance)
     watch.tick()
@@ -212,7 +220,7 @@ def test_what_failed_and_works_again_is_said_once(
 
 
 def test_many_runs_that_fail_while_nobody_looks_are_all_named(
-    stand_ins: StandIns, instance, watch: Watch, receiver: Receiver
+    stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver
 ) -> None:
     runs = [fail(stand_ins, instance, why) for why in ("disk full", "disk full", "no memory")]
     stand_ins.broken |= {"licensed_sources": ValueError("a broken ledger")}
@@ -227,7 +235,7 @@ def test_many_runs_that_fail_while_nobody_looks_are_all_named(
 
 
 def test_more_failures_than_one_tick_takes_are_told_in_the_next(
-    stand_ins: StandIns, instance, watch: Watch, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lofi_assets.defs.observations.MAX_RUNS", 2)
     runs = [fail(stand_ins, instance) for _ in range(3)]
@@ -240,7 +248,7 @@ def test_more_failures_than_one_tick_takes_are_told_in_the_next(
 
 
 def test_a_run_that_starts_again_by_itself_has_not_failed_yet(
-    stand_ins: StandIns, instance, watch: Watch, receiver: Receiver
+    stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver
 ) -> None:
     run_id = fail(stand_ins, instance)
     instance.add_run_tags(run_id, {"dagster/will_retry": "true"})
@@ -250,14 +258,18 @@ def test_a_run_that_starts_again_by_itself_has_not_failed_yet(
     assert len(receiver.received) == 1
 
 
-def test_a_run_that_a_person_cancels_alerts_nobody(watch: Watch, instance, receiver: Receiver) -> None:
+def test_a_run_that_a_person_cancels_alerts_nobody(
+    watch: Watch, instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
     run = instance.create_run_for_job(job_def=build_defs().resolve_job_def("everything"))
     instance.report_run_canceling(run)
     instance.report_run_canceled(run)
     assert watch.tick() == NOTHING
 
 
-def test_a_run_that_dies_without_a_step_says_why(watch: Watch, instance, receiver: Receiver) -> None:
+def test_a_run_that_dies_without_a_step_says_why(
+    watch: Watch, instance: dg.DagsterInstance, receiver: Receiver
+) -> None:
     run = instance.create_run_for_job(job_def=build_defs().resolve_job_def("everything"))
     instance.report_run_failed(run, message="its process 17 was killed")
     watch.tick()
@@ -273,7 +285,7 @@ def ask_for_release(stand_ins: StandIns, instance: dg.DagsterInstance, *failing:
 
 
 def test_a_step_whose_process_was_killed_is_named_once_and_in_words(
-    stand_ins: StandIns, instance, watch: Watch, receiver: Receiver
+    stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver
 ) -> None:
     stand_ins.broken["style_taxonomy"] = DagsterExecutionInterruptedError()
     stand_ins.materialize(instance, "style_taxonomy")
@@ -284,7 +296,9 @@ def test_a_step_whose_process_was_killed_is_named_once_and_in_words(
     assert "dagster._core" not in message["message"]
 
 
-def test_a_held_release_is_no_broken_run(stand_ins: StandIns, instance, watch: Watch, receiver: Receiver) -> None:
+def test_a_held_release_is_no_broken_run(
+    stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver
+) -> None:
     for _ in range(2):
         ask_for_release(stand_ins, instance, "card.approved")
         watch.tick()
@@ -295,7 +309,7 @@ def test_a_held_release_is_no_broken_run(stand_ins: StandIns, instance, watch: W
 
 
 def test_a_release_that_other_gates_hold_is_news_and_so_is_its_publication(
-    stand_ins: StandIns, instance, watch: Watch, receiver: Receiver
+    stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver
 ) -> None:
     for failing in (["card.approved"], ["card.approved", "human.p_value"], []):
         ask_for_release(stand_ins, instance, *failing)
@@ -328,7 +342,7 @@ def test_all_of_it_works_on_sqlite_on_disk(
 
 
 def test_the_first_look_tells_what_fails_now_in_one_message_and_no_old_run(
-    stand_ins: StandIns, instance, unwatched: Watch, receiver: Receiver
+    stand_ins: StandIns, instance: dg.DagsterInstance, unwatched: Watch, receiver: Receiver
 ) -> None:
     for _ in range(3):
         fail(stand_ins, instance)
@@ -353,7 +367,7 @@ def test_the_first_look_at_an_empty_instance_is_silent(unwatched: Watch, receive
 
 
 def test_what_was_told_is_in_one_readable_file_without_secrets(
-    stand_ins: StandIns, instance, watch: Watch, receiver: Receiver
+    stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver
 ) -> None:
     receiver.stop()
     watch.judge_by_hand("human.equivalence", passed=False)

@@ -269,7 +269,11 @@ AUDIO: tuple[tuple[str, Writer, str], ...] = (
     ("surround_5_1.flac", partial(_written, "FLAC/PCM_16", channels=6), "audio.channels"),
     ("plus_9_db.wav", partial(_shaped, lambda samples: samples * np.float32(4.5)), "audio.clipping"),
     ("clipped.wav", partial(_shaped, lambda samples: np.clip(samples * 4, -1, 1)), "audio.clipping"),
-    ("clipped_low.wav", partial(_shaped, lambda samples: np.clip(samples * 4, -1, 1) / 2), "audio.clipping"),
+    (
+        "clipped_low.wav",
+        partial(_shaped, lambda samples: np.clip(samples * 4, -1, 1) * np.float32(0.5)),
+        "audio.clipping",
+    ),
     ("only_dc.wav", partial(_shaped, lambda samples: np.full_like(samples, 0.5)), "audio.clipping"),
     ("silence.wav", partial(_shaped, np.zeros_like), "audio.silence"),
     ("mostly_silent.wav", partial(_shaped, _mostly_silent), "audio.silence"),

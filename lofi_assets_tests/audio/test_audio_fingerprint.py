@@ -1,6 +1,7 @@
 """Near-duplicates are found whatever was done to them, and songs of one band are not taken for each other."""
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def _low_pass(samples: np.ndarray) -> np.ndarray:
     return np.fft.irfft(spectrum / (1 + (hertz / 3_000) ** 4), samples.shape[1], axis=1).astype(np.float32)
 
 
-DISGUISES = {
+DISGUISES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "re-encoded": _mp3_128,
     "quieter": lambda x: x * np.float32(0.5),
     "muffled": _low_pass,

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from lofi_assets.audio.synth.song import Drums, Mode, Song, render
+from lofi_assets.audio.synth.grooves import Drums
+from lofi_assets.audio.synth.song import Mode, Song, render
 from lofi_assets.audio.tempo import LOFI_RANGE, estimate_tempo
 
 RATE = 32_000

@@ -36,6 +36,8 @@ def processes() -> Iterator[list["subprocess.Popen[bytes]"]]:
     for process in live:
         process.kill()
         process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def python(code: str, *arguments: str) -> list[str]:
@@ -156,16 +158,14 @@ def test_a_killed_start_leaves_nothing_running() -> None:
         print(child.pid, flush=True)
         os.read(0, 1)
     """
-    parent = subprocess.Popen(
-        python(textwrap.dedent(code)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY
-    )
-    assert parent.stdout is not None
-    lines = sorted([parent.stdout.readline(), parent.stdout.readline()])
-    assert lines[1] == b"ready\n" and int(lines[0]) > 0
-    parent.kill()
-    # the pipe closes when the child, which shares it, is gone too
-    assert parent.stdout.read() == b""
-    parent.wait()
+    command = python(textwrap.dedent(code))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY) as parent:
+        assert parent.stdout is not None
+        lines = sorted([parent.stdout.readline(), parent.stdout.readline()])
+        assert lines[1] == b"ready\n" and int(lines[0]) > 0
+        parent.kill()
+        # the pipe closes when the child, which shares it, is gone too
+        assert parent.stdout.read() == b""
 
 
 def test_a_port_in_use_is_said_with_the_process_and_the_way_out() -> None:

@@ -70,7 +70,7 @@ class StandIns:
     """Asset -> data version, else `<asset> 1`."""
     measured: dict[str, Any] = field(default_factory=dict)
     """Gate id -> its measure; for a track-scope gate its counts. None: the asset does not record it."""
-    broken: dict[str, Exception] = field(default_factory=dict)
+    broken: dict[str, BaseException] = field(default_factory=dict)
     """Asset -> what its work raises."""
     worked: list[str] = field(default_factory=list)
     """Assets whose work was done, in order."""

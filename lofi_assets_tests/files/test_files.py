@@ -257,7 +257,9 @@ def test_a_copy_takes_no_space_where_the_file_system_can_share_blocks(
         asked.append((request, Path(f"/proc/self/fd/{of}").readlink()))
 
     monkeypatch.setattr(fcntl, "ioctl", share)
-    monkeypatch.setattr(files.shutil, "copyfile", lambda *_: pytest.fail("copied although the blocks are shared"))
+    monkeypatch.setattr(
+        "lofi_assets.files.writing.shutil.copyfile", lambda *_: pytest.fail("copied although the blocks are shared")
+    )
     copy_file(source, tmp_path / "b.mp3")
     assert asked == [(0x40049409, source)]
 
@@ -272,7 +274,7 @@ def test_a_copy_that_fails_leaves_the_target_and_no_half_file(tmp_path: Path, mo
         raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr(files, "_cloned", lambda *_: False)
-    monkeypatch.setattr(files.shutil, "copyfile", full_disk)
+    monkeypatch.setattr("lofi_assets.files.writing.shutil.copyfile", full_disk)
     with pytest.raises(OSError, match="no space"):
         copy_file(source, target)
     assert target.read_bytes() == b"older" and leftovers(tmp_path) == []

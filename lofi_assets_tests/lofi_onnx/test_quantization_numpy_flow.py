@@ -1,5 +1,7 @@
 """The sampler that ships without torch computes what the torch one computes, and what upstream computed."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,16 +13,16 @@ from lofi_assets.lofi_onnx.flow import Guidance, euler_step, guided_steps, resam
 
 
 @pytest.mark.parametrize("steps", [1, 7, 60])
-def test_the_schedule_is_the_one_of_the_torch_sampler(steps):
+def test_the_schedule_is_the_one_of_the_torch_sampler(steps: int) -> None:
     np.testing.assert_allclose(schedule(steps), flow_matching.inference_schedule(steps).sigmas.numpy(), atol=1e-6)
 
 
-def test_a_schedule_without_steps_is_refused():
+def test_a_schedule_without_steps_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one step"):
         schedule(0)
 
 
-def test_guidance_and_steps_agree_with_torch_over_a_run():
+def test_guidance_and_steps_agree_with_torch_over_a_run() -> None:
     rng = np.random.default_rng(0)
     sample = rng.standard_normal((2, 8, 16, 9), np.float32)
     guide, buffer = Guidance(15.0), flow_matching.MomentumBuffer()
@@ -34,7 +36,7 @@ def test_guidance_and_steps_agree_with_torch_over_a_run():
         )
 
 
-def test_upstream_numbers_are_matched(reference_dir):
+def test_upstream_numbers_are_matched(reference_dir: Path) -> None:
     tensors = load_file(reference_dir / "ace_step_v1" / "flow_matching.safetensors")
     output = {name.removeprefix("output."): value for name, value in tensors.items()}
     np.testing.assert_allclose(schedule(60), output["sigmas_60"], atol=1e-4)
@@ -44,24 +46,24 @@ def test_upstream_numbers_are_matched(reference_dir):
         np.testing.assert_allclose(got, output[f"apg.out.{index}"], atol=1e-4)
 
 
-def test_equal_predictions_are_left_as_they_are():
+def test_equal_predictions_are_left_as_they_are() -> None:
     velocity = np.ones((1, 8, 16, 4), np.float32)
     np.testing.assert_array_equal(Guidance(15.0)(velocity, velocity), velocity)
 
 
-def test_the_middle_half_is_guided():
+def test_the_middle_half_is_guided() -> None:
     assert list(guided_steps(8, 0.5)) == [2, 3, 4, 5]
     assert list(guided_steps(8, 1.0)) == list(range(8))
 
 
-def test_an_item_has_its_own_noise():
+def test_an_item_has_its_own_noise() -> None:
     pair = seeded_noise([5, 6], frames=11)
     np.testing.assert_array_equal(pair[1:], seeded_noise([6], frames=11))
     assert pair.shape == (2, 8, 16, 11) and pair.dtype == np.float32
 
 
 @pytest.mark.parametrize("length", [44100, 12345, 200])
-def test_resampling_is_torchaudio_s(length):
+def test_resampling_is_torchaudio_s(length: int) -> None:
     audio = np.random.default_rng(1).standard_normal((2, length)).astype(np.float32)
     wanted = Resample(44100, 48000)(torch.tensor(audio)).numpy()
     np.testing.assert_allclose(resample(audio, source=44100, target=48000), wanted, atol=1e-4)

@@ -53,8 +53,8 @@ def pages(store: Store) -> TestClient:
     for path in (*SHOWN, *HIDDEN):
         (store.root / path).parent.mkdir(parents=True, exist_ok=True)
         (store.root / path).write_text(json.dumps({"track_id": "rain_02", "rule": "audio.clipping", "reason": SECRET}))
-    for path in (store.metadata("sources.json"), store.datasets / "lofi-1" / "tracks.json"):
-        path.write_text("[]")
+    for document in (store.metadata("sources.json"), store.datasets / "lofi-1" / "tracks.json"):
+        document.write_text("[]")
     (store.root.parent / "outside.mp3").write_text(SECRET)
     return TestClient(page_app(store, DOCS), base_url="http://127.0.0.1:3001", follow_redirects=False)
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from lofi_assets.records import STYLE_COUNTS
 from lofi_assets.sources.licences import load_licences
 from lofi_assets.styles import taxonomy as styles
 from lofi_assets.styles.presets import load_presets, preset_tags, taxonomy_hash
-from lofi_assets.styles.taxonomy import StyleError, Taxonomy
+from lofi_assets.styles.strict_yaml import StyleError
+from lofi_assets.styles.taxonomy import Taxonomy
 from lofi_assets_tests.conftest import REPOSITORY
 
 CONFIG = REPOSITORY / "config"
@@ -97,7 +99,7 @@ def test_a_child_inherits_what_it_leaves_open() -> None:
 
 
 @given(st.sampled_from(SPELLINGS), st.sampled_from([str.upper, str.title, "  {} ".format, "{}.".format]))
-def test_a_canonical_form_is_its_own_canonical_form(spelling: str, disguise) -> None:
+def test_a_canonical_form_is_its_own_canonical_form(spelling: str, disguise: Callable[[str], str]) -> None:
     known = TAXONOMY.canonical(spelling)
     assert known is not None
     assert TAXONOMY.canonical(disguise(spelling)) == known
