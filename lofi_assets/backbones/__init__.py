@@ -40,7 +40,17 @@ class Backbone(EncodesTracks, Trains, Sized, Samples, Exports, Protocol):
 
     @property
     def architecture(self) -> str:
-        """Its name."""
+        """Its name in profiles and records."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        ...
+
+    @property
+    def hub_tag(self) -> str:
+        """What the Hub files models of it under."""
         ...
 
     def write_tiny(self, folder: Path) -> None:
@@ -90,9 +100,9 @@ def backbone_of(architecture: str) -> Backbone:
     known = sorted(_SHIPPED.keys() | others.keys())
     near = meant(architecture, known)
     raise BackboneError(
-        f"base_model.architecture: no backbone is called {architecture!r}"
+        f"no backbone is called {architecture!r}"
         + (f", perhaps you mean {near!r}" if near else "")
-        + f"; there is {', '.join(known)}"
+        + f"; there is {', '.join(known)}. Correct base_model.architecture, or install the package that brings it"
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
+from lofi_assets.backbones import Backbone
 from lofi_assets.constitution.gates import load_constitution, load_gates
 from lofi_assets.constitution.verdicts import verdicts
 from lofi_assets.errors import LofiError
@@ -30,6 +31,7 @@ from lofi_assets.sources.inventory import read_inventory
 from lofi_assets.sources.licences import attribution_of, load_licences
 from lofi_assets.sources.raw_files import raw_track_id
 from lofi_assets.store import CONFIG_DIR, Store
+from lofi_assets.training.base_model import backbone_for
 from lofi_assets.training.config import load_run
 from lofi_assets.training.trained_on import trained_dataset
 
@@ -149,8 +151,9 @@ def card_text(store: Store, profile: Profile) -> str:
     checkpoint = merged.checkpoint_id if merged else ""
     measured = read_measured(store).get(checkpoint)
     quality = measured.evaluation if measured else None
+    family = merged.backbone if merged else backbone_for(profile.base_model)
     parts = {
-        "What it is": _what(profile, checkpoint),
+        "What it is": _what(profile, family, checkpoint),
         "Usage": _usage(),
         "Training data": _data(dataset),
         "Training": _training(store, merged),
@@ -160,10 +163,10 @@ def card_text(store: Store, profile: Profile) -> str:
         "Licence and attribution": _licence(store, profile, {track.track_id for track in tracks}),
     }
     body = "\n\n".join(f"## {title}\n\n{text.strip()}" for title, text in parts.items())
-    return f"{_front_matter(profile, quality)}\n# Lofi LoRA for ACE-Step v1\n\n{body}\n"
+    return f"{_front_matter(profile, family, quality)}\n# Lofi LoRA for {family.title}\n\n{body}\n"
 
 
-def _front_matter(profile: Profile, quality: Evaluation | None) -> str:
+def _front_matter(profile: Profile, family: Backbone, quality: Evaluation | None) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     results = []
@@ -183,7 +186,7 @@ def _front_matter(profile: Profile, quality: Evaluation | None) -> str:
         base_model_relation="adapter" if profile.base_model.kind == "hub" else None,
         library_name="onnx",
         pipeline_tag="text-to-audio",
-        tags=["lora", "music", "text-to-music", "lofi", "onnx", "ace-step"],
+        tags=["lora", "music", "text-to-music", "lofi", "onnx", family.hub_tag],
         metrics=["fad"],
         model_name="lofi-lora" if results else None,
         eval_results=results or None,
@@ -192,10 +195,10 @@ def _front_matter(profile: Profile, quality: Evaluation | None) -> str:
     return f"---\n{data.to_yaml()}\n---\n"
 
 
-def _what(profile: Profile, checkpoint: str) -> str:
+def _what(profile: Profile, family: Backbone, checkpoint: str) -> str:
     base = profile.base_model.path or OWN_BASES[profile.base_model.kind]
     return (
-        f"A low-rank adaptation of ACE-Step v1 for lofi music: checkpoint `{checkpoint}`, trained on {base}. Every "
+        f"A low-rank adaptation of {family.title} for lofi music: checkpoint `{checkpoint}`, trained on {base}. Every "
         f"track was licensed for AI training; every rule of the project's constitution (version "
         f"{load_constitution()['version']}) was checked by a gate whose verdict is listed below."
     )

@@ -298,6 +298,8 @@ class ToyRuntime:
 
 class Toy:
     architecture = "toy"
+    title = "a toy"
+    hub_tag = "toy"
     latents = LatentShape((None, CHANNELS), frames_per_second=RATE / FRAME)
     feature_kinds: Mapping[str, FeatureKind] = {
         LATENTS: FeatureKind((None, CHANNELS), "latents", heard=True),

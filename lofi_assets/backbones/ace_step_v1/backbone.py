@@ -33,6 +33,8 @@ class AceStepV1:
     """ACE-Step v1 (arXiv 2506.00045), of any size."""
 
     architecture = "ace_step_v1"
+    title = "ACE-Step v1"
+    hub_tag = "ace-step"
     latents = LatentShape((8, 16, None), frames_per_second=44_100 / 4_096)
     feature_kinds: Mapping[str, FeatureKind] = KINDS
 
