@@ -208,8 +208,9 @@ class Decoder(torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        latents, context, context_mask, timestep = inputs
+    def forward(
+        self, latents: torch.Tensor, context: torch.Tensor, context_mask: torch.Tensor, timestep: torch.Tensor
+    ) -> torch.Tensor:
         return self.model.decode(
             hidden_states=latents,
             attention_mask=None,
