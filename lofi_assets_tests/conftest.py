@@ -2,6 +2,8 @@
 
 import gc
 import json
+import random
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,16 @@ def nothing_waits_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr("os.fsync", lambda handle: None)
     monkeypatch.setattr("lofi_assets.files.writing._sync_tree", lambda folder: None)
+
+
+@pytest.fixture(autouse=True)
+def the_same_numbers_in_any_order() -> None:
+    """The global generators start anew for each test, whatever ran before it on its worker."""
+    random.seed(0)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

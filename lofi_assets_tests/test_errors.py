@@ -8,7 +8,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -264,7 +264,7 @@ def production(**changes: object) -> Profile:
                 store,
                 production(
                     base_model=load_profile("demo").base_model,
-                    lyric_vocabulary=cast(Any, load_profile("production").lyric_vocabulary).model_copy(
+                    lyric_vocabulary=load_profile("production").lyric_vocabulary.model_copy(
                         update={"source": "models/vocab.json"}
                     ),
                 ),

@@ -17,34 +17,34 @@ def codec(tiny_base: Path) -> MusicDCAE:
 
 
 @pytest.mark.parametrize(("seconds", "frames"), [(1, 10), (3, 32), (10, 107), (240, 2583)])
-def test_latents_come_at_10_77_a_second(seconds, frames):
+def test_latents_come_at_10_77_a_second(seconds: int, frames: int) -> None:
     assert latent_frames(seconds * 48000, sample_rate=48000) == frames
 
 
-def test_a_second_of_audio_is_eleven_frames_of_which_ten_are_full(codec):
+def test_a_second_of_audio_is_eleven_frames_of_which_ten_are_full(codec: MusicDCAE) -> None:
     latents, lengths = codec.encode(torch.randn(1, 2, 48000) * 0.1)
     assert latents.shape == (1, 8, 16, 11) and lengths.tolist() == [10]
 
 
-def test_decoding_returns_the_length_asked_for(codec):
+def test_decoding_returns_the_length_asked_for(codec: MusicDCAE) -> None:
     latents, _ = codec.encode(torch.randn(2, 2, 48000) * 0.1, lengths=[48000, 30000])
     audio = codec.decode(latents, audio_lengths=[48000, 30000])
     assert audio.shape == (2, 2, 48000)
     assert float(audio[1, :, 30000:].abs().max()) == 0.0 and float(audio[1, :, :30000].std()) > 0.01
 
 
-def test_an_item_is_encoded_as_if_alone(codec):
+def test_an_item_is_encoded_as_if_alone(codec: MusicDCAE) -> None:
     audio = torch.randn(2, 2, 24000) * 0.1
     assert torch.equal(codec.encode(audio)[0][1], codec.encode(audio[1:])[0][0])
 
 
-def test_mono_audio_is_refused_with_the_remedy(codec):
+def test_mono_audio_is_refused_with_the_remedy(codec: MusicDCAE) -> None:
     with pytest.raises(ValueError, match="stereo"):
         codec.encode(torch.zeros(1, 1, 48000))
 
 
 @torch.no_grad()
-def test_folding_the_weight_norm_changes_no_sample(codec):
+def test_folding_the_weight_norm_changes_no_sample(codec: MusicDCAE) -> None:
     vocoder, mel = ADaMoSHiFiGANV1.from_config(codec.vocoder.config).eval(), torch.randn(1, 128, 20)
     vocoder.load_state_dict(codec.vocoder.state_dict())
     before = vocoder.decode(mel)
@@ -53,7 +53,7 @@ def test_folding_the_weight_norm_changes_no_sample(codec):
     assert not any("weight_g" in name for name in vocoder.state_dict())
 
 
-def test_the_default_vocoder_is_the_published_one():
+def test_the_default_vocoder_is_the_published_one() -> None:
     with torch.device("meta"):
         vocoder = ADaMoSHiFiGANV1()
     assert sum(parameter.numel() for parameter in vocoder.parameters()) == 103_005_138
@@ -63,7 +63,7 @@ def test_the_default_vocoder_is_the_published_one():
     assert tuple(state["head.conv_pre.weight_v"].shape) == (1024, 512, 13)
 
 
-def test_a_tone_shows_in_its_mel_band():
+def test_a_tone_shows_in_its_mel_band() -> None:
     time = torch.arange(44100) / 44100
     bands = [
         int(LogMel()(torch.sin(2 * torch.pi * hertz * time)[None])[0].mean(dim=1).argmax()) for hertz in (200, 4000)

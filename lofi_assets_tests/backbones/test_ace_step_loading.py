@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from lofi_assets.backbones.ace_step_v1 import loading
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
-from lofi_assets.backbones.ace_step_v1.loading import BaseModelError, encode_lyrics, encode_text, load_base
+from lofi_assets.backbones.ace_step_v1.loading import encode_lyrics, encode_text, load_base
 from lofi_assets.backbones.ace_step_v1.sampler import conditions_for, sample_latents, text_to_music
+from lofi_assets.backbones.ace_step_v1.strict import BaseModelError
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 
 PROMPTS = ["lofi hip hop, warm rhodes, rainy night", "chill beats"]
@@ -21,22 +24,28 @@ LYRICS = ["[verse]\nrain on the window", ""]
 
 
 @pytest.fixture(scope="module")
-def base(tiny_base) -> loading.Base:
+def base(tiny_base: Path) -> loading.Base:
     return load_base(tiny_base)
 
 
 @pytest.fixture
-def spoilt(tiny_base, tmp_path) -> Path:
+def spoilt(tiny_base: Path, tmp_path: Path) -> Path:
     """A copy that a test may damage."""
     return Path(shutil.copytree(tiny_base, tmp_path / "spoilt"))
 
 
-def make_music(base, prompts=PROMPTS, lyrics=LYRICS, seeds=(1, 2), **options):
+def make_music(
+    base: loading.Base,
+    prompts: list[str] = PROMPTS,
+    lyrics: list[str] = LYRICS,
+    seeds: Sequence[int] = (1, 2),
+    **options: Any,
+) -> np.ndarray:
     options = {"seconds": 2.0, "steps": 4, **options}
     return text_to_music(base, prompts=prompts, lyrics=lyrics, seeds=seeds, **options)
 
 
-def test_a_tiny_base_has_the_hubs_layout(tiny_base):
+def test_a_tiny_base_has_the_hubs_layout(tiny_base: Path) -> None:
     assert sorted(path.name for path in tiny_base.iterdir() if path.is_dir()) == sorted(loading.FOLDERS)
     config = json.loads((tiny_base / loading.TRANSFORMER / "config.json").read_text())
     assert config["_class_name"] == "ACEStepTransformer2DModel"
@@ -44,12 +53,12 @@ def test_a_tiny_base_has_the_hubs_layout(tiny_base):
     assert (tiny_base / loading.TEXT_ENCODER / "model.safetensors").is_file()
 
 
-def test_a_tiny_base_is_small(base):
+def test_a_tiny_base_is_small(base: loading.Base) -> None:
     modules = (base.transformer, base.music_dcae, base.text_encoder)
     assert sum(parameter.numel() for module in modules for parameter in module.parameters()) < 1_500_000
 
 
-def test_the_same_seed_writes_the_same_bytes(tiny_base, tmp_path):
+def test_the_same_seed_writes_the_same_bytes(tiny_base: Path, tmp_path: Path) -> None:
     write_tiny_base(tmp_path / "again")
     write_tiny_base(tmp_path / "other", seed=1)
     fingerprint = base_fingerprint(tiny_base)
@@ -57,7 +66,7 @@ def test_the_same_seed_writes_the_same_bytes(tiny_base, tmp_path):
     assert base_fingerprint(tmp_path / "other") != fingerprint
 
 
-def test_a_fingerprint_follows_the_weights_and_not_the_cache(spoilt):
+def test_a_fingerprint_follows_the_weights_and_not_the_cache(spoilt: Path) -> None:
     before = base_fingerprint(spoilt)
     assert base_fingerprint(spoilt) == before
     path = spoilt / loading.VOCODER / "diffusion_pytorch_model.safetensors"
@@ -67,7 +76,7 @@ def test_a_fingerprint_follows_the_weights_and_not_the_cache(spoilt):
     assert base_fingerprint(spoilt) != before
 
 
-def test_only_the_named_components_are_read(tiny_base):
+def test_only_the_named_components_are_read(tiny_base: Path) -> None:
     base = load_base(tiny_base, components=["lyric_tokenizer"])
     assert base.lyric_tokenizer is not None
     assert base.transformer is base.music_dcae is base.text_encoder is base.tokenizer is None
@@ -75,13 +84,13 @@ def test_only_the_named_components_are_read(tiny_base):
         encode_text(base, PROMPTS)
 
 
-def test_saved_weights_come_back_as_they_were(base, tmp_path):
+def test_saved_weights_come_back_as_they_were(base: loading.Base, tmp_path: Path) -> None:
     base.transformer.save_pretrained(tmp_path)
     again = loading.load_transformer(tmp_path)
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in base.transformer.state_dict().items())
 
 
-def test_a_transformer_loads_without_what_no_pass_reads(base, tiny_base):
+def test_a_transformer_loads_without_what_no_pass_reads(base: loading.Base, tiny_base: Path) -> None:
     lean = load_base(
         tiny_base,
         components=["transformer"],
@@ -94,7 +103,7 @@ def test_a_transformer_loads_without_what_no_pass_reads(base, tiny_base):
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown"])
-def test_a_transformer_file_that_does_not_fit_its_config_is_refused(spoilt, change):
+def test_a_transformer_file_that_does_not_fit_its_config_is_refused(spoilt: Path, change: str) -> None:
     path = spoilt / loading.TRANSFORMER / "diffusion_pytorch_model.safetensors"
     tensors = load_file(path)
     if change == "missing":
@@ -111,7 +120,9 @@ def test_a_transformer_file_that_does_not_fit_its_config_is_refused(spoilt, chan
     [(loading.DCAE, "music_dcae"), (loading.VOCODER, "music_dcae"), (loading.TEXT_ENCODER, "text_encoder")],
 )
 @pytest.mark.parametrize("change", ["missing", "unknown"])
-def test_no_component_is_loaded_with_a_tensor_too_few_or_too_many(spoilt, folder, component, change):
+def test_no_component_is_loaded_with_a_tensor_too_few_or_too_many(
+    spoilt: Path, folder: str, component: str, change: str
+) -> None:
     path = next((spoilt / folder).glob("*.safetensors"))
     tensors = load_file(path)
     name = sorted(tensors)[3] if change == "missing" else "surprise"
@@ -123,7 +134,7 @@ def test_no_component_is_loaded_with_a_tensor_too_few_or_too_many(spoilt, folder
         load_base(spoilt, components=[component])
 
 
-def test_a_pickled_checkpoint_is_not_read(spoilt):
+def test_a_pickled_checkpoint_is_not_read(spoilt: Path) -> None:
     path = spoilt / loading.TRANSFORMER / "diffusion_pytorch_model.safetensors"
     torch.save(load_file(path), path.with_suffix(".bin"))
     path.unlink()
@@ -131,18 +142,18 @@ def test_a_pickled_checkpoint_is_not_read(spoilt):
         load_base(spoilt, components=["transformer"])
 
 
-def test_an_incomplete_folder_is_named(spoilt):
+def test_an_incomplete_folder_is_named(spoilt: Path) -> None:
     shutil.rmtree(spoilt / loading.VOCODER)
     with pytest.raises(BaseModelError, match="music_vocoder"):
         load_base(spoilt)
 
 
-def test_a_repository_needs_a_revision():
+def test_a_repository_needs_a_revision() -> None:
     with pytest.raises(BaseModelError, match="revision"):
         load_base("ACE-Step/ACE-Step-v1-3.5B")
 
 
-def test_text_states_of_a_prompt_do_not_depend_on_longer_company(base):
+def test_text_states_of_a_prompt_do_not_depend_on_longer_company(base: loading.Base) -> None:
     together, mask = encode_text(base, PROMPTS)
     alone, _ = encode_text(base, PROMPTS[1:])
     length = alone.shape[1]
@@ -150,40 +161,40 @@ def test_text_states_of_a_prompt_do_not_depend_on_longer_company(base):
     torch.testing.assert_close(together[1, :length], alone[0], atol=1e-5, rtol=0)
 
 
-def test_long_prompts_are_cut_at_256_tokens(base):
+def test_long_prompts_are_cut_at_256_tokens(base: loading.Base) -> None:
     assert encode_text(base, ["rain " * 400])[0].shape[1] == 256
 
 
-def test_no_lyrics_are_one_counted_zero(base):
+def test_no_lyrics_are_one_counted_zero(base: loading.Base) -> None:
     ids, mask = encode_lyrics(base, ["", "[verse]\nhello"])
     assert ids[0].sum() == 0 and mask[0].tolist()[:2] == [1, 0]
     assert int(mask[1].sum()) == ids.shape[1]
 
 
-def test_music_is_48_khz_stereo_of_the_length_asked_for(base):
+def test_music_is_48_khz_stereo_of_the_length_asked_for(base: loading.Base) -> None:
     audio = make_music(base, seconds=2.5)
     assert audio.shape == (2, 2, 120_000) and audio.dtype == np.float32
     assert np.isfinite(audio).all() and np.abs(audio).max() <= 1.0
     assert audio.std() > 0.01
 
 
-def test_the_same_seed_gives_the_same_music_and_another_seed_does_not(base):
+def test_the_same_seed_gives_the_same_music_and_another_seed_does_not(base: loading.Base) -> None:
     first = make_music(base)
     assert np.array_equal(first, make_music(base))
     assert np.abs(first - make_music(base, seeds=(1, 3)))[1].max() > 1e-2
 
 
 @pytest.mark.parametrize("guidance", ["apg", "cfg", "cfg_zero_star"])
-def test_an_item_does_not_depend_on_its_company(base, guidance):
+def test_an_item_does_not_depend_on_its_company(base: loading.Base, guidance: str) -> None:
     together = conditions_for(base, prompts=PROMPTS, lyrics=LYRICS)
     alone = conditions_for(base, prompts=PROMPTS[1:], lyrics=LYRICS[1:])
-    options = {"frames": 30, "steps": 8, "guidance": guidance}
+    options: dict[str, Any] = {"frames": 30, "steps": 8, "guidance": guidance}
     pair = sample_latents(base.transformer, together, seeds=[1, 2], **options)
     single = sample_latents(base.transformer, alone, seeds=[2], **options)
     torch.testing.assert_close(pair[1], single[0], atol=1e-3, rtol=0)
 
 
-def test_prompt_and_lyrics_change_the_latents(base):
+def test_prompt_and_lyrics_change_the_latents(base: loading.Base) -> None:
     def latents(prompt: str, lyric: str) -> torch.Tensor:
         conditions = conditions_for(base, prompts=[prompt], lyrics=[lyric])
         return sample_latents(base.transformer, conditions, frames=20, seeds=[0], steps=4)
@@ -193,12 +204,12 @@ def test_prompt_and_lyrics_change_the_latents(base):
     assert float((latents("lofi", "hello") - reference).abs().max()) > 1e-3
 
 
-def test_every_prompt_needs_a_lyric_and_a_seed(base):
+def test_every_prompt_needs_a_lyric_and_a_seed(base: loading.Base) -> None:
     with pytest.raises(ValueError, match="one lyric and one seed"):
         make_music(base, seeds=(1,))
 
 
-def test_the_hubs_older_config_loads_unchanged(spoilt, base):
+def test_the_hubs_older_config_loads_unchanged(spoilt: Path, base: loading.Base) -> None:
     """It names another class, and lacks the fields that only this project has."""
     path = spoilt / loading.TRANSFORMER / "config.json"
     config = json.loads(path.read_text())
@@ -211,7 +222,7 @@ def test_the_hubs_older_config_loads_unchanged(spoilt, base):
 
 
 @pytest.mark.parametrize("part", ["ace_step_transformer", "music_dcae_f8c8", "umt5-base"])
-def test_weights_that_are_cut_short_are_named_with_their_folder(spoilt: Path, part: str):
+def test_weights_that_are_cut_short_are_named_with_their_folder(spoilt: Path, part: str) -> None:
     (weights,) = (spoilt / part).glob("*.safetensors")
     weights.write_bytes(weights.read_bytes()[:2000])
     with pytest.raises(BaseModelError, match=rf"{part} holds no whole weights in safetensors .*; fetch it again"):

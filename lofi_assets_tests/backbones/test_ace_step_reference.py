@@ -26,27 +26,27 @@ def failures(folder: Path) -> dict[str, str]:
     return {item.output: item.problem for item in verify_reference(folder) if not item.passed and "flow" in item.file}
 
 
-def test_every_reference_output_is_inside_its_tolerance(reference_dir):
+def test_every_reference_output_is_inside_its_tolerance(reference_dir: Path) -> None:
     comparisons = verify_reference(reference_dir / "ace_step_v1")
     assert all(item.passed for item in comparisons), format_comparisons(comparisons)
     assert len(comparisons) == 33
 
 
-def test_an_output_outside_the_tolerance_fails(reference_dir, folder):
+def test_an_output_outside_the_tolerance_fails(reference_dir: Path, folder: Path) -> None:
     tensors = flow_tensors(reference_dir)
     tensors["sigmas_60"][3] += 2e-4
     save_file(tensors, folder / "flow_matching.safetensors")
     assert list(failures(folder)) == ["sigmas_60"]
 
 
-def test_a_nan_in_an_output_fails(reference_dir, folder):
+def test_a_nan_in_an_output_fails(reference_dir: Path, folder: Path) -> None:
     tensors = flow_tensors(reference_dir)
     tensors["apg.out.1"][0, 0, 0, 0] = float("nan")
     save_file(tensors, folder / "flow_matching.safetensors")
     assert list(failures(folder)) == ["apg.out.1"]
 
 
-def test_a_missing_and_an_unknown_output_fail(reference_dir, folder):
+def test_a_missing_and_an_unknown_output_fail(reference_dir: Path, folder: Path) -> None:
     tensors = flow_tensors(reference_dir)
     del tensors["loss.total"]
     tensors["surprise"] = torch.zeros(2)
@@ -56,7 +56,7 @@ def test_a_missing_and_an_unknown_output_fail(reference_dir, folder):
     assert "lacks" in found["loss.total"] and "unknown" in found["surprise"]
 
 
-def test_a_schedule_of_another_length_is_read_from_its_name(reference_dir, folder):
+def test_a_schedule_of_another_length_is_read_from_its_name(reference_dir: Path, folder: Path) -> None:
     tensors = flow_tensors(reference_dir)
     tensors["timesteps_27"] = torch.zeros(27)
     save_file(tensors, folder / "flow_matching.safetensors")
@@ -64,7 +64,7 @@ def test_a_schedule_of_another_length_is_read_from_its_name(reference_dir, folde
     assert item.error == pytest.approx(1000.0, rel=1e-3) and not item.passed
 
 
-def test_a_missing_file_fails_and_does_not_hide_the_others(reference_dir, folder):
+def test_a_missing_file_fails_and_does_not_hide_the_others(reference_dir: Path, folder: Path) -> None:
     comparisons = verify_reference(folder)
     whole_files = [item.file for item in comparisons if item.output == "*"]
     assert whole_files == ["music_dcae.safetensors", "flow_matching.safetensors"]

@@ -32,7 +32,7 @@ PUBLISHED_SHAPES = {
 }
 
 
-def small_model(**options) -> ACEStepTransformer2DModel:
+def small_model(**options: Any) -> ACEStepTransformer2DModel:
     torch.manual_seed(0)
     sizes = {
         "num_layers": 3,
@@ -98,7 +98,7 @@ def leak(model: ACEStepTransformer2DModel, inputs: Inputs) -> float:
     return float((together - alone).abs().max())
 
 
-def test_the_default_config_is_the_published_model():
+def test_the_default_config_is_the_published_model() -> None:
     with torch.device("meta"):
         model = ACEStepTransformer2DModel()
     state = model.state_dict()
@@ -107,36 +107,36 @@ def test_the_default_config_is_the_published_model():
     assert {name: tuple(state[name].shape) for name in PUBLISHED_SHAPES} == PUBLISHED_SHAPES
 
 
-def test_dropping_what_no_pass_reads_saves_717_million_parameters():
+def test_dropping_what_no_pass_reads_saves_717_million_parameters() -> None:
     with torch.device("meta"):
         model = ACEStepTransformer2DModel(drop_dead_projections=True, build_projectors=False)
     removed = 3_305_659_264 - sum(parameter.numel() for parameter in model.parameters())
     assert removed == 629_391_360 + 87_840_512
 
 
-def test_a_padded_item_equals_the_same_item_alone(inputs):
+def test_a_padded_item_equals_the_same_item_alone(inputs: Inputs) -> None:
     assert leak(small_model(), inputs) < 1e-5
 
 
-def test_upstreams_padding_leaks_and_stays_selectable(inputs):
+def test_upstreams_padding_leaks_and_stays_selectable(inputs: Inputs) -> None:
     assert leak(small_model(mask_aware_padding=False), inputs) > 1e-3
 
 
 @torch.no_grad()
-def test_without_padding_both_behaviours_are_the_same(inputs):
+def test_without_padding_both_behaviours_are_the_same(inputs: Inputs) -> None:
     alone = inputs.second_alone()
     exact, upstream = small_model(), small_model(mask_aware_padding=False)
     torch.testing.assert_close(exact(**alone).sample, upstream(**alone).sample, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
-def test_the_dead_projections_change_nothing(inputs):
+def test_the_dead_projections_change_nothing(inputs: Inputs) -> None:
     full, lean = small_model(), small_model(drop_dead_projections=True)
     lean.load_state_dict(full.state_dict(), strict=False)
     assert torch.equal(full(**inputs.values).sample, lean(**inputs.values).sample)
 
 
-def test_dropped_lyrics_give_finite_values_and_gradients(inputs):
+def test_dropped_lyrics_give_finite_values_and_gradients(inputs: Inputs) -> None:
     model = small_model()
     inputs.values["lyric_token_ids"].zero_()
     inputs.values["lyric_mask"].zero_()
@@ -145,7 +145,7 @@ def test_dropped_lyrics_give_finite_values_and_gradients(inputs):
     assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_an_adapter_reaches_the_eight_upstream_targets(inputs):
+def test_an_adapter_reaches_the_eight_upstream_targets(inputs: Inputs) -> None:
     model = small_model()
     model.add_adapter(LoraConfig(r=4, lora_alpha=2, target_modules=LORA_TARGETS, use_rslora=True))
     reached = {name.rsplit(".lora_A", 1)[0] for name, _ in model.named_parameters() if ".lora_A" in name}
@@ -155,7 +155,7 @@ def test_an_adapter_reaches_the_eight_upstream_targets(inputs):
     assert all(parameter.grad is not None for name, parameter in model.named_parameters() if "lora_B" in name)
 
 
-def test_an_adapter_on_the_published_model_has_211_modules():
+def test_an_adapter_on_the_published_model_has_211_modules() -> None:
     with torch.device("meta"):
         model = ACEStepTransformer2DModel(drop_dead_projections=True, build_projectors=False)
         model.add_adapter(LoraConfig(r=16, lora_alpha=32, target_modules=LORA_TARGETS))
@@ -164,7 +164,7 @@ def test_an_adapter_on_the_published_model_has_211_modules():
     assert sum(parameter.numel() for parameter in trained.values()) == 16_367_616
 
 
-def test_gradient_checkpointing_gives_the_same_gradients(inputs):
+def test_gradient_checkpointing_gives_the_same_gradients(inputs: Inputs) -> None:
     gradients = []
     for checkpointing in (False, True):
         model = small_model()
@@ -176,7 +176,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(inputs):
 
 
 @torch.no_grad()
-def test_ssl_losses_ignore_padded_frames(inputs):
+def test_ssl_losses_ignore_padded_frames(inputs: Inputs) -> None:
     model = small_model()
     targets = {"mert": [torch.randn(20, 6), torch.randn(13, 6)]}
     together = model(**inputs.values, ssl_targets=targets).projection_losses["mert"]
@@ -188,7 +188,7 @@ def test_ssl_losses_ignore_padded_frames(inputs):
     torch.testing.assert_close(together, torch.stack(apart).mean(), atol=1e-5, rtol=0)
 
 
-def test_ssl_targets_of_an_unknown_encoder_are_refused(inputs):
+def test_ssl_targets_of_an_unknown_encoder_are_refused(inputs: Inputs) -> None:
     with pytest.raises(ValueError, match="wavlm"):
         small_model()(**inputs.values, ssl_targets={"wavlm": []})
     with pytest.raises(ValueError, match="build_projectors"):
@@ -196,7 +196,7 @@ def test_ssl_targets_of_an_unknown_encoder_are_refused(inputs):
 
 
 @torch.no_grad()
-def test_export_constants_leave_real_frames_as_they_are(inputs):
+def test_export_constants_leave_real_frames_as_they_are(inputs: Inputs) -> None:
     model = small_model()
     before = model(**inputs.values).sample
     model.set_attention_constants(linear_eps=1e-6, mask_fill=-1e4)
@@ -208,7 +208,9 @@ class Decoder(torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, latents, context, context_mask, timestep):
+    def forward(
+        self, latents: torch.Tensor, context: torch.Tensor, context_mask: torch.Tensor, timestep: torch.Tensor
+    ) -> torch.Tensor:
         return self.model.decode(
             hidden_states=latents,
             attention_mask=None,
@@ -219,8 +221,8 @@ class Decoder(torch.nn.Module):
 
 
 @torch.no_grad()
-def test_decode_exports_with_frames_and_context_left_open():
-    def arguments(batch: int, frames: int, context: int):
+def test_decode_exports_with_frames_and_context_left_open() -> None:
+    def arguments(batch: int, frames: int, context: int) -> tuple[torch.Tensor, ...]:
         mask = torch.ones(batch, context, dtype=torch.long)
         latents, states = torch.randn(batch, 8, 16, frames), torch.randn(batch, context, 32)
         return latents, states, mask, torch.full((batch,), 500.0)
@@ -233,12 +235,12 @@ def test_decode_exports_with_frames_and_context_left_open():
     torch.testing.assert_close(program(*other), decoder(*other))
 
 
-def test_linear_attention_sums_in_float32_under_autocast():
+def test_linear_attention_sums_in_float32_under_autocast() -> None:
     torch.manual_seed(0)
     attention = LinearSelfAttention(32, 2).to(torch.bfloat16)
     x = torch.randn(1, 2000, 32, dtype=torch.bfloat16)
     rotary = rotary_tables(torch.arange(2000), 16, 1e6)
-    attention._project_out = lambda attended: attended
+    attention._project_out = lambda x: x  # type: ignore[method-assign]
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         found = attention(x, rotary=rotary, mask=None)
         query, key = (rotate(attention._split(part(x)), rotary) for part in (attention.to_q, attention.to_k))

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,11 +17,11 @@ from transformers import UMT5Config, UMT5EncoderModel
 from lofi_assets.backbones.ace_step_v1.loading import (
     DCAE,
     FOLDERS,
-    LYRIC_VOCABULARY,
     TEXT_ENCODER,
     TRANSFORMER,
     VOCODER,
 )
+from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.backbones.ace_step_v1.transformer import DEAD_WEIGHTS, ACEStepTransformer2DModel
 from lofi_assets.backbones.ace_step_v1.verification import runs as weight_runs
 from lofi_assets.backbones.ace_step_v1.verification.files import PUBLISHED_PARAMETERS
@@ -114,11 +115,18 @@ def published_dcae() -> AutoencoderDC:
 
 
 def published_text_encoder() -> UMT5EncoderModel:
-    sizes = {"d_model": 768, "d_kv": 64, "d_ff": 2048, "num_layers": 12, "num_heads": 12, "vocab_size": 256384}
+    sizes: dict[str, Any] = {
+        "d_model": 768,
+        "d_kv": 64,
+        "d_ff": 2048,
+        "num_layers": 12,
+        "num_heads": 12,
+        "vocab_size": 256384,
+    }
     return UMT5EncoderModel(UMT5Config(**sizes, feed_forward_proj="gated-gelu"))
 
 
-def test_the_published_transformer_has_upstreams_874_names_and_shapes():
+def test_the_published_transformer_has_upstreams_874_names_and_shapes() -> None:
     with torch.device("meta"):
         state = ACEStepTransformer2DModel().state_dict()
     expected = published_transformer()
@@ -126,7 +134,7 @@ def test_the_published_transformer_has_upstreams_874_names_and_shapes():
     assert {name: tuple(tensor.shape) for name, tensor in state.items()} == expected
 
 
-def test_a_load_for_training_asks_for_upstreams_names_less_the_dead_ones_and_the_projectors():
+def test_a_load_for_training_asks_for_upstreams_names_less_the_dead_ones_and_the_projectors() -> None:
     with torch.device("meta"):
         lean = ACEStepTransformer2DModel(drop_dead_projections=True, build_projectors=False).state_dict()
     kept = {name for name in published_transformer() if not DEAD_WEIGHTS.search(name) and "projectors" not in name}
@@ -144,7 +152,7 @@ def test_a_load_for_training_asks_for_upstreams_names_less_the_dead_ones_and_the
 )
 def test_a_component_of_the_published_configuration_has_the_published_size(
     component: str, build: Callable[[], torch.nn.Module]
-):
+) -> None:
     with torch.device("meta"):
         model = build()
     assert sum(parameter.numel() for parameter in model.parameters()) == PUBLISHED_PARAMETERS[component]
@@ -162,7 +170,7 @@ def verified(directory: Path, *options: str) -> tuple[int, str]:
     return result.exit_code, result.stdout
 
 
-def test_a_sound_tiny_base_passes_and_is_said_not_to_be_the_published_one(tiny_base: Path):
+def test_a_sound_tiny_base_passes_and_is_said_not_to_be_the_published_one(tiny_base: Path) -> None:
     code, output = verified(tiny_base)
     assert code == 0, output
     assert "not of the published sizes" in output and "the published model has 3,305,659,264" in output
@@ -175,7 +183,7 @@ def test_a_sound_tiny_base_passes_and_is_said_not_to_be_the_published_one(tiny_b
         assert re.search(part, output)
 
 
-def test_reading_files_only_runs_nothing(tiny_base: Path, monkeypatch: pytest.MonkeyPatch):
+def test_reading_files_only_runs_nothing(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weight_runs, "load_base", None)
     code, output = verified(tiny_base, "--files-only")
     assert code == 0 and "its files are whole (" in output
@@ -275,7 +283,7 @@ BREAKS: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_what_is_wrong_is_said_and_fails(spoilt: Path, name: str):
+def test_what_is_wrong_is_said_and_fails(spoilt: Path, name: str) -> None:
     message, spoil = BREAKS[name]
     spoil(spoilt)
     code, output = verified(spoilt)
@@ -285,20 +293,20 @@ def test_what_is_wrong_is_said_and_fails(spoilt: Path, name: str):
     assert "checks failed" in output
 
 
-def test_a_base_without_a_lyric_vocabulary_is_sound_and_says_what_that_means(spoilt: Path):
+def test_a_base_without_a_lyric_vocabulary_is_sound_and_says_what_that_means(spoilt: Path) -> None:
     (spoilt / LYRIC_VOCABULARY).unlink()
     code, output = verified(spoilt)
     assert code == 0, output
     assert "instrumental tracks work, a track with words stops" in output
 
 
-def test_an_untrained_codec_would_not_pass_for_the_published_one(tiny_base: Path):
+def test_an_untrained_codec_would_not_pass_for_the_published_one(tiny_base: Path) -> None:
     findings = weight_runs.run_codec(tiny_base, device="cpu", judged=True)
     failed = [finding for finding in findings if not finding.passed]
     assert len(failed) == 3 and all("below the limit of 6 dB" in finding.text for finding in failed)
 
 
-def test_latents_of_another_scale_would_not_pass_for_those_of_the_published_model():
+def test_latents_of_another_scale_would_not_pass_for_those_of_the_published_model() -> None:
     noise = torch.randn(2, 8, 16, 20, generator=torch.Generator().manual_seed(0))
     assert weight_runs._step_finding(noise, judged=True).passed
     assert not weight_runs._step_finding(noise * 20, judged=True).passed
@@ -306,6 +314,6 @@ def test_latents_of_another_scale_would_not_pass_for_those_of_the_published_mode
     assert not weight_runs._step_finding(noise * torch.nan, judged=False).passed
 
 
-def test_every_component_is_looked_at(tiny_base: Path):
+def test_every_component_is_looked_at(tiny_base: Path) -> None:
     _, output = verified(tiny_base, "--files-only")
     assert all(re.search(rf"^ok   {folder} ", output, re.MULTILINE) for folder in FOLDERS)

@@ -36,14 +36,12 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> LyricTokenizer:
 
 
 def ids(tokenizer: LyricTokenizer, *tokens: str) -> list[int]:
-    known: Any = tokenizer._tokenizer
-    return [known.token_to_id(token) for token in tokens]
+    return [tokenizer._tokenizer.token_to_id(token) for token in tokens]
 
 
 def spoken(tokenizer: LyricTokenizer, encoded: list[int]) -> str:
     """What the ids spell, with | for [SPACE]."""
-    known: Any = tokenizer._tokenizer
-    return "".join(known.id_to_token(id_) for id_ in encoded).replace("[SPACE]", "|")
+    return "".join(tokenizer._tokenizer.id_to_token(id_) for id_ in encoded).replace("[SPACE]", "|")
 
 
 # --- the format ------------------------------------------------------------------------------------------------------

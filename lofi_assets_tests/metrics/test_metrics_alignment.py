@@ -1,18 +1,23 @@
 """Prompt alignment and style coverage: what the numbers mean, and when there is none."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from lofi_assets.audio.musicnn import LABELS
-from lofi_assets.metrics.alignment import prompt_labels, relative_alignment, tag_alignment
+from lofi_assets.metrics.alignment import RelativeAlignment, prompt_labels, relative_alignment, tag_alignment
 from lofi_assets.metrics.coverage import StyleSample, check_sample, lower_bound, style_coverage
 from lofi_assets.metrics.errors import MetricError
 from lofi_assets.metrics.results import StyleFound
 from lofi_assets.metrics.tag_labels import TAG_LABELS
-from lofi_assets.styles.taxonomy import fold, load_taxonomy
+from lofi_assets.styles.taxonomy import Taxonomy, fold, load_taxonomy
 from lofi_assets_tests.conftest import REPOSITORY
 
 ALL_LABELS = (*(f"msd:{tag}" for tag in LABELS["msd"]), *(f"mtt:{tag}" for tag in LABELS["mtt"]))
+
+
+Pairs = tuple[np.ndarray, np.ndarray]
 
 
 def pairs(seed: int, n: int, *, agreement: float, d: int = 32) -> tuple[np.ndarray, np.ndarray]:
@@ -22,7 +27,7 @@ def pairs(seed: int, n: int, *, agreement: float, d: int = 32) -> tuple[np.ndarr
     return agreement * meaning + r.normal(size=(n, d)), meaning + 0.5 * r.normal(size=(n, d))
 
 
-def aligned(generated, real, **options):
+def aligned(generated: Pairs, real: Pairs, **options: Any) -> RelativeAlignment:
     return relative_alignment(
         generated_audio=generated[0],
         generated_text=generated[1],
@@ -34,7 +39,7 @@ def aligned(generated, real, **options):
     )
 
 
-def test_real_clips_against_themselves_are_one_and_unrelated_clips_are_zero():
+def test_real_clips_against_themselves_are_one_and_unrelated_clips_are_zero() -> None:
     real = pairs(0, 60, agreement=1.0)
     same = aligned(real, real)
     assert same.value == pytest.approx(1.0) and 0.7 < same.lower < 1.0
@@ -43,20 +48,20 @@ def test_real_clips_against_themselves_are_one_and_unrelated_clips_are_zero():
     assert same.raw_cosine == same.real_cosine > same.shuffled_cosine
 
 
-def test_few_clips_give_a_lower_bound_far_below_the_value():
+def test_few_clips_give_a_lower_bound_far_below_the_value() -> None:
     real = pairs(0, 60, agreement=1.0)
     few, many = (aligned(pairs(2, n, agreement=1.0), real) for n in (4, 60))
     assert few.value - few.lower > many.value - many.lower
 
 
-def test_alignment_does_not_depend_on_the_order_of_pairs():
+def test_alignment_does_not_depend_on_the_order_of_pairs() -> None:
     generated, real = pairs(1, 20, agreement=0.8), pairs(0, 30, agreement=1.0)
     order = np.random.default_rng(3).permutation(30)
     shuffled = aligned(generated, (real[0][order], real[1][order]))
     assert shuffled.value == pytest.approx(aligned(generated, real).value, rel=1e-12)
 
 
-def test_an_encoder_that_cannot_tell_real_from_shuffled_pairs_gives_no_number():
+def test_an_encoder_that_cannot_tell_real_from_shuffled_pairs_gives_no_number() -> None:
     r = np.random.default_rng(0)
     blind = r.normal(size=(20, 16)), r.normal(size=(20, 16))
     result = aligned(pairs(1, 20, agreement=1.0, d=16), blind)
@@ -66,7 +71,7 @@ def test_an_encoder_that_cannot_tell_real_from_shuffled_pairs_gives_no_number():
     assert alike.value is None and alike.shuffled_cosine is None and "all alike" in alike.note
 
 
-def test_embeddings_that_are_no_pairs_are_refused():
+def test_embeddings_that_are_no_pairs_are_refused() -> None:
     audio, text = pairs(0, 10, agreement=1.0)
     with pytest.raises(MetricError, match="not pairs"):
         aligned((audio, text[:9]), (audio, text))
@@ -75,11 +80,11 @@ def test_embeddings_that_are_no_pairs_are_refused():
 
 
 @pytest.fixture(scope="module")
-def taxonomy():
+def taxonomy() -> Taxonomy:
     return load_taxonomy(REPOSITORY / "config")
 
 
-def test_every_mapped_tag_is_in_the_taxonomy_and_every_label_in_the_tagger(taxonomy):
+def test_every_mapped_tag_is_in_the_taxonomy_and_every_label_in_the_tagger(taxonomy: Taxonomy) -> None:
     tags = {fold(tag) for category in taxonomy.categories for tag in category.tags}
     words = {word for tag in tags for word in tag.split()}
     for key, labels in TAG_LABELS.items():
@@ -87,13 +92,13 @@ def test_every_mapped_tag_is_in_the_taxonomy_and_every_label_in_the_tagger(taxon
         assert labels and set(labels) <= set(ALL_LABELS), key
 
 
-def test_a_label_that_is_evidence_for_a_tag_is_also_expected_of_it(taxonomy):
+def test_a_label_that_is_evidence_for_a_tag_is_also_expected_of_it(taxonomy: Taxonomy) -> None:
     for model, rules in taxonomy.heard.items():
         for label, rule in rules.items():
             assert rule.tag is None or f"{model}:{label}" in prompt_labels(rule.tag), (model, label)
 
 
-def test_a_prompt_is_read_as_whole_words_and_longest_first():
+def test_a_prompt_is_read_as_whole_words_and_longest_first() -> None:
     assert prompt_labels("Lofi Hip Hop, soft piano, vinyl crackle") == (
         "msd:Hip-Hop",
         "mtt:beat",
@@ -118,9 +123,14 @@ def tags_for(prompts: list[str], *, seed: int, strength: float) -> np.ndarray:
 PROMPTS = ["jazz, piano", "ambient, synth", "acoustic guitar, folk", "hip hop, drums", "slow, strings"] * 4
 
 
-def test_tags_that_follow_the_prompt_rank_high_and_others_by_chance():
+def test_tags_that_follow_the_prompt_rank_high_and_others_by_chance() -> None:
     reference = tags_for(PROMPTS, seed=0, strength=2.0)
-    options = {"reference_tags": reference, "reference_prompts": PROMPTS, "labels": ALL_LABELS, "seed": 0}
+    options: dict[str, Any] = {
+        "reference_tags": reference,
+        "reference_prompts": PROMPTS,
+        "labels": ALL_LABELS,
+        "seed": 0,
+    }
     follows = tag_alignment(
         generated_tags=tags_for(PROMPTS, seed=1, strength=2.0), generated_prompts=PROMPTS, **options
     )
@@ -131,7 +141,7 @@ def test_tags_that_follow_the_prompt_rank_high_and_others_by_chance():
     assert ignores.auc < 0.6 and follows.n_clips == 20 and follows.n_unmapped == 0
 
 
-def test_prompts_without_a_label_and_too_small_a_reference_give_no_alignment():
+def test_prompts_without_a_label_and_too_small_a_reference_give_no_alignment() -> None:
     tags = tags_for(PROMPTS, seed=0, strength=1.0)
     unmapped = tag_alignment(
         generated_tags=tags[:2],
@@ -169,12 +179,14 @@ def tone(seconds: float, *, gain: float = 0.3) -> np.ndarray:
         (np.zeros((2, 0), dtype=np.float32), "empty"),
     ],
 )
-def test_a_sample_is_generated_only_if_it_is_finite_whole_audible_and_unclipped(audio, problem):
+def test_a_sample_is_generated_only_if_it_is_finite_whole_audible_and_unclipped(
+    audio: np.ndarray, problem: str
+) -> None:
     check = check_sample(audio, sample_rate=48000, seconds=4.0)
     assert check.usable == (not problem) and problem in " ".join(check.problems)
 
 
-def test_a_style_is_recognizable_when_its_samples_are_nearest_to_its_own_centroid_beyond_luck():
+def test_a_style_is_recognizable_when_its_samples_are_nearest_to_its_own_centroid_beyond_luck() -> None:
     styles = ["CORE-01", "CORE-02", "CORE-03"]
     prompts = ["jazz, piano", "ambient, synth", "hip hop, drums"]
     reference = {
@@ -199,7 +211,7 @@ def test_a_style_is_recognizable_when_its_samples_are_nearest_to_its_own_centroi
     assert result.without_reference == ("THEME-01",)
 
 
-def test_without_two_styles_to_choose_from_nothing_is_recognizable():
+def test_without_two_styles_to_choose_from_nothing_is_recognizable() -> None:
     tags = tags_for(["jazz"] * 3, seed=0, strength=2.0)
     sample = StyleSample(style_id="CORE-01", usable=True, tags=tags[0])
     for reference in ({}, {"CORE-01": tags}):
@@ -208,6 +220,6 @@ def test_without_two_styles_to_choose_from_nothing_is_recognizable():
         assert result.chance is None and result.top1 is None
 
 
-def test_lower_bound_is_exact():
+def test_lower_bound_is_exact() -> None:
     assert lower_bound(0, 5) == 0.0
     assert lower_bound(4, 4) == pytest.approx(0.05 ** (1 / 4))

@@ -1,5 +1,7 @@
 """Encoders and their cache: one loudness, one window grid, nothing stale, nothing untrained taken for trained."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
@@ -35,13 +37,13 @@ class CountingEmbedder:
 
 
 @pytest.fixture
-def clip(tmp_path):
+def clip(tmp_path: Path) -> Path:
     path = tmp_path / "clip.wav"
     soundfile.write(path, chord(4, 44100), 44100)
     return path
 
 
-def test_an_embedding_is_computed_once_per_content_not_per_path(clip, tmp_path):
+def test_an_embedding_is_computed_once_per_content_not_per_path(clip: Path, tmp_path: Path) -> None:
     embedder = CountingEmbedder()
     copy = tmp_path / "copy.wav"
     copy.write_bytes(clip.read_bytes())
@@ -52,7 +54,7 @@ def test_an_embedding_is_computed_once_per_content_not_per_path(clip, tmp_path):
     assert [p.suffix for p in (tmp_path / "cache").rglob("*") if p.is_file()] == [".npy"]
 
 
-def test_other_weights_another_version_or_a_damaged_cache_are_computed_again(clip, tmp_path):
+def test_other_weights_another_version_or_a_damaged_cache_are_computed_again(clip: Path, tmp_path: Path) -> None:
     embedder = CountingEmbedder()
     embed_files([clip], embedder, tmp_path / "cache", progress=False)
     embedder.weights_sha256 = "1" * 64
@@ -66,13 +68,13 @@ def test_other_weights_another_version_or_a_damaged_cache_are_computed_again(cli
     assert embedder.calls == 4
 
 
-def test_a_file_that_cannot_be_embedded_is_named(clip, tmp_path):
+def test_a_file_that_cannot_be_embedded_is_named(clip: Path, tmp_path: Path) -> None:
     class Failing(CountingEmbedder):
-        def embed(self, audio):
+        def embed(self, audio: np.ndarray) -> np.ndarray:
             raise RuntimeError("out of memory")
 
     class Nan(CountingEmbedder):
-        def embed(self, audio):
+        def embed(self, audio: np.ndarray) -> np.ndarray:
             return np.full((1, 2), np.nan)
 
     broken = tmp_path / "broken.wav"
@@ -89,21 +91,21 @@ def test_a_file_that_cannot_be_embedded_is_named(clip, tmp_path):
     assert not list((tmp_path / "cache").rglob("*.npy"))
 
 
-def test_level_does_not_reach_the_encoder():
+def test_level_does_not_reach_the_encoder() -> None:
     quiet, loud = (levelled(chord(3, 16000, gain=g), sample_rate=16000, min_seconds=3) for g in (0.01, 0.5))
     assert np.allclose(quiet, loud, rtol=1e-3, atol=1e-5)
     silence = np.zeros((2, 48000), dtype=np.float32)
     assert not levelled(silence, sample_rate=16000, min_seconds=3).any()
 
 
-def test_short_or_broken_audio_is_refused():
+def test_short_or_broken_audio_is_refused() -> None:
     with pytest.raises(MetricError, match="window is 3 s"):
         levelled(np.zeros(16000, dtype=np.float32), sample_rate=16000, min_seconds=3)
     with pytest.raises(MetricError, match="NaN"):
         levelled(np.full(64000, np.nan, dtype=np.float32), sample_rate=16000, min_seconds=3)
 
 
-def test_musicnn_gives_one_trained_window_a_second_and_tags_of_the_same_windows():
+def test_musicnn_gives_one_trained_window_a_second_and_tags_of_the_same_windows() -> None:
     audio = np.stack([chord(6, 16000)] * 2)
     embedder, tagger = MusicnnEmbedder(), MusicnnTagger()
     windows, tags = embedder.embed(audio), tagger.embed(audio)
@@ -114,7 +116,7 @@ def test_musicnn_gives_one_trained_window_a_second_and_tags_of_the_same_windows(
     assert len(embedder.weights_sha256) == 64 and "lufs-23" in embedder.version
 
 
-def test_a_sine_is_tagged_as_a_flute():
+def test_a_sine_is_tagged_as_a_flute() -> None:
     t = np.arange(4 * 16000) / 16000
     tagger = MusicnnTagger()
     tags = tagger.embed((0.2 * np.sin(2 * np.pi * 440 * t)).astype(np.float32)).mean(axis=0)
@@ -122,7 +124,7 @@ def test_a_sine_is_tagged_as_a_flute():
     assert max(mtt, key=mtt.__getitem__) == "mtt:flute"
 
 
-def test_an_encoder_without_weights_says_where_they_come_from(tmp_path):
+def test_an_encoder_without_weights_says_where_they_come_from(tmp_path: Path) -> None:
     with pytest.raises(MetricError, match=r"torchvggish.*save_file"):
         load_embedder("vggish", weights=None)
     with pytest.raises(MetricError, match="pickle"):
@@ -134,7 +136,7 @@ def test_an_encoder_without_weights_says_where_they_come_from(tmp_path):
         load_embedder("random")
 
 
-def test_vggish_has_the_published_names_and_shapes_and_windows():
+def test_vggish_has_the_published_names_and_shapes_and_windows() -> None:
     network = vggish_network()
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     assert {name: shapes[name] for name in shapes if name.endswith("weight")} == {
@@ -154,7 +156,7 @@ def test_vggish_has_the_published_names_and_shapes_and_windows():
     assert (windows < 0).any(), "the last ReLU is left out"
 
 
-def test_vggish_refuses_other_tensors(tmp_path):
+def test_vggish_refuses_other_tensors(tmp_path: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
@@ -163,7 +165,7 @@ def test_vggish_refuses_other_tensors(tmp_path):
         load_embedder("vggish", weights=tmp_path / "vggish.safetensors")
 
 
-def test_vggish_front_end_puts_a_tone_into_its_mel_band():
+def test_vggish_front_end_puts_a_tone_into_its_mel_band() -> None:
     weights = mel_weights()
     assert weights.shape == (257, 64) and not weights[0].any() and weights.max() <= 1.0
     t = np.arange(16000) / 16000
@@ -174,7 +176,7 @@ def test_vggish_front_end_puts_a_tone_into_its_mel_band():
 
 
 @pytest.fixture(scope="module")
-def clap_directory(tmp_path_factory):
+def clap_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random CLAP of the real classes, with a byte-level tokenizer, saved as a user would have it."""
     import torch
     from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizerFast
@@ -209,7 +211,7 @@ def clap_directory(tmp_path_factory):
     return directory
 
 
-def test_clap_from_a_local_directory_is_deterministic_and_tells_texts_apart(clap_directory):
+def test_clap_from_a_local_directory_is_deterministic_and_tells_texts_apart(clap_directory: Path) -> None:
     clap = ClapEmbedder.load(clap_directory, trained=False)
     audio = chord(23, 48000)
     windows = clap.embed(audio)
@@ -221,7 +223,7 @@ def test_clap_from_a_local_directory_is_deterministic_and_tells_texts_apart(clap
     assert clap.embed_text(["piano"])[0] == pytest.approx(texts[0], abs=1e-5), "padding changes nothing"
 
 
-def test_clap_vectors_are_those_of_transformers_before_it_normalises(clap_directory):
+def test_clap_vectors_are_those_of_transformers_before_it_normalises(clap_directory: Path) -> None:
     import torch
     from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
@@ -242,7 +244,7 @@ def test_clap_vectors_are_those_of_transformers_before_it_normalises(clap_direct
         assert own == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_tokenizer_that_reads_every_text_alike_is_caught(clap_directory, tmp_path):
+def test_a_tokenizer_that_reads_every_text_alike_is_caught(clap_directory: Path, tmp_path: Path) -> None:
     import shutil
 
     from transformers import RobertaTokenizerFast
@@ -258,5 +260,5 @@ def test_a_tokenizer_that_reads_every_text_alike_is_caught(clap_directory, tmp_p
 
 
 @pytest.mark.parametrize(("seconds", "windows"), [(3, 1), (10, 1), (14, 1), (15, 2), (20, 2), (26, 3)])
-def test_ten_second_windows_keep_a_rest_of_half_a_window(seconds, windows):
+def test_ten_second_windows_keep_a_rest_of_half_a_window(seconds: int, windows: int) -> None:
     assert len(ten_second_windows(np.zeros(seconds * 48000, dtype=np.float32))) == windows

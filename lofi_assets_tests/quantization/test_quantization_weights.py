@@ -12,6 +12,12 @@ from lofi_assets.quantization.int8 import multiply_in_integers, quantize_channel
 from lofi_assets.quantization.linear_weights import store_rest_as_half
 
 RNG = np.random.default_rng(3)
+START = RNG.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def rng_from_its_start():
+    RNG.bit_generator.state = START
 
 
 def linear_model(*, inputs=48, outputs=24, opset=21, half=False):

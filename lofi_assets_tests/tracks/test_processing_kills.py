@@ -106,7 +106,7 @@ def test_twenty_kills_leave_the_same_files_and_tables_as_none(tmp_path: Path) ->
                 process.wait(timeout=moments.uniform(0.5, seconds))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                process.communicate()
                 kills += 1
                 dirty += any(name.endswith(".part") for name in tree(root))
             else:
@@ -158,6 +158,6 @@ def test_workers_that_hang_in_c_die_with_their_killed_parent(tmp_path: Path) -> 
     time.sleep(0.5)
     # The parent alone: nothing else reaches the workers.
     os.kill(parent.pid, signal.SIGKILL)
-    parent.wait()
+    parent.communicate()
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert not alive
