@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lofi_assets.backbones import BaseModelError
 from lofi_assets.backbones.ace_step_v1 import loading
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.loading import encode_lyrics, encode_text, load_base
 from lofi_assets.backbones.ace_step_v1.sampler import conditions_for, sample_latents, text_to_music
-from lofi_assets.backbones.ace_step_v1.strict import BaseModelError
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 
 PROMPTS = ["lofi hip hop, warm rhodes, rainy night", "chill beats"]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from lofi_assets.audio.musicnn import LABELS
-from lofi_assets.metrics.alignment import RelativeAlignment, prompt_labels, relative_alignment, tag_alignment
+from lofi_assets.metrics.alignment import prompt_labels, relative_alignment, tag_alignment
 from lofi_assets.metrics.coverage import StyleSample, check_sample, lower_bound, style_coverage
 from lofi_assets.metrics.errors import MetricError
-from lofi_assets.metrics.results import StyleFound
+from lofi_assets.metrics.results import RelativeAlignment, StyleFound
 from lofi_assets.metrics.tag_labels import TAG_LABELS
 from lofi_assets.styles.taxonomy import Taxonomy, fold, load_taxonomy
 from lofi_assets_tests.conftest import REPOSITORY
