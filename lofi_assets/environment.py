@@ -1,7 +1,4 @@
-"""What environment variables say: a blank one is unset, and `~` is somebody's home.
-
-What belongs here: reading them. What does not: what follows from them (`profiles.py`, `store.py`).
-"""
+"""What environment variables say: a blank one is unset, and `~` is somebody's home."""
 
 import os
 from pathlib import Path

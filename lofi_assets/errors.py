@@ -1,8 +1,7 @@
 """Faults that a message explains: the base of the project's errors, and the sentence that people read.
 
-What belongs here: which errors are explained, and the sentences for what the machine refuses (a full disk, missing
-permissions). What does not: where the sentence is shown (`cli.main.Explaining`, `defs/faults.py`); any other error is
-a defect and keeps its traceback.
+Here too are the sentences for what the machine refuses (a full disk, missing permissions). Any other error is a defect
+and keeps its traceback. The sentence is shown by `cli.main.Explaining` and `defs/faults.py`.
 """
 
 import errno

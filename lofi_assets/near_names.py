@@ -1,7 +1,4 @@
-"""What of a name a person sees, and which known name was probably meant by one that is not known.
-
-What belongs here: what counts of a name, and how near two are. What does not: what follows from it.
-"""
+"""What of a name a person sees, and which known name was probably meant by one that is not known."""
 
 import re
 import unicodedata

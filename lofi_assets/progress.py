@@ -1,7 +1,7 @@
 """How far a long step is, for people: a bar on a terminal, and a line a minute in the log.
 
-What belongs here: the words, when they are due, the bar. What does not: where the log goes, which is the run's log in
-the UI within an asset (`defs/faults.py`), and standard error where a command runs without a terminal (`cli`).
+The log is the run's log in the UI within an asset (`defs/faults.py`), and standard error where a command runs without a
+terminal (`cli`).
 """
 
 import logging

@@ -1,8 +1,8 @@
-"""The entities of the data model, typed, each with its JSON Schema.
+"""The entities of the data model, typed, each with its JSON Schema and the data model's validation rules.
 
-What belongs here: the shape of what is stored, and the data model's validation rules. What does not: gates (they are
-data, `config/constitution.yaml`) and files (`files/`). Fields beyond the data model carry "extension" in their text.
-Schemas are written to `config/schemas/` by `lofi schemas` and validated with jsonschema at every boundary.
+Documents of single stages are no entities: each is a dataclass in the module that writes it (`files/typed.py`). Fields
+beyond the data model carry "extension" in their text. Schemas are written to `config/schemas/` by `lofi schemas` and
+validated with jsonschema at every boundary.
 """
 
 import json

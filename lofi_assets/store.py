@@ -1,7 +1,7 @@
 """Where everything lives: the configuration, the data root, and every path below it.
 
-What belongs here: paths of the storage layout (data model, File Storage Layout; design.md section 2), and increments
-(new, stale, unchanged, orphaned). What does not: how files are written and read (`files/`), and what they mean.
+Paths of the storage layout (data model, File Storage Layout; design.md section 2), and increments (new, stale,
+unchanged, orphaned). Files are written and read by `files/`.
 """
 
 from collections.abc import Mapping

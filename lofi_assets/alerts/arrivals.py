@@ -1,7 +1,7 @@
 """News of deliveries: which tracks were accepted or rejected since people were last told, and which wait for a person.
 
-What belongs here: comparing the tables that the data assets wrote with what was told, and the text. What does not: when
-a delivery is complete (`defs/observations.py`).
+The tables that the data assets wrote are compared with what was told. When a delivery is complete is said by
+`defs/observations.py`.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """News of gates: one that begins not to pass, changes its verdict, or passes again.
 
 What belongs here: which latest verdicts are news, and the texts. What does not: finding evaluations
-(`defs/observations.py`).
+(`defs/observations.py`), judging (`constitution/gates.py`).
 """
 
 from collections.abc import Iterable, Sequence

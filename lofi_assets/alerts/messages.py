@@ -1,7 +1,4 @@
-"""What a message is made of: its kind, times, addresses in the UI.
-
-What belongs here: what every text needs. What does not: the texts themselves, which stand beside what they tell of.
-"""
+"""What a message is made of: its kind, times, addresses in the UI. The texts stand beside what they tell of."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime

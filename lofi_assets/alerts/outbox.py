@@ -1,7 +1,4 @@
-"""A queue per receiver: every message reaches each of them once and in order, or it is said how many did not.
-
-What belongs here: queues and when to try again. What does not: how a message is sent (`services.py`).
-"""
+"""A queue per receiver: every message reaches each of them once and in order, or it is said how many did not."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

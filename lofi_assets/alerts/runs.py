@@ -1,7 +1,7 @@
 """News of runs: failed, working again, or refused by a guard, which is no failure.
 
-What belongs here: which ended runs are news, and the texts. What does not: finding runs (`defs/observations.py`). A run
-that a blocking gate stopped is not told here: the gate's own message says it.
+A run that a blocking gate stopped is not told here: the gate's own message says it. Runs are found by
+`defs/observations.py`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

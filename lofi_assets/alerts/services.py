@@ -1,6 +1,6 @@
-"""Receivers of alerts: which the configuration names, and how one message reaches one of them.
+"""Receivers of alerts: which the configuration names, and how one message reaches one of them by apprise.
 
-What belongs here: apprise, and how an address is shown without its secrets. What does not: queues (`outbox.py`).
+An address is shown without its secrets.
 """
 
 import hashlib

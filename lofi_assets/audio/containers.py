@@ -1,7 +1,6 @@
 """What the first bytes of a file say that it is, before anything decodes it.
 
-Belongs here: formats by their own marks, and whether a RIFF or AIFF file holds the samples that it claims. Does not
-belong here: MPEG frames (`mp3`), decoding and what is accepted (`decode`).
+Formats by their own marks, and whether a RIFF or AIFF file holds the samples that it claims. MPEG frames are in `mp3`.
 Sources: RIFF/WAVE (Microsoft, 1991), RF64 (EBU Tech 3306), BW64 (ITU-R BS.2088), AIFF-C (Apple, 1991).
 """
 

@@ -1,7 +1,6 @@
 """Opening a file that nobody vouches for, and getting samples out of it or a reason why not.
 
-Belongs here: every check that must hold before and while a decoder runs. Does not belong here: what makes decoded
-audio good enough (`measure` and the gates). The content decides, never the name.
+Every check that must hold before and while a decoder runs is here. The content decides, never the name.
 """
 
 from __future__ import annotations

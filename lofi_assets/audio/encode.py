@@ -2,8 +2,7 @@
 
 Beside it, where training should not hear a lossy generation more, the same master as 24-bit FLAC.
 
-Belongs here: mastering, encoding, verifying what was written. Does not belong here: whether it is good enough (the
-gates). The same samples give the same bytes on the same machine and library versions.
+What was written is verified. The same samples give the same bytes on the same machine and library versions.
 """
 
 from __future__ import annotations

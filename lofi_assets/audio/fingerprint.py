@@ -1,6 +1,7 @@
 """Telling that two files are the same recording, whatever was done to level, format, treble or edges.
 
-Belongs here: making fingerprints and finding pairs among many. Does not belong here: which of a pair stays.
+What belongs here: making fingerprints and finding pairs among many. What does not: which of a pair stays
+(`tracks/duplicates.py`).
 
 A fingerprint is one 32-bit word per 93 ms: bit m says whether the energy difference of two neighbouring bands grew
 over the last third of a second (Haitsma and Kalker, ISMIR 2002). Gain cancels in the sign, encoders and filters turn

@@ -1,6 +1,6 @@
 """What can be said of samples in numbers: levels, clipping, silence, stereo image, spectrum.
 
-Belongs here: pure measurements over (channels, frames) arrays. Does not belong here: limits (the gates have them) and
+What belongs here: pure measurements over (channels, frames) arrays. What does not: limits (the gates have them) and
 weights (`score` has them).
 """
 

@@ -1,8 +1,9 @@
 """What an audio file says of itself: title, genre, mood, comment, keywords and tempo, from the containers' own tags.
 
-Belongs here: finding and decoding those texts in WAV, AIFF, FLAC and MP3. Does not belong here: what they mean
-(`tracks.tagging`). The file is hostile until shown otherwise: at most `READ_BYTES` are read, every length is checked
-against what was read, nothing is decompressed or executed, and whatever cannot be read says nothing.
+What belongs here: finding and decoding those texts in WAV, AIFF, FLAC and MP3. What does not: when a file is read
+(`tracks/file_tags.py`), what the texts mean (`tracks/tagging.py`). The file is hostile until shown otherwise: at most
+`READ_BYTES` are read, every length is checked against what was read, nothing is decompressed or executed, and whatever
+cannot be read says nothing.
 Sources: RIFF INFO list, AIFF-1.3, ID3v2.2-2.4 (id3.org), Vorbis comments and the FLAC format (RFC 9639).
 """
 

@@ -1,6 +1,6 @@
-"""MPEG-1/2 layer III frames and the Info frame in front of them, read and written.
+"""MPEG-1/2 layer III frames and the Info frame in front of them, read and written without decoding.
 
-Belongs here: what the bytes of an MP3 say without decoding it. Decoding is `decode`, encoding is `encode`.
+Decoding is in `decode`, encoding in `encode`.
 Sources: ISO/IEC 11172-3 section 2.4 (frame header), 13818-3 (half rates), the Xing and VBRI headers and the "Mp3 Info
 Tag revision 1" specification of the LAME project.
 """

@@ -1,7 +1,7 @@
-"""MusiCNN: a trained ear that needs no download (Pons and Serra 2019, weights beside this file under ISC).
+"""MusiCNN: a tagger that needs no download (Pons and Serra 2019, weights beside this file under ISC).
 
-Belongs here: the log-mel front end and the network. What a tag means to a lofi curator is
-`lofi_assets.tracks.tagging`'s business; distances between embeddings are `lofi_assets.metrics`'.
+What belongs here: the log-mel front end and the network. What does not: what a tag means for lofi
+(`tracks/tagging.py`), distances between embeddings and the encoder of samples (`metrics/musicnn.py`).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """One number for how fit a track is to learn from, and the parts it is made of.
 
-Belongs here: how measures become parts in [0, 1] and parts a score. Does not belong here: gates; a track may pass
-every gate and still score low, and the score never lets one through.
+The measures become parts in [0, 1], and the parts a score. A track may pass every gate and still score low; the score
+never lets a track through that a gate stops.
 
 A weighted sum forgives too much: a track that is 69 % silence still reached 80 on real music. The parts are therefore
-multiplied, each with a floor, so that one bad part is enough to sink a track.
+multiplied, each with a floor, so that one bad part is enough for a low score.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Where a long recording is cut into parts that are tracks of their own.
+"""Where a long recording is cut into parts that are tracks of their own, and the cutting.
 
-Belongs here: choosing the cuts and making them. Does not belong here: whether a recording is too long (the gates).
+Whether a recording is too long is for the gates.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How fast a track is, or that it cannot be told.
-
-Belongs here: two independent estimates and whether they agree. Does not belong here: words for tempi
-(`tracks.tagging`).
+"""How fast a track is, or that it cannot be told: two independent estimates, and whether they agree.
 
 Every tempo tracker errs by octaves (84 read as 42 or 168) and, on swung drums, by 3:2. Both estimates are folded
 towards the range that the style lives in, by how strongly the onsets repeat at each candidate; a tempo is given only if

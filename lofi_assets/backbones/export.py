@@ -1,7 +1,7 @@
 """What a backbone is to the tiers: its components, what each may be stored in, and the runtime that plays them.
 
-What belongs here: the contract of merging, exporting and measuring. What does not: how a component gets fewer bits and
-how that is proven (`quantization/`). Imports without torch.
+What belongs here: the contract of merging, exporting, measuring and releasing. What does not: how a component gets
+fewer bits and how that is proven (`quantization/`). Imports without torch.
 """
 
 from collections.abc import Callable, Mapping, Sequence

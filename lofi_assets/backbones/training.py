@@ -1,4 +1,4 @@
-"""What a backbone is to the trainer: a frozen module that takes an adapter, chance's part in a step, and the loss.
+"""What a backbone is to the trainer: a frozen module that takes an adapter, the random draws of a step, and the loss.
 
 What belongs here: the contract. What does not: optimiser, order of tracks and checkpoints (`training/trainer`).
 Imports without torch.

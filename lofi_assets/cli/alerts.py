@@ -1,7 +1,4 @@
-"""`lofi alerts`: whether alerts reach anybody.
-
-What belongs here: arguments and text on the terminal. What does not: receivers and messages (`alerts/`).
-"""
+"""`lofi alerts`: whether alerts reach anybody."""
 
 import sys
 from collections.abc import Mapping

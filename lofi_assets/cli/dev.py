@@ -1,8 +1,4 @@
-"""`lofi dev`: the Dagster UI with its daemon, and the page server beside it, until Ctrl-C.
-
-What belongs here: starting both, watching both, ending both. What does not: what they are (`dg dev`,
-`pages/server.py`).
-"""
+"""`lofi dev`: the Dagster UI with its daemon (`dg dev`), and the page server beside it, until Ctrl-C."""
 
 import contextlib
 import ctypes

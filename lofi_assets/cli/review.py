@@ -1,8 +1,4 @@
-"""`lofi review`: what a person should look at, one track with its evidence, and the decision about it.
-
-What belongs here: arguments and text on the terminal. What does not: the queue and the decisions
-(`tracks/review.py`).
-"""
+"""`lofi review`: what a person should look at, one track with its evidence, and the decision about it."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime

@@ -1,7 +1,4 @@
-"""`lofi train-base`: makes the small base model from seeds; may be killed at any moment and goes on.
-
-What belongs here: arguments, the plan on the terminal. What does not: the recipe (`demo/base_recipe/`).
-"""
+"""`lofi train-base`: makes the small base model from seeds; may be killed at any moment and goes on."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

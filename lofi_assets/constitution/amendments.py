@@ -1,7 +1,6 @@
 """The log of amendments: every text and every table of gates that was in force, by version (Governance).
 
-What belongs here: the hashes of both, whether the log has them, and adding a row. What does not: the other gates of the
-repository (`audit.py`), what a gate says (`gates.py`).
+The hashes of both, whether the log has them, and adding a row.
 """
 
 import hashlib

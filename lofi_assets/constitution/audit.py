@@ -1,7 +1,7 @@
 """The repository against the constitution: what holds for every change, whatever data there is (Governance).
 
-What belongs here: measures for the gates of scope `repository`. What does not: asset gates (`verdicts.py`),
-the log of amendments (`amendments.py`).
+What belongs here: measures for the gates of scope `repository`. What does not: gates of assets (`verdicts.py`), the log
+of amendments (`amendments.py`).
 """
 
 import re

@@ -1,8 +1,7 @@
-"""The constitution's gates as data, and how a number is judged.
+"""The constitution's gates as data (`config/constitution.yaml`), and how a number is judged.
 
-What belongs here: `Gate`, `Verdict`, loading `config/constitution.yaml`, `judge()`. Pure: no Dagster, no audio.
-What does not: how a number is measured (its own module), where a check runs (`defs/gates.py`), the audit of the
-repository (`audit.py`).
+What belongs here: `Gate`, `Verdict`, loading, `judge()`. Pure: no Dagster, no audio. What does not: what an asset
+measured (`verdicts.py`), where a check runs (`defs/gates.py`).
 """
 
 import math

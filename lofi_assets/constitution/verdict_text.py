@@ -1,7 +1,5 @@
-"""What a verdict says to people: the outcome, the number, then what to do.
-
-What belongs here: sentences over `Verdict` and the counts of track rules. What does not: judging (`gates.py`),
-where the sentences are shown (`defs/`).
+"""What a verdict says to people: the outcome, the number, then what to do. The command line's table is in
+`verdict_table.py`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
 """A dataset version on the disk: immutable, named by its content hash, and shown in the folders of the split.
 
 What belongs here: writing a version, putting back what was changed in it, `final/` and `validation/`, the record of
-sides. What does not: which tracks are candidates (`dataset_manifest.py`) and on which side (`split.py`), what is hashed
-(`content_hash.py`), and what a version says of itself (`card.py`).
+sides. What does not: reading versions (`versions.py`), which tracks are candidates (`dataset_manifest.py`) and on which
+side (`split.py`), what is hashed (`content_hash.py`).
 
     dataset/<id>/audio/     read-only, shared among versions by hard links: a version costs what changed in it
     final/, validation/     copies of their own, for people and their programs to open

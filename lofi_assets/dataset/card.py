@@ -1,9 +1,4 @@
-"""The card of a dataset version, and its statistics.
-
-What belongs here: what is told of a version in its `README.md` and `statistics.json`. What does not: which tracks are
-in it (`dataset_manifest.py`), a copy for a trainer (`trainer_format.py`), what differs from another version
-(`difference.py`).
-"""
+"""The card of a dataset version (`README.md`), and its statistics (`statistics.json`)."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,8 +1,7 @@
 """Tracks -> the training set (constitution II; data model, Dataset).
 
 What belongs here: which tracks are in it and on which side, and what the gates are told. What does not: the side of a
-group (`split.py`), the version on the disk (`build.py`), the judgement of tracks and their prompts (`tracks/`), and
-what a version says of itself (`card.py`).
+group (`split.py`), the version on the disk (`build.py`), and what a version says of itself (`card.py`).
 """
 
 from datetime import datetime

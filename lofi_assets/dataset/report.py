@@ -1,7 +1,6 @@
 """What people see first of a dataset version: what changed, and which accepted tracks are not in it.
 
-What belongs here: the sentence, the table and the numbers of the asset's page. What does not: the version itself
-(`build.py`), its card (`card.py`).
+The sentence, the table and the numbers of the asset's page; the card in the version's folder is made by `card.py`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,6 @@
 """Which side of the split a track is on: by a stable hash of its group, and for good once it is on record.
 
-What belongs here: groups of tracks that must not straddle, the side of each group, what the gates are told of it. What
-does not: where the record of earlier sides is kept (`build.py`).
+Tracks of a group must not straddle the split. The record of earlier sides is kept by `build.py`.
 """
 
 import hashlib

@@ -1,5 +1,5 @@
-"""The only package that knows Dagster: assets in lineage order, their checks, automation, sensors, jobs, resources.
+"""Dagster's side of the project: assets in lineage order, their checks, automation, sensors, jobs, resources.
 
-What belongs here: thin shells. An asset reads where its inputs are, calls one domain function and reports; it knows
+What belongs here: short functions. An asset reads where its inputs are, calls one domain function and reports; it knows
 nothing of samples, tensors or files. What does not: anything that could run without Dagster.
 """

@@ -1,7 +1,6 @@
 """What every asset runs in: errors that a message explains as that message, and the package's log as the run's log.
 
-What belongs here: the one place where errors become `dg.Failure`. What does not: which errors are explained
-(`lofi_assets.errors`), and what is logged (`lofi_assets.progress`).
+This is the one place where errors become `dg.Failure`; which errors are explained is in `lofi_assets.errors`.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Why the release is held, on its own page, without a red run.
 
-What belongs here: the check `ready_to_release` and what the page of `hub_release` says of the verdicts that hold it.
-What does not: the verdicts themselves. Nothing here opens a release: `gates.require_gates` asks the gates again.
+The check `ready_to_release`, and what the page of `hub_release` says of the verdicts that hold it. Nothing here opens a
+release: `gates.require_gates` asks the gates again.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,6 @@
 """What training changed, to be heard and seen: the base's clips beside the best checkpoint's and the real tracks.
 
-What belongs here: the page and the picture. What does not: the numbers on them (`quality_metrics.py`).
-
-    samples/before_after/index.html     players that read the clips where they lie, and the pictures beside it
+Written as `samples/before_after/index.html`: players that read the clips where they lie, and the pictures beside it.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The blind listening test of the best checkpoint, and the statistics of its answers (constitution III).
 
-What belongs here: which clips stand against which, where answers are collected. What does not: the page and the
-statistics (`listening_page.py`, `metrics/listening_trials.py`).
+Which clips stand against which, and where answers are collected. The page is written by `listening_page.py`; the
+statistics are in `metrics/listening_trials.py`.
 """
 
 from pathlib import Path

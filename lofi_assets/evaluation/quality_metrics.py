@@ -1,7 +1,7 @@
 """Samples -> numbers: FAD, KAD, alignment, coverage of every checkpoint; scores into the manifest; retention.
 
 What belongs here: what has to be measured again, and which numbers the gates see. What does not: the formulas
-(`metrics/`), the listening test (`human_evaluation.py`).
+(`metrics/`), the document of the numbers (`measured.py`).
 """
 
 from collections.abc import Callable, Mapping, Sequence

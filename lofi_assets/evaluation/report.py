@@ -1,8 +1,4 @@
-"""What people see first of the measured checkpoints: the best one's scores between the base, noise and the floor.
-
-What belongs here: the sentence, the numbers and the table of the asset's page. What does not: measuring
-(`quality_metrics.py`), the formulas (`metrics/`).
-"""
+"""What people see first of the measured checkpoints: the best one's scores between the base, noise and the floor."""
 
 from collections.abc import Mapping
 from typing import Any

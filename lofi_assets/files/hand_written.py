@@ -1,7 +1,7 @@
 """Files that people write by hand: UTF-8 text, JSON and YAML, read so that nothing is guessed and nothing chosen.
 
-What belongs here: what is refused (bytes that are no UTF-8, a key that stands twice, a number that is none), and saying
-where it stands. What does not: what a file means. A byte order mark at the start is dropped: editors write it.
+Refused, with the place: bytes that are no UTF-8, a key that stands twice, a number that is none. A byte order mark at
+the start is dropped: editors write it.
 """
 
 import json

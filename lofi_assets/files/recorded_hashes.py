@@ -1,7 +1,6 @@
 """Whether files are still the bytes that were recorded, and where a sound copy is if they are not.
 
-What belongs here: hashes remembered by size and times, putting a file back. What does not: which files a stage keeps
-(`tracks/work_files.py`, `dataset/build.py`), and how a file is replaced (`writing.py`).
+Hashes are remembered by size and times (`hashing.py` computes them); a file is put back from its copy.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,6 @@
 """How files and folders are written: whole or not at all, through links, with the mode of what stood there.
 
-What belongs here: replacing a file or a folder in one step, copies, locks. What does not: what is in the files
-(`documents.py` knows JSON, `tables.py` Parquet).
+Replacing a file or a folder in one step, copies, locks; `documents.py` knows JSON and `tables.py` Parquet.
 
 Every write goes to a temporary sibling and is renamed, so that a killed process leaves either the old file or the whole
 new one. Nothing here removes a file that it did not write.

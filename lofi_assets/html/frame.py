@@ -1,7 +1,6 @@
 """The frame of every HTML page that the project writes: readable on a phone and on a desk, in light and dark.
 
-What belongs here: head, style, players. What does not: what a page says. A page is one file without a script, which
-opens from the disk as well as from the page server.
+Head, style, players. A page is one file without a script, which opens from the disk as well as from the page server.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Which language lyrics are in: what their author says, else script and letter statistics; deterministic.
 
-What belongs here: the languages that lyrics may be in, the `[Language: de]` line, detection. What does not: how a line
-is spelt out (`spelling`). Only Latin script needs a library, since six of the languages share it.
+The author says it in a line such as `[Language: de]`. Only Latin script needs a library, since six of the languages
+share it.
 """
 
 from __future__ import annotations

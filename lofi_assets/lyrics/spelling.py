@@ -1,8 +1,7 @@
 """A line of lyrics as it is sung, in the letters that the lyric vocabulary has.
 
 Lower case; numbers, money, ordinals, abbreviations and symbols in words; Chinese as pinyin with tones, Japanese as
-romaji, Korean romanised. Spelt as the published model heard it ("one hundred and five", "yu3", "coffee wo"). What does
-not belong here: which language a line is in (`language`), ids (`tokenizer`).
+romaji, Korean romanised. Spelt as the published model heard it ("one hundred and five", "yu3", "coffee wo").
 
 The libraries are optional, and each is imported when a line needs it: `pip install 'lofi_assets[lyrics]'`.
 """

@@ -1,8 +1,7 @@
 """Lyrics files: structure markers in one spelling, words only inside a section, `[Instrumental]` without words.
 
 The first line may give the language of the words, as in `[Language: de]`; without it the language is detected.
-What belongs here: the text of a lyrics file (constitution V). What does not: what it says of a voice
-(`tracks/tagging.py`).
+The rules are constitution V's. What the text says of a voice is decided in `tracks/tagging.py`.
 """
 
 import re

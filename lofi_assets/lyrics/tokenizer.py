@@ -1,7 +1,7 @@
 """Lyrics -> token ids of ACE-Step v1's lyric encoder.
 
 The vocabulary is a `tokenizers` BPE file of upstream's format, given by the user: it is not on the Hub and not ours to
-ship. Not here: how a line is spelt out (`spelling`), which language it is in (`language`).
+ship. A line is first spelt out (`spelling`) in its language (`language`).
 """
 
 from __future__ import annotations

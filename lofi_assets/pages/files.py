@@ -1,7 +1,7 @@
-"""Which files of the data root and of `docs/` a browser may open.
+"""Which files of the data root and of `docs/` a browser may open, and the file behind an address.
 
-What belongs here: the list, and finding the file behind an address. What does not: HTTP (`server.py`). Whatever is
-not on the list is not served: metadata, checkpoints, raw audio, logs, and the key of a blind listening test.
+Whatever is not on the list is not served: metadata, checkpoints, raw audio, logs, and the key of a blind listening
+test.
 """
 
 import re

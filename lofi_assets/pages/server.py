@@ -1,9 +1,8 @@
 """The read-only page server: what people are meant to open of the data root and of `docs/`, for browsers beside the UI.
 
-What belongs here: addresses, headers, who is answered. What does not: which files are shown (`files.py`), what
-the list of pages says (`index.py`). It has no login, so it listens on loopback only and answers only to loopback's
-names and to the name in `LOFI_PAGES_URL`: a site on the internet that points a name at 127.0.0.1 gets no answer. A
-proxy with authentication stands in front of it where others than this machine's users should read.
+It has no login, so it listens on loopback only and answers only to loopback's names and to the name in
+`LOFI_PAGES_URL`: a site on the internet that points a name at 127.0.0.1 gets no answer. A proxy with authentication
+stands in front of it where others than this machine's users should read. Which files are shown is in `files.py`.
 
     /                  the list of pages
     /data/<path>       a file below the data root

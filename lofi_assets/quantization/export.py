@@ -1,8 +1,8 @@
 """From torch modules to ONNX: a component exported once in float32 and once in half precision, at opset 18.
 
 Half precision is exported from the `.half()` module, so that sums which the model takes in float32 stay in float32; a
-converter run over a float32 graph cannot know of them. Not here: which components there are (`backbones/`), opsets
-other than the exporter's own (`opset`), fewer bits (`int8`, `int4`).
+converter run over a float32 graph cannot know of them. What does not belong here: which components there are
+(`backbones/`), opsets other than the exporter's own (`opset`), fewer bits (`int8`, `int4`).
 """
 
 from __future__ import annotations

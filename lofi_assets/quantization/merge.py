@@ -1,7 +1,7 @@
 """A trained LoRA merged into its base: the one float32 model that every tier is made from.
 
 The scale comes from the adapter's own configuration (rank-stabilised or not), as it was trained. Merging into weights
-that are already quantized is not possible here: the merge is the first step. Not here: training, ONNX.
+that are already quantized is not possible here: the merge is the first step.
 """
 
 from __future__ import annotations

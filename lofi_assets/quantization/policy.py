@@ -2,7 +2,7 @@
 
 What is judged: the opset against the tier, nothing but standard operators, the floors of the audio-critical and the
 vocal parts, that the promised quantization is really there, and that no weight of the FP32 files is missing. Numbers
-come from `weight_trace`, never from a manifest. Not here: whether the tier sounds right (FAD, in `metrics`).
+come from `weight_trace`, never from a manifest. Whether the tier sounds right is measured by FAD, in `metrics`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
     quantized/<tier>/manifest.json    (`TierManifest`)
 
-What belongs here: the record, read without onnx or torch. What does not: building a tier (`build.py`), the proof
-(`policy.py`).
+Read without onnx or torch.
 """
 
 from collections.abc import Mapping

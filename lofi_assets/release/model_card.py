@@ -1,6 +1,6 @@
 """The model card, generated from what the assets recorded, and a person's approval of it (constitution, Export).
 
-What belongs here: the text, which sections it must have, the approval file. What does not: the numbers, which are read.
+The text, which sections it must have, and the approval file. The numbers are read, never computed.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """The deployable bundle: tiers, runtime, example, and a manifest with the hash of every file (constitution, Export).
 
-The bundle needs nothing of this project: the numpy runtime is copied into it and its imports are rewritten, and the
-example is run from the bundle alone, in a process of its own that can import nothing but the bundle's requirements,
-before anything is reported.
+The bundle needs nothing of this project: the runtime that the tiers' backbone names is copied into it and its imports
+are rewritten, and the example is run from the bundle alone, in a process of its own that can import nothing but the
+bundle's requirements, before anything is reported.
 """
 
 import subprocess

@@ -1,8 +1,8 @@
 """Licence records against raw files (constitution I).
 
 What belongs here: which record claims each raw file, and whether that record permits AI training today. What does not:
-which raw files exist (`raw_files.py`), the table of what was decided (`inventory.py`), the licence types
-(`licences.py`), whether the audio is any good (`tracks/`).
+which raw files exist (`raw_files.py`), the table of what was decided (`inventory.py`), what one record proves
+(`rights.py`), the licence types (`licences.py`).
 """
 
 from collections import Counter

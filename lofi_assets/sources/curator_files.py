@@ -1,8 +1,7 @@
-"""What a curator puts beside a raw file: `<stem>_prompt.txt` and `<stem>_lyrics.txt`.
+"""What a curator puts beside a raw file: `<stem>_prompt.txt` and `<stem>_lyrics.txt`, found and read.
 
-What belongs here: finding and reading them. What does not: what the words mean (`tracks/tagging.py`,
-`lyrics/text.py`). A name that differs in case or in how accents are stored is taken if nothing else could be meant;
-what cannot be read is a fault of the track, since half a text, or none in its place, would be learnt.
+A name that differs in case or in how accents are stored is taken if nothing else could be meant; what cannot be read is
+a fault of the track, since half a text, or none in its place, would be learnt.
 """
 
 import re

@@ -1,7 +1,4 @@
-"""`raw_inventory.parquet`: every raw file with its claim, verdict and hash, as `licensed_sources` last found it.
-
-What belongs here: the rows, and reading and writing them. What does not: how a file is judged (`claims.py`).
-"""
+"""`raw_inventory.parquet`: every raw file with its claim, verdict and hash, as `licensed_sources` last found it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,8 +1,7 @@
 """The licence ledger as people read it: which sources hold today, what they cost, and what was made from them.
 
-What belongs here: the state of every record and raw file by today's rules, and the page that a lawyer could read. What
-does not: the rules (`claims.py`, `rights.py`), edits (`ledger.py`), and finding out what was made from which track
-(`training/made_from.py`).
+The state of every record and raw file is judged by today's rules (`claims.py`, `rights.py`); what was made from which
+track comes from `training/made_from.py`.
 """
 
 import hashlib

@@ -1,8 +1,4 @@
-"""The text of `metadata/sources.json`, of which one record at a time is changed and every other byte stays.
-
-What belongs here: finding a record in the text, and writing a changed one. What does not: who may change what
-(`ledger.py`), what records mean (`claims.py`).
-"""
+"""The text of `metadata/sources.json`, of which one record at a time is changed and every other byte stays."""
 
 import json
 import re

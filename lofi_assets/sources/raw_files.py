@@ -1,7 +1,6 @@
 """Raw files: what lies under `raw/`, what it is called, and the track id that its name gives (decision 005).
 
-What belongs here: finding files, names that people's tools leave behind, ids, hashes. What does not: who claims a file
-(`claims.py`), what stands beside it (`curator_files.py`). One bad name or file does not stop the others.
+Names that people's tools leave behind are known here. One bad name or file does not stop the others.
 """
 
 import os

@@ -1,7 +1,6 @@
 """What one licence record proves: confirmed rights, their evidence, and whether they were withdrawn (constitution I).
 
-What belongs here: the measures of one record. What does not: which raw file it is about (`claims.py`), how records are
-edited and reported (`ledger.py`).
+Which raw file a record is about is in `claims.py`.
 """
 
 import re

@@ -1,7 +1,7 @@
 """What people put into the data root and nothing reads: said by name, since nothing leaves a dataset silently.
 
-What belongs here: files under `raw/` that no stage takes, files that went, names that link to no track. What does not:
-raw files that are read and rejected (`claims.py`), texts that are read and at fault (`curator_files.py`).
+Files under `raw/` that no stage takes, files that went, names that link to no track. A raw file that is read and
+rejected is told by `claims.py`, a text that is read and at fault by `curator_files.py`.
 """
 
 import contextlib

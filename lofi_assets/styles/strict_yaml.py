@@ -1,6 +1,6 @@
 """Reading the files of `config/styles/`: errors that name the file, the key and what to do.
 
-What belongs here: what a file's shape must be. What does not: what it means (`taxonomy.py`, `presets.py`).
+Only a file's shape is checked; what it means is in `taxonomy.py` and `presets.py`.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,6 @@
-"""The vocabulary of prompts, read from `config/styles/taxonomy.yaml`.
+"""The vocabulary of prompts, read from `config/styles/taxonomy.yaml` and checked.
 
-What belongs here: reading and checking the taxonomy, and the table that says which tags the audio tagger's labels
-support. What does not: presets (`presets`), applying either to a track (`tracks/tagging.py`).
+With it comes the table that says which tags the audio tagger's labels support (`musicnn_map.yaml`).
 """
 
 import re

@@ -1,7 +1,4 @@
-"""What is known about a track before it is tagged.
-
-What belongs here: that shape. What does not: weighing evidence (`tagging.py`), gathering it (`tagged_tracks.py`).
-"""
+"""What is known about a track before it is tagged. `tagged_tracks.py` gathers it, `tagging.py` weighs it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,8 +1,4 @@
-"""One file judged by the gates of a track, without anything being kept: what `lofi inspect` runs in its workers.
-
-Belongs here: what is judged and how it is reported. Does not belong here: the order of the work
-(`process_track`), finding files, printing.
-"""
+"""One file judged by the gates of a track, without anything being kept: what `lofi inspect` runs in its workers."""
 
 from __future__ import annotations
 

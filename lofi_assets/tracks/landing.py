@@ -1,7 +1,6 @@
 """What people put into the data root, by the stage that reads it: so that exactly what it touches starts.
 
-What belongs here: the state of those files, unread where they are large. What does not: what is in them, and what is
-started (`defs/sensors.py`).
+Only the state of those files is taken; large ones are not read. What is started is decided in `defs/sensors.py`.
 """
 
 import stat

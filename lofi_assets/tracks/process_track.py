@@ -2,8 +2,9 @@
 
 A file that is too long for one track may be cut into several (`audio.segment`), each judged as a track of its own.
 
-Belongs here: the order of the work. Cheap measures come first, encoding last, and the gates are asked after every
-stage, so that a bad file costs little. Does not belong here: how anything is measured, and any limit.
+What belongs here: the order of the work. Cheap measures come first, encoding last, and the gates are asked after every
+stage, so that a bad file costs little. What does not: which files are worked on (`processed_tracks.py`), how anything
+is measured (`audio/`), and any limit.
 
 Everything that goes in and comes out can be pickled: `process_track` runs in worker processes.
 """

@@ -1,7 +1,7 @@
 """The library of tracks: verified raw files -> processed tracks, track by track and only what changed.
 
 What belongs here: what has to be done (fingerprints), which rows the stage's table has. What does not: the work on one
-file (`process_track.py`), its columns (`track_table.py`), copies (`duplicates.py`), licences (`sources/`), styles.
+file (`process_track.py`), its columns (`track_table.py`), copies (`duplicates.py`).
 """
 
 import contextlib

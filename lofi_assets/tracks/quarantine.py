@@ -1,8 +1,4 @@
-"""Quarantine: one file per rejected track of a stage, with the rule and the numbers.
-
-What belongs here: what such a file says, writing and reading them. What does not: why a track is rejected
-(`processed_tracks.py`, `prompts.py`).
-"""
+"""Quarantine: one file per rejected track of a stage, with the rule and the numbers."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import field

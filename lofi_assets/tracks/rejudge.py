@@ -1,8 +1,6 @@
 """Recorded tracks under the gates as they are today: an amended limit counts without the audio being worked on again.
 
-What belongs here: whether a recorded verdict still stands, and what it is otherwise. What does not: the rules of
-judging (`constitution/gates.py`), copies of a recording, which are judged over the whole library each time
-(`duplicates.py`).
+Copies of a recording are judged over the whole library each time, in `duplicates.py`.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,4 @@
-"""What people see first of the library: what waits for them, and the worst tracks as pictures.
-
-What belongs here: sentences, tables and pictures over rows of the processed tracks. What does not: the rows themselves
-(`track_table.py`), which of them there are (`processed_tracks.py`).
-"""
+"""What people see first of the library: what waits for them, and the worst tracks as pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
 

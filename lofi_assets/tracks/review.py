@@ -1,7 +1,7 @@
 """A person's word on a tagged track: what to look at and why, decisions, and what a decision changes.
 
 What belongs here: `metadata/reviews.jsonl`, the queue, applying a decision to the tags. What does not: tagging itself
-(`tagging.py`), writing prompts (`prompts.py`), the terminal (`cli/review.py`).
+(`tagging.py`), styles that a person chose outside a review (`curation.py`), the terminal (`cli/review.py`).
 
 A decision holds for exactly what was reviewed: the audio's hash and the proposal, which is the fingerprint of what
 tagging says without any review. When either changes, the track waits for a person again.

@@ -1,8 +1,4 @@
-"""The states of a track and the steps between them (data model, State Transitions).
-
-What belongs here: which step is legal. What does not: who takes it (`prompts.py`,
-`dataset/dataset_manifest.py`).
-"""
+"""The states of a track and which steps between them are legal (data model, State Transitions)."""
 
 from collections.abc import Mapping
 from typing import get_args

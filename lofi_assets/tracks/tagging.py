@@ -1,8 +1,9 @@
 """From evidence about a track to its tags, style and prompt.
 
 What belongs here: weighing what a curator wrote, what the file says of itself, what was measured and what the audio
-tagger heard. What does not: the vocabulary (`styles/`), measuring and listening (`audio/`), files (`prompts.py`).
-Nothing is invented: each tag has an origin, and only an assigned style fills a genre or a mood that no evidence gave.
+tagger heard. What does not: the vocabulary (`styles/`), measuring and listening (`audio/`), gathering the evidence
+(`tagged_tracks.py`). Nothing is invented: each tag has an origin, and only an assigned style fills a genre or a mood
+that no evidence gave.
 """
 
 import math

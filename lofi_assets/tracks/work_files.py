@@ -1,7 +1,6 @@
 """Work files of the audio chain, in `cache/tracks/`: what they are called, whether they are sound, which may go.
 
-What belongs here: names, removal, putting back, the rows beside them, and the copies in `processed/` that people open.
-What does not: the audio in them (`process_track.py`), what a row means (`track_table.py`).
+Names, removal, putting back, the rows beside them, and the copies in `processed/` that people open.
 
 A work file carries the fingerprint of the work in its name, and the track's row is written beside it last. So a killed
 run leaves nothing that a later one could mistake for another version's, and what it had finished is adopted.

@@ -1,8 +1,8 @@
 """What a training run is: settings, features and places, as one JSON file that reproduces it (constitution II).
 
 What belongs here: the settings with their defaults (constitution, Training Configuration; the trainer defaults of
-ACE-Step v1 where it is silent) and the hashes that say whether two runs are the same. What does not: paths of a
-profile, torch.
+ACE-Step v1 where it is silent) and the hashes that say whether two runs are the same. What does not: a profile's
+settings and paths (`settings`, `base_model`). Imports without torch.
 """
 
 from collections import Counter

@@ -1,7 +1,7 @@
-"""How the trainer ended, in its own words, for whoever started its process.
+"""How the trainer ended, in its own words, for whoever started its process; `death` is for one that left none.
 
-What belongs here: the exit codes, and the file beside the run's configuration that holds the last ending. An exit code
-alone does not say what to do, and standard error is in another place for each way of starting. Imports without torch.
+The exit codes, and the file beside the run's configuration that holds the last ending. An exit code alone does not say
+what to do, and standard error is in another place for each way of starting. Imports without torch.
 """
 
 from dataclasses import asdict, dataclass

@@ -1,7 +1,7 @@
 """Cached features -> the training run over them, and what it left (constitution II).
 
-What belongs here: the run's configuration file, and what a finished run says to the gates. What does not: the features
-(`feature_cache.py`), the settings (`settings.py`), the optimisation itself (`trainer/`), which runs in its own process.
+The run's configuration file, and what a finished run says to the gates. The optimisation itself (`trainer/`) runs in
+its own process.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """What people see of a run: curves and previews as pictures, speed, and where to look and listen.
 
-What belongs here: reading a run's log and previews for the asset's metadata. What does not: what the gates judge
-(`lora_checkpoints.describe_training`), drawing (`pictures`).
+It reads a run's log and previews for the asset's metadata; what the gates judge is in
+`lora_checkpoints.describe_training`.
 """
 
 import math

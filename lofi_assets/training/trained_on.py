@@ -1,7 +1,7 @@
 """What checkpoints were trained on: tracks and whether their rights still hold (constitution I), dataset and base.
 
 What belongs here: what a checkpoint's own record says it was trained on, against the ledger of today. What does not:
-the ledger (`sources/`), the training (`lora_checkpoints.py`).
+what every version and checkpoint was made from (`made_from.py`), the ledger (`sources/`).
 """
 
 from collections.abc import Iterable

@@ -1,1 +1,1 @@
-"""Work on many tracks: the one seam through which it goes, and the pool of processes behind it."""
+"""Work on many tracks: the one interface through which it goes, and the pool of processes behind it."""

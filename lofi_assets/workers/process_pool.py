@@ -1,9 +1,8 @@
-"""The one seam through which work on many tracks goes: a pool of processes that no file can take down.
+"""The one way in which work on many tracks is done: a pool of processes that no file can end.
 
-Belongs here: running a function over jobs in parallel, surviving what the jobs do. Does not belong here: what a job
-is, the child's side (`child_process`), what stands for a lost result (`mapping`). Threads would be as fast (decoders
-and encoders release the lock) but one abort in a C library would end them all.
-A cluster takes its place with another `MapTracks`.
+A function runs over jobs in parallel and survives what the jobs do; the child's side is in `child_process`, what stands
+for a lost result in `mapping`. Threads would be as fast (decoders and encoders release the lock) but one abort in a C
+library would end them all. A cluster takes its place with another `MapTracks`.
 """
 
 from __future__ import annotations

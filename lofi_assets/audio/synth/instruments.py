@@ -1,6 +1,5 @@
 """Instruments made of sines and noise: each a pure function of pitch, length and sample rate.
 
-Belongs here: how one note or one hit sounds. Does not belong here: when it is played (`song`).
 Electric piano and vibraphone are two-operator frequency modulation (Chowning 1973); piano, guitar, pad and flute are
 sums of partials.
 """

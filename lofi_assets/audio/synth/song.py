@@ -1,7 +1,7 @@
 """A small band: chords, bass, drums and a lead, played from a seed, clean or put on a worn tape.
 
-Belongs here: the composition and the mix. Instruments are in `instruments`, rhythms in `grooves`. The truth about every
-song (tempo, key, mode) is known before a note is played, which is what makes it a test of everything that listens.
+The composition and the mix; instruments are in `instruments`, rhythms in `grooves`. The truth about every song (tempo,
+key, mode) is known before a note is played, which is what makes it a test of everything that listens.
 """
 
 from __future__ import annotations

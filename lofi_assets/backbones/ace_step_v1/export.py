@@ -1,8 +1,8 @@
 """ACE-Step v1 as five components that ONNX can hold, and its runtime with onnxruntime.
 
 What belongs here: what has to change in a module before it is exported, inputs and outputs. What does not: exporting
-(`quantization/export.py`), fewer bits. Inputs and outputs are float32 and int64 in every precision: a caller sees no
-difference.
+(`quantization/export.py`), fewer bits (`quantization/`). Inputs and outputs are float32 and int64 in every precision: a
+caller sees no difference.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """A base model that generates: for samples that are judged, with or without a checkpoint's adapter, and for previews.
 
-What belongs here: putting base, adapter and sampler together. What does not: the sampling loop (`sampler`), what is
-sampled and how it is judged (`evaluation`).
+Base, adapter and sampler are put together here; the sampling loop is in `sampler`.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,7 @@
 """The lyric encoder: pre-norm self-attention blocks with relative positions (Transformer-XL, in ESPnet's writing).
 
-Not here: turning lyrics into token ids (`lofi_assets.lyrics.tokenizer`). There is no convolution module and no dropout:
-the encoder stays frozen, and dropout in a frozen part is noise on the conditions.
+There is no convolution module and no dropout: the encoder stays frozen, and dropout in a frozen part is noise on the
+conditions. Lyrics become token ids in `lofi_assets.lyrics.tokenizer`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`MusicDCAE`: 48 kHz stereo <-> the latents that the transformer works on.
 
 Audio is resampled to 44.1 kHz, turned into one log-mel image per channel, and compressed eightfold in both directions
-by diffusers' `AutoencoderDC`; the vocoder turns mel images back into audio. Not here: reading and writing audio files.
+by diffusers' `AutoencoderDC`; the vocoder turns mel images back into audio.
 """
 
 from __future__ import annotations

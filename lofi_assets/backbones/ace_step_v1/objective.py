@@ -1,7 +1,7 @@
 """The loss of a batch: how far the transformer's velocity is from the straight line between noise and music.
 
 What belongs here: shares of noise, dropout, items -> tensors -> loss per item. What does not: where items come from
-(`training/trainer/batches.py`), the formula of the loss (`flow_matching`), the optimiser.
+(`training/trainer/batches.py`), the formula of the loss (`flow_matching`).
 
 Items of different length are padded at the end. The transformer is aware of the padding (`mask_aware_padding`), so an
 item has the loss and the gradient that it has alone.

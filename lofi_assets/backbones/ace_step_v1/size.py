@@ -1,7 +1,6 @@
 """How large the transformer and its adapter are, counted on the meta device, and what a training step keeps of it.
 
-What belongs here: numbers of parameters, and formulas, each with the line that lets a person check it. What does not:
-how they add up (`training/planning`).
+How the terms add up is in `training/planning/memory.py`. Each formula comes with the line that lets a person check it.
 
 The activation formulas count the tensors that autograd keeps for the backward pass, by their storage; a test counts
 them on real models. With N = frames x batch, M = context tokens x batch (speaker, prompt, lyrics), D width, H hidden

@@ -1,6 +1,6 @@
 """Speaker embeddings: one vector per track or artist, made elsewhere, since no singer encoder was published.
 
-What belongs here: reading and judging such a file. What does not: which track has which (`training/features/jobs.py`).
+Such a file is read and judged here; which track has which is in `training/features/jobs.py`.
 """
 
 from pathlib import Path

@@ -1,9 +1,8 @@
 """Targets of the SSL losses: what MERT or mHuBERT makes of a track. Off by default, and computed once.
 
-What belongs here: reading the two encoders with transformers' own HuBERT, and running them over a track. What does not:
-the loss (`backbones.ace_step_v1.transformer`). No remote code: MERT-v1-330M is a HuBERT whose extra parts (a CQT front
-end, deep norm) its configuration switches off, and its attention_relax shifts logits by what softmax takes out again. A
-MERT that does use such a part is refused.
+Both encoders are read with transformers' own HuBERT, without remote code: MERT-v1-330M is a HuBERT whose extra parts
+(a CQT front end, deep norm) its configuration switches off, and its attention_relax shifts logits by what softmax takes
+out again. A MERT that does use such a part is refused. The losses themselves are in `transformer`.
 """
 
 import json

@@ -1,7 +1,4 @@
-"""Loading that accounts for every tensor: the libraries fill a missing one with random numbers, or leave it empty.
-
-What belongs here: what their loading reports say. What does not: which folder is which component (`loading`).
-"""
+"""Loading that accounts for every tensor: the libraries fill a missing one with random numbers, or leave it empty."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,7 @@
 """`ACEStepTransformer2DModel`: the diffusion transformer of ACE-Step v1 (3.5B), with upstream's tensor names.
 
-Here: conditions -> context (`encode`), noisy latents -> velocity (`decode`), both with the SSL losses (`forward`).
-Not here: the noise schedule and guidance (`flow_matching`), the loop over steps (`sampler`).
+Conditions -> context (`encode`), noisy latents -> velocity (`decode`), both with the SSL losses (`forward`). Noise
+schedule and guidance are in `flow_matching`, the loop over steps in `sampler`.
 """
 
 from __future__ import annotations

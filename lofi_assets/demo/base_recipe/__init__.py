@@ -3,8 +3,7 @@
     songs -> corpus -> DCAE -> clock -> vocoder -> edges                               -> folder -> report
                          -> latents -> transformer and text encoder: steady music, then all
 
-Belongs here: music of every kind but lofi, the training of each part, and what is said about the result. Does not
-belong here: the model's classes (`backbones.ace_step_v1`), training a LoRA (`training`), how lofi sounds
-(`demo.corpus`). What this package makes is what a LoRA starts from: it has never heard lofi, so that the LoRA has
-something to learn.
+What belongs here: music of every kind but lofi, the training of each part, and what is said about the result. What does
+not: the model's classes (`backbones.ace_step_v1`), training a LoRA (`training`), lofi tracks (`demo.corpus`). What this
+package makes is what a LoRA starts from: it is trained on no lofi, so that the LoRA has something to learn.
 """

@@ -11,8 +11,7 @@ built, not learnt, out of the modules that are there (decision 011):
     head            grains and tones overlap into a waveform at a quarter of the rate, which is interpolated
                     (`additive_head`)
 
-Those entries stay as they are; everything else learns around them. Not here: what is learnt (`codec`), the
-oscillators themselves (`oscillators`).
+Those entries stay as they are; everything else learns around them (`codec`). The oscillators are in `oscillators`.
 """
 
 from __future__ import annotations

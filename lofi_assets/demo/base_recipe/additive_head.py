@@ -1,6 +1,6 @@
 """The head of a synthesising vocoder: grains and tones of a frame become samples at a low rate, and these a waveform.
 
-Belongs here: what `additive` writes into convolutions and upsamplings.
+This is what `additive` writes into convolutions and upsamplings.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which channel of a synthesising vocoder holds what, and the units that its parts share.
 
-Belongs here: what `additive` (stem and blocks) and `additive_head` (head) have to agree on.
+`additive` (stem and blocks) and `additive_head` (head) have to agree on these.
 """
 
 from __future__ import annotations

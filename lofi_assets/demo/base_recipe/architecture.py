@@ -1,7 +1,7 @@
 """The modules of the base, of the very classes that read the published weights, and its folder.
 
-Belongs here: sizes -> modules, and writing them as the Hub's repository is laid out. What they learn is in `codec`
-and `music`, and what the vocoder holds before it learns in `additive`.
+Sizes become modules, and these are written as the Hub's repository is laid out. What they learn is in `codec` and
+`music`, and what the vocoder holds before it learns in `additive`.
 """
 
 from __future__ import annotations

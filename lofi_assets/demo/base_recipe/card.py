@@ -1,6 +1,6 @@
-"""The card and the pictures that lie beside the weights.
+"""The card and the pictures that lie beside the weights, from `report.json`, the plan and the logs.
 
-Belongs here: words and drawings from `report.json`, the plan and the logs. Nothing is measured here.
+Nothing is measured here.
 """
 
 from __future__ import annotations

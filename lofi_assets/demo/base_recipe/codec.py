@@ -1,7 +1,7 @@
 """What the DCAE and the vocoder learn: mel images through few numbers, and mel images back into sound.
 
-Belongs here: their tasks. Both train on crops of a second or less, which is enough since neither looks further, and on
-clean and worn clips alike: a codec has to carry the hiss that the transformer has never heard.
+Both train on crops of a second or less, which is enough since neither looks further, and on clean and worn clips alike:
+a codec has to carry the hiss that the transformer is never trained on.
 """
 
 from __future__ import annotations

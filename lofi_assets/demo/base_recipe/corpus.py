@@ -1,7 +1,7 @@
 """The music on disk: one file of samples per clip, and what is true of each.
 
-Belongs here: which clips there are, writing them, reading parts of them. What they are is in `genres`. A clip that is
-there is not made again, so a killed run goes on.
+Which clips there are, writing them, reading parts of them; what they are is in `genres`. A clip that is there is not
+made again, so a killed run goes on.
 """
 
 from __future__ import annotations

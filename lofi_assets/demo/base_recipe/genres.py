@@ -1,7 +1,7 @@
 """What the base hears: songs of every genre but lofi, each with a caption that is true of it.
 
-Belongs here: which instruments, rhythms, tempi and words belong to a genre. How it is played is `audio.synth.song`'s.
-Every word of a caption follows from something that sounds: mood from mode and speed, instruments from who plays.
+Instruments, rhythms, tempi and words of each genre; they are played by `audio.synth.song`. Every word of a caption
+follows from something that sounds: mood from mode and speed, instruments from who plays.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The sounds that a base is judged on, and what the ear makes of them.
+"""The sounds that a base is judged on, and what MusiCNN makes of them.
 
-Belongs here: making the sounds (references, round trips, generated clips, marks) and embedding, tagging and timing
-them. What follows from that is `report`'s.
+What belongs here: making the sounds (references, round trips, generated clips, marks) and embedding, tagging and timing
+them. What does not: what follows from that (`report`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the transformer and its text encoder learn: from words and noise to latents of music.
 
-Belongs here: their task, and the latents that they learn from. The loss is `training.trainer.objective`'s, the
-same that a LoRA is trained by.
+Their task, and the latents that they learn from. The loss is that of `backbones.ace_step_v1.objective`, which a LoRA is
+trained by too.
 
 The text encoder learns with the transformer and is frozen in what ships. Frozen random features would do for telling
 words apart, but each of the 91 tempi would then have to be read off a fixed random direction by one linear layer; here

@@ -1,7 +1,7 @@
 """How the weights of a stage move: Muon for matrices where the recipe asks for it, AdamW for all else, some entries not
 at all.
 
-Belongs here: rates, clipping, what stays, and the optimiser's state by name. Where it is kept is `stage`'s.
+Rates, clipping, what stays, and the optimiser's state by name; `stage` keeps that state on disk.
 """
 
 from __future__ import annotations

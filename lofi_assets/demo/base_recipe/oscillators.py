@@ -1,7 +1,4 @@
-"""Tones of fixed phase, and how loud each is in a sound.
-
-Belongs here: which oscillators there are, and hearing them. The vocoder that plays them is `additive`'s.
-"""
+"""Tones of fixed phase: which there are, and how loud each is in a sound. The vocoder with them is in `additive`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """From an empty folder to a base model, in stages that can be killed at any moment.
 
-Belongs here: the order of the stages, the plan with its hours, and where things lie:
+The order of the stages, the plan with its hours, and where things lie:
 
     corpus/        clips and clips.json        latents/   of clips that the transformer hears, per DCAE
     steady_corpus/ those that it hears first

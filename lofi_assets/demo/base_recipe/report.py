@@ -1,6 +1,6 @@
 """What a base is worth: round trip, distance to lofi and to clean music, prompts, tempo, and that nothing is copied.
 
-Belongs here: the measurement and its numbers (`report.json`). The card that tells people is `card`'s.
+What belongs here: the measurement and its numbers (`report.json`). What does not: the card that tells people (`card`).
 Distances are MusiCNN-FAD on level-normalised windows, one a second; each stands beside the floor that two halves of the
 same music have, and beside noise.
 """

@@ -1,6 +1,6 @@
 """Everything that decides which weights come out: sizes, steps, rates, seeds. Two presets.
 
-Belongs here: numbers with their reasons. docs/decisions/011 has the proofs behind them. Imports without torch.
+Each number has its reason beside it; docs/decisions/011 has the proofs. Imports without torch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How far a waveform is from another, as spectra at several resolutions; and a critic that looks at spectra.
 
-Belongs here: losses of the vocoder. Waveforms are (B, n) at 44.1 kHz.
+Both are losses of the vocoder. Waveforms are (B, n) at 44.1 kHz.
 """
 
 from __future__ import annotations

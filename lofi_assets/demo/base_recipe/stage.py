@@ -1,7 +1,7 @@
 """One stage of training: steps that can be killed at any moment and go on bit for bit.
 
-Belongs here: the average, the state on disk, log and progress. Not here: what a step computes (its `Task`), how weights
-move (`optimizer`).
+What belongs here: the average, the state on disk, log and progress. What does not: what a step computes (its `Task`),
+how weights move (`optimizer`).
 Everything random in a task follows from seed and step, so that no random state has to be saved.
 """
 

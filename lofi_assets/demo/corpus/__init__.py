@@ -1,5 +1,4 @@
-"""Lofi tracks that the project synthesises itself, with licence records and planted faults.
+"""Lofi tracks that the project synthesises itself, with licence records and planted faults (`lofi demo-corpus`).
 
-Belongs here: the songs, and what is written under a data root by `lofi demo-corpus`. Does not belong here: how they are
-played (`audio/synth/`), and anything that the pipeline needs to process real tracks.
+Nothing here is needed to process real tracks.
 """

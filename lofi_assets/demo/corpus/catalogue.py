@@ -1,6 +1,6 @@
 """What is in the demo corpus: 24 songs, their 24 B sides, eight planted faults, and the licence records over them.
 
-Belongs here: the list and nothing else. Artists and agreements are invented; the audio is synthesised here.
+Artists and agreements are invented; the audio is synthesised here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """Writing the demo corpus under a data root: audio, licence records, curators' sidecars, and the truth about all.
 
-Belongs here: files. What they contain is in `catalogue`, how it sounds in `audio.synth`.
-
 `metadata/demo_corpus.json` is both the ground truth for tests and the ledger: a file is the corpus's own if its hash
 stands there. Anything else with the same name is somebody's work and stays as it is.
 """

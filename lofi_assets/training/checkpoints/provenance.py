@@ -1,7 +1,4 @@
-"""Where and with what a checkpoint was made (constitution II: command and hyperparameters are recorded).
-
-What belongs here: the commit, the packages, the machine. What does not: the run's own settings (`training.config`).
-"""
+"""Where and with what a checkpoint was made: the commit, the packages, the machine (constitution II)."""
 
 import hashlib
 import os

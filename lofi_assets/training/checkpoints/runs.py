@@ -1,7 +1,7 @@
 """Which run the checkpoints folder belongs to: a changed dataset or configuration starts a new one.
 
-What belongs here: `checkpoints/run.json`, and `checkpoints/archive/<run id>/`, where an earlier run keeps its manifest,
-checkpoints and resumable state. Nothing is deleted, and a run whose dataset and configuration come back goes on where
+`checkpoints/run.json` says which; an earlier run keeps its manifest, checkpoints and resumable state in
+`checkpoints/archive/<run id>/`. Nothing is deleted, and a run whose dataset and configuration come back goes on where
 it stopped. Imports without torch.
 """
 

@@ -1,6 +1,6 @@
 """The state a killed run goes on from: adapter, its average and optimiser, apart from the weights that are released.
 
-What belongs here: `checkpoints/.resume/step={N}/`, written whole and renamed, the older one removed after, and
+It is in `checkpoints/.resume/step={N}/`, written whole and renamed, the older one removed after, and in
 `epoch=0-step={N}_lora/state/`, hard links to the same files, so that a run goes on exactly from any checkpoint that is
 kept. Tensors are safetensors and the rest is JSON: nothing is unpickled. Random state is not among it, since every
 random number follows from seed and position (`training.trainer.batches`, `training.trainer.randomness`).

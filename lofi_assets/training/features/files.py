@@ -1,7 +1,7 @@
 """The files of the feature cache: `<kind>/<key>.safetensors`, named by a hash of all that decides their content.
 
 What belongs here: keys, whole writes, checks before use, mapped reads, and which files nothing needs. What does not:
-how features are computed (`encoders`), which a track needs (`cache`). Imports without torch.
+how features are computed (`backbones/`), which a track needs (`cache`). Imports without torch.
 """
 
 import re

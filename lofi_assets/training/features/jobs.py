@@ -1,7 +1,6 @@
 """A dataset version and what a profile names beside the base -> the tracks to have features of.
 
-What belongs here: where audio, texts, speakers, lyric vocabulary and SSL encoders are found. What does not: computing
-(`cache.py`).
+Audio, texts, speakers, lyric vocabulary and SSL encoders are found here.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """What a profile and the data at hand come to before training starts; nothing is downloaded, no weight is read.
 
-What belongs here: where the plan's numbers come from (the base on disk, the feature cache, the dataset, or what a
-person says), and the check before a start. What does not: the arithmetic (`plan`, `memory`).
+The plan's numbers come from the base on disk, the feature cache, the dataset, or what a person says; `plan` computes
+with them. The check before a start is here too.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,4 @@
-"""A recorded checkpoint made again, in a folder and a process of its own.
-
-What belongs here: the run's configuration in its new place, the process, and watching it. What does not: what is
-compared (`comparison`). The original checkpoints are only read.
-"""
+"""A recorded checkpoint made again, in a folder and a process of its own. The original checkpoints are only read."""
 
 import contextlib
 import multiprocessing

@@ -1,7 +1,4 @@
-"""The LoRA on the model: put on, written, described so that every reader applies the trained scale.
-
-What belongs here: peft, and the three file forms. What does not: when a checkpoint is due (`loop`), whether one on disk
-is sound (`training.checkpoints.soundness.fault`), merging (`quantization`).
+"""The LoRA on the model: put on by peft, written in three forms, described so that every reader applies the same scale.
 
 Readers take the scale from different places: peft from adapter_config.json; diffusers from the safetensors metadata, or
 nowhere, depending on how it is called; ACE-Step's own pipeline and ComfyUI from nowhere. So B carries the scale in the

@@ -1,8 +1,4 @@
-"""An exponential moving average of the adapter: smoother weights to judge and to release than the last ones.
-
-What belongs here: the average and lending it to the model. What does not: when it is used (`loop`), how it is saved
-(`training.checkpoints.state`).
-"""
+"""An exponential moving average of the adapter: smoother weights to judge and to release than the last ones."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

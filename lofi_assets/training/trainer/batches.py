@@ -2,8 +2,8 @@
 
 What belongs here: everything random about training. Each draw follows from the run's seed and the item's position
 alone, so that order and noise are the same in one go or resumed, on whatever device, and however the items of a step
-are divided into forward passes and processes. What does not belong here: the density of noise levels, the model and the
-loss (`backbones/`).
+are divided into forward passes and processes. What does not: the density of noise levels, the model and the loss
+(`backbones/`).
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,4 @@
-"""Where training runs, and that it runs there the same way twice.
-
-What belongs here: the choice of a device and deterministic kernels. What does not: several processes
-(`training.distributed`).
-"""
+"""Where training runs, and that it runs there the same way twice: the choice of a device, and deterministic kernels."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

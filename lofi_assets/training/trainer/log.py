@@ -1,7 +1,6 @@
 """The run's log: one JSON object per line, each step once however often the run was killed.
 
-What belongs here: appending, and cutting back to the step a run goes on from. What does not: progress for people
-(`lofi_assets.progress`), how the numbers get into TensorBoard (`curves`).
+A run that goes on cuts the log back to the step it goes on from. Progress for people is in `lofi_assets.progress`.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The training loop: from a `TrainingRun` to checkpoints, going on where an earlier call stopped.
 
 What belongs here: the optimiser, the rhythm of log, validation, checkpoints and resumable state, and when to stop. What
-does not: what a step sees (`batches`), its loss (`objective`), the model (`model`), the learning rate (`optimizer`),
+does not: what a step sees (`batches`), its loss (`backbones/`), the model (`model`), the learning rate (`optimizer`),
 how files are written (`adapters`, `training.checkpoints`), signals and the command line (`training.__main__`).
 
 Every process of a run goes through the same calls; only the main one writes.

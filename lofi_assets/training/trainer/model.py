@@ -1,7 +1,6 @@
 """The model as it is trained: frozen, perhaps quantized, with a fresh adapter, perhaps shared out or compiled.
 
-What belongs here: the order in which these are done. What does not: how each is done (`backbones/`, `adapters`,
-`quantized_base`, `training.distributed`).
+Only the order of these is here; each is done in `backbones/`, `adapters`, `quantized_base` or `training.distributed`.
 """
 
 from dataclasses import dataclass

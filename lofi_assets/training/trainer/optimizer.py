@@ -1,8 +1,4 @@
-"""The optimiser of the adapter and its learning rate.
-
-What belongs here: which optimiser, and the rate of a step. What does not: gradients (`loop`), how its state is saved
-(`training.checkpoints.state`).
-"""
+"""The optimiser of the adapter and its learning rate at a step."""
 
 import math
 from collections.abc import Iterable

@@ -1,8 +1,9 @@
 """Previews: what the adapter makes of a few validation tracks' conditions, to be heard while it trains.
 
 What belongs here: a few short clips with fixed seeds, the tracks' own reconstructions beside them, and a page to listen
-to both. The conditions come from the feature cache, so that no text encoder is needed; autoencoder and vocoder are in
-memory only meanwhile. What does not: the samples that are judged (`lofi_assets.evaluation.generated_samples`).
+to both. The conditions come from the feature cache, so that no text encoder is needed; the models that turn latents
+into audio are in memory only meanwhile. What does not: the samples that are judged
+(`lofi_assets.evaluation.generated_samples`).
 
     logs/train-<run id>/previews/original/<track>.mp3   the track, encoded and decoded: the most that can be expected
     logs/train-<run id>/previews/step=<N>/<track>.mp3

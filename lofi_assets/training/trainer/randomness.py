@@ -1,7 +1,7 @@
 """Where a run stands in its sequence of items, and what its random numbers follow from (constitution II).
 
 What belongs here: the sampler's state in figures and words, as a checkpoint records it. What does not: the drawing
-itself (`batches`), of which this is the bookkeeping. Imports without torch.
+itself (`batches`). Imports without torch.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """Whether the weight files of a base model are what its config.json files say, and what was published.
 
-What belongs here: names, shapes, precisions, parameter counts and finite numbers, read tensor by tensor, so that 8 GB
-of weights need no more memory than their largest tensor. What does not: running the model (`runs`).
+Names, shapes, precisions, parameter counts and finite numbers are read tensor by tensor, so that 8 GB of weights need
+no more memory than their largest tensor. No model is run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether a base model's parts do what they are for: text is told apart, music survives the codec, one step samples.
 
-What belongs here: running each part once on a synthesised clip, one part in memory at a time. What does not: files
-(`files`), comparison with upstream's tensors (`reference`).
+Each part is run once on a synthesised clip, one part in memory at a time. Upstream's tensors are compared in
+`reference`.
 
 The limits hold for the published weights only. They are not measured on them, but set where a trained part and an
 untrained one are far apart; other weights are run and described, not judged.

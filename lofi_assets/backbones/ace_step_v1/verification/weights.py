@@ -1,7 +1,6 @@
 """`verify_weights`: a base model on disk, component by component, in words (`lofi verify-weights`).
 
-What belongs here: the order, and what is not run because something before it failed. What does not: the checks
-themselves (`files`, `runs`).
+The checks are in `files` and `runs`; here is their order, and what is not run because something before it failed.
 """
 
 from __future__ import annotations
