@@ -9,7 +9,9 @@ at 104 where 70 would fit the style but the onsets do not repeat at 70.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from numpy.typing import NDArray
 
 from lofi_assets.audio.arrays import FloatArray
 from lofi_assets.environment import folder
+from lofi_assets.files.hashing import hash_of
+from lofi_assets.files.writing import locked
 
 SAMPLE_RATE = 22_050
 HOP = 512
@@ -62,6 +66,7 @@ def estimate_tempo(
         samples: (channels, frames) or (frames,) float32.
         tempo_range: beats per minute in which the style lives.
     """
+    _prepare_kernels()
     onsets = _onset_envelope(samples, sample_rate)
     if onsets is None:
         return None
@@ -97,13 +102,56 @@ def _onset_envelope(samples: FloatArray, sample_rate: int) -> FloatArray | None:
     return onsets if float(onsets.max(initial=0.0)) > 0 and len(onsets) > 4 * SAMPLE_RATE // HOP else None
 
 
+@cache
+def _prepare_kernels() -> None:
+    """Compile librosa's kernels while no other process does, unless they are compiled already.
+
+    numba's cache on the disk does not bear two processes that compile the same function at once: an index then names
+    code of the other, and whoever loads it crashes, from then on. Ten seconds of clicks take every way that a track
+    can.
+    """
+    librosa = _librosa()
+    if "NUMBA_CACHE_DIR" not in os.environ:
+        return  # nothing is shared
+    place = Path(os.environ["NUMBA_CACHE_DIR"])
+    compiled = place / f"compiled-{_what_decides_kernels(librosa)}"
+    if compiled.is_file():
+        return
+    with locked(place, busy=None):
+        if not compiled.is_file():
+            _take_every_way()
+            compiled.touch()
+
+
+def _what_decides_kernels(librosa: Any) -> str:
+    """Hash of what makes numba compile anew."""
+    import llvmlite.binding
+    import numba
+
+    source = Path(librosa.__file__)
+    processor = (llvmlite.binding.get_host_cpu_name(), llvmlite.binding.get_host_cpu_features().flatten())
+    return hash_of(numba.__version__, sys.version, processor, source, source.stat().st_mtime_ns)[:16]
+
+
+def _take_every_way() -> None:
+    clicks = np.zeros(10 * SAMPLE_RATE, dtype=np.float32)
+    for start in range(0, len(clicks), SAMPLE_RATE // 2):
+        clicks[start : start + 200] = np.linspace(1, 0, 200, dtype=np.float32)
+    for samples in (clicks, np.stack([clicks, clicks])):
+        onsets = _onset_envelope(samples, SAMPLE_RATE)
+        if onsets is not None:
+            _periodicity(onsets)
+            _beat_tracking(onsets, LOFI_RANGE)
+            _tempogram(onsets, LOFI_RANGE)
+
+
 def _librosa() -> Any:
     """librosa, with a place where its compiled kernels last beyond the process (compiling takes seconds)."""
     if "NUMBA_CACHE_DIR" not in os.environ:
-        cache = folder("XDG_CACHE_HOME", Path.home() / ".cache") / "lofi_assets" / "numba"
+        place = folder("XDG_CACHE_HOME", Path.home() / ".cache") / "lofi_assets" / "kernels"
         try:
-            cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.environ["NUMBA_CACHE_DIR"] = str(cache)
+            place.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.environ["NUMBA_CACHE_DIR"] = str(place)
         except OSError:
             # A read-only home costs compiling again, not the estimate.
             pass

@@ -208,17 +208,19 @@ def _cloned(source: Path, target: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, busy: Exception) -> Iterator[None]:
+def locked(folder: Path, *, busy: Exception | None) -> Iterator[None]:
     """Keep a folder to this process for the block; the lock ends with the process, however it ends.
 
     Args:
-        busy: raised if another process holds it.
+        busy: raised if another process holds it; None waits until it does not.
     """
     make_folder(folder)
     with (folder / ".lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError as error:
+            if busy is None:
+                raise
             raise busy from error
         yield
 
