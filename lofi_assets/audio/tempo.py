@@ -8,6 +8,7 @@ at 104 where 70 would fit the style but the onsets do not repeat at 70.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from dataclasses import dataclass
@@ -114,9 +115,11 @@ def _prepare_kernels() -> None:
     if "NUMBA_CACHE_DIR" not in os.environ:
         return  # nothing is shared
     place = Path(os.environ["NUMBA_CACHE_DIR"])
+    with contextlib.suppress(OSError):
+        place.mkdir(parents=True, exist_ok=True)
     compiled = place / f"compiled-{_what_decides_kernels(librosa)}"
-    if compiled.is_file():
-        return
+    if compiled.is_file() or not os.access(place, os.W_OK):
+        return  # where nobody can write, nothing is spoilt
     with locked(place, busy=None):
         if not compiled.is_file():
             _take_every_way()

@@ -54,6 +54,19 @@ def test_kernels_that_did_not_compile_are_not_taken_for_compiled(
     tempo._prepare_kernels.cache_clear()
 
 
+def test_a_cache_that_cannot_be_written_costs_compiling_and_not_the_estimate(
+    compiled: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    prepare_in_a_new_process()
+    assert compiled == [] and not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "below"))
+    prepare_in_a_new_process()
+    assert compiled == []
+    tempo._prepare_kernels.cache_clear()
+
+
 @pytest.mark.slow
 def test_processes_that_start_on_an_empty_cache_together_leave_one_that_works(tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
