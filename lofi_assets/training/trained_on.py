@@ -65,7 +65,7 @@ class TrainedTrack:
 class TrainedOn:
     """The part of a run's own configuration that says what it was trained on; the settings may be another version's."""
 
-    tracks: tuple[TrainedTrack, ...] = ()
+    tracks: tuple[TrainedTrack, ...]
     base_fingerprint: str | None = None
     """None: not recorded."""
 
@@ -77,7 +77,7 @@ class TrainedOn:
             StoreError: the configuration is broken.
         """
         remedy = "restore the checkpoint's folder from a copy, or move it away"
-        return read_typed(checkpoint / RUN_CONFIG, cls, remedy=remedy) or cls()
+        return read_typed(checkpoint / RUN_CONFIG, cls, remedy=remedy) or cls(())
 
     @property
     def train(self) -> frozenset[str]:

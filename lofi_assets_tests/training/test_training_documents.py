@@ -119,6 +119,9 @@ def test_what_was_trained_on_is_read_from_a_run_of_any_version(tmp_path: Path) -
     write_json(tmp_path / RUN_CONFIG, {"tracks": tracks, "base_fingerprint": HASH, "novelty": 1})
     found = TrainedOn.read(tmp_path)
     assert found.train == {"a"} and found.base_fingerprint == HASH
+    write_json(tmp_path / RUN_CONFIG, {"base_fingerprint": HASH})
+    with pytest.raises(StoreError, match=r"config\.json: .*tracks"):
+        TrainedOn.read(tmp_path)
     write_json(tmp_path / RUN_CONFIG, {"tracks": [{"id": "a"}]})
     with pytest.raises(StoreError, match=r"config\.json: .*tracks\.0\.track_id"):
         TrainedOn.read(tmp_path)
