@@ -55,6 +55,7 @@ def pages(store: Store) -> TestClient:
         (store.root / path).write_text(json.dumps({"track_id": "rain_02", "rule": "audio.clipping", "reason": SECRET}))
     for document in (store.metadata("sources.json"), store.datasets / "lofi-1" / "tracks.json"):
         document.write_text("[]")
+    (store.checkpoints / "epoch=0-step=80_lora" / "config.json").write_text('{"tracks": []}')
     (store.root.parent / "outside.mp3").write_text(SECRET)
     return TestClient(page_app(store, DOCS), base_url="http://127.0.0.1:3001", follow_redirects=False)
 
