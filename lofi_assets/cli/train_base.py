@@ -10,7 +10,7 @@ from lofi_assets.demo.base_recipe.settings import PRESETS, STAGES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lofi_assets.demo.base_recipe.recipe import PlannedStage
+    from lofi_assets.demo.base_recipe.plan import PlannedStage
 
 
 @click.command("train-base")
@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     type=click.Choice(STAGES),
     help="Only this stage: after the DCAE, clock, vocoder and edges may train beside the transformer, one core each.",
 )
+@click.option(
+    "--from",
+    "start",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Train the last stage only, from this finished base.",
+)
 @click.option("--report", "report_only", is_flag=True, help="Judge the finished base in DIRECTORY again.")
 def train_base(
     directory: Path,
@@ -37,23 +43,25 @@ def train_base(
     minutes_per_stage: float | None,
     plan_only: bool,
     stages: tuple[str, ...],
+    start: Path | None,
     report_only: bool,
 ) -> None:
     """Synthesise music, train a small ACE-Step v1 on it, judge it: DIRECTORY/base in the Hub's folder layout."""
     from lofi_assets.demo.base_recipe.card import write_card
-    from lofi_assets.demo.base_recipe.recipe import RecipeRun, assemble, plan, planned_recipe, train_stage, write_music
+    from lofi_assets.demo.base_recipe.plan import plan, planned_recipe
+    from lofi_assets.demo.base_recipe.recipe import RecipeRun, assemble, train_stage, write_music
     from lofi_assets.demo.base_recipe.report import measure
     from lofi_assets.store import CONFIG_DIR
     from lofi_assets.styles.taxonomy import load_taxonomy
 
-    recipe_run = RecipeRun(directory, PRESETS[preset], load_taxonomy(CONFIG_DIR))  # type: ignore[index]
+    recipe_run = RecipeRun(directory, PRESETS[preset], load_taxonomy(CONFIG_DIR), start)  # type: ignore[index]
     minutes = None if minutes_per_stage is None else dict.fromkeys(STAGES, minutes_per_stage)
     write_music(recipe_run)
     planned = plan(recipe_run, minutes=minutes)
     _print_plan(planned)
     recipe_run = planned_recipe(recipe_run, planned)
-    for name in STAGES:
-        if not plan_only and not report_only and name in (stages or STAGES):
+    for name in recipe_run.stages:
+        if not plan_only and not report_only and name in (stages or recipe_run.stages):
             train_stage(recipe_run, name)
     if plan_only or stages:
         return

@@ -21,7 +21,8 @@ from lofi_assets.demo.base_recipe import architecture
 from lofi_assets.demo.base_recipe.codec import fold_latent_scale, marked, sharpened
 from lofi_assets.demo.base_recipe.music import crop_from_bar, latent_statistics
 from lofi_assets.demo.base_recipe.optimizer import Fixed
-from lofi_assets.demo.base_recipe.recipe import RecipeRun, assemble, plan, planned_recipe, train_stage, write_music
+from lofi_assets.demo.base_recipe.plan import plan, planned_recipe
+from lofi_assets.demo.base_recipe.recipe import RecipeRun, assemble, train_stage, write_music
 from lofi_assets.demo.base_recipe.settings import FULL, MARKS, SMOKE, STAGES, EdgesSettings, Recipe, StageName
 from lofi_assets.demo.base_recipe.spectra import SpectralLoss
 from lofi_assets.demo.base_recipe.stage import Stage, Task, losses_of, run_stage
@@ -49,6 +50,7 @@ def tiny_recipe() -> Recipe:
         recipe,
         corpus=corpus,
         steady=replace(recipe.steady, clips=3),
+        beats=replace(recipe.beats, clips=3),
         training=training,
         transformer=replace(recipe.transformer, crops=(32, 64)),
     )

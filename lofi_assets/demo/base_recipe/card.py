@@ -11,10 +11,10 @@ from typing import Any
 
 from lofi_assets import pictures
 from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE
+from lofi_assets.demo.base_recipe import beats
 from lofi_assets.demo.base_recipe.genres import GENRES, STEADY_BPM, STEADY_GENRES
 from lofi_assets.demo.base_recipe.listening import Sound
 from lofi_assets.demo.base_recipe.recipe import RecipeRun
-from lofi_assets.demo.base_recipe.settings import STAGES
 from lofi_assets.demo.base_recipe.stage import losses_of
 from lofi_assets.files.documents import write_text
 
@@ -27,6 +27,7 @@ LABELS = {
     "edges": "log-mel error to sharper images, nats",
     "steady": "velocity error",
     "transformer": "velocity error",
+    "beats": "velocity error",
 }
 
 
@@ -34,7 +35,7 @@ def write_card(recipe_run: RecipeRun, report: Mapping[str, Any], sounds: Mapping
     """Write README.md, the loss curves and the spectrograms into the base's folder."""
     folder = recipe_run.base
     write_text(folder / "README.md", card_text(recipe_run, report))
-    for name in STAGES:
+    for name in recipe_run.stages:
         curve = list(losses_of(recipe_run.stage(name)))
         thinned = curve[:: max(1, len(curve) // POINTS)]
         _write(folder / f"loss_{name}.png", pictures.loss_curve(thinned, label=LABELS[name]))
@@ -62,6 +63,8 @@ def card_text(recipe_run: RecipeRun, report: Mapping[str, Any]) -> str:
         f"Its transformer first heard {recipe.steady.clips} clips of {recipe.corpus.seconds:g} s that keep time:",
         f"{', '.join(STEADY_GENRES)}, at {', '.join(f'{bpm:.0f}' for bpm in sorted(STEADY_BPM))} BPM;",
         f"then these and {recipe.corpus.clips} of {len(GENRES)} genres at any tempo and in any key.",
+        f"and last {recipe.beats.clips} of clean {', '.join(genre.tag for genre in beats.GENRES)} from 62 to 100 BPM,",
+        f"beside {recipe.beats.steady + recipe.beats.others} of the others.",
         "It has not heard lofi: that is what a LoRA teaches it.",
         f"Its DCAE and vocoder heard the latter, and {recipe.corpus.worn} more on worn tape.",
         "Weights and code: Apache-2.0.",
@@ -89,7 +92,7 @@ def card_text(recipe_run: RecipeRun, report: Mapping[str, Any]) -> str:
         f" copies: {report['nearest']['copies']}.",
         "",
         "![Spectrograms](spectrograms.png)",
-        *(f"![Loss of the {name}](loss_{name}.png)" for name in STAGES),
+        *(f"![Loss of the {name}](loss_{name}.png)" for name in report["training"]),
         "",
         "## Limits",
         "",

@@ -15,8 +15,9 @@ import numpy as np
 
 from lofi_assets.audio.arrays import FloatArray
 from lofi_assets.audio.synth.song import Song, render, render_clean
+from lofi_assets.demo.base_recipe.beats import beat
 from lofi_assets.demo.base_recipe.genres import GENRES, STEADY_GENRES, Piece, piece
-from lofi_assets.demo.base_recipe.settings import CorpusSettings, SteadySettings
+from lofi_assets.demo.base_recipe.settings import BeatsSettings, CorpusSettings, SteadySettings
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.writing import atomic_path
 from lofi_assets.progress import over
@@ -60,6 +61,19 @@ def steady_clips(
             worn=False,
         )
         for index in islice(_of_steady_genres(STEADY), settings.clips)
+    ]
+
+
+def beat_clips(folder: Path, settings: BeatsSettings, *, seconds: float, seed: int, taxonomy: Taxonomy) -> list[Clip]:
+    """Every clip of the last stage's own music."""
+    return [
+        Clip(
+            f"beat_{index:05d}",
+            folder / f"{index:05d}.npy",
+            beat(seed, index, seconds=seconds, taxonomy=taxonomy),
+            worn=False,
+        )
+        for index in range(settings.clips)
     ]
 
 

@@ -53,6 +53,7 @@ SPOKEN_NAMES: dict[Name, str] = {
     "synth_bass": "synth bass",
 }
 DRUM_NAMES: dict[Drums, tuple[str, ...]] = {
+    "boom_bap": ("drums",),
     "rock": ("drums",),
     "funk": ("drums",),
     "swing": ("drums",),
@@ -282,28 +283,28 @@ def piece(seed: int, index: int, *, seconds: float, taxonomy: Taxonomy, steady: 
     """
     rng = np.random.default_rng([seed, index])
     genre = GENRES[index % len(GENRES)]
-    lead = _any(rng, genre.leads)
+    lead = any_of(rng, genre.leads)
     song = Song(
         seed=int(rng.integers(2**31)),
         bpm=float(rng.integers(genre.bpm[0], genre.bpm[1] + 1)),
         key=int(rng.integers(12)),
-        mode=_any(rng, genre.modes),
+        mode=any_of(rng, genre.modes),
         seconds=seconds,
         sample_rate=SAMPLE_RATE,
-        chords=_any(rng, genre.chords),
+        chords=any_of(rng, genre.chords),
         lead=lead,
-        drums=_any(rng, genre.drums),
-        bass=_any(rng, genre.bass),
-        comping=_any(rng, genre.comping),
-        bassline=_any(rng, genre.basslines),
+        drums=any_of(rng, genre.drums),
+        bass=any_of(rng, genre.bass),
+        comping=any_of(rng, genre.comping),
+        bassline=any_of(rng, genre.basslines),
         voicing=genre.voicing,
         intro_bars=int(rng.integers(2)),
         swing=genre.swing,
     )
     if steady:
         bpm = min(STEADY_BPM, key=lambda steady_bpm: abs(steady_bpm - song.bpm))
-        song = replace(song, bpm=bpm, key=_any(rng, STEADY_KEYS), intro_bars=0)
-    return Piece(genre, song, _caption(genre, song, rng, taxonomy))
+        song = replace(song, bpm=bpm, key=any_of(rng, STEADY_KEYS), intro_bars=0)
+    return Piece(genre, song, caption_of(genre, song, rng, taxonomy))
 
 
 def moods(song: Song) -> tuple[str, ...]:
@@ -325,7 +326,7 @@ def true_words(genre: Genre, song: Song) -> tuple[str, ...]:
     )
 
 
-def _caption(genre: Genre, song: Song, rng: np.random.Generator, taxonomy: Taxonomy) -> str:
+def caption_of(genre: Genre, song: Song, rng: np.random.Generator, taxonomy: Taxonomy) -> str:
     """All true words, one or two moods and the word for the tempo, in the order of a prompt."""
     chosen = rng.choice(moods(song), size=int(rng.integers(1, 3)), replace=False).tolist()
     tempo = taxonomy.tempo_word(song.bpm)
@@ -334,5 +335,5 @@ def _caption(genre: Genre, song: Song, rng: np.random.Generator, taxonomy: Taxon
     return prompt_text(tags)
 
 
-def _any(rng: np.random.Generator, options: tuple[T, ...]) -> T:
+def any_of(rng: np.random.Generator, options: tuple[T, ...]) -> T:
     return options[int(rng.integers(len(options)))]

@@ -11,7 +11,7 @@ keep their random start, at the scale of the learnt ones: that is where a LoRA f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,15 @@ from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DMo
 from lofi_assets.backbones.training import Item
 from lofi_assets.demo.base_recipe.corpus import Clip, read_whole
 from lofi_assets.demo.base_recipe.optimizer import NOTHING, Fixed
-from lofi_assets.demo.base_recipe.settings import TransformerSettings
+from lofi_assets.demo.base_recipe.settings import BeatsSettings, TransformerSettings
 from lofi_assets.files.writing import atomic_path
 from lofi_assets.progress import over
 from lofi_assets.styles.prompt_text import split_tags
+from lofi_assets.styles.taxonomy import bpm_of
 from lofi_assets.training.trainer.batches import generator
+
+Prompt = Callable[[str, torch.Generator], str]
+"""From a clip's caption and a random state to the prompt that it is heard under."""
 
 
 def cache_latents(codec: MusicDCAE, clips: Sequence[Clip], *, folder: Path) -> list[Tensor]:
@@ -45,7 +49,7 @@ def cache_latents(codec: MusicDCAE, clips: Sequence[Clip], *, folder: Path) -> l
 
 
 class MusicTask:
-    """Flow matching of latents under captions that lose tags, prompts and lyrics at random."""
+    """Flow matching of latents under prompts that lose tags, or all of them, and lyrics at random."""
 
     fixed: Fixed = NOTHING
 
@@ -59,6 +63,7 @@ class MusicTask:
         latents: Sequence[Tensor],
         captions: Sequence[str],
         bars: Sequence[int],
+        prompt: Prompt,
         settings: TransformerSettings,
         seed: int,
     ) -> None:
@@ -67,7 +72,7 @@ class MusicTask:
         self.objective = Objective(transformer, torch.float32, torch.device("cpu"))
         self.sigmas = training_schedule().sigmas.tolist()
         self.latents, self.captions, self.bars = latents, captions, bars
-        self.settings, self.seed = settings, seed
+        self.prompt, self.settings, self.seed = prompt, settings, seed
         self.lyric_ids = torch.tensor(list(lyric_ids))
 
     def groups(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
@@ -90,7 +95,7 @@ class MusicTask:
         picks = torch.randint(len(self.latents), (count,), generator=random).tolist()
         indices = sample_timestep_indices(count, generator=random).tolist()
         draws = torch.rand(count, 4, generator=random).tolist()
-        prompts = [self._prompt(self.captions[pick], random) for pick in picks]
+        prompts = [self.prompt(self.captions[pick], random) for pick in picks]
         conditions = self._conditions(prompts)
         items = []
         for pick, index, known, (place, text, speaker, lyrics) in zip(picks, indices, conditions, draws, strict=True):
@@ -113,13 +118,6 @@ class MusicTask:
         drawn = {"text": text, "speaker": speaker, "lyrics": lyrics}
         return {group for group, rate in rates.items() if drawn[group] < rate}
 
-    def _prompt(self, caption: str, random: torch.Generator) -> str:
-        """The caption with each tag but the genre left out now and then."""
-        genre, *tags = split_tags(caption)
-        drawn = torch.rand(len(tags), generator=random).tolist()
-        kept = [tag for tag, draw in zip(tags, drawn, strict=True) if draw >= self.settings.tag_dropout]
-        return ", ".join([genre, *kept])
-
     def _conditions(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
         """Text states with their gradient, so that the text encoder learns too."""
         batch = self.tokenizer(list(prompts), return_tensors="pt", padding=True)
@@ -129,6 +127,32 @@ class MusicTask:
             conditions_of(text[mask.bool()], self.lyric_ids, speaker)
             for text, mask in zip(states, batch["attention_mask"], strict=True)
         ]
+
+
+def shorter_prompt(caption: str, random: torch.Generator, *, tag_dropout: float) -> str:
+    """The caption with each tag but the genre left out now and then."""
+    genre, *tags = split_tags(caption)
+    drawn = torch.rand(len(tags), generator=random).tolist()
+    return ", ".join([genre, *(tag for tag, draw in zip(tags, drawn, strict=True) if draw >= tag_dropout)])
+
+
+def prompt_like_lofi(caption: str, random: torch.Generator, *, settings: BeatsSettings, unheard: Sequence[str]) -> str:
+    """Few of the caption's tags, often without the genre, and now and then words that no caption holds."""
+    genre, *tags = split_tags(caption)
+    no_genre, strange, anywhere, *drawn = torch.rand(len(tags) + 3, generator=random).tolist()
+
+    def kept(tag: str, draw: float) -> bool:
+        return draw >= (settings.tag_dropout if bpm_of(tag) is None else settings.bpm_dropout)
+
+    words = [tag for tag, draw in zip(tags, drawn, strict=True) if kept(tag, draw)]
+    if no_genre >= settings.genre_dropout:
+        words = [genre, *words]
+    if strange < settings.unheard:
+        for _ in range(int(torch.randint(1, 4, (), generator=random))):
+            word = unheard[int(torch.randint(len(unheard), (), generator=random))]
+            place = int(torch.randint(len(words) + 1, (), generator=random)) if anywhere < 0.5 else 0
+            words.insert(place, word)
+    return ", ".join(words) or genre
 
 
 def crop_from_bar(latents: Tensor, *, frames: int, place: float, bar: int) -> Tensor:

@@ -3,7 +3,7 @@
 The order of the stages, the plan with its hours, and where things lie:
 
     corpus/        clips and clips.json        latents/   of clips that the transformer hears, per DCAE
-    steady_corpus/ those that it hears first
+    steady_corpus/ those that it hears first   beats_corpus/  those that it hears last
     plan.json      steps and seconds per step  <stage>/   log.jsonl, state/ while it runs, weights.safetensors
     base/          the model as the Hub lays it out, with report.json, its card and pictures
 
@@ -12,32 +12,29 @@ What a stage learns is in `codec` and `music`; what the result is worth in `repo
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from lofi_assets.backbones.ace_step_v1.loading import load_base
 from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
-from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE, latent_frames
-from lofi_assets.backbones.ace_step_v1.tiny import LATENT_CHANNELS
+from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
 from lofi_assets.demo.base_recipe import architecture
 from lofi_assets.demo.base_recipe.codec import ClockTask, DcaeTask, EdgesTask, VocoderTask, calibrate
-from lofi_assets.demo.base_recipe.corpus import Clip, clips, steady_clips, write_corpus
-from lofi_assets.demo.base_recipe.genres import SAMPLE_RATE
-from lofi_assets.demo.base_recipe.music import MusicTask, cache_latents
-from lofi_assets.demo.base_recipe.optimizer import StageOptimizer
+from lofi_assets.demo.base_recipe.corpus import Clip, beat_clips, clips, steady_clips, write_corpus
+from lofi_assets.demo.base_recipe.music import MusicTask, Prompt, cache_latents, prompt_like_lofi, shorter_prompt
 from lofi_assets.demo.base_recipe.settings import STAGES, Recipe, StageName
-from lofi_assets.demo.base_recipe.stage import Stage, Task, read_weights, run_stage, take_step
-from lofi_assets.files.documents import read_json, write_json
-from lofi_assets.files.hashing import hash_of
+from lofi_assets.demo.base_recipe.stage import Stage, Task, read_weights, run_stage
+from lofi_assets.files.hashing import hash_of, sha256_file
 from lofi_assets.files.writing import StoreError
 from lofi_assets.lyrics.text import INSTRUMENTAL
 from lofi_assets.lyrics.tokenizer import LyricTokenizer
+from lofi_assets.styles.prompt_text import split_tags
 from lofi_assets.styles.taxonomy import Taxonomy
 
 T = TypeVar("T")
@@ -50,24 +47,9 @@ LISTENS_TO: Mapping[StageName, StageName | None] = {
     "edges": "vocoder",
     "steady": "dcae",
     "transformer": "steady",
+    "beats": "transformer",
 }
 """The stage whose weights a stage starts from."""
-TIMED_STEPS = 3
-LATENT_HEIGHT = 16
-
-
-@dataclass(frozen=True)
-class PlannedStage:
-    """How long a stage will take."""
-
-    name: StageName
-    steps: int
-    seconds_per_step: float
-
-    @property
-    def hours(self) -> float:
-        """Of all its steps."""
-        return self.steps * self.seconds_per_step / 3600
 
 
 @dataclass(frozen=True)
@@ -77,6 +59,14 @@ class RecipeRun:
     folder: Path
     recipe: Recipe
     taxonomy: Taxonomy
+    start: Path | None = None
+    """A finished base whose codec is kept and whose transformer goes on learning in the last stage, the only one that
+    is trained then. A base's weights are rounded to float16, so the bits are not those of all stages in one go."""
+
+    @property
+    def stages(self) -> tuple[StageName, ...]:
+        """Those that are trained."""
+        return STAGES if self.start is None else STAGES[-1:]
 
     @property
     def base(self) -> Path:
@@ -105,10 +95,33 @@ class RecipeRun:
             taxonomy=self.taxonomy,
         )
 
+    @cached_property
+    def beats(self) -> list[Clip]:
+        """What the transformer hears last for the first time."""
+        recipe = self.recipe
+        return beat_clips(
+            self.folder / "beats_corpus",
+            recipe.beats,
+            seconds=recipe.corpus.seconds,
+            seed=recipe.seed,
+            taxonomy=self.taxonomy,
+        )
+
+    @property
+    def heard_before(self) -> list[Clip]:
+        """All that the transformer hears before its last stage."""
+        return [*self.steady, *self.clean]
+
+    @property
+    def heard_last(self) -> list[Clip]:
+        """What the transformer hears in its last stage."""
+        settings = self.recipe.beats
+        return [*self.beats, *self.steady[: settings.steady], *self.clean[: settings.others]]
+
     @property
     def heard(self) -> list[Clip]:
-        """All that the transformer hears."""
-        return [*self.steady, *self.clean]
+        """All that the transformer hears, in the stages that are trained here."""
+        return self.heard_last if self.start else [*self.heard_before, *self.beats]
 
     @cached_property
     def vocabularies(self) -> tuple[int, int]:
@@ -123,14 +136,23 @@ class RecipeRun:
         recipe = self.recipe
         settings = asdict(recipe)
         heard = LISTENS_TO[name]
-        before = [] if heard is None else [self._run_id(heard)]
+        before = [] if heard is None else [self._start_hash if self.start else self._run_id(heard)]
         own = settings["vocoder"]["clock"] if name == "clock" else settings[name]
         if name == "steady":
             own = [own, settings["transformer"]]
         return hash_of(RECIPE_VERSION, recipe.seed, settings["corpus"], own, settings["training"][name], before)
 
+    @cached_property
+    def _start_hash(self) -> str:
+        assert self.start is not None
+        return hash_of(sorted((path.name, sha256_file(path)) for path in self.start.rglob("*.safetensors")))
+
     def codec(self) -> MusicDCAE:
         """DCAE and vocoder, at unit scale, with the weights of those stages that are finished."""
+        if self.start:
+            codec = load_base(self.start, components=("music_dcae",)).music_dcae
+            assert codec is not None
+            return codec
         dcae = self._seeded("dcae", lambda: architecture.build_dcae(self.recipe.dcae))
         codec = MusicDCAE(dcae, self._seeded("vocoder", lambda: architecture.build_vocoder(self.recipe.vocoder)))
         if self.stage("dcae").finished:
@@ -150,6 +172,8 @@ class RecipeRun:
             return self.music_task(self.steady, self.latents(self.steady))
         if name == "transformer":
             return self.transformer_task()
+        if name == "beats":
+            return self.beats_task()
         if name == "clock":
             return self.clock_task()
         if name == "edges":
@@ -204,12 +228,34 @@ class RecipeRun:
 
     def transformer_task(self) -> MusicTask:
         """The last stage's task: steady music and all other, from where the steady stage ended."""
-        task = self.music_task(self.heard, self.latents(self.heard))
+        task = self.music_task(self.heard_before, self.latents(self.heard_before))
         read_weights(self.stage("steady"), task.modules)
         return task
 
-    def music_task(self, clips: Sequence[Clip], latents: Sequence[Tensor]) -> MusicTask:
-        """A transformer that has heard nothing yet, before the latents of clips."""
+    def beats_task(self) -> MusicTask:
+        """The stage after it: hip hop at the tempi of lofi, under prompts like those of lofi."""
+        clips = self.heard_last
+        named = {tag for clip in clips for tag in split_tags(clip.piece.caption)}
+        known = {tag for category in self.taxonomy.categories for tag in category.tags}
+        prompt = partial(prompt_like_lofi, settings=self.recipe.beats, unheard=sorted(known - named))
+        task = self.music_task(clips, self.latents(clips), prompt)
+        self._read_transformer(task)
+        return task
+
+    def _read_transformer(self, task: MusicTask) -> None:
+        """Put the transformer and the text encoder from before the last stage into a task."""
+        if self.start is None:
+            read_weights(self.stage("transformer"), task.modules)
+            return
+        base = load_base(self.start, components=("transformer", "text_encoder"))
+        assert base.transformer is not None and base.text_encoder is not None
+        task.transformer.load_state_dict(base.transformer.state_dict())
+        task.text_encoder.load_state_dict(base.text_encoder.state_dict())
+
+    def music_task(self, clips: Sequence[Clip], latents: Sequence[Tensor], prompt: Prompt | None = None) -> MusicTask:
+        """A transformer that has heard nothing yet, before the latents of clips; by default under their captions, now
+        and then shorter.
+        """
         recipe, (text_ids, lyric_ids) = self.recipe, self.vocabularies
         settings = recipe.transformer
         tokenizers = self.folder / "tokenizers"
@@ -221,13 +267,15 @@ class RecipeRun:
             latents=latents,
             captions=[clip.piece.caption for clip in clips],
             bars=[clip.piece.bar_frames for clip in clips],
+            prompt=prompt or partial(shorter_prompt, tag_dropout=settings.tag_dropout),
             settings=settings,
             seed=recipe.seed,
         )
 
     def latents(self, clips: Sequence[Clip]) -> list[Tensor]:
         """Of clips, from the finished DCAE."""
-        folder = self.folder / "latents" / self._run_id("dcae")[:12]
+        codec = self._start_hash if self.start else self._run_id("dcae")
+        folder = self.folder / "latents" / codec[:12]
         return cache_latents(self.codec().eval(), clips, folder=folder)
 
     def _seeded(self, part: str, build: Callable[[], T]) -> T:
@@ -237,40 +285,14 @@ class RecipeRun:
 
 
 def write_music(recipe_run: RecipeRun) -> None:
-    """Both corpora; what is there stays."""
-    peak = recipe_run.recipe.corpus.peak
-    write_corpus(recipe_run.corpus, peak=peak, folder=recipe_run.folder / "corpus")
-    write_corpus(recipe_run.steady, peak=peak, folder=recipe_run.folder / "steady_corpus")
-
-
-def plan(recipe_run: RecipeRun, *, minutes: Mapping[StageName, float] | None = None) -> list[PlannedStage]:
-    """Steps and seconds per step of every stage, measured here once and kept in `plan.json`.
-
-    Args:
-        minutes: wall time per stage in place of the recipe's steps. Other steps are another recipe: once planned, they
-            stay.
-    """
-    path = recipe_run.folder / "plan.json"
-    known = read_json(path)
-    if known is not None:
-        return [PlannedStage(**row) for row in known["stages"]]
-    planned = []
-    for name in STAGES:
-        seconds = round(_seconds_per_step(recipe_run, name), 4)
-        wanted = (minutes or {}).get(name)
-        steps = recipe_run.recipe.training[name].steps if wanted is None else max(1, round(wanted * 60 / seconds))
-        planned.append(PlannedStage(name, steps, seconds))
-    write_json(path, {"threads": torch.get_num_threads(), "stages": [asdict(stage) for stage in planned]})
-    return planned
-
-
-def planned_recipe(recipe_run: RecipeRun, stages: Sequence[PlannedStage]) -> RecipeRun:
-    """The recipe_run with the steps of its plan."""
-    return RecipeRun(
-        recipe_run.folder,
-        recipe_run.recipe.with_steps({stage.name: stage.steps for stage in stages}),
-        recipe_run.taxonomy,
-    )
+    """Whatever the stages hear; what is there stays."""
+    peak, folder, last = recipe_run.recipe.corpus.peak, recipe_run.folder, recipe_run.recipe.beats
+    corpus, steady = recipe_run.corpus, recipe_run.steady
+    if recipe_run.start:
+        corpus, steady = recipe_run.clean[: last.others], steady[: last.steady]
+    write_corpus(corpus, peak=peak, folder=folder / "corpus")
+    write_corpus(steady, peak=peak, folder=folder / "steady_corpus")
+    write_corpus(recipe_run.beats, peak=peak, folder=folder / "beats_corpus")
 
 
 def train_stage(recipe_run: RecipeRun, name: StageName) -> None:
@@ -284,7 +306,7 @@ def train_stage(recipe_run: RecipeRun, name: StageName) -> None:
     if stage.finished:
         return
     heard = LISTENS_TO[name]
-    if heard is not None and not recipe_run.stage(heard).finished:
+    if heard is not None and not recipe_run.start and not recipe_run.stage(heard).finished:
         raise StoreError(f"{recipe_run.folder}: {name} listens to {heard}, which is not finished; train {heard} first")
     run_stage(stage, recipe_run.task(name))
 
@@ -296,9 +318,9 @@ def assemble(recipe_run: RecipeRun) -> Path:
         StoreError: a stage is not finished.
     """
     music = recipe_run.music_task((), ())
-    for name in STAGES:
+    for name in recipe_run.stages:
         _require_finished(recipe_run.stage(name))
-    read_weights(recipe_run.stage("transformer"), music.modules)
+    read_weights(recipe_run.stage("beats"), music.modules)
     codec = recipe_run.codec()
     architecture.write_base(
         recipe_run.base,
@@ -314,25 +336,3 @@ def assemble(recipe_run: RecipeRun) -> Path:
 def _require_finished(stage: Stage) -> None:
     if not stage.finished:
         raise StoreError(f"{stage.folder}: this stage is not finished; run lofi train-base again")
-
-
-def _seconds_per_step(recipe_run: RecipeRun, name: StageName) -> float:
-    """Wall time of a step after one to warm up, on modules that are thrown away."""
-    task, training = _timed_task(recipe_run, name), recipe_run.recipe.training[name]
-    optimizer = StageOptimizer(task.groups(), training, task.fixed)
-    late = training.steps  # by then every loss has joined
-    take_step(task, optimizer, late)
-    started = time.perf_counter()
-    for _ in range(TIMED_STEPS):
-        take_step(task, optimizer, late)
-    return (time.perf_counter() - started) / TIMED_STEPS
-
-
-def _timed_task(recipe_run: RecipeRun, name: StageName) -> Task:
-    """A stage's task; the transformer's on latents of silence, since the DCAE that makes true ones is still to come."""
-    if name not in ("steady", "transformer"):
-        return recipe_run.task(name)
-    seconds = recipe_run.recipe.corpus.seconds
-    frames = latent_frames(round(seconds * SAMPLE_RATE), sample_rate=SAMPLE_RATE)
-    blank = torch.zeros(LATENT_CHANNELS, LATENT_HEIGHT, frames)
-    return recipe_run.music_task(recipe_run.steady, [blank] * len(recipe_run.steady))

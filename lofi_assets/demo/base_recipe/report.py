@@ -23,9 +23,8 @@ from lofi_assets.demo.base_recipe.corpus import held_out
 from lofi_assets.demo.base_recipe.listening import Heard, Sound
 from lofi_assets.demo.base_recipe.music import latent_statistics
 from lofi_assets.demo.base_recipe.recipe import RecipeRun
-from lofi_assets.demo.base_recipe.settings import STAGES
 from lofi_assets.evaluation.samples import write_clip
-from lofi_assets.files.documents import write_json
+from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.metrics.alignment import clip_aucs, standardised_tags
 from lofi_assets.metrics.frechet import frechet_distance, split_half_floor
 from lofi_assets.progress import over
@@ -91,8 +90,11 @@ def measure(recipe_run: RecipeRun) -> tuple[dict[str, Any], dict[str, Sound]]:
 
 
 def _training(recipe_run: RecipeRun) -> dict[str, Any]:
-    stages = {name: recipe_run.stage(name) for name in STAGES}
-    return {
+    """Steps and hours of every stage, those of the base that it went on from too."""
+    stages = {name: recipe_run.stage(name) for name in recipe_run.stages}
+    earlier: dict[str, Any] = read_json(recipe_run.start / REPORT, default={}) if recipe_run.start else {}
+    before: dict[str, Any] = earlier.get("training", {})
+    return before | {
         name: {"steps": stage.training.steps, "hours": round(stage.seconds / 3600, 3)} for name, stage in stages.items()
     }
 

@@ -10,10 +10,11 @@ from typing import Literal
 
 from lofi_assets.files.hashing import hash_of
 
-StageName = Literal["dcae", "clock", "vocoder", "edges", "steady", "transformer"]
-STAGES: tuple[StageName, ...] = ("dcae", "clock", "vocoder", "edges", "steady", "transformer")
+StageName = Literal["dcae", "clock", "vocoder", "edges", "steady", "transformer", "beats"]
+STAGES: tuple[StageName, ...] = ("dcae", "clock", "vocoder", "edges", "steady", "transformer", "beats")
 """Trained in this order. The clock marks the frames of the DCAE's images for the vocoder, edges sharpen them; the
-transformer keeps time on steady music, then hears all music. It and the vocoder do not hear each other."""
+transformer keeps time on steady music, hears all music, and last the tempi and words of lofi. It and the vocoder do not
+hear each other."""
 PresetName = Literal["full", "smoke"]
 MARKS = 8
 """Mel frames of a latent frame, and the highest mel bands (above 12.3 kHz), which give way to marks of the frames."""
@@ -39,6 +40,25 @@ class SteadySettings:
 
     clips: int = 1680
     """As long as the others."""
+
+
+@dataclass(frozen=True)
+class BeatsSettings:
+    """The music that the transformer hears last, and the prompts that it hears it under."""
+
+    clips: int = 640
+    """Clean hip hop from 62 to 100 BPM, as long as the others."""
+    steady: int = 120
+    """Of the steady clips: what it could before, it keeps."""
+    others: int = 120
+    """Of all other music."""
+    genre_dropout: float = 0.4
+    """Chance of a prompt without its genre: a prompt of lofi has none that the base knows."""
+    tag_dropout: float = 0.35
+    """Chance of each other tag to be left out; prompts of the demo are short."""
+    bpm_dropout: float = 0.1
+    unheard: float = 0.5
+    """Chance of one to three words among the rest that no caption holds: they must not take its time away."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +208,7 @@ class Recipe:
     edges: EdgesSettings = EdgesSettings()
     transformer: TransformerSettings = TransformerSettings()
     steady: SteadySettings = SteadySettings()
+    beats: BeatsSettings = BeatsSettings()
     training: dict[StageName, Training] = field(default_factory=dict)
     report: ReportSettings = ReportSettings()
 
@@ -198,10 +219,8 @@ class Recipe:
 
     def with_steps(self, steps: dict[StageName, int]) -> Recipe:
         """The same with other numbers of steps."""
-        return replace(
-            self,
-            training={name: replace(training, steps=steps[name]) for name, training in self.training.items()},
-        )
+        training = {name: replace(stage, steps=steps.get(name, stage.steps)) for name, stage in self.training.items()}
+        return replace(self, training=training)
 
 
 FULL = Recipe(
@@ -213,6 +232,7 @@ FULL = Recipe(
         "edges": Training(steps=400, learning_rate=5e-4, batch=4, frames=128, warmup=50),
         "steady": Training(steps=9_000, learning_rate=2e-3, batch=0),
         "transformer": Training(steps=6_000, learning_rate=1e-3, batch=0),
+        "beats": Training(steps=5_000, learning_rate=1e-3, batch=0),
     },
 )
 SMOKE = Recipe(
@@ -237,6 +257,7 @@ SMOKE = Recipe(
         frames_per_step=256,
     ),
     steady=SteadySettings(clips=14),
+    beats=BeatsSettings(clips=10, steady=2, others=2),
     training={
         "dcae": Training(steps=60, learning_rate=3e-3, batch=2, frames=64, warmup=5, ema=0.95, save_every=20),
         "clock": Training(steps=60, learning_rate=3e-3, batch=2, frames=64, warmup=5, ema=0.95, save_every=20),
@@ -255,6 +276,7 @@ SMOKE = Recipe(
         "edges": Training(steps=60, learning_rate=3e-3, batch=2, frames=64, warmup=5, ema=0.95, save_every=20),
         "steady": Training(steps=60, learning_rate=2e-3, batch=0, warmup=5, ema=0.95, save_every=20),
         "transformer": Training(steps=60, learning_rate=1e-3, batch=0, warmup=5, ema=0.95, save_every=20),
+        "beats": Training(steps=60, learning_rate=1e-3, batch=0, warmup=5, ema=0.95, save_every=20),
     },
     report=ReportSettings(references=4, samples=3, tempo_pairs=1, seconds=12.0, steps=6),
 )

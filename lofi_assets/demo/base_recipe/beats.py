@@ -1,0 +1,85 @@
+"""The music that a base hears last: clean hip hop at the tempi of lofi, so that it keeps the time of its prompt.
+
+The instruments, drum patterns and tempi that prompts of the demo name, without tape, hiss or crackle: those stay for a
+LoRA to teach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lofi_assets.audio.synth.song import Song
+from lofi_assets.demo.base_recipe.genres import (
+    NINTH,
+    SAMPLE_RATE,
+    SAMPLES_PER_FRAME,
+    Genre,
+    Piece,
+    any_of,
+    caption_of,
+)
+from lofi_assets.styles.taxonomy import Taxonomy
+
+BEATS = 3_000_000
+"""Index of the first piece."""
+_COMMON: Mapping[str, Any] = {
+    "bpm": (62, 100),
+    "leads": ("vibes", "guitar", "flute", "kalimba", "piano", None),
+    "comping": ("held", "held", "arpeggio", "charleston", "sustained"),
+    "basslines": ("root_fifth", "root_fifth", "held"),
+    "modes": ("major", "minor", "dorian"),
+    "voicing": NINTH,
+    "swing": 0.58,
+}
+GENRES: tuple[Genre, ...] = (
+    Genre("hip hop", chords=("rhodes", "piano", "guitar", "pad"), drums=("boom_bap", "half_time"), **_COMMON),
+    Genre("boom bap", chords=("piano", "rhodes", "guitar"), drums=("boom_bap",), **{**_COMMON, "bpm": (76, 100)}),
+    Genre("chillhop", chords=("rhodes", "guitar", "piano"), drums=("half_time", "boom_bap"), **_COMMON),
+    Genre("jazzhop", chords=("piano", "guitar", "rhodes"), drums=("brushes", "boom_bap"), **{**_COMMON, "swing": 0.62}),
+    Genre(
+        "downtempo", chords=("pad", "rhodes", "piano"), drums=("half_time", "boom_bap"), **{**_COMMON, "bpm": (62, 88)}
+    ),
+)
+"""They take turns."""
+
+
+def whole_frame_bpm(bpm: float) -> float:
+    """The tempo nearest to `bpm` whose bar is a whole number of latent frames, as bars then look alike.
+
+    From 62 to 100 BPM a bar has 26 to 42 frames, so that it lies within 2 % of every tempo.
+    """
+    frames = 240 * SAMPLE_RATE / SAMPLES_PER_FRAME
+    return frames / round(frames / bpm)
+
+
+def beat(seed: int, index: int, *, seconds: float, taxonomy: Taxonomy) -> Piece:
+    """The piece at `index` of the endless list of a seed.
+
+    Its caption names the tempo that was drawn, within 2 % of the one that is played: every BPM is heard.
+    """
+    rng = np.random.default_rng([seed, BEATS + index])
+    genre = GENRES[index % len(GENRES)]
+    bpm = float(rng.integers(genre.bpm[0], genre.bpm[1] + 1))
+    song = Song(
+        seed=int(rng.integers(2**31)),
+        bpm=bpm,
+        key=int(rng.integers(12)),
+        mode=any_of(rng, genre.modes),
+        seconds=seconds,
+        sample_rate=SAMPLE_RATE,
+        chords=any_of(rng, genre.chords),
+        lead=any_of(rng, genre.leads),
+        drums=any_of(rng, genre.drums),
+        bass=any_of(rng, genre.bass),
+        comping=any_of(rng, genre.comping),
+        bassline=any_of(rng, genre.basslines),
+        voicing=genre.voicing,
+        intro_bars=0,
+        swing=genre.swing,
+    )
+    caption = caption_of(genre, song, rng, taxonomy)
+    return Piece(genre, replace(song, bpm=whole_frame_bpm(bpm)), caption)
