@@ -253,7 +253,14 @@ def test_the_plan_says_steps_and_hours_and_stays(tmp_path: Path, taxonomy: Taxon
 
 @pytest.mark.parametrize(
     ("stage", "first"),
-    [("transformer", "steady"), ("steady", "dcae"), ("clock", "dcae"), ("vocoder", "clock"), ("edges", "vocoder")],
+    [
+        ("beats", "transformer"),
+        ("transformer", "steady"),
+        ("steady", "dcae"),
+        ("clock", "dcae"),
+        ("vocoder", "clock"),
+        ("edges", "vocoder"),
+    ],
 )
 def test_a_stage_waits_for_the_one_that_it_listens_to(
     tmp_path: Path, taxonomy: Taxonomy, stage: StageName, first: str

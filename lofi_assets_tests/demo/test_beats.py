@@ -1,0 +1,101 @@
+"""What a base hears last: hip hop at the tempo of its caption, under prompts like those of lofi."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lofi_assets.audio.synth.song import render_clean
+from lofi_assets.audio.tempo import estimate_tempo
+from lofi_assets.demo.base_recipe.beats import GENRES, beat, whole_frame_bpm
+from lofi_assets.demo.base_recipe.genres import SAMPLE_RATE, SAMPLES_PER_FRAME
+from lofi_assets.demo.base_recipe.music import prompt_like_lofi
+from lofi_assets.demo.base_recipe.recipe import RecipeRun, assemble, train_stage, write_music
+from lofi_assets.demo.base_recipe.settings import FULL, SMOKE, BeatsSettings
+from lofi_assets.demo.corpus.catalogue import catalogue
+from lofi_assets.store import CONFIG_DIR
+from lofi_assets.styles.prompt_text import parse_prompt, prompt_text, split_tags
+from lofi_assets.styles.taxonomy import Taxonomy, bpm_of, load_taxonomy
+from lofi_assets.training.base_model import SHIPPED_BASE
+
+
+@pytest.fixture(scope="module")
+def taxonomy() -> Taxonomy:
+    return load_taxonomy(CONFIG_DIR)
+
+
+def bpm_in(prompt: str) -> int | None:
+    return next((bpm for tag in split_tags(prompt) if (bpm := bpm_of(tag)) is not None), None)
+
+
+def test_every_tempo_of_lofi_is_within_2_percent_of_one_whose_bars_are_whole_frames() -> None:
+    for bpm in range(62, 101):
+        played = whole_frame_bpm(bpm)
+        frames = 240 / played * SAMPLE_RATE / SAMPLES_PER_FRAME
+        assert abs(played / bpm - 1) < 0.02 and frames == pytest.approx(round(frames))
+
+
+def test_captions_name_all_tempi_and_what_the_demo_plays(taxonomy: Taxonomy) -> None:
+    made = [beat(5, index, seconds=30.0, taxonomy=taxonomy) for index in range(400)]
+    for found in made:
+        tags, unknown = parse_prompt(found.caption, taxonomy)
+        assert unknown == () and prompt_text(tags) == found.caption
+        named = bpm_in(found.caption)
+        assert named is not None and abs(found.song.bpm / named - 1) < 0.02
+        assert found.bar_frames in range(26, 43)
+    assert {bpm_in(found.caption) for found in made} == set(range(62, 101))
+    assert {found.genre.tag for found in made} == {genre.tag for genre in GENRES}
+    demo = [entry.song for entry in catalogue(seed=1) if entry.expected_rule is None and entry.song.drums != "none"]
+    heard = {(found.song.drums, found.song.chords) for found in made}
+    assert {(song.drums, song.chords) for song in demo} - heard <= {("brushes", "pad"), ("boom_bap", "pad")}
+    assert {song.lead for song in demo} <= {found.song.lead for found in made}
+
+
+def test_the_tempo_that_is_named_is_the_one_that_is_measured(taxonomy: Taxonomy) -> None:
+    for index in range(5):
+        found = beat(5, index, seconds=20.0, taxonomy=taxonomy)
+        estimate = estimate_tempo(render_clean(found.song), sample_rate=SAMPLE_RATE)
+        assert estimate is not None
+        assert estimate.bpm / found.song.bpm == pytest.approx(1.0, rel=0.01), found.caption
+
+
+def test_prompts_lose_genre_and_tags_and_hold_words_that_were_never_heard() -> None:
+    caption = "jazzhop, sad, bass, piano, laid-back, 84 bpm, clean, instrumental"
+    unheard, settings = ("lofi", "vinyl crackle"), BeatsSettings()
+    random = torch.Generator().manual_seed(3)
+    prompts = [split_tags(prompt_like_lofi(caption, random, settings=settings, unheard=unheard)) for _ in range(2_000)]
+    share = Counter(tag for prompt in prompts for tag in set(prompt))
+    assert share["jazzhop"] / 2_000 == pytest.approx(1 - settings.genre_dropout, abs=0.05)
+    assert share["84 bpm"] / 2_000 == pytest.approx(1 - settings.bpm_dropout, abs=0.05)
+    assert share["piano"] / 2_000 == pytest.approx(1 - settings.tag_dropout, abs=0.05)
+    strange = sum(bool(set(prompt) & set(unheard)) for prompt in prompts)
+    assert strange / 2_000 == pytest.approx(settings.unheard, abs=0.05)
+    assert set(share) == {*split_tags(caption), *unheard} and all(prompts)
+
+
+def test_the_last_stage_goes_on_from_a_finished_base_and_keeps_its_codec(tmp_path: Path, taxonomy: Taxonomy) -> None:
+    recipe = replace(
+        SMOKE.with_steps({"beats": 2}),
+        corpus=replace(SMOKE.corpus, clips=2, worn=1, seconds=6.5),
+        steady=replace(SMOKE.steady, clips=2),
+        beats=replace(SMOKE.beats, clips=2, steady=1, others=1),
+        transformer=replace(FULL.transformer, crops=(32,), frames_per_step=64),
+    )
+    made = RecipeRun(tmp_path, recipe, taxonomy, SHIPPED_BASE)
+    write_music(made)
+    assert made.stages == ("beats",)
+    assert len(list((tmp_path / "corpus").glob("*.npy"))) == 1  # no more than is heard
+    train_stage(made, "beats")
+    assemble(made)
+    for part in ("music_dcae_f8c8", "music_vocoder"):
+        name = "diffusion_pytorch_model.safetensors"
+        before, after = load_file(SHIPPED_BASE / part / name), load_file(made.base / part / name)
+        assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    name = "ace_step_transformer/diffusion_pytorch_model.safetensors"
+    before, after = load_file(SHIPPED_BASE / name), load_file(made.base / name)
+    moved = [key for key in before if not torch.equal(before[key], after[key])]
+    assert before.keys() == after.keys() and moved
+    assert all(torch.allclose(before[key].float(), after[key].float(), atol=0.1) for key in moved)  # not from scratch
