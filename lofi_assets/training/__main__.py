@@ -10,6 +10,7 @@ Other than 0, the message is also in `<config>.ending.json` (`ending`).
 """
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -137,11 +138,15 @@ class Ended(Exception):
 
 
 def _train(run: TrainingRun, *, fresh: bool, force: bool, stop: Callable[[], bool], say: Say) -> TrainingSummary:
+    gc.disable()  # what is imported stays; looking through it again and again takes a sixth of the start
     import torch
 
     from lofi_assets.backbones import BaseModelError
     from lofi_assets.training.planning.profile_plan import obstacle
     from lofi_assets.training.trainer.loop import TrainingDiverged, train
+
+    gc.enable()
+    gc.freeze()
 
     try:
         reason = None if force else obstacle(run)
