@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from lofi_assets.audio.synth.song import render_clean
 from lofi_assets.audio.tempo import estimate_tempo
+from lofi_assets.cli.main import main
 from lofi_assets.demo.base_recipe.beats import GENRES, beat, whole_frame_bpm
 from lofi_assets.demo.base_recipe.genres import SAMPLE_RATE, SAMPLES_PER_FRAME
 from lofi_assets.demo.base_recipe.music import prompt_like_lofi
 from lofi_assets.demo.base_recipe.recipe import RecipeRun, assemble, train_stage, write_music
-from lofi_assets.demo.base_recipe.settings import FULL, SMOKE, BeatsSettings
+from lofi_assets.demo.base_recipe.settings import FULL, IN_TIME, SMOKE, BeatsSettings
 from lofi_assets.demo.corpus.catalogue import catalogue
 from lofi_assets.store import CONFIG_DIR
 from lofi_assets.styles.prompt_text import parse_prompt, prompt_text, split_tags
@@ -99,3 +101,9 @@ def test_the_last_stage_goes_on_from_a_finished_base_and_keeps_its_codec(tmp_pat
     moved = [key for key in before if not torch.equal(before[key], after[key])]
     assert before.keys() == after.keys() and moved
     assert all(torch.allclose(before[key].float(), after[key].float(), atol=0.1) for key in moved)  # not from scratch
+
+
+def test_only_a_preset_with_the_last_stage_goes_on_from_a_base(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["train-base", str(tmp_path / "new"), "--from", str(SHIPPED_BASE)])
+    assert done.exit_code == 2 and "take --preset in_time" in done.output
+    assert IN_TIME.stages == (*FULL.stages, "beats") and IN_TIME.recipe_hash != FULL.recipe_hash

@@ -28,7 +28,7 @@ from lofi_assets.demo.base_recipe import architecture
 from lofi_assets.demo.base_recipe.codec import ClockTask, DcaeTask, EdgesTask, VocoderTask, calibrate
 from lofi_assets.demo.base_recipe.corpus import Clip, beat_clips, clips, steady_clips, write_corpus
 from lofi_assets.demo.base_recipe.music import MusicTask, Prompt, cache_latents, prompt_like_lofi, shorter_prompt
-from lofi_assets.demo.base_recipe.settings import STAGES, Recipe, StageName
+from lofi_assets.demo.base_recipe.settings import Recipe, StageName
 from lofi_assets.demo.base_recipe.stage import Stage, Task, read_weights, run_stage
 from lofi_assets.files.hashing import hash_of, sha256_file
 from lofi_assets.files.writing import StoreError
@@ -66,7 +66,7 @@ class RecipeRun:
     @property
     def stages(self) -> tuple[StageName, ...]:
         """Those that are trained."""
-        return STAGES if self.start is None else STAGES[-1:]
+        return self.recipe.stages if self.start is None else self.recipe.stages[-1:]
 
     @property
     def base(self) -> Path:
@@ -121,7 +121,9 @@ class RecipeRun:
     @property
     def heard(self) -> list[Clip]:
         """All that the transformer hears, in the stages that are trained here."""
-        return self.heard_last if self.start else [*self.heard_before, *self.beats]
+        if self.start:
+            return self.heard_last
+        return [*self.heard_before, *(self.beats if "beats" in self.stages else ())]
 
     @cached_property
     def vocabularies(self) -> tuple[int, int]:
@@ -292,7 +294,8 @@ def write_music(recipe_run: RecipeRun) -> None:
         corpus, steady = recipe_run.clean[: last.others], steady[: last.steady]
     write_corpus(corpus, peak=peak, folder=folder / "corpus")
     write_corpus(steady, peak=peak, folder=folder / "steady_corpus")
-    write_corpus(recipe_run.beats, peak=peak, folder=folder / "beats_corpus")
+    if "beats" in recipe_run.stages:
+        write_corpus(recipe_run.beats, peak=peak, folder=folder / "beats_corpus")
 
 
 def train_stage(recipe_run: RecipeRun, name: StageName) -> None:
@@ -320,7 +323,7 @@ def assemble(recipe_run: RecipeRun) -> Path:
     music = recipe_run.music_task((), ())
     for name in recipe_run.stages:
         _require_finished(recipe_run.stage(name))
-    read_weights(recipe_run.stage("beats"), music.modules)
+    read_weights(recipe_run.stage(recipe_run.stages[-1]), music.modules)
     codec = recipe_run.codec()
     architecture.write_base(
         recipe_run.base,

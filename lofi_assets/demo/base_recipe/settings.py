@@ -15,7 +15,7 @@ STAGES: tuple[StageName, ...] = ("dcae", "clock", "vocoder", "edges", "steady", 
 """Trained in this order. The clock marks the frames of the DCAE's images for the vocoder, edges sharpen them; the
 transformer keeps time on steady music, hears all music, and last the tempi and words of lofi. It and the vocoder do not
 hear each other."""
-PresetName = Literal["full", "smoke"]
+PresetName = Literal["full", "in_time", "smoke"]
 MARKS = 8
 """Mel frames of a latent frame, and the highest mel bands (above 12.3 kHz), which give way to marks of the frames."""
 
@@ -46,7 +46,7 @@ class SteadySettings:
 class BeatsSettings:
     """The music that the transformer hears last, and the prompts that it hears it under."""
 
-    clips: int = 640
+    clips: int = 1600
     """Clean hip hop from 62 to 100 BPM, as long as the others."""
     steady: int = 120
     """Of the steady clips: what it could before, it keeps."""
@@ -213,9 +213,17 @@ class Recipe:
     report: ReportSettings = ReportSettings()
 
     @property
+    def stages(self) -> tuple[StageName, ...]:
+        """Those that it trains, in their order; `beats` is not in every preset."""
+        return tuple(name for name in STAGES if name in self.training)
+
+    @property
     def recipe_hash(self) -> str:
-        """Of every setting."""
-        return hash_of(asdict(self))
+        """Of every setting that the weights depend on."""
+        settings = asdict(self)
+        if "beats" not in self.training:
+            del settings["beats"]
+        return hash_of(settings)
 
     def with_steps(self, steps: dict[StageName, int]) -> Recipe:
         """The same with other numbers of steps."""
@@ -232,9 +240,15 @@ FULL = Recipe(
         "edges": Training(steps=400, learning_rate=5e-4, batch=4, frames=128, warmup=50),
         "steady": Training(steps=9_000, learning_rate=2e-3, batch=0),
         "transformer": Training(steps=6_000, learning_rate=1e-3, batch=0),
-        "beats": Training(steps=5_000, learning_rate=1e-3, batch=0),
     },
 )
+IN_TIME = replace(
+    FULL,
+    preset="in_time",
+    training={**FULL.training, "beats": Training(steps=6_500, learning_rate=2e-3, batch=0)},
+)
+"""FULL and one more stage, so that prompts of lofi set the tempo. It is not what ships: docs/decisions/011, "The time of
+a lofi prompt", says how far it has come."""
 SMOKE = Recipe(
     preset="smoke",
     corpus=CorpusSettings(clips=14, worn=2, seconds=13.0),
@@ -280,4 +294,4 @@ SMOKE = Recipe(
     },
     report=ReportSettings(references=4, samples=3, tempo_pairs=1, seconds=12.0, steps=6),
 )
-PRESETS: dict[PresetName, Recipe] = {"full": FULL, "smoke": SMOKE}
+PRESETS: dict[PresetName, Recipe] = {"full": FULL, "in_time": IN_TIME, "smoke": SMOKE}
