@@ -48,15 +48,15 @@ def quality_metrics(context: dg.AssetExecutionContext, platform: Platform) -> dg
 
 @dg.asset(
     group_name="evaluation",
-    kinds={"json", "html"},
+    kinds={"json"},
     owners=["team:evaluation"],
     deps=[dataset_manifest, generated_samples, quality_metrics],
     automation_condition=WHEN_TRAINING_MOVES,
 )
 @explained
 def human_evaluation(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
-    """The blind listening test of the best checkpoint: its page, and the statistics of the answers so far."""
-    return report(context, platform.store, evaluate_listening(platform.store, platform.profile))
+    """The blind listening tests of the best checkpoint, judged at their planned looks by the answers so far."""
+    return report(context, platform.store, evaluate_listening(platform.store, now=datetime.now(UTC)))
 
 
 generated_samples_gates = gate_checks(generated_samples)
