@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lofi_assets.listening.arrivals import sessions_folder
+from lofi_assets.listening.arrivals import session_files
 from lofi_assets.listening.items import Item, TestKey
 from lofi_assets.listening.journal import Journal
 from lofi_assets.listening.order import Presentation
@@ -42,8 +42,7 @@ class Collected:
 
 def sessions(store: Store, test: str, key: TestKey, *, seconds: float) -> list[Session]:
     """Every session that was begun."""
-    files = sorted(sessions_folder(store, test).glob("*.jsonl"))
-    return [Session.load(Journal(path, key.signing), seconds=seconds) for path in files]
+    return [Session.load(Journal(path, key.signing), seconds=seconds) for path in session_files(store, test)]
 
 
 def collect(store: Store, test: str, *, seconds: float) -> Collected:

@@ -33,9 +33,14 @@ def sessions_folder(store: Store, test: str) -> Path:
     return store.listening / test / "sessions"
 
 
+def session_files(store: Store, test: str) -> list[Path]:
+    """Those of every listener who came, in the order of the invitations."""
+    return sorted(sessions_folder(store, test).glob("*.jsonl"))
+
+
 def finished_count(store: Store, test: str) -> int:
     """Sessions whose last line says that they are finished."""
-    return sum(_says_finished(path) for path in sessions_folder(store, test).glob("*.jsonl"))
+    return sum(_says_finished(path) for path in session_files(store, test))
 
 
 def _says_finished(path: Path) -> bool:

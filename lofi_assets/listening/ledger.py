@@ -21,7 +21,7 @@ from lofi_assets.listening.errors import ListeningError
 from lofi_assets.metrics.results import Verdict
 from lofi_assets.store import Store
 
-Event = Literal["opened", "started", "look", "closed", "lifted"]
+Event = Literal["opened", "started", "finished", "look", "closed", "lifted"]
 TestKind = Literal["ai_or_real", "tiers"]
 
 
@@ -38,7 +38,7 @@ class Entry:
     plan_sha256: str = ""
     """When opened."""
     name: str = ""
-    """Of what was judged, for people."""
+    """Of what was judged, for people; when a session was finished, whose."""
     look: int = 0
     listeners: int = 0
     """Whose answers a look counts."""

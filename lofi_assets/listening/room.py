@@ -40,6 +40,8 @@ class Seat:
     session: Session
     delivered: set[tuple[str, int]] = field(default_factory=set)
     """Excerpts that this process has handed out."""
+    noted: bool = False
+    """That it is finished stands in the ledger."""
 
 
 class Room:
@@ -83,7 +85,9 @@ class Room:
             order = order_of(key.items, plan) if isinstance(plan, Plan) else order_of_tiers(key.items)
             session = Session.begin(journal, order, seconds=plan.seconds, now=self.clock())
         session.end_if_answered(now=self.clock())
-        return Seat(entry, plan, key, session)
+        seat = Seat(entry, plan, key, session)
+        self._note(seat)
+        return seat
 
     def state(self, seat: Seat) -> dict[str, Any]:
         """Where a listener is: all that the page is told."""
@@ -145,10 +149,25 @@ class Room:
         """Take an answer; what to say about it in training, "" otherwise."""
         shown = next((one for one in seat.session.order if one.id == presentation), None)
         seat.session.answer(presentation, content, now=self.clock())
-        if not of_test(read_ledger(self.store), seat.entry.test, "started"):
-            about = {"test": seat.entry.test, "kind": seat.entry.kind, "about": seat.entry.about}
-            record(self.store, at=datetime.fromtimestamp(self.clock(), UTC), event="started", **about)
+        self._note(seat)
         return self._feedback(seat, shown) if shown and shown.kind == "training" else ""
+
+    def _note(self, seat: Seat) -> None:
+        """Put into the ledger that a test has answers, and who has finished: such a session cannot be taken away."""
+        session, test = seat.session, seat.entry.test
+        if seat.noted or not session.answers:
+            return
+        entries = read_ledger(self.store)
+        about = {"test": test, "kind": seat.entry.kind, "about": seat.entry.about}
+        at = datetime.fromtimestamp(self.clock(), UTC)
+        if not of_test(entries, test, "started"):
+            record(self.store, at=at, event="started", **about)
+        if session.stage != "done":
+            return
+        who = session.journal.session
+        if all(entry.name != who for entry in of_test(entries, test, "finished")):
+            record(self.store, at=at, event="finished", name=who, **about)
+        seat.noted = True
 
     def _feedback(self, seat: Seat, shown: Presentation) -> str:
         truth = truth_of(shown, seat.key.items)

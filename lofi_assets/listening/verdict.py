@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from lofi_assets.listening.answers import Collected, Sat, collect
+from lofi_assets.listening.arrivals import session_files, sessions_folder
 from lofi_assets.listening.errors import ListeningError
 from lofi_assets.listening.ledger import Entry, ended, of_test, opened, read_ledger, record
 from lofi_assets.listening.plan import Plan, read_plan
@@ -83,6 +84,14 @@ def _looks(
 ) -> tuple[ListeningResult | None, str]:
     """Statistics of the last look that is taken, and what there is to say of what comes in."""
     entries = read_ledger(store)
+    gone = {one.name for one in of_test(entries, entry.test, "finished")} - {
+        path.stem for path in session_files(store, entry.test)
+    }
+    if gone:
+        raise ListeningError(
+            f"{sessions_folder(store, entry.test)}: finished sessions are gone ({named(sorted(gone))}); restore them "
+            "from a copy: without them the test shows nothing"
+        )
     taken = len(of_test(entries, entry.test, "look"))
     statistics = look_at(plan, collected, taken, entry) if taken else None
     while not ended(read_ledger(store), entry.test) and taken < len(plan.looks):

@@ -6,16 +6,19 @@ import itertools
 import json
 import os
 import shutil
-import socket
+import socket as socketlib
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from websockets.sync.client import ClientConnection
 
 START_S = 30.0
 
@@ -29,7 +32,7 @@ def chromium() -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
+    with socketlib.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
@@ -37,10 +40,8 @@ def free_port() -> int:
 class Tab:
     """One tab, with everything that it asked the network for."""
 
-    def __init__(self, address: str) -> None:
-        from websockets.sync.client import connect
-
-        self._socket = connect(address, max_size=None)
+    def __init__(self, socket: "ClientConnection") -> None:
+        self._socket = socket
         self._numbers = itertools.count(1)
         self.requests: list[str] = []
         self.posted: list[str] = []
@@ -103,6 +104,8 @@ class Tab:
 @contextlib.contextmanager
 def browser(profile: Path) -> Iterator[Tab]:
     """A tab of a browser of its own."""
+    from websockets.sync.client import connect
+
     port = free_port()
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"]
     options += ["--no-first-run", "--disable-background-networking", "--mute-audio", "--disable-dev-shm-usage"]
@@ -110,7 +113,8 @@ def browser(profile: Path) -> Iterator[Tab]:
     with (profile.parent / "chromium.log").open("wb") as log:
         process = subprocess.Popen([chromium(), *options], stdout=log, stderr=log)
     try:
-        yield Tab(_tab_address(port))
+        with connect(_tab_address(port), max_size=None) as socket:
+            yield Tab(socket)
     finally:
         process.terminate()
         process.wait(timeout=20)
@@ -139,7 +143,7 @@ class Served:
         self.process = subprocess.Popen(command, env=os.environ | {"LOFI_DATA_DIR": str(self.root)})
         end = time.monotonic() + START_S
         while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            with contextlib.suppress(OSError), socketlib.create_connection(("127.0.0.1", self.port), timeout=1):
                 return
             assert time.monotonic() < end and self.process.poll() is None, "the server did not start"
             time.sleep(0.05)

@@ -5,7 +5,6 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 
@@ -160,7 +159,3 @@ def crowd(store: Store, plan: Plan, replies: list[Listener], *, seed: int = 3, f
     for place, number in enumerate(rng.permutation(len(replies))):
         start = START.timestamp() + 600.0 * (place + first)
         sit(store, plan, f"L{first + place:03d}", replies[number], rng=rng, start=start)
-
-
-def session_files(store: Store, plan: Plan) -> list[Path]:
-    return sorted(sessions_folder(store, plan.test).glob("*.jsonl"))

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from lofi_assets.listening.arrivals import sessions_folder
+from lofi_assets.listening.arrivals import session_files, sessions_folder
 from lofi_assets.listening.invitations import invitations_path, invite
 from lofi_assets.listening.items import TestKey, audio_path
 from lofi_assets.listening.ledger import read_ledger
 from lofi_assets.listening.plan import Plan
 from lofi_assets.listening.room import Room
 from lofi_assets.listening.server import LISTEN_URL, NOT_NOW, listening_app
-from lofi_assets.listening.verdict import close_test
+from lofi_assets.listening.verdict import close_test, judge_checkpoint
 from lofi_assets.store import Store
-from lofi_assets_tests.listening.stand_in_listeners import START, made_test
+from lofi_assets_tests.listening.stand_in_listeners import ABOUT, START, made_test
 
 
 class Clock:
@@ -98,7 +98,12 @@ def test_a_whole_session_goes_through_and_starts_the_test(page: Page, store: Sto
         assert bool(answer["feedback"]) is state["question"]["training"]
         state, asked = answer["state"], asked + 1
     assert state["stage"] == "done" and state["done"] == state["total"] == asked - 4 == 25
-    assert [entry.event for entry in read_ledger(store)] == ["opened", "started"]
+    assert [entry.event for entry in read_ledger(store)] == ["opened", "started", "finished"]
+    assert page.post("state").json()["stage"] == "done"
+    (path,) = session_files(store, page.plan.test)
+    path.unlink()
+    (judged,) = judge_checkpoint(store, ABOUT, now=START)
+    assert judged.verdict is None and "finished sessions are gone (L001)" in judged.note
 
 
 def test_what_the_page_is_told_gives_nothing_away(page: Page, store: Store, plan: Plan) -> None:
