@@ -13,7 +13,7 @@ from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.training import lora_checkpoints
 from lofi_assets.evaluation.generated_samples import generate_samples
-from lofi_assets.evaluation.human_evaluation import evaluate_listening
+from lofi_assets.evaluation.human_evaluation import LISTENING_VERSION, evaluate_listening
 from lofi_assets.evaluation.quality_metrics import evaluate_checkpoints
 
 
@@ -52,6 +52,7 @@ def quality_metrics(context: dg.AssetExecutionContext, platform: Platform) -> dg
     owners=["team:evaluation"],
     deps=[dataset_manifest, generated_samples, quality_metrics],
     automation_condition=WHEN_TRAINING_MOVES,
+    code_version=LISTENING_VERSION,
 )
 @explained
 def human_evaluation(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:

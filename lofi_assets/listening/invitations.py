@@ -8,12 +8,15 @@ the # of the link, where no proxy's log has it.
 
 import hashlib
 import secrets
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
+from lofi_assets.errors import LofiError
 from lofi_assets.files.typed import STORED, parsed, plain
+from lofi_assets.files.writing import locked
 from lofi_assets.listening import journal
 from lofi_assets.store import Store
 
@@ -34,25 +37,24 @@ def invitations_path(store: Store, test: str) -> Path:
 
 
 def read_invitations(store: Store, test: str) -> list[Invitation]:
-    """Those that were given out, oldest first.
-
-    Raises:
-        StoreError: a line is none.
-    """
+    """Those that were given out, oldest first; a line that is none lets nobody in, and keeps nobody else out."""
     path = invitations_path(store, test)
-    return [
-        parsed(Invitation, journal.parsed_line(line), where=f"{path}, line {number}", remedy="remove that line")
-        for number, line in enumerate(journal.read_lines(path), start=1)
-    ]
+    found = []
+    for line in journal.read_lines(path):
+        with suppress(LofiError, ValueError):
+            found.append(parsed(Invitation, journal.parsed_line(line), where=str(path), remedy="remove that line"))
+    return found
 
 
 def invite(store: Store, test: str, *, count: int, now: datetime) -> list[str]:
     """Make tokens; this is the only time that they can be seen."""
-    known = len(read_invitations(store, test))
+    path = invitations_path(store, test)
     tokens = [secrets.token_urlsafe(16) for _ in range(count)]
-    for number, token in enumerate(tokens, start=known + 1):
-        entry = Invitation(listener=f"L{number:03d}", token_sha256=token_hash(token), at=now)
-        journal.append(invitations_path(store, test), plain(entry))
+    with locked(path.parent, busy=None):
+        known = len(journal.read_lines(path))
+        for number, token in enumerate(tokens, start=known + 1):
+            entry = Invitation(listener=f"L{number:03d}", token_sha256=token_hash(token), at=now)
+            journal.append(path, plain(entry))
     return tokens
 
 

@@ -71,7 +71,9 @@ def _entry(lines: Sequence[bytes], number: int, path: Path) -> Entry:
     remedy = "restore it from a copy: without it no listening test is evidence"
     try:
         entry = parsed(Entry, journal.parsed_line(lines[number]), where=where, remedy=remedy)
-    except (HandWrittenError, StoreError, ValueError) as error:
+    except StoreError as error:
+        raise ListeningError(str(error)) from error
+    except (HandWrittenError, ValueError) as error:
         raise ListeningError(f"{where}: {error}; {remedy}") from error
     if entry.previous != journal.chained(lines[:number]):
         raise ListeningError(f"{where}: does not follow the line before it, so one of them was changed; {remedy}")

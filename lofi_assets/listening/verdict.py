@@ -15,7 +15,7 @@ from lofi_assets.listening.errors import ListeningError
 from lofi_assets.listening.ledger import Entry, ended, of_test, opened, read_ledger, record
 from lofi_assets.listening.plan import Plan, read_plan
 from lofi_assets.metrics.errors import MetricError
-from lofi_assets.metrics.listener_screening import ScreeningRule, screened, too_many
+from lofi_assets.metrics.listener_screening import ScreeningRule, screened, screening, too_many
 from lofi_assets.metrics.listening_trials import Levels, evaluate_trials
 from lofi_assets.metrics.results import ListeningResult, Verdict
 from lofi_assets.store import Store
@@ -122,9 +122,10 @@ def state_of(plan: Plan, collected: Collected, taken: int) -> str:
 
 def first_counting(finished: Sequence[Sat], count: int, rule: ScreeningRule) -> tuple[list[Sat], dict[str, str]] | None:
     """The first listeners to finish of whom `count` are not left out, and who is left out of them; None if too few."""
+    found = screening([sat.sitting for sat in finished], rule)
     for end in range(count, len(finished) + 1):
         sats = finished[:end]
-        excluded = screened([sat.sitting for sat in sats], rule)
+        excluded = found.among({sat.listener for sat in sats})
         counting = [sat for sat in sats if sat.listener not in excluded]
         if len(counting) >= count:
             return counting, excluded

@@ -6,10 +6,9 @@ and in which order they answer.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from pydantic.dataclasses import dataclass as stored
@@ -79,10 +78,32 @@ class Sitting:
     answers: tuple[Given, ...]
 
 
+@dataclass(frozen=True)
+class Screening:
+    """What the rule finds in sittings: of each by itself, and of which two are one script's."""
+
+    faults: Mapping[str, str]
+    copies: tuple[tuple[str, str], ...]
+
+    def among(self, listeners: Collection[str]) -> dict[str, str]:
+        """Those of these listeners who are left out, each with the reason; one copies another only if both are here."""
+        found = {who: why for who, why in self.faults.items() if who in listeners}
+        for one, other in self.copies:
+            if one in listeners and other in listeners:
+                found.setdefault(one, f"answered by the same list as {other}")
+                found.setdefault(other, f"answered by the same list as {one}")
+        return found
+
+
+def screening(sittings: Sequence[Sitting], rule: ScreeningRule) -> Screening:
+    """What the rule finds, whatever was answered about test clips."""
+    faults = {sitting.listener: reason for sitting in sittings if (reason := _fault(sitting, rule))}
+    return Screening(faults, tuple(_copies(sittings, rule)))
+
+
 def screened(sittings: Sequence[Sitting], rule: ScreeningRule) -> dict[str, str]:
-    """Listeners who are left out, each with the reason; the others are counted, whatever they answered."""
-    found = {sitting.listener: reason for sitting in sittings if (reason := _fault(sitting, rule))}
-    return _copies(sittings, rule) | found
+    """Listeners who are left out of all of these, each with the reason."""
+    return screening(sittings, rule).among({sitting.listener for sitting in sittings})
 
 
 def too_many(excluded: Mapping[str, str], finished: int, rule: ScreeningRule) -> str:
@@ -147,15 +168,13 @@ def _habit(answers: Sequence[Given], rule: ScreeningRule) -> str:
     return ""
 
 
-def _copies(sittings: Sequence[Sitting], rule: ScreeningRule) -> dict[str, str]:
-    """Those whose answers follow the same list: every session has an order of its own, so that people's do not."""
-    found: dict[str, str] = {}
-    for one, other in combinations(sittings, 2):
-        n = min(len(one.answers), len(other.answers))
-        if n < MIN_ANSWERS:
-            continue
-        same = sum(a.said == b.said for a, b in zip(one.answers, other.answers, strict=False))
-        if same / n >= rule.same_answers:
-            found[one.listener] = f"answered by the same list as {other.listener}"
-            found[other.listener] = f"answered by the same list as {one.listener}"
-    return found
+def _copies(sittings: Sequence[Sitting], rule: ScreeningRule) -> Iterator[tuple[str, str]]:
+    """Two whose answers follow one list: every session has an order of its own, so that people's do not."""
+    long = [sitting for sitting in sittings if len(sitting.answers) >= MIN_ANSWERS]
+    words = {said: code for code, said in enumerate(get_args(Said))}
+    size = min((len(sitting.answers) for sitting in long), default=0)
+    codes = np.array([[words[given.said] for given in sitting.answers[:size]] for sitting in long])
+    for number, one in enumerate(long):
+        same = (codes[number] == codes[number + 1 :]).mean(axis=1)
+        for other in np.flatnonzero(same >= rule.same_answers):
+            yield one.listener, long[number + 1 + other].listener

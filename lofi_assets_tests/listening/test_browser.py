@@ -204,7 +204,7 @@ def test_every_control_has_a_name_and_the_page_says_what_happens(store: Store, s
     ready(tab)
     assert tab.run("document.activeElement.id") == "question-title"
     nodes = tab.call("Accessibility.getFullAXTree")["nodes"]
-    asked = ("button", "radio", "slider", "checkbox", "group", "textbox")
+    asked = ("button", "radio", "radiogroup", "slider", "checkbox", "textbox")
     unnamed = [
         node["role"]["value"]
         for node in nodes

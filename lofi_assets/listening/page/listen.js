@@ -236,6 +236,7 @@ function render(state) {
   $("count").textContent = state.done + " of " + state.total + " answered";
   $("bar").max = state.total;
   $("bar").value = state.done;
+  $("begin").textContent = state.done ? "Go on" : "Begin";
   $("footer").hidden = !["check", "listen"].includes(state.stage) || !welcomed;
   $("keys").hidden = tiers;
   for (const player of players) player.drop();
