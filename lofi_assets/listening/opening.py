@@ -24,7 +24,7 @@ from lofi_assets.progress import over
 from lofi_assets.store import Store
 
 MOST_EXCERPTS = 96
-"""Of each side; more is room on the disk for nothing."""
+"""Of each side, of recordings that are drawn; more is room on the disk for nothing."""
 OBVIOUS_EXCERPTS = OBVIOUS + 2
 """The controls of a session, and one for the training of each form."""
 MOST_TRIALS = 16
@@ -177,7 +177,7 @@ def _side(
     store: Store, clips: Sequence[Clip], truth: Truth, styles: set[str], seconds: float
 ) -> list[tuple[Item, Samples]]:
     made: list[tuple[Item, Samples]] = []
-    for clip in clips:
+    for clip in _RANDOM.sample(clips, len(clips)):
         if clip.style_id not in styles or len(made) >= MOST_EXCERPTS:
             continue
         inside = clip.path.is_relative_to(store.root)

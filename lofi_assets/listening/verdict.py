@@ -84,18 +84,16 @@ def _looks(
 ) -> tuple[ListeningResult | None, str]:
     """Statistics of the last look that is taken, and what there is to say of what comes in."""
     entries = read_ledger(store)
-    gone = {one.name for one in of_test(entries, entry.test, "finished")} - {
-        path.stem for path in session_files(store, entry.test)
-    }
-    if gone:
+    there = {path.stem for path in session_files(store, entry.test)}
+    if gone := {one.name for one in of_test(entries, entry.test, "finished")} - there:
         raise ListeningError(
             f"{sessions_folder(store, entry.test)}: finished sessions are gone ({named(sorted(gone))}); restore them "
             "from a copy: without them the test shows nothing"
         )
     taken = len(of_test(entries, entry.test, "look"))
-    statistics = look_at(plan, collected, taken, entry) if taken else None
+    statistics = look_at(plan, collected, taken) if taken else None
     while not ended(read_ledger(store), entry.test) and taken < len(plan.looks):
-        found = look_at(plan, collected, taken + 1, entry)
+        found = look_at(plan, collected, taken + 1)
         if found is None:
             break
         statistics, taken = found, taken + 1
@@ -132,7 +130,7 @@ def first_counting(finished: Sequence[Sat], count: int, rule: ScreeningRule) -> 
     return None
 
 
-def look_at(plan: Plan, collected: Collected, look: int, entry: Entry) -> ListeningResult | None:
+def look_at(plan: Plan, collected: Collected, look: int) -> ListeningResult | None:
     """Statistics of a look; None before enough listeners have finished.
 
     Raises:

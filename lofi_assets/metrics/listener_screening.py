@@ -24,7 +24,6 @@ Kind = Literal["training", "test", "obvious", "repeated", "real_twice"]
 """obvious: one that anybody calls AI, in a pair beside a real one; repeated: as before, a pair with its sides changed;
 real_twice: a real one again, in a pair against itself."""
 
-CONTROLS: tuple[Kind, ...] = ("obvious", "repeated", "real_twice")
 SURE = 4
 """Confidence, of 1 to 5, from which on a person says to know."""
 LONGEST_PERIOD = 4
