@@ -70,6 +70,7 @@ def build_defs(
             sensors.new_tracks_landed,
             sensors.rebuild_data,
             sensors.judge_training,
+            sensors.answers_arrived,
             alerts.alerts,
         ],
         resources={

@@ -110,7 +110,7 @@ class Store:
 
     @property
     def listening(self) -> Path:
-        """The blind listening test: page, clips, results.jsonl."""
+        """Listening tests, a folder each, and the ledger of all of them (`listening`)."""
         return self.root / "listening"
 
     @property

@@ -31,7 +31,7 @@ NEXT_STEP = {
     "lora_checkpoints": "read the training report on the page of lora_checkpoints, mend the cause and train again",
     "generated_samples": "listen to the samples on the page of generated_samples; materialise it again",
     "quality_metrics": "compare the checkpoints on the page of quality_metrics; train longer or mend the data",
-    "human_evaluation": "let people take the listening test on the page of human_evaluation",
+    "human_evaluation": "let people listen (docs/listening.md); `lofi listen status` says how far the test is",
     "merged_model": "materialise merged_model again; if it fails again, look at the best checkpoint",
     "quantized_tiers": "see which tier and component the page of quantized_tiers names; materialise it again",
     "onnx_artifacts": "materialise onnx_artifacts again",

@@ -13,7 +13,7 @@ from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.training import lora_checkpoints
 from lofi_assets.evaluation.generated_samples import generate_samples
-from lofi_assets.evaluation.human_evaluation import evaluate_listening
+from lofi_assets.evaluation.human_evaluation import LISTENING_VERSION, evaluate_listening
 from lofi_assets.evaluation.quality_metrics import evaluate_checkpoints
 
 
@@ -48,15 +48,16 @@ def quality_metrics(context: dg.AssetExecutionContext, platform: Platform) -> dg
 
 @dg.asset(
     group_name="evaluation",
-    kinds={"json", "html"},
+    kinds={"json"},
     owners=["team:evaluation"],
     deps=[dataset_manifest, generated_samples, quality_metrics],
     automation_condition=WHEN_TRAINING_MOVES,
+    code_version=LISTENING_VERSION,
 )
 @explained
 def human_evaluation(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
-    """The blind listening test of the best checkpoint: its page, and the statistics of the answers so far."""
-    return report(context, platform.store, evaluate_listening(platform.store, platform.profile))
+    """The blind listening tests of the best checkpoint, judged at their planned looks by the answers so far."""
+    return report(context, platform.store, evaluate_listening(platform.store, now=datetime.now(UTC)))
 
 
 generated_samples_gates = gate_checks(generated_samples)

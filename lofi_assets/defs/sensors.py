@@ -1,4 +1,4 @@
-"""Sensors: what people change, and what training made. Alerts are in `alerts.py`."""
+"""Sensors: what people change, what training made, and what listeners answered. Alerts are in `alerts.py`."""
 
 import json
 import time
@@ -10,12 +10,14 @@ import dagster as dg
 
 from lofi_assets.constitution.gates import load_gates
 from lofi_assets.defs.dataset import dataset_manifest
+from lofi_assets.defs.evaluation import human_evaluation, quality_metrics
 from lofi_assets.defs.jobs import AFTER_DATA, DATA, INTERVAL_SECONDS, LANE_TAG, refresh_data
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.sources import licensed_sources, style_taxonomy
 from lofi_assets.defs.tracks import processed_tracks, prompts
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import hash_of
+from lofi_assets.listening.arrivals import arrivals
 from lofi_assets.sources.ledger_page import survey, usable_files
 from lofi_assets.sources.licences import load_licences
 from lofi_assets.sources.rights import latest_day
@@ -125,3 +127,22 @@ judge_training = dg.AutomationConditionSensorDefinition(
     minimum_interval_seconds=INTERVAL_SECONDS,
     description="Samples, measures and quantizes new checkpoints. A new dataset alone starts nothing here.",
 )
+
+
+@dg.sensor(
+    asset_selection=[human_evaluation],
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Judges the listening tests anew when somebody has finished one, or when one was closed or lifted.",
+)
+def answers_arrived(context: dg.SensorEvaluationContext, platform: Platform) -> dg.RunRequest | dg.SkipReason:
+    """One run of `human_evaluation` for whatever came in since the last; a look is taken in it if it is due."""
+    arrived = arrivals(platform.store)
+    if not arrived.tests:
+        return dg.SkipReason("no listening test was ever opened")
+    if context.cursor == arrived.key:
+        return dg.SkipReason(f"nothing new: {arrived.finished} finished sessions of {arrived.tests} tests")
+    if not context.instance.get_latest_materialization_event(quality_metrics.key):
+        return dg.SkipReason("quality_metrics was never materialised, so there is no best checkpoint")
+    context.update_cursor(arrived.key)
+    return dg.RunRequest(run_key=arrived.key, tags={LANE_TAG: "training", CHANGED_TAG: "listening"})

@@ -1,29 +1,46 @@
-"""The blind listening test of the best checkpoint, and the statistics of its answers (constitution III).
+"""What people heard of the best checkpoint (constitution III): its listening tests, judged.
 
-Which clips stand against which, and where answers are collected. The page is written by `listening_page.py`; the
-statistics are in `metrics/listening_trials.py`.
+Which clips stand against which, and what the gates see of the verdicts. How a test is planned, played and kept is in
+`listening/`; the statistics are in `metrics/listening_trials.py`.
 """
 
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic.dataclasses import dataclass
 
-from lofi_assets.evaluation.samples import ModelSamples, reference_tracks
-from lofi_assets.files.documents import write_json
-from lofi_assets.files.hashing import hash_of
+from lofi_assets.evaluation.samples import clips_of, reference_tracks
+from lofi_assets.files.hashing import hash_of, sha256_file
 from lofi_assets.files.typed import STORED, plain, read_typed, write_typed
-from lofi_assets.html.links import page_url
-from lofi_assets.metrics.results import ListeningResult
+from lofi_assets.listening import ledger
+from lofi_assets.listening.errors import ListeningError
+from lofi_assets.metrics.results import ListeningResult, Verdict
 from lofi_assets.outcome import Outcome
-from lofi_assets.profiles import Profile
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import Store
+from lofi_assets.training.checkpoints.files import DIFFUSERS_WEIGHTS
 from lofi_assets.training.checkpoints.manifest import best, read_manifest
-from lofi_assets.wording import counted, rounded
+from lofi_assets.wording import counted, named, rounded
 
-RESULTS = "results.jsonl"
-"""Answers, one JSON object per line, as the page exports them."""
+LISTENING_VERSION = "2"
+"""Raised when a verdict means something else. Version 1 took answers that a page gave out to be copied by hand."""
+FIRST_VERSION_TEST = "version-1"
+"""Name in the ledger of what version 1 found."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STORED)
+class TestOnRecord:
+    """One listening test of the checkpoint."""
+
+    __test__ = False
+
+    test: str
+    verdict: Verdict | None
+    """None while it goes on."""
+    lifted: str
+    note: str
 
 
 @dataclass(frozen=True, config=STORED)
@@ -33,8 +50,13 @@ class HumanEvaluation:
     checkpoint_id: str | None
     """None before any checkpoint has a FAD."""
     note: str
-    """Why there are no statistics."""
+    """Why there are no statistics, or how far the test is."""
     statistics: ListeningResult | None
+    """Of the test that the checkpoint is judged by, at its last look."""
+    tests: tuple[TestOnRecord, ...] = ()
+    """Every one that was ever opened for it; none in what version 1 wrote, whose statistics support no claim."""
+    ledger_head: str = ""
+    """Of the ledger when it was judged; what was in it then has to be in it for ever."""
 
     @classmethod
     def read(cls, store: Store) -> "HumanEvaluation | None":
@@ -54,42 +76,147 @@ class HumanEvaluation:
         return store.metadata("human_evaluation.json")
 
 
-def evaluate_listening(store: Store, profile: Profile) -> Outcome:
-    """Write the best checkpoint's listening test if it is not there, and judge the answers collected so far."""
+def evaluate_listening(store: Store, *, now: datetime) -> Outcome:
+    """Judge every listening test of the best checkpoint by the answers that came in; looks that are due are taken."""
     chosen = best(read_manifest(store.checkpoints))
-    test = _listening_test(store, profile, chosen) if chosen else None
-    statistics, note = _statistics(store, test)
-    HumanEvaluation(chosen.checkpoint_id if chosen else None, note, statistics).write(store)
-    answers = {"note": note}
+    try:
+        found = _judged(store, chosen, now=now)
+    except ListeningError as error:
+        noted = HumanEvaluation.read(store)
+        head = noted.ledger_head if noted else ""
+        found = HumanEvaluation(chosen.checkpoint_id if chosen else None, str(error), None, ledger_head=head)
+    found.write(store)
+    return _outcome(store, found)
+
+
+def adapter_sha256(store: Store, checkpoint: Checkpoint) -> str:
+    """What a listening test is about: the weights, whatever their checkpoint is called.
+
+    Raises:
+        ListeningError: they are gone.
+    """
+    path = store.checkpoints / checkpoint.checkpoint_id / DIFFUSERS_WEIGHTS
+    if not path.is_file():
+        raise ListeningError(f"{path}: is gone, so its listening tests cannot be told; restore it from a copy")
+    return sha256_file(path)
+
+
+def open_listening_test(store: Store, *, now: datetime, **options: Any) -> Any:
+    """Open a test of the best checkpoint against the validation tracks; `options` as of `opening.open_test`.
+
+    Returns:
+        The plan (`listening.plan.Plan`).
+    Raises:
+        ListeningError: no checkpoint, no samples, or as `open_test`.
+    """
+    from lofi_assets.listening.opening import Clip, Judged, open_test
+
+    chosen = best(read_manifest(store.checkpoints))
+    clips = clips_of(store, chosen.checkpoint_id) if chosen else ()
+    if chosen is None or not clips:
+        raise ListeningError("there is no checkpoint with a FAD and samples to listen to: materialise quality_metrics")
+    _remember_version_1(store, chosen, now=now)
+    judged = Judged(
+        about=adapter_sha256(store, chosen),
+        checkpoint_id=chosen.checkpoint_id,
+        generated=[Clip(path=clip.file(store), style_id=clip.style_id) for clip in clips],
+        real=[Clip(path=track.path, style_id=track.style_ids[0]) for track in reference_tracks(store)],
+    )
+    return open_test(store, judged, now=now, **options)
+
+
+def _judged(store: Store, chosen: Checkpoint | None, *, now: datetime) -> HumanEvaluation:
+    from lofi_assets.listening.verdict import judge_checkpoint, the_worst
+
+    before = HumanEvaluation.read(store)
+    if before and before.ledger_head and not ledger.contains(store, before.ledger_head):
+        raise ListeningError(
+            f"{ledger.ledger_path(store)}: entries that it had are gone; restore it from a copy: without them no "
+            "listening test is evidence"
+        )
+    if chosen is None:
+        return HumanEvaluation(None, "no checkpoint has a FAD yet", None, ledger_head=ledger.head(store))
+    _remember_version_1(store, chosen, now=now)
+    tests = judge_checkpoint(store, adapter_sha256(store, chosen), now=now)
+    worst = the_worst(tests)
+    note = worst.note if worst else "no listening test counts: `lofi listen plan` opens one"
+    return HumanEvaluation(
+        chosen.checkpoint_id,
+        note,
+        worst.statistics if worst else None,
+        tuple(TestOnRecord(test=test.test, verdict=test.verdict, lifted=test.lifted, note=test.note) for test in tests),
+        ledger.head(store),
+    )
+
+
+def _remember_version_1(store: Store, chosen: Checkpoint, *, now: datetime) -> None:
+    """What version 1 found to be told apart stays told apart; whatever else it found supports no claim."""
+    before = HumanEvaluation.read(store)
+    statistics = before.statistics if before and before.checkpoint_id == chosen.checkpoint_id else None
+    if statistics is None or statistics.look or statistics.verdict != "distinguishable":
+        return
+    about = adapter_sha256(store, chosen)
+    entries = ledger.read_ledger(store)
+    if any(entry.test == FIRST_VERSION_TEST for entry in ledger.opened(entries, about=about)):
+        return
+    common = {"at": now, "test": FIRST_VERSION_TEST, "kind": "ai_or_real", "about": about}
+    ledger.record(store, event="opened", name=chosen.checkpoint_id, **common)
+    count = statistics.evaluator_count
+    ledger.record(store, event="look", listeners=count, verdict="distinguishable", final=True, **common)
+
+
+def _outcome(store: Store, found: HumanEvaluation) -> Outcome:
+    statistics, verdict = found.statistics, verdict_of(found)
+    refused = _answers_of_version_1(store)
+    told = {"note": found.note}
+    concluded = statistics if statistics and verdict and statistics.verdict == verdict else None
     return Outcome(
-        data_version=hash_of(test.name if test else "", plain(statistics) if statistics else None),
+        data_version=hash_of(
+            LISTENING_VERSION,
+            found.checkpoint_id,
+            [(test.test, test.verdict, test.lifted) for test in found.tests],
+            plain(statistics) if statistics else None,
+        ),
         counts={
+            "tests": len(found.tests),
             "listeners": statistics.evaluator_count if statistics else 0,
             "trials": statistics.n_trials if statistics else 0,
         },
         values={
-            "p_value": {"value": statistics.p_value if statistics else None, **answers},
-            "equivalence": {"value": statistics.verdict if statistics else None, **answers},
+            "p_value": {"value": concluded.adjusted_p if concluded else None, **told},
+            "equivalence": {"value": verdict, **told},
         },
-        summary=_summary(chosen, statistics, note),
-        links={"listening test": page_url(store, test / "page" / "index.html") if test else None},
+        summary=_summary(found, verdict),
+        rows=[plain(test) for test in found.tests],
         details={
             **_numbers(statistics),
-            "answers go to": store.relative(test / RESULTS) if test else None,
-            "checkpoint": chosen.checkpoint_id if chosen else None,
+            "checkpoint": found.checkpoint_id,
+            "how far": found.note or None,
+            "left out": "; ".join(statistics.excluded_listeners) or None if statistics else None,
+            "not counted": f"{named(refused)}: answers of version 1, which no invitation and no server vouches for"
+            if refused
+            else None,
         },
     )
 
 
-def _summary(chosen: Checkpoint | None, statistics: ListeningResult | None, note: str) -> str:
-    if statistics is None:
-        return (
-            f"Waits for people: {note}." if chosen else "No checkpoint has a FAD yet, so there is nothing to listen to."
-        )
+def verdict_of(found: HumanEvaluation) -> Verdict | None:
+    """What all tests say together; None where there is none, or while one that counts goes on."""
+    counting = [test.verdict for test in found.tests if not test.lifted]
+    if "distinguishable" in counting:
+        return "distinguishable"
+    return counting[-1] if counting else None
+
+
+def _summary(found: HumanEvaluation, verdict: Verdict | None) -> str:
+    if found.checkpoint_id is None:
+        return "No checkpoint has a FAD yet, so there is nothing to listen to."
+    statistics = found.statistics
+    if verdict is None or statistics is None:
+        told = f"{verdict.capitalize()}, as the ledger says: " if verdict else "Waits for people: "
+        return f"{told}{found.note}."
     heard = f"{counted(statistics.evaluator_count, 'listener')}, {counted(statistics.n_trials, 'answer')}"
-    missing = statistics.trials_missing
-    wanted = f" A sure verdict needs {counted(missing, 'more answer')}." if missing else ""
-    return f"{statistics.verdict.capitalize()} by {heard}: {statistics.accuracy:.0%} right.{wanted}"
+    return f"{verdict.capitalize()} by {heard}: {statistics.accuracy:.0%} right. {found.note}."
 
 
 def _numbers(statistics: ListeningResult | None) -> dict[str, Any]:
@@ -98,7 +225,7 @@ def _numbers(statistics: ListeningResult | None) -> dict[str, Any]:
         return dict.fromkeys(_NUMBERS)
     return {
         "accuracy": rounded(statistics.accuracy, 3),
-        "p_value": rounded(statistics.p_value, 4),
+        "p_value": rounded(statistics.adjusted_p, 4),
         "equivalence_p": rounded(statistics.equivalence_p, 4),
         "d_prime": rounded(statistics.d_prime, 2),
         "trials_missing": rounded(statistics.trials_missing, 0),
@@ -110,42 +237,6 @@ def _numbers(statistics: ListeningResult | None) -> dict[str, Any]:
 _NUMBERS = ("accuracy", "p_value", "equivalence_p", "d_prime", "trials_missing", "verdict", "notes")
 
 
-def _listening_test(store: Store, profile: Profile, chosen: Checkpoint) -> Path | None:
-    from lofi_assets.evaluation.listening_page import Clip, truth_path, write_listening_page
-    from lofi_assets.metrics.errors import MetricError
-
-    samples = ModelSamples.read(store, chosen.checkpoint_id)
-    folder = store.listening / f"step-{chosen.step}-{samples.key[:12] if samples else ''}"
-    if truth_path(folder).is_file():
-        return folder
-    clips = samples.clips if samples else ()
-    ai_clips = [Clip(path=clip.file(store), style_id=clip.style_id) for clip in clips]
-    real_clips = [Clip(path=track.path, style_id=track.style_ids[0]) for track in reference_tracks(store)]
-    try:
-        write_listening_page(
-            folder,
-            ai_clips=ai_clips,
-            real_clips=real_clips,
-            seed=profile.sampling.seed,
-            title=f"Lofi listening test {folder.name[-4:]}",
-        )
-    except MetricError as error:
-        write_json(folder / "not_written.json", {"reason": str(error)})
-        return None
-    return folder
-
-
-def _statistics(store: Store, test: Path | None) -> tuple[ListeningResult | None, str]:
-    from lofi_assets.evaluation.listening_page import truth_path
-    from lofi_assets.metrics.errors import MetricError
-    from lofi_assets.metrics.listening_trials import evaluate_trials, read_trials
-
-    if test is None:
-        return None, "no listening test could be made from the samples"
-    results = test / RESULTS
-    if not results.is_file():
-        return None, f"no answers yet to the test in {store.relative(test)}"
-    try:
-        return evaluate_trials(read_trials(results, truth_path=truth_path(test))), ""
-    except MetricError as error:
-        return None, str(error)
+def _answers_of_version_1(store: Store) -> Sequence[str]:
+    """Files that nobody reads any more, by name."""
+    return [store.relative(path) for path in sorted(store.listening.glob("*/results.jsonl"))]

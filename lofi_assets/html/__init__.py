@@ -1,1 +1,1 @@
-"""What every page that the project writes is made of: its frame, and addresses that open in a browser."""
+"""What every page that the project writes is made of: its frame, addresses that open in a browser, headers."""

@@ -44,12 +44,13 @@ def trials_needed(*, margin: float, alpha: float = 0.05, power: float = 0.8) -> 
     if not 0.0 < margin < 0.5:
         raise ValueError(f"an equivalence margin lies between 0 and 0.5, got {margin}")
     n = 1
-    while (accepted := acceptance(n, margin=margin, alpha=alpha)) is None or _mass(accepted, n) < power:
+    while (accepted := acceptance(n, margin=margin, alpha=alpha)) is None or mass(accepted, n) < power:
         n += 1
     return n
 
 
-def _mass(accepted: tuple[int, int], n: int) -> float:
+def mass(accepted: tuple[int, int], n: int) -> float:
+    """Probability that guessing gives a count within symmetric limits, both counted in."""
     return 1.0 - 2.0 * _at_most(accepted[0] - 1, n, 0.5)
 
 

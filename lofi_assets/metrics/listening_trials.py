@@ -1,72 +1,41 @@
-"""Can listeners tell generated tracks from real ones? Answers read strictly, and the statistics that bear a claim.
+"""Can listeners tell generated tracks from real ones? The statistics that bear a claim.
 
 `p > 0.05` alone is passed by asking few people: with 20 trials, listeners who are right six times in ten are missed
 seven times in eight. So beside the constitution's test stands an equivalence test (TOST); the verdict rests on both.
 Answers of one listener, and answers about one clip, resemble each other; the equivalence test therefore runs on the
-effective number of trials, and the interval draws whole listeners.
+effective number of trials, and again on the listeners' own shares, and the larger p counts. Both tests are at the
+levels of the look (`sequential.py`).
 """
 
 import math
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from pydantic.dataclasses import dataclass as stored
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtr
 
-from lofi_assets.files.hand_written import parse_json
-from lofi_assets.files.typed import STORED, read_typed
-from lofi_assets.files.writing import StoreError
 from lofi_assets.metrics import binomial
 from lofi_assets.metrics.errors import MetricError
-from lofi_assets.metrics.results import ListeningResult, Verdict
-
-Answer = Literal["ai", "real"]
-Kind = Literal["test", "control"]
+from lofi_assets.metrics.listener_screening import Form, Said
+from lofi_assets.metrics.results import FormResult, ListeningResult, Verdict
 
 MIN_LISTENERS = 2
 """One listener, however patient, says nothing about listeners."""
 BALANCE = (0.4, 0.6)
 """Share of generated clips; outside it "always AI" beats guessing, and accuracy no longer means telling apart."""
 
-INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10))))
-"""Letters and marks that show nothing; whatever else has no width is neither."""
-
-ROW_TYPES: Mapping[str, type | tuple[type, ...]] = {
-    "session": str,
-    "listener": str,
-    "trial_id": str,
-    "order": int,
-    "answer": str,
-    "confidence": int,
-    "rt_ms": (int, float),
-    "plays": int,
-    "ts": str,
-    "manifest_sha256": str,
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One answer of one listener about one clip."""
+    """One answer of one listener that counts."""
 
-    session: str
     listener: str
-    trial_id: str
-    truth: Answer
-    answer: Answer
-    ts: datetime
-    kind: Kind = "test"
-    """A control is an obviously generated clip: who calls it real is not listening."""
-    order: int | None = None
-    confidence: int | None = None
-    rt_ms: float | None = None
-    plays: int | None = None
+    form: Form
+    clip: str
+    """The recording that the excerpt is of; of a pair, the generated one."""
+    truth: Said
+    answer: Said
     style_id: str | None = None
 
     @property
@@ -74,137 +43,66 @@ class Trial:
         return self.answer == self.truth
 
     @property
-    def person(self) -> str:
-        """Who answered, however the name was typed (`person_of`)."""
-        return person_of(self.listener)
+    def signal(self) -> bool:
+        """Whether the only excerpt, or the first of two, is generated."""
+        return self.truth in ("ai", "first")
+
+    @property
+    def yes(self) -> bool:
+        """Whether the only excerpt, or the first of two, was called AI."""
+        return self.answer in ("ai", "first")
 
 
-@stored(frozen=True, kw_only=True, config=STORED)
-class TrialTruth:
-    """What a clip of a test is."""
+@dataclass(frozen=True, kw_only=True)
+class Levels:
+    """At which levels a look is tested."""
 
-    truth: Answer
-    kind: Kind = "test"
-    style_id: str | None = None
-    source: str = ""
-    """The file that it is an excerpt of."""
-
-
-@stored(frozen=True, kw_only=True, config=STORED)
-class ListeningTruth:
-    """`truth.json` of a listening test, which listeners never get."""
-
-    manifest_sha256: str
-    """Of the page's manifest: answers name the page that they are about by it."""
-    seed: int
-    trials: Mapping[str, TrialTruth]
-    """By trial id."""
-
-    @classmethod
-    def read(cls, path: Path) -> "ListeningTruth":
-        """The truth of a test.
-
-        Raises:
-            MetricError: absent, or not the truth of a test.
-        """
-        try:
-            if found := read_typed(path, cls, remedy="write_listening_page makes it"):
-                return found
-        except StoreError as error:
-            raise MetricError(f"{path}: not the truth file of a listening test ({error})") from error
-        raise MetricError(f"{path}: not the truth file of a listening test (absent); write_listening_page makes it")
-
-
-def person_of(listener: str) -> str:
-    """What stays of a name that is typed in another way: letters and digits, in one case and one Unicode form.
-
-    Names that differ by case, spaces, punctuation, characters without width or composition are one person, since
-    counting a person twice makes two answers of one habit look like a panel. "" for a name without letter or digit.
-    """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", listener).casefold())
-    return "".join(c for c in folded if unicodedata.category(c)[0] in "LMN" and c not in INVISIBLE)
-
-
-def _names(trials: Iterable[Trial]) -> tuple[str, ...]:
-    """One entry per person, in the order of the people."""
-    spelt: dict[str, set[str]] = defaultdict(set)
-    for trial in trials:
-        spelt[trial.person].add(" ".join(trial.listener.split()))
-    named = ((min(names), sorted(names)[1:]) for _, names in sorted(spelt.items()))
-    return tuple(f"{first} (also {', '.join(others)})" if others else first for first, others in named)
-
-
-def read_trials(path: Path, *, truth_path: Path) -> list[Trial]:
-    """Answers from a JSON Lines file, joined with the truth that was kept from the listeners.
-
-    Args:
-        truth_path: `truth.json` of the test, as `write_listening_page` wrote it.
-    Raises:
-        MetricError: naming file and line: not JSON, a missing, unknown or mistyped field, an unknown trial, answers to
-            another page, or a second answer of the same listener to the same clip.
-    """
-    truth = ListeningTruth.read(truth_path)
-    trials: dict[tuple[str, str], Trial] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise MetricError(f"{path}: cannot be read ({error}); export the answers from the listening page") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            trial = _trial(line, truth)
-            if earlier := trials.get((trial.person, trial.trial_id)):
-                also = f", as {earlier.listener!r}" if earlier.listener != trial.listener else ""
-                raise ValueError(
-                    f"listener {trial.listener!r} already answered {trial.trial_id!r}{also}: remove one line, or name "
-                    "two people differently"
-                )
-        except ValueError as error:
-            raise MetricError(f"{path}, line {number}: {error}") from error
-        trials[trial.person, trial.trial_id] = trial
-    return list(trials.values())
+    p: float = 0.05
+    """Two-sided, against guessing."""
+    equivalence: float = 0.05
+    """Of each of the two one-sided tests."""
+    margin: float = 0.10
+    """Accuracies of 0.5 +- margin count as telling apart."""
 
 
 def evaluate_trials(
     trials: Sequence[Trial],
     *,
-    margin: float = 0.10,
-    alpha: float = 0.05,
+    levels: Levels,
+    date: str,
     power: float = 0.8,
     seed: int = 0,
     n_resamples: int = 2000,
 ) -> ListeningResult:
-    """Statistics and verdict of a listening test.
+    """Statistics and verdict of the answers that count, as if this were the only look but for its `levels`.
+
+    Of two forms both have to be within the margin, and one in which people tell apart is enough: its p is doubled.
 
     Raises:
-        MetricError: no trial is left, or only generated or only real clips were judged.
+        MetricError: only generated or only real clips were judged.
     """
-    excluded = {trial.person for trial in trials if trial.kind == "control" and not trial.correct}
-    kept = sorted(
-        (t for t in trials if t.kind == "test" and t.person not in excluded), key=lambda t: (t.person, t.trial_id)
-    )
-    generated = [t for t in kept if t.truth == "ai"]
-    real = [t for t in kept if t.truth == "real"]
-    if not generated or not real:
+    kept = sorted(trials, key=lambda t: (t.listener, t.clip, t.form))
+    signal, other = ([t for t in kept if t.signal is side] for side in (True, False))
+    if not signal or not other:
         raise MetricError(
-            f"{len(generated)} answers about generated and {len(real)} about real clips are left of {len(trials)} "
-            f"({len(excluded)} listeners missed a control): a test needs both; collect more"
+            f"{len(signal)} answers about generated and {len(other)} about real clips are left: a test needs both; "
+            "collect more"
         )
     n, correct = len(kept), sum(t.correct for t in kept)
-    listeners = len({t.person for t in kept})
-    effect = design_effect(kept)
-    effective = max(1, math.floor(n / effect))
-    equivalence = _scaled_equivalence(correct, n, effective, margin=margin)
-    p_value = binomial.two_sided_p(correct, n)
-    notes = _notes(kept, listeners=listeners, share=len(generated) / n)
+    listeners = len({t.listener for t in kept})
+    forms: dict[str, FormResult] = {form: _form_result(part, levels) for form, part in _by_form(kept).items()}
+    notes = _notes(kept, listeners=listeners)
+    p_value = min(1.0, len(forms) * min(found.p_value for found in forms.values()))
+    equivalence = max(found.equivalence_p for found in forms.values())
     verdict: Verdict = "inconclusive"
-    if p_value <= alpha:
+    if p_value <= levels.p:
         verdict = "distinguishable"
-    elif equivalence < alpha and not notes:
+    elif equivalence <= levels.equivalence and not notes:
         verdict = "indistinguishable"
-    needed = math.ceil(binomial.trials_needed(margin=margin, alpha=alpha, power=power) * effect)
-    hits, alarms = (sum(t.answer == "ai" for t in part) for part in (generated, real))
+    effect = max(found.design_effect for found in forms.values())
+    fewest = binomial.trials_needed(margin=levels.margin, alpha=levels.equivalence, power=power)
+    needed = math.ceil(fewest * effect) * len(forms)
+    hits, alarms = (sum(t.yes for t in part) for part in (signal, other))
     return ListeningResult(
         evaluator_count=listeners,
         n_trials=n,
@@ -214,26 +112,75 @@ def evaluate_trials(
         listener_interval=_listener_interval(kept, seed=seed, n_resamples=n_resamples),
         p_value=p_value,
         equivalence_p=equivalence,
-        margin=margin,
+        margin=levels.margin,
         verdict=verdict,
-        hit_rate=hits / len(generated),
-        false_alarm_rate=alarms / len(real),
-        d_prime=float(ndtri((hits + 0.5) / (len(generated) + 1)) - ndtri((alarms + 0.5) / (len(real) + 1))),
+        hit_rate=hits / len(signal),
+        false_alarm_rate=alarms / len(other),
+        d_prime=_d_prime(hits / len(signal), alarms / len(other), len(signal), len(other), forms),
         design_effect=effect,
-        effective_trials=effective,
+        effective_trials=max(1, math.floor(n / effect)),
         trials_needed=needed,
         trials_missing=max(0, needed - n) if verdict == "inconclusive" else 0,
-        listeners=_names(kept),
-        excluded_listeners=_names(t for t in trials if t.person in excluded),
+        listeners=tuple(sorted({t.listener for t in kept})),
+        excluded_listeners=(),
         notes=notes,
-        date=max(t.ts for t in kept).date().isoformat(),
+        date=date,
+        forms=forms,
     )
+
+
+def _d_prime(hit: float, alarm: float, n_signal: int, n_other: int, forms: Mapping[str, FormResult]) -> float:
+    """Log-linear correction; of pairs alone by sqrt(2), since two excerpts are compared (Macmillan and Creelman)."""
+    z = [float(ndtri((rate * n + 0.5) / (n + 1))) for rate, n in ((hit, n_signal), (alarm, n_other))]
+    return (z[0] - z[1]) / (math.sqrt(2.0) if set(forms) == {"pair"} else 1.0)
+
+
+def _by_form(trials: Iterable[Trial]) -> dict[Form, list[Trial]]:
+    parts: dict[Form, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        parts[trial.form].append(trial)
+    return dict(sorted(parts.items()))
+
+
+def _form_result(trials: Sequence[Trial], levels: Levels) -> FormResult:
+    n, correct = len(trials), sum(t.correct for t in trials)
+    effect = design_effect(trials)
+    effective = max(1, math.floor(n / effect))
+    return FormResult(
+        n_trials=n,
+        n_correct=correct,
+        accuracy=correct / n,
+        p_value=binomial.two_sided_p(correct, n),
+        equivalence_p=max(
+            _scaled_equivalence(correct, n, effective, margin=levels.margin),
+            _listener_equivalence(trials, margin=levels.margin),
+        ),
+        design_effect=effect,
+    )
+
+
+def _listener_equivalence(trials: Sequence[Trial], *, margin: float) -> float:
+    """TOST by Student's t on the listeners' shares of right answers: few listeners have few degrees of freedom.
+
+    A spread that is smaller than guessing itself makes is taken for that, so that no chance evenness counts as proof.
+    """
+    groups: dict[str, list[bool]] = defaultdict(list)
+    for trial in trials:
+        groups[trial.listener].append(trial.correct)
+    if len(groups) < MIN_LISTENERS:
+        return 1.0
+    shares = np.array([np.mean(group) for group in groups.values()])
+    of_guessing = 0.25 * float(np.mean([1.0 / len(group) for group in groups.values()]))
+    error = math.sqrt(max(float(shares.var(ddof=1)), of_guessing) / len(shares))
+    mean, freedom = float(shares.mean()), len(shares) - 1
+    tails = (stdtr(freedom, (mean - 0.5 - margin) / error), stdtr(freedom, (0.5 - margin - mean) / error))
+    return float(max(tails))
 
 
 def design_effect(trials: Sequence[Trial]) -> float:
     """Factor by which correlated answers count for less: 1 + (m - 1) ICC, for listeners and clips together."""
-    by_listener = _intraclass([(t.person, t.correct) for t in trials])
-    by_clip = _intraclass([(t.trial_id, t.correct) for t in trials])
+    by_listener = _intraclass([(t.listener, t.correct) for t in trials])
+    by_clip = _intraclass([(t.clip, t.correct) for t in trials])
     return 1.0 + by_listener + by_clip
 
 
@@ -265,7 +212,7 @@ def _scaled_equivalence(correct: int, n: int, effective: int, *, margin: float) 
 def _listener_interval(trials: Sequence[Trial], *, seed: int, n_resamples: int) -> tuple[float, float] | None:
     groups: dict[str, list[bool]] = defaultdict(list)
     for trial in trials:
-        groups[trial.person].append(trial.correct)
+        groups[trial.listener].append(trial.correct)
     if len(groups) < MIN_LISTENERS:
         return None
     sizes, right = (np.array([fold(g) for g in groups.values()], dtype=np.float64) for fold in (len, sum))
@@ -274,46 +221,12 @@ def _listener_interval(trials: Sequence[Trial], *, seed: int, n_resamples: int) 
     return float(low), float(high)
 
 
-def _notes(trials: Sequence[Trial], *, listeners: int, share: float) -> tuple[str, ...]:
+def _notes(trials: Sequence[Trial], *, listeners: int) -> tuple[str, ...]:
     """Faults of the test itself; any of them keeps the verdict from being `indistinguishable`."""
     notes = []
     if listeners < MIN_LISTENERS:
         notes.append(f"{listeners} listener; the answer of one person does not carry over to others")
-    if not BALANCE[0] <= share <= BALANCE[1]:
+    single = [t.truth == "ai" for t in trials if t.form == "single"]
+    if single and not BALANCE[0] <= (share := sum(single) / len(single)) <= BALANCE[1]:
         notes.append(f"{share:.0%} of the judged clips were generated; balance them, or one habit decides the accuracy")
-    answers: dict[str, set[str]] = defaultdict(set)
-    for trial in trials:
-        answers[trial.person].add(trial.answer)
-    stuck = _names(t for t in trials if len(answers[t.person]) == 1)
-    if 2 * len(stuck) >= listeners:
-        notes.append(
-            f"{len(stuck)} of {listeners} listeners gave one and the same answer throughout, e.g. {stuck[0]!r}"
-        )
     return tuple(notes)
-
-
-def _trial(line: str, truth: ListeningTruth) -> Trial:
-    """One parsed line; ValueError says what is wrong with it."""
-    row = parse_json(line, where="this line")
-    if not isinstance(row, dict):
-        raise ValueError("not a JSON object")
-    if missing := sorted(ROW_TYPES.keys() - row.keys()):
-        raise ValueError(f"lacks {', '.join(missing)}")
-    if unknown := sorted(row.keys() - ROW_TYPES.keys()):
-        raise ValueError(f"has unknown fields {', '.join(unknown)}; known are {', '.join(ROW_TYPES)}")
-    for name, kind in ROW_TYPES.items():
-        if not isinstance(row[name], kind) or isinstance(row[name], bool):
-            raise ValueError(f"{name} is {row[name]!r}, of the wrong type")
-    if row["answer"] not in ("ai", "real"):
-        raise ValueError(f"answer is {row['answer']!r}, not 'ai' or 'real'")
-    if not 1 <= row["confidence"] <= 5:
-        raise ValueError(f"confidence is {row['confidence']}, not 1 to 5")
-    if not person_of(row["listener"]):
-        raise ValueError(f"listener {row['listener']!r} is empty: a name has a letter or a digit")
-    if row.pop("manifest_sha256") != truth.manifest_sha256:
-        raise ValueError("answers another listening page than this truth file belongs to")
-    known = truth.trials.get(row["trial_id"])
-    if known is None:
-        raise ValueError(f"trial {row['trial_id']!r} is not in the truth file")
-    ts = datetime.fromisoformat(row.pop("ts"))
-    return Trial(**row, ts=ts, truth=known.truth, kind=known.kind, style_id=known.style_id)

@@ -5,6 +5,7 @@ A number that could not be taken is None, with a note beside it. NaN and infinit
 
 import math
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
@@ -155,6 +156,18 @@ class TierFidelity:
 
 
 @dataclass(frozen=True, kw_only=True, config=STORED)
+class FormResult:
+    """One form of question of a listening test."""
+
+    n_trials: int
+    n_correct: int
+    accuracy: float
+    p_value: float
+    equivalence_p: float
+    design_effect: float
+
+
+@dataclass(frozen=True, kw_only=True, config=STORED)
 class ListeningResult:
     """Statistics of a listening test; `verdict` is the only field that supports "indistinguishable"."""
 
@@ -167,9 +180,9 @@ class ListeningResult:
     listener_interval: tuple[float, float] | None
     """95 % bootstrap over listeners; None for one listener."""
     p_value: float
-    """Exact two-sided binomial test against guessing."""
+    """Exact two-sided binomial test against guessing, as if there were no other look."""
     equivalence_p: float
-    """Exact TOST on the effective number of trials."""
+    """The larger of exact TOST on the effective trials and TOST by Student's t on the listeners' shares."""
     margin: float
     verdict: Verdict
     hit_rate: float
@@ -184,12 +197,19 @@ class ListeningResult:
     """In all, for power 0.8 at this design effect when listeners truly guess."""
     trials_missing: int
     listeners: tuple[str, ...]
-    """As they were counted, one entry per person with every spelling: `Ann`, or `Ann (also ann, ANN)`."""
+    """Whose answers count, one entry per invitation; up to version 1, per name as it was typed."""
     excluded_listeners: tuple[str, ...]
-    """Those who called a control real, in the same form; they are not among `listeners`."""
+    """Those whom the rule leaves out, each with the reason; they are not among `listeners`."""
     notes: tuple[str, ...]
     date: str
     """ISO date of the last answer."""
+    forms: Mapping[str, FormResult] = field(default_factory=dict)
+    """By form of question; none in what was recorded before there were two."""
+    look: int = 0
+    """Which planned look this is; 0 in what was recorded before looks were planned, which supports no claim."""
+    looks: int = 0
+    adjusted_p: Number = None
+    """`p_value` with the earlier looks accounted for."""
 
     def human_evaluation(self) -> dict[str, Any]:
         """The data model's object."""

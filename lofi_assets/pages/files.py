@@ -1,7 +1,7 @@
 """Which files of the data root and of `docs/` a browser may open, and the file behind an address.
 
-Whatever is not on the list is not served: metadata, checkpoints, raw audio, logs, and the key of a blind listening
-test.
+Whatever is not on the list is not served: metadata, checkpoints, raw audio, logs, and anything of a listening test,
+which has a server of its own (`lofi listen serve`).
 """
 
 import re
@@ -20,8 +20,6 @@ SHOWN = tuple(
         r"dataset/*/audio/*\.mp3",
         r"logs/*/previews/index\.html",
         r"logs/*/previews/*/*\.mp3",
-        r"listening/*/page/index\.html",
-        r"listening/*/page/audio/*\.wav",
         r"processed/*/*\.mp3",
         r"quarantine/*/*\.json",
         r"release/README\.md",
@@ -38,7 +36,6 @@ CONTENT_TYPES = {
     ".md": "text/plain; charset=utf-8",
     ".mp3": "audio/mpeg",
     ".png": "image/png",
-    ".wav": "audio/wav",
 }
 """By suffix, of everything that is served."""
 

@@ -15,6 +15,10 @@ from lofi_assets.sources.raw_files import with_file_name
 from lofi_assets.store import Store
 from lofi_assets.wording import counted
 
+LISTENING = (
+    "<p>They have a server of their own, for whoever was invited: <code>lofi listen plan</code> opens a test,"
+    " <code>lofi listen invite</code> makes links, <code>lofi listen serve</code> takes the answers.</p>"
+)
 MOST = 500
 """Entries of one list; a page of thousands is of no use to anyone."""
 
@@ -26,7 +30,7 @@ def index_page(store: Store, docs: Path) -> str:
         ("Tracks that wait for a person", '<p><a href="review">The review queue</a>, each track to be heard.</p>'),
         ("Tracks that were rejected", _rejected(store)),
         ("Licences", '<p><a href="ledger">The licence ledger</a> as it holds today.</p>'),
-        ("Blind listening tests", _listening(store)),
+        ("Blind listening tests", LISTENING),
         ("Previews of training", _list(_links(store, sorted(store.logs.glob("*/previews/index.html")), part=-3))),
         ("Model card", _card(store)),
         ("Accepted tracks", _accepted(store)),
@@ -100,16 +104,6 @@ def _rejected(store: Store) -> str:
         gate = f' (<a href="docs/gates.md#{rule}">{rule}</a>)' if rule else ""  # none: a person rejected it
         lines.append(f"{link}: {escape(found.reason)}{gate}")
     return _list(lines) + _left_out(len(files)) if files else ""
-
-
-def _listening(store: Store) -> str:
-    links = _links(store, sorted(store.listening.glob("*/page/index.html")), part=-3)
-    how = (
-        "<p>At its end a test gives its listener a file of answers. Their lines go into"
-        " <code>listening/TEST/results.jsonl</code>, one listener's after the other's; then"
-        " <code>human_evaluation</code> is materialised again.</p>"
-    )
-    return _list(links) + how if links else ""
 
 
 def _card(store: Store) -> str:

@@ -11,23 +11,21 @@ stands in front of it where others than this machine's users should read. Which 
     /review            the tracks that wait for a person, to be heard
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lofi_assets.errors import LofiError
 from lofi_assets.html.links import base_url
+from lofi_assets.html.serving import LOOPBACK, Headers, bracketed, host_of
 from lofi_assets.pages.files import CONTENT_TYPES, document, shown_file
 from lofi_assets.pages.index import index_page, ledger, review_page
 from lofi_assets.pages.markdown import markdown_page
@@ -35,28 +33,12 @@ from lofi_assets.store import Store
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 3001
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-"""Names by which this machine calls itself."""
-
-_POLICY = "default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'; "
-_CLOSED = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-HEADERS = {
-    "Content-Security-Policy": _POLICY + _CLOSED,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-site",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-cache",
-}
-"""Of every answer. Pages have no scripts, so nothing in a prompt or a file name can be one."""
-LISTENING_POLICY = _POLICY + "script-src 'unsafe-inline'; " + _CLOSED
-"""The listening test is one page with its own script; it sends nothing: answers are downloaded or copied."""
 
 
 def pages_port() -> int:
     """The port of `LOFI_PAGES_URL` if it names this machine, else 3001."""
     address = urlsplit(base_url())
-    return address.port or DEFAULT_PORT if _bracketed(address.hostname) in LOOPBACK else DEFAULT_PORT
+    return address.port or DEFAULT_PORT if bracketed(address.hostname) in LOOPBACK else DEFAULT_PORT
 
 
 def serve_pages(store: Store, docs: Path, *, port: int) -> None:
@@ -77,7 +59,7 @@ def serve_pages(store: Store, docs: Path, *, port: int) -> None:
 
 def page_app(store: Store, docs: Path) -> Starlette:
     """The ASGI application over one data root and one folder of documents."""
-    hosts = [*LOOPBACK, _bracketed(urlsplit(base_url()).hostname)]
+    hosts = [*LOOPBACK, host_of(base_url())]
 
     def index(request: Request) -> Response:
         return HTMLResponse(index_page(store, docs))
@@ -85,8 +67,7 @@ def page_app(store: Store, docs: Path) -> Starlette:
     def data(request: Request) -> Response:
         path = request.path_params["path"]
         file = shown_file(store, f"{path}index.html" if path.endswith("/") else path)
-        policy = {"Content-Security-Policy": LISTENING_POLICY} if path.startswith("listening/") else {}
-        return _file(file, policy)
+        return _file(file)
 
     def documents(request: Request) -> Response:
         file = document(docs, request.path_params["path"])
@@ -109,7 +90,7 @@ def page_app(store: Store, docs: Path) -> Starlette:
             Route("/ledger", ledger_today),
             Route("/review", review_today),
         ],
-        middleware=[Middleware(_Headers), Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)],
+        middleware=[Middleware(Headers), Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)],
         exception_handlers={HTTPException: _refusal, LofiError: _unreadable},
     )
     # A redirect would be built from what the request says of its host.
@@ -117,10 +98,10 @@ def page_app(store: Store, docs: Path) -> Starlette:
     return app
 
 
-def _file(file: Path | None, headers: Mapping[str, str] | None = None) -> Response:
+def _file(file: Path | None) -> Response:
     if file is None:
         raise HTTPException(404)
-    return FileResponse(file, media_type=CONTENT_TYPES[file.suffix], headers=headers)
+    return FileResponse(file, media_type=CONTENT_TYPES[file.suffix])
 
 
 def _refusal(request: Request, error: Exception) -> Response:
@@ -133,25 +114,3 @@ def _refusal(request: Request, error: Exception) -> Response:
 def _unreadable(request: Request, error: Exception) -> Response:
     """What a page is about cannot be read; the message says what to mend."""
     return PlainTextResponse(f"{error}\n", status_code=500)
-
-
-def _bracketed(host: str | None) -> str:
-    """A host as it stands in a Host header: IPv6 in brackets."""
-    return f"[{host}]" if host and ":" in host else host or ""
-
-
-class _Headers:
-    """Adds `HEADERS` to every answer that does not say otherwise."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        await self.app(scope, receive, with_headers)

@@ -15,7 +15,7 @@ from lofi_assets.backbones import Backbone
 from lofi_assets.constitution.gates import load_constitution, load_gates
 from lofi_assets.constitution.verdicts import verdicts
 from lofi_assets.errors import LofiError
-from lofi_assets.evaluation.human_evaluation import HumanEvaluation
+from lofi_assets.evaluation.human_evaluation import HumanEvaluation, verdict_of
 from lofi_assets.evaluation.measured import read_measured
 from lofi_assets.files.documents import write_text
 from lofi_assets.files.typed import STORED, plain, read_typed, write_typed
@@ -257,9 +257,16 @@ def _distances(quality: Evaluation | None) -> str:
 
 
 def _heard(people: HumanEvaluation | None) -> str:
-    if people and people.statistics:
-        return json.dumps(plain(people.statistics))
-    return (people.note if people else "") or "not run"
+    """The verdict of all tests, each test with who lifted it, the numbers; what version 1 took supports no claim."""
+    if people is None or not people.tests:
+        took = people is not None and people.statistics is not None
+        return "answers of an earlier version only, which support no claim" if took else "not run"
+    tests = [
+        f"test {test.test} {test.verdict or 'goes on'}" + (f", lifted by {test.lifted}" if test.lifted else "")
+        for test in people.tests
+    ]
+    numbers = json.dumps(plain(people.statistics)) if people.statistics else people.note
+    return f"{verdict_of(people) or 'no verdict'} ({'; '.join(tests)}). {numbers}"
 
 
 def _tiers(store: Store) -> str:

@@ -222,7 +222,7 @@ def test_schedules_and_sensors_run_from_the_start(defs: dg.Definitions) -> None:
     sensors = {sensor.name: sensor.default_status for sensor in repository.sensor_defs}
     assert schedules == {"weekly_training": dg.DefaultScheduleStatus.RUNNING}
     assert sensors == dict.fromkeys(
-        ("new_tracks_landed", "rebuild_data", "judge_training", "alerts"),
+        ("new_tracks_landed", "rebuild_data", "judge_training", "answers_arrived", "alerts"),
         dg.DefaultSensorStatus.RUNNING,
     )
 

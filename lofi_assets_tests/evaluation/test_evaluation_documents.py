@@ -8,15 +8,11 @@ from typing import Any
 
 import pytest
 
-from lofi_assets.evaluation.human_evaluation import HumanEvaluation
-from lofi_assets.evaluation.listening_page import PageManifest, PageTrial
+from lofi_assets.evaluation.human_evaluation import HumanEvaluation, TestOnRecord
 from lofi_assets.evaluation.measured import Marks, Measured, read_measured, write_measured
 from lofi_assets.evaluation.samples import BASE, Clip, ModelSamples, clips_of, samples_key
 from lofi_assets.files.documents import write_json
-from lofi_assets.files.typed import plain
 from lofi_assets.files.writing import StoreError
-from lofi_assets.metrics.errors import MetricError
-from lofi_assets.metrics.listening_trials import ListeningTruth, TrialTruth
 from lofi_assets.metrics.results import NoiseDistances
 from lofi_assets.records import QualityMetrics
 from lofi_assets.store import Store
@@ -40,11 +36,6 @@ RECORD = {
 METRICS = {CHECKPOINT: {"key": "a" * 64, "record": RECORD, "evaluation": EVALUATION}}
 MARKS = {"key": "b" * 64, "base": EVALUATION, "noise": {"fad": 261.9, "kad": 150.7}}
 HEARD = {"checkpoint_id": CHECKPOINT, "note": "", "statistics": LISTENING}
-TRUTH = {
-    "manifest_sha256": "c" * 64,
-    "seed": 7,
-    "trials": {"00af": {"kind": "test", "source": "/data/a.mp3", "style_id": "CORE-03", "truth": "real"}},
-}
 
 
 def put(path: Path, content: Any) -> bytes:
@@ -95,28 +86,21 @@ def test_marks_of_an_untrained_encoder_have_no_noise(store: Store) -> None:
 
 
 @pytest.mark.parametrize("content", [HEARD, {"checkpoint_id": None, "note": "no answers yet", "statistics": None}])
-def test_what_people_heard_is_read_and_written_again_byte_for_byte(store: Store, content: dict[str, Any]) -> None:
-    path = store.metadata("human_evaluation.json")
-    before = put(path, content)
+def test_what_version_1_heard_is_read_as_of_no_planned_look(store: Store, content: dict[str, Any]) -> None:
+    put(store.metadata("human_evaluation.json"), content)
     found = HumanEvaluation.read(store)
     statistics = listening_result() if content["statistics"] else None
     assert found == HumanEvaluation(content["checkpoint_id"], content["note"], statistics) and found is not None
+    assert statistics is None or (statistics.look, statistics.adjusted_p, statistics.forms) == (0, None, {})
     found.write(store)
-    assert path.read_bytes() == before
+    assert HumanEvaluation.read(store) == found
 
 
-def test_the_truth_of_a_test_is_read_and_the_page_lists_its_trials(tmp_path: Path) -> None:
-    put(tmp_path / "truth.json", TRUTH)
-    found = ListeningTruth.read(tmp_path / "truth.json")
-    assert found.trials["00af"] == TrialTruth(truth="real", style_id="CORE-03", source="/data/a.mp3")
-    assert plain(found) == TRUTH
-    page = {"title": "A test", "trials": [{"trial_id": "00af", "file": "audio/00af.wav", "sha256": "d" * 64}]}
-    assert plain(PageManifest("A test", (PageTrial("00af", "audio/00af.wav", "d" * 64),))) == page
-
-
-def test_a_truth_that_names_neither_kind_nor_style_is_of_test_clips_of_any(tmp_path: Path) -> None:
-    put(tmp_path / "truth.json", TRUTH | {"trials": {"00af": {"truth": "ai"}}})
-    assert ListeningTruth.read(tmp_path / "truth.json").trials == {"00af": TrialTruth(truth="ai")}
+def test_what_people_heard_is_read_as_it_was_written(store: Store) -> None:
+    test = TestOnRecord(test="00af", verdict="indistinguishable", lifted="", note="done")
+    heard = HumanEvaluation(CHECKPOINT, "", listening_result(look=2, looks=3, adjusted_p=0.4), (test,), "e" * 64)
+    heard.write(store)
+    assert HumanEvaluation.read(store) == heard
 
 
 def test_new_measures_are_read_as_they_were_written(store: Store) -> None:
@@ -132,8 +116,6 @@ def test_new_measures_are_read_as_they_were_written(store: Store) -> None:
 def test_before_anything_was_evaluated_there_is_nothing_on_record(store: Store) -> None:
     assert ModelSamples.read(store, BASE) is None and clips_of(store, BASE) == () and samples_key(store, BASE) is None
     assert read_measured(store) == {} and Marks.read(store) is None and HumanEvaluation.read(store) is None
-    with pytest.raises(MetricError, match="not the truth file of a listening test"):
-        ListeningTruth.read(store.root / "truth.json")
 
 
 @pytest.mark.parametrize(
@@ -168,12 +150,3 @@ def test_a_record_of_another_version_is_refused_by_name(
     path.write_text(json.dumps(content))
     with pytest.raises(StoreError, match=f"{path}.*{said}.*; remove .* and materialise .* again"):
         read(store)
-
-
-@pytest.mark.parametrize(
-    "change", [{"trials": {"00af": {"truth": "perhaps"}}}, {"listeners": 3}, {"manifest_sha256": None}]
-)
-def test_a_truth_of_another_version_is_refused_by_name(tmp_path: Path, change: dict[str, Any]) -> None:
-    put(tmp_path / "truth.json", TRUTH | change)
-    with pytest.raises(MetricError, match=f"truth.json: not the truth file of a listening test .*{next(iter(change))}"):
-        ListeningTruth.read(tmp_path / "truth.json")

@@ -2,8 +2,8 @@
 
 import re
 
-from lofi_assets.evaluation.listening_page import PAGE
 from lofi_assets.html.frame import framed, players
+from lofi_assets.listening.server import PAGE, PAGE_FILES
 from lofi_assets.pages.markdown import markdown_page
 from lofi_assets_tests.conftest import REPOSITORY
 
@@ -18,9 +18,9 @@ def test_a_page_is_laid_out_for_the_width_of_the_screen_and_has_no_script() -> N
 
 
 def test_the_listening_test_is_laid_out_for_the_width_of_the_screen() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    assert PHONE in page and "box-sizing: border-box" in page
-    assert not re.search(r"https?://", page)
+    files = {name: (PAGE / name).read_text(encoding="utf-8") for name in PAGE_FILES}
+    assert PHONE in files["listen.html"] and "box-sizing: border-box" in files["listen.css"]
+    assert not re.search(r"https?://", "".join(files.values()))
 
 
 def test_a_table_of_markdown_says_in_every_cell_what_its_column_is() -> None:
