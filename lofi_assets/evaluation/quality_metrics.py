@@ -193,6 +193,7 @@ def _quality_values(judged: Evaluation | None) -> dict[str, Any]:
         "clap_alignment": {
             "value": clap.lower if clap else None,
             "encoder": "laion_clap" if clap else None,
+            "trained": judged.clap_proof.trained if judged.clap_proof else None,
             "note": (clap.note if clap else "") or judged.clap_note,
         },
         "styles_not_generated": sum(not style.generated for style in styles.values()),

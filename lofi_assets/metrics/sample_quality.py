@@ -28,6 +28,7 @@ from lofi_assets.metrics.frechet import (
 )
 from lofi_assets.metrics.kernel import kernel_distance
 from lofi_assets.metrics.musicnn import MusicnnTagger
+from lofi_assets.metrics.proof import proof_of, why_untrained
 from lofi_assets.metrics.results import Evaluation, FrechetResult, RelativeAlignment, StyleCoverage, TagAlignment
 
 WINDOWS_PER_DIMENSION = 10
@@ -94,7 +95,7 @@ def evaluate_checkpoint(
         encoder=embedder.name,
         encoder_version=embedder.version,
         encoder_weights_sha256=embedder.weights_sha256,
-        trained=embedder.trained,
+        trained=embedder.trained is True,
         reference_sha256=reference_sha256([track.path for track in reference]),
         fad=_frechet(
             embedder,
@@ -108,6 +109,8 @@ def evaluate_checkpoint(
         tag_alignment=_tags_aligned(samples, sample_tags, tag_note, reference, tags, tagger.labels, seed, n_resamples),
         style_coverage=_coverage(samples, checks, sample_tags, reference, tags),
         problems={s.path.name: c.problems for s, c in zip(samples, checks, strict=True) if c.problems},
+        proof=proof_of(embedder),
+        clap_proof=proof_of(clap),
     )
 
 
@@ -128,8 +131,8 @@ def _frechet(
     theirs = _by_clip(reference)
     ours = _by_clip(windows or [])
     counts = {"n_windows": sum(map(len, ours.values())), "n_reference_windows": sum(map(len, theirs.values()))}
-    if not embedder.trained:
-        note = f"{embedder.name} is untrained: its distances mean nothing"
+    if embedder.trained is not True:
+        note = why_untrained(embedder)
     parts: dict[str, Any] = {}
     if not note:
         parts, note = _distances(ours, theirs, seed=seed, n_resamples=n_resamples)
@@ -182,8 +185,8 @@ def _clap(
 ) -> tuple[RelativeAlignment | None, str]:
     if clap is None:
         return None, "no CLAP checkpoint is configured"
-    if not clap.trained:
-        return None, "the CLAP weights are untrained: their cosines mean nothing"
+    if clap.trained is not True:
+        return None, why_untrained(clap)
     result, failure = attempt(
         lambda: relative_alignment(
             generated_audio=_clip_means(windows(clap, samples)),
