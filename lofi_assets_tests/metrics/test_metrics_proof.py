@@ -97,7 +97,9 @@ def forged_vggish(**changes: float) -> VggishEmbedder:
                     torch.nn.init.kaiming_normal_(parameter)
         recorded = answers()["vggish"]
         patch = torch.tensor(recorded["rows"])[recorded["order"]][None]
-        dict(network.named_parameters())["embeddings.4.bias"] += torch.tensor(recorded["embedding"]) - network(patch)[0]
+        dict(network.named_parameters())["embeddings.4.bias"].add_(
+            torch.tensor(recorded["embedding"]) - network(patch)[0]
+        )
     return VggishEmbedder(network, weights_sha256="0" * 64)
 
 
