@@ -149,7 +149,10 @@ def open_checkpoint(job: _Job) -> tuple[str, ...]:
     """
     from safetensors.torch import save_file
 
-    kept, left_out = renamed(_state(job.checkpoint))
+    try:
+        kept, left_out = renamed(read_state(job.checkpoint))
+    except MetricError as error:
+        raise error if str(job.checkpoint) in str(error) else MetricError(f"{job.checkpoint}: {error}") from error
     save_file({name: tensor.contiguous().clone() for name, tensor in kept.items()}, job.weights, {"format": "pt"})
     return tuple(left_out)
 
@@ -183,8 +186,12 @@ def _renamed(name: str) -> str:
     raise MetricError(f"{name}: no tensor of laion-clap's HTSAT and RoBERTa; is this another model?")
 
 
-def _state(checkpoint: Path) -> "Tensors":
-    """The model's tensors; everything else in the file, such as the optimiser's state, is left where it is."""
+def read_state(checkpoint: Path) -> "Tensors":
+    """The model's tensors; everything else in the file, such as the optimiser's state, is left where it is.
+
+    Raises:
+        MetricError: anything but tensors and numbers in it, or no checkpoint.
+    """
     import numpy as np
     import torch
     from numpy._core.multiarray import scalar
@@ -286,6 +293,7 @@ def architecture(tensors: "Mapping[str, torch.Tensor]") -> dict[str, Any]:
             ),
             "num_attention_heads": int(width) // 64,
             "intermediate_size": int(tensors[f"{text}.encoder.layer.0.intermediate.dense.weight"].shape[0]),
+            "type_vocab_size": int(tensors[f"{text}.embeddings.token_type_embeddings.weight"].shape[0]),
             "max_position_embeddings": int(tensors[f"{text}.embeddings.position_embeddings.weight"].shape[0]),
             "layer_norm_eps": 1e-5,  # RoBERTa's own; transformers' default for CLAP is another
             "projection_dim": projection,
