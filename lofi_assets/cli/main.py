@@ -16,6 +16,7 @@ from lofi_assets.cli.demo import demo, demo_corpus
 from lofi_assets.cli.dev import dev
 from lofi_assets.cli.features import features
 from lofi_assets.cli.inspect import inspect
+from lofi_assets.cli.measure import clap, compare, convert_clap, copies, fad, kad
 from lofi_assets.cli.pages import pages
 from lofi_assets.cli.release import approve_card
 from lofi_assets.cli.reproduce import reproduce
@@ -68,6 +69,7 @@ def main() -> None:
 GROUPS = (
     *(dev, demo, demo_corpus, pages),
     *(sources, inspect, review, dataset, features, train, reproduce, approve_card),
+    *(fad, kad, clap, copies, compare, convert_clap),
     *(constitution, alerts, schemas, docs),
     *(train_base, tiny_base, verify_weights, verify_reference),
 )

@@ -6,10 +6,9 @@ A number that cannot be trusted is None with a note. What is judged by which lim
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +16,12 @@ import numpy.typing as npt
 from lofi_assets.metrics.alignment import relative_alignment, tag_alignment
 from lofi_assets.metrics.clap import ClapEmbedder
 from lofi_assets.metrics.coverage import SampleCheck, StyleSample, check_sample, style_coverage
+from lofi_assets.metrics.distances import measure_distances
 from lofi_assets.metrics.embedding import Embedder, Samples, embed_files, file_sha256, read_samples
 from lofi_assets.metrics.errors import MetricError, attempt
-from lofi_assets.metrics.frechet import (
-    frechet_distance,
-    frechet_infinity,
-    frechet_interval,
-    frechet_statistics,
-    split_half_floor,
-)
-from lofi_assets.metrics.kernel import kernel_distance
 from lofi_assets.metrics.musicnn import MusicnnTagger
 from lofi_assets.metrics.proof import proof_of, why_untrained
 from lofi_assets.metrics.results import Evaluation, FrechetResult, RelativeAlignment, StyleCoverage, TagAlignment
-
-WINDOWS_PER_DIMENSION = 10
-"""With fewer windows than this times the dimension on either side, FAD's upward bias is a visible part of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,50 +117,13 @@ def _frechet(
     n_resamples: int,
 ) -> FrechetResult:
     windows, note = generated
-    theirs = _by_clip(reference)
-    ours = _by_clip(windows or [])
-    counts = {"n_windows": sum(map(len, ours.values())), "n_reference_windows": sum(map(len, theirs.values()))}
+    ours, theirs = _by_clip(windows or []), _by_clip(reference)
     if embedder.trained is not True:
         note = why_untrained(embedder)
-    parts: dict[str, Any] = {}
-    if not note:
-        parts, note = _distances(ours, theirs, seed=seed, n_resamples=n_resamples)
-    value, floor = parts.get("value"), parts.get("floor")
-    return FrechetResult(
-        value=value,
-        interval=parts.get("interval"),
-        floor=floor,
-        over_floor=value / floor if value is not None and floor else None,
-        infinity=parts.get("infinity"),
-        kad=parts.get("kad"),
-        n_clips=len(ours),
-        n_reference_clips=len(theirs),
-        enough_windows=min(counts.values()) >= WINDOWS_PER_DIMENSION * embedder.dim,
-        note=note,
-        **counts,
-    )
-
-
-def _distances(
-    ours: Mapping[str, Samples], theirs: Mapping[str, Samples], *, seed: int, n_resamples: int
-) -> tuple[dict[str, Any], str]:
-    """Every distance on its own: one that needs more clips than there are does not take the others with it."""
-    if not ours:
-        return {}, "no samples were generated"
-    x, y = np.concatenate([*theirs.values()]), np.concatenate([*ours.values()])
-    wanted: dict[str, Callable[[], Any]] = {
-        "value": lambda: frechet_distance(y, x),
-        "floor": lambda: split_half_floor(theirs, seed=seed),
-        "interval": lambda: tuple(frechet_interval(ours, theirs, seed=seed, n_resamples=n_resamples)),
-        "kad": lambda: kernel_distance(x, y),
-        "infinity": lambda: frechet_infinity(ours, frechet_statistics(x), seed=seed)[0],
-    }
-    parts, notes = {}, []
-    for name, measure in wanted.items():
-        parts[name], failure = attempt(measure)
-        if failure and name != "infinity":  # too few samples for it is the rule, not a fault
-            notes.append(f"{name}: {failure}")
-    return parts, "; ".join(notes)
+    if note:
+        nothing = measure_distances({}, theirs, seed=seed)
+        return replace(nothing, n_clips=len(ours), n_windows=sum(map(len, ours.values())), note=note)
+    return measure_distances(ours, theirs, seed=seed, n_splits=n_resamples)
 
 
 def _clap(
