@@ -1,5 +1,6 @@
 """Encoders prove themselves: random, collapsed and constant ones are untrained, whatever their names and shapes are."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from lofi_assets.metrics import clap as clap_module
 from lofi_assets.metrics.clap import ClapEmbedder, Conversion, right_captions
-from lofi_assets.metrics.encoders import load_embedder
+from lofi_assets.metrics.encoders import content_of, load_embedder
 from lofi_assets.metrics.errors import MetricError
 from lofi_assets.metrics.frechet import frechet_distance
 from lofi_assets.metrics.musicnn import MusicnnEmbedder, MusicnnTagger
@@ -251,3 +252,26 @@ def test_weights_are_published_or_not_known() -> None:
     assert published_weights("a" * 64, published, decides=False).passed is True
     assert published_weights("b" * 64, published, decides=False).passed is None
     assert published_weights("b" * 64, published, decides=True).passed is False
+
+
+def test_content_is_bytes_and_not_names_or_times(tmp_path: Path) -> None:
+    weights, folder = tmp_path / "w.pth", tmp_path / "clap"
+    folder.mkdir()
+    weights.write_bytes(b"first")
+    (folder / "model.safetensors").write_bytes(b"first")
+
+    def content() -> str:
+        return content_of([weights, folder, None])
+
+    before = content()
+    times = weights.stat()
+    weights.write_bytes(b"other")
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+    changed = content()
+    weights.write_bytes(b"first")
+    (folder / "model.safetensors").write_bytes(b"other")
+    in_folder = content()
+    (folder / "model.safetensors").write_bytes(b"first")
+    assert len({before, changed, in_folder}) == 3 and content() == before
+    weights.unlink()
+    assert content() != before
