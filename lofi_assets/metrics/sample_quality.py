@@ -63,7 +63,8 @@ def evaluate_checkpoint(
     that cannot be embedded makes the measure None.
 
     Raises:
-        MetricError: the reference is empty or cannot be read. That is no property of the checkpoint.
+        MetricError: the reference is empty or cannot be read, or the shipped tagger is not what it was. That is no
+            property of the checkpoint.
     """
     if not reference:
         raise MetricError("the reference holds no tracks; the validation split is empty, so add tracks to the dataset")
@@ -76,6 +77,8 @@ def evaluate_checkpoint(
 
     checks = _checked(samples)
     tagger = MusicnnTagger()
+    if tagger.trained is not True:
+        raise MetricError(why_untrained(tagger))
     tags = _clip_means(windows(tagger, reference))
     sample_tags, tag_note = attempt(lambda: _clip_means(windows(tagger, samples)))
     clap_result, clap_note = _clap(clap, samples, reference, windows, seed=seed, n_resamples=n_resamples)

@@ -101,6 +101,14 @@ def test_evaluation_is_deterministic_and_blind_to_listing_order(world):
     assert again == first
 
 
+def test_a_tagger_that_is_not_what_it_was_judges_nothing(world, monkeypatch):
+    from lofi_assets.metrics.musicnn import MusicnnTagger
+
+    monkeypatch.setattr(MusicnnTagger, "trained", False)
+    with pytest.raises(MetricError, match="musicnn_tags is untrained"):
+        evaluated(world)
+
+
 def test_an_untrained_encoder_has_no_distance(world):
     class Untrained(MusicnnEmbedder):
         trained = False
