@@ -11,7 +11,7 @@ override DAGSTER_HOME := $(CURDIR)/.dagster
 endif
 export DAGSTER_HOME
 
-.PHONY: demo fast test coverage slow dev lint bench
+.PHONY: demo fast test coverage slow dev lint bench clap-parity fadtk-published
 
 demo: $(VENV)/installed
 	$(BIN)/lofi demo
@@ -43,6 +43,22 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m lofi_assets_tests.bench
+
+# FAD against what fadtk 1.1.0 publishes, from its own wheel's clips: fetches 180 MB from PyPI, takes half an hour.
+fadtk-published: $(VENV)/installed
+	$(BIN)/python -m lofi_assets_tests.metrics.fadtk_published .fadtk
+
+# Our conversion of CLAP against the package laion-clap, in an environment of its own, which must not meet ours.
+CLAP_VENV ?= .venv-clap
+clap-parity: $(CLAP_VENV)/installed
+	$(CLAP_VENV)/bin/python -m lofi_assets_tests.metrics.clap_parity
+
+# laion-clap 1.1.7 declares numpy 1 and runs on numpy 2; the extra names what it imports, declared or not.
+$(CLAP_VENV)/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(CLAP_VENV)
+	$(CLAP_VENV)/bin/python -m pip install --quiet --constraint requirements.txt --editable ".[laion-clap]"
+	$(CLAP_VENV)/bin/python -m pip install --quiet --no-deps laion-clap==1.1.7
+	touch $@
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 (this one \

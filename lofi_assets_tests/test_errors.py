@@ -272,7 +272,7 @@ def production(**changes: object) -> Profile:
             "put ACE-Step's vocab.json there",
         ),
         ("evaluation.encoder_weights", lambda store: evaluation.load_encoder(store, production()), "Download vggish"),
-        ("evaluation.clap", lambda store: evaluation.load_clap(store, production()), "hf download"),
+        ("evaluation.clap", lambda store: evaluation.load_clap(store, production()), "convert-clap"),
     ],
     ids=["hub revision", "lyric vocabulary", "VGGish", "CLAP"],
 )

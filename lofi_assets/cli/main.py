@@ -17,6 +17,7 @@ from lofi_assets.cli.dev import dev
 from lofi_assets.cli.features import features
 from lofi_assets.cli.inspect import inspect
 from lofi_assets.cli.listen import listen
+from lofi_assets.cli.measure import clap, compare, convert_clap, copies, fad, kad
 from lofi_assets.cli.pages import pages
 from lofi_assets.cli.release import approve_card
 from lofi_assets.cli.reproduce import reproduce
@@ -69,6 +70,7 @@ def main() -> None:
 GROUPS = (
     *(dev, demo, demo_corpus, pages, listen),
     *(sources, inspect, review, dataset, features, train, reproduce, approve_card),
+    *(fad, kad, clap, copies, compare, convert_clap),
     *(constitution, alerts, schemas, docs),
     *(train_base, tiny_base, verify_weights, verify_reference),
 )

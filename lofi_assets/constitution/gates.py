@@ -26,6 +26,9 @@ GUARDED_ASSETS = ("merged_model", "quantized_tiers", "hub_release")
 """Assets that refuse to run unless the gates that hold them have passed (design.md section 4, layer 3)."""
 
 
+ENCODED_MEASURES = frozenset({"fad", "fad_over_floor", "clap_alignment", "fad_increase_int8", "fad_increase_int4"})
+"""Measures that an encoder of audio takes: without the word that it proved itself trained they are inconclusive."""
+
 NOT_MEASURED = "not measured"
 CUT_LONG_FILES = "with `audio.segment: true` the profile has longer files cut into tracks of 60 to 120 s"
 
@@ -191,8 +194,9 @@ def judge(gate: Gate, measured: Any) -> Verdict:
     Args:
         measured: the value itself, or a mapping with `value` and any of `encoder`, `trained`, `note`.
     Returns:
-        `inconclusive` for a missing or non-finite number, a negative one where the gate is not `signed`, an untrained
-        encoder, or another encoder than the gate's; else `pass` or `fail`.
+        `inconclusive` for a missing or non-finite number, a negative one where the gate is not `signed`, an encoder
+        that is not `trained is True` (absent, None, 0, 1 and words are not), or another encoder than the gate's; else
+        `pass` or `fail`. That an encoder takes part is said by the gate, by `ENCODED_MEASURES` or by `measured` itself.
     """
     details: Mapping[str, Any] = measured if isinstance(measured, Mapping) else {"value": measured}
     value = details.get("value")
@@ -213,11 +217,12 @@ def _doubt(gate: Gate, value: Any, details: Mapping[str, Any]) -> str:
         return f"{type(value).__name__} where {type(gate.limit).__name__} is asked"
     if _kind(value) == "number" and value < 0 and not gate.signed:
         return "negative"
-    if details.get("trained") is False:
-        return "the encoder is untrained"
     if gate.encoder and details.get("encoder") != gate.encoder:
         used = details.get("encoder") or "an unnamed encoder"
         return f"measured with {used}, the limit is on the scale of {gate.encoder}"
+    encoded = gate.encoder or gate.measure in ENCODED_MEASURES or "encoder" in details or "trained" in details
+    if encoded and details.get("trained") is not True:
+        return "the encoder is untrained" if details.get("trained") is False else "the encoder is not proven trained"
     return ""
 
 

@@ -14,7 +14,7 @@ from lofi_assets import pictures
 from lofi_assets.evaluation import before_after
 from lofi_assets.evaluation import report as quality_report
 from lofi_assets.evaluation.measured import Marks, Measured, read_measured, write_measured
-from lofi_assets.evaluation.samples import BASE, generated_samples, reference_tracks, samples_key
+from lofi_assets.evaluation.samples import BASE, clips_of, generated_samples, reference_tracks, samples_key
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import plain
 from lofi_assets.html.links import page_url
@@ -93,9 +93,19 @@ def evaluate_checkpoints(store: Store, profile: Profile, *, now: datetime) -> Ou
 
 
 def _metrics_key(store: Store, profile: Profile, model: str) -> str:
-    dataset = trained_dataset(store).record
-    samples = samples_key(store, model) or ""
-    return hash_of(METRICS_VERSION, samples, dataset.hash, profile.evaluation.model_dump())
+    from lofi_assets.metrics.encoders import content_of
+
+    clips = content_of(clip.file(store) for clip in clips_of(store, model))
+    return hash_of(METRICS_VERSION, samples_key(store, model) or "", clips, evaluation_key(store, profile))
+
+
+def evaluation_key(store: Store, profile: Profile) -> str:
+    """What numbers depend on besides the clips: the reference, the profile's settings, the bytes of named weights."""
+    from lofi_assets.metrics.encoders import content_of
+
+    settings = profile.evaluation
+    weights = content_of(store.root / path if path else None for path in (settings.encoder_weights, settings.clap))
+    return hash_of(trained_dataset(store).record.hash, settings.model_dump(), weights)
 
 
 def _evaluate(
@@ -193,6 +203,7 @@ def _quality_values(judged: Evaluation | None) -> dict[str, Any]:
         "clap_alignment": {
             "value": clap.lower if clap else None,
             "encoder": "laion_clap" if clap else None,
+            "trained": judged.clap_proof.trained if judged.clap_proof else None,
             "note": (clap.note if clap else "") or judged.clap_note,
         },
         "styles_not_generated": sum(not style.generated for style in styles.values()),

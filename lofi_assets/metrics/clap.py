@@ -6,14 +6,20 @@ the metric: the same clips score 0.13 with one and 0.31 with another (facebookre
 
 import hashlib
 from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic.dataclasses import dataclass
 
-from lofi_assets.metrics.embedding import PREPARATION, Samples, file_sha256, levelled
+from lofi_assets.files.typed import STORED, read_typed
+from lofi_assets.metrics.embedding import LOUDNESS_LUFS, Samples, file_sha256, levelled, preparation
 from lofi_assets.metrics.errors import MetricError
+from lofi_assets.metrics.probes import PROBES
+from lofi_assets.metrics.proof import audio_spread, published_weights, text_spread
+from lofi_assets.metrics.results import EncoderProof, ProofCheck
 
 FloatingT = TypeVar("FloatingT", bound=np.floating)
 
@@ -21,39 +27,87 @@ SAMPLE_RATE = 48_000
 WINDOW_S = 10.0
 BATCH = 8
 
+PROBE_S = 5.0
+
+PUBLISHED = {
+    "fae3e9c087f2909c28a09dc31c8dfcdacbc42ba44c70e972b58c1bd1caf6dedd": "LAION's music_audioset_epoch_15_esc_90.14.pt"
+}
+"""Checkpoints that `lofi convert-clap` may have started from. `laion/larger_clap_music` is not among them: the texts of
+that conversion are all alike (huggingface.co/laion/larger_clap_music/discussions/2, mteb#5069)."""
+
+CHANCE = 0.01
+"""Share of the orders of the probes' captions that may fit as well as the right one."""
+
+CAPTIONS = (
+    "slow lofi piano with vinyl crackle",
+    "fast techno with loud drums",
+    "a dog barking in the street",
+    "a woman singing opera",
+    "distorted electric guitar solo",
+    "rain on a window",
+)
+"""Captions that nobody would give to one clip."""
+
 WHERE_FROM = (
-    "Fetch an unfused music checkpoint once, e.g. `hf download laion/larger_clap_music --local-dir DIR`, "
-    "and name that directory in the profile."
+    "Download music_audioset_epoch_15_esc_90.14.pt from https://huggingface.co/lukewys/laion_clap (CC0) and "
+    "roberta-base's tokenizer, run `lofi convert-clap FILE.pt DIR --tokenizer FOLDER`, and name DIR in the profile."
 )
 
 
+@dataclass(frozen=True, kw_only=True, config=STORED)
+class Conversion:
+    """Where a folder's weights come from: `conversion.json` beside them, written by `lofi convert-clap`."""
+
+    source: str
+    """Name of the checkpoint's file."""
+    source_sha256: str
+    weights_sha256: str
+    """Of `model.safetensors`: the record holds for these bytes only."""
+    left_out: tuple[str, ...]
+    """Tensors that the audio and text vectors do not need: training heads, the classifier, fixed filters."""
+
+
 class ClapEmbedder:
-    """Projected but unnormalised audio windows; `unit_rows` of their mean is a clip's vector, beside `embed_text`."""
+    """Projected but unnormalised audio windows; `unit_rows` of their mean is a clip's vector, beside `embed_text`.
+
+    Args:
+        conversion: where the weights come from, None if nobody wrote it down.
+        lufs: loudness that clips are brought to; None leaves them at their own.
+    """
 
     name = "laion_clap"
-    version = f"transformers-10s-raw-projection-{PREPARATION}"
     sample_rate = SAMPLE_RATE
     window_s = WINDOW_S
     hop_s = WINDOW_S
     normalized = False
 
     def __init__(
-        self, model: Any, extractor: Any, tokenizer: Any, *, trained: bool, weights_sha256: str, device: str = "cpu"
+        self,
+        model: Any,
+        extractor: Any,
+        tokenizer: Any,
+        *,
+        weights_sha256: str,
+        conversion: Conversion | None = None,
+        device: str = "cpu",
+        lufs: float | None = LOUDNESS_LUFS,
     ) -> None:
         self._model, self._extractor, self._tokenizer = model.eval().to(device), extractor, tokenizer
-        self._device = device
+        self._device, self._lufs = device, lufs
+        self.version = f"transformers-10s-raw-projection-{preparation(lufs)}"
         self.dim = int(model.config.projection_dim)
-        self.trained = trained
         self.weights_sha256 = weights_sha256
         self._check_text()
+        self.proof = self._proof(conversion)
 
     @classmethod
-    def load(cls, directory: Path | None, *, device: str = "cpu", trained: bool = True) -> "ClapEmbedder":
-        """From a directory of `save_pretrained`; the network is never asked. `trained=False` marks random test weights.
+    def load(cls, directory: Path | None, *, device: str = "cpu", lufs: float | None = LOUDNESS_LUFS) -> "ClapEmbedder":
+        """From a directory of `save_pretrained`, e.g. of `lofi convert-clap`; the network is never asked.
 
         Raises:
             MetricError: the directory is absent or holds no safetensors, a fusion checkpoint, or a tokenizer that
                 reads every text alike.
+            StoreError: `conversion.json` is broken.
         """
         if directory is None or not (directory / "config.json").is_file():
             raise MetricError(f"CLAP weights are absent ({directory}). {WHERE_FROM}")
@@ -73,14 +127,31 @@ class ClapEmbedder:
         # "fusion", the default of some configurations, would also switch to another mel filter bank.
         extractor.truncation, extractor.padding = "rand_trunc", "repeatpad"
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        digest = hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest()
-        return cls(model, extractor, tokenizer, trained=trained, weights_sha256=digest, device=device)
+        hashes = [file_sha256(file) for file in files]
+        record = read_typed(directory / "conversion.json", Conversion, remedy="convert the checkpoint again")
+        return cls(
+            model,
+            extractor,
+            tokenizer,
+            weights_sha256=_of_files(directory, hashes),
+            conversion=record if record and [record.weights_sha256] == hashes else None,
+            device=device,
+            lufs=lufs,
+        )
+
+    @property
+    def trained(self) -> bool:
+        """What the proof came to."""
+        return self.proof.trained
 
     def embed(self, audio: Samples) -> Samples:
         """(windows, dim) of audio at 48 kHz; MetricError for audio shorter than 1 s or not finite."""
+        windows = ten_second_windows(levelled(audio, sample_rate=SAMPLE_RATE, min_seconds=1.0, lufs=self._lufs))
+        return self._windows(windows)
+
+    def _windows(self, windows: Sequence[Samples]) -> Samples:
         import torch
 
-        windows = ten_second_windows(levelled(audio, sample_rate=SAMPLE_RATE, min_seconds=1.0))
         outputs = []
         for start in range(0, len(windows), BATCH):
             batch = windows[start : start + BATCH]
@@ -107,12 +178,38 @@ class ClapEmbedder:
                 outputs.append(self._model.text_projection(states.pooler_output).float().cpu().numpy())
         return unit_rows(np.concatenate(outputs))
 
+    def _proof(self, conversion: Conversion | None) -> EncoderProof:
+        """Published weights, or the right caption for each probe; either way texts and sounds that are told apart."""
+        heard = np.concatenate([self._windows([clip(PROBE_S, SAMPLE_RATE)]) for clip in PROBES.values()])
+        origin = published_weights(conversion.source_sha256 if conversion else "", PUBLISHED, decides=False)
+        return EncoderProof(
+            checks=(
+                origin,
+                text_spread(self.embed_text(CAPTIONS)),
+                audio_spread(heard),
+                right_captions(unit_rows(heard), self.embed_text(list(PROBES)), decides=not origin.passed),
+            )
+        )
+
     def _check_text(self) -> None:
         first, second = self.embed_text(["slow lofi piano with vinyl crackle", "fast techno with loud drums"])
         if np.allclose(first, second, atol=1e-6):
             raise MetricError(
                 "the CLAP tokenizer reads two different texts alike; load it with AutoTokenizer from its own directory"
             )
+
+
+def right_captions(audio: Samples, texts: Samples, *, decides: bool) -> ProofCheck:
+    """Whether clips fit their own captions better than almost any other order of these: (n, dim) unit rows, n to 7."""
+    cosines = audio @ texts.T
+    rows = np.arange(len(cosines))
+    fits = np.array([cosines[rows, list(order)].mean() for order in permutations(range(len(cosines)))])
+    share = float((fits >= fits[0]).mean())  # the first is the right one, and counts
+    told = (
+        f"of all orders of the probes' captions {100 * share:.1f} % fit as well as the right one (at most {CHANCE:.0%})"
+    )
+    passed = share <= CHANCE
+    return ProofCheck(name="right captions", value=share, passed=passed if passed or decides else None, told=told)
 
 
 def ten_second_windows(mono: Samples) -> list[Samples]:
@@ -128,3 +225,12 @@ def unit_rows(rows: npt.NDArray[FloatingT]) -> npt.NDArray[FloatingT]:
     if (norms <= 0.0).any() or not np.isfinite(norms).all():
         raise MetricError("an embedding of length zero or NaN has no direction")
     return np.asarray(rows / norms, dtype=rows.dtype)
+
+
+def _of_files(directory: Path, hashes: Sequence[str]) -> str:
+    """Hash of everything that a vector depends on: weights, architecture, feature extractor and tokenizer."""
+    beside = sorted(
+        path for path in directory.iterdir() if path.suffix in (".json", ".txt") and path.stem != "conversion"
+    )
+    named = [f"{path.name}:{file_sha256(path)}" for path in beside]
+    return hashlib.sha256("|".join([*hashes, *named]).encode()).hexdigest()

@@ -20,15 +20,20 @@ from lofi_assets.progress import over
 Samples = npt.NDArray[np.float32]
 
 LOUDNESS_LUFS = -23.0
-"""EBU R 128's programme loudness; every clip is brought there before it is heard."""
+"""EBU R 128's programme loudness; every clip is brought there before it is heard, unless an encoder is told not to."""
 
-PREPARATION = f"mono-lufs{LOUDNESS_LUFS:g}-soxr1"
-"""Names how audio is prepared; part of every version string. Change it when `levelled` or `resampled` does."""
+
+def preparation(lufs: float | None) -> str:
+    """Names how audio is prepared; part of every version string. Change it when `levelled` or `resampled` does."""
+    return f"mono-lufs{lufs:g}-soxr1" if lufs is not None else "mono-own-level-soxr1"
 
 
 @runtime_checkable
 class Embedder(Protocol):
-    """An encoder of audio. `trained` is False for random weights, whose numbers must not pass a gate."""
+    """An encoder of audio. `trained` is False for random weights, whose numbers must not pass a gate.
+
+    The encoders of this package come to `trained` by what they were asked (`metrics/proof.py`), and have it as `proof`.
+    """
 
     name: str
     version: str
@@ -37,8 +42,12 @@ class Embedder(Protocol):
     hop_s: float
     dim: int
     normalized: bool
-    trained: bool
     weights_sha256: str
+
+    @property
+    def trained(self) -> bool:
+        """Whether its numbers mean something."""
+        ...
 
     def embed(self, audio: Samples) -> Samples:
         """(windows, dim) of audio (channels, frames) or (frames,) at `sample_rate`."""
@@ -73,9 +82,11 @@ def read_samples(path: Path) -> tuple[Samples, int]:
     return samples.T, int(rate)
 
 
-def levelled(audio: Samples, *, sample_rate: int, min_seconds: float) -> Samples:
-    """Mono (frames,) at -23 LUFS. Silence stays silence: it has no loudness to bring up.
+def levelled(audio: Samples, *, sample_rate: int, min_seconds: float, lufs: float | None = LOUDNESS_LUFS) -> Samples:
+    """Mono (frames,) at a loudness. Silence stays silence: it has no loudness to bring up.
 
+    Args:
+        lufs: integrated loudness (ITU-R BS.1770); None leaves the level as it is.
     Raises:
         MetricError: NaN or infinity, or shorter than `min_seconds`.
     """
@@ -87,11 +98,13 @@ def levelled(audio: Samples, *, sample_rate: int, min_seconds: float) -> Samples
         raise MetricError("the audio holds NaN or infinity")
     if len(mono) < min_seconds * sample_rate:
         raise MetricError(f"{len(mono) / sample_rate:.2f} s of audio; the encoder's window is {min_seconds:g} s")
+    if lufs is None:
+        return mono
     with np.errstate(divide="ignore", invalid="ignore"):
         loudness = pyloudnorm.Meter(sample_rate).integrated_loudness(mono.astype(np.float64))
     if not np.isfinite(loudness):
         return mono
-    level: Samples = (mono * 10.0 ** ((LOUDNESS_LUFS - loudness) / 20.0)).astype(np.float32)
+    level: Samples = (mono * 10.0 ** ((lufs - loudness) / 20.0)).astype(np.float32)
     return level
 
 

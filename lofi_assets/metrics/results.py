@@ -25,6 +25,38 @@ Number = Annotated[float | None, BeforeValidator(_finite)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STORED)
+class ProofCheck:
+    """One thing that an encoder was asked."""
+
+    name: str
+    value: Number
+    """What came out; None where it is no number."""
+    passed: bool | None
+    """None: worth knowing, and decides nothing."""
+    told: str
+    """For people: the value, what was asked of it, and where that comes from."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STORED)
+class EncoderProof:
+    """Everything that an encoder was asked when it was loaded."""
+
+    checks: tuple[ProofCheck, ...]
+
+    @property
+    def trained(self) -> bool:
+        """Something decided, and nothing failed."""
+        decided = [check.passed for check in self.checks if check.passed is not None]
+        return bool(decided) and all(decided)
+
+    @property
+    def text(self) -> str:
+        """For people: the checks that failed, or all that passed."""
+        failed = [check for check in self.checks if check.passed is False]
+        return "; ".join(check.told for check in failed or self.checks)
+
+
+@dataclass(frozen=True, kw_only=True, config=STORED)
 class FrechetResult:
     """FAD with what it takes to read it; `value` is None, with a note, when it could not be measured."""
 
@@ -116,6 +148,7 @@ class Evaluation:
     encoder_version: str
     encoder_weights_sha256: str
     trained: bool
+    """What `proof` came to when the numbers were taken."""
     reference_sha256: str
     """Over the reference's audio hashes, in any order."""
     fad: FrechetResult
@@ -126,6 +159,10 @@ class Evaluation:
     style_coverage: StyleCoverage
     problems: Mapping[str, tuple[str, ...]]
     """Per sample file name what is wrong with its audio; without those that are right."""
+    proof: EncoderProof | None = None
+    """What the encoder was asked; None of numbers that were taken before encoders were."""
+    clap_proof: EncoderProof | None = None
+    """What CLAP was asked; None without CLAP, and before it was."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STORED)

@@ -6,10 +6,9 @@ A number that cannot be trusted is None with a note. What is judged by which lim
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,21 +16,12 @@ import numpy.typing as npt
 from lofi_assets.metrics.alignment import relative_alignment, tag_alignment
 from lofi_assets.metrics.clap import ClapEmbedder
 from lofi_assets.metrics.coverage import SampleCheck, StyleSample, check_sample, style_coverage
+from lofi_assets.metrics.distances import measure_distances
 from lofi_assets.metrics.embedding import Embedder, Samples, embed_files, file_sha256, read_samples
 from lofi_assets.metrics.errors import MetricError, attempt
-from lofi_assets.metrics.frechet import (
-    frechet_distance,
-    frechet_infinity,
-    frechet_interval,
-    frechet_statistics,
-    split_half_floor,
-)
-from lofi_assets.metrics.kernel import kernel_distance
 from lofi_assets.metrics.musicnn import MusicnnTagger
+from lofi_assets.metrics.proof import proof_of, why_untrained
 from lofi_assets.metrics.results import Evaluation, FrechetResult, RelativeAlignment, StyleCoverage, TagAlignment
-
-WINDOWS_PER_DIMENSION = 10
-"""With fewer windows than this times the dimension on either side, FAD's upward bias is a visible part of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +63,8 @@ def evaluate_checkpoint(
     that cannot be embedded makes the measure None.
 
     Raises:
-        MetricError: the reference is empty or cannot be read. That is no property of the checkpoint.
+        MetricError: the reference is empty or cannot be read, or the shipped tagger is not what it was. That is no
+            property of the checkpoint.
     """
     if not reference:
         raise MetricError("the reference holds no tracks; the validation split is empty, so add tracks to the dataset")
@@ -86,6 +77,8 @@ def evaluate_checkpoint(
 
     checks = _checked(samples)
     tagger = MusicnnTagger()
+    if tagger.trained is not True:
+        raise MetricError(why_untrained(tagger))
     tags = _clip_means(windows(tagger, reference))
     sample_tags, tag_note = attempt(lambda: _clip_means(windows(tagger, samples)))
     clap_result, clap_note = _clap(clap, samples, reference, windows, seed=seed, n_resamples=n_resamples)
@@ -94,7 +87,7 @@ def evaluate_checkpoint(
         encoder=embedder.name,
         encoder_version=embedder.version,
         encoder_weights_sha256=embedder.weights_sha256,
-        trained=embedder.trained,
+        trained=embedder.trained is True,
         reference_sha256=reference_sha256([track.path for track in reference]),
         fad=_frechet(
             embedder,
@@ -108,6 +101,8 @@ def evaluate_checkpoint(
         tag_alignment=_tags_aligned(samples, sample_tags, tag_note, reference, tags, tagger.labels, seed, n_resamples),
         style_coverage=_coverage(samples, checks, sample_tags, reference, tags),
         problems={s.path.name: c.problems for s, c in zip(samples, checks, strict=True) if c.problems},
+        proof=proof_of(embedder),
+        clap_proof=proof_of(clap),
     )
 
 
@@ -125,50 +120,13 @@ def _frechet(
     n_resamples: int,
 ) -> FrechetResult:
     windows, note = generated
-    theirs = _by_clip(reference)
-    ours = _by_clip(windows or [])
-    counts = {"n_windows": sum(map(len, ours.values())), "n_reference_windows": sum(map(len, theirs.values()))}
-    if not embedder.trained:
-        note = f"{embedder.name} is untrained: its distances mean nothing"
-    parts: dict[str, Any] = {}
-    if not note:
-        parts, note = _distances(ours, theirs, seed=seed, n_resamples=n_resamples)
-    value, floor = parts.get("value"), parts.get("floor")
-    return FrechetResult(
-        value=value,
-        interval=parts.get("interval"),
-        floor=floor,
-        over_floor=value / floor if value is not None and floor else None,
-        infinity=parts.get("infinity"),
-        kad=parts.get("kad"),
-        n_clips=len(ours),
-        n_reference_clips=len(theirs),
-        enough_windows=min(counts.values()) >= WINDOWS_PER_DIMENSION * embedder.dim,
-        note=note,
-        **counts,
-    )
-
-
-def _distances(
-    ours: Mapping[str, Samples], theirs: Mapping[str, Samples], *, seed: int, n_resamples: int
-) -> tuple[dict[str, Any], str]:
-    """Every distance on its own: one that needs more clips than there are does not take the others with it."""
-    if not ours:
-        return {}, "no samples were generated"
-    x, y = np.concatenate([*theirs.values()]), np.concatenate([*ours.values()])
-    wanted: dict[str, Callable[[], Any]] = {
-        "value": lambda: frechet_distance(y, x),
-        "floor": lambda: split_half_floor(theirs, seed=seed),
-        "interval": lambda: tuple(frechet_interval(ours, theirs, seed=seed, n_resamples=n_resamples)),
-        "kad": lambda: kernel_distance(x, y),
-        "infinity": lambda: frechet_infinity(ours, frechet_statistics(x), seed=seed)[0],
-    }
-    parts, notes = {}, []
-    for name, measure in wanted.items():
-        parts[name], failure = attempt(measure)
-        if failure and name != "infinity":  # too few samples for it is the rule, not a fault
-            notes.append(f"{name}: {failure}")
-    return parts, "; ".join(notes)
+    ours, theirs = _by_clip(windows or []), _by_clip(reference)
+    if embedder.trained is not True:
+        note = why_untrained(embedder)
+    if note:
+        nothing = measure_distances({}, theirs, seed=seed)
+        return replace(nothing, n_clips=len(ours), n_windows=sum(map(len, ours.values())), note=note)
+    return measure_distances(ours, theirs, seed=seed, n_splits=n_resamples)
 
 
 def _clap(
@@ -182,8 +140,8 @@ def _clap(
 ) -> tuple[RelativeAlignment | None, str]:
     if clap is None:
         return None, "no CLAP checkpoint is configured"
-    if not clap.trained:
-        return None, "the CLAP weights are untrained: their cosines mean nothing"
+    if clap.trained is not True:
+        return None, why_untrained(clap)
     result, failure = attempt(
         lambda: relative_alignment(
             generated_audio=_clip_means(windows(clap, samples)),

@@ -8,6 +8,7 @@ import numpy as np
 from lofi_assets.metrics.embedding import Embedder, Samples, embed_files
 from lofi_assets.metrics.errors import MetricError, attempt
 from lofi_assets.metrics.frechet import frechet_distance, frechet_statistics, paired_tier_ratio
+from lofi_assets.metrics.proof import why_untrained
 from lofi_assets.metrics.results import TierFidelity
 from lofi_assets.metrics.sample_quality import GeneratedSample, ReferenceTrack
 
@@ -36,8 +37,8 @@ def evaluate_tier(
         return keyed
 
     def measured() -> tuple[float, float, float, float, float]:
-        if not embedder.trained:
-            raise MetricError(f"{embedder.name} is untrained: its distances mean nothing")
+        if embedder.trained is not True:
+            raise MetricError(why_untrained(embedder))
         if not reference:
             raise MetricError("the reference holds no tracks")
         known = embed_files(sorted(track.path for track in reference), embedder, cache_dir, progress=progress)
@@ -60,6 +61,6 @@ def evaluate_tier(
         n_pairs=len(fp32),
         encoder=embedder.name,
         encoder_version=embedder.version,
-        trained=embedder.trained,
+        trained=embedder.trained is True,
         note=note,
     )

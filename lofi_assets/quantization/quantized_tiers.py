@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic.dataclasses import dataclass
 
 from lofi_assets.backbones import Backbone
-from lofi_assets.evaluation.quality_metrics import load_encoder
+from lofi_assets.evaluation.quality_metrics import evaluation_key, load_encoder
 from lofi_assets.evaluation.samples import SamplePrompt, reference_tracks, sample_prompts, write_clip
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import STORED, read_typed, write_typed
@@ -202,7 +202,7 @@ def _compare(store: Store, profile: Profile, backbone: Backbone, model: str) -> 
         model,
         [asdict(prompt) for prompt in prompts],
         profile.quantization.model_dump(),
-        profile.evaluation.model_dump(),
+        evaluation_key(store, profile),
     )
     known = TierDistances.read(store)
     if known and known.key == key:

@@ -75,7 +75,7 @@ def test_a_gate_that_fails_three_times_alerts_once(
 def test_an_alert_says_value_limit_article_what_to_do_and_where(
     stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver
 ) -> None:
-    stand_ins.measured["quality.fad"] = {"value": 6.123456, "encoder": "vggish"}
+    stand_ins.measured["quality.fad"] = {"value": 6.123456, "encoder": "vggish", "trained": True}
     stand_ins.materialize(instance, "quality_metrics")
     watch.tick()
     (message,) = receiver.received
@@ -119,7 +119,10 @@ def test_a_gate_that_passes_again_is_said_once(
 def test_a_verdict_that_changes_is_news(
     stand_ins: StandIns, instance: dg.DagsterInstance, watch: Watch, receiver: Receiver
 ) -> None:
-    for measured in ({"value": 9.0, "encoder": "vggish"}, {"value": 9.0, "encoder": "musicnn"}):
+    for measured in (
+        {"value": 9.0, "encoder": "vggish", "trained": True},
+        {"value": 9.0, "encoder": "musicnn", "trained": True},
+    ):
         stand_ins.measured["quality.fad"] = measured
         stand_ins.materialize(instance, "quality_metrics")
         watch.tick()

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from lofi_assets.constitution.gates import (
+    ENCODED_MEASURES,
     GUARDED_ASSETS,
     ConstitutionError,
     Gate,
@@ -131,6 +132,20 @@ def test_an_untrained_encoder_never_passes(gate: Gate) -> None:
     value = gate.limit if gate.op in ("<=", ">=", "==") else 1
     verdict = judge(gate, {"value": value, "encoder": gate.encoder, "trained": False})
     assert verdict.status == "inconclusive"
+
+
+@pytest.mark.parametrize("gate", [gate for gate in GATES if gate.measure in ENCODED_MEASURES], ids=lambda gate: gate.id)
+@pytest.mark.parametrize("word", ["absent", None, False, "False", "false", "true", "True", 0, 1, 1.0, [], {}], ids=repr)
+def test_an_encoder_counts_only_if_it_is_said_to_be_trained(gate: Gate, word: object) -> None:
+    value = {"<": 0.0, ">": 1.0}[gate.op]
+    given: dict[str, Any] = {"value": value, "encoder": gate.encoder} | ({} if word == "absent" else {"trained": word})
+    assert judge(gate, given).status == "inconclusive"
+    assert judge(gate, value).status == "inconclusive", "a number alone"
+    assert judge(gate, given | {"trained": True}).passed
+
+
+def test_every_gate_that_is_bound_to_an_encoder_is_known_to_come_from_one() -> None:
+    assert {gate.measure for gate in GATES if gate.encoder or "fad" in gate.measure} == ENCODED_MEASURES
 
 
 @pytest.mark.parametrize("encoder", ["musicnn", "", None, "VGGish"])

@@ -46,14 +46,22 @@ def test_tracks_behind_the_counts_are_found() -> None:
 @pytest.mark.parametrize(
     ("gate", "measure", "said"),
     [
-        ("quality.fad", {"value": 9.1234567, "encoder": "vggish"}, "Fail: fad is 9.123, must be below 5"),
+        (
+            "quality.fad",
+            {"value": 9.1234567, "encoder": "vggish", "trained": True},
+            "Fail: fad is 9.123, must be below 5",
+        ),
         ("quality.fad", {"value": 1.05, "encoder": "musicnn"}, "Inconclusive: fad is 1.05, measured with musicnn"),
         ("human.p_value", {"value": None, "note": "no answers yet"}, "Not measured: no answers yet"),
         ("human.p_value", None, "Not measured (p_value must be above 0.05)"),
         ("dataset.hash", True, "Pass: hash_verified is yes, must be yes"),
         ("tracks.rejected_share", 0.5, "Pass: rejected_share is 0.5, must be at most 0.5"),
         ("audio.duration_max", 180.0000021, "Fail: duration_s is 180.000002, must be at most 180"),
-        ("quality.fad", {"value": 5.00004, "encoder": "vggish"}, "Fail: fad is 5.00004, must be below 5"),
+        (
+            "quality.fad",
+            {"value": 5.00004, "encoder": "vggish", "trained": True},
+            "Fail: fad is 5.00004, must be below 5",
+        ),
         (
             "prompts.unused_curated_tags",
             {"value": 1, "note": "zz of a"},

@@ -15,7 +15,7 @@ import dagster as dg
 import pytest
 
 from lofi_assets.constitution import verdicts
-from lofi_assets.constitution.gates import Gate, load_gates
+from lofi_assets.constitution.gates import ENCODED_MEASURES, Gate, load_gates
 from lofi_assets.constitution.verdicts import Measures, record, upstream_versions
 from lofi_assets.definitions import build_defs
 from lofi_assets.defs import dataset, evaluation, quantization, release, sources, tracks, training
@@ -47,7 +47,7 @@ GATES = {gate.id: gate for gate in load_gates()}
 
 
 def passing_value(gate: Gate) -> Any:
-    """A measure that the gate lets through, with the encoder that it is bound to."""
+    """A measure that the gate lets through, with the trained encoder that it is bound to or that took it."""
     limit = gate.limit
     match gate.op:
         case "<":
@@ -58,7 +58,8 @@ def passing_value(gate: Gate) -> Any:
             value = "something else"
         case _:
             value = limit
-    return {"value": value, "encoder": gate.encoder} if gate.encoder else value
+    encoded = gate.measure in ENCODED_MEASURES
+    return {"value": value, "encoder": gate.encoder, "trained": True} if encoded else value
 
 
 @dataclass
@@ -197,14 +198,16 @@ def test_a_check_judges_what_was_recorded_and_does_no_work(stand_ins: StandIns, 
 @pytest.mark.parametrize(
     ("gate_id", "measure", "status", "severity"),
     [
-        ("quality.fad", {"value": 4.99, "encoder": "vggish"}, "pass", "ERROR"),
-        ("quality.fad", {"value": 5.0, "encoder": "vggish"}, "fail", "ERROR"),
-        ("quality.fad", {"value": -0.1, "encoder": "vggish"}, "inconclusive", "ERROR"),
-        ("quality.fad", {"value": 1.0, "encoder": "musicnn"}, "inconclusive", "ERROR"),
+        ("quality.fad", {"value": 4.99, "encoder": "vggish", "trained": True}, "pass", "ERROR"),
+        ("quality.fad", {"value": 5.0, "encoder": "vggish", "trained": True}, "fail", "ERROR"),
+        ("quality.fad", {"value": -0.1, "encoder": "vggish", "trained": True}, "inconclusive", "ERROR"),
+        ("quality.fad", {"value": 1.0, "encoder": "musicnn", "trained": True}, "inconclusive", "ERROR"),
         ("quality.fad", {"value": 1.0, "encoder": "vggish", "trained": False}, "inconclusive", "ERROR"),
-        ("quality.fad_relative", 1.5, "pass", "WARN"),
-        ("quality.fad_relative", 2.0, "fail", "WARN"),
-        ("quality.fad_relative", float("nan"), "inconclusive", "WARN"),
+        ("quality.fad", {"value": 1.0, "encoder": "vggish"}, "inconclusive", "ERROR"),
+        ("quality.fad_relative", {"value": 1.5, "trained": True}, "pass", "WARN"),
+        ("quality.fad_relative", {"value": 2.0, "trained": True}, "fail", "WARN"),
+        ("quality.fad_relative", {"value": float("nan"), "trained": True}, "inconclusive", "WARN"),
+        ("quality.fad_relative", 1.5, "inconclusive", "WARN"),
         ("quality.measured", 0, "pass", "ERROR"),
         ("quality.measured", 1, "fail", "ERROR"),
         ("quality.measured", "0", "inconclusive", "ERROR"),
@@ -288,7 +291,7 @@ def test_a_track_that_should_have_been_rejected_stops_what_follows(stand_ins: St
 @pytest.mark.parametrize("gate_id", ["tracks.rejected_share", "quality.fad"])
 def test_a_failure_that_does_not_block_leaves_the_run_green(stand_ins: StandIns, instance, gate_id: str) -> None:
     gate = GATES[gate_id]
-    stand_ins.measured[gate_id] = {"value": 99.0, "encoder": "vggish"} if gate.encoder else 0.9
+    stand_ins.measured[gate_id] = {"value": 99.0, "encoder": "vggish", "trained": True} if gate.encoder else 0.9
     following = {"tracks.rejected_share": "prompts", "quality.fad": "human_evaluation"}[gate_id]
     result = stand_ins.materialize(instance, str(gate.asset), following)
     assert result.success

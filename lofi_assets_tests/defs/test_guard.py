@@ -166,7 +166,7 @@ def test_a_person_may_take_a_failed_verdict_back(stand_ins: StandIns, instance, 
 
 
 def test_a_persons_pass_does_not_lift_a_failed_number(stand_ins: StandIns, instance) -> None:
-    stand_ins.measured["quality.fad"] = {"value": 9.0, "encoder": "vggish"}
+    stand_ins.measured["quality.fad"] = {"value": 9.0, "encoder": "vggish", "trained": True}
     stand_ins.report(instance, *BEFORE_RELEASE)
     judge_by_hand(instance, "quality.fad", passed=True, data_version="quality_metrics 1")
     assert held(stand_ins, instance) == {"quality.fad": "fail"}

@@ -82,6 +82,7 @@ def test_an_evaluation_carries_everything_that_its_numbers_depend_on(world):
     assert fad.interval[0] < fad.value < fad.interval[1]
     assert (fad.n_clips, fad.n_windows, fad.n_reference_clips, fad.n_reference_windows) == (6, 12, 8, 16)
     assert not fad.enough_windows and fad.infinity is None
+    assert result.proof and result.proof.trained and result.clap_proof is None
     assert (result.encoder, result.trained) == ("musicnn", True) and "lufs-23" in result.encoder_version
     assert result.reference_sha256 == reference_sha256([track.path for track in reversed(world[1])])
     assert result.clap is None and "no CLAP checkpoint" in result.clap_note
@@ -98,6 +99,14 @@ def test_evaluation_is_deterministic_and_blind_to_listing_order(world):
     first = evaluated(world)
     again = evaluated(world, samples=world[2][::-1], reference=world[1][::-1])
     assert again == first
+
+
+def test_a_tagger_that_is_not_what_it_was_judges_nothing(world, monkeypatch):
+    from lofi_assets.metrics.musicnn import MusicnnTagger
+
+    monkeypatch.setattr(MusicnnTagger, "trained", False)
+    with pytest.raises(MetricError, match="musicnn_tags is untrained"):
+        evaluated(world)
 
 
 def test_an_untrained_encoder_has_no_distance(world):

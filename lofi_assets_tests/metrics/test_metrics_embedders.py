@@ -125,12 +125,12 @@ def test_a_sine_is_tagged_as_a_flute() -> None:
 
 
 def test_an_encoder_without_weights_says_where_they_come_from(tmp_path: Path) -> None:
-    with pytest.raises(MetricError, match=r"torchvggish.*save_file"):
+    with pytest.raises(MetricError, match="torchvggish"):
         load_embedder("vggish", weights=None)
     with pytest.raises(MetricError, match="pickle"):
         (tmp_path / "vggish.pth").write_bytes(b"")
         load_embedder("vggish", weights=tmp_path / "vggish.pth")
-    with pytest.raises(MetricError, match="larger_clap_music"):
+    with pytest.raises(MetricError, match="convert-clap"):
         load_embedder("laion_clap", weights=tmp_path / "nowhere")
     with pytest.raises(MetricError, match="no encoder is called"):
         load_embedder("random")
@@ -150,7 +150,7 @@ def test_vggish_has_the_published_names_and_shapes_and_windows() -> None:
         "embeddings.2.weight": (4096, 4096),
         "embeddings.4.weight": (128, 4096),
     }
-    embedder = VggishEmbedder(network, trained=False, weights_sha256="0" * 64)
+    embedder = VggishEmbedder(network, weights_sha256="0" * 64)
     windows = embedder.embed(chord(3, 16000))
     assert windows.shape == (3, 128) and not embedder.trained
     assert (windows < 0).any(), "the last ReLU is left out"
@@ -175,44 +175,8 @@ def test_vggish_front_end_puts_a_tone_into_its_mel_band() -> None:
     assert log_mel_patches(np.zeros(16000, dtype=np.float32)) == pytest.approx(np.log(0.01), rel=1e-6)
 
 
-@pytest.fixture(scope="module")
-def clap_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random CLAP of the real classes, with a byte-level tokenizer, saved as a user would have it."""
-    import torch
-    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizerFast
-
-    torch.manual_seed(0)
-    letters = {token: i for i, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])}
-    byte_letters = [chr(b) for b in range(33, 127)] + [chr(256 + i) for i in range(33)]
-    letters.update({letter: len(letters) + i for i, letter in enumerate(byte_letters)})
-    config = ClapConfig(
-        text_config={
-            "vocab_size": 300,
-            "hidden_size": 32,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-            "max_position_embeddings": 90,
-        },
-        audio_config={
-            "patch_embeds_hidden_size": 8,
-            "depths": [1, 1],
-            "num_attention_heads": [1, 2],
-            "hidden_size": 16,
-            "num_hidden_layers": 2,
-            "enable_fusion": False,
-        },
-        projection_dim=24,
-    )
-    directory = tmp_path_factory.mktemp("clap")
-    ClapModel(config).save_pretrained(directory)
-    RobertaTokenizerFast(vocab=letters, merges=[]).save_pretrained(directory)
-    ClapFeatureExtractor().save_pretrained(directory)
-    return directory
-
-
 def test_clap_from_a_local_directory_is_deterministic_and_tells_texts_apart(clap_directory: Path) -> None:
-    clap = ClapEmbedder.load(clap_directory, trained=False)
+    clap = ClapEmbedder.load(clap_directory)
     audio = chord(23, 48000)
     windows = clap.embed(audio)
     assert windows.shape == (2, 24) and clap.dim == 24 and not clap.trained
@@ -238,7 +202,7 @@ def test_clap_vectors_are_those_of_transformers_before_it_normalises(clap_direct
             model.get_audio_features(**features).pooler_output.numpy(),
             model.get_text_features(**tokens).pooler_output.numpy(),
         ]
-    clap = ClapEmbedder.load(clap_directory, trained=False)
+    clap = ClapEmbedder.load(clap_directory)
     ours = unit_rows(clap.embed(audio)), clap.embed_text(["slow piano"])
     for own, expected in zip(ours, theirs, strict=True):
         assert own == pytest.approx(expected, abs=1e-5)
@@ -256,7 +220,7 @@ def test_a_tokenizer_that_reads_every_text_alike_is_caught(clap_directory: Path,
     special = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": 4}
     RobertaTokenizerFast(vocab=special, merges=[]).save_pretrained(directory)
     with pytest.raises(MetricError, match="two different texts alike"):
-        ClapEmbedder.load(directory, trained=False)
+        ClapEmbedder.load(directory)
 
 
 @pytest.mark.parametrize(("seconds", "windows"), [(3, 1), (10, 1), (14, 1), (15, 2), (20, 2), (26, 3)])
