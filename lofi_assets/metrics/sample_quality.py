@@ -6,32 +6,21 @@ A number that cannot be trusted is None with a note. What is judged by which lim
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lofi_assets.metrics.alignment import relative_alignment, tag_alignment
+from lofi_assets.metrics.alignment import Pairs, relative_alignment, tag_alignment
 from lofi_assets.metrics.clap import ClapEmbedder
 from lofi_assets.metrics.coverage import SampleCheck, StyleSample, check_sample, style_coverage
+from lofi_assets.metrics.distances import measure_distances, unmeasured
 from lofi_assets.metrics.embedding import Embedder, Samples, embed_files, file_sha256, read_samples
 from lofi_assets.metrics.errors import MetricError, attempt
-from lofi_assets.metrics.frechet import (
-    frechet_distance,
-    frechet_infinity,
-    frechet_interval,
-    frechet_statistics,
-    split_half_floor,
-)
-from lofi_assets.metrics.kernel import kernel_distance
 from lofi_assets.metrics.musicnn import MusicnnTagger
 from lofi_assets.metrics.results import Evaluation, FrechetResult, RelativeAlignment, StyleCoverage, TagAlignment
-
-WINDOWS_PER_DIMENSION = 10
-"""With fewer windows than this times the dimension on either side, FAD's upward bias is a visible part of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +77,7 @@ def evaluate_checkpoint(
     tagger = MusicnnTagger()
     tags = _clip_means(windows(tagger, reference))
     sample_tags, tag_note = attempt(lambda: _clip_means(windows(tagger, samples)))
-    clap_result, clap_note = _clap(clap, samples, reference, windows, seed=seed, n_resamples=n_resamples)
+    clap_result, clap_note = _clap(clap, samples, reference, windows, seed=seed)
     return Evaluation(
         checkpoint_id=checkpoint_id,
         encoder=embedder.name,
@@ -98,6 +87,7 @@ def evaluate_checkpoint(
         reference_sha256=reference_sha256([track.path for track in reference]),
         fad=_frechet(
             embedder,
+            samples,
             windows(embedder, reference),
             attempt(lambda: windows(embedder, samples)),
             seed=seed,
@@ -105,7 +95,7 @@ def evaluate_checkpoint(
         ),
         clap=clap_result,
         clap_note=clap_note,
-        tag_alignment=_tags_aligned(samples, sample_tags, tag_note, reference, tags, tagger.labels, seed, n_resamples),
+        tag_alignment=_tags_aligned(samples, sample_tags, tag_note, reference, tags, tagger.labels),
         style_coverage=_coverage(samples, checks, sample_tags, reference, tags),
         problems={s.path.name: c.problems for s, c in zip(samples, checks, strict=True) if c.problems},
     )
@@ -118,6 +108,7 @@ def reference_sha256(paths: Sequence[Path]) -> str:
 
 def _frechet(
     embedder: Embedder,
+    samples: Sequence[GeneratedSample],
     reference: list[Samples],
     generated: tuple[list[Samples] | None, str],
     *,
@@ -125,50 +116,25 @@ def _frechet(
     n_resamples: int,
 ) -> FrechetResult:
     windows, note = generated
-    theirs = _by_clip(reference)
-    ours = _by_clip(windows or [])
-    counts = {"n_windows": sum(map(len, ours.values())), "n_reference_windows": sum(map(len, theirs.values()))}
+    theirs = {f"{index:06d}": clip for index, clip in enumerate(reference)}
+    ours = dict(zip(_names(samples), windows or [], strict=False))
     if not embedder.trained:
         note = f"{embedder.name} is untrained: its distances mean nothing"
-    parts: dict[str, Any] = {}
-    if not note:
-        parts, note = _distances(ours, theirs, seed=seed, n_resamples=n_resamples)
-    value, floor = parts.get("value"), parts.get("floor")
-    return FrechetResult(
-        value=value,
-        interval=parts.get("interval"),
-        floor=floor,
-        over_floor=value / floor if value is not None and floor else None,
-        infinity=parts.get("infinity"),
-        kad=parts.get("kad"),
-        n_clips=len(ours),
-        n_reference_clips=len(theirs),
-        enough_windows=min(counts.values()) >= WINDOWS_PER_DIMENSION * embedder.dim,
-        note=note,
-        **counts,
-    )
+    if note:
+        return unmeasured(
+            note,
+            n_clips=len(ours),
+            n_windows=sum(map(len, ours.values())),
+            n_reference_clips=len(theirs),
+            n_reference_windows=sum(map(len, reference)),
+        )
+    return measure_distances(ours, theirs, seed=seed, n_splits=n_resamples)
 
 
-def _distances(
-    ours: Mapping[str, Samples], theirs: Mapping[str, Samples], *, seed: int, n_resamples: int
-) -> tuple[dict[str, Any], str]:
-    """Every distance on its own: one that needs more clips than there are does not take the others with it."""
-    if not ours:
-        return {}, "no samples were generated"
-    x, y = np.concatenate([*theirs.values()]), np.concatenate([*ours.values()])
-    wanted: dict[str, Callable[[], Any]] = {
-        "value": lambda: frechet_distance(y, x),
-        "floor": lambda: split_half_floor(theirs, seed=seed),
-        "interval": lambda: tuple(frechet_interval(ours, theirs, seed=seed, n_resamples=n_resamples)),
-        "kad": lambda: kernel_distance(x, y),
-        "infinity": lambda: frechet_infinity(ours, frechet_statistics(x), seed=seed)[0],
-    }
-    parts, notes = {}, []
-    for name, measure in wanted.items():
-        parts[name], failure = attempt(measure)
-        if failure and name != "infinity":  # too few samples for it is the rule, not a fault
-            notes.append(f"{name}: {failure}")
-    return parts, "; ".join(notes)
+def _names(samples: Sequence[GeneratedSample]) -> list[str]:
+    """File names, or whole paths where two are called alike."""
+    names = [sample.path.name for sample in samples]
+    return names if len(set(names)) == len(names) else [str(sample.path) for sample in samples]
 
 
 def _clap(
@@ -178,7 +144,6 @@ def _clap(
     windows: Callable[..., list[Samples]],
     *,
     seed: int,
-    n_resamples: int,
 ) -> tuple[RelativeAlignment | None, str]:
     if clap is None:
         return None, "no CLAP checkpoint is configured"
@@ -186,12 +151,19 @@ def _clap(
         return None, "the CLAP weights are untrained: their cosines mean nothing"
     result, failure = attempt(
         lambda: relative_alignment(
-            generated_audio=_clip_means(windows(clap, samples)),
-            generated_text=clap.embed_text([sample.prompt for sample in samples]),
-            real_audio=_clip_means(windows(clap, reference)),
-            real_text=clap.embed_text([track.prompt for track in reference]),
+            generated=Pairs(
+                audio=_clip_means(windows(clap, samples)),
+                text=clap.embed_text([sample.prompt for sample in samples]),
+                texts=[sample.prompt for sample in samples],
+                styles=[[sample.style_id] for sample in samples],
+            ),
+            real=Pairs(
+                audio=_clip_means(windows(clap, reference)),
+                text=clap.embed_text([track.prompt for track in reference]),
+                texts=[track.prompt for track in reference],
+                styles=[track.style_ids for track in reference],
+            ),
             seed=seed,
-            n_resamples=n_resamples,
         )
     )
     return result, failure or f"{clap.name} {clap.version} weights {clap.weights_sha256[:12]}"
@@ -204,8 +176,6 @@ def _tags_aligned(
     reference: Sequence[ReferenceTrack],
     reference_tags: npt.NDArray[np.floating],
     labels: Sequence[str],
-    seed: int,
-    n_resamples: int,
 ) -> TagAlignment:
     if tags is None or not len(tags):
         note = failure or "no samples were generated"
@@ -216,8 +186,6 @@ def _tags_aligned(
         reference_tags=reference_tags,
         reference_prompts=[track.prompt for track in reference],
         labels=labels,
-        seed=seed,
-        n_resamples=n_resamples,
     )
 
 
@@ -254,10 +222,6 @@ def _checked(samples: Sequence[GeneratedSample]) -> list[SampleCheck]:
             check = SampleCheck(problems=(*check.problems, f"same audio as {first}"), audio_sha256=check.audio_sha256)
         checks.append(check)
     return checks
-
-
-def _by_clip(windows: Sequence[Samples]) -> dict[str, Samples]:
-    return {f"{index:06d}": clip for index, clip in enumerate(windows)}
 
 
 def _clip_means(windows: Sequence[Samples]) -> npt.NDArray[np.floating]:
