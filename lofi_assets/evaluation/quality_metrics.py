@@ -190,6 +190,7 @@ def _quality_values(judged: Evaluation | None) -> dict[str, Any]:
         "clap_alignment": {
             "value": clap.lower if clap else None,
             "encoder": "laion_clap" if clap else None,
+            "trained": clap is not None,
             "note": (clap.note if clap else "") or judged.clap_note,
         },
         "styles_not_generated": sum(not style.generated for style in styles.values()),

@@ -235,7 +235,7 @@ class _Contrast:
     @cached_property
     def own(self) -> float:
         """Mean cosine of a clip with its own text."""
-        return float((self.audio * self.text).sum(axis=1).mean())
+        return float(self._owns.mean())
 
     @property
     def shuffled(self) -> float | None:
@@ -249,19 +249,37 @@ class _Contrast:
         Own less all pairs of different clips is the trace of the cross-covariance of audio and text. Pairs of one
         wording, whose cosines are like those of own pairs, take their share off it.
         """
-        n = len(self.texts)
+        return self._value(np.zeros(len(self.texts), dtype=bool), "")
+
+    def without(self, text: str) -> float | None:
+        """The value of the clips of the other texts."""
+        return self._value(np.array([other == text for other in self.texts]), text)
+
+    @cached_property
+    def _owns(self) -> Float64Array:
+        cosines: Float64Array = (self.audio * self.text).sum(axis=1)
+        return cosines
+
+    @cached_property
+    def _sums(self) -> tuple[Float64Array, Float64Array]:
+        return self.audio.sum(axis=0), self.text.sum(axis=0)
+
+    @cached_property
+    def _counts(self) -> Counter[str]:
+        return Counter(self.texts)
+
+    def _value(self, left_out: npt.NDArray[np.bool_], text: str) -> float | None:
+        """Of the clips but those left out, all of `text`: sums less theirs, not a pass over all."""
+        n = len(self.texts) - int(left_out.sum())
         pairs = n * (n - 1)
-        same = sum(count * (count - 1) for count in Counter(self.texts).values())
+        same = sum(count * (count - 1) for other, count in self._counts.items() if other != text)
         if same == pairs:
             return None
-        difference = self.own - float(self.audio.mean(axis=0) @ self.text.mean(axis=0))
-        return difference * n / (n - 1) / (1.0 - same / pairs)
-
-    def without(self, text: str) -> "_Contrast":
-        """The clips of the other texts."""
-        kept = [index for index, other in enumerate(self.texts) if other != text]
-        texts, styles = tuple(self.texts[index] for index in kept), tuple(self.styles[index] for index in kept)
-        return _Contrast(self.audio[kept], self.text[kept], texts, styles)
+        own = float(self._owns.sum() - self._owns[left_out].sum()) / n
+        audio, words = (
+            total - rows[left_out].sum(axis=0) for total, rows in zip(self._sums, (self.audio, self.text), strict=True)
+        )
+        return (own - float(audio @ words) / n**2) * n / (n - 1) / (1.0 - same / pairs)
 
     def chance(self, *, seed: int, n_permutations: int) -> float:
         """P of so high a value if the texts were dealt to the clips at random; permutation test."""
@@ -283,11 +301,20 @@ class _Contrast:
         if self.value is None:
             return None, None
         nearest = np.argmax(self.audio @ self.text.T, axis=1)
-        related = np.array([[bool(a & b) for b in self.styles] for a in self.styles])
-        related |= np.array([[a == b for b in self.texts] for a in self.texts])
+        related = _sharing(self.styles) | _sharing([{text} for text in self.texts])
         hits = related[:, nearest]  # clip i, nearest text of clip j
         own = float(np.trace(hits)) / n
         return own, (float(hits.sum()) - np.trace(hits)) / (n * (n - 1))
+
+
+def _sharing(groups: Sequence[Collection[str]]) -> npt.NDArray[np.bool_]:
+    """(n, n): whether two have a name in common."""
+    column = {name: index for index, name in enumerate(sorted({name for group in groups for name in group}))}
+    members = np.zeros((len(groups), len(column)))
+    for row, group in zip(members, groups, strict=True):
+        row[[column[name] for name in group]] = 1.0
+    shared: npt.NDArray[np.bool_] = members @ members.T > 0.0
+    return shared
 
 
 def _no_reference(theirs: _Contrast, p: float | None) -> str:
@@ -305,20 +332,18 @@ def _lower(ours: _Contrast, theirs: _Contrast) -> tuple[float | None, str]:
     fewest = min(len(set(ours.texts)), len(set(theirs.texts)))
     if fewest < FEWEST_PROMPTS:
         return None, f"{fewest} different prompts or captions; a bound needs {FEWEST_PROMPTS}"
-    sides = [(side, _known(side)) for side in (ours, theirs)]
     gained, real = (
-        pseudo_values(value, [_known(side.without(text)) if text in side.texts else value for text in shared])
-        for side, value in sides
+        pseudo_values(_known(side.value), [_known(side.without(text)) for text in shared]) for side in (ours, theirs)
     )
-    bounds = ratio_bounds(gained, real, at=(sides[0][1], sides[1][1]), freedom=fewest - 1)
+    bounds = ratio_bounds(gained, real, at=(_known(ours.value), _known(theirs.value)), freedom=fewest - 1)
     if bounds is None:
         return None, "real clips are too unevenly nearer to their captions for a bound; give more of them"
     return bounds.low, ""
 
 
-def _known(side: _Contrast) -> float:
-    assert side.value is not None, "eight texts, less one, are not all alike"
-    return side.value
+def _known(value: float | None) -> float:
+    assert value is not None, "eight texts, less one, are not all alike"
+    return value
 
 
 def clip_aucs(scores: Float64Array, prompts: Sequence[str], labels: Sequence[str]) -> list[float]:

@@ -118,7 +118,7 @@ def _frechet(
     windows, note = generated
     theirs = {f"{index:06d}": clip for index, clip in enumerate(reference)}
     ours = dict(zip(_names(samples), windows or [], strict=False))
-    if not embedder.trained:
+    if embedder.trained is not True:
         note = f"{embedder.name} is untrained: its distances mean nothing"
     if note:
         return unmeasured(
@@ -147,7 +147,7 @@ def _clap(
 ) -> tuple[RelativeAlignment | None, str]:
     if clap is None:
         return None, "no CLAP checkpoint is configured"
-    if not clap.trained:
+    if clap.trained is not True:
         return None, "the CLAP weights are untrained: their cosines mean nothing"
     result, failure = attempt(
         lambda: relative_alignment(

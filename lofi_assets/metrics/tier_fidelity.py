@@ -87,7 +87,7 @@ def evaluate_tier(
         return keyed
 
     def measured() -> tuple[TierRatio, float, float, float]:
-        if not embedder.trained:
+        if embedder.trained is not True:
             raise MetricError(f"{embedder.name} is untrained: its distances mean nothing")
         if not reference:
             raise MetricError("the reference holds no tracks")
