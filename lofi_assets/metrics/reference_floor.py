@@ -4,7 +4,7 @@ Both distances fall with the number of clips, so the floor has to be that of as 
 with R of the reference. The reference has R clips only, and two sets drawn from it must not share one. Its a = min(n,
 R / 2) and R - a clips are compared, and the result is scaled by (1/n + 1/R) / (1/a + 1/(R - a)), the law that the null
 of both distances follows for many clips. For few clips FAD grows more slowly than that law, so its floor is too low,
-not too high: .66 to 1.0 of the true null at 8 and 5 clips, .86 to 1.0 from 32 on each side (the table is printed by
+not too high: .67 to .91 of the true null at 8 and 5 clips, .90 to .98 at 64 and 40 (the table is printed by
 `lofi_assets_tests/metrics/test_metrics_coverage.py`). A floor that is too low refuses more, not less.
 """
 
@@ -48,7 +48,7 @@ def frechet_floor(
 def kernel_floor(kernels: Float64Array, *, n_clips: int, seed: int, n_splits: int = 200, level: float = 0.95) -> float:
     """KAD that `n_clips` clips like the reference's stay below with probability `level`; their mean is zero.
 
-    In simulation .05 to .10 of such sets lie above it, the more the fewer clips the reference has.
+    In simulation .04 to .10 of such sets lie above it.
 
     Args:
         kernels: (R, R) mean kernel of each two reference clips (`kernel.clip_kernels`).

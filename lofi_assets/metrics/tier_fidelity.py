@@ -17,8 +17,8 @@ from lofi_assets.metrics.results import TierFidelity
 from lofi_assets.metrics.sample_quality import GeneratedSample, ReferenceTrack
 
 FEWEST_PAIRS = 16
-"""With fewer, no bound is given. From 16 on it lets at most 1 in 20 tiers pass that are worse by just the tolerance
-(`lofi_assets_tests/metrics/test_metrics_coverage.py`)."""
+"""With fewer, no bound is given. From 16 on it lets about 1 in 20 tiers pass, at most, that are worse by just the
+tolerance (`lofi_assets_tests/metrics/test_metrics_coverage.py`)."""
 
 
 class TierRatio(NamedTuple):

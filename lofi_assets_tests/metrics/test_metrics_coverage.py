@@ -83,7 +83,7 @@ def endless_kad(shift: float) -> float:
 
 
 def test_kad_is_zero_on_average_and_its_interval_covers_the_kad_of_endless_clips() -> None:
-    """Nominal .95: .93 to .97 away from the reference; more where there is nothing to find, down to .90 between."""
+    """Nominal .95: .93 to .97 away from the reference; more where there is little or nothing to find."""
     print("\nKAD: clips, ICC, shift, truth, mean less truth, its error, coverage of the truth, sets above their floor")
     away = []
     for icc, shift in product(ICC, [0.0, 0.15, 0.4, 0.8]):
@@ -104,7 +104,7 @@ def test_kad_is_zero_on_average_and_its_interval_covers_the_kad_of_endless_clips
             floors = [kernel_floor(kernels.reference, n_clips=n, seed=0, n_splits=60) for kernels in found]
             above = float(np.mean(values > np.array(floors)))
             told((n, m), icc, shift, truth, float(values.mean() - truth), error, covered, above)
-            assert abs(values.mean() - truth) < 4.0 * error and covered > 0.88
+            assert abs(values.mean() - truth) < 4.0 * error and covered > 0.91
             assert shift or above < 0.14
             away += [covered] if shift >= 0.4 else []
     assert 0.93 <= float(np.mean(away)) <= 0.97
