@@ -85,18 +85,29 @@ def curves_by_step(curves: Mapping[str, Sequence[tuple[int, float]]], *, label: 
     return _png(figure)
 
 
-def score_by_step(points: Mapping[int, float], *, label: str, marks: Mapping[str, float]) -> bytes:
+def score_by_step(
+    points: Mapping[int, float],
+    *,
+    label: str,
+    marks: Mapping[str, float],
+    intervals: Mapping[int, tuple[float, float]] | None = None,
+) -> bytes:
     """A score of every checkpoint by step, with horizontal marks such as the floor or a limit.
 
     The scale is logarithmic where marks and points are far apart.
+
+    Args:
+        intervals: step -> ends of the interval about its point.
     """
     figure = _figure(width=6.4, height=2.8)
     axis = figure.subplots()
     axis.plot(list(points), list(points.values()), "o-", color=ACCENT)
+    for step, (low, high) in (intervals or {}).items():
+        axis.plot([step, step], [low, high], color=ACCENT, linewidth=1, marker="_")
     for name, value in marks.items():
         axis.axhline(value, color=INK, linestyle=":", linewidth=1)
         axis.annotate(f"{name} {value:.3g}", (min(points), value), fontsize=LABEL, color=INK, va="bottom")
-    values = [*points.values(), *marks.values()]
+    values = [*points.values(), *marks.values(), *(end for span in (intervals or {}).values() for end in span)]
     if min(values) > 0 and max(values) > FAR_APART * min(values):
         axis.set_yscale("log")
     axis.set(xlabel="step", ylabel=label)

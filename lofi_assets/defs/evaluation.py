@@ -14,6 +14,7 @@ from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.training import lora_checkpoints
 from lofi_assets.evaluation.generated_samples import generate_samples
 from lofi_assets.evaluation.human_evaluation import LISTENING_VERSION, evaluate_listening
+from lofi_assets.evaluation.measured import METRICS_VERSION
 from lofi_assets.evaluation.quality_metrics import evaluate_checkpoints
 
 
@@ -36,6 +37,7 @@ def generated_samples(context: dg.AssetExecutionContext, platform: Platform) -> 
     kinds={"json"},
     owners=["team:evaluation"],
     deps=[dataset_manifest, lora_checkpoints, generated_samples],
+    code_version=METRICS_VERSION,
     automation_condition=WHEN_TRAINING_MOVES,
     pool="gpu",
 )

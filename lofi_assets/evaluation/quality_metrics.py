@@ -13,12 +13,12 @@ from typing import Any
 from lofi_assets import pictures
 from lofi_assets.evaluation import before_after
 from lofi_assets.evaluation import report as quality_report
-from lofi_assets.evaluation.measured import Marks, Measured, read_measured, write_measured
+from lofi_assets.evaluation.measured import METRICS_VERSION, Marks, Measured, read_measured, write_measured
 from lofi_assets.evaluation.samples import BASE, clips_of, generated_samples, reference_tracks, samples_key
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import plain
 from lofi_assets.html.links import page_url
-from lofi_assets.metrics.results import Evaluation, FrechetResult, NoiseDistances
+from lofi_assets.metrics.results import Evaluation, NoiseDistances
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, setting
 from lofi_assets.progress import over
@@ -27,9 +27,6 @@ from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.manifest import best, prune, read_manifest, update_record
 from lofi_assets.training.settings import training_settings
 from lofi_assets.training.trained_on import trained_dataset
-
-METRICS_VERSION = "1"
-"""Raised when a measure changes: every checkpoint is then evaluated again."""
 
 
 def load_encoder(store: Store, profile: Profile) -> Any:
@@ -218,18 +215,41 @@ def _pictures(
     Each is drawn once, for the page and the UI.
     """
     drawn: dict[str, Callable[[], bytes]] = {}
-    distances: dict[str, Callable[[FrechetResult], float | None]] = {"FAD": lambda f: f.value, "KAD": lambda f: f.kad}
-    for name, of in distances.items():
-        found = {step: of(item.fad) for step, item in evaluations.items()}
-        scores = {step: value for step, value in found.items() if value is not None}
-        if not scores or judged is None:
-            continue
-        lines = {"floor: reference against itself": judged.fad.floor if name == "FAD" else None}
-        if marks:
-            lines = {"noise": marks.noise.fad if name == "FAD" else marks.noise.kad, "base": of(marks.base.fad)} | lines
-        known = {mark: value for mark, value in lines.items() if value is not None}
-        label = f"{name} ({judged.encoder})"
-        drawn[f"{name} by step"] = cache(partial(pictures.score_by_step, scores, label=label, marks=known))
+    if judged is None:
+        return drawn
+    noise = marks.noise if marks else NoiseDistances()
+    base_fad, base_kad = (marks.base.fad.value, marks.base.fad.kad) if marks else (None, None)
+    for name, value, interval, lines in (
+        (
+            "FAD",
+            "value",
+            "interval",
+            {"floor: as many real clips": judged.fad.floor, "noise": noise.fad, "base": base_fad},
+        ),
+        (
+            "KAD",
+            "kad",
+            "kad_interval",
+            {
+                "95 % of real sets lie below": judged.fad.kad_floor,
+                "noise": noise.kad,
+                "base": base_kad,
+            },
+        ),
+    ):
+        found = {step: getattr(item.fad, value) for step, item in evaluations.items()}
+        scores = {step: score for step, score in found.items() if score is not None}
+        spans = {step: getattr(evaluations[step].fad, interval) for step in scores}
+        if scores:
+            drawn[f"{name} by step"] = cache(
+                partial(
+                    pictures.score_by_step,
+                    scores,
+                    label=f"{name} ({judged.encoder})",
+                    marks={mark: score for mark, score in lines.items() if score is not None},
+                    intervals={step: span for step, span in spans.items() if span and None not in span},
+                )
+            )
     return drawn
 
 

@@ -23,7 +23,7 @@ def summary(chosen: Checkpoint | None, judged: Evaluation | None, marks: Marks |
     known = ", ".join(f"{name} {value:.4g}" for name, value in against.items() if value is not None)
     return (
         f"Best of {checkpoints}: step {chosen.step:,} with FAD {judged.fad.value:.4g} by {judged.encoder} ({known}; "
-        f"lower is better, the floor is real music against itself). {_silent(judged)}"
+        f"lower is better, the floor is what as many real clips have). {_silent(judged)}"
     )
 
 
@@ -56,12 +56,12 @@ def by_step(evaluations: Mapping[int, Evaluation], marks: Marks | None) -> list[
 
 def _row(step: int, found: Evaluation) -> dict[str, Any]:
     fad, tags, clap = found.fad, found.tag_alignment, found.clap
-    low, high = fad.interval or (None, None)
     return {
         "step": step,
         "fad": rounded(fad.value, 2),
-        "fad_95": "" if low is None or high is None else f"{low:.2f} to {high:.2f}",
+        "fad_95_at_n": _span(fad.interval),
         "kad": rounded(fad.kad, 2),
+        "kad_95": _span(fad.kad_interval),
         "tag_auc": rounded(tags.auc if tags else None, 3),
         "clap": rounded(clap.value if clap else None, 3),
         "clips": fad.n_clips,
@@ -69,21 +69,44 @@ def _row(step: int, found: Evaluation) -> dict[str, Any]:
     }
 
 
+def _span(interval: tuple[float | None, float | None] | None) -> str:
+    low, high = interval or (None, None)
+    return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+
+
 def numbers(chosen: Checkpoint | None, judged: Evaluation | None, marks: Marks | None) -> dict[str, Any]:
     """The best checkpoint's scores, as numbers that the UI plots."""
     if chosen is None or judged is None:
         return {}
-    row, tags = _row(chosen.step, judged), judged.tag_alignment
+    row, tags, fad, clap = _row(chosen.step, judged), judged.tag_alignment, judged.fad, judged.clap
     styles = judged.style_coverage.styles
     return {
         **{name: row[name] for name in ("fad", "kad", "clap", "tag_auc")},
-        "fad_over_floor": rounded(judged.fad.over_floor, 2),
+        "fad_floor_at_n": rounded(fad.floor, 2),
+        "fad_over_floor": rounded(fad.over_floor, 2),
+        "fad_infinity": rounded(fad.infinity, 2),
+        "kad_floor_95": rounded(fad.kad_floor, 2),
         "base_fad": rounded(marks.base.fad.value, 2) if marks else None,
         "noise_fad": rounded(marks.noise.fad, 2) if marks else None,
         "real_tag_auc": rounded(tags.reference_auc if tags else None, 3),
+        "tag_auc_at_least": rounded(tags.lower if tags else None, 3),
+        "clap_at_least": rounded(clap.lower if clap else None, 3),
+        "clap_recall": rounded(clap.recall if clap else None, 3),
+        "clap_recall_chance": rounded(clap.recall_chance if clap else None, 3),
         "generated": sum(style.generated for style in styles.values()),
         "recognizable": sum(style.recognizable for style in styles.values()),
         "checkpoint": chosen.checkpoint_id,
         "encoder": judged.encoder,
-        "clap_note": judged.clap_note or None,
+        "farthest_clip": _farthest(judged),
+        "clap_note": (clap.note if clap else "") or judged.clap_note or None,
     }
+
+
+def _farthest(judged: Evaluation) -> str | None:
+    """The clip that lies farthest from the reference by itself, beside what real clips have."""
+    name, value = next(iter(judged.fad.by_clip.items()), (None, None))
+    if name is None or value is None:
+        return None
+    median, highest = judged.fad.real_by_clip or (None, None)
+    real = "" if median is None or highest is None else f" (real clips {median:.1f}, at most {highest:.1f})"
+    return f"{name}: {value:.1f}{real}"

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from lofi_assets.metrics.embedding import Embedder, Samples, embed_files
+from lofi_assets.metrics.errors import attempt
 from lofi_assets.metrics.frechet import frechet_distance
-from lofi_assets.metrics.kernel import kernel_distance
+from lofi_assets.metrics.kernel import clip_kernels
 from lofi_assets.metrics.results import NoiseDistances
 
 NOISE_LEVEL = 0.1
@@ -27,10 +28,12 @@ def noise_distances(
     """FAD and KAD of `count` clips of white noise to the reference files.
 
     Raises:
-        MetricError: a reference that cannot be read, or too little of it for a distance.
+        MetricError: a reference that cannot be read, or too little of it for FAD.
     """
     heard = embed_files(sorted(reference), embedder, cache_dir, progress=False)
-    theirs = np.concatenate(list(heard.values()))
     noise = white_noise(count, seconds=seconds, sample_rate=embedder.sample_rate, seed=seed)
-    ours = np.concatenate([embedder.embed(clip) for clip in noise])
-    return NoiseDistances(fad=frechet_distance(ours, theirs), kad=kernel_distance(theirs, ours))
+    ours = {f"{index:06d}": embedder.embed(clip) for index, clip in enumerate(noise)}
+    theirs = {str(path): clip for path, clip in heard.items()}
+    x, y = (np.concatenate([*side.values()]) for side in (ours, theirs))
+    kernels, _ = attempt(lambda: clip_kernels(theirs, ours))
+    return NoiseDistances(fad=frechet_distance(x, y), kad=kernels.value if kernels else None)

@@ -62,13 +62,28 @@ class FrechetResult:
 
     value: Number
     interval: tuple[Number, Number] | None
-    """95 %, clip bootstrap of both sets."""
+    """95 % for the mean FAD of such sets at these numbers of clips, bias of few clips included: jackknife over the
+    clips of both sets. It is not one for the FAD of endless sets, which lies below."""
     floor: Number
-    """Median FAD between halves of the reference: what this encoder reads when there is no difference."""
+    """Mean FAD that as many clips of the reference's own kind have to it: what this encoder reads here when there is no
+    difference."""
     over_floor: Number
+    """`value` / `floor`: about 1 for clips like the reference's, up to 1.5 where there are fewer than 16 on a side."""
     infinity: Number
-    """FAD extrapolated to endless samples, where there are enough of them."""
+    """FAD extrapolated to endless clips on both sides, where that can be told."""
+    infinity_note: str
+    """Why `infinity` is None."""
+    by_clip: Mapping[str, Number]
+    """FAD of each clip alone to the reference, the farthest first. It ranks clips; it is no FAD of a set. Empty where
+    clips have too few windows."""
+    real_by_clip: tuple[Number, Number] | None
+    """Median and highest of the same for reference clips to the rest of the reference, cut to as many windows."""
     kad: Number
+    """KAD over pairs of clips; its mean is zero where there is no difference."""
+    kad_interval: tuple[Number, Number] | None
+    """95 % for the KAD of endless clips, jackknife over the clips of both sets."""
+    kad_floor: Number
+    """KAD that as many clips of the reference's own kind stay below, 19 times of 20."""
     n_clips: int
     n_windows: int
     n_reference_clips: int
@@ -84,32 +99,45 @@ class RelativeAlignment:
     value: Number
     """A in the formula of `metrics.alignment`."""
     lower: Number
-    """One-sided 95 % lower bound, clip bootstrap."""
+    """One-sided 95 % lower bound, over prompts."""
     raw_cosine: float
     """Mean cosine of generated clips with their prompts."""
+    shuffled_cosine: Number
+    """Mean cosine of generated clips with each other's prompts."""
     real_cosine: float
     """Mean cosine of real clips with their own captions."""
-    shuffled_cosine: Number
-    """Mean cosine of real clips with the other captions."""
+    real_shuffled_cosine: Number
+    """Mean cosine of real clips with each other's captions."""
+    captions_p: Number
+    """Chance of real clips this close to their captions if the captions were dealt at random."""
+    recall: Number
+    """R@1: share of generated clips whose nearest prompt is of their style."""
+    recall_chance: Number
+    """R@1 of the same nearest prompts if the clips were dealt at random."""
+    real_recall: Number
+    real_recall_chance: Number
     n_generated: int
     n_real: int
+    n_prompts: int
+    """Different prompts of the generated clips."""
     note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, config=STORED)
 class TagAlignment:
-    """How far the tagger ranks a prompt's own labels above all others. This is not CLAP."""
+    """Whether a label of the tagger is higher in clips asked for it than in the others. This is not CLAP."""
 
     auc: Number
-    """0.5 is chance, 1 is perfect: mean over clips of P(own label ranks above another)."""
+    """0.5 is chance and what one clip for every prompt has, 1 is perfect: P(a clip asked for a label has more of it
+    than one that was not)."""
     lower: Number
-    """One-sided 95 % lower bound, clip bootstrap."""
+    """One-sided 95 % lower bound, jackknife over clips."""
     reference_auc: Number
-    """The same for the reference clips with their own prompts: what a real clip reaches."""
+    """The same for the reference clips with their own prompts: what real clips reach."""
     n_clips: int
-    """Generated clips whose prompt has a label."""
+    """Generated clips that were asked for a label which others were not asked for."""
     n_unmapped: int
-    """Generated clips left out, their prompts having none."""
+    """Generated clips left out, having no such label."""
     note: str = ""
 
 
@@ -180,7 +208,8 @@ class TierFidelity:
     ratio: Number
     """FAD_tier / FAD_fp32 - 1."""
     upper: Number
-    """One-sided 95 % upper bound, by which the tolerance is judged; None, with a note, where it is endless."""
+    """One-sided 95 % upper bound, by which the tolerance is judged, never below `ratio`; None, with a note, where there
+    are too few pairs or it is endless."""
     fad_fp32: Number
     fad_tier: Number
     fad_between: Number

@@ -7,16 +7,16 @@ A number that cannot be trusted is None with a note. What is judged by which lim
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from lofi_assets.metrics.alignment import relative_alignment, tag_alignment
+from lofi_assets.metrics.alignment import Pairs, relative_alignment, tag_alignment
 from lofi_assets.metrics.clap import ClapEmbedder
 from lofi_assets.metrics.coverage import SampleCheck, StyleSample, check_sample, style_coverage
-from lofi_assets.metrics.distances import measure_distances
+from lofi_assets.metrics.distances import measure_distances, unmeasured
 from lofi_assets.metrics.embedding import Embedder, Samples, embed_files, file_sha256, read_samples
 from lofi_assets.metrics.errors import MetricError, attempt
 from lofi_assets.metrics.musicnn import MusicnnTagger
@@ -81,7 +81,7 @@ def evaluate_checkpoint(
         raise MetricError(why_untrained(tagger))
     tags = _clip_means(windows(tagger, reference))
     sample_tags, tag_note = attempt(lambda: _clip_means(windows(tagger, samples)))
-    clap_result, clap_note = _clap(clap, samples, reference, windows, seed=seed, n_resamples=n_resamples)
+    clap_result, clap_note = _clap(clap, samples, reference, windows, seed=seed)
     return Evaluation(
         checkpoint_id=checkpoint_id,
         encoder=embedder.name,
@@ -91,6 +91,7 @@ def evaluate_checkpoint(
         reference_sha256=reference_sha256([track.path for track in reference]),
         fad=_frechet(
             embedder,
+            samples,
             windows(embedder, reference),
             attempt(lambda: windows(embedder, samples)),
             seed=seed,
@@ -98,7 +99,7 @@ def evaluate_checkpoint(
         ),
         clap=clap_result,
         clap_note=clap_note,
-        tag_alignment=_tags_aligned(samples, sample_tags, tag_note, reference, tags, tagger.labels, seed, n_resamples),
+        tag_alignment=_tags_aligned(samples, sample_tags, tag_note, reference, tags, tagger.labels),
         style_coverage=_coverage(samples, checks, sample_tags, reference, tags),
         problems={s.path.name: c.problems for s, c in zip(samples, checks, strict=True) if c.problems},
         proof=proof_of(embedder),
@@ -113,6 +114,7 @@ def reference_sha256(paths: Sequence[Path]) -> str:
 
 def _frechet(
     embedder: Embedder,
+    samples: Sequence[GeneratedSample],
     reference: list[Samples],
     generated: tuple[list[Samples] | None, str],
     *,
@@ -120,13 +122,25 @@ def _frechet(
     n_resamples: int,
 ) -> FrechetResult:
     windows, note = generated
-    ours, theirs = _by_clip(windows or []), _by_clip(reference)
+    theirs = {f"{index:06d}": clip for index, clip in enumerate(reference)}
+    ours = dict(zip(_names(samples), windows or [], strict=False))
     if embedder.trained is not True:
         note = why_untrained(embedder)
     if note:
-        nothing = measure_distances({}, theirs, seed=seed)
-        return replace(nothing, n_clips=len(ours), n_windows=sum(map(len, ours.values())), note=note)
+        return unmeasured(
+            note,
+            n_clips=len(ours),
+            n_windows=sum(map(len, ours.values())),
+            n_reference_clips=len(theirs),
+            n_reference_windows=sum(map(len, reference)),
+        )
     return measure_distances(ours, theirs, seed=seed, n_splits=n_resamples)
+
+
+def _names(samples: Sequence[GeneratedSample]) -> list[str]:
+    """File names, or whole paths where two are called alike."""
+    names = [sample.path.name for sample in samples]
+    return names if len(set(names)) == len(names) else [str(sample.path) for sample in samples]
 
 
 def _clap(
@@ -136,7 +150,6 @@ def _clap(
     windows: Callable[..., list[Samples]],
     *,
     seed: int,
-    n_resamples: int,
 ) -> tuple[RelativeAlignment | None, str]:
     if clap is None:
         return None, "no CLAP checkpoint is configured"
@@ -144,12 +157,19 @@ def _clap(
         return None, why_untrained(clap)
     result, failure = attempt(
         lambda: relative_alignment(
-            generated_audio=_clip_means(windows(clap, samples)),
-            generated_text=clap.embed_text([sample.prompt for sample in samples]),
-            real_audio=_clip_means(windows(clap, reference)),
-            real_text=clap.embed_text([track.prompt for track in reference]),
+            generated=Pairs(
+                audio=_clip_means(windows(clap, samples)),
+                text=clap.embed_text([sample.prompt for sample in samples]),
+                texts=[sample.prompt for sample in samples],
+                styles=[[sample.style_id] for sample in samples],
+            ),
+            real=Pairs(
+                audio=_clip_means(windows(clap, reference)),
+                text=clap.embed_text([track.prompt for track in reference]),
+                texts=[track.prompt for track in reference],
+                styles=[track.style_ids for track in reference],
+            ),
             seed=seed,
-            n_resamples=n_resamples,
         )
     )
     return result, failure or f"{clap.name} {clap.version} weights {clap.weights_sha256[:12]}"
@@ -162,8 +182,6 @@ def _tags_aligned(
     reference: Sequence[ReferenceTrack],
     reference_tags: npt.NDArray[np.floating],
     labels: Sequence[str],
-    seed: int,
-    n_resamples: int,
 ) -> TagAlignment:
     if tags is None or not len(tags):
         note = failure or "no samples were generated"
@@ -174,8 +192,6 @@ def _tags_aligned(
         reference_tags=reference_tags,
         reference_prompts=[track.prompt for track in reference],
         labels=labels,
-        seed=seed,
-        n_resamples=n_resamples,
     )
 
 
@@ -212,10 +228,6 @@ def _checked(samples: Sequence[GeneratedSample]) -> list[SampleCheck]:
             check = SampleCheck(problems=(*check.problems, f"same audio as {first}"), audio_sha256=check.audio_sha256)
         checks.append(check)
     return checks
-
-
-def _by_clip(windows: Sequence[Samples]) -> dict[str, Samples]:
-    return {f"{index:06d}": clip for index, clip in enumerate(windows)}
 
 
 def _clip_means(windows: Sequence[Samples]) -> npt.NDArray[np.floating]:

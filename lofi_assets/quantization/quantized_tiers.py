@@ -15,8 +15,9 @@ from pydantic.dataclasses import dataclass
 from lofi_assets.backbones import Backbone
 from lofi_assets.evaluation.quality_metrics import evaluation_key, load_encoder
 from lofi_assets.evaluation.samples import SamplePrompt, reference_tracks, sample_prompts, write_clip
+from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import hash_of
-from lofi_assets.files.typed import STORED, read_typed, write_typed
+from lofi_assets.files.typed import STORED, parsed, read_typed, write_typed
 from lofi_assets.files.writing import atomic_folder
 from lofi_assets.metrics.results import TierFidelity
 from lofi_assets.outcome import Outcome
@@ -29,7 +30,7 @@ from lofi_assets.wording import rounded
 if TYPE_CHECKING:
     from lofi_assets.quantization.build import TierReport
 
-TIERS_VERSION = "2"
+TIERS_VERSION = "3"
 """Raised when the comparison of the tiers changes; the export has its own version."""
 COMPARED = ("fp16", "int8", "int4")
 CPU_VARIANT = "int8.cpu"
@@ -46,15 +47,21 @@ class TierDistances:
     """Fingerprint of whatever the numbers depend on."""
     fidelity: Mapping[str, TierFidelity]
     """By variant."""
+    version: str = TIERS_VERSION
+    """Of the comparison. A file without it is of version 2 or before."""
 
     @classmethod
     def read(cls, store: Store) -> "TierDistances | None":
-        """Those on record; None before.
+        """Those on record; None before, and if they were compared in another way.
 
         Raises:
-            StoreError: they are broken, or of another version.
+            StoreError: they are broken.
         """
-        return read_typed(cls._path(store), cls, remedy="remove it and materialise quantized_tiers again")
+        path, remedy = cls._path(store), "remove it and materialise quantized_tiers again"
+        known = read_json(path, remedy=remedy)
+        if known is None or (isinstance(known, dict) and known.get("version") != TIERS_VERSION):
+            return None
+        return parsed(cls, known, where=str(path), remedy=remedy)
 
     def write(self, store: Store) -> None:
         """Put on record."""
@@ -165,10 +172,12 @@ def _increase(fidelity: Mapping[str, TierFidelity], tier: str) -> dict[str, Any]
 
 def _summary(fidelity: Mapping[str, TierFidelity]) -> str:
     worst = {tier: fidelity[worst_variant(fidelity, tier)] for tier in COMPARED}
-    told = [
-        f"{tier.upper()} {_percent(found.ratio)} (at most {_percent(found.upper)})" for tier, found in worst.items()
-    ]
+    told = [f"{tier.upper()} {_percent(found.ratio)} ({_bound(found)})" for tier, found in worst.items()]
     return f"What each tier costs in FAD against FP32, with the upper bound that the gates judge: {', '.join(told)}."
+
+
+def _bound(found: TierFidelity) -> str:
+    return found.note or "no bound" if found.upper is None else f"at most {_percent(found.upper)}"
 
 
 def _percent(value: float | None) -> str:
@@ -186,6 +195,7 @@ def _shown(report: Any, variant: str, fidelity: Mapping[str, TierFidelity]) -> d
         "fad": rounded(fad, 2),
         "fad_increase": rounded(measured.ratio if measured else None, 4),
         "upper_95": rounded(measured.upper if measured else None, 4),
+        "fad_to_fp32": rounded(measured.fad_between if measured else None, 4),
         "transformer_snr_db": rounded(report.snr_db.get(transformer), 1),
         "opset": report.policy.opset,
         "quantized_share": rounded(report.policy.quantized_share, 3),
@@ -218,8 +228,6 @@ def _compare(store: Store, profile: Profile, backbone: Backbone, model: str) -> 
             reference=reference,
             embedder=embedder,
             cache_dir=store.cache / "embeddings",
-            seed=profile.quantization.seed,
-            n_resamples=profile.evaluation.resamples,
         )
         for variant in over(VARIANTS, "measuring tiers", unit="tier")
     }

@@ -252,7 +252,7 @@ def _distances(quality: Evaluation | None) -> str:
     value, floor, kad = (fad.value, fad.floor, fad.kad) if fad else (None, None, None)
     return (
         f"FAD {_number(value)} ({quality.encoder if quality else None}, {clips} clips, {windows} windows, "
-        f"floor {_number(floor)}), KAD {_number(kad)}."
+        f"where as many real clips have {_number(floor)}), KAD {_number(kad)}."
     )
 
 

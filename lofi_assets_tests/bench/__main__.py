@@ -13,7 +13,17 @@ from rich.console import Console
 
 from lofi_assets_tests.bench.report import Row, print_rows
 
-BUDGETS = ("location", "frechet", "refresh", "audio", "transformer", "features", "training", "quantization")
+BUDGETS = (
+    "location",
+    "frechet",
+    "distances",
+    "refresh",
+    "audio",
+    "transformer",
+    "features",
+    "training",
+    "quantization",
+)
 """Modules of this package with a function `rows`; lighter ones first, so that none finds the memory full."""
 ON_REQUEST = ("throughput",)
 """Measured only when named: minutes each."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lofi_assets.evaluation.human_evaluation import HumanEvaluation, TestOnRecord
-from lofi_assets.evaluation.measured import Marks, Measured, read_measured, write_measured
+from lofi_assets.evaluation.measured import METRICS_VERSION, Marks, Measured, read_measured, write_measured
 from lofi_assets.evaluation.samples import BASE, Clip, ModelSamples, clips_of, samples_key
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.writing import StoreError
@@ -33,8 +33,8 @@ RECORD = {
     "fad_score": 28.85,
     "style_coverage": {"CORE-01": {"generated": True, "recognizable": False}},
 }
-METRICS = {CHECKPOINT: {"key": "a" * 64, "record": RECORD, "evaluation": EVALUATION}}
-MARKS = {"key": "b" * 64, "base": EVALUATION, "noise": {"fad": 261.9, "kad": 150.7}}
+METRICS = {CHECKPOINT: {"key": "a" * 64, "record": RECORD, "evaluation": EVALUATION, "version": METRICS_VERSION}}
+MARKS = {"key": "b" * 64, "base": EVALUATION, "noise": {"fad": 261.9, "kad": 150.7}, "version": METRICS_VERSION}
 HEARD = {"checkpoint_id": CHECKPOINT, "note": "", "statistics": LISTENING}
 
 
@@ -75,6 +75,26 @@ def test_marks_are_read_and_written_again_byte_for_byte(store: Store) -> None:
     assert found == Marks("b" * 64, evaluation(), NoiseDistances(fad=261.9, kad=150.7)) and found is not None
     found.write(store)
     assert path.read_bytes() == before
+
+
+EARLIER_FAD = {
+    "value": 28.85,
+    "interval": [22.92, 36.5],
+    "floor": 8.44,
+    "over_floor": 3.42,
+    "infinity": None,
+    "kad": 32.9,
+}
+EARLIER = EVALUATION | {"fad": EARLIER_FAD}
+
+
+@pytest.mark.parametrize("version", [{}, {"version": "1"}, {"version": "99"}])
+def test_what_other_measures_made_is_not_measured_and_never_half_read(store: Store, version: dict[str, str]) -> None:
+    """A floor at half the clips and one at all of them have the same name in the file."""
+    earlier = {"key": "a" * 64, "record": RECORD, "evaluation": EARLIER} | version
+    put(store.metadata("quality_metrics.json"), METRICS | {"epoch=0-step=40_lora": earlier})
+    put(store.metadata("quality_marks.json"), {"key": "b", "base": EARLIER, "noise": {}} | version)
+    assert set(read_measured(store)) == {CHECKPOINT} and Marks.read(store) is None
 
 
 def test_marks_of_an_untrained_encoder_have_no_noise(store: Store) -> None:
@@ -131,13 +151,13 @@ def test_before_anything_was_evaluated_there_is_nothing_on_record(store: Store) 
         ),
         (
             "metadata/quality_metrics.json",
-            {CHECKPOINT: {"evaluation": EVALUATION}},
+            {CHECKPOINT: {"evaluation": EVALUATION, "version": METRICS_VERSION}},
             read_measured,
             f"{CHECKPOINT}.*key",
         ),
         ("metadata/quality_metrics.json", [], read_measured, "not an object of checkpoints"),
         ("metadata/quality_marks.json", MARKS | {"noise": {"fad": "loud"}}, Marks.read, "noise.fad"),
-        ("metadata/quality_marks.json", {"key": "b"}, Marks.read, "base"),
+        ("metadata/quality_marks.json", {"key": "b", "version": METRICS_VERSION}, Marks.read, "base"),
         ("metadata/human_evaluation.json", HEARD | {"listeners": 3}, HumanEvaluation.read, "listeners"),
         ("metadata/human_evaluation.json", {"note": ""}, HumanEvaluation.read, "statistics"),
     ],

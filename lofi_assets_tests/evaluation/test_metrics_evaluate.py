@@ -81,7 +81,9 @@ def test_an_evaluation_carries_everything_that_its_numbers_depend_on(world):
     assert fad.value > 0 and fad.floor > 0 and fad.over_floor == fad.value / fad.floor and not fad.note
     assert fad.interval[0] < fad.value < fad.interval[1]
     assert (fad.n_clips, fad.n_windows, fad.n_reference_clips, fad.n_reference_windows) == (6, 12, 8, 16)
-    assert not fad.enough_windows and fad.infinity is None
+    assert not fad.enough_windows and fad.infinity is None and "32 clips" in fad.infinity_note
+    assert fad.kad_interval[0] < fad.kad < fad.kad_interval[1] and fad.kad_floor > 0
+    assert fad.by_clip == {} and fad.real_by_clip is None, "two windows are too few for a clip by itself"
     assert result.proof and result.proof.trained and result.clap_proof is None
     assert (result.encoder, result.trained) == ("musicnn", True) and "lufs-23" in result.encoder_version
     assert result.reference_sha256 == reference_sha256([track.path for track in reversed(world[1])])
@@ -114,8 +116,8 @@ def test_an_untrained_encoder_has_no_distance(world):
         trained = False
 
     fad = evaluated(world, embedder=Untrained()).fad
-    assert (fad.value, fad.interval, fad.floor, fad.over_floor, fad.kad) == (None,) * 5
-    assert "untrained" in fad.note
+    assert (fad.value, fad.interval, fad.floor, fad.over_floor, fad.kad, fad.kad_interval) == (None,) * 6
+    assert fad.by_clip == {} and fad.infinity is None and "untrained" in fad.note and fad.n_clips == 6
 
 
 def test_no_samples_one_sample_or_a_broken_one_is_none_with_a_reason(world, tmp_path):
@@ -154,7 +156,10 @@ def test_a_reference_that_is_empty_or_unreadable_is_an_error(world, tmp_path):
 
 
 class FakeClap:
-    """An encoder whose audio and text agree by construction: text is the style, audio is the style plus its clip."""
+    """An encoder whose audio and text agree by construction.
+
+    A text is its style and a little of its words, audio is its style and a little of the clip.
+    """
 
     name, version, sample_rate, window_s, hop_s, dim = "laion_clap", "fake", 48000, 10.0, 10.0, 16
     normalized, weights_sha256 = False, "f" * 64
@@ -163,68 +168,113 @@ class FakeClap:
         self.trained = trained
 
     def embed_text(self, texts):
-        rows = np.stack([np.random.default_rng(sum(map(ord, text))).normal(size=16) for text in texts])
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return np.stack([self._of(text.rpartition(",")[0]) + 0.1 * self._of(text) for text in texts])
 
     def embed(self, audio):
         mono = audio.mean(axis=0)
         beat = np.abs(mono).max() / np.abs(mono).mean() > 6
         own = np.random.default_rng(int(abs(mono[:1000].sum()) * 1e6)).normal(size=16)
-        return (self.embed_text([STYLES["CORE-01" if beat else "CORE-02"]]) + 0.1 * own).astype(np.float32)
+        return (self._of(STYLES["CORE-01" if beat else "CORE-02"]) + 0.1 * own).astype(np.float32)[None]
+
+    @staticmethod
+    def _of(text):
+        row = np.random.default_rng(sum(map(ord, text))).normal(size=16)
+        return row / np.linalg.norm(row)
 
 
-def test_clap_is_relative_and_an_untrained_clap_gives_none(world):
-    aligned = evaluated(world, clap=FakeClap(trained=True))
-    assert aligned.clap.value == pytest.approx(1.0, abs=0.1) and aligned.clap.lower <= aligned.clap.value
+def numbered(items):
+    """The same, each with a prompt of its own."""
+    return [replace(item, prompt=f"{item.prompt}, {index}") for index, item in enumerate(items)]
+
+
+def test_clap_is_relative_and_an_untrained_clap_gives_none(world, tmp_path):
+    more = [sample_at(written(tmp_path / f"{style}.wav", music(70, style)), style, 9) for style in STYLES]
+    items = {"samples": numbered([*world[2], *more]), "reference": numbered(world[1])}
+    aligned = evaluated(world, clap=FakeClap(trained=True), **items)
+    assert aligned.clap.value == pytest.approx(1.0, abs=0.1) and 0.0 < aligned.clap.lower <= aligned.clap.value
     assert aligned.clap.raw_cosine < 1.0 and "ffff" in aligned.clap_note
-    untrained = evaluated(world, clap=FakeClap(trained=False))
+    assert aligned.clap.recall == 1.0 and aligned.clap.recall_chance < 0.5 and aligned.clap.n_prompts == 8
+    few = evaluated(world, clap=FakeClap(trained=True)).clap
+    assert few.value is not None and few.lower is None and "2 different prompts" in few.note
+    untrained = evaluated(world, clap=FakeClap(trained=False), **items)
     assert untrained.clap is None and "untrained" in untrained.clap_note
 
 
-def tier_of(world, tmp_path, damage):
+class Bands:
+    """Levels of eight bands a quarter of a second: quick, and it hears coarse audio."""
+
+    name, version, sample_rate, window_s, hop_s, dim = "bands", "1", RATE, 0.25, 0.25, 8
+    normalized, trained, weights_sha256 = False, True, "b" * 64
+
+    def embed(self, audio):
+        mono = audio.mean(axis=0)
+        frames = mono[: len(mono) // 5512 * 5512].reshape(-1, 5512)
+        spectra = np.abs(np.fft.rfft(frames, axis=1))[:, 8:]
+        bands = np.array_split(spectra, np.geomspace(8, spectra.shape[1], 9).astype(int)[1:-1], axis=1)
+        return np.log10(1e-6 + np.stack([band.mean(axis=1) for band in bands], axis=1)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def sixteen(world):
+    """As many FP32 samples as a bound needs."""
+    root = world[0]
+    return [
+        sample_at(written(root / "fp32" / f"{style}-{i}.wav", music(100 + i, style)), style, i)
+        for style in STYLES
+        for i in range(8)
+    ]
+
+
+def tier_of(samples, tmp_path, damage):
     made = []
-    for sample in world[2]:
+    for sample in samples:
         audio, rate = soundfile.read(sample.path, dtype="float32")
         made.append(replace(sample, path=written(tmp_path / sample.path.name, damage(audio), rate)))
     return made
 
 
-def tier_fidelity(world, tier, **options):
-    root, reference, fp32, musicnn = world
+def tier_fidelity(world, fp32, tier, **options):
+    root, reference, *_ = world
     return evaluate_tier(
         fp32=fp32,
         tier=tier,
         reference=reference,
         cache_dir=root / "cache",
-        seed=0,
-        n_resamples=100,
         progress=False,
-        **{"embedder": musicnn, **options},
+        **{"embedder": Bands(), **options},
     )
 
 
-def test_a_tier_is_paired_with_fp32_and_damage_shows(world, tmp_path):
-    same = tier_fidelity(world, tier_of(world, tmp_path / "same", lambda a: a))
-    assert same.ratio == pytest.approx(0, abs=1e-9) and same.upper == pytest.approx(0, abs=1e-9)
-    assert same.fad_between == pytest.approx(0, abs=1e-6) and same.n_pairs == 6
-    coarse = tier_fidelity(world, tier_of(world, tmp_path / "coarse", lambda a: np.round(a * 8) / 8))
-    assert coarse.fad_between > 1 and coarse.upper > 0.15 and coarse.fad_tier > coarse.fad_fp32
+def test_a_tier_is_paired_with_fp32_and_damage_shows(world, sixteen, tmp_path):
+    same = tier_fidelity(world, sixteen, tier_of(sixteen, tmp_path / "same", lambda a: a))
+    assert same.ratio == pytest.approx(0, abs=1e-9) and same.upper == pytest.approx(0, abs=1e-6)
+    assert same.fad_between == pytest.approx(0, abs=1e-6) and same.n_pairs == 16 and not same.note
+    coarse = tier_fidelity(world, sixteen, tier_of(sixteen, tmp_path / "coarse", lambda a: np.round(a * 8) / 8))
+    assert coarse.fad_between > 0.1 and coarse.upper > 0.15 and coarse.fad_tier > coarse.fad_fp32
+    assert coarse.upper >= coarse.ratio
 
 
-def test_a_tier_without_pairs_or_without_a_trained_encoder_has_no_ratio(world, tmp_path):
-    tier = tier_of(world, tmp_path, lambda a: a)
+def test_fewer_than_sixteen_pairs_have_a_ratio_and_no_bound(world, sixteen, tmp_path):
+    tier = tier_of(sixteen[:15], tmp_path, lambda a: a)
+    few = tier_fidelity(world, sixteen[:15], tier)
+    assert few.ratio == pytest.approx(0, abs=1e-9) and few.fad_between is not None
+    assert few.upper is None and few.note == "inconclusive: 15 pairs, needs 16"
+
+
+def test_a_tier_without_pairs_or_without_a_trained_encoder_has_no_ratio(world, sixteen, tmp_path):
+    tier = tier_of(sixteen, tmp_path, lambda a: a)
     for result in (
-        tier_fidelity(world, tier[:-1]),
-        tier_fidelity(world, [replace(tier[0], seed=77), *tier[1:]]),
-        tier_fidelity(world, [*tier[:-1], replace(tier[0])]),
-        tier_fidelity(world, []),
+        tier_fidelity(world, sixteen, tier[:-1]),
+        tier_fidelity(world, sixteen, [replace(tier[0], seed=77), *tier[1:]]),
+        tier_fidelity(world, sixteen, [*tier[:-1], replace(tier[0])]),
+        tier_fidelity(world, sixteen, []),
     ):
         assert result.ratio is None and result.upper is None and result.note
 
-    class Untrained(MusicnnEmbedder):
+    class Untrained(Bands):
         trained = False
 
-    assert tier_fidelity(world, tier, embedder=Untrained()).upper is None
+    assert tier_fidelity(world, sixteen, tier, embedder=Untrained()).upper is None
 
 
 DEGRADATIONS = {

@@ -1,82 +1,159 @@
 """Prompt alignment and style coverage: what the numbers mean, and when there is none."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from lofi_assets.audio.musicnn import LABELS
-from lofi_assets.metrics.alignment import prompt_labels, relative_alignment, tag_alignment
+from lofi_assets.constitution.gates import judge, load_gates
+from lofi_assets.metrics.alignment import Pairs, prompt_labels, relative_alignment, tag_alignment
 from lofi_assets.metrics.coverage import StyleSample, check_sample, lower_bound, style_coverage
 from lofi_assets.metrics.errors import MetricError
-from lofi_assets.metrics.results import RelativeAlignment, StyleFound
+from lofi_assets.metrics.results import RelativeAlignment, StyleFound, TagAlignment
 from lofi_assets.metrics.tag_labels import TAG_LABELS
 from lofi_assets.styles.taxonomy import Taxonomy, fold, load_taxonomy
 from lofi_assets_tests.conftest import REPOSITORY
+from lofi_assets_tests.metrics.clip_populations import text_and_audio
 
 ALL_LABELS = (*(f"msd:{tag}" for tag in LABELS["msd"]), *(f"mtt:{tag}" for tag in LABELS["mtt"]))
 
 
-Pairs = tuple[np.ndarray, np.ndarray]
+STYLES = ("CORE-01", "CORE-02", "CORE-03", "CORE-04")
+D = 64
 
 
-def pairs(seed: int, n: int, *, agreement: float, d: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """Audio and text embeddings that share a direction to the given degree, as CLAP's modalities do."""
-    r = np.random.default_rng(seed)
-    meaning = r.normal(size=(n, d))
-    return agreement * meaning + r.normal(size=(n, d)), meaning + 0.5 * r.normal(size=(n, d))
+def meanings(seed: int, n: int) -> np.ndarray:
+    """What texts mean: half of it is the style's, which every fourth shares."""
+    random = np.random.default_rng(seed)
+    styles = random.normal(size=(len(STYLES), D))
+    return random.normal(size=(n, D)) + styles[np.arange(n) % len(STYLES)]
 
 
-def aligned(generated: Pairs, real: Pairs, **options: Any) -> RelativeAlignment:
-    return relative_alignment(
-        generated_audio=generated[0],
-        generated_text=generated[1],
-        real_audio=real[0],
-        real_text=real[1],
-        seed=0,
-        n_resamples=300,
-        **options,
-    )
+def pairs(seed: int, of: np.ndarray, *, agreement: float, name: str = "prompt") -> Pairs:
+    audio, text = text_and_audio(np.random.default_rng(seed), of, agreement=agreement)
+    styles = [[STYLES[index % len(STYLES)]] for index in range(len(of))]
+    return Pairs(audio=audio, text=text, texts=[f"{name} {index}" for index in range(len(of))], styles=styles)
 
 
-def test_real_clips_against_themselves_are_one_and_unrelated_clips_are_zero() -> None:
-    real = pairs(0, 60, agreement=1.0)
-    same = aligned(real, real)
-    assert same.value == pytest.approx(1.0) and 0.7 < same.lower < 1.0
-    chance = aligned(pairs(1, 60, agreement=0.0), real)
-    assert abs(chance.value) < 0.25 and chance.lower < chance.value
-    assert same.raw_cosine == same.real_cosine > same.shuffled_cosine
+def aligned(generated: Pairs, real: Pairs) -> RelativeAlignment:
+    return relative_alignment(generated=generated, real=real, seed=0, n_permutations=199)
 
 
-def test_few_clips_give_a_lower_bound_far_below_the_value() -> None:
-    real = pairs(0, 60, agreement=1.0)
-    few, many = (aligned(pairs(2, n, agreement=1.0), real) for n in (4, 60))
-    assert few.value - few.lower > many.value - many.lower
+MEANT = meanings(0, 40)
+REAL = pairs(1, MEANT, agreement=0.7)
+PROTOTYPE = np.asarray(REAL.text).mean(axis=0)
+"""Near to every prompt, and the nearest that one clip can come to all of them."""
+
+
+def verdict(found: RelativeAlignment) -> str:
+    """Of the real gate, as `quality_metrics` hands it the number."""
+    gate = next(gate for gate in load_gates() if gate.id == "quality.clap")
+    return judge(gate, {"value": found.lower, "encoder": "laion_clap", "trained": True}).status
+
+
+def test_real_clips_against_themselves_are_one_and_pass() -> None:
+    same = aligned(REAL, REAL)
+    assert same.value == pytest.approx(1.0) and same.lower == pytest.approx(1.0) and verdict(same) == "pass"
+    others = aligned(pairs(2, MEANT, agreement=0.7), REAL)
+    assert others.value == pytest.approx(1.0, abs=0.2) and verdict(others) == "pass"
+    assert others.recall is not None and others.recall_chance is not None and others.captions_p == 1 / 200
+    assert others.recall > 0.9 and others.recall_chance < 0.35
+    assert (others.n_generated, others.n_real, others.n_prompts, others.note) == (40, 40, 40, "")
+
+
+def test_unrelated_clips_are_zero_and_fail() -> None:
+    audio, _ = text_and_audio(np.random.default_rng(5), meanings(6, 40), agreement=1.0)
+    found = aligned(replace(REAL, audio=audio), REAL)
+    assert found.value is not None and found.lower is not None and found.recall is not None
+    assert abs(found.value) < 0.2 and found.lower < found.value and verdict(found) == "fail"
+    assert found.recall_chance is not None and abs(found.recall - found.recall_chance) < 0.15
+
+
+@pytest.mark.parametrize("unequal", [False, True])
+def test_one_clip_for_every_prompt_is_exactly_zero(unequal: bool) -> None:
+    """The prototype, near to all prompts as the mean of real clips is, read 2.16 when the real set's shuffled pairs
+    were subtracted. Its nearest prompt is always the same, which is chance."""
+    styles = [[STYLES[0] if unequal and index < 30 else STYLES[index % 4]] for index in range(40)]
+    found = aligned(replace(REAL, audio=np.repeat(PROTOTYPE[None], 40, axis=0), styles=styles), REAL)
+    assert found.raw_cosine > found.real_cosine, "by the cosine alone it beats real music"
+    assert found.value == pytest.approx(0.0, abs=1e-12) and found.recall == found.recall_chance
+    assert verdict(found) == "fail"
+
+
+def test_good_clips_of_the_common_style_and_noise_for_the_rare_one_are_still_zero() -> None:
+    """Clips that fit any prompt, however they are dealt to styles, follow none."""
+    audio = np.where(np.arange(40)[:, None] < 30, PROTOTYPE, -PROTOTYPE)
+    found = aligned(replace(REAL, audio=audio), REAL)
+    assert found.value is not None and abs(found.value) < 0.25 and verdict(found) == "fail"
+
+
+@pytest.mark.parametrize("offset", [1, 13, 22])
+def test_mispaired_reference_captions_give_no_number(offset: int) -> None:
+    """They made the denominator nearly zero, and A 9.6."""
+    wrong = replace(REAL, audio=np.roll(np.asarray(REAL.audio), offset, axis=0))
+    found = aligned(pairs(2, MEANT, agreement=1.0), wrong)
+    assert found.value is None and found.lower is None and verdict(found) == "inconclusive"
+    assert "captions and tracks belong together" in found.note
+    assert found.captions_p is not None and found.captions_p > 0.01
+
+
+def test_mispaired_prompts_of_the_generated_clips_fail() -> None:
+    made = pairs(2, MEANT, agreement=1.0)
+    assert verdict(aligned(replace(made, audio=np.roll(np.asarray(made.audio), 1, axis=0)), REAL)) == "fail"
+
+
+def test_repeated_prompts_are_no_errors_and_count_once() -> None:
+    """Five seeds of each prompt: pairs of equal words are no shuffled pairs, and the bound is over prompts."""
+    random = np.random.default_rng(8)
+    some = np.repeat(MEANT[:8], 5, axis=0)
+    audio = text_and_audio(random, some, agreement=0.7)[0]
+    text = np.repeat(np.asarray(REAL.text)[:8], 5, axis=0)
+    texts = [f"prompt {index // 5}" for index in range(40)]
+    found = aligned(Pairs(audio=audio, text=text, texts=texts, styles=[[t] for t in texts]), REAL)
+    assert found.value == pytest.approx(1.0, abs=0.3) and found.n_prompts == 8 and found.recall is not None
+    assert found.recall > 0.9
+    every = aligned(pairs(2, MEANT, agreement=1.0), REAL)
+    assert found.value is not None and found.lower is not None and every.value is not None and every.lower is not None
+    assert found.value - found.lower > every.value - every.lower
+
+
+def test_few_prompts_have_a_value_and_no_bound() -> None:
+    few = aligned(pairs(2, MEANT[:7], agreement=1.0), REAL)
+    assert few.value is not None and few.lower is None and "needs 8" in few.note and verdict(few) == "inconclusive"
 
 
 def test_alignment_does_not_depend_on_the_order_of_pairs() -> None:
-    generated, real = pairs(1, 20, agreement=0.8), pairs(0, 30, agreement=1.0)
-    order = np.random.default_rng(3).permutation(30)
-    shuffled = aligned(generated, (real[0][order], real[1][order]))
-    assert shuffled.value == pytest.approx(aligned(generated, real).value, rel=1e-12)
+    made, order = pairs(2, MEANT, agreement=0.8), np.random.default_rng(3).permutation(40)
+    shuffled = Pairs(
+        audio=np.asarray(REAL.audio)[order],
+        text=np.asarray(REAL.text)[order],
+        texts=[REAL.texts[i] for i in order],
+        styles=[REAL.styles[i] for i in order],
+    )
+    assert aligned(made, shuffled).value == pytest.approx(aligned(made, REAL).value, rel=1e-12)
+    assert aligned(made, shuffled).lower == pytest.approx(aligned(made, REAL).lower, rel=1e-9)
 
 
-def test_an_encoder_that_cannot_tell_real_from_shuffled_pairs_gives_no_number() -> None:
-    r = np.random.default_rng(0)
-    blind = r.normal(size=(20, 16)), r.normal(size=(20, 16))
-    result = aligned(pairs(1, 20, agreement=1.0, d=16), blind)
-    assert result.value is None and result.lower is None and "shuffled" in result.note
-    audio, text = pairs(0, 10, agreement=1.0)
-    alike = aligned((audio, text), (audio, np.repeat(text[:1], 10, axis=0)))
-    assert alike.value is None and alike.shuffled_cosine is None and "all alike" in alike.note
+def test_texts_that_are_all_alike_give_no_number() -> None:
+    made = pairs(2, MEANT, agreement=1.0)
+    alike = Pairs(
+        audio=REAL.audio, text=np.repeat(np.asarray(REAL.text)[:1], 40, 0), texts=["lofi"] * 40, styles=[[]] * 40
+    )
+    blind = aligned(made, alike)
+    assert blind.value is None and blind.real_shuffled_cosine is None and "all alike" in blind.note
+    asked = aligned(alike, REAL)
+    assert asked.value is None and asked.recall is None and "all alike" in asked.note
 
 
 def test_embeddings_that_are_no_pairs_are_refused() -> None:
-    audio, text = pairs(0, 10, agreement=1.0)
-    with pytest.raises(MetricError, match="not pairs"):
-        aligned((audio, text[:9]), (audio, text))
+    changes: list[dict[str, Any]] = [{"audio": np.asarray(REAL.audio)[:9]}, {"texts": REAL.texts[:9]}, {"styles": [[]]}]
+    for change in changes:
+        with pytest.raises(MetricError, match=r"real: .* not pairs"):
+            aligned(REAL, replace(REAL, **change))
     with pytest.raises(MetricError, match="length zero"):
-        aligned((np.zeros_like(audio), text), (audio, text))
+        aligned(replace(REAL, audio=np.zeros((40, D))), REAL)
 
 
 @pytest.fixture(scope="module")
@@ -123,44 +200,52 @@ def tags_for(prompts: list[str], *, seed: int, strength: float) -> np.ndarray:
 PROMPTS = ["jazz, piano", "ambient, synth", "acoustic guitar, folk", "hip hop, drums", "slow, strings"] * 4
 
 
-def test_tags_that_follow_the_prompt_rank_high_and_others_by_chance() -> None:
-    reference = tags_for(PROMPTS, seed=0, strength=2.0)
-    options: dict[str, Any] = {
-        "reference_tags": reference,
-        "reference_prompts": PROMPTS,
-        "labels": ALL_LABELS,
-        "seed": 0,
-    }
-    follows = tag_alignment(
-        generated_tags=tags_for(PROMPTS, seed=1, strength=2.0), generated_prompts=PROMPTS, **options
-    )
-    ignores = tag_alignment(
-        generated_tags=tags_for(PROMPTS, seed=1, strength=0.0), generated_prompts=PROMPTS, **options
-    )
-    assert follows.auc > 0.85 and follows.reference_auc > 0.85 and 0.5 < follows.lower < follows.auc
-    assert ignores.auc < 0.6 and follows.n_clips == 20 and follows.n_unmapped == 0
-
-
-def test_prompts_without_a_label_and_too_small_a_reference_give_no_alignment() -> None:
-    tags = tags_for(PROMPTS, seed=0, strength=1.0)
-    unmapped = tag_alignment(
-        generated_tags=tags[:2],
-        generated_prompts=["rain", "tape hiss"],
-        reference_tags=tags,
+def tags_aligned(tags: np.ndarray, prompts: list[str] = PROMPTS) -> TagAlignment:
+    return tag_alignment(
+        generated_tags=tags,
+        generated_prompts=prompts,
+        reference_tags=tags_for(PROMPTS, seed=0, strength=2.0),
         reference_prompts=PROMPTS,
         labels=ALL_LABELS,
-        seed=0,
     )
+
+
+def test_tags_that_follow_the_prompt_rank_high_and_others_by_chance() -> None:
+    follows = tags_aligned(tags_for(PROMPTS, seed=1, strength=2.0))
+    assert follows.auc is not None and follows.reference_auc is not None and follows.lower is not None
+    assert follows.auc > 0.85 and follows.reference_auc > 0.85 and 0.8 < follows.lower < follows.auc
+    ignores = tags_aligned(tags_for(PROMPTS, seed=1, strength=0.0))
+    assert ignores.auc == pytest.approx(0.5, abs=0.1) and ignores.lower is not None and ignores.lower < 0.5
+    assert follows.n_clips == 20 and follows.n_unmapped == 0
+
+
+def test_one_clip_for_every_prompt_has_tags_of_chance_whatever_they_are() -> None:
+    """Also the mean of real clips, and one that has every label that most prompts ask for."""
+    for row in (tags_for(["jazz, piano"], seed=1, strength=6.0)[0], tags_for(PROMPTS, seed=0, strength=2.0).mean(0)):
+        found = tags_aligned(np.repeat(row[None], len(PROMPTS), axis=0))
+        assert found.auc == 0.5 and found.lower == 0.5
+
+
+def test_a_label_that_every_prompt_asks_for_tells_nothing() -> None:
+    prompts = [f"lofi hip hop, {prompt}" for prompt in PROMPTS]
+    tags = tags_for(PROMPTS, seed=1, strength=2.0)
+    louder = tags.copy()
+    louder[:, ALL_LABELS.index("msd:Hip-Hop")] = np.linspace(0.1, 0.9, 20)
+    assert tags_aligned(tags, prompts) == tags_aligned(louder, prompts)
+
+
+def test_prompts_without_a_label_give_no_tag_alignment_and_two_clips_no_bound() -> None:
+    tags = tags_for(PROMPTS, seed=0, strength=1.0)
+    unmapped = tags_aligned(tags[:2], ["rain", "tape hiss"])
     assert unmapped.auc is None and unmapped.n_unmapped == 2 and "tag_labels" in unmapped.note
-    lone = tag_alignment(
-        generated_tags=tags[:2],
-        generated_prompts=PROMPTS[:2],
-        reference_tags=tags[:1],
-        reference_prompts=PROMPTS[:1],
-        labels=ALL_LABELS,
-        seed=0,
-    )
-    assert lone.auc is None and "at least 2" in lone.note
+    alike = tags_aligned(tags[:3], ["jazz, piano"] * 3)
+    assert alike.auc is None and alike.n_unmapped == 3
+    two = tags_aligned(tags[:2], PROMPTS[:2])
+    assert two.auc is not None and two.lower is None and "a bound needs 3" in two.note
+    with pytest.raises(MetricError, match="NaN"):
+        tags_aligned(np.full((20, 100), np.nan))
+    with pytest.raises(MetricError, match="do not belong together"):
+        tags_aligned(tags[:5])
 
 
 def tone(seconds: float, *, gain: float = 0.3) -> np.ndarray:

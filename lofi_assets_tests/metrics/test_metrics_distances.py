@@ -1,24 +1,19 @@
-"""FAD and KAD: closed forms, invariances, singular sets, intervals by clip, and what must be refused."""
+"""FAD and KAD: closed forms, invariances, singular sets, and what must be refused."""
 
 import math
 import warnings
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy import linalg
 
 from lofi_assets.metrics import frechet
 from lofi_assets.metrics.errors import MetricError
-from lofi_assets.metrics.frechet import (
-    FrechetStatistics,
-    frechet_distance,
-    frechet_infinity,
-    frechet_interval,
-    frechet_statistics,
-    paired_tier_ratio,
-    split_half_floor,
-)
-from lofi_assets.metrics.kernel import kernel_distance
+from lofi_assets.metrics.frechet import FrechetStatistics, frechet_distance, frechet_statistics
+from lofi_assets.metrics.jackknife import two_sample_interval
+from lofi_assets.metrics.kernel import clip_kernels
+from lofi_assets_tests.metrics.clip_populations import clips_of
 
 Moments = tuple[list[float], list[list[float]]]
 
@@ -34,14 +29,9 @@ def normal(seed: int, n: int, d: int, *, scale: float = 1.0, shift: float = 0.0)
     return np.random.default_rng(seed).normal(size=(n, d)) * scale + shift
 
 
-def clips(seed: int, n: int, *, windows: int = 12, d: int = 6, shift: float = 0.0) -> dict[str, np.ndarray]:
-    """Clips whose windows resemble each other."""
-    r = np.random.default_rng(seed)
-    return {f"clip{i:03d}": r.normal(size=(windows, d)) + 0.7 * r.normal(size=d) + shift for i in range(n)}
-
-
-def stacked(by_clip: dict[str, np.ndarray]) -> np.ndarray:
-    return np.concatenate([*by_clip.values()])
+def single(windows: npt.ArrayLike) -> dict[str, np.ndarray]:
+    """Each window a clip of its own."""
+    return {f"{index:06d}": row[None] for index, row in enumerate(np.asarray(windows, dtype=np.float64))}
 
 
 @pytest.mark.parametrize(
@@ -134,9 +124,8 @@ def test_a_reference_reduced_once_gives_the_same_distance() -> None:
     ],
 )
 def test_what_cannot_be_measured_is_an_error_never_a_number(x: np.ndarray, message: str) -> None:
-    for call in (frechet_distance, kernel_distance):
-        with pytest.raises(MetricError, match=message):
-            call(x, normal(0, 9, 4))
+    with pytest.raises(MetricError, match=message):
+        frechet_distance(x, normal(0, 9, 4))
 
 
 def test_a_value_far_below_zero_is_an_error_not_a_zero() -> None:
@@ -146,94 +135,66 @@ def test_a_value_far_below_zero_is_an_error_not_a_zero() -> None:
         frechet_distance(inflated, inflated)
 
 
-def test_few_windows_bias_the_distance_upwards_and_extrapolation_takes_most_of_it_away() -> None:
-    reference = frechet_statistics(normal(0, 5000, 128))
-    few = normal(1, 500, 128)
-    biased = frechet_distance(few, reference)
-    assert biased == pytest.approx(9.4, abs=0.5)
-    by_clip = {f"{i:02d}": few[i * 10 : i * 10 + 10] for i in range(50)}
-    infinity, fit = frechet_infinity(by_clip, reference, seed=0)
-    assert abs(infinity) < 0.5 * biased and fit > 0.9
-    with pytest.raises(MetricError, match="500"):
-        frechet_infinity({"a": few[:50], "b": few[50:100]}, reference, seed=0)
-
-
-def test_floor_is_what_a_set_reads_against_itself() -> None:
-    one, other = clips(0, 30), clips(1, 30, shift=1.0)
-    floor = split_half_floor(one, seed=0)
-    assert floor == split_half_floor(dict(reversed(one.items())), seed=0)
-    assert 0 < floor < 0.5 * frechet_distance(stacked(one), stacked(other))
-    with pytest.raises(MetricError, match="at least 2"):
-        split_half_floor({"a": normal(0, 50, 6)}, seed=0)
-
-
-def test_interval_holds_the_estimate_narrows_with_clips_and_does_not_depend_on_listing_order() -> None:
-    reference = clips(0, 40)
-    few, many = clips(1, 8, shift=0.8), clips(1, 64, shift=0.8)
-    wide, narrow = (frechet_interval(side, reference, seed=3, n_resamples=200) for side in (few, many))
-    assert wide.low < frechet_distance(stacked(few), stacked(reference)) < wide.high
-    assert narrow.high - narrow.low < wide.high - wide.low
-    assert frechet_interval(dict(reversed(few.items())), reference, seed=3, n_resamples=200) == wide
-
-
-def test_windows_of_one_clip_do_not_pass_for_independent_evidence() -> None:
-    """Copying every window tenfold adds no clip, so the interval must not shrink."""
-    reference, generated = clips(0, 20), clips(1, 10, shift=0.8)
-    copied = {key: np.repeat(value, 10, axis=0) for key, value in generated.items()}
-    plain, inflated = (frechet_interval(side, reference, seed=0, n_resamples=200) for side in (generated, copied))
-    assert inflated.high - inflated.low == pytest.approx(plain.high - plain.low, rel=0.15)
-
-
-def test_interval_is_the_same_in_a_space_wider_than_the_windows() -> None:
-    reference, generated = clips(0, 6, windows=4, d=5), clips(1, 5, windows=4, d=5, shift=0.8)
-    basis = np.linalg.qr(normal(2, 64, 5))[0].T
-    wide = [{key: value @ basis for key, value in side.items()} for side in (generated, reference)]
-    assert frechet_interval(*wide, seed=0, n_resamples=50) == pytest.approx(
-        frechet_interval(generated, reference, seed=0, n_resamples=50), rel=1e-5
-    )
-
-
-def test_an_identical_tier_has_ratio_zero_and_upper_bound_zero() -> None:
-    base = clips(1, 12, shift=0.5)
-    ratio = paired_tier_ratio(base, base, stacked(clips(0, 30)), n_resamples=100)
-    assert ratio.ratio == 0.0 and ratio.upper == pytest.approx(0.0, abs=1e-9)
-
-
-def test_a_worse_tier_shows_and_a_few_clips_cannot_prove_five_percent() -> None:
-    reference = stacked(clips(0, 60))
-    base = clips(1, 60, shift=0.8)
-    r = np.random.default_rng(5)
-    slightly = {key: value + 0.01 * r.normal(size=value.shape) for key, value in base.items()}
-    badly = {key: value + 0.3 * r.normal(size=value.shape) + 0.2 for key, value in base.items()}
-    good = paired_tier_ratio(base, slightly, reference, n_resamples=300)
-    bad = paired_tier_ratio(base, badly, reference, n_resamples=300)
-    assert good.ratio <= good.upper < 0.05
-    assert bad.ratio > 0.15 and bad.upper > bad.ratio
-    keys = sorted(base)[:3]
-    noisy = {key: base[key] + 0.2 * r.normal(size=base[key].shape[1]) for key in keys}
-    assert paired_tier_ratio({k: base[k] for k in keys}, noisy, reference, n_resamples=300).upper > 0.05
-
-
-def test_unpaired_tiers_are_refused_and_a_perfect_fp32_gives_no_ratio() -> None:
-    base = clips(1, 4)
-    with pytest.raises(MetricError, match="pairs"):
-        paired_tier_ratio(base, {**clips(1, 3), "other": base["clip000"]}, stacked(base))
-    assert paired_tier_ratio(base, clips(2, 4), stacked(base)).upper == math.inf
-
-
 def test_kernel_distance_takes_its_bandwidth_from_the_reference() -> None:
-    assert kernel_distance([[0.0], [1.0]], [[0.0], [2.0]]) == pytest.approx(-43.23323583816936, abs=1e-12)
-    assert kernel_distance([[0.0], [1.0]], [[0.0], [2.0]], bandwidth=2.0) == pytest.approx(-19.67346701436834)
-    far = kernel_distance([[0.0], [1.0], [3.0]], [[10.0], [11.0], [14.0]])
-    assert far == pytest.approx(105.14835580655834, abs=1e-10)
+    """Known answers of the paper's U-statistic over windows: each window is a clip by itself."""
+
+    def kad(reference: list[float], generated: list[float], bandwidth: float | None = None) -> float:
+        sides = [single(np.array(side)[:, None]) for side in (reference, generated)]
+        return clip_kernels(sides[0], sides[1], bandwidth=bandwidth).value
+
+    assert kad([0, 1], [0, 2]) == pytest.approx(-43.23323583816936, abs=1e-12)
+    assert kad([0, 1], [0, 2], 2.0) == pytest.approx(-19.67346701436834)
+    assert kad([0, 1, 3], [10, 11, 14]) == pytest.approx(105.14835580655834, abs=1e-10)
 
 
-def test_kernel_distance_is_near_zero_for_one_population_and_grows_with_the_shift() -> None:
-    x = normal(0, 300, 8)
-    same, near, far = (kernel_distance(x, normal(1, 250, 8, shift=s)) for s in (0.0, 0.3, 1.0))
-    assert abs(same) < 0.5 < near < far
+def test_kernel_distance_leaves_out_the_pairs_of_windows_of_one_clip() -> None:
+    random = np.random.default_rng(0)
+    x, y = clips_of(random, 5, windows=4), clips_of(random, 6, windows=7, shift=0.5)
+
+    def mean_kernel(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.exp(-np.square(a[:, None] - b[None]).sum(-1) / (2 * 1.5**2)).mean())
+
+    def within(side: dict[str, np.ndarray]) -> float:
+        return float(np.mean([mean_kernel(side[a], side[b]) for a in side for b in side if a != b]))
+
+    across = np.mean([mean_kernel(a, b) for a in x.values() for b in y.values()])
+    expected = 100.0 * (within(x) + within(y) - 2.0 * across)
+    assert clip_kernels(x, y, bandwidth=1.5).value == pytest.approx(expected, rel=1e-12)
+    assert clip_kernels(dict(reversed(x.items())), y).value == clip_kernels(x, y).value
 
 
-def test_kernel_distance_refuses_a_reference_of_copies() -> None:
+def test_kernel_distance_of_one_population_is_zero_on_average_however_alike_the_windows_of_a_clip() -> None:
+    """8 against 5 clips of ICC .6: over windows it read 6.8 on average."""
+    random = np.random.default_rng(1)
+    found = [
+        clip_kernels(clips_of(random, 5, icc=0.6), clips_of(random, 8, icc=0.6), bandwidth=2.0).value
+        for _ in range(300)
+    ]
+    assert abs(np.mean(found)) < 3.0 * np.std(found) / math.sqrt(300) < 1.0
+    near, far = (clip_kernels(clips_of(random, 9), clips_of(random, 9, shift=s)).value for s in (1.0, 3.0))
+    assert 3.0 < near < far
+
+
+def test_interval_of_the_kernel_distance_is_the_jackknife_over_clips() -> None:
+    random = np.random.default_rng(2)
+    x, y = clips_of(random, 5), clips_of(random, 6, shift=1.0)
+    found = clip_kernels(x, y, bandwidth=2.0)
+    theirs, ours = (
+        [clip_kernels(*pair, bandwidth=2.0).value for pair in pairs]
+        for pairs in (
+            [({k: v for k, v in x.items() if k != left}, y) for left in x],
+            [(x, {k: v for k, v in y.items() if k != left}) for left in y],
+        )
+    )
+    assert found.interval() == pytest.approx(two_sample_interval(found.value, theirs, ours, positive=False))
+    with pytest.raises(MetricError, match="3 on each side"):
+        clip_kernels(x, {k: y[k] for k in list(y)[:2]}).interval()
+
+
+def test_kernel_distance_refuses_a_reference_of_copies_and_two_encoders() -> None:
     with pytest.raises(MetricError, match="identical"):
-        kernel_distance(np.repeat(normal(1, 1, 3), 7, axis=0), normal(0, 5, 3))
+        clip_kernels(single(np.repeat(normal(1, 1, 3), 7, axis=0)), single(normal(0, 5, 3)))
+    with pytest.raises(MetricError, match="two encoders"):
+        clip_kernels(single(normal(0, 5, 3)), single(normal(0, 5, 4)))
+    with pytest.raises(MetricError, match="at least 2"):
+        clip_kernels(single(normal(0, 5, 3)), {"one": normal(0, 5, 3)})

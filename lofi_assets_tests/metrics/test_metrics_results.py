@@ -19,9 +19,7 @@ KINDS: list[tuple[type[Stored], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "data"), KINDS)
-def test_a_result_of_the_release_before_is_read_and_written_again_as_it_was(
-    kind: type[Stored], data: dict[str, Any]
-) -> None:
+def test_a_result_is_read_and_written_again_as_it_was(kind: type[Stored], data: dict[str, Any]) -> None:
     assert plain(parsed(kind, data, where="file", remedy="again")) == data
 
 

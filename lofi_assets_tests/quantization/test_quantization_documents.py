@@ -12,7 +12,7 @@ from lofi_assets.files.typed import plain
 from lofi_assets.files.writing import StoreError
 from lofi_assets.quantization.merge_report import MergeReport, read_merge_report, write_merge_report
 from lofi_assets.quantization.merged_model import MergedModel, NoMergedModelError
-from lofi_assets.quantization.quantized_tiers import TierDistances, TierSamples
+from lofi_assets.quantization.quantized_tiers import TIERS_VERSION, TierDistances, TierSamples
 from lofi_assets.quantization.tier_manifest import TierFile, TierManifest, TierRecipe
 from lofi_assets.store import Store
 from lofi_assets_tests.metrics.stand_in_results import FIDELITY, fidelity
@@ -69,13 +69,21 @@ def test_a_tiers_manifest_of_before_is_read_and_written_again_with_its_family(tm
 
 def test_tier_distances_are_read_and_written_again_byte_for_byte(store: Store) -> None:
     path = store.metadata("tier_fad.json")
-    before = put(path, {"key": "9" * 64, "fidelity": {"int8": FIDELITY, "int8.cpu": FIDELITY | {"upper": None}}})
+    distances = {"int8": FIDELITY, "int8.cpu": FIDELITY | {"upper": None}}
+    before = put(path, {"key": "9" * 64, "fidelity": distances, "version": TIERS_VERSION})
     found = TierDistances.read(store)
     assert (
         found == TierDistances("9" * 64, {"int8": fidelity(), "int8.cpu": fidelity(upper=None)}) and found is not None
     )
     found.write(store)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("version", [{}, {"version": "2"}, {"version": "99"}])
+def test_tiers_that_were_compared_in_another_way_are_compared_again(store: Store, version: dict[str, str]) -> None:
+    """Of 4 pairs the bootstrap had a bound, which a tier that was worse by the tolerance passed 1 time in 4."""
+    put(store.metadata("tier_fad.json"), {"key": "9" * 64, "fidelity": {"int8": FIDELITY}} | version)
+    assert TierDistances.read(store) is None
 
 
 def test_the_clips_of_a_tier_are_marked_by_their_key(tmp_path: Path) -> None:
@@ -116,8 +124,18 @@ def test_before_anything_was_merged_or_built_there_is_nothing_on_record(store: S
             "tier",
         ),
         ("manifest.json", MANIFEST | {"bits": 8}, lambda store: TierManifest.read(store.root), "bits.*quantized_tiers"),
-        ("metadata/tier_fad.json", {"key": "k", "fidelity": {"int8": {}}}, TierDistances.read, "int8.*quantized_tiers"),
-        ("metadata/tier_fad.json", {"fidelity": {}}, TierDistances.read, "key.*quantized_tiers"),
+        (
+            "metadata/tier_fad.json",
+            {"key": "k", "fidelity": {"int8": {}}, "version": TIERS_VERSION},
+            TierDistances.read,
+            "int8.*quantized_tiers",
+        ),
+        (
+            "metadata/tier_fad.json",
+            {"fidelity": {}, "version": TIERS_VERSION},
+            TierDistances.read,
+            "key.*quantized_tiers",
+        ),
         (
             "samples.json",
             {"key": "k", "clips": []},

@@ -1,8 +1,8 @@
 """What a base is worth: round trip, distance to lofi and to clean music, prompts, tempo, and that nothing is copied.
 
 What belongs here: the measurement and its numbers (`report.json`). What does not: the card that tells people (`card`).
-Distances are MusiCNN-FAD on level-normalised windows, one a second; each stands beside the floor that two halves of the
-same music have, and beside noise.
+Distances are MusiCNN-FAD on level-normalised windows, one a second; they stand beside the floor that as many clips of
+the same music have, and beside noise.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ from lofi_assets.demo.base_recipe.recipe import RecipeRun
 from lofi_assets.evaluation.samples import write_clip
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.metrics.alignment import clip_aucs, standardised_tags
-from lofi_assets.metrics.frechet import frechet_distance, split_half_floor
+from lofi_assets.metrics.errors import attempt
+from lofi_assets.metrics.frechet import WindowsByClip, frechet_distance
+from lofi_assets.metrics.reference_floor import frechet_floor
 from lofi_assets.progress import over
+from lofi_assets.wording import rounded
 
 REPORT = "report.json"
 TEMPO_PROMPT = "electronic, drum machine, synth bass, synth pad, {bpm} bpm, polished, instrumental"
@@ -128,7 +131,7 @@ def _distances(
     result: dict[str, Any] = {}
     for reference in ("lofi", "clean"):
         result[f"to {reference}"] = {
-            "floor": round(split_half_floor(heard[reference], seed=settings.seed), 3),
+            "floor": _floor(heard[reference], n_clips=settings.samples, seed=settings.seed),
             **{
                 name: round(frechet_distance(joined[reference], other), 3)
                 for name, other in joined.items()
@@ -136,6 +139,13 @@ def _distances(
             },
         }
     return result
+
+
+def _floor(by_clip: WindowsByClip, *, n_clips: int, seed: int) -> float | None:
+    """FAD that as many clips of the same music have; None where there are too few to tell."""
+    longest = max(map(len, by_clip.values()))
+    found, _ = attempt(lambda: frechet_floor(by_clip, n_clips=n_clips, windows_per_clip=longest, seed=seed))
+    return rounded(found, 3)
 
 
 def _adherence(lofi: Sequence[Sound], clean: Sequence[Sound]) -> dict[str, Any]:

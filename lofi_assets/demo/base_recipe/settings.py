@@ -247,8 +247,8 @@ IN_TIME = replace(
     preset="in_time",
     training={**FULL.training, "beats": Training(steps=6_500, learning_rate=2e-3, batch=0)},
 )
-"""FULL and one more stage, so that prompts of lofi set the tempo. It is not what ships: docs/decisions/011, "The time of
-a lofi prompt", says how far it has come."""
+"""FULL and one more stage, so that prompts of lofi set the tempo. It is not what ships: docs/decisions/011 says how far
+it has come ("The time of a lofi prompt")."""
 SMOKE = Recipe(
     preset="smoke",
     corpus=CorpusSettings(clips=14, worn=2, seconds=13.0),
