@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lofi_assets.metrics.alignment import relative_alignment, tag_alignment
+from lofi_assets.metrics.checked_samples import PromptedClip, check_samples
 from lofi_assets.metrics.clap import ClapEmbedder
 from lofi_assets.metrics.coverage import SampleCheck, StyleSample, check_sample, style_coverage
 from lofi_assets.metrics.embedding import Embedder, Samples, embed_files, file_sha256, read_samples
@@ -27,6 +28,7 @@ from lofi_assets.metrics.frechet import (
     split_half_floor,
 )
 from lofi_assets.metrics.kernel import kernel_distance
+from lofi_assets.metrics.known_music import KnownMusic
 from lofi_assets.metrics.musicnn import MusicnnTagger
 from lofi_assets.metrics.results import Evaluation, FrechetResult, RelativeAlignment, StyleCoverage, TagAlignment
 
@@ -65,6 +67,8 @@ def evaluate_checkpoint(
     seed: int,
     clap: ClapEmbedder | None = None,
     n_resamples: int = 1000,
+    asked: Sequence[str] | None = None,
+    known: KnownMusic | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Measure a checkpoint's samples against the reference; deterministic, and independent of the order of either list.
@@ -72,6 +76,9 @@ def evaluate_checkpoint(
     Audio that is silent or clipped still counts towards every distance: leaving it out would flatter the model. Audio
     that cannot be embedded makes the measure None.
 
+    Args:
+        asked: style of every sample that was asked for, made or not; None: what is there was asked for.
+        known: the real tracks that samples are checked against; None leaves `checks` out.
     Raises:
         MetricError: the reference is empty or cannot be read. That is no property of the checkpoint.
     """
@@ -106,8 +113,17 @@ def evaluate_checkpoint(
         clap=clap_result,
         clap_note=clap_note,
         tag_alignment=_tags_aligned(samples, sample_tags, tag_note, reference, tags, tagger.labels, seed, n_resamples),
-        style_coverage=_coverage(samples, checks, sample_tags, reference, tags),
+        style_coverage=_coverage(samples, checks, sample_tags, reference, tags, asked),
         problems={s.path.name: c.problems for s, c in zip(samples, checks, strict=True) if c.problems},
+        checks=None
+        if known is None
+        else check_samples(
+            [_prompted(*pair) for pair in zip(samples, checks, strict=True)],
+            known,
+            embedder=embedder,
+            cache_dir=cache_dir,
+            progress=progress,
+        ),
     )
 
 
@@ -227,6 +243,7 @@ def _coverage(
     tags: npt.NDArray[np.floating] | None,
     reference: Sequence[ReferenceTrack],
     reference_tags: npt.NDArray[np.floating],
+    asked: Sequence[str] | None,
 ) -> StyleCoverage:
     by_style: dict[str, list[npt.NDArray[np.floating]]] = defaultdict(list)
     for track, row in zip(reference, reference_tags, strict=True):
@@ -236,7 +253,11 @@ def _coverage(
         StyleSample(style_id=sample.style_id, usable=check.usable, tags=None if tags is None else tags[index])
         for index, (sample, check) in enumerate(zip(samples, checks, strict=True))
     ]
-    return style_coverage(judged, {style: np.array(rows) for style, rows in by_style.items()})
+    return style_coverage(judged, {style: np.array(rows) for style, rows in by_style.items()}, asked=asked)
+
+
+def _prompted(sample: GeneratedSample, check: SampleCheck) -> PromptedClip:
+    return PromptedClip(path=sample.path, prompt=sample.prompt, style_id=sample.style_id, problems=check.problems)
 
 
 def _checked(samples: Sequence[GeneratedSample]) -> list[SampleCheck]:

@@ -44,6 +44,7 @@ EVALUATION: dict[str, Any] = {
         "without_reference": [],
     },
     "problems": {"000_rain.mp3": ["silent (RMS not above -50 dBFS)"]},
+    "checks": None,
 }
 CLAP: dict[str, Any] = {
     "value": 0.8,
