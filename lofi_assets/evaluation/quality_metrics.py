@@ -26,6 +26,7 @@ from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import plain
 from lofi_assets.html.links import page_url
 from lofi_assets.metrics.results import Evaluation, FrechetResult, NoiseDistances
+from lofi_assets.metrics.sample_checks import CHECKS_VERSION
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, setting
 from lofi_assets.progress import over
@@ -102,7 +103,7 @@ def evaluate_checkpoints(store: Store, profile: Profile, *, now: datetime) -> Ou
 def _metrics_key(store: Store, profile: Profile, model: str) -> str:
     dataset = trained_dataset(store).record
     samples = samples_key(store, model) or ""
-    return hash_of(METRICS_VERSION, samples, dataset.hash, profile.evaluation.model_dump())
+    return hash_of(METRICS_VERSION, CHECKS_VERSION, samples, dataset.hash, profile.evaluation.model_dump())
 
 
 def _evaluate(

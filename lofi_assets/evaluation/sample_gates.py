@@ -80,14 +80,16 @@ def numbers(judged: Evaluation | None) -> dict[str, Any]:
         "real_tempo_right": checks.adherence.real_tempo.right,
         "key_right": checks.adherence.key.right if checks.adherence.key.asked else None,
         "spread_over_reference": rounded(checks.diversity.over_reference, 2),
-        "by style": "; ".join(f"{row['style']}: {row['tempo']} in tempo" for row in by_style(checks)),
+        "by style": "; ".join(
+            f"{row['style']}: {row['tempo']} in tempo, tags {_shown(row['tag_auc'])}" for row in by_style(checks)
+        ),
         **{f"artefacts: {clip.file}": ", ".join(clip.artefacts) for clip in checks.clips if clip.artefacts},
         **{f"outside: {clip.file}": ", ".join(clip.outside) for clip in checks.clips if clip.outside},
     }
 
 
 def by_style(checks: SampleChecks) -> list[dict[str, Any]]:
-    """A row per style: how many of its samples have the tempo and key of their prompt, and are free of artefacts."""
+    """A row per style: how many of its samples have the tempo of their prompt, its mean tag AUC, and no artefact."""
     styles = sorted({clip.style_id for clip in checks.clips})
     return [_style(style, [clip for clip in checks.clips if clip.style_id == style]) for style in styles]
 
@@ -158,7 +160,9 @@ def _style(style: str, clips: Sequence[CheckedClip]) -> dict[str, Any]:
     asked = [clip for clip in clips if clip.bpm_asked is not None]
     right = sum(in_tempo(clip.bpm_found, clip.bpm_asked or 0) for clip in asked)
     sound = sum(not clip.artefacts for clip in clips)
-    return {"style": style, "clips": len(clips), "tempo": f"{right} of {len(asked)}", "sound": sound}
+    aucs = [clip.tag_auc for clip in clips if clip.tag_auc is not None]
+    auc = sum(aucs) / len(aucs) if aucs else None
+    return {"style": style, "clips": len(clips), "tempo": f"{right} of {len(asked)}", "tag_auc": auc, "sound": sound}
 
 
 def _copies(checks: SampleChecks) -> dict[str, Any]:

@@ -1,15 +1,19 @@
-"""Whether a clip has the tempo and the key that its prompt names.
+"""Whether a clip has the tempo and the key that its prompt names, and the labels, clip by clip.
 
-What belongs here: what a prompt asks for, and who gave it. What does not: labels of a tagger (`alignment.py`), the
-estimates (`audio/tempo.py`, `audio/key.py`).
+What belongs here: what a prompt asks for, and who gave it. What does not: the alignment of a whole set with its labels
+(`alignment.py`), the estimates (`audio/tempo.py`, `audio/key.py`).
 """
 
 import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from lofi_assets.audio.key import NAMES, Key, same_notes
 from lofi_assets.audio.tempo import AGREEMENT
+from lofi_assets.metrics.alignment import clip_aucs, standardised_tags
 from lofi_assets.metrics.clip_measures import ClipMeasures
 from lofi_assets.metrics.sample_checks import Adherence, Followed
 from lofi_assets.styles.taxonomy import bpm_of, fold
@@ -54,6 +58,24 @@ def in_tempo(found: float | None, asked: float) -> bool:
 def in_key(found: Key | None, asked: Key) -> bool:
     """Whether the notes are those of the key asked for; its relative has the same."""
     return found is not None and same_notes(found, asked)
+
+
+def tag_aucs(
+    tags: npt.ArrayLike | None, reference_tags: npt.ArrayLike, prompts: Sequence[str], labels: Sequence[str]
+) -> list[float | None]:
+    """Per clip, how far the prompt's own labels rank above the others; None for a prompt without any.
+
+    Which styles are missed, not how good a model is: the same clip for every prompt is good for some of them.
+
+    Args:
+        tags: (clips, labels) mean tag probabilities; None where they could not be had.
+        reference_tags: the same of the real clips, by which they are standardised; at least 2.
+    """
+    if tags is None or len(np.atleast_2d(reference_tags)) < 2:
+        return [None] * len(prompts)
+    rows = standardised_tags(tags, reference_tags)[:, None] if prompts else ()
+    found = [clip_aucs(row, [prompt], labels) for row, prompt in zip(rows, prompts, strict=True)]
+    return [aucs[0] if aucs else None for aucs in found]
 
 
 def adherence(

@@ -88,9 +88,9 @@ def measure_clip(samples: Samples, *, seconds: float | None = None) -> ClipMeasu
     whole = fingerprint(samples, sample_rate=SAMPLE_RATE)
     excerpt = middle(samples, seconds=seconds)
     words = whole if excerpt.shape == samples.shape else fingerprint(excerpt, sample_rate=SAMPLE_RATE)
-    if not np.abs(excerpt).max():
+    if not np.any(excerpt):
         return _unmeasured("digital silence", words=whole)
-    power = power_spectra(excerpt.mean(axis=0))
+    power = power_spectra(excerpt)
     key = estimate_key(power, np.linspace(0.0, SAMPLE_RATE / 2, power.shape[1]))
     tempo = estimate_tempo(excerpt, sample_rate=SAMPLE_RATE)
     return ClipMeasures(

@@ -63,7 +63,7 @@ def check_sample(samples: Samples, *, sample_rate: int, seconds: float | None) -
     clipped = clipped_share(samples)
     if clipped >= MAX_CLIPPED_SHARE:
         problems.append(f"clipped ({clipped:.2%} of samples)")
-    power = power_spectra(samples.mean(axis=0))
+    power = power_spectra(samples)
     noise = band_flatness(power, np.linspace(0.0, sample_rate / 2, power.shape[1]))
     if noise >= NOISE:
         problems.append(f"noise (spectral flatness {noise:.2f} within bands)")

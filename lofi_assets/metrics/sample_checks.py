@@ -10,6 +10,9 @@ from pydantic.dataclasses import dataclass
 from lofi_assets.files.typed import STORED
 from lofi_assets.metrics.number import Number
 
+CHECKS_VERSION = "1"
+"""Raised when a check, a limit or a margin changes: every checkpoint is then evaluated again."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STORED)
 class CopyFound:

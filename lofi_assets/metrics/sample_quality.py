@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lofi_assets.metrics.adherence import tag_aucs
 from lofi_assets.metrics.alignment import relative_alignment, tag_alignment
 from lofi_assets.metrics.checked_samples import PromptedClip, check_samples
 from lofi_assets.metrics.clap import ClapEmbedder
@@ -94,6 +95,7 @@ def evaluate_checkpoint(
     checks = _checked(samples)
     tagger = MusicnnTagger()
     tags = _clip_means(windows(tagger, reference))
+    asked_for = [sample.prompt for sample in samples]
     sample_tags, tag_note = attempt(lambda: _clip_means(windows(tagger, samples)))
     clap_result, clap_note = _clap(clap, samples, reference, windows, seed=seed, n_resamples=n_resamples)
     return Evaluation(
@@ -118,7 +120,10 @@ def evaluate_checkpoint(
         checks=None
         if known is None
         else check_samples(
-            [_prompted(*pair) for pair in zip(samples, checks, strict=True)],
+            [
+                _prompted(*clip)
+                for clip in zip(samples, checks, tag_aucs(sample_tags, tags, asked_for, tagger.labels), strict=True)
+            ],
             known,
             embedder=embedder,
             cache_dir=cache_dir,
@@ -256,8 +261,14 @@ def _coverage(
     return style_coverage(judged, {style: np.array(rows) for style, rows in by_style.items()}, asked=asked)
 
 
-def _prompted(sample: GeneratedSample, check: SampleCheck) -> PromptedClip:
-    return PromptedClip(path=sample.path, prompt=sample.prompt, style_id=sample.style_id, problems=check.problems)
+def _prompted(sample: GeneratedSample, check: SampleCheck, tag_auc: float | None) -> PromptedClip:
+    return PromptedClip(
+        path=sample.path,
+        prompt=sample.prompt,
+        style_id=sample.style_id,
+        problems=check.problems,
+        tag_auc=tag_auc,
+    )
 
 
 def _checked(samples: Sequence[GeneratedSample]) -> list[SampleCheck]:

@@ -96,7 +96,7 @@ def signal_panel(
         crest_db=peak_dbfs(samples) - float(decibels(_rms(samples))),
         treble_db=_ratio_db(mean[bins[1:] > TREBLE_HZ].sum(), total),
         treble_step_db=_ratio_db(_between(mean, bins[1:], ABOVE_STEP_HZ), _between(mean, bins[1:], BELOW_STEP_HZ)),
-        rolloff_hz=float(bins[1 + int(np.searchsorted(np.cumsum(mean), 0.99 * total))]),
+        rolloff_hz=float(bins[1:][np.cumsum(mean) >= 0.99 * float(mean.sum())][0]),
         correlation=image.correlation,
         imbalance_db=max(levels) - min(levels),
         click_ratio=ratio,
@@ -109,13 +109,20 @@ def signal_panel(
     )
 
 
-def power_spectra(mono: Samples) -> npt.NDArray[np.float32]:
-    """(windows, 8193) Hann power spectra of half-overlapping windows; a clip shorter than one is padded."""
-    padded = np.pad(mono, (0, max(0, FFT - len(mono))))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, FFT)[:: FFT // 2]
+def power_spectra(samples: Samples) -> npt.NDArray[np.float32]:
+    """(windows, 8193) Hann power spectra of half-overlapping windows, the mean over channels, which cannot cancel.
+
+    Args:
+        samples: (channels, frames); a clip shorter than a window is padded.
+    """
+    padded = np.pad(samples, ((0, 0), (0, max(0, FFT - samples.shape[1]))))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, FFT, axis=1)[:, :: FFT // 2]
     window = np.hanning(FFT).astype(np.float32)
-    spectra = np.concatenate([np.fft.rfft(block * window, axis=1) for block in np.array_split(frames, len(frames))])
-    return np.asarray(spectra.real**2 + spectra.imag**2, dtype=np.float32)
+    power = np.empty((frames.shape[1], FFT // 2 + 1), dtype=np.float32)
+    for place in range(frames.shape[1]):
+        spectra = np.fft.rfft(frames[:, place] * window, axis=1)
+        power[place] = (spectra.real**2 + spectra.imag**2).mean(axis=0)
+    return power
 
 
 def band_flatness(power: npt.NDArray[np.float32], bins: npt.NDArray[np.floating]) -> float:

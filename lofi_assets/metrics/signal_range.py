@@ -40,6 +40,8 @@ QUIET_LUFS = -40.0
 FLAT_CREST_DB = 6.0
 """Music hard-clipped by 12 dB has 4 to 5 dB, a sine 3; real tracks 10 and more."""
 DEAD_CHANNEL_DB = 20.0
+OPPOSITE = -0.5
+"""Correlation of left and right under which a mono speaker plays next to nothing; real tracks have .97 and more."""
 NOISE = 0.45
 """`SignalPanel.noise`: real tracks reach .27, with as much pink noise as music .41; noise of any colour .50 to .57."""
 CLICK_RATIO, CLICK_HEIGHT = 60.0, 0.5
@@ -79,6 +81,7 @@ def artefacts(panel: SignalPanel, ranges: Mapping[str, Range]) -> tuple[str, ...
     faults = (
         (panel.loudness_lufs < QUIET_LUFS, f"level of {panel.loudness_lufs:.1f} LUFS"),
         (panel.imbalance_db >= DEAD_CHANNEL_DB, f"a channel {panel.imbalance_db:.0f} dB below the other"),
+        (panel.correlation < OPPOSITE, f"channels that cancel (correlation {panel.correlation:.2f})"),
         (panel.crest_db < FLAT_CREST_DB, f"clipped or a bare tone (crest {panel.crest_db:.1f} dB)"),
         (panel.noise >= NOISE, f"noise (spectral flatness {panel.noise:.2f} within bands)"),
         (

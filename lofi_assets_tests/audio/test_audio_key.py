@@ -20,7 +20,7 @@ def chords(*roots: tuple[int, bool]) -> np.ndarray:
 
 
 def key_of(mono: np.ndarray) -> Key | None:
-    power = power_spectra(mono)
+    power = power_spectra(mono[None])
     return estimate_key(power, np.linspace(0.0, RATE / 2, power.shape[1]))
 
 

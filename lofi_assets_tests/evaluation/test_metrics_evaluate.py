@@ -156,6 +156,7 @@ def test_samples_are_checked_against_known_music(world, tmp_path):
     )
     checks = evaluated(world, known=known).checks
     assert len(checks.clips) == len(made) and checks.signal.n_real == 8
+    assert all(clip.tag_auc is not None and 0.0 <= clip.tag_auc <= 1.0 for clip in checks.clips)
     assert checks.copies.similarity is None and "too short" in checks.copies.note, "clips of 4 s"
     assert checks.diversity.over_reference > 0 and checks.copies.distance > 0
     assert evaluated(world, samples=made[::-1], known=known).checks == checks

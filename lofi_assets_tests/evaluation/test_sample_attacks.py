@@ -171,7 +171,7 @@ ATTACKS: Mapping[str, tuple[Made, set[str]]] = {
     "hard clipping": (fresh(each(lambda clip: 0.89 * np.clip(4.0 * clip, -1.0, 1.0))), {"artefacts", "signal"}),
     "clicks": (fresh(each(with_clicks(0.6))), {"artefacts", "signal"}),
     "half of it muted": (fresh(each(muted(0.5, 1.0))), {"artefacts", "signal"}),
-    "opposite phase": (fresh(each(lambda clip: clip * np.array([[1.0], [-1.0]]))), {"signal"}),
+    "opposite phase": (fresh(each(lambda clip: clip * np.array([[1.0], [-1.0]]))), {"artefacts", "signal"}),
     "an offset": (fresh(each(lambda clip: 0.8 * clip + 0.1)), {"artefacts", "signal"}),
     "each clip for another prompt": (
         lambda world: [song.audio for song in (*world.fresh[2:], *world.fresh[:2])],

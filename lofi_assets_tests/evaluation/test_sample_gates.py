@@ -47,6 +47,7 @@ def checks(**changes: Any) -> SampleChecks:
         artefacts=(),
         outside=(),
         nearest=CopyFound(similarity=0.6, recording="rain_01", at_s=0.0, of_s=12.0, pitch=0.0, tempo=1.0),
+        tag_auc=0.7,
     )
     nothing = Followed(asked=0, right=0, others=None)
     parts: dict[str, Any] = {
@@ -153,5 +154,7 @@ def test_rows_plots_and_styles_show_adherence_beside_fad() -> None:
     drawn = sample_gates.drawn({80: judged(checks()), 160: judged(checks())}, marks)
     assert list(drawn) == ["tempo by step", "tags by step"] and drawn["tempo by step"]().startswith(b"\x89PNG")
     assert sample_gates.drawn({80: judged(None)}, None) == {}
-    assert sample_gates.by_style(checks()) == [{"style": "CORE-01", "clips": 1, "tempo": "1 of 1", "sound": 1}]
+    assert sample_gates.by_style(checks()) == [
+        {"style": "CORE-01", "clips": 1, "tempo": "1 of 1", "tag_auc": 0.7, "sound": 1}
+    ]
     assert sample_gates.numbers(judged(checks()))["tempo_right"] == 7

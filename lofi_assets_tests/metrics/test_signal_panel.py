@@ -58,6 +58,7 @@ def test_real_clips_are_in_range_and_without_artefact(panels: list[SignalPanel])
         (gain(-30.0), "loudness_lufs", outside),
         (lambda clip: clip * np.array([[1.0], [-1.0]]), "correlation", outside),
         (looped(2.0, start=4.0), "loop", outside),
+        (lambda clip: clip * np.array([[1.0], [-1.0]]), "channels that cancel", artefacts),
         (gain(-44.0), "level", artefacts),
         (lambda clip: clip * np.array([[1.0], [0.01]]), "a channel", artefacts),
         (with_clicks(0.6), "a click", artefacts),
