@@ -110,19 +110,20 @@ def signal_panel(
 
 
 def power_spectra(samples: Samples) -> npt.NDArray[np.float32]:
-    """(windows, 8193) Hann power spectra of half-overlapping windows, the mean over channels, which cannot cancel.
+    """(windows, 8193) Hann power spectra of half-overlapping windows, of the middle or the side, whichever is louder.
+
+    Channels in opposite phase would otherwise leave nothing to look at.
 
     Args:
         samples: (channels, frames); a clip shorter than a window is padded.
     """
-    padded = np.pad(samples, ((0, 0), (0, max(0, FFT - samples.shape[1]))))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, FFT, axis=1)[:, :: FFT // 2]
+    middle, side = samples.mean(axis=0), 0.5 * (samples[0] - samples[-1])
+    heard = max(middle, side, key=lambda signal: float(np.dot(signal, signal)))
+    padded = np.pad(heard, (0, max(0, FFT - len(heard))))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, FFT)[:: FFT // 2]
     window = np.hanning(FFT).astype(np.float32)
-    power = np.empty((frames.shape[1], FFT // 2 + 1), dtype=np.float32)
-    for place in range(frames.shape[1]):
-        spectra = np.fft.rfft(frames[:, place] * window, axis=1)
-        power[place] = (spectra.real**2 + spectra.imag**2).mean(axis=0)
-    return power
+    spectra = np.concatenate([np.fft.rfft(block * window, axis=1) for block in np.array_split(frames, len(frames))])
+    return np.asarray(spectra.real**2 + spectra.imag**2, dtype=np.float32)
 
 
 def band_flatness(power: npt.NDArray[np.float32], bins: npt.NDArray[np.floating]) -> float:
