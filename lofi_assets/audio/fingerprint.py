@@ -84,11 +84,30 @@ def fingerprint(samples: FloatArray, *, sample_rate: int) -> Fingerprint:
     Args:
         samples: (channels, frames) or (frames,) float32.
     """
+    return fingerprints_of(at_fingerprint_rate(samples, sample_rate=sample_rate))[0]
+
+
+def at_fingerprint_rate(samples: FloatArray, *, sample_rate: int) -> FloatArray:
+    """(frames,) float32 at 11.025 kHz of (channels, frames) or (frames,)."""
     mono = samples.mean(axis=0) if samples.ndim == 2 else samples
-    low_rate = soxr.resample(mono, sample_rate, SAMPLE_RATE, quality="LQ")
-    if len(low_rate) < WINDOW + HOP * LOOK_BACK:
-        return np.zeros(0, dtype=np.uint32)
-    energy = _band_energies(low_rate)
+    low_rate: FloatArray = soxr.resample(mono, sample_rate, SAMPLE_RATE, quality="LQ")
+    return low_rate
+
+
+def fingerprints_of(mono: FloatArray, *, tempo: float = 1.0, pitches: Sequence[float] = (1.0,)) -> list[Fingerprint]:
+    """Fingerprints that a recording had before it was made `tempo` times as fast and each of `pitches` times as high.
+
+    Args:
+        mono: (frames,) at 11.025 kHz.
+        tempo, pitches: near 1; the 0.74 s windows stay as long as they are.
+    """
+    if len(mono) < WINDOW + HOP * LOOK_BACK:
+        return [np.zeros(0, dtype=np.uint32) for _ in pitches]
+    return [_words(energy) for energy in _band_energies(mono, tempo=tempo, pitches=pitches)]
+
+
+def _words(energy: FloatArray) -> Fingerprint:
+    """One word per window from `LOOK_BACK` on, of (windows, 33) energies."""
     contrast = energy[:, :-1] - energy[:, 1:]
     change = contrast[LOOK_BACK:] - contrast[:-LOOK_BACK]
     words = np.packbits(change > 0, axis=1).view(">u4")[:, 0].astype(np.uint32)
@@ -97,18 +116,22 @@ def fingerprint(samples: FloatArray, *, sample_rate: int) -> Fingerprint:
     return words
 
 
-def _band_energies(mono: FloatArray) -> FloatArray:
-    """Energies of 33 logarithmic bands, (windows, 33)."""
-    frames = np.lib.stride_tricks.sliding_window_view(mono, WINDOW)[::HOP]
+def _band_energies(mono: FloatArray, *, tempo: float, pitches: Sequence[float]) -> list[FloatArray]:
+    """Energies of 33 logarithmic bands, (windows, 33) for each pitch."""
+    places = np.arange(0.0, len(mono) - WINDOW + 0.5, HOP / tempo).round().astype(int)
+    frames = np.lib.stride_tricks.sliding_window_view(mono, WINDOW)
     edges = np.geomspace(LOWEST_HZ, HIGHEST_HZ, BITS + 2) * WINDOW / SAMPLE_RATE
-    starts = edges.round().astype(int)
+    bands = [(edges * pitch).round().astype(int) for pitch in pitches]
+    highest = max(starts[-1] for starts in bands)
     window = np.hanning(WINDOW).astype(np.float32)
-    energies = []
+    energies: list[list[FloatArray]] = [[] for _ in pitches]
     # In blocks that stay in the cache: all windows of a track at once are 40 MB and take three times as long.
-    for block in np.array_split(frames, len(frames) // 32 + 1):
-        spectra = np.fft.rfft(block * window, axis=1)[:, : starts[-1]]
-        energies.append(np.add.reduceat(spectra.real**2 + spectra.imag**2, starts[:-1], axis=1))
-    return np.concatenate(energies)
+    for block in np.array_split(places, len(places) // 32 + 1):
+        spectra = np.fft.rfft(frames[block] * window, axis=1)[:, :highest]
+        power = spectra.real**2 + spectra.imag**2
+        for starts, found in zip(bands, energies, strict=True):
+            found.append(np.add.reduceat(power[:, : starts[-1]], starts[:-1], axis=1))
+    return [np.concatenate(found) for found in energies]
 
 
 def find_duplicates(

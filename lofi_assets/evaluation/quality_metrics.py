@@ -11,14 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets import pictures
-from lofi_assets.evaluation import before_after
+from lofi_assets.evaluation import before_after, sample_gates
 from lofi_assets.evaluation import report as quality_report
 from lofi_assets.evaluation.measured import METRICS_VERSION, Marks, Measured, read_measured, write_measured
-from lofi_assets.evaluation.samples import BASE, clips_of, generated_samples, reference_tracks, samples_key
+from lofi_assets.evaluation.samples import (
+    BASE,
+    clips_of,
+    generated_samples,
+    reference_tracks,
+    sample_prompts,
+    samples_key,
+    training_audio,
+)
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import plain
 from lofi_assets.html.links import page_url
 from lofi_assets.metrics.results import Evaluation, NoiseDistances
+from lofi_assets.metrics.sample_checks import CHECKS_VERSION
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import Profile, setting
 from lofi_assets.progress import over
@@ -93,7 +102,9 @@ def _metrics_key(store: Store, profile: Profile, model: str) -> str:
     from lofi_assets.metrics.encoders import content_of
 
     clips = content_of(clip.file(store) for clip in clips_of(store, model))
-    return hash_of(METRICS_VERSION, samples_key(store, model) or "", clips, evaluation_key(store, profile))
+    return hash_of(
+        METRICS_VERSION, CHECKS_VERSION, samples_key(store, model) or "", clips, evaluation_key(store, profile)
+    )
 
 
 def evaluation_key(store: Store, profile: Profile) -> str:
@@ -110,6 +121,7 @@ def _evaluate(
 ) -> tuple[dict[str, Evaluation], NoiseDistances]:
     """Evaluations by model, and the distances of noise."""
     from lofi_assets.metrics.errors import attempt
+    from lofi_assets.metrics.known_music import known_music
     from lofi_assets.metrics.noise import noise_distances
     from lofi_assets.metrics.sample_quality import evaluate_checkpoint
 
@@ -117,6 +129,15 @@ def _evaluate(
     embedder = load_encoder(store, profile)
     clap = load_clap(store, profile)
     reference = reference_tracks(store)
+    known = known_music(
+        training=training_audio(store),
+        validation=[track.path for track in reference],
+        prompts=[track.prompt for track in reference],
+        embedder=embedder,
+        cache_dir=embeddings,
+        seconds=sampling.seconds,
+    )
+    asked = [prompt.style_id for prompt in sample_prompts(store, sampling)]
     found = {
         model: evaluate_checkpoint(
             checkpoint_id=model,
@@ -127,6 +148,8 @@ def _evaluate(
             cache_dir=embeddings,
             seed=sampling.seed,
             n_resamples=settings.resamples,
+            asked=asked,
+            known=known,
         )
         for model in over(models, "measuring checkpoints", unit="model")
     }
@@ -180,10 +203,12 @@ def _quality_outcome(
         summary=quality_report.summary(chosen, judged, marks, checkpoints=len(records)),
         needs=quality_report.unmeasured(evaluations),
         counts={"checkpoints": len(records), "pruned": pruned, "recomputed": recomputed},
-        values=_quality_values(judged) | {"unevaluated_checkpoints": unevaluated},
-        rows=quality_report.by_step(evaluations, marks),
+        values=_quality_values(judged)
+        | sample_gates.values(judged, [*evaluations.values(), *([marks.base] if marks else ())])
+        | {"unevaluated_checkpoints": unevaluated},
+        rows=sample_gates.beside(quality_report.by_step(evaluations, marks), evaluations, marks),
         links={"before and after": page_url(store, page) if page else None},
-        details=quality_report.numbers(chosen, judged, marks),
+        details=quality_report.numbers(chosen, judged, marks) | sample_gates.numbers(judged),
         pictures=drawn,
     )
 
@@ -203,7 +228,10 @@ def _quality_values(judged: Evaluation | None) -> dict[str, Any]:
             "trained": judged.clap_proof.trained if judged.clap_proof else None,
             "note": (clap.note if clap else "") or judged.clap_note,
         },
-        "styles_not_generated": sum(not style.generated for style in styles.values()),
+        "styles_not_generated": {
+            "value": sum(not style.generated for style in styles.values()) if styles else None,
+            "note": "" if styles else "no style was asked for",
+        },
     }
 
 
@@ -250,7 +278,7 @@ def _pictures(
                     intervals={step: span for step, span in spans.items() if span and None not in span},
                 )
             )
-    return drawn
+    return drawn | sample_gates.drawn(evaluations, marks)
 
 
 def _page(store: Store, chosen: Checkpoint, drawn: Mapping[str, Callable[[], bytes]], *, redraw: bool) -> Path:

@@ -151,3 +151,9 @@ def reference_tracks(store: Store) -> "list[ReferenceTrack]":
         )
         for track in version.of_split("validation")
     ]
+
+
+def training_audio(store: Store) -> list[Path]:
+    """Audio of the training split of the version that was trained on."""
+    version = trained_dataset(store)
+    return [version.audio(track.track_id) for track in version.of_split("train")]

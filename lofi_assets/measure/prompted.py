@@ -16,7 +16,7 @@ from lofi_assets.measure.folders import audio_of, embedded
 from lofi_assets.metrics.clap import ClapEmbedder, unit_rows
 from lofi_assets.metrics.embedding import LOUDNESS_LUFS
 from lofi_assets.metrics.errors import MetricError
-from lofi_assets.metrics.results import Number
+from lofi_assets.metrics.number import Number
 from lofi_assets.wording import shortened
 
 CONFIDENCE = 0.95

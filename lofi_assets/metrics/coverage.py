@@ -5,7 +5,7 @@ do, not that a listener would name them.
 """
 
 import hashlib
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,13 +13,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betaincinv
 
+from lofi_assets.audio.measure import clipped_share
 from lofi_assets.metrics.alignment import SPREAD_FLOOR, tag_logits
 from lofi_assets.metrics.embedding import Samples
 from lofi_assets.metrics.frechet import Float64Array
 from lofi_assets.metrics.results import StyleCoverage, StyleFound
+from lofi_assets.metrics.signal_panel import band_flatness, power_spectra
+from lofi_assets.metrics.signal_range import NOISE
 
 SILENT_BELOW_DBFS = -50.0
-CLIPPED_AT = 0.999
 MAX_CLIPPED_SHARE = 0.001
 LENGTH_TOLERANCE_S = 0.1
 
@@ -46,7 +48,7 @@ class StyleSample:
 
 
 def check_sample(samples: Samples, *, sample_rate: int, seconds: float | None) -> SampleCheck:
-    """Judge (channels, frames) audio: finite, as long as asked for, not silent, not clipped."""
+    """Judge (channels, frames) audio: finite, as long as asked for, not silent, not clipped, not noise."""
     digest = hashlib.sha256(np.ascontiguousarray(samples).tobytes()).hexdigest()
     if not samples.size or not np.isfinite(samples).all():
         return SampleCheck(problems=("empty, NaN or infinite",), audio_sha256=digest)
@@ -57,27 +59,40 @@ def check_sample(samples: Samples, *, sample_rate: int, seconds: float | None) -
     rms = float(np.sqrt(np.square(samples, dtype=np.float64).mean()))
     if rms <= 10.0 ** (SILENT_BELOW_DBFS / 20.0):
         problems.append(f"silent (RMS not above {SILENT_BELOW_DBFS:g} dBFS)")
-    clipped = float((np.abs(samples) >= CLIPPED_AT).mean())
+        return SampleCheck(problems=tuple(problems), audio_sha256=digest)
+    clipped = clipped_share(samples)
     if clipped >= MAX_CLIPPED_SHARE:
         problems.append(f"clipped ({clipped:.2%} of samples)")
+    power = power_spectra(samples)
+    noise = band_flatness(power, np.linspace(0.0, sample_rate / 2, power.shape[1]))
+    if noise >= NOISE:
+        problems.append(f"noise (spectral flatness {noise:.2f} within bands)")
     return SampleCheck(problems=tuple(problems), audio_sha256=digest)
 
 
-def style_coverage(samples: Sequence[StyleSample], reference_tags: Mapping[str, npt.ArrayLike]) -> StyleCoverage:
+def style_coverage(
+    samples: Sequence[StyleSample],
+    reference_tags: Mapping[str, npt.ArrayLike],
+    *,
+    asked: Sequence[str] | None = None,
+) -> StyleCoverage:
     """Coverage of the styles asked for.
 
-    A style is recognizable when the one-sided lower bound of its hit rate lies above chance, so that with few styles
-    one lucky sample is not enough.
+    A style is generated when as many samples as were asked for are there, and every one is usable. It is recognizable
+    when the one-sided lower bound of its hit rate lies above chance, so that with few styles one lucky sample is not
+    enough.
 
     Args:
         reference_tags: (clips, labels) mean tags of each style's reference tracks; a track may be in several.
+        asked: style of every sample that was asked for; None: what is there was asked for.
     """
     reference = {style: tag_logits(tags) for style, tags in sorted(reference_tags.items()) if np.size(tags)}
     spread = np.maximum(np.concatenate([*reference.values()]).std(axis=0), SPREAD_FLOOR) if reference else np.ones(1)
     centroids = {style: tags.mean(axis=0) / spread for style, tags in reference.items()}
-    by_style: dict[str, list[StyleSample]] = defaultdict(list)
+    wanted = Counter(sample.style_id for sample in samples) if asked is None else Counter(asked)
+    by_style: dict[str, list[StyleSample]] = {style: [] for style in wanted}
     for sample in samples:
-        by_style[sample.style_id].append(sample)
+        by_style.setdefault(sample.style_id, []).append(sample)
     chance = 1.0 / len(centroids) if len(centroids) > 1 else None
     styles, hits, judged = {}, 0, 0
     for style, members in sorted(by_style.items()):
@@ -85,7 +100,7 @@ def style_coverage(samples: Sequence[StyleSample], reference_tags: Mapping[str, 
         known = style in centroids and chance is not None
         hits, judged = hits + found * known, judged + len(members) * known
         styles[style] = StyleFound(
-            generated=all(member.usable for member in members),
+            generated=len(members) >= max(1, wanted[style]) and all(member.usable for member in members),
             recognizable=known and lower_bound(found, len(members)) > (chance or 1.0),
         )
     return StyleCoverage(

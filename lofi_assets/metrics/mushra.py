@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass as stored
 from scipy.special import stdtrit
 
 from lofi_assets.files.typed import STORED
-from lofi_assets.metrics.results import Number
+from lofi_assets.metrics.number import Number
 
 REFERENCE, LOW_ANCHOR, MID_ANCHOR = "reference", "anchor_3500", "anchor_7000"
 ANCHOR_HZ: Mapping[str, float] = {LOW_ANCHOR: 3500.0, MID_ANCHOR: 7000.0}

@@ -3,25 +3,17 @@
 A number that could not be taken is None, with a note beside it. NaN and infinity are such numbers: JSON has neither.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator
 from pydantic.dataclasses import dataclass
 
 from lofi_assets.files.typed import STORED
+from lofi_assets.metrics.number import Number
+from lofi_assets.metrics.sample_checks import SampleChecks
 
 Verdict = Literal["indistinguishable", "distinguishable", "inconclusive"]
-
-
-def _finite(value: object) -> object:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-Number = Annotated[float | None, BeforeValidator(_finite)]
-"""None for what is no number."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STORED)
@@ -191,6 +183,8 @@ class Evaluation:
     """What the encoder was asked; None of numbers that were taken before encoders were."""
     clap_proof: EncoderProof | None = None
     """What CLAP was asked; None without CLAP, and before it was."""
+    checks: SampleChecks | None = None
+    """Copies, diversity, signal, adherence; None: not measured, as in earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STORED)

@@ -13,12 +13,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lofi_assets.metrics.adherence import tag_aucs
 from lofi_assets.metrics.alignment import Pairs, relative_alignment, tag_alignment
+from lofi_assets.metrics.checked_samples import PromptedClip, check_samples
 from lofi_assets.metrics.clap import ClapEmbedder
 from lofi_assets.metrics.coverage import SampleCheck, StyleSample, check_sample, style_coverage
 from lofi_assets.metrics.distances import measure_distances, unmeasured
 from lofi_assets.metrics.embedding import Embedder, Samples, embed_files, file_sha256, read_samples
 from lofi_assets.metrics.errors import MetricError, attempt
+from lofi_assets.metrics.known_music import KnownMusic
 from lofi_assets.metrics.musicnn import MusicnnTagger
 from lofi_assets.metrics.proof import proof_of, why_untrained
 from lofi_assets.metrics.results import Evaluation, FrechetResult, RelativeAlignment, StyleCoverage, TagAlignment
@@ -55,6 +58,8 @@ def evaluate_checkpoint(
     seed: int,
     clap: ClapEmbedder | None = None,
     n_resamples: int = 1000,
+    asked: Sequence[str] | None = None,
+    known: KnownMusic | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Measure a checkpoint's samples against the reference; deterministic, and independent of the order of either list.
@@ -62,6 +67,9 @@ def evaluate_checkpoint(
     Audio that is silent or clipped still counts towards every distance: leaving it out would flatter the model. Audio
     that cannot be embedded makes the measure None.
 
+    Args:
+        asked: style of every sample that was asked for, made or not; None: what is there was asked for.
+        known: the real tracks that samples are checked against; None leaves `checks` out.
     Raises:
         MetricError: the reference is empty or cannot be read, or the shipped tagger is not what it was. That is no
             property of the checkpoint.
@@ -80,6 +88,7 @@ def evaluate_checkpoint(
     if tagger.trained is not True:
         raise MetricError(why_untrained(tagger))
     tags = _clip_means(windows(tagger, reference))
+    asked_for = [sample.prompt for sample in samples]
     sample_tags, tag_note = attempt(lambda: _clip_means(windows(tagger, samples)))
     clap_result, clap_note = _clap(clap, samples, reference, windows, seed=seed)
     return Evaluation(
@@ -100,8 +109,20 @@ def evaluate_checkpoint(
         clap=clap_result,
         clap_note=clap_note,
         tag_alignment=_tags_aligned(samples, sample_tags, tag_note, reference, tags, tagger.labels),
-        style_coverage=_coverage(samples, checks, sample_tags, reference, tags),
+        style_coverage=_coverage(samples, checks, sample_tags, reference, tags, asked),
         problems={s.path.name: c.problems for s, c in zip(samples, checks, strict=True) if c.problems},
+        checks=None
+        if known is None
+        else check_samples(
+            [
+                _prompted(*clip)
+                for clip in zip(samples, checks, tag_aucs(sample_tags, tags, asked_for, tagger.labels), strict=True)
+            ],
+            known,
+            embedder=embedder,
+            cache_dir=cache_dir,
+            progress=progress,
+        ),
         proof=proof_of(embedder),
         clap_proof=proof_of(clap),
     )
@@ -201,6 +222,7 @@ def _coverage(
     tags: npt.NDArray[np.floating] | None,
     reference: Sequence[ReferenceTrack],
     reference_tags: npt.NDArray[np.floating],
+    asked: Sequence[str] | None,
 ) -> StyleCoverage:
     by_style: dict[str, list[npt.NDArray[np.floating]]] = defaultdict(list)
     for track, row in zip(reference, reference_tags, strict=True):
@@ -210,7 +232,17 @@ def _coverage(
         StyleSample(style_id=sample.style_id, usable=check.usable, tags=None if tags is None else tags[index])
         for index, (sample, check) in enumerate(zip(samples, checks, strict=True))
     ]
-    return style_coverage(judged, {style: np.array(rows) for style, rows in by_style.items()})
+    return style_coverage(judged, {style: np.array(rows) for style, rows in by_style.items()}, asked=asked)
+
+
+def _prompted(sample: GeneratedSample, check: SampleCheck, tag_auc: float | None) -> PromptedClip:
+    return PromptedClip(
+        path=sample.path,
+        prompt=sample.prompt,
+        style_id=sample.style_id,
+        problems=check.problems,
+        tag_auc=tag_auc,
+    )
 
 
 def _checked(samples: Sequence[GeneratedSample]) -> list[SampleCheck]:

@@ -78,6 +78,8 @@ HOLDS_THE_RELEASE = {
     "quality.fad",
     "quality.clap",
     "quality.measured",
+    "quality.copies",
+    "quality.artefacts",
     "human.p_value",
     "human.equivalence",
     "merge.parity",

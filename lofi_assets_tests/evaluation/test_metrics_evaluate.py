@@ -11,6 +11,7 @@ from lofi_assets.files.typed import plain
 from lofi_assets.metrics.embedding import embed_files
 from lofi_assets.metrics.errors import MetricError
 from lofi_assets.metrics.frechet import frechet_distance
+from lofi_assets.metrics.known_music import known_music
 from lofi_assets.metrics.musicnn import MusicnnEmbedder
 from lofi_assets.metrics.results import StyleFound
 from lofi_assets.metrics.sample_quality import GeneratedSample, ReferenceTrack, evaluate_checkpoint, reference_sha256
@@ -138,6 +139,51 @@ def test_silence_is_measured_against_the_model_and_marked(world, tmp_path):
     result = evaluated(world, samples=[*world[2], silent])
     assert result.fad.value > evaluated(world).fad.value
     assert not result.style_coverage.styles["CORE-02"].generated and "silent" in result.problems["silent.wav"][0]
+
+
+def test_an_empty_folder_and_white_noise_cover_no_style(world, tmp_path):
+    asked = ["CORE-01", "CORE-02", "CORE-02"]
+    empty = evaluated(world, samples=[], asked=asked).style_coverage.styles
+    assert {name: style.generated for name, style in empty.items()} == {"CORE-01": False, "CORE-02": False}
+    noise = np.random.default_rng(0).normal(size=round(SECONDS * RATE)).astype(np.float32) * 0.1
+    noisy = [sample_at(written(tmp_path / f"{i}.wav", np.roll(noise, i)), style, i) for i, style in enumerate(asked)]
+    result = evaluated(world, samples=noisy, asked=asked)
+    assert not any(style.generated for style in result.style_coverage.styles.values())
+    assert all("noise" in problems[0] for problems in result.problems.values()) and len(result.problems) == 3
+    partly = evaluated(world, asked=["CORE-01"] * 4 + ["CORE-02"] * 3).style_coverage.styles
+    assert (partly["CORE-01"].generated, partly["CORE-02"].generated) == (False, True), "three of four are there"
+
+
+def test_samples_are_checked_against_known_music(world, tmp_path):
+    root, reference, made, musicnn = world
+    known = known_music(
+        training=[track.path for track in reference[:4]],
+        validation=[track.path for track in reference[4:]],
+        prompts=[track.prompt for track in reference[4:]],
+        embedder=musicnn,
+        cache_dir=root / "cache",
+        seconds=SECONDS,
+        progress=False,
+    )
+    checks = evaluated(world, known=known).checks
+    assert len(checks.clips) == len(made) and checks.signal.n_real == 8
+    assert all(clip.tag_auc is not None and 0.0 <= clip.tag_auc <= 1.0 for clip in checks.clips)
+    assert checks.copies.similarity is None and "too short" in checks.copies.note, "clips of 4 s"
+    assert checks.diversity.over_reference > 0 and checks.copies.distance > 0
+    assert evaluated(world, samples=made[::-1], known=known).checks == checks
+    assert evaluated(world).checks is None
+    nothing = evaluated(world, samples=[], known=known).checks
+    assert (nothing.copies.similarity, nothing.signal.clips_with_artefacts, nothing.diversity.spread) == (None,) * 3
+
+    class Untrained(MusicnnEmbedder):
+        trained = False
+
+    blind = evaluated(world, known=known, embedder=Untrained()).checks
+    assert (
+        blind.copies.nearness_p is None
+        and blind.diversity.over_reference is None
+        and "untrained" in blind.diversity.note
+    )
 
 
 def test_a_copy_is_not_a_second_sample(world, tmp_path):

@@ -51,6 +51,7 @@ EVALUATION: dict[str, Any] = {
     "problems": {"000_rain.mp3": ["silent (RMS not above -50 dBFS)"]},
     "proof": None,
     "clap_proof": None,
+    "checks": None,
 }
 CLAP: dict[str, Any] = {
     "value": 0.8,

@@ -296,6 +296,16 @@ def test_a_style_is_recognizable_when_its_samples_are_nearest_to_its_own_centroi
     assert result.without_reference == ("THEME-01",)
 
 
+def test_a_style_that_was_asked_for_and_has_too_few_samples_is_not_generated() -> None:
+    sample = StyleSample(style_id="CORE-01", usable=True, tags=None)
+    empty = style_coverage([], {}, asked=["CORE-01", "CORE-02"])
+    assert [style.generated for style in empty.styles.values()] == [False, False]
+    partly = style_coverage([sample], {}, asked=["CORE-01", "CORE-01", "CORE-02"])
+    assert {name: style.generated for name, style in partly.styles.items()} == {"CORE-01": False, "CORE-02": False}
+    whole = style_coverage([sample, sample], {}, asked=["CORE-01", "CORE-01"])
+    assert whole.styles["CORE-01"].generated
+
+
 def test_without_two_styles_to_choose_from_nothing_is_recognizable() -> None:
     tags = tags_for(["jazz"] * 3, seed=0, strength=2.0)
     sample = StyleSample(style_id="CORE-01", usable=True, tags=tags[0])
