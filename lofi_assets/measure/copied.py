@@ -1,4 +1,4 @@
-"""`copies`: clips of a folder that are recordings of another, found by fingerprint."""
+"""`copies`: clips of a folder that are recordings of another, also in part, found by fingerprint."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from lofi_assets.audio.fingerprint import DUPLICATE_BER, REVIEW_BER, Fingerprint, fingerprint
-from lofi_assets.audio.fingerprint import compare as agreement
+from lofi_assets.audio.arrays import FloatArray
+from lofi_assets.audio.excerpts import LEAST_WORDS, Match, best_matches
+from lofi_assets.audio.fingerprint import WORDS_PER_S, Fingerprint, at_fingerprint_rate, fingerprints_of
 from lofi_assets.files.typed import STORED
 from lofi_assets.measure.folders import audio_of
 from lofi_assets.metrics.embedding import read_samples
@@ -15,18 +16,30 @@ from lofi_assets.metrics.errors import MetricError
 from lofi_assets.progress import over
 from lofi_assets.wording import shortened
 
+COPY_FROM = 0.73
+"""Similarity from which ten seconds are taken for a copy; docs/decisions/019 has the figures behind it."""
+
+Audio = Mapping[str, FloatArray]
+"""Name -> (frames,) at the fingerprint's rate."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STORED)
 class Nearest:
-    """The recording that a clip agrees with most."""
+    """The recording that ten seconds of a clip agree with most."""
 
     recording: str
     similarity: float
-    """Share of fingerprint bits that agree at the best offset; .5 is chance, 1 the same recording."""
-    offset_s: float
-    """Seconds into the recording at which the clip starts; negative if the recording starts later."""
+    """Share of fingerprint bits that agree; about .5 is chance, 1 the same recording."""
+    at_s: float
+    """Seconds into the clip."""
+    of_s: float
+    """Seconds into the recording."""
+    pitch: float
+    """Semitones by which the clip lies above the recording."""
+    tempo: float
+    """Tempo of the clip over that of the recording."""
     verdict: Literal["copy", "listen", "other"]
-    """From .85 on a copy; from .62 on a person should listen."""
+    """From .73 on a copy, unless recordings of the reference agree as much with each other: then a person listens."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STORED)
@@ -46,60 +59,84 @@ class Copies:
 
 
 def copies(reference: Path | str, folder: Path | str) -> Copies:
-    """For each clip of a folder the recording of a reference folder that it agrees with most.
+    """For each clip of a folder the recording of a reference folder that ten seconds of it agree with most.
 
-    The fingerprint (Haitsma and Kalker 2002) does not hear level, format, edges or a low-pass; it does not follow a
-    change of pitch or speed by more than a few per cent, and it needs half of the shorter of two clips to overlap.
+    The fingerprint does not hear level, format or a low-pass, and pitch and speed are undone in a grid of changes
+    (`audio.excerpts`, which says what is not found).
 
     Raises:
         MetricError: a folder with fewer than two audio files, or clips that cannot be read or are too short or too
             silent to be compared, all of them named.
     """
-    known, clips = audio_of(reference), audio_of(folder)
-    return nearest_of(words_of(clips), words_of(known), reference=str(reference), folder=str(folder))
+    known, clips = read_all(audio_of(reference)), read_all(audio_of(folder))
+    return nearest_of(clips, known, floor=similarity_among(known), reference=str(reference), folder=str(folder))
 
 
-def words_of(files: Mapping[str, Path]) -> dict[str, Fingerprint]:
-    """Fingerprint of every file, by its name; MetricError that names all files without one."""
-    found: dict[str, Fingerprint] = {}
+def read_all(files: Mapping[str, Path]) -> Audio:
+    """Every file at the fingerprint's rate; MetricError that names all that cannot be compared."""
+    found: dict[str, FloatArray] = {}
     faults: list[str] = []
-    for name, path in over(list(files.items()), "fingerprinting", unit="clip"):
+    for name, path in over(list(files.items()), "reading", unit="clip"):
         try:
             samples, rate = read_samples(path)
-            found[name] = fingerprint(samples, sample_rate=rate)
         except MetricError as error:
             faults.append(str(error))
             continue
-        if not found[name].any():
-            faults.append(f"{path}: too short or too silent for a fingerprint")
+        found[name] = at_fingerprint_rate(samples, sample_rate=rate)
+        words = words_of(found[name])
+        if len(words) < LEAST_WORDS or not words.any():
+            least = LEAST_WORDS / WORDS_PER_S
+            faults.append(f"{path}: too short or too silent for a fingerprint; it takes {least:.0f} s")
     if faults:
         raise MetricError(f"{len(faults)} of {len(files)} files: " + "; ".join(shortened(faults, most=5)))
     return found
 
 
-def nearest_of(
-    clips: Mapping[str, Fingerprint], recordings: Mapping[str, Fingerprint], *, reference: str, folder: str
-) -> Copies:
+def words_of(mono: FloatArray) -> Fingerprint:
+    """Fingerprint of audio at the fingerprint's rate."""
+    return fingerprints_of(mono)[0]
+
+
+def similarity_among(recordings: Audio) -> float:
+    """Highest similarity of two recordings to each other, as they are."""
+    words = {name: words_of(mono) for name, mono in recordings.items()}
+    return max(
+        (match.similarity for match in best_matches(recordings, words, changes=()).values() if match), default=0.0
+    )
+
+
+def nearest_of(clips: Audio, recordings: Audio, *, floor: float, reference: str, folder: str) -> Copies:
     """The nearest recording of every clip; both are not empty."""
-    nearest = {name: _nearest(words, recordings) for name, words in clips.items()}
-    names = sorted(recordings)
-    among = [agreement(recordings[a], recordings[b])[0] for i, a in enumerate(names) for b in names[i + 1 :]]
+    words = {name: words_of(mono) for name, mono in recordings.items()}
+    apart = {f"{name} (clip)": mono for name, mono in clips.items()}  # a clip may be called like a recording
+    matches = best_matches(apart, words)
+    nearest: dict[str, Nearest] = {}
+    for name in clips:
+        match = matches[f"{name} (clip)"]
+        if match is None:
+            raise MetricError(f"{name}: too silent to be compared")
+        nearest[name] = _nearest(match, floor=floor)
     ranked = dict(sorted(nearest.items(), key=lambda item: (-item[1].similarity, item[0])))
     return Copies(
         reference=reference,
         folder=folder,
         clips=ranked,
         highest=max(found.similarity for found in nearest.values()),
-        floor=max(among),
+        floor=floor,
         copied=sum(found.verdict == "copy" for found in nearest.values()),
     )
 
 
-def _nearest(words: Fingerprint, recordings: Mapping[str, Fingerprint]) -> Nearest:
-    found = {name: agreement(known, words) for name, known in recordings.items()}
-    name = max(sorted(found), key=lambda each: found[each][0])
-    similarity, offset = found[name]
+def _nearest(match: Match, *, floor: float) -> Nearest:
     verdict: Literal["copy", "listen", "other"] = "other"
-    if 1.0 - similarity < REVIEW_BER:
-        verdict = "copy" if 1.0 - similarity < DUPLICATE_BER else "listen"
-    return Nearest(recording=name, similarity=similarity, offset_s=offset, verdict=verdict)
+    if match.similarity >= COPY_FROM:
+        verdict = "copy" if match.similarity > floor else "listen"
+    return Nearest(
+        recording=match.name,
+        similarity=match.similarity,
+        at_s=match.at_s,
+        of_s=match.of_s,
+        pitch=match.change.pitch,
+        tempo=match.change.tempo,
+        verdict=verdict,
+    )

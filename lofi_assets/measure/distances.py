@@ -7,7 +7,7 @@ from typing import Literal, TypedDict, Unpack
 from pydantic.dataclasses import dataclass
 
 from lofi_assets.files.typed import STORED
-from lofi_assets.measure.copied import Copies, nearest_of, words_of
+from lofi_assets.measure.copied import Copies, nearest_of, read_all, similarity_among
 from lofi_assets.measure.encoder import EncoderUsed, loaded
 from lofi_assets.measure.folders import audio_of, embedded
 from lofi_assets.metrics.distances import measure_distances
@@ -92,9 +92,10 @@ def compare(reference: Path | str, *folders: Path | str, **options: Unpack[Optio
     if not folders or len(files) < len(folders):
         raise MetricError("name a reference and one folder or more, each once")
     used, results = _measured(str(reference), files, **options)
-    recordings = words_of(audio_of(reference))
+    recordings = read_all(audio_of(reference))
+    floor = similarity_among(recordings)
     nearest = {
-        name: nearest_of(words_of(clips), recordings, reference=str(reference), folder=name)
+        name: nearest_of(read_all(clips), recordings, floor=floor, reference=str(reference), folder=name)
         for name, clips in files.items()
     }
     return Compared(reference=str(reference), encoder=used, folders=dict(results), copies=nearest)

@@ -45,7 +45,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, clips in {
         "real": [tune(seed) for seed in range(3)],
         "more": [tune(seed) for seed in range(10, 13)],
-        "noise": [noise(6.0, RATE), 0.3 * noise(7.0, RATE)],
+        "noise": [noise(10.0, RATE), 0.3 * noise(11.0, RATE)],
     }.items():
         (root / name / "deep").mkdir(parents=True)
         for index, clip in enumerate(clips):
@@ -106,7 +106,8 @@ def test_a_copy_is_found_whatever_its_level_name_and_format(folders: Path, tmp_p
     found = copies(folders / "real", tmp_path / "taken")
     assert list(found.clips) == ["mine.flac", "own.wav"]
     nearest = found.clips["mine.flac"]
-    assert (nearest.recording, nearest.verdict) == ("1.wav", "copy") and nearest.offset_s == pytest.approx(2.0, abs=0.1)
+    assert (nearest.recording, nearest.verdict) == ("1.wav", "copy")
+    assert nearest.of_s - nearest.at_s == pytest.approx(2.0, abs=0.1) and (nearest.pitch, nearest.tempo) == (0.0, 1.0)
     assert found.copied == 1 and found.floor < 0.85 and found.clips["own.wav"].verdict != "copy"
     assert "1 of 2 clips are copies" in lofi("copies", folders / "real", tmp_path / "taken").output
 
