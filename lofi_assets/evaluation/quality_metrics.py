@@ -73,9 +73,9 @@ def evaluate_checkpoints(store: Store, profile: Profile, *, now: datetime) -> Ou
     records = read_manifest(store.checkpoints)
     known, marks = read_measured(store), Marks.read(store)
     wanted = {record.checkpoint_id: _metrics_key(store, profile, record.checkpoint_id) for record in records}
-    todo = [name for name, key in wanted.items() if name not in known or known[name].key != key]
+    todo = [name for name, key in wanted.items() if name not in known or not _still(known[name].key, key)]
     base_key = _metrics_key(store, profile, BASE)
-    unmarked = bool(records and samples_key(store, BASE)) and (marks is None or marks.key != base_key)
+    unmarked = bool(records and samples_key(store, BASE)) and (marks is None or not _still(marks.key, base_key))
     if todo or unmarked:
         measured, noise = _evaluate(store, profile, [*todo, *([BASE] if unmarked else ())], with_noise=unmarked)
         known |= {name: _entry(name, wanted[name], measured[name], now) for name in todo}
@@ -99,12 +99,17 @@ def evaluate_checkpoints(store: Store, profile: Profile, *, now: datetime) -> Ou
 
 
 def _metrics_key(store: Store, profile: Profile, model: str) -> str:
+    """What the numbers of a model depend on, and after a dot the bytes of its clips; none where a clip is gone."""
     from lofi_assets.metrics.encoders import content_of
 
-    clips = content_of(clip.file(store) for clip in clips_of(store, model))
-    return hash_of(
-        METRICS_VERSION, CHECKS_VERSION, samples_key(store, model) or "", clips, evaluation_key(store, profile)
-    )
+    files = [clip.file(store) for clip in clips_of(store, model)]
+    others = hash_of(METRICS_VERSION, CHECKS_VERSION, samples_key(store, model) or "", evaluation_key(store, profile))
+    return f"{others}.{content_of(files) if all(file.is_file() for file in files) else ''}"
+
+
+def _still(known: str, wanted: str) -> bool:
+    """Whether numbers hold: nothing that they depend on has changed. Clips that are gone cannot have."""
+    return known == wanted or (wanted.endswith(".") and known.startswith(wanted))
 
 
 def evaluation_key(store: Store, profile: Profile) -> str:

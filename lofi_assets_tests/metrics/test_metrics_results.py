@@ -14,7 +14,7 @@ KINDS: list[tuple[type[Stored], dict[str, Any]]] = [
     (Evaluation, EVALUATION),
     (Evaluation, EVALUATION | {"clap": CLAP, "tag_alignment": None}),
     (TierFidelity, FIDELITY),
-    (ListeningResult, LISTENING),
+    (ListeningResult, LISTENING | {"forms": {}, "look": 3, "looks": 3, "adjusted_p": 0.65}),
 ]
 
 
