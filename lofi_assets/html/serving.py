@@ -1,8 +1,9 @@
-"""What the project's small servers share: which names they answer to, and the headers of every answer."""
+"""What the small servers share: how they are served, the names that they answer to, the headers of every answer."""
 
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+import uvicorn
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,6 +21,22 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 """Of every answer. Pages have no scripts, so nothing in a prompt or a file name can be one."""
+
+
+def serve(app: ASGIApp, *, host: str, port: int) -> None:
+    """Serve until Ctrl-C or SIGTERM; what a proxy says of the client is not believed. The port must be free."""
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_level="warning",
+    )
 
 
 def bracketed(host: str | None) -> str:

@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, cast, get_args
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -28,7 +27,7 @@ from starlette.routing import Route
 from lofi_assets.environment import variable
 from lofi_assets.errors import LofiError
 from lofi_assets.files.writing import StoreError, locked
-from lofi_assets.html.serving import CLOSED, HEADERS, LOOPBACK, Headers, host_of
+from lofi_assets.html.serving import CLOSED, HEADERS, LOOPBACK, Headers, host_of, serve
 from lofi_assets.listening.playback import Told
 from lofi_assets.listening.room import Room, Seat
 from lofi_assets.listening.session import RefusedError
@@ -71,18 +70,7 @@ def serve_listening(store: Store, *, host: str, port: int) -> None:
     """
     busy = StoreError(f"{store.listening}: another `lofi listen serve` works here; end it first")
     with locked(store.listening / "server", busy=busy):
-        uvicorn.run(
-            listening_app(Room(store, clock=time.time)),
-            host=host,
-            port=port,
-            http="h11",
-            ws="none",
-            lifespan="off",
-            proxy_headers=False,
-            server_header=False,
-            access_log=False,
-            log_level="warning",
-        )
+        serve(listening_app(Room(store, clock=time.time)), host=host, port=port)
 
 
 def listening_app(room: Room) -> Starlette:

@@ -1,13 +1,14 @@
 """`copies`: clips of a folder that are recordings of another, also in part, found by fingerprint."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic.dataclasses import dataclass
+from pydantic.dataclasses import dataclass as stored
 
 from lofi_assets.audio.arrays import FloatArray
-from lofi_assets.audio.excerpts import LEAST_WORDS, Match, best_matches
+from lofi_assets.audio.excerpts import COPY_FROM, LEAST_WORDS, Match, best_matches
 from lofi_assets.audio.fingerprint import WORDS_PER_S, Fingerprint, at_fingerprint_rate, fingerprints_of
 from lofi_assets.files.typed import STORED
 from lofi_assets.measure.folders import audio_of
@@ -16,14 +17,17 @@ from lofi_assets.metrics.errors import MetricError
 from lofi_assets.progress import over
 from lofi_assets.wording import shortened
 
-COPY_FROM = 0.73
-"""Similarity from which ten seconds are taken for a copy; docs/decisions/019 has the figures behind it."""
 
-Audio = Mapping[str, FloatArray]
-"""Name -> (frames,) at the fingerprint's rate."""
+@dataclass(frozen=True)
+class Heard:
+    """The files of a folder, by name."""
+
+    audio: Mapping[str, FloatArray]
+    """(frames,) at the fingerprint's rate."""
+    words: Mapping[str, Fingerprint]
 
 
-@dataclass(frozen=True, kw_only=True, config=STORED)
+@stored(frozen=True, kw_only=True, config=STORED)
 class Nearest:
     """The recording that ten seconds of a clip agree with most."""
 
@@ -42,7 +46,7 @@ class Nearest:
     """From .73 on a copy, unless recordings of the reference agree as much with each other: then a person listens."""
 
 
-@dataclass(frozen=True, kw_only=True, config=STORED)
+@stored(frozen=True, kw_only=True, config=STORED)
 class Copies:
     """Every clip of a folder with its nearest recording of the reference."""
 
@@ -72,9 +76,10 @@ def copies(reference: Path | str, folder: Path | str) -> Copies:
     return nearest_of(clips, known, floor=similarity_among(known), reference=str(reference), folder=str(folder))
 
 
-def read_all(files: Mapping[str, Path]) -> Audio:
+def read_all(files: Mapping[str, Path]) -> Heard:
     """Every file at the fingerprint's rate; MetricError that names all that cannot be compared."""
-    found: dict[str, FloatArray] = {}
+    audio: dict[str, FloatArray] = {}
+    words: dict[str, Fingerprint] = {}
     faults: list[str] = []
     for name, path in over(list(files.items()), "reading", unit="clip"):
         try:
@@ -82,36 +87,28 @@ def read_all(files: Mapping[str, Path]) -> Audio:
         except MetricError as error:
             faults.append(str(error))
             continue
-        found[name] = at_fingerprint_rate(samples, sample_rate=rate)
-        words = words_of(found[name])
-        if len(words) < LEAST_WORDS or not words.any():
+        audio[name] = at_fingerprint_rate(samples, sample_rate=rate)
+        words[name] = fingerprints_of(audio[name])[0]
+        if len(words[name]) < LEAST_WORDS or not words[name].any():
             least = LEAST_WORDS / WORDS_PER_S
             faults.append(f"{path}: too short or too silent for a fingerprint; it takes {least:.0f} s")
     if faults:
         raise MetricError(f"{len(faults)} of {len(files)} files: " + "; ".join(shortened(faults, most=5)))
-    return found
+    return Heard(audio, words)
 
 
-def words_of(mono: FloatArray) -> Fingerprint:
-    """Fingerprint of audio at the fingerprint's rate."""
-    return fingerprints_of(mono)[0]
-
-
-def similarity_among(recordings: Audio) -> float:
+def similarity_among(recordings: Heard) -> float:
     """Highest similarity of two recordings to each other, as they are."""
-    words = {name: words_of(mono) for name, mono in recordings.items()}
-    return max(
-        (match.similarity for match in best_matches(recordings, words, changes=()).values() if match), default=0.0
-    )
+    found = best_matches(recordings.audio, recordings.words, changes=()).values()
+    return max((match.similarity for match in found if match), default=0.0)
 
 
-def nearest_of(clips: Audio, recordings: Audio, *, floor: float, reference: str, folder: str) -> Copies:
+def nearest_of(clips: Heard, recordings: Heard, *, floor: float, reference: str, folder: str) -> Copies:
     """The nearest recording of every clip; both are not empty."""
-    words = {name: words_of(mono) for name, mono in recordings.items()}
-    apart = {f"{name} (clip)": mono for name, mono in clips.items()}  # a clip may be called like a recording
-    matches = best_matches(apart, words)
+    apart = {f"{name} (clip)": mono for name, mono in clips.audio.items()}  # a clip may be called like a recording
+    matches = best_matches(apart, recordings.words)
     nearest: dict[str, Nearest] = {}
-    for name in clips:
+    for name in clips.audio:
         match = matches[f"{name} (clip)"]
         if match is None:
             raise MetricError(f"{name}: too silent to be compared")

@@ -14,7 +14,6 @@ stands in front of it where others than this machine's users should read. Which 
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -25,7 +24,7 @@ from starlette.routing import Route
 
 from lofi_assets.errors import LofiError
 from lofi_assets.html.links import base_url
-from lofi_assets.html.serving import LOOPBACK, Headers, bracketed, host_of
+from lofi_assets.html.serving import LOOPBACK, Headers, bracketed, host_of, serve
 from lofi_assets.pages.files import CONTENT_TYPES, document, shown_file
 from lofi_assets.pages.index import index_page, ledger, review_page
 from lofi_assets.pages.markdown import markdown_page
@@ -43,18 +42,7 @@ def pages_port() -> int:
 
 def serve_pages(store: Store, docs: Path, *, port: int) -> None:
     """Serve until Ctrl-C or SIGTERM. The port must be free."""
-    uvicorn.run(
-        page_app(store, docs),
-        host=HOST,
-        port=port,
-        http="h11",
-        ws="none",
-        lifespan="off",
-        proxy_headers=False,
-        server_header=False,
-        access_log=False,
-        log_level="warning",
-    )
+    serve(page_app(store, docs), host=HOST, port=port)
 
 
 def page_app(store: Store, docs: Path) -> Starlette:
