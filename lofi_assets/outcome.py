@@ -5,7 +5,25 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Written:
+    """The files of a materialisation, as its stage names them; one that is not there is left out.
+
+    Each has to stay as it is, or the stage has to run again.
+    """
+
+    files: Sequence[Path] = ()
+    """Those that it wrote, and nobody else does."""
+    given: Sequence[Path] = ()
+    """Those that it took in from people or from a program of its own, such as raw audio or the trainer's weights."""
+    materials: Sequence[Path] = ()
+    """Those of stages before it, whose content its numbers are about."""
+    prunable: Sequence[Path] = ()
+    """Folders of them that retention may remove as a whole."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +44,8 @@ class Outcome:
     """Counts for the track-scope gates (`constitution.verdicts.track_rules`)."""
     named: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     """The tracks behind those counts (`constitution.verdicts.track_rules`)."""
+    written: Written = field(default_factory=Written)
+    """The files that the numbers are about; their hashes become evidence (`constitution.evidence`)."""
     rows: Sequence[Mapping[str, Any]] = ()
     """Everything, worst first; the UI shows the first 50 rows."""
     links: Mapping[str, str | None] = field(default_factory=dict)

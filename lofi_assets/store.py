@@ -147,10 +147,6 @@ class Store:
         """A file of `metadata/`."""
         return self.root / "metadata" / name
 
-    def measures(self, asset: str) -> Path:
-        """The numbers an asset wrote for its gates."""
-        return self.root / "metadata" / "measures" / f"{asset}.json"
-
     def relative(self, path: Path) -> str:
         """`path` as stored in records: POSIX, relative to the data root."""
         return path.relative_to(self.root).as_posix()

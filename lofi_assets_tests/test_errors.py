@@ -83,8 +83,8 @@ def test_an_unknown_profile_is_named_with_those_that_there_are(tmp_path: Path, a
         ("metadata/dataset_manifest.json", "[]", ("train",), ("names no dataset version",)),
         ("metadata/feature_cache.json", "{", ("train",), ("not JSON", "materialise feature_cache again")),
         ("metadata/feature_cache.json", '{"tracks": 3}', ("train",), ("materialise feature_cache again",)),
-        ("metadata/measures/prompts.json", "{", ("constitution",), ("materialise prompts again",)),
-        ("metadata/measures/prompts.json", '{"x": 1}', ("constitution",), ("materialise prompts again",)),
+        ("metadata/evidence/prompts.json", "{", ("constitution",), ("materialise prompts again",)),
+        ("metadata/evidence/prompts.json", '{"x": 1}', ("constitution",), ("materialise prompts again",)),
         ("metadata/sources.json", "{", ("sources", "list"), ("not JSON",)),
     ],
 )

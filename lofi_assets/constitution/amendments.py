@@ -22,11 +22,35 @@ _VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 
 
 def constitution_hashes(root: Path) -> dict[str, str]:
-    """Hashes that an amendment row records: of the text, and of what the gates mean (comments and order aside)."""
+    """Hashes that an amendment row records: of the text, and of what the gates mean."""
     text = (root / TEXT).read_bytes()
-    data = load_constitution(root / "config")
-    meaning = {"gates": {row["id"]: row for row in data["gates"]}, "training_table": data["training_table"]}
-    return {"text_sha256": hashlib.sha256(text).hexdigest(), "gates_sha256": hash_of(meaning)}
+    return {"text_sha256": hashlib.sha256(text).hexdigest(), "gates_sha256": gates_sha256(root / "config")}
+
+
+def gates_sha256(config_dir: Path) -> str:
+    """Hash of what the gates of a configuration folder mean, comments and order aside."""
+    data = load_constitution(config_dir)
+    return hash_of({"gates": {row["id"]: row for row in data["gates"]}, "training_table": data["training_table"]})
+
+
+def unlogged_gates(config_dir: Path, *, known: Path) -> str:
+    """Why gates are not those of the version that they say; "" if the log of amendments has them under it.
+
+    Args:
+        config_dir: the configuration in force.
+        known: the configuration that came with the code, whose log goes before what another folder claims.
+    """
+    version, found = str(load_constitution(config_dir)["version"]), gates_sha256(config_dir)
+    for log in dict.fromkeys((config_dir / AMENDMENTS, known / AMENDMENTS)):
+        rows = {row["version"]: row for row in read_json(log, default=[])}
+        recorded = rows.get(version, {}).get("gates_sha256")
+        if recorded != found and (recorded or log.parent == config_dir):
+            said = f"has other gates for version {version}" if recorded else f"has no version {version}"
+            return (
+                f"{config_dir / 'constitution.yaml'} is not the constitution that it says it is: {log} {said}; "
+                "restore the table, or amend it (`lofi constitution --amend`)"
+            )
+    return ""
 
 
 def unversioned_amendments(root: Path) -> list[str]:

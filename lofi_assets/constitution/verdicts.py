@@ -1,34 +1,31 @@
 """What each asset measured for its gates, and what the gates say of it.
 
-What belongs here: the measures file that every asset writes when it materialises, the verdicts over it, and the
-question that a guard asks: what holds this asset back? What does not: the rules of judging (`gates.py`).
-
-A measures file names the data version it is about and those of the assets it was built from, so that a number about
-another build is found out however it got there.
+What belongs here: the verdicts over the numbers in an asset's evidence, and the question that a guard asks: what holds
+this asset back? What does not: the rules of judging (`gates.py`), the evidence (`evidence.py`), whether it holds
+(`chain.py`).
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypedDict
 
+from lofi_assets.constitution import evidence
+from lofi_assets.constitution.chain import Chain
+from lofi_assets.constitution.evidence import Evidence
 from lofi_assets.constitution.gates import Gate, Verdict, judge
-from lofi_assets.files.documents import read_json, write_json
-from lofi_assets.files.writing import StoreError
 from lofi_assets.store import Store
 from lofi_assets.wording import counted
 
 
 @dataclass(frozen=True)
 class Measures:
-    """The numbers an asset wrote for its gates."""
+    """The numbers an asset wrote for its gates: the part of its evidence that is judged."""
 
     asset: str
     data_version: str
     upstream: Mapping[str, str] = field(default_factory=dict)
-    """Data versions of the assets it was built from."""
+    """Data versions of the assets it was built from; "" for one without evidence."""
     values: Mapping[str, Any] = field(default_factory=dict)
     """Measure -> value, or -> {"value": ..., "encoder": ..., "trained": ..., "note": ...}."""
     tracks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -39,29 +36,23 @@ class Measures:
     """Track-scope gate id -> {"rejected": first ids, "violating": first ids}; a gate without any is left out."""
 
 
-def record(store: Store, measures: Measures) -> None:
-    """Write an asset's measures."""
-    write_json(store.measures(measures.asset), {key: _plain(value) for key, value in measures.__dict__.items()})
-
-
 def recorded(store: Store, asset: str) -> Measures | None:
     """An asset's latest measures; None before its first materialisation.
 
     Raises:
-        StoreError: the file is broken.
+        StoreError: the evidence is gone, broken or was changed.
     """
-    path, remedy = store.measures(asset), f"remove it and materialise {asset} again"
-    data = read_json(path, remedy=remedy)
-    try:
-        return Measures(**data) if data else None
-    except TypeError as error:
-        raise StoreError(f"{path}: not the measures of an asset ({error}); {remedy}") from error
+    sha256 = evidence.current_sha256(store, asset)
+    if not sha256:
+        return None
+    found = evidence.read(store, asset, sha256)
+    return replace(measures_of(found), named=evidence.read_list(store, found).named)
 
 
-def upstream_versions(store: Store, assets: Iterable[str]) -> dict[str, str]:
-    """Data versions that the named assets have now."""
-    found = {asset: recorded(store, asset) for asset in assets}
-    return {asset: measures.data_version for asset, measures in sorted(found.items()) if measures}
+def measures_of(found: Evidence) -> Measures:
+    """The part of an asset's evidence that is judged."""
+    upstream = {name: link.data_version for name, link in found.upstream.items()}
+    return Measures(found.asset, found.data_version, upstream, found.values, found.tracks, found.counts)
 
 
 def track_rule_counts(
@@ -87,12 +78,19 @@ NAMED_TRACKS = 20
 """Tracks that a gate names; the tables and `quarantine/` have the others."""
 
 
+class TrackRules(TypedDict):
+    """Fields of an `Outcome` about the rules for single tracks."""
+
+    tracks: dict[str, dict[str, int]]
+    named: dict[str, dict[str, list[str]]]
+
+
 def track_rules(
     gates: Sequence[Gate],
     *,
     accepted: Sequence[tuple[str, Mapping[str, Any]]],
     rejected: Sequence[tuple[str, str]],
-) -> dict[str, dict[str, Any]]:
+) -> TrackRules:
     """`tracks` and `named` of an `Outcome`: for every track-scope gate the counts, and which tracks are behind them.
 
     Args:
@@ -139,50 +137,26 @@ def verdicts(store: Store, gates: Sequence[Gate]) -> list[Verdict]:
     return [verdict(gate, measures[gate.asset]) for gate in gates if gate.asset]
 
 
-def held_back_by(
-    store: Store, gates: Sequence[Gate], *, asset: str, materialized: Mapping[str, str], overruled: Iterable[str] = ()
-) -> list[Verdict]:
+def held_back_by(gates: Sequence[Gate], *, asset: str, chain: Chain, overruled: Iterable[str] = ()) -> list[Verdict]:
     """Verdicts that hold a guarded asset back; empty means that it may run (design.md section 4, layer 3).
 
     Args:
-        materialized: asset -> data version of its latest materialisation, as the orchestrator knows it.
+        chain: says whether the numbers of an asset can be believed.
         overruled: ids of gates for which a person or a check recorded a failure on this very build.
     Returns:
-        One verdict per gate that is missing, failed, inconclusive, overruled or about another build.
+        One verdict per gate that is missing, failed, inconclusive, overruled, about another build, or judged on
+        evidence that does not hold.
     """
     held, refused = [], set(overruled)
-    stale_for = cache(lambda name: _stale(store, name, materialized))
     for gate in gates:
         if asset not in gate.holds or gate.asset is None:
             continue
-        found = verdict(gate, recorded(store, gate.asset))
-        stale = stale_for(gate.asset)
-        if stale:
-            held.append(Verdict(gate, "inconclusive", found.value, stale))
-        elif gate.id in refused:
+        if reason := chain.reason(gate.asset):
+            held.append(Verdict(gate, "inconclusive", None, reason))
+            continue
+        found = verdict(gate, measures_of(chain.held[gate.asset]))
+        if gate.id in refused:
             held.append(Verdict(gate, "fail", found.value, "a failed verdict was recorded for this build"))
         elif not found.passed:
             held.append(found)
     return held
-
-
-def _stale(store: Store, asset: str, materialized: Mapping[str, str]) -> str:
-    """Why an asset's measures are not about the current build; empty if they are. Follows the lineage upwards."""
-    measures = recorded(store, asset)
-    if measures is None:
-        return f"{asset} is not materialised"
-    if materialized.get(asset) != measures.data_version:
-        return f"the numbers of {asset} are about another build than its latest materialisation"
-    for name, version in measures.upstream.items():
-        if materialized.get(name) != version:
-            return f"{asset} was built from an earlier {name}"
-        if reason := _stale(store, name, materialized):
-            return reason
-    return ""
-
-
-def _plain(value: Any) -> Any:
-    """JSON data; a number that is not finite becomes null, which judges as inconclusive."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

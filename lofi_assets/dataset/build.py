@@ -71,7 +71,12 @@ class Sides:
 
     @staticmethod
     def _path(store: Store) -> Path:
-        return store.metadata("dataset_splits.json")
+        return sides_path(store)
+
+
+def sides_path(store: Store) -> Path:
+    """Where the sides of all tracks are recorded."""
+    return store.metadata("dataset_splits.json")
 
 
 @dataclass(frozen=True)

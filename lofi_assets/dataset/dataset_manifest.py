@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from lofi_assets.dataset import report as dataset_report
-from lofi_assets.dataset.build import Candidate, build_dataset, current_splits, recorded_splits
+from lofi_assets.dataset.build import Candidate, build_dataset, current_splits, recorded_splits, sides_path
 from lofi_assets.dataset.split import assign_splits, group_tracks, linked_tracks, split_note, straddling_groups
-from lofi_assets.outcome import Outcome
+from lofi_assets.dataset.versions import current_version, record_files
+from lofi_assets.outcome import Outcome, Written
 from lofi_assets.records import Split, Track
 from lofi_assets.sources.inventory import SourceRow
 from lofi_assets.store import Store
@@ -62,8 +63,19 @@ def assemble(store: Store, *, now: datetime) -> Outcome:
             "tracks_out_of_range": sum(not MIN_SECONDS <= track.duration <= MAX_SECONDS for track in built.tracks),
             "hash_verified": {"value": not built.fault, "note": built.fault},
         },
+        written=_written(store),
         rows=[_shown(candidate) for candidate in candidates],
         **dataset_report.about(record, before=before, splits=splits, left_out=left_out, mended=built.mended),
+    )
+
+
+def _written(store: Store) -> Written:
+    """The current version, and the copies of it that people open."""
+    folder = current_version(store)
+    records = record_files(store, folder)
+    files = [path for place in (folder, store.final, store.validation) for path in sorted(place.rglob("*"))]
+    return Written(
+        files=[sides_path(store), *(path for path in files if path.is_file() and path not in records)], given=records
     )
 
 

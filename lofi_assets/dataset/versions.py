@@ -54,6 +54,11 @@ class DatasetVersion(NamedTuple):
         return self.folder / "audio" / f"{track_id}{SUFFIXES[2]}"
 
 
+def record_files(store: Store, folder: Path) -> list[Path]:
+    """The records of a version and the current one's, in which a curator may note something."""
+    return [store.metadata(_MANIFEST), folder / _RECORD, folder / _TRACKS]
+
+
 def audio_path(folder: Path, track_id: str) -> Path:
     """The MP3 of a track in the folder of a version."""
     return folder / "audio" / f"{track_id}.mp3"

@@ -27,7 +27,7 @@ from lofi_assets.defs.tracks import processed_tracks, prompts
 @explained
 def dataset_manifest(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """The training set: 90/10 split closed over duplicates, content hash, style distribution; versions immutable."""
-    return report(context, platform.store, assemble(platform.store, now=datetime.now(UTC)))
+    return report(context, platform, assemble(platform.store, now=datetime.now(UTC)))
 
 
 dataset_manifest_gates = gate_checks(dataset_manifest)

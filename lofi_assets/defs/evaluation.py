@@ -29,7 +29,7 @@ from lofi_assets.evaluation.quality_metrics import evaluate_checkpoints
 @explained
 def generated_samples(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """Audio for the validation prompts with fixed seeds, of every checkpoint that is not pruned."""
-    return report(context, platform.store, generate_samples(platform.store, platform.profile))
+    return report(context, platform, generate_samples(platform.store, platform.profile))
 
 
 @dg.asset(
@@ -45,7 +45,7 @@ def generated_samples(context: dg.AssetExecutionContext, platform: Platform) -> 
 def quality_metrics(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """FAD, KAD, alignment and style coverage of every checkpoint, with encoder, n and interval; then retention."""
     outcome = evaluate_checkpoints(platform.store, platform.profile, now=datetime.now(UTC))
-    return report(context, platform.store, outcome)
+    return report(context, platform, outcome)
 
 
 @dg.asset(
@@ -59,7 +59,7 @@ def quality_metrics(context: dg.AssetExecutionContext, platform: Platform) -> dg
 @explained
 def human_evaluation(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """The blind listening tests of the best checkpoint, judged at their planned looks by the answers so far."""
-    return report(context, platform.store, evaluate_listening(platform.store, now=datetime.now(UTC)))
+    return report(context, platform, evaluate_listening(platform.store, now=datetime.now(UTC)))
 
 
 generated_samples_gates = gate_checks(generated_samples)

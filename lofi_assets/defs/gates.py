@@ -5,24 +5,30 @@ Three layers (design.md section 4): blocking checks hold inside one run; automat
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeGuard
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+)
 
+from lofi_assets.constitution.amendments import unlogged_gates
+from lofi_assets.constitution.chain import Chain, Hasher, read_again
+from lofi_assets.constitution.clearance import Clearance, give
 from lofi_assets.constitution.gates import Gate, Verdict, load_gates
+from lofi_assets.constitution.made_with import constitution_in_force
 from lofi_assets.constitution.verdict_text import effect, sentence, track_sentence
-from lofi_assets.constitution.verdicts import Measures, held_back_by, recorded, verdict
+from lofi_assets.constitution.verdicts import Measures, held_back_by, measures_of, recorded, verdict
+from lofi_assets.defs.event_log import InstanceLog
 from lofi_assets.defs.faults import explaining
 from lofi_assets.defs.readiness import HUB_RELEASE, keep_current
 from lofi_assets.defs.resources import Platform
 from lofi_assets.html.links import docs_url
-from lofi_assets.store import Store
+from lofi_assets.store import CONFIG_DIR, PACKAGE, Store
 from lofi_assets.training.trained_on import on_revoked_tracks
 from lofi_assets.wording import counted, named
-
-DATA_VERSION_TAG = "dagster/data_version"
-"""Tag under which Dagster keeps a materialisation's data version."""
 
 
 def gate_checks(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
@@ -105,14 +111,21 @@ def _say_what_holds_the_release(context: dg.AssetCheckExecutionContext, store: S
         context.log.warning(f"the page of hub_release does not say what holds it now: {error}")
 
 
-def require_gates(context: dg.AssetExecutionContext, store: Store) -> None:
+def require_gates(context: dg.AssetExecutionContext, store: Store) -> Clearance:
     """Refuse to go on unless every gate that holds this asset has passed for the very build it would use.
 
+    Everything is recomputed: the bytes of every file of the lineage for a release, those that were written to since
+    they were last hashed for the assets before it.
+
+    Returns:
+        The permit, good for one use.
     Raises:
-        dg.Failure: naming each gate that is missing, failed, inconclusive or about another build.
+        dg.Failure: naming each gate that is missing, failed, inconclusive, about another build, or judged on evidence
+            that does not hold.
     """
     asset = context.asset_key.to_user_string()
-    held = held_back(context.instance, store, asset)
+    chain = _chain(context.instance, store, hasher=read_again if asset == HUB_RELEASE.to_user_string() else None)
+    held = _held_back(context.instance, store, asset, chain)
     if held:
         raise dg.Failure(
             f"{asset} is held back by {counted(len(held), 'gate')}:\n"
@@ -120,20 +133,64 @@ def require_gates(context: dg.AssetExecutionContext, store: Store) -> None:
             metadata={found.gate.check_name: dg.MetadataValue.text(_line(found)) for found in held},
             allow_retries=False,
         )
+    return give(
+        Clearance(
+            asset=asset,
+            verdicts=tuple(
+                verdict(gate, measures_of(chain.held[gate.asset]))
+                for gate in load_gates()
+                if gate.asset and asset in gate.holds
+            ),
+            evidence=dict(chain.digests),
+            files=dict(chain.files),
+            constitution=constitution_in_force(),
+        )
+    )
 
 
 def held_back(instance: dg.DagsterInstance, store: Store, asset: str) -> list[Verdict]:
-    """The gates that hold `asset` back now, judged against what this instance materialised last."""
+    """The gates that hold `asset` back now, judged on the evidence of what this instance materialised last."""
+    return _held_back(instance, store, asset, _chain(instance, store))
+
+
+def _chain(instance: dg.DagsterInstance, store: Store, *, hasher: Hasher | None = None) -> Chain:
+    return Chain(store, InstanceLog(instance, _lineage_of(load_gates())), hasher=hasher)
+
+
+def _held_back(instance: dg.DagsterInstance, store: Store, asset: str, chain: Chain) -> list[Verdict]:
     gates = load_gates()
-    materialized = materialized_versions(instance, _lineage_of(gates))
+    if reason := _no_constitution(gates, asset):
+        return [Verdict(AMENDMENTS, "fail", 1, reason)]
+    versions = {name: found.data_version for name in _lineage_of(gates) if (found := chain.log.latest(name))}
     refused = [
         gate.id
         for gate in gates
-        if asset in gate.holds and gate.asset and overruled(instance, gate, data_version=materialized[gate.asset])
+        if asset in gate.holds
+        and gate.asset
+        and failed_by_a_person(instance, gate, data_version=versions.get(gate.asset, ""))
     ]
-    held = held_back_by(store, gates, asset=asset, materialized=materialized, overruled=refused)
+    held = held_back_by(gates, asset=asset, chain=chain, overruled=refused)
     revoked = _revoked_since(store, gates, asset)
     return [*revoked, *(found for found in held if found.gate.id not in {known.gate.id for known in revoked})]
+
+
+AMENDMENTS = Gate(
+    "repository.amendments",
+    "Governance",
+    "repository",
+    "unversioned_amendments",
+    "==",
+    0,
+    "A changed text or gate needs a new version and a row in the amendment log.",
+)
+"""Holds everything that is guarded, whatever the table says: a table without its rows opens nothing."""
+
+
+def _no_constitution(gates: tuple[Gate, ...], asset: str) -> str:
+    """Why there are no rules to judge by; "" if the table is the one that its version had when it was logged."""
+    if reason := unlogged_gates(CONFIG_DIR, known=PACKAGE.parent / "config"):
+        return reason
+    return "" if any(asset in gate.holds for gate in gates) else f"no gate of the table holds {asset}"
 
 
 REVOKED = "checkpoint.revoked"
@@ -151,35 +208,49 @@ def _lineage_of(gates: tuple[Gate, ...]) -> list[str]:
     return sorted({gate.asset for gate in gates if gate.asset})
 
 
-def materialized_versions(instance: dg.DagsterInstance, assets: list[str]) -> dict[str, str]:
+def materialized_versions(instance: dg.DagsterInstance, assets: Sequence[str]) -> dict[str, str]:
     """Asset -> data version of its latest materialisation, "" before the first; one query for all."""
-    keys = [dg.AssetKey(asset) for asset in assets]
-    events = instance.event_log_storage.get_latest_materialization_events(keys)
-    made = {key: event.asset_materialization for key, event in events.items() if event}
-    return {
-        key.to_user_string(): ((at.tags or {}) if (at := made.get(key)) else {}).get(DATA_VERSION_TAG, "")
-        for key in keys
-    }
+    log = InstanceLog(instance, assets)
+    return {asset: found.data_version if (found := log.latest(asset)) else "" for asset in assets}
 
 
-MAX_EVALUATIONS = 100
-"""How far back a person's verdict is looked for; checks of the same build push it down."""
+EVALUATIONS_AT_ONCE = 100
+"""Evaluations of a check that are asked for at a time."""
 
 
-def overruled(instance: dg.DagsterInstance, gate: Gate, *, data_version: str) -> bool:
-    """Whether a person's latest verdict on this build of the gate's asset, or on no named build, is a failure.
+def failed_by_a_person(
+    instance: dg.DagsterInstance, gate: Gate, *, data_version: str
+) -> AssetCheckExecutionRecord | None:
+    """A person's latest verdict on this build of the gate's asset, or on no named build, if it is a failure.
 
-    No check can lift it.
+    No check can lift it, and no number of them can push it out of sight: only a person's verdict after it does.
     """
+    failed = next(_of_people(instance, gate, data_version, AssetCheckExecutionRecordStatus.FAILED), None)
+    if failed is None:
+        return None
+    passed = next(_of_people(instance, gate, data_version, AssetCheckExecutionRecordStatus.SUCCEEDED), None)
+    return failed if passed is None or passed.id < failed.id else None
+
+
+def _of_people(
+    instance: dg.DagsterInstance, gate: Gate, data_version: str, status: AssetCheckExecutionRecordStatus
+) -> Iterator[AssetCheckExecutionRecord]:
+    """People's verdicts on a build or on no named one, the latest first."""
     key = dg.AssetCheckKey(dg.AssetKey(str(gate.asset)), gate.check_name)
-    for record in instance.event_log_storage.get_asset_check_execution_history(key, limit=MAX_EVALUATIONS):
-        evaluation = record.evaluation
-        if not evaluated(evaluation) or evaluation.target_materialization_data is not None:
-            continue
-        version = evaluation.metadata.get("data_version")
-        if version is None or version.value == data_version:
-            return not evaluation.passed
-    return False
+    cursor: int | None = None
+    while True:
+        page = instance.event_log_storage.get_asset_check_execution_history(
+            key, limit=EVALUATIONS_AT_ONCE, cursor=cursor, status={status}
+        )
+        for record in page:
+            evaluation = record.evaluation
+            if evaluated(evaluation) and evaluation.target_materialization_data is None:
+                version = evaluation.metadata.get("data_version")
+                if version is None or version.value == data_version:
+                    yield record
+        if len(page) < EVALUATIONS_AT_ONCE:
+            return
+        cursor = page[-1].id
 
 
 def evaluated(evaluation: object) -> TypeGuard[dg.AssetCheckEvaluation]:

@@ -15,7 +15,7 @@ from lofi_assets.alerts.state import AlertState, OpenFailure
 from lofi_assets.constitution.gates import GUARDED_ASSETS, Gate, Status, load_gates
 from lofi_assets.constitution.verdict_text import OUTCOMES
 from lofi_assets.constitution.verdicts import recorded
-from lofi_assets.defs.gates import MAX_EVALUATIONS, evaluated, materialized_versions, overruled
+from lofi_assets.defs.gates import EVALUATIONS_AT_ONCE, evaluated, failed_by_a_person, materialized_versions
 from lofi_assets.files.writing import StoreError
 from lofi_assets.store import Store
 
@@ -73,20 +73,15 @@ def latest_verdicts(instance: dg.DagsterInstance, state: AlertState) -> Iterator
             continue
         state.judged[gate.id] = record.id
         evaluation = record.evaluation
-        if evaluation and evaluation.passed and overruled(instance, gate, data_version=made[str(gate.asset)]):
-            record = next(earlier for earlier in _history(instance, key) if _by_a_person(earlier.evaluation))
-            evaluation = record.evaluation
+        failed = failed_by_a_person(instance, gate, data_version=made[str(gate.asset)])
+        if evaluation and evaluation.passed and failed:
+            record, evaluation = failed, failed.evaluation
         if evaluation:
             yield _seen(gate, evaluation, at=record.create_timestamp, run_id=record.run_id)
 
 
 def _history(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Sequence[Any]:
-    return instance.event_log_storage.get_asset_check_execution_history(key, limit=MAX_EVALUATIONS)
-
-
-def _by_a_person(evaluation: object) -> bool:
-    """As `gates.overruled` tells them: a check's evaluation names the materialisation that it is about."""
-    return evaluated(evaluation) and evaluation.target_materialization_data is None
+    return instance.event_log_storage.get_asset_check_execution_history(key, limit=EVALUATIONS_AT_ONCE)
 
 
 def _seen(gate: Gate, evaluation: dg.AssetCheckEvaluation, *, at: float, run_id: str) -> GateSeen:

@@ -27,7 +27,7 @@ from lofi_assets.quantization.quantized_tiers import TIERS_VERSION, quantize
 def merged_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """The best checkpoint's LoRA merged into the base in FP32, with the error against the adapter."""
     require_gates(context, platform.store)
-    return report(context, platform.store, merge_best(platform.store, platform.profile))
+    return report(context, platform, merge_best(platform.store, platform.profile))
 
 
 @dg.asset(
@@ -43,7 +43,7 @@ def merged_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
 def quantized_tiers(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """FP16, INT8 and INT4 ONNX tiers: precision proven from the files, FAD of the files against FP32."""
     require_gates(context, platform.store)
-    return report(context, platform.store, quantize(platform.store, platform.profile))
+    return report(context, platform, quantize(platform.store, platform.profile))
 
 
 merged_model_gates = gate_checks(merged_model)

@@ -28,7 +28,7 @@ from lofi_assets.release.onnx_artifacts import build_bundle
 @explained
 def onnx_artifacts(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """The deployable bundle: tiers, manifest with hashes, an example that was run from the bundle alone."""
-    return report(context, platform.store, build_bundle(platform.store))
+    return report(context, platform, build_bundle(platform.store))
 
 
 @dg.asset(
@@ -41,7 +41,7 @@ def onnx_artifacts(context: dg.AssetExecutionContext, platform: Platform) -> dg.
 @explained
 def model_card(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """The card, generated from what the assets recorded; a person approves the text they read."""
-    return report(context, platform.store, write_card(platform.store, platform.profile))
+    return report(context, platform, write_card(platform.store, platform.profile))
 
 
 @dg.asset(
@@ -53,8 +53,8 @@ def model_card(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mate
 @explained
 def hub_release(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """The published folder; refuses, naming the gates, unless every gate holds for the very build it would publish."""
-    require_gates(context, platform.store)
-    return report(context, platform.store, publish(platform.store, platform.profile))
+    clearance = require_gates(context, platform.store)
+    return report(context, platform, publish(platform.store, platform.profile, clearance))
 
 
 @dg.asset_check(asset=hub_release, name=READY, description=READY_DESCRIPTION)

@@ -11,9 +11,11 @@ from typing import Any
 
 import dagster as dg
 
-from lofi_assets.constitution.verdicts import Measures, record, upstream_versions
+from lofi_assets.constitution import evidence
+from lofi_assets.constitution.made_with import profile_used
+from lofi_assets.defs.event_log import EVIDENCE, InstanceLog
+from lofi_assets.defs.resources import Platform
 from lofi_assets.outcome import Outcome
-from lofi_assets.store import Store
 from lofi_assets.wording import named
 
 MAX_ROWS = 50
@@ -41,26 +43,25 @@ NUMBERS = (dg.IntMetadataValue, dg.FloatMetadataValue)
 Row = Mapping[str, Any]
 
 
-def report(context: dg.AssetExecutionContext, store: Store, outcome: Outcome) -> dg.MaterializeResult[Any]:
-    """Record an outcome's measures for the gates, and return what the UI shows."""
+def report(context: dg.AssetExecutionContext, platform: Platform, outcome: Outcome) -> dg.MaterializeResult[Any]:
+    """Write an outcome's evidence, by which the gates judge, and return what the UI shows and the event log keeps."""
     asset = context.asset_key.to_user_string()
-    upstream = [key.to_user_string() for key in context.assets_def.asset_deps[context.asset_key]]
-    record(
-        store,
-        Measures(
-            asset=asset,
-            data_version=outcome.data_version,
-            upstream=upstream_versions(store, upstream),
-            values=outcome.values,
-            tracks=outcome.tracks,
-            counts=outcome.counts,
-            named=outcome.named,
-        ),
+    latest = InstanceLog(context.instance).latest(asset)
+    record = context.instance.get_run_record_by_id(context.run.run_id)
+    sha256 = evidence.write(
+        platform.store,
+        outcome,
+        asset=asset,
+        upstream=[key.to_user_string() for key in context.assets_def.asset_deps[context.asset_key]],
+        profile=profile_used(platform.profile),
+        before=latest.evidence if latest and latest.run_id else "",
+        since=(record.start_time or record.create_timestamp.timestamp()) if record else 0.0,
     )
     context.log.info(f"{asset}: " + ", ".join(f"{name} {count}" for name, count in outcome.counts.items()))
     if mended := outcome.details.get("mended"):
         context.log.warning(f"{asset}: files that a person or a program had changed:\n{mended}")
-    return dg.MaterializeResult(metadata=metadata(outcome), data_version=dg.DataVersion(outcome.data_version))
+    shown = metadata(outcome) | {EVIDENCE: dg.MetadataValue.text(sha256)}
+    return dg.MaterializeResult(metadata=shown, data_version=dg.DataVersion(outcome.data_version))
 
 
 def metadata(outcome: Outcome) -> dict[str, dg.MetadataValue]:

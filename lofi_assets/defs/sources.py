@@ -20,14 +20,14 @@ from lofi_assets.sources.style_taxonomy import describe_taxonomy
 def licensed_sources(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """Every raw file with its hash and licence record: verified, or rejected with the rule that rejected it."""
     outcome = inventory_sources(platform.store, gates=load_gates(), today=latest_day(datetime.now(UTC)))
-    return report(context, platform.store, outcome)
+    return report(context, platform, outcome)
 
 
 @dg.asset(group_name="sources", kinds={"yaml"}, owners=["team:curation"], pool="data")
 @explained
 def style_taxonomy(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """Seven tag categories with canonical forms, and 38 style presets with inheritance resolved."""
-    return report(context, platform.store, describe_taxonomy())
+    return report(context, platform, describe_taxonomy())
 
 
 licensed_sources_gates = gate_checks(licensed_sources)

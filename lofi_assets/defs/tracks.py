@@ -39,7 +39,7 @@ def processed_tracks(
         style_of=categories(platform.store),
         map_tracks=workers.map_tracks(platform.profile.audio),
     )
-    return report(context, platform.store, outcome)
+    return report(context, platform, outcome)
 
 
 @dg.asset(
@@ -54,7 +54,7 @@ def processed_tracks(
 @explained
 def prompts(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """Tags per track with origin and confidence, style ids, and the prompt and lyrics files beside the audio."""
-    return report(context, platform.store, write_prompts(platform.store))
+    return report(context, platform, write_prompts(platform.store))
 
 
 processed_tracks_gates = gate_checks(processed_tracks)

@@ -40,7 +40,7 @@ explain is not tried again."""
 @explained
 def feature_cache(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     """Latents, text states, lyric ids, speakers and SSL targets of every track, computed once per track and model."""
-    return report(context, platform.store, cache_dataset_features(platform.store, platform.profile))
+    return report(context, platform, cache_dataset_features(platform.store, platform.profile))
 
 
 @dg.asset(
@@ -58,7 +58,7 @@ def lora_checkpoints(
     run = plan_training(platform.store, platform.profile)
     if run.remaining_steps:
         train(context, pipes, run)
-    return report(context, platform.store, describe_training(platform.store, run))
+    return report(context, platform, describe_training(platform.store, run))
 
 
 def train(context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient, run: PlannedRun) -> None:

@@ -26,7 +26,7 @@ from lofi_assets.evaluation.samples import (
 )
 from lofi_assets.files.hashing import hash_of, sha256_file
 from lofi_assets.files.writing import atomic_folder
-from lofi_assets.outcome import Outcome
+from lofi_assets.outcome import Outcome, Written
 from lofi_assets.profiles import Profile, SamplingSettings
 from lofi_assets.progress import Progress
 from lofi_assets.store import Store
@@ -80,6 +80,10 @@ def generate_samples(store: Store, profile: Profile) -> Outcome:
             latest_step,
             [asdict(p) for p in prompts],
             settings.model_dump(),
+        ),
+        written=Written(
+            files=[file for name in models for file in sorted((store.samples / name).glob("*"))],
+            prunable=[store.samples / name for name in models],
         ),
         summary=_summary(len(records), clips=len(present), faulty=len(faulty), broken=broken),
         needs=[_shown(clip) for clip in faulty],

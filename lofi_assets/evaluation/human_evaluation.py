@@ -17,7 +17,7 @@ from lofi_assets.files.typed import STORED, plain, read_typed, write_typed
 from lofi_assets.listening import ledger
 from lofi_assets.listening.errors import ListeningError
 from lofi_assets.metrics.results import ListeningResult, Verdict
-from lofi_assets.outcome import Outcome
+from lofi_assets.outcome import Outcome, Written
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.files import DIFFUSERS_WEIGHTS
@@ -65,14 +65,15 @@ class HumanEvaluation:
         Raises:
             StoreError: it is broken, or of another version.
         """
-        return read_typed(cls._path(store), cls, remedy="remove it and materialise human_evaluation again")
+        return read_typed(cls.path(store), cls, remedy="remove it and materialise human_evaluation again")
 
     def write(self, store: Store) -> None:
         """Put on record."""
-        write_typed(self._path(store), self)
+        write_typed(self.path(store), self)
 
     @staticmethod
-    def _path(store: Store) -> Path:
+    def path(store: Store) -> Path:
+        """Where it is on record."""
         return store.metadata("human_evaluation.json")
 
 
@@ -170,7 +171,9 @@ def _outcome(store: Store, found: HumanEvaluation) -> Outcome:
     refused = _answers_of_version_1(store)
     told = {"note": found.note}
     concluded = statistics if statistics and verdict and statistics.verdict == verdict else None
+    heard = [store.checkpoints / found.checkpoint_id / DIFFUSERS_WEIGHTS] if found.checkpoint_id else []
     return Outcome(
+        written=Written(files=[HumanEvaluation.path(store)], materials=heard),
         data_version=hash_of(
             LISTENING_VERSION,
             found.checkpoint_id,

@@ -65,6 +65,11 @@ class Marks:
         return store.metadata("quality_marks.json")
 
 
+def measured_files(store: Store) -> list[Path]:
+    """The files of all numbers."""
+    return [_metrics_path(store), store.metadata("quality_marks.json")]
+
+
 def read_measured(store: Store) -> dict[str, Measured]:
     """Checkpoint id -> how it was measured, pruned ones too; without those that other measures were made of.
 

@@ -13,7 +13,14 @@ from typing import Any
 from lofi_assets import pictures
 from lofi_assets.evaluation import before_after, sample_gates
 from lofi_assets.evaluation import report as quality_report
-from lofi_assets.evaluation.measured import METRICS_VERSION, Marks, Measured, read_measured, write_measured
+from lofi_assets.evaluation.measured import (
+    METRICS_VERSION,
+    Marks,
+    Measured,
+    measured_files,
+    read_measured,
+    write_measured,
+)
 from lofi_assets.evaluation.samples import (
     BASE,
     clips_of,
@@ -28,7 +35,7 @@ from lofi_assets.files.typed import plain
 from lofi_assets.html.links import page_url
 from lofi_assets.metrics.results import Evaluation, NoiseDistances
 from lofi_assets.metrics.sample_checks import CHECKS_VERSION
-from lofi_assets.outcome import Outcome
+from lofi_assets.outcome import Outcome, Written
 from lofi_assets.profiles import Profile, setting
 from lofi_assets.progress import over
 from lofi_assets.records import Checkpoint, QualityMetrics
@@ -205,6 +212,10 @@ def _quality_outcome(
         page = _page(store, chosen, drawn, redraw=recomputed > 0)
     return Outcome(
         data_version=hash_of([(record.checkpoint_id, known[record.checkpoint_id].key) for record in kept]),
+        written=Written(
+            files=measured_files(store),
+            materials=[clip.file(store) for clip in clips_of(store, chosen.checkpoint_id)] if chosen else [],
+        ),
         summary=quality_report.summary(chosen, judged, marks, checkpoints=len(records)),
         needs=quality_report.unmeasured(evaluations),
         counts={"checkpoints": len(records), "pruned": pruned, "recomputed": recomputed},

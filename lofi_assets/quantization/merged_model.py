@@ -10,13 +10,13 @@ from lofi_assets.evaluation.generated_samples import BROKEN
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import hash_of, sha256_file
 from lofi_assets.files.typed import STORED, plain, read_typed
-from lofi_assets.outcome import Outcome
+from lofi_assets.outcome import Outcome, Written
 from lofi_assets.profiles import Profile
 from lofi_assets.progress import Progress
 from lofi_assets.quantization.merge_report import MergeReport, read_merge_report
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import Store
-from lofi_assets.training.checkpoints.files import CheckpointError
+from lofi_assets.training.checkpoints.files import PEFT_CONFIG, PEFT_WEIGHTS, CheckpointError
 from lofi_assets.training.checkpoints.manifest import best, read_manifest, update_record
 from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.trained_on import trained_base
@@ -47,7 +47,7 @@ class MergedModel(MergeReport):
         Raises:
             StoreError: it is broken, or of another version.
         """
-        return read_typed(cls._path(store), cls, remedy="remove it and materialise merged_model again")
+        return read_typed(cls.path(store), cls, remedy="remove it and materialise merged_model again")
 
     @classmethod
     def current(cls, store: Store) -> "MergedModel":
@@ -59,11 +59,11 @@ class MergedModel(MergeReport):
         """
         if found := cls.read(store):
             return found
-        raise NoMergedModelError(f"{cls._path(store)}: absent; materialise merged_model")
+        raise NoMergedModelError(f"{cls.path(store)}: absent; materialise merged_model")
 
     def write(self, store: Store) -> None:
         """Put on record."""
-        write_json(self._path(store), {"checkpoint_id": self.checkpoint_id} | plain(self))
+        write_json(self.path(store), {"checkpoint_id": self.checkpoint_id} | plain(self))
 
     @property
     def backbone(self) -> Backbone:
@@ -79,7 +79,8 @@ class MergedModel(MergeReport):
         return store.merged / self.checkpoint_id
 
     @staticmethod
-    def _path(store: Store) -> Path:
+    def path(store: Store) -> Path:
+        """Where it is on record."""
         return store.metadata("merged_model.json")
 
 
@@ -106,7 +107,7 @@ def merge_best(store: Store, profile: Profile) -> Outcome:
     chosen = best_checkpoint(store)
     adapter, target = store.checkpoints / chosen.checkpoint_id, store.merged / chosen.checkpoint_id
     features = trained_base(store, [chosen.checkpoint_id])
-    wanted = (sha256_file(adapter / "adapter_model.safetensors"), features.base_fingerprint)
+    wanted = (sha256_file(adapter / PEFT_WEIGHTS), features.base_fingerprint)
     report = read_merge_report(target)
     unchanged = report is not None and (report.adapter_sha256, report.base_fingerprint) == wanted
     if report is None or not unchanged:
@@ -129,6 +130,10 @@ def merge_best(store: Store, profile: Profile) -> Outcome:
         data_version=hash_of(report.adapter_sha256, report.base_fingerprint),
         counts={"modules": report.modules, "recomputed": int(not unchanged)},
         values={"merge_max_error": report.max_error},
+        written=Written(
+            files=[MergedModel.path(store), *(path for path in sorted(target.rglob("*")) if path.is_file())],
+            materials=[adapter / PEFT_WEIGHTS, adapter / PEFT_CONFIG],
+        ),
         summary=f"{chosen.checkpoint_id} is merged into its base: outputs differ from those with the adapter by "
         f"{report.max_error:.1e} at most; the adapter moves them by {report.adapter_effect:.2g}.",
         details={

@@ -20,7 +20,7 @@ from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import STORED, parsed, read_typed, write_typed
 from lofi_assets.files.writing import atomic_folder
 from lofi_assets.metrics.results import TierFidelity
-from lofi_assets.outcome import Outcome
+from lofi_assets.outcome import Outcome, Written
 from lofi_assets.profiles import Profile, SamplingSettings
 from lofi_assets.progress import over
 from lofi_assets.quantization.merged_model import MergedModel
@@ -57,7 +57,7 @@ class TierDistances:
         Raises:
             StoreError: they are broken.
         """
-        path, remedy = cls._path(store), "remove it and materialise quantized_tiers again"
+        path, remedy = cls.path(store), "remove it and materialise quantized_tiers again"
         known = read_json(path, remedy=remedy)
         if known is None or (isinstance(known, dict) and known.get("version") != TIERS_VERSION):
             return None
@@ -65,10 +65,11 @@ class TierDistances:
 
     def write(self, store: Store) -> None:
         """Put on record."""
-        write_typed(self._path(store), self)
+        write_typed(self.path(store), self)
 
     @staticmethod
-    def _path(store: Store) -> Path:
+    def path(store: Store) -> Path:
+        """Where they are on record."""
         return store.metadata("tier_fad.json")
 
 
@@ -123,6 +124,9 @@ def quantize(store: Store, profile: Profile) -> Outcome:
             "vocal_bits": _fewest_bits(released, backbone.layout.vocal),
             **{f"fad_increase_{tier}": _increase(fidelity, tier) for tier in COMPARED},
         },
+        written=Written(
+            [TierDistances.path(store), *(path for path in sorted(store.quantized.rglob("*")) if path.is_file())]
+        ),
         summary=_summary(fidelity),
         needs=[{"tier": r.tier, "violation": found} for r in released for found in r.policy.violations],
         rows=[

@@ -15,12 +15,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lofi_assets.constitution.gates import load_constitution, load_gates
-from lofi_assets.constitution.verdicts import verdicts
+from lofi_assets.constitution.clearance import Clearance, use
 from lofi_assets.files.hashing import hash_of, sha256_file, sha256_folder
 from lofi_assets.files.typed import plain
 from lofi_assets.files.writing import atomic_folder, copy_file
-from lofi_assets.outcome import Outcome
+from lofi_assets.outcome import Outcome, Written
 from lofi_assets.profiles import Profile
 from lofi_assets.progress import over
 from lofi_assets.quantization.merged_model import MergedModel, NoMergedModelError
@@ -42,27 +41,40 @@ from lofi_assets.release.onnx_artifacts import Bundle, differences
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.files import COMFYUI_WEIGHTS
 from lofi_assets.training.checkpoints.manifest import read_manifest
-from lofi_assets.wording import counted
+from lofi_assets.wording import counted, named
 
 LOG = logging.getLogger(__name__)
+ASSET = "hub_release"
 TOOLS = ("diffusers", "huggingface_hub", "lofi_assets", "numpy", "onnx", "onnxruntime", "peft", "torch", "transformers")
 
 
-def publish(store: Store, profile: Profile, *, progress: Callable[[str], None] = LOG.info) -> Outcome:
+def publish(
+    store: Store, profile: Profile, clearance: Clearance, *, progress: Callable[[str], None] = LOG.info
+) -> Outcome:
     """Assemble `release/published/` unless it is current and, if the profile says so, commit it to the Hub.
 
     The folder is replaced in one step, and the Hub gets one commit: a release is there whole or not at all.
 
     Args:
+        clearance: the guard's permit; it is used up, and every file has to be the bytes that it was given for.
         progress: is told what will go, a line per file with size and hash, before anything is sent.
     Raises:
+        NotClearedError: the permit is not the guard's, for another asset, used or old.
         ReleaseError: a setting or the token is missing, something is not what was judged, or the Hub refused.
     """
+    use(clearance, asset=ASSET)
     if profile.release.target == "hub":
         hub_token(profile)
     folder = store.release / "published"
     sources = _sources(store)
-    about = _record(store, {name: _described(path) for name, path in sorted(sources.items())})
+    _require_cleared(store, sources, clearance)
+    described = {name: _described(path) for name, path in sorted(sources.items())}
+    changed = [
+        name for name, file in described.items() if file.sha256 != clearance.files[store.relative(sources[name])]
+    ]
+    if changed:
+        raise ReleaseError(f"{named(changed)}: changed while the release was made; publish again")
+    about = _record(store, described, clearance)
     text = json.dumps(plain(about), indent=2, ensure_ascii=False) + "\n"
     wanted = {name: file.sha256 for name, file in about.files.items()}
     wanted[RELEASE] = hashlib.sha256(text.encode()).hexdigest()
@@ -77,6 +89,7 @@ def publish(store: Store, profile: Profile, *, progress: Callable[[str], None] =
     places = "to the Hub" if profile.release.target == "hub" else "into release/published under the data root"
     return Outcome(
         data_version=hash_of(wanted),
+        written=Written([folder / name for name in sorted(wanted)]),
         summary=f"{about.checkpoint} is published {places}: {counted(len(files), 'file')}, the card approved by "
         f"{about.approval.approved_by}. Nothing waits for a person.",
         counts={
@@ -117,6 +130,13 @@ def _sources(store: Store) -> dict[str, Path]:
     return sources
 
 
+def _require_cleared(store: Store, sources: Mapping[str, Path], clearance: Clearance) -> None:
+    """Every file is one that the guard hashed; what is sent is compared with that by `_assemble`."""
+    unknown = [store.relative(path) for path in sources.values() if store.relative(path) not in clearance.files]
+    if unknown:
+        raise ReleaseError(f"{named(unknown)}: no evidence says what made it; materialise the asset that writes it")
+
+
 def _merged(store: Store) -> MergedModel:
     """What the tiers were made from; not the checkpoint that is best by now."""
     try:
@@ -125,7 +145,7 @@ def _merged(store: Store) -> MergedModel:
         raise ReleaseError(str(error)) from error
 
 
-def _record(store: Store, files: Files) -> ReleaseRecord:
+def _record(store: Store, files: Files, clearance: Clearance) -> ReleaseRecord:
     merged = _merged(store)
     identifier = merged.checkpoint_id
     record = next((found for found in read_manifest(store.checkpoints) if found.checkpoint_id == identifier), None)
@@ -134,7 +154,6 @@ def _record(store: Store, files: Files) -> ReleaseRecord:
             f"{store.checkpoints / identifier}: not the adapter that the tiers were made from; "
             f"materialise merged_model and what follows"
         )
-    gates = [gate for gate in load_gates() if "hub_release" in gate.holds]
     approval = _approved(store)
     return ReleaseRecord(
         checkpoint=identifier,
@@ -144,8 +163,8 @@ def _record(store: Store, files: Files) -> ReleaseRecord:
         config_sha256=record.config_hash,
         card_sha256=approval.card_sha256,
         approval=Approver(approval.approved_by, approval.date),
-        constitution=load_constitution()["version"],
-        gates=tuple(ReleasedGate(found.gate.id, found.status, found.text) for found in verdicts(store, gates)),
+        constitution=clearance.constitution.version,
+        gates=tuple(ReleasedGate(found.gate.id, found.status, found.text) for found in clearance.verdicts),
         tools={"python": platform.python_version()} | {name: _version(name) for name in TOOLS},
         files=files,
     )

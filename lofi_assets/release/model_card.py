@@ -21,7 +21,7 @@ from lofi_assets.files.documents import write_text
 from lofi_assets.files.typed import STORED, plain, read_typed, write_typed
 from lofi_assets.metrics.results import Evaluation
 from lofi_assets.near_names import says_nothing
-from lofi_assets.outcome import Outcome
+from lofi_assets.outcome import Outcome, Written
 from lofi_assets.profiles import Profile
 from lofi_assets.quantization.merged_model import MergedModel
 from lofi_assets.quantization.quantized_tiers import VARIANTS, TierDistances, tier_of
@@ -104,6 +104,7 @@ def write_card(store: Store, profile: Profile) -> Outcome:
             "missing_sections": len(lacks),
             "approved": {"value": approved, "note": by},
         },
+        written=Written([store.release / "README.md"]),
         details={"card": text, "approved": approved},
     )
 

@@ -20,7 +20,7 @@ from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import hash_of, sha256_folder
 from lofi_assets.files.typed import STORED, plain, read_typed, write_typed
 from lofi_assets.files.writing import atomic_folder, copy_file
-from lofi_assets.outcome import Outcome
+from lofi_assets.outcome import Outcome, Written
 from lofi_assets.progress import Progress, over
 from lofi_assets.quantization.quantized_tiers import COMPARED
 from lofi_assets.quantization.tier_manifest import TierManifest, manifest_path
@@ -115,6 +115,7 @@ def build_bundle(store: Store) -> Outcome:
             "missing_or_altered_files": {"value": len(wrong), "note": "; ".join(wrong)},
             "example_runs": {"value": bundle.example.ran, "note": bundle.example.note},
         },
+        written=Written([store.export / name for name in (*bundle.files, MANIFEST)]),
         summary=_summary(bundle, wrong),
         needs=[dict(zip(("fault", "file"), line.rsplit(" ", 1), strict=True)) for line in wrong],
         rows=[{"file": name, "sha256": digest} for name, digest in bundle.files.items()],

@@ -8,9 +8,9 @@ from typing import Any
 from lofi_assets.constitution.gates import Gate, gates_of
 from lofi_assets.constitution.verdicts import track_rules
 from lofi_assets.files.hashing import hash_of
-from lofi_assets.outcome import Outcome
+from lofi_assets.outcome import Outcome, Written
 from lofi_assets.sources.claims import load_sources, verify_sources
-from lofi_assets.sources.inventory import SourceRow, known_files, write_inventory
+from lofi_assets.sources.inventory import SourceRow, inventory_path, known_files, write_inventory
 from lofi_assets.sources.ledger_text import ledger_path
 from lofi_assets.sources.licences import load_licences
 from lofi_assets.sources.raw_files import scan_raw, tree_of
@@ -53,6 +53,10 @@ def inventory_sources(store: Store, *, gates: Sequence[Gate], today: date, confi
         ),
         summary=inventory_summary(rejected=[row.rule for row in rejected], verified=len(verified), problems=problems),
         needs=rejected_files([RejectedFile(row.track_id, row.path, row.rule, row.reason) for row in rejected]),
+        written=Written(
+            files=[inventory_path(store)],
+            given=[ledger_path(store), *(store.root / row.path for row in verified)],
+        ),
         rows=[_shown_source(row) for row in (*rejected, *verified)],
         details={"problems": "\n".join(f"- {problem}" for problem in problems) or None},
     )

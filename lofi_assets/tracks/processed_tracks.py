@@ -11,7 +11,7 @@ from dataclasses import replace
 from lofi_assets.constitution.gates import Gate, gates_of
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.recorded_hashes import FileHashes
-from lofi_assets.outcome import Outcome
+from lofi_assets.outcome import Outcome, Written
 from lofi_assets.profiles import AudioSettings
 from lofi_assets.sources.inventory import SourceRow, read_inventory
 from lofi_assets.sources.raw_files import PART
@@ -117,9 +117,11 @@ def process_library(
     clear_stale(store, rows, wanted)
     licensed = {row.track_id: verified[row.whole].sha256 for row in rows}
     counts = increment.counts() | {"recomputed": computed}
-    return tracks_outcome(
+    outcome = tracks_outcome(
         accepted, rejected, licensed=licensed, counts=counts, gates=track_gates, mended=[*mended, *placed]
     )
+    written = Written([tracks_path(store), pairs_path(store), *(store.root / row.audio_path for row in accepted)])
+    return replace(outcome, written=written)
 
 
 def _extras(settings: AudioSettings) -> list[str]:

@@ -17,15 +17,21 @@ from lofi_assets.files.documents import write_json, write_text
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import STORED, plain
 from lofi_assets.lyrics.text import LyricsError, lyrics_text
-from lofi_assets.outcome import Outcome
+from lofi_assets.outcome import Outcome, Written
 from lofi_assets.records import TrackState
 from lofi_assets.sources.style_taxonomy import vocabulary
 from lofi_assets.store import Increment, Store
 from lofi_assets.styles.prompt_text import parse_prompt, prompt_text
 from lofi_assets.styles.taxonomy import Taxonomy
-from lofi_assets.tracks.curation import take_over, write_mapping
+from lofi_assets.tracks.curation import MAPPING, take_over, write_mapping
 from lofi_assets.tracks.duplicates import read_pairs
-from lofi_assets.tracks.prompt_table import PromptRow, PromptStatus, write_prompt_rows, written_fingerprints
+from lofi_assets.tracks.prompt_table import (
+    PromptRow,
+    PromptStatus,
+    prompts_path,
+    write_prompt_rows,
+    written_fingerprints,
+)
 from lofi_assets.tracks.quarantine import Quarantined, write_quarantine
 from lofi_assets.tracks.review import QueueItem, Review, queue_of, read_reviews
 from lofi_assets.tracks.states import advance
@@ -177,6 +183,14 @@ def _outcome(
     unused = [f"{tag!r} of {row.track_id}" for row in tagged for tag in row.unknown_curated]
     return Outcome(
         data_version=hash_of([(row.track_id, row.fingerprint) for row in rows]),
+        written=Written(
+            files=[
+                prompts_path(store),
+                store.metadata("quality_scores.json"),
+                *(store.root / path for path in texts),
+            ],
+            given=[store.metadata(MAPPING)],  # its result, in which people write too
+        ),
         summary=_summary(len(tagged), broken=rejected, refused=refused, waiting=len(waiting)),
         needs=[*map(_broken, broken), *map(_waiting, waiting)],
         counts={

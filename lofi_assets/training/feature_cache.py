@@ -12,7 +12,7 @@ from lofi_assets.dataset.versions import current_dataset
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import STORED, read_typed, write_typed
 from lofi_assets.files.writing import StoreError
-from lofi_assets.outcome import Outcome
+from lofi_assets.outcome import Outcome, Written
 from lofi_assets.profiles import Profile, setting
 from lofi_assets.store import Store
 from lofi_assets.training import report as training_report
@@ -126,6 +126,8 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
             "recomputed": computed,
             "orphaned_files": orphaned,
         },
+        # Not the features: they can be deleted at any time, and are found by what they were made of.
+        written=Written([FeatureRecord.path(store)]),
         values={"missing_features": sum(not all(path.is_file() for path in row.files.values()) for row in rows)},
         details={"base": f"{base.name} {identity[:12]}", "languages": tallied(languages.values()) or None},
     )

@@ -5,6 +5,7 @@ its own process.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,19 @@ from typing import Any
 from lofi_assets.backbones.features import FeatureError
 from lofi_assets.dataset.versions import dataset_on_record
 from lofi_assets.files.hashing import hash_of
-from lofi_assets.outcome import Outcome
+from lofi_assets.outcome import Outcome, Written
 from lofi_assets.profiles import Profile
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.training import report as training_report
 from lofi_assets.training.checkpoints.description import CheckpointDescription
-from lofi_assets.training.checkpoints.files import RUN_CONFIG
+from lofi_assets.training.checkpoints.files import (
+    COMFYUI_WEIGHTS,
+    DIFFUSERS_WEIGHTS,
+    PEFT_CONFIG,
+    PEFT_WEIGHTS,
+    RUN_CONFIG,
+)
 from lofi_assets.training.checkpoints.manifest import pruned_records, read_manifest, update_record
 from lofi_assets.training.checkpoints.runs import current_run, finished, log_path
 from lofi_assets.training.checkpoints.soundness import fault
@@ -117,6 +124,7 @@ def describe_training(store: Store, planned: PlannedRun) -> Outcome:
             "checkpoints_on_revoked_tracks": len(on_revoked_tracks(store)),
             "last_loss": last_loss,
         },
+        written=_written(store, records),
         summary=training_report.training_summary(records, loss=last_loss, wanted=run.training.max_steps),
         needs=training_report.broken_checkpoints(store.checkpoints, records),
         rows=[_shown(record, states[record.checkpoint_id]) for record in reversed(records)],
@@ -131,6 +139,13 @@ def _checked(store: Store, record: Checkpoint) -> Checkpoint:
     if valid == record.is_valid:
         return record
     return update_record(store.checkpoints, record.checkpoint_id, is_valid=valid)
+
+
+def _written(store: Store, records: Sequence[Checkpoint]) -> Written:
+    """What the trainer left of each checkpoint; its own record says later that it was sampled and measured."""
+    folders = [store.checkpoints / record.checkpoint_id for record in records]
+    names = (PEFT_WEIGHTS, PEFT_CONFIG, DIFFUSERS_WEIGHTS, COMFYUI_WEIGHTS, RUN_CONFIG)
+    return Written(given=[folder / name for folder in folders for name in names], prunable=folders)
 
 
 def _reproducible(store: Store, description: CheckpointDescription) -> bool:

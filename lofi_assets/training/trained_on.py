@@ -50,7 +50,12 @@ def on_revoked_tracks(store: Store, *, today: date | None = None) -> dict[str, s
         today=today or latest_day(datetime.now(UTC)),
     )
     found = {name: sorted(tracks & lost.keys()) for name, tracks in trained.items()}
-    return {name: f"{tracks[0]}: {lost[tracks[0]]}" for name, tracks in found.items() if tracks}
+    unsaid = {
+        name: f"{store.checkpoints / name / RUN_CONFIG} does not say what it was trained on; restore it from a copy"
+        for name, tracks in trained.items()
+        if not tracks
+    }
+    return unsaid | {name: f"{tracks[0]}: {lost[tracks[0]]}" for name, tracks in found.items() if tracks}
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="ignore"))

@@ -9,7 +9,7 @@ import pytest
 
 from lofi_assets.alerts.arrivals import Track, delivery_news
 from lofi_assets.alerts.state import AlertState, read_told_tracks, write_told_tracks
-from lofi_assets.constitution.verdicts import Measures, record, upstream_versions
+from lofi_assets.constitution.verdicts import Measures
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.writing import StoreError
 from lofi_assets.store import Store
@@ -17,7 +17,8 @@ from lofi_assets.tracks.prompt_table import write_prompt_rows
 from lofi_assets.tracks.track_table import tracks_path, write_tracks
 from lofi_assets_tests.alerts.alert_receiver import Receiver
 from lofi_assets_tests.alerts.alert_watch import NOTHING, Watch
-from lofi_assets_tests.defs.test_gate_checks import StandIns, report_build
+from lofi_assets_tests.defs.test_gate_checks import StandIns
+from lofi_assets_tests.recorded_evidence import record, report_build
 from lofi_assets_tests.stage_rows import TEMPO, prompt_row, source_row, track_row, write_sources
 
 DATA = ("licensed_sources", "processed_tracks", "prompts", "dataset_manifest")
@@ -42,10 +43,10 @@ class Library:
         self.write()
         store = self.watch.stand_ins.store
         for asset in assets or DATA:
-            upstream = upstream_versions(store, DATA[: DATA.index(asset)])
+            upstream = dict.fromkeys(DATA[: DATA.index(asset)], "")
             version = hash_of(asset, self.unlicensed, self.processed, self.content)
-            record(store, Measures(asset, version, upstream))
-            report_build(self.watch.instance, asset, version)
+            sha256 = record(store, Measures(asset, version, upstream))
+            report_build(self.watch.instance, asset, version, evidence=sha256)
 
     def write(self) -> None:
         store = self.watch.stand_ins.store

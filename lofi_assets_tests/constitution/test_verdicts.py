@@ -7,19 +7,18 @@ from typing import Any
 
 import pytest
 
+from lofi_assets.constitution.chain import Chain, Materialized
 from lofi_assets.constitution.gates import Gate, Verdict, load_gates
 from lofi_assets.constitution.verdicts import (
     Measures,
     held_back_by,
-    record,
     recorded,
     track_rule_counts,
-    upstream_versions,
     verdict,
     verdicts,
 )
-from lofi_assets.files.documents import read_json
 from lofi_assets.store import Store
+from lofi_assets_tests.recorded_evidence import RUN, Log, record
 
 
 def gate_of(gate_id: str, **changes: object) -> Gate:
@@ -33,14 +32,14 @@ COVERAGE = gate_of("quality.coverage", asset="metrics", measure="uncovered", op=
 LENGTH = gate_of("audio.length", asset="tracks", scope="track", measure="duration_s", op=">=", limit=30)
 PINS = gate_of("repository.pins", asset=None, scope="repository", measure="unpinned", op="==", limit=0)
 GATES = (LENGTH, HASH, FAD, COVERAGE, PINS)
-LATEST = {"tracks": "t1", "dataset": "d1", "metrics": "m1"}
+TRACKS = Measures("tracks", "t1", tracks={"audio.length": {"accepted": 3, "violating": 0, "rejected": 1}})
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """Three assets, each built from the one before, whose gates all pass."""
     store = Store(tmp_path)
-    record(store, Measures("tracks", "t1", tracks={"audio.length": {"accepted": 3, "violating": 0, "rejected": 1}}))
+    record(store, TRACKS)
     record(store, Measures("dataset", "d1", upstream={"tracks": "t1"}, values={"hash_verified": True}))
     record(store, metrics(2.0))
     return store
@@ -53,8 +52,9 @@ def metrics(fad: float | None, **changes: Any) -> Measures:
     )
 
 
-def held(store: Store, *, materialized: Mapping[str, str] = LATEST, **options: Any) -> list[Verdict]:
-    return held_back_by(store, GATES, asset="hub_release", materialized=materialized, **options)
+def held(store: Store, *, latest: Mapping[str, Materialized | None] | None = None, **options: Any) -> list[Verdict]:
+    chain = Chain(store, Log(store, **(latest or {})))
+    return held_back_by(GATES, asset="hub_release", chain=chain, **options)
 
 
 # --- tracks ----------------------------------------------------------------------------------------------------------
@@ -95,12 +95,8 @@ def test_measures_survive_a_round_trip(store: Store) -> None:
 
 def test_a_number_that_is_not_finite_is_recorded_as_missing(store: Store) -> None:
     record(store, metrics(math.nan))
-    assert read_json(store.measures("metrics"))["values"]["fad"]["value"] is None
+    assert recorded(store, "metrics").values["fad"]["value"] is None
     assert verdict(FAD, recorded(store, "metrics")).status == "inconclusive"
-
-
-def test_upstream_versions_name_what_was_built_and_nothing_else(store: Store) -> None:
-    assert upstream_versions(store, ["metrics", "dataset", "unknown"]) == {"dataset": "d1", "metrics": "m1"}
 
 
 # --- the guard -------------------------------------------------------------------------------------------------------
@@ -112,7 +108,8 @@ def test_the_guard_opens_when_every_holding_gate_passed_for_this_build(store: St
 
 def test_the_guard_asks_the_gates_that_hold_this_asset_only(store: Store) -> None:
     assert not verdict(COVERAGE, recorded(store, "metrics")).passed
-    assert held_back_by(store, GATES, asset="merged_model", materialized={}) == []
+    chain = Chain(store, Log(store, metrics=None, dataset=None, tracks=None))
+    assert held_back_by(GATES, asset="merged_model", chain=chain) == []
 
 
 def test_a_failed_gate_holds_a_release_back(store: Store) -> None:
@@ -138,29 +135,34 @@ def test_an_inconclusive_gate_holds_a_release_back(store: Store, values: Mapping
 
 
 def test_numbers_that_were_never_recorded_hold_a_release_back(store: Store) -> None:
-    store.measures("metrics").unlink()
-    (found,) = held(store)
+    (found,) = held(store, latest={"metrics": None})
     assert found.status == "inconclusive" and "metrics is not materialised" in found.note
 
 
 def test_numbers_about_another_build_hold_a_release_back(store: Store) -> None:
-    (found,) = held(store, materialized=LATEST | {"metrics": "m2"})
+    (found,) = held(store, latest={"metrics": Materialized("e" * 64, "m2", RUN)})
     assert (found.gate.id, found.status) == ("quality.fad", "inconclusive") and "another build" in found.note
 
 
 def test_a_build_that_the_orchestrator_does_not_know_holds_a_release_back(store: Store) -> None:
-    assert {item.gate.id for item in held(store, materialized={})} == {"dataset.hash", "quality.fad"}
+    nothing = {"tracks": None, "dataset": None, "metrics": None}
+    assert {item.gate.id for item in held(store, latest=nothing)} == {"dataset.hash", "quality.fad"}
 
 
 def test_an_upstream_rebuilt_since_holds_a_release_back_however_far_up(store: Store) -> None:
-    found = held(store, materialized=LATEST | {"tracks": "t2"})
+    record(store, Measures("tracks", "t2"))
+    found = held(store)
     assert {item.gate.id for item in found} == {"dataset.hash", "quality.fad"}
     assert all(item.status == "inconclusive" and "earlier tracks" in item.note for item in found)
 
 
 def test_an_upstream_whose_own_numbers_are_about_another_build_holds_a_release_back(store: Store) -> None:
+    latest = Log(store).latest("tracks")
     record(store, Measures("tracks", "t0"))
-    assert {item.gate.id for item in held(store)} == {"dataset.hash", "quality.fad"}
+    assert {item.gate.id for item in held(store, latest={"tracks": latest})} == {
+        "dataset.hash",
+        "quality.fad",
+    }
 
 
 def test_a_failure_recorded_for_this_build_overrules_a_passing_number(store: Store) -> None:

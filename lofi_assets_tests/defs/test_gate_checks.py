@@ -14,15 +14,16 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from lofi_assets.constitution import verdicts
+from lofi_assets.constitution import evidence, verdicts
 from lofi_assets.constitution.gates import ENCODED_MEASURES, Gate, load_gates
-from lofi_assets.constitution.verdicts import Measures, record, upstream_versions
+from lofi_assets.constitution.verdicts import Measures
 from lofi_assets.definitions import build_defs
 from lofi_assets.defs import dataset, evaluation, quantization, release, sources, tracks, training
 from lofi_assets.defs.readiness import READY
 from lofi_assets.defs.resources import Platform
 from lofi_assets.outcome import Outcome
 from lofi_assets.store import Store
+from lofi_assets_tests.recorded_evidence import record, report_build
 
 SEAMS: dict[str, tuple[Any, str]] = {
     "licensed_sources": (sources, "inventory_sources"),
@@ -128,21 +129,15 @@ class StandIns:
         graph = self.defs.resolve_asset_graph()
         for asset in assets:
             outcome, key = self.work(asset), dg.AssetKey(asset)
-            upstream = upstream_versions(self.store, [key.to_user_string() for key in graph.get(key).parent_keys])
-            record(self.store, Measures(asset, outcome.data_version, upstream, outcome.values, outcome.tracks))
-            report_build(instance, asset, outcome.data_version)
+            upstream = [key.to_user_string() for key in graph.get(key).parent_keys]
+            sha256 = evidence.write(self.store, outcome, asset=asset, upstream=upstream)
+            report_build(instance, asset, outcome.data_version, evidence=sha256)
             for gate in GATES.values():
                 if gate.asset == asset and (gate.blocking or gate.scope == "track"):
                     passed = dg.AssetCheckEvaluation(
                         asset_key=key, check_name=gate.check_name, passed=True, metadata={}
                     )
                     instance.report_runless_asset_event(passed)
-
-
-def report_build(instance: dg.DagsterInstance, asset: str, data_version: str) -> None:
-    """A materialisation as the instance remembers it."""
-    tags = {"dagster/data_version": data_version}
-    instance.report_runless_asset_event(dg.AssetMaterialization(dg.AssetKey(asset), tags=tags))
 
 
 def materialized(result: dg.ExecuteInProcessResult) -> list[str]:

@@ -1,15 +1,14 @@
 """The release guard: what a blocking check cannot do, since it only holds inside its own run."""
 
-from dataclasses import replace
-
 import dagster as dg
 import pytest
 
+from lofi_assets.constitution import evidence
 from lofi_assets.constitution.gates import GUARDED_ASSETS
-from lofi_assets.constitution.verdicts import record, recorded
 from lofi_assets.definitions import build_defs
 from lofi_assets.defs.gates import held_back
-from lofi_assets_tests.defs.test_gate_checks import GATES, SEAMS, StandIns, materialized, report_build
+from lofi_assets_tests.defs.test_gate_checks import GATES, SEAMS, StandIns, materialized
+from lofi_assets_tests.recorded_evidence import report_build
 
 LINEAGE = list(SEAMS)
 BEFORE_RELEASE = LINEAGE[:-1]
@@ -84,14 +83,14 @@ def test_a_failed_gate_holds_back_a_release_started_in_another_run(stand_ins: St
 
 
 def test_every_gate_that_holds_the_release_does_so(stand_ins: StandIns, instance, built: None) -> None:
-    """Asset by asset, on what was recorded, as another run would find it."""
+    """Asset by asset, as another run would find it."""
     for asset in sorted({str(GATES[gate_id].asset) for gate_id in RELEASE_GATES}):
-        measures = recorded(stand_ins.store, asset)
-        assert measures is not None
-        record(stand_ins.store, replace(measures, values={}))
         expected = {gate_id: "inconclusive" for gate_id in RELEASE_GATES if GATES[gate_id].asset == asset}
+        stand_ins.measured = dict.fromkeys(expected)
+        stand_ins.report(instance, asset)
         assert held(stand_ins, instance) == expected
-        record(stand_ins.store, measures)
+        stand_ins.measured = {}
+        stand_ins.report(instance, asset)
     assert held(stand_ins, instance) == {}
 
 
@@ -128,7 +127,8 @@ def test_a_source_that_changed_holds_all_that_was_built_from_it(stand_ins: Stand
 
 
 def test_the_same_build_materialised_again_stays_open(stand_ins: StandIns, instance, built: None) -> None:
-    report_build(instance, "dataset_manifest", "dataset_manifest 1")
+    sha256 = evidence.current_sha256(stand_ins.store, "dataset_manifest")
+    report_build(instance, "dataset_manifest", "dataset_manifest 1", evidence=sha256)
     assert held(stand_ins, instance) == {}
 
 

@@ -208,7 +208,7 @@ def test_an_edited_licence_record_is_noticed(tmp_path: Path, tick: Tick) -> None
 def test_what_the_platform_writes_asks_for_nothing(tmp_path: Path, tick: Tick) -> None:
     land(tmp_path, "raw/commissioned/rain.wav")
     tick()
-    for name in ("processed/core/rain.mp3", "metadata/raw_inventory.parquet", "metadata/measures/prompts.json"):
+    for name in ("processed/core/rain.mp3", "metadata/raw_inventory.parquet", "metadata/evidence/prompts.json"):
         land(tmp_path, name, age=0)
     assert isinstance(tick(), str)
 

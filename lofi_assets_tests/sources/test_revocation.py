@@ -15,6 +15,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
+from lofi_assets.constitution.evidence import current_sha256
 from lofi_assets.constitution.gates import GUARDED_ASSETS
 from lofi_assets.constitution.verdicts import recorded
 from lofi_assets.dataset.split import split_of
@@ -40,7 +41,8 @@ from lofi_assets.training.feature_cache import FEATURES
 from lofi_assets.training.lora_checkpoints import PlannedRun, plan_training
 from lofi_assets.training.made_from import uses
 from lofi_assets.workers.mapping import MapTracks
-from lofi_assets_tests.defs.test_gate_checks import SEAMS, StandIns, materialized, passing_value, report_build
+from lofi_assets_tests.defs.test_gate_checks import SEAMS, StandIns, materialized, passing_value
+from lofi_assets_tests.recorded_evidence import report_build
 from lofi_assets_tests.training.test_training_checkpoints import write_weights
 
 TODAY = datetime(2026, 1, 15, tzinfo=UTC).date()
@@ -222,7 +224,7 @@ def model(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         for asset in TRAINED:
             measures = recorded(model.store, asset)
             assert measures is not None
-            report_build(model.instance, asset, measures.data_version)
+            report_build(model.instance, asset, measures.data_version, evidence=current_sha256(model.store, asset))
         model.report(model.instance, *AFTER_TRAINING)
         assert model.held() == {} and model.dataset_tracks() == {*KEPT, *GONE}
         yield model

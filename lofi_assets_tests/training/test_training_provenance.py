@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import lofi_assets
+from lofi_assets.files.git import changes, git
 from lofi_assets.store import PACKAGE
-from lofi_assets.training.checkpoints.provenance import _git, changes
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_a_change_anywhere_in_the_package_is_seen(package: Path, name: str) -> N
 def test_a_module_that_was_never_added_is_seen_with_its_content(package: Path, name: str) -> None:
     (package / name).write_text("x = 1\n")
     first = changes(package)
-    _git.cache_clear()
+    git.cache_clear()
     (package / name).write_text("x = 2\n")
     assert first and changes(package) not in (None, first)
 

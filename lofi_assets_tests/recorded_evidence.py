@@ -1,0 +1,80 @@
+"""A starting point for tests: the evidence that a run leaves, and its event, without the run's work."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
+from dagster._core.utils import make_new_run_id
+
+from lofi_assets.constitution import evidence
+from lofi_assets.constitution.chain import Materialized
+from lofi_assets.constitution.verdicts import Measures
+from lofi_assets.outcome import Outcome, Written
+from lofi_assets.store import Store
+
+RUN = "3f2a0000-run"
+
+
+def record(store: Store, measures: Measures, *, written: Written | None = None) -> str:
+    """Evidence of these measures, over the current evidence of its upstream; returns its sha256."""
+    outcome = Outcome(
+        measures.data_version,
+        measures.counts,
+        values=measures.values,
+        tracks=measures.tracks,
+        named=measures.named,
+        written=written or Written(),
+    )
+    return evidence.write(store, outcome, asset=measures.asset, upstream=measures.upstream)
+
+
+def report_build(instance: dg.DagsterInstance, asset: str, data_version: str, *, evidence: str = "") -> str:
+    """A materialisation by a run, as the instance remembers it; returns the run's id."""
+    run = instance.add_run(dg.DagsterRun(job_name="everything", run_id=make_new_run_id()))
+    made = materialization(asset, data_version, evidence=evidence)
+    event = DagsterEvent(
+        DagsterEventType.ASSET_MATERIALIZATION.value,
+        run.job_name,
+        event_specific_data=StepMaterializationData(made),
+    )
+    instance.report_dagster_event(event, run.run_id)
+    return run.run_id
+
+
+def materialization(asset: str, data_version: str, *, evidence: str = "") -> dg.AssetMaterialization:
+    """The event of a materialisation, as whoever makes one says it."""
+    return dg.AssetMaterialization(
+        dg.AssetKey(asset), tags={"dagster/data_version": data_version}, metadata={"evidence": evidence}
+    )
+
+
+class Log:
+    """An event log in which a run made what is on record now; `latest_of` says otherwise."""
+
+    def __init__(self, store: Store, **latest_of: Materialized | None) -> None:
+        self._store, self._latest = store, latest_of
+        self.earlier: dict[tuple[str, str], Materialized] = {}
+
+    def latest(self, asset: str) -> Materialized | None:
+        """As the data root has it."""
+        if asset in self._latest:
+            return self._latest[asset]
+        sha256 = evidence.current_sha256(self._store, asset)
+        return Materialized(sha256, evidence.read(self._store, asset, sha256).data_version, RUN) if sha256 else None
+
+    def with_evidence(self, asset: str, sha256: str) -> Materialized | None:
+        """One of `earlier`."""
+        return self.earlier.get((asset, sha256))
+
+
+def files(root: Path, **contents: Any) -> Sequence[Path]:
+    """Files below a root, `a__b` for `a/b`."""
+    paths = []
+    for name, content in contents.items():
+        path = root / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(content))
+        paths.append(path)
+    return paths
