@@ -1,9 +1,5 @@
 """A starting point for tests: the evidence that a run leaves, and its event, without the run's work."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
 import dagster as dg
 from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
 from dagster._core.utils import make_new_run_id
@@ -51,30 +47,22 @@ def materialization(asset: str, data_version: str, *, evidence: str = "") -> dg.
 
 
 class Log:
-    """An event log in which a run made what is on record now; `latest_of` says otherwise."""
+    """An event log in which a run made what is on record when it is opened; `latest_of` says otherwise."""
 
     def __init__(self, store: Store, **latest_of: Materialized | None) -> None:
-        self._store, self._latest = store, latest_of
+        assets = [path.stem for path in evidence.folder(store).glob("*.json")]
+        self._latest = {asset: _on_record(store, asset) for asset in assets if asset not in latest_of} | latest_of
         self.earlier: dict[tuple[str, str], Materialized] = {}
 
     def latest(self, asset: str) -> Materialized | None:
-        """As the data root has it."""
-        if asset in self._latest:
-            return self._latest[asset]
-        sha256 = evidence.current_sha256(self._store, asset)
-        return Materialized(sha256, evidence.read(self._store, asset, sha256).data_version, RUN) if sha256 else None
+        """As the data root had it."""
+        return self._latest.get(asset)
 
     def with_evidence(self, asset: str, sha256: str) -> Materialized | None:
         """One of `earlier`."""
         return self.earlier.get((asset, sha256))
 
 
-def files(root: Path, **contents: Any) -> Sequence[Path]:
-    """Files below a root, `a__b` for `a/b`."""
-    paths = []
-    for name, content in contents.items():
-        path = root / name.replace("__", "/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(str(content))
-        paths.append(path)
-    return paths
+def _on_record(store: Store, asset: str) -> Materialized:
+    sha256 = evidence.current_sha256(store, asset)
+    return Materialized(sha256, evidence.read(store, asset, sha256).data_version, RUN)

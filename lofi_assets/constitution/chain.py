@@ -160,21 +160,28 @@ class Chain:
 
     def _built_from_another(self, found: Evidence, tracked: TrackList) -> str:
         for name, link in found.upstream.items():
-            if reason := self._unlinked(found.asset, name, link) or self.reason(name):
+            if reason := (
+                self._older(found.asset, name, link) or self.reason(name) or self._invented(found.asset, name, link)
+            ):
                 return reason
         return self._foreign_materials(found, {**found.materials, **tracked.materials})
 
-    def _unlinked(self, asset: str, name: str, link: Link) -> str:
+    def _older(self, asset: str, name: str, link: Link) -> str:
         latest = self.log.latest(name)
         if not link.sha256:
             return f"{asset} was made without evidence of {name}; materialise both"
         if latest is None or link.data_version != latest.data_version:
             return f"{asset} was built from an earlier {name}"
-        if link.sha256 != latest.evidence:
-            earlier = self.log.with_evidence(name, link.sha256)
-            if earlier is None or not earlier.run_id or earlier.data_version != link.data_version:
-                return f"{asset} names evidence of {name} that no run left; materialise {asset}"
         return ""
+
+    def _invented(self, asset: str, name: str, link: Link) -> str:
+        """A run of the same build may have left another document, made by other code; but a run has to have left it."""
+        if link.sha256 == self.digests[name]:
+            return ""
+        earlier = self.log.with_evidence(name, link.sha256)
+        if earlier and earlier.run_id and earlier.data_version == link.data_version:
+            return ""
+        return f"{asset} names evidence of {name} that no run left; materialise {asset}"
 
     def _foreign_materials(self, found: Evidence, materials: Mapping[str, str]) -> str:
         """What an asset read has to be what an asset before it wrote or took in."""

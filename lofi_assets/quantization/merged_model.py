@@ -23,6 +23,11 @@ from lofi_assets.training.trained_on import trained_base
 from lofi_assets.wording import rounded
 
 
+def _model_files(folder: Path) -> list[Path]:
+    """Without what is remembered beside them."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+
+
 class NoMergedModelError(LofiError, RuntimeError):
     """There is no merged model yet; the message says which asset to materialise."""
 
@@ -131,7 +136,7 @@ def merge_best(store: Store, profile: Profile) -> Outcome:
         counts={"modules": report.modules, "recomputed": int(not unchanged)},
         values={"merge_max_error": report.max_error},
         written=Written(
-            files=[MergedModel.path(store), *(path for path in sorted(target.rglob("*")) if path.is_file())],
+            files=[MergedModel.path(store), *_model_files(target)],
             materials=[adapter / PEFT_WEIGHTS, adapter / PEFT_CONFIG],
         ),
         summary=f"{chosen.checkpoint_id} is merged into its base: outputs differ from those with the adapter by "
