@@ -21,7 +21,7 @@ from lofi_assets.definitions import build_defs
 from lofi_assets.defs import dataset, evaluation, quantization, release, sources, tracks, training
 from lofi_assets.defs.readiness import READY
 from lofi_assets.defs.resources import Platform
-from lofi_assets.outcome import Outcome
+from lofi_assets.outcome import Outcome, Written
 from lofi_assets.store import Store
 from lofi_assets_tests.recorded_evidence import record, report_build
 
@@ -72,6 +72,8 @@ class StandIns:
     """Asset -> data version, else `<asset> 1`."""
     measured: dict[str, Any] = field(default_factory=dict)
     """Gate id -> its measure; for a track-scope gate its counts. None: the asset does not record it."""
+    written: dict[str, Written] = field(default_factory=dict)
+    """Asset -> the files that its numbers are about."""
     broken: dict[str, BaseException] = field(default_factory=dict)
     """Asset -> what its work raises."""
     worked: list[str] = field(default_factory=list)
@@ -105,6 +107,7 @@ class StandIns:
         return Outcome(
             data_version=self.versions.get(asset, f"{asset} 1"),
             counts={"recomputed": 0},
+            written=self.written.get(asset, Written()),
             values=self._values([gate for gate in gates if gate.scope == "asset"]),
             tracks={
                 gate.id: counts
