@@ -25,6 +25,7 @@ from lofi_assets.cli.review import review
 from lofi_assets.cli.sources import sources
 from lofi_assets.cli.train import train
 from lofi_assets.cli.train_base import train_base
+from lofi_assets.cli.verify import verify
 from lofi_assets.errors import explanation
 from lofi_assets.store import data_root, require_config
 
@@ -69,7 +70,7 @@ def main() -> None:
 
 GROUPS = (
     *(dev, demo, demo_corpus, pages, listen),
-    *(sources, inspect, review, dataset, features, train, reproduce, approve_card),
+    *(sources, inspect, review, dataset, features, train, reproduce, approve_card, verify),
     *(fad, kad, clap, copies, compare, convert_clap),
     *(constitution, alerts, schemas, docs),
     *(train_base, tiny_base, verify_weights, verify_reference),

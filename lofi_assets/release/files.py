@@ -1,6 +1,7 @@
 """The files of a release: what they are called, and where each is."""
 
 from collections.abc import Mapping
+from dataclasses import field
 
 from pydantic.dataclasses import dataclass
 
@@ -14,6 +15,8 @@ ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "pytorch_lo
 CARD = "README.md"
 
 
+EVIDENCE = "evidence"
+"""Folder of the evidence that a release was let go by, `<asset>.json`, and of the table of gates."""
 RELEASE = "release.json"
 """Lists every other file of a release, where it comes from, and the verdicts under which it was let go."""
 
@@ -68,6 +71,10 @@ class ReleaseRecord:
     """Version of each; None for one that is not installed."""
     files: Files
     """Every other file of the release."""
+    evidence: Mapping[str, str] = field(default_factory=dict)
+    """Asset of the lineage -> sha256 of its evidence; empty: of a version that had none."""
+    made_from: Mapping[str, str] = field(default_factory=dict)
+    """File -> sha256 of the checkpoint's file that it was made from, without what names machine, people or tracks."""
 
 
 class ReleaseError(LofiError, RuntimeError):

@@ -1,0 +1,230 @@
+"""Whether a downloaded release is what was let go: its files, its signature, its evidence, every gate judged again.
+
+Nothing of the machine that made it is needed: no data root, no Dagster, no network. What a verifier trusts is this code
+with its log of amendments and, where one is given, a public key; everything else is checked against them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from lofi_assets.constitution.amendments import gates_sha256
+from lofi_assets.constitution.evidence import Evidence, parsed_statement
+from lofi_assets.constitution.gates import ConstitutionError, Gate, Verdict, load_gates
+from lofi_assets.constitution.verdicts import measures_of, verdict
+from lofi_assets.files.documents import read_json
+from lofi_assets.files.hashing import sha256_file
+from lofi_assets.files.typed import read_typed
+from lofi_assets.files.writing import StoreError
+from lofi_assets.release.files import CARD, EVIDENCE, RELEASE, ReleaseError, ReleaseRecord
+from lofi_assets.release.signing import LIST, SIGNATURE, SigningError, key_id, read_listing, require_signature
+from lofi_assets.store import CONFIG_DIR
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+ASSET = "hub_release"
+IGNORED = frozenset({".gitattributes", ".cache", ".git"})
+"""What the Hub and its client put beside a release."""
+Level = Literal["fault", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that does not hold, or that could not be checked."""
+
+    level: Level
+    about: str
+    """File, asset or gate."""
+    text: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a verification found."""
+
+    record: ReleaseRecord
+    findings: tuple[Finding, ...]
+    verdicts: tuple[Verdict, ...]
+    """Of every gate that holds a release, judged again."""
+    signed_by: str
+    """Id of the key, "" if no signature was checked."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is wrong; a note is no fault."""
+        return not any(found.level == "fault" for found in self.findings)
+
+
+def verify(folder: Path, *, key: "Ed25519PublicKey | None" = None, config_dir: Path = CONFIG_DIR) -> Report:
+    """Check a repository of a release from its files alone.
+
+    Args:
+        folder: what was downloaded, or `release/published/<part>`.
+        key: signature that it has to bear; without one a signature is noted and not checked.
+        config_dir: its `amendments.json` says which tables of gates there ever were.
+    Raises:
+        ReleaseError: no release lies there, or its record is broken.
+    """
+    record = read_typed(folder / RELEASE, ReleaseRecord, remedy="download the release again")
+    if record is None:
+        raise ReleaseError(f"{folder / RELEASE}: absent, so this is no release (or name the folder that holds it)")
+    documents, broken = _documents(folder, record)
+    signed_by, signature = _signature(folder, record, key)
+    gates, unknown = _gates(folder, record, config_dir)
+    verdicts = tuple(_judged(gate, documents) for gate in gates)
+    findings = [
+        *_files(folder, record),
+        *signature,
+        *broken,
+        *_chain(documents),
+        *_bound(record, documents),
+        *unknown,
+        *(Finding("fault", found.gate.id, f"{found.status}: {found.text}") for found in verdicts if not found.passed),
+    ]
+    return Report(record, tuple(findings), verdicts, signed_by)
+
+
+def _files(folder: Path, record: ReleaseRecord) -> Iterator[Finding]:
+    """Every file is there, a regular one, of the bytes on record; and there is no other."""
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+    for name, file in sorted(record.files.items()):
+        path = folder / name
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            yield Finding("fault", name, "a name that leads out of the release")
+        elif path.is_symlink():
+            yield Finding("fault", name, "is a link")
+        elif name not in there:
+            yield Finding("fault", name, "is missing")
+        elif sha256_file(path) != file.sha256:
+            yield Finding(
+                "fault", name, f"was changed: it is {sha256_file(path)[:12]}, released was {file.sha256[:12]}"
+            )
+    own = record.files.keys() | {RELEASE, LIST, SIGNATURE}
+    for name in sorted(there - own):
+        if not IGNORED & set(Path(name).parts):
+            yield Finding("fault", name, "was not released")
+
+
+def _signature(folder: Path, record: ReleaseRecord, key: "Ed25519PublicKey | None") -> tuple[str, Sequence[Finding]]:
+    """Id of the key that signed everything, and what is wrong with the list or its signature.
+
+    Without a key that the verifier trusts, a signature is checked against the one that the list names: it then says
+    that nothing was changed since, and not who signed.
+    """
+    path = folder / SIGNATURE
+    try:
+        text = _text(folder / LIST)
+        listed = read_listing(text)
+        wanted = {name: file.sha256 for name, file in record.files.items()} | {RELEASE: sha256_file(folder / RELEASE)}
+        names = wanted.keys() | listed.files.keys()
+        if differ := sorted(name for name in names if listed.files.get(name) != wanted.get(name)):
+            return "", [Finding("fault", name, f"is not what {LIST} lists") for name in differ]
+        if not path.is_file() and (key or listed.signer):
+            return "", [Finding("fault", SIGNATURE, "is missing: the release is not signed")]
+        if listed.signer is None and key is None:
+            return "", [Finding("note", SIGNATURE, "nobody signed this release")]
+        require_signature(_text(path), listed=text, key=key or listed.signer)  # type: ignore[arg-type]
+    except SigningError as error:
+        return "", [Finding("fault", LIST if LIST in str(error).partition(":")[0] else SIGNATURE, str(error))]
+    if key:
+        return key_id(key), ()
+    signer = key_id(listed.signer) if listed.signer else ""
+    return signer, [
+        Finding("note", SIGNATURE, f"is by the key {signer[:12]}; --key says whether that is a key you trust")
+    ]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise SigningError(f"{path.name}: is missing") from error
+
+
+def _documents(folder: Path, record: ReleaseRecord) -> tuple[dict[str, Evidence], list[Finding]]:
+    """The evidence of every asset that `release.json` names, by its digest."""
+    found: dict[str, Evidence] = {}
+    faults = []
+    for asset, sha256 in sorted(record.evidence.items()):
+        path = folder / EVIDENCE / f"{asset}.json"
+        try:
+            if not path.is_file() or sha256_file(path) != sha256:
+                raise StoreError("is not the document that the release was let go by")
+            data = read_json(path)
+            document = parsed_statement(data, where=path.name, remedy="download the release again")
+            if document.asset != asset:
+                raise StoreError(f"is of {document.asset}")
+            found[asset] = document
+        except StoreError as error:
+            faults.append(Finding("fault", f"{EVIDENCE}/{asset}.json", str(error)))
+    if not record.evidence:
+        faults.append(Finding("fault", RELEASE, "names no evidence: it was released by an earlier version, or edited"))
+    return found, faults
+
+
+def _chain(documents: Mapping[str, Evidence]) -> Iterator[Finding]:
+    """Every link leads to a document of the same build, and what an asset is about was made by one before it."""
+    for asset, document in documents.items():
+        before: dict[str, str] = {}
+        for name in _before(documents, asset):
+            before |= {**documents[name].files, **documents[name].given}
+        for name, link in document.upstream.items():
+            found = documents.get(name)
+            if found is None:
+                yield Finding("fault", asset, f"was made from {name}, of which there is no evidence")
+            elif found.data_version != link.data_version or not link.sha256:
+                yield Finding("fault", asset, f"was made from another build of {name}")
+        for name, digest in document.materials.items():
+            if before.get(name) != digest:
+                yield Finding("fault", asset, f"is about {name}, which nothing before it made")
+
+
+def _before(documents: Mapping[str, Evidence], asset: str) -> set[str]:
+    found: set[str] = set()
+    todo = list(documents[asset].upstream)
+    while todo:
+        name = todo.pop()
+        if name in documents and name not in found:
+            found.add(name)
+            todo += documents[name].upstream
+    return found
+
+
+def _bound(record: ReleaseRecord, documents: Mapping[str, Evidence]) -> Iterator[Finding]:
+    """Every released file, or what it was made from, is one that a document names."""
+    made = {
+        digest for document in documents.values() for digest in (*document.files.values(), *document.given.values())
+    }
+    for name, file in sorted(record.files.items()):
+        if name.startswith(f"{EVIDENCE}/"):
+            continue
+        source = record.made_from.get(name, file.sha256)
+        if source not in made:
+            yield Finding("fault", name, "no evidence names it, nor what it was made from")
+    card = record.files.get(CARD)
+    if card is None or card.sha256 != record.card_sha256:
+        yield Finding("fault", CARD, f"is not the card that {record.approval.approved_by} approved")
+
+
+def _gates(folder: Path, record: ReleaseRecord, config_dir: Path) -> tuple[list[Gate], list[Finding]]:
+    """The gates that held the release, from the table that came with it, if that table was ever in force."""
+    place = folder / EVIDENCE
+    try:
+        gates = [gate for gate in load_gates(place) if ASSET in gate.holds and gate.asset]
+        digest = gates_sha256(place)
+    except (ConstitutionError, StoreError) as error:
+        return [], [Finding("fault", f"{EVIDENCE}/constitution.yaml", str(error))]
+    known = {row["version"]: row["gates_sha256"] for row in read_json(config_dir / "amendments.json", default=[])}
+    if known.get(record.constitution) != digest:
+        said = "has other gates" if record.constitution in known else "is not known here (a newer version?)"
+        return gates, [Finding("fault", "constitution", f"version {record.constitution} {said}")]
+    if not gates:
+        return gates, [Finding("fault", "constitution", "no gate holds a release")]
+    return gates, []
+
+
+def _judged(gate: Gate, documents: Mapping[str, Evidence]) -> Verdict:
+    document = documents.get(str(gate.asset))
+    return verdict(gate, measures_of(document) if document else None)
