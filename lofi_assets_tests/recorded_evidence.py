@@ -1,5 +1,7 @@
 """A starting point for tests: the evidence that a run leaves, and its event, without the run's work."""
 
+from typing import Any
+
 import dagster as dg
 from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
 from dagster._core.utils import make_new_run_id
@@ -7,10 +9,12 @@ from dagster._core.utils import make_new_run_id
 from lofi_assets.constitution import evidence
 from lofi_assets.constitution.chain import Materialized
 from lofi_assets.constitution.verdicts import Measures
+from lofi_assets.defs.event_log import EVIDENCE, shown_digest
 from lofi_assets.outcome import Outcome, Written
 from lofi_assets.store import Store
 
 RUN = "3f2a0000-run"
+JOB = "everything"
 
 
 def record(store: Store, measures: Measures, *, written: Written | None = None) -> str:
@@ -28,21 +32,27 @@ def record(store: Store, measures: Measures, *, written: Written | None = None) 
 
 def report_build(instance: dg.DagsterInstance, asset: str, data_version: str, *, evidence: str = "") -> str:
     """A materialisation by a run, as the instance remembers it; returns the run's id."""
-    run = instance.add_run(dg.DagsterRun(job_name="everything", run_id=make_new_run_id()))
-    made = materialization(asset, data_version, evidence=evidence)
-    event = DagsterEvent(
-        DagsterEventType.ASSET_MATERIALIZATION.value,
-        run.job_name,
-        event_specific_data=StepMaterializationData(made),
+    run = instance.add_run(
+        dg.DagsterRun(job_name=JOB, run_id=make_new_run_id(), asset_selection=frozenset([dg.AssetKey(asset)]))
     )
-    instance.report_dagster_event(event, run.run_id)
+    made = StepMaterializationData(materialization(asset, data_version, evidence=evidence))
+    _report(instance, DagsterEventType.ASSET_MATERIALIZATION, made, run.run_id)
     return run.run_id
+
+
+def report_check(instance: dg.DagsterInstance, evaluation: dg.AssetCheckEvaluation, *, run_id: str) -> None:
+    """The evaluation of a check by the run that made its asset."""
+    _report(instance, DagsterEventType.ASSET_CHECK_EVALUATION, evaluation, run_id)
+
+
+def _report(instance: dg.DagsterInstance, kind: DagsterEventType, data: Any, run_id: str) -> None:
+    instance.report_dagster_event(DagsterEvent(kind.value, JOB, event_specific_data=data), run_id)
 
 
 def materialization(asset: str, data_version: str, *, evidence: str = "") -> dg.AssetMaterialization:
     """The event of a materialisation, as whoever makes one says it."""
     return dg.AssetMaterialization(
-        dg.AssetKey(asset), tags={"dagster/data_version": data_version}, metadata={"evidence": evidence}
+        dg.AssetKey(asset), tags={"dagster/data_version": data_version}, metadata={EVIDENCE: shown_digest(evidence)}
     )
 
 

@@ -16,6 +16,11 @@ EVIDENCE = "evidence"
 EVENTS_AT_ONCE = 100
 
 
+def shown_digest(sha256: str) -> str:
+    """A digest in two words: the UI's box grows with the longest word."""
+    return f"{sha256[:32]} {sha256[32:]}".strip()
+
+
 class InstanceLog:
     """The event log of one instance; the latest materialisations of all assets are asked for once."""
 
@@ -57,4 +62,4 @@ class InstanceLog:
         tags, shown = (event.tags or {}, event.metadata) if event else ({}, {})
         sha256 = shown.get(EVIDENCE)
         made = run_id if run_id and self._instance.has_run(run_id) else ""
-        return Materialized(str(sha256.value) if sha256 else "", tags.get(DATA_VERSION_TAG, ""), made)
+        return Materialized(str(sha256.value).replace(" ", "") if sha256 else "", tags.get(DATA_VERSION_TAG, ""), made)

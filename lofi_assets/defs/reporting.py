@@ -13,7 +13,7 @@ import dagster as dg
 
 from lofi_assets.constitution import evidence
 from lofi_assets.constitution.made_with import profile_used
-from lofi_assets.defs.event_log import EVIDENCE, InstanceLog
+from lofi_assets.defs.event_log import EVIDENCE, InstanceLog, shown_digest
 from lofi_assets.defs.resources import Platform
 from lofi_assets.outcome import Outcome
 from lofi_assets.wording import named
@@ -60,7 +60,7 @@ def report(context: dg.AssetExecutionContext, platform: Platform, outcome: Outco
     context.log.info(f"{asset}: " + ", ".join(f"{name} {count}" for name, count in outcome.counts.items()))
     if mended := outcome.details.get("mended"):
         context.log.warning(f"{asset}: files that a person or a program had changed:\n{mended}")
-    shown = metadata(outcome) | {EVIDENCE: dg.MetadataValue.text(sha256)}
+    shown = metadata(outcome) | {EVIDENCE: dg.MetadataValue.text(shown_digest(sha256))}
     return dg.MaterializeResult(metadata=shown, data_version=dg.DataVersion(outcome.data_version))
 
 

@@ -23,7 +23,7 @@ from lofi_assets.defs.readiness import READY
 from lofi_assets.defs.resources import Platform
 from lofi_assets.outcome import Outcome, Written
 from lofi_assets.store import Store
-from lofi_assets_tests.recorded_evidence import record, report_build
+from lofi_assets_tests.recorded_evidence import record, report_build, report_check
 
 SEAMS: dict[str, tuple[Any, str]] = {
     "licensed_sources": (sources, "inventory_sources"),
@@ -134,13 +134,13 @@ class StandIns:
             outcome, key = self.work(asset), dg.AssetKey(asset)
             upstream = [key.to_user_string() for key in graph.get(key).parent_keys]
             sha256 = evidence.write(self.store, outcome, asset=asset, upstream=upstream)
-            report_build(instance, asset, outcome.data_version, evidence=sha256)
+            run_id = report_build(instance, asset, outcome.data_version, evidence=sha256)
             for gate in GATES.values():
                 if gate.asset == asset and (gate.blocking or gate.scope == "track"):
                     passed = dg.AssetCheckEvaluation(
                         asset_key=key, check_name=gate.check_name, passed=True, metadata={}
                     )
-                    instance.report_runless_asset_event(passed)
+                    report_check(instance, passed, run_id=run_id)
 
 
 def materialized(result: dg.ExecuteInProcessResult) -> list[str]:
