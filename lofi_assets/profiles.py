@@ -107,7 +107,14 @@ class ReleaseSettings(_Section):
     license: str
     """Licence of the released weights, an SPDX id."""
     repo_id: str = ""
-    """Hub repository."""
+    """Hub repository of the adapter."""
+    tiers_repo_id: str = ""
+    """Hub repository of the ONNX tiers."""
+    public: bool = False
+    """Whether a repository that everybody can read may be written to. One that the release makes is private."""
+    endpoint: str = ""
+    """Address of a Hub other than huggingface.co, which HF_ENDPOINT then has to name; empty: that one, or one on this
+    machine."""
 
 
 class Profile(_Section):

@@ -87,6 +87,8 @@ class Chain:
         self._wrote: dict[str, dict[str, str]] = {}
         self.held: dict[str, Evidence] = {}
         """Asset -> its evidence, for every asset that holds so far."""
+        self.lists: dict[str, TrackList] = {}
+        """Asset -> what that evidence says of single tracks."""
         self.digests: dict[str, str] = {}
         """Asset -> sha256 of that evidence."""
         self.files: dict[str, str] = {}
@@ -125,6 +127,7 @@ class Chain:
 
     def _keep(self, found: Evidence, tracked: TrackList, latest: Materialized) -> str:
         self.held[found.asset], self.digests[found.asset] = found, latest.evidence
+        self.lists[found.asset] = tracked
         self._wrote[found.asset] = {**found.files, **found.given, **tracked.files, **tracked.given}
         return ""
 

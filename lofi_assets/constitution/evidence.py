@@ -5,8 +5,8 @@ by sha256; the predicate has what it measured, the files it read, links to the e
 and what it was made with. A document never changes: it lies under its own sha256, which the event of the run that made
 it carries (`defs/reporting.py`). Whether all that still holds is asked in `chain.py`.
 
-Files that are named after tracks, and the tracks that a gate names, stand in a list beside the document, which has the
-list's hash: a document can be published without saying which tracks there are.
+Files that are named after tracks, the tracks that a gate names, and notes, which may name some, stand in a list beside
+the document, which has the list's hash: a document can be published without saying which tracks there are.
 """
 
 import hashlib
@@ -90,6 +90,8 @@ class TrackList:
     materials: Mapping[str, str] = field(default_factory=dict)
     named: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     """Gate -> the tracks behind its count."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Measure -> what its value says beside the number."""
 
 
 def folder(store: Store) -> Path:
@@ -166,14 +168,16 @@ def write(
     hashes = FileHashes(store.root, store.cache / "evidence" / f"{asset}.json")
     found = {kind: _hashed(store, getattr(outcome.written, kind), hashes) for kind in ("files", "given", "materials")}
     _made_here(store, asset, found["files"], before=before, since=since)
-    tracked = TrackList(named=outcome.named, **{kind: _of_tracks(files, True) for kind, files in found.items()})
+    values, notes = _without_notes(_finite(outcome.values))
+    listed = {kind: _of_tracks(files, True) for kind, files in found.items()}
+    tracked = TrackList(named=outcome.named, notes=notes, **listed)
     document = Evidence(
         asset=asset,
         data_version=outcome.data_version,
         **{kind: _of_tracks(files, False) for kind, files in found.items()},
         prunable=tuple(sorted(store.relative(path) for path in outcome.written.prunable)),
         track_list=_write_list(store, asset, tracked) if tracked != TrackList() else "",
-        values=_finite(outcome.values),
+        values=values,
         tracks=outcome.tracks,
         counts=outcome.counts,
         upstream={name: _link(store, name) for name in sorted(upstream)},
@@ -278,6 +282,18 @@ def _hashed(store: Store, paths: Iterable[Path], hashes: FileHashes) -> dict[str
 def _of_tracks(files: Mapping[str, str], wanted: bool) -> dict[str, str]:
     """Those named after tracks, or those that are not."""
     return {name: digest for name, digest in files.items() if (name.partition("/")[0] in NAMED_AFTER_TRACKS) is wanted}
+
+
+def _without_notes(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Values, and the note of each that has one."""
+    notes = {
+        name: str(value["note"]) for name, value in values.items() if isinstance(value, Mapping) and value.get("note")
+    }
+    bare = {
+        name: {key: item for key, item in value.items() if key != "note"} if isinstance(value, Mapping) else value
+        for name, value in values.items()
+    }
+    return bare, notes
 
 
 def _finite(value: Any) -> Any:

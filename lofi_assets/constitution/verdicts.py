@@ -7,12 +7,12 @@ this asset back? What does not: the rules of judging (`gates.py`), the evidence 
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from lofi_assets.constitution import evidence
 from lofi_assets.constitution.chain import Chain
-from lofi_assets.constitution.evidence import Evidence
+from lofi_assets.constitution.evidence import Evidence, TrackList
 from lofi_assets.constitution.gates import Gate, Verdict, judge
 from lofi_assets.store import Store
 from lofi_assets.wording import counted
@@ -46,13 +46,28 @@ def recorded(store: Store, asset: str) -> Measures | None:
     if not sha256:
         return None
     found = evidence.read(store, asset, sha256)
-    return replace(measures_of(found), named=evidence.read_list(store, found).named)
+    return measures_of(found, evidence.read_list(store, found))
 
 
-def measures_of(found: Evidence) -> Measures:
-    """The part of an asset's evidence that is judged."""
-    upstream = {name: link.data_version for name, link in found.upstream.items()}
-    return Measures(found.asset, found.data_version, upstream, found.values, found.tracks, found.counts)
+def measures_of(found: Evidence, tracked: TrackList | None = None) -> Measures:
+    """The part of an asset's evidence that is judged.
+
+    Args:
+        tracked: what the evidence says of single tracks; None for somebody who has the document alone.
+    """
+    tracked = tracked or TrackList()
+    return Measures(
+        asset=found.asset,
+        data_version=found.data_version,
+        upstream={name: link.data_version for name, link in found.upstream.items()},
+        values={
+            name: {**value, "note": tracked.notes[name]} if name in tracked.notes else value
+            for name, value in found.values.items()
+        },
+        tracks=found.tracks,
+        counts=found.counts,
+        named=tracked.named,
+    )
 
 
 def track_rule_counts(
@@ -154,7 +169,7 @@ def held_back_by(gates: Sequence[Gate], *, asset: str, chain: Chain, overruled: 
         if reason := chain.reason(gate.asset):
             held.append(Verdict(gate, "inconclusive", None, reason))
             continue
-        found = verdict(gate, measures_of(chain.held[gate.asset]))
+        found = verdict(gate, measures_of(chain.held[gate.asset], chain.lists[gate.asset]))
         if gate.id in refused:
             held.append(Verdict(gate, "fail", found.value, "a failed verdict was recorded for this build"))
         elif not found.passed:

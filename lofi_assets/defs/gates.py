@@ -137,7 +137,7 @@ def require_gates(context: dg.AssetExecutionContext, store: Store) -> Clearance:
         Clearance(
             asset=asset,
             verdicts=tuple(
-                verdict(gate, measures_of(chain.held[gate.asset]))
+                verdict(gate, measures_of(chain.held[gate.asset], chain.lists[gate.asset]))
                 for gate in load_gates()
                 if gate.asset and asset in gate.holds
             ),

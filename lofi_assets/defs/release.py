@@ -44,6 +44,13 @@ def model_card(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mate
     return report(context, platform, write_card(platform.store, platform.profile))
 
 
+class ReleaseConfig(dg.Config):
+    """What somebody says of one release when they start it."""
+
+    public: bool = False
+    """Whether a Hub repository that everybody can read may be written to; the profile may say so for all."""
+
+
 @dg.asset(
     group_name="release",
     kinds={"huggingface"},
@@ -51,10 +58,12 @@ def model_card(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mate
     deps=[human_evaluation, onnx_artifacts, model_card],
 )
 @explained
-def hub_release(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
-    """The published folder; refuses, naming the gates, unless every gate holds for the very build it would publish."""
+def hub_release(
+    context: dg.AssetExecutionContext, config: ReleaseConfig, platform: Platform
+) -> dg.MaterializeResult[Any]:
+    """What is published; refuses, naming the gates, unless every gate holds for the very build it would publish."""
     clearance = require_gates(context, platform.store)
-    return report(context, platform, publish(platform.store, platform.profile, clearance))
+    return report(context, platform, publish(platform.store, platform.profile, clearance, public=config.public))
 
 
 @dg.asset_check(asset=hub_release, name=READY, description=READY_DESCRIPTION)

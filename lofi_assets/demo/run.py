@@ -135,10 +135,10 @@ def materialise(
         Failed steps with their reasons, and the verdicts that hold the release back.
     """
     release = dg.AssetKey(RELEASE)
-    failures = _run(definitions, instance, [key for key in _assets(definitions) if key != release])
+    failures = run_assets(definitions, instance, [key for key in _assets(definitions) if key != release])
     held = held_back(instance, store, RELEASE)
     if not held and not failures:
-        failures = _run(definitions, instance, [release])
+        failures = run_assets(definitions, instance, [release])
     return failures, held
 
 
@@ -146,13 +146,26 @@ def _assets(definitions: dg.Definitions) -> list[dg.AssetKey]:
     return list(definitions.resolve_asset_graph().toposorted_asset_keys)
 
 
-def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey]) -> dict[str, str]:
-    """Materialise assets; failed steps with their reasons."""
+def run_assets(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    assets: Sequence[dg.AssetKey],
+    *,
+    config: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, str]:
+    """Materialise assets in this process, on the instance that the UI shows; failed steps with their reasons.
+
+    Args:
+        config: settings of an asset for this run, by its key.
+    """
     result = definitions.resolve_job_def("everything").execute_in_process(
         instance=instance,
         asset_selection=assets,
         raise_on_error=False,
-        run_config={"loggers": {"console": {}}},
+        run_config={
+            "loggers": {"console": {}},
+            "ops": {asset: {"config": dict(settings)} for asset, settings in (config or {}).items()},
+        },
         tags={PROCESS_TAG: process_mark(os.getpid())},
     )
     failed = {str(event.step_key): event.step_failure_data for event in result.all_events if event.is_step_failure}

@@ -1,24 +1,25 @@
-"""The files of a release: what they are called, and where each is."""
+"""The files of a release: what they are called, and what `release.json` says of them."""
 
 from collections.abc import Mapping
 from dataclasses import field
+from typing import Literal, get_args
 
 from pydantic.dataclasses import dataclass
 
 from lofi_assets.errors import LofiError
 from lofi_assets.files.typed import STORED
 
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "pytorch_lora_weights.safetensors", "config.json")
-"""What a release carries of the checkpoint (constitution, Checkpoint Management: stored with full configuration)."""
-
+Part = Literal["adapter", "tiers"]
+"""A repository of a release: what one application downloads as a whole."""
+PARTS: tuple[Part, ...] = get_args(Part)
 
 CARD = "README.md"
-
-
 EVIDENCE = "evidence"
 """Folder of the evidence that a release was let go by, `<asset>.json`, and of the table of gates."""
 RELEASE = "release.json"
-"""Lists every other file of a release, where it comes from, and the verdicts under which it was let go."""
+"""Lists every other file of its repository, where it comes from, and the verdicts under which it was let go."""
+BUNDLE_FOLDER = "bundle"
+"""Folder of the tiers' repository that is the bundle, whole and with its own manifest."""
 
 
 @dataclass(frozen=True, config=STORED)
@@ -70,7 +71,11 @@ class ReleaseRecord:
     tools: Mapping[str, str | None]
     """Version of each; None for one that is not installed."""
     files: Files
-    """Every other file of the release."""
+    """Every other file of the repository."""
+    part: Part | None = None
+    """Which repository this is; None: of a version whose releases were one repository."""
+    release: str = ""
+    """sha256 over the files of all parts: repositories that say the same belong together. Empty: one repository."""
     evidence: Mapping[str, str] = field(default_factory=dict)
     """Asset of the lineage -> sha256 of its evidence; empty: of a version that had none."""
     made_from: Mapping[str, str] = field(default_factory=dict)

@@ -27,6 +27,8 @@ from lofi_assets.quantization.merged_model import MergedModel
 from lofi_assets.quantization.quantized_tiers import VARIANTS, TierDistances, tier_of
 from lofi_assets.quantization.tier_manifest import TierManifest
 from lofi_assets.records import Dataset
+from lofi_assets.release.private_names import PrivateNames, known_tracks, private_names
+from lofi_assets.release.published_text import published_text
 from lofi_assets.sources.inventory import read_inventory
 from lofi_assets.sources.licences import attribution_of, load_licences
 from lofi_assets.sources.raw_files import raw_track_id
@@ -158,7 +160,7 @@ def card_text(store: Store, profile: Profile) -> str:
         "Usage": _usage(),
         "Training data": _data(dataset),
         "Training": _training(store, merged),
-        "Quality": _quality(store, quality),
+        "Quality": _quality(store, quality, private_names(store, known_tracks(store, checkpoint))),
         "Tiers": _tiers(store),
         "Intended use and limits": _limits(),
         "Licence and attribution": _licence(store, profile, {track.track_id for track in tracks}),
@@ -238,9 +240,11 @@ def _training(store: Store, merged: MergedModel | None) -> str:
     )
 
 
-def _quality(store: Store, quality: Evaluation | None) -> str:
+def _quality(store: Store, quality: Evaluation | None, names: PrivateNames) -> str:
     gates = [gate for gate in load_gates() if gate.asset not in CARD_GATES and gate.scope == "asset"]
-    rows = "\n".join(f"| `{found.gate.id}` | {found.status} | {found.text} |" for found in verdicts(store, gates))
+    rows = "\n".join(
+        f"| `{found.gate.id}` | {found.status} | {published_text(found, names)} |" for found in verdicts(store, gates)
+    )
     return (
         f"{_distances(quality)} Listening test: {_heard(HumanEvaluation.read(store))}.\n\n"
         f"| gate | verdict | value and limit |\n|---|---|---|\n{rows}"

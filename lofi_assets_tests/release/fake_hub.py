@@ -1,7 +1,7 @@
 """A Hugging Face Hub in memory on 127.0.0.1: the routes that huggingface_hub 2.4.0 calls to publish a model.
 
-What belongs here: repositories with commits, LFS objects, the refusals that a publisher must survive. What does not:
-xet storage, which needs a native client; tests switch it off.
+What belongs here: repositories with commits and pull requests, LFS objects, the refusals that a
+publisher must survive. What does not: xet storage, which needs a native client; tests switch it off.
 """
 
 import base64
@@ -10,7 +10,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -32,11 +32,21 @@ class Commit:
 
 
 @dataclass
+class PullRequest:
+    """A commit that is not on main yet."""
+
+    commit: Commit
+    status: str = "open"
+    comments: list[str] = field(default_factory=list)
+
+
+@dataclass
 class FakeHub:
     """State of the hub and what it is told to do wrong."""
 
     repositories: dict[str, list[Commit]] = field(default_factory=dict)
     visibility: dict[str, str] = field(default_factory=dict)
+    pull_requests: dict[str, list[PullRequest]] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
     """LFS store: sha256 -> bytes."""
     requests: list[tuple[str, str]] = field(default_factory=list)
@@ -51,6 +61,11 @@ class FakeHub:
     echo_token: bool = False
     """Whether an error message repeats the Authorization header, as a careless proxy would."""
     before_commit: Callable[["FakeHub"], None] | None = None
+    after_pull_request: Callable[["FakeHub"], None] | None = None
+    before_merge: Callable[["FakeHub", str], None] | None = None
+    after_merge: Callable[["FakeHub"], None] | None = None
+    merge_status: dict[str, int] = field(default_factory=dict)
+    """Repository -> status with which its merge is refused."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __enter__(self) -> "FakeHub":
@@ -87,9 +102,15 @@ class FakeHub:
         self.repositories[repo].append(Commit(oid, head.oid if head else None, summary, held))
         return oid
 
-    def create(self, repo: str, **files: bytes) -> None:
+    def tamper(self, repo: str, **files: bytes) -> None:
+        """Change what the last pull request of a repository holds, behind the back of who made it."""
+        request = self.pull_requests[repo][-1]
+        request.commit = replace(request.commit, files={**request.commit.files, **files})
+
+    def create(self, repo: str, *, visibility: str = "private", **files: bytes) -> None:
         """A repository as a person would have made it."""
         self.repositories[repo] = []
+        self.visibility[repo] = visibility
         if self.initial_commit:
             self.add_commit(repo, {".gitattributes": b"*.onnx filter=lfs\n", **files}, "initial commit")
 
@@ -136,8 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.read_only and not exists:
             return self._refuse(403, "You don't have the rights to create a model under this namespace")
         if not exists:
-            self.hub.create(repo)
-            self.hub.visibility[repo] = wanted.get("visibility", "public")
+            self.hub.create(repo, visibility=wanted.get("visibility", "public"))
         return self._json({"url": f"{self.hub.url}/{repo}"}, 409 if exists else 200)
 
     def _info(self, body: bytes, repo: str, revision: str = "") -> None:
@@ -153,7 +173,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _commit_at(self, repo: str, revision: str) -> Commit | None:
         if revision in ("", "main"):
             return self.hub.head(repo)
-        return next((commit for commit in self.hub.repositories[repo] if commit.oid == revision), None)
+        if revision.startswith("refs/pr/"):
+            return self.hub.pull_requests[repo][int(revision.rpartition("/")[2]) - 1].commit
+        proposed = [request.commit for request in self.hub.pull_requests.get(repo, [])]
+        return next((commit for commit in (*self.hub.repositories[repo], *proposed) if commit.oid == revision), None)
 
     def _validate(self, body: bytes) -> None:
         try:
@@ -201,8 +224,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.commit_status != 200:
             return self._refuse(self.hub.commit_status, "the commit broke")
         header, *operations = [json.loads(line) for line in body.splitlines()]
-        head = self.hub.head(repo)
-        if "parentCommit" in header["value"] and header["value"]["parentCommit"] != (head.oid if head else None):
+        head, proposing = self.hub.head(repo), "create_pr=1" in urlsplit(self.path).query
+        asked = header["value"].get("parentCommit")
+        if proposing and asked:
+            head = self._commit_at(repo, asked)
+        elif "parentCommit" in header["value"] and asked != (head.oid if head else None):
             return self._refuse(412, "A commit has happened since. Please refresh and try again.")
         files = dict(head.files) if head else {}
         for operation in operations:
@@ -216,9 +242,47 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 return self._refuse(400, f"{operation['key']} {value['path']}: not possible")
         seed = body + (head.oid if head else "").encode()
-        oid = hashlib.sha1(seed).hexdigest()
-        self.hub.repositories[repo].append(Commit(oid, head.oid if head else None, header["value"]["summary"], files))
-        return self._json({"commitUrl": f"{self.hub.url}/{repo}/commit/{oid}", "commitOid": oid})
+        made = Commit(hashlib.sha1(seed).hexdigest(), head.oid if head else None, header["value"]["summary"], files)
+        answer = {"commitUrl": f"{self.hub.url}/{repo}/commit/{made.oid}", "commitOid": made.oid}
+        if not proposing:
+            self.hub.repositories[repo].append(made)
+            return self._json(answer)
+        if head is None:
+            return self._refuse(400, "a pull request needs a commit to start from")
+        requests = self.hub.pull_requests.setdefault(repo, [])
+        requests.append(PullRequest(made))
+        if self.hub.after_pull_request:
+            self.hub.after_pull_request(self.hub)
+        return self._json(answer | {"pullRequestUrl": f"{self.hub.url}/{repo}/discussions/{len(requests)}"})
+
+    def _merge(self, body: bytes, repo: str, number: str) -> None:
+        request = self.hub.pull_requests[repo][int(number) - 1]
+        if self.hub.before_merge:
+            self.hub.before_merge(self.hub, repo)
+        if status := self.hub.merge_status.get(repo):
+            return self._refuse(status, "the merge broke")
+        head, start = self.hub.head(repo), self._commit_at(repo, str(request.commit.parent))
+        assert head and start
+        ours = {name for name in {**start.files, **request.commit.files} if _differs(name, start, request.commit)}
+        theirs = {name for name in {**start.files, **head.files} if _differs(name, start, head)}
+        if request.status != "open" or ours & theirs:
+            return self._refuse(409, "the pull request cannot be merged")
+        files = {name: data for name, data in head.files.items() if name not in ours}
+        files |= {name: data for name, data in request.commit.files.items() if name in ours}
+        oid = hashlib.sha1(f"{head.oid}{request.commit.oid}".encode()).hexdigest()
+        self.hub.repositories[repo].append(Commit(oid, head.oid, request.commit.summary, files))
+        request.status = "merged"
+        request.comments.append(json.loads(body or b"{}").get("comment", ""))
+        if self.hub.after_merge:
+            self.hub.after_merge(self.hub)
+        return self._json({})
+
+    def _status(self, body: bytes, repo: str, number: str) -> None:
+        request, wanted = self.hub.pull_requests[repo][int(number) - 1], json.loads(body)
+        request.status = wanted["status"]
+        request.comments.append(wanted.get("comment", ""))
+        event = {"id": "1", "type": "status-change", "createdAt": "2025-12-22T12:00:00.000Z"}
+        return self._json({"newStatus": event | {"data": {"status": wanted["status"]}}})
 
     def _resolve(self, body: bytes, repo: str, revision: str, name: str) -> None:
         commit = self._commit_at(repo, revision)
@@ -244,18 +308,25 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
+    REVISION = r"(?P<revision>refs/pr/\d+|[^/]+)"
     ROUTES: tuple[tuple[str, Callable[..., None]], ...] = (
         (r"POST /api/repos/create", _create),
         (r"POST /api/validate-yaml", _validate),
         (
-            rf"GET /api/models/{REPO}(/revision/(?P<revision>[^/]+))?",
+            rf"GET /api/models/{REPO}(/revision/{REVISION})?",
             lambda self, body, repo, revision: self._info(body, repo, revision or ""),
         ),
         (rf"POST /api/models/{REPO}/preupload/main", _preupload),
         (rf"POST /api/models/{REPO}/commit/main", _commit),
+        (rf"POST /api/models/{REPO}/discussions/(?P<number>\d+)/merge", _merge),
+        (rf"POST /api/models/{REPO}/discussions/(?P<number>\d+)/status", _status),
         (rf"POST /{REPO}\.git/info/lfs/objects/batch", _batch),
-        (rf"(GET|HEAD) /{REPO}/resolve/(?P<revision>[^/]+)/(?P<name>.+)", _resolve),
+        (rf"(GET|HEAD) /{REPO}/resolve/{REVISION}/(?P<name>.+)", _resolve),
     )
+
+
+def _differs(name: str, first: Commit, second: Commit) -> bool:
+    return first.files.get(name) != second.files.get(name)
 
 
 def _is_lfs(name: str) -> bool:

@@ -11,6 +11,7 @@ from lofi_assets.files.documents import write_json
 from lofi_assets.files.typed import parsed, plain
 from lofi_assets.files.writing import StoreError
 from lofi_assets.release.files import Approver, ReleasedFile, ReleasedGate, ReleaseRecord
+from lofi_assets.release.hub_commit import OnHub, PartOnHub
 from lofi_assets.release.model_card import Approval
 from lofi_assets.release.onnx_artifacts import MANIFEST, Bundle, ExampleRun, differences
 from lofi_assets.store import Store
@@ -56,7 +57,24 @@ def test_a_release_of_the_release_before_is_read_as_what_it_is() -> None:
     assert found.approval == Approver("R. Manager", "2025-12-22T12:00:00+00:00")
     assert found.gates == (ReleasedGate("merge.parity", "pass", "3e-05 < 0.001"),) and found.tools["peft"] is None
     assert found.files == {"README.md": ReleasedFile(42, "c" * 64)}
-    assert json.dumps(plain(found)) == json.dumps(RELEASE), "in the same order, since the text is what is hashed"
+    assert (found.part, found.release, found.made_from) == (None, "", {}), "one repository for everything"
+
+
+def test_a_release_is_read_and_written_again_in_the_same_order_since_the_text_is_what_is_hashed() -> None:
+    now = RELEASE | {
+        "part": "tiers",
+        "release": "f" * 64,
+        "evidence": {"model_card": "1" * 64},
+        "made_from": {"config.json": "0" * 64},
+    }
+    found = parsed(ReleaseRecord, now, where="release.json", remedy="again")
+    assert json.dumps(plain(found)) == json.dumps(now)
+
+
+def test_where_the_repositories_of_a_release_stand_is_read_back(store: Store) -> None:
+    stands = PartOnHub(repo="team/lofi", state="proposed", pull_request=3, commit="1" * 40)
+    OnHub(release="f" * 64, parts={"tiers": stands}).write(store)
+    assert OnHub.read(store) == OnHub(release="f" * 64, parts={"tiers": stands})
 
 
 def test_before_anything_was_bundled_or_approved_there_is_nothing_on_record(store: Store) -> None:
