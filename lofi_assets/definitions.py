@@ -63,6 +63,7 @@ def build_defs(
             release.onnx_artifacts_gates,
             release.model_card_gates,
             release.ready_to_release,
+            release.reads_back,
         ],
         jobs=[jobs.everything, jobs.refresh_data, jobs.train_and_judge],
         schedules=[jobs.weekly_training],

@@ -16,6 +16,7 @@ from lofi_assets.wording import counted, named
 
 HUB_RELEASE = dg.AssetKey("hub_release")
 READY = "ready_to_release"
+READ_BACK = "reads_back"
 READY_DESCRIPTION = (
     "Whether every gate that holds the release has passed for the build it would publish; each that has not, with what "
     f"to do. It only informs: materialising hub_release asks [every gate]({docs_url('gates.md')}) again."

@@ -10,12 +10,13 @@ from lofi_assets.defs.evaluation import human_evaluation, quality_metrics
 from lofi_assets.defs.faults import explained, explaining
 from lofi_assets.defs.gates import gate_checks, held_back, require_gates
 from lofi_assets.defs.quantization import merged_model, quantized_tiers
-from lofi_assets.defs.readiness import HUB_RELEASE, READY, READY_DESCRIPTION, readiness
+from lofi_assets.defs.readiness import HUB_RELEASE, READ_BACK, READY, READY_DESCRIPTION, readiness
 from lofi_assets.defs.reporting import report
 from lofi_assets.defs.resources import Platform
 from lofi_assets.release.hub_release import publish
 from lofi_assets.release.model_card import write_card
 from lofi_assets.release.onnx_artifacts import build_bundle
+from lofi_assets.release.read_back import read_back
 
 
 @dg.asset(
@@ -71,6 +72,25 @@ def ready_to_release(context: dg.AssetCheckExecutionContext, platform: Platform)
     """What holds the release now; brought up to date too whenever a gate of any asset is judged."""
     with explaining():
         return readiness(held_back(context.instance, platform.store, HUB_RELEASE.to_user_string()))
+
+
+@dg.asset_check(
+    asset=hub_release,
+    name=READ_BACK,
+    description="Whether what was published, read back from the Hub or the folder, holds for others: files, signature, "
+    "evidence, and every gate judged again, as `lofi verify` does for whoever downloads it.",
+)
+def reads_back(platform: Platform) -> dg.AssetCheckResult:
+    """Verify the published bytes."""
+    with explaining():
+        reports = read_back(platform.store, platform.profile)
+    faults = [f"- {part}, {f.about}: {f.text}" for part, r in reports.items() for f in r.findings if f.level == "fault"]
+    notes = [f"- {part}, {f.about}: {f.text}" for part, r in reports.items() for f in r.findings if f.level == "note"]
+    files = sum(len(report.record.files) for report in reports.values())
+    said = f"{len(faults)} faults in what was published." if faults else f"All {files} files hold for whoever has them."
+    return dg.AssetCheckResult(
+        passed=bool(reports) and not faults, description="\n".join([said, "", *faults, *notes]).strip()
+    )
 
 
 onnx_artifacts_gates = gate_checks(onnx_artifacts)

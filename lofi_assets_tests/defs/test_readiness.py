@@ -1,13 +1,15 @@
 """Why the release is held stands on its own page, whenever a gate was judged, and opens nothing."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
 
 from lofi_assets.defs import gates
 from lofi_assets.defs.readiness import HUB_RELEASE, READY
-from lofi_assets_tests.defs.test_gate_checks import SEAMS, StandIns, evaluations
+from lofi_assets.release.verification import Finding
+from lofi_assets_tests.defs.test_gate_checks import SEAMS, SOUND, StandIns, evaluations, run_checks
 
 BEFORE_RELEASE = list(SEAMS)[:-1]
 KEY = dg.AssetCheckKey(HUB_RELEASE, READY)
@@ -93,3 +95,17 @@ def test_a_page_that_cannot_be_written_stops_no_check(
     monkeypatch.setattr(gates, "keep_current", broken)
     result = stand_ins.materialize(instance, "style_taxonomy")
     assert result.success and all(found.passed for found in evaluations(result).values())
+
+
+def test_what_others_would_find_wrong_in_the_published_release_fails_its_check(stand_ins: StandIns, instance) -> None:
+    found = Finding("fault", "README.md", "was changed: released was 0123")
+    assert stand_ins.materialize(instance).success
+    stand_ins.read_back = {"adapter": replace_findings(SOUND, found)}
+    evaluation = run_checks(instance, stand_ins.root, "hub_release")["reads_back"]
+    assert not evaluation.passed and "adapter, README.md: was changed" in str(evaluation.description)
+    stand_ins.read_back = {}
+    assert not run_checks(instance, stand_ins.root, "hub_release")["reads_back"].passed, "nothing was published"
+
+
+def replace_findings(report: SimpleNamespace, *findings: Finding) -> SimpleNamespace:
+    return SimpleNamespace(**{**vars(report), "findings": findings})

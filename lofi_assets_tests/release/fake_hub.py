@@ -170,6 +170,12 @@ class _Handler(BaseHTTPRequestHandler):
             found["siblings"] = [_sibling(name, data) for name, data in sorted(commit.files.items())]
         return self._json(found)
 
+    def _tree(self, body: bytes, repo: str, revision: str) -> None:
+        commit = self._commit_at(repo, revision) if repo in self.hub.repositories else None
+        if commit is None:
+            return self._refuse(404, "Revision not found", code="RevisionNotFound")
+        return self._json([_entry(name, data) for name, data in sorted(commit.files.items())])
+
     def _commit_at(self, repo: str, revision: str) -> Commit | None:
         if revision in ("", "main"):
             return self.hub.head(repo)
@@ -316,6 +322,7 @@ class _Handler(BaseHTTPRequestHandler):
             rf"GET /api/models/{REPO}(/revision/{REVISION})?",
             lambda self, body, repo, revision: self._info(body, repo, revision or ""),
         ),
+        (rf"GET /api/models/{REPO}/tree/{REVISION}", _tree),
         (rf"POST /api/models/{REPO}/preupload/main", _preupload),
         (rf"POST /api/models/{REPO}/commit/main", _commit),
         (rf"POST /api/models/{REPO}/discussions/(?P<number>\d+)/merge", _merge),
@@ -339,6 +346,14 @@ def _git_hash(data: bytes) -> str:
 
 def _oid(name: str, data: bytes) -> str:
     return hashlib.sha256(data).hexdigest() if _is_lfs(name) else _git_hash(data)
+
+
+def _entry(name: str, data: bytes) -> dict[str, Any]:
+    """A file as a listing of a tree has it."""
+    found: dict[str, Any] = {"type": "file", "path": name, "size": len(data), "oid": _git_hash(data)}
+    if _is_lfs(name):
+        found["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+    return found
 
 
 def _sibling(name: str, data: bytes) -> dict[str, Any]:

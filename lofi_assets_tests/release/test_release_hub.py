@@ -16,6 +16,7 @@ from lofi_assets.defs.reporting import metadata
 from lofi_assets.release.files import ReleaseError
 from lofi_assets.release.hub_commit import OnHub
 from lofi_assets.release.hub_release import preview
+from lofi_assets.release.read_back import read_back
 from lofi_assets.store import Store
 from lofi_assets_tests.release.cleared import publish
 from lofi_assets_tests.release.fake_hub import TOKEN, FakeHub
@@ -449,3 +450,23 @@ def test_a_release_file_on_the_hub_that_is_none_is_named_and_nothing_is_sent(rel
     with pytest.raises(ReleaseError, match=rf"release\.json: is of another version .*mend or remove .* in {REPO}"):
         publish(released, HUB)
     assert hub.files(REPO)["release.json"] == b'{"files": ["README.md"]}'
+
+
+# --- what others get -------------------------------------------------------------------------------------------------
+
+
+def test_a_release_is_read_back_from_the_hub_at_its_own_commit(released: Store, hub: FakeHub) -> None:
+    """Whatever is committed on top of it later; only the gates miss here, since no asset was made."""
+    publish(released, HUB)
+    hub.add_commit(REPO, {"adapter_model.safetensors": b"somebody else's"})
+    found = read_back(released, HUB)
+    assert set(found) == {"adapter", "tiers"}
+    about_files = [one.about for report in found.values() for one in report.findings if "changed" in one.text]
+    assert about_files == []
+
+
+def test_before_anything_was_published_there_is_nothing_to_read_back(released: Store, hub: FakeHub) -> None:
+    with pytest.raises(ReleaseError, match="nothing was published"):
+        read_back(released, HUB)
+    with pytest.raises(ReleaseError, match="this is no release"):
+        read_back(released, profile_for("folder"))
