@@ -36,6 +36,7 @@ ADAPTER = {
     "adapter_config.json",
     "adapter_model.safetensors",
     "comfyui_lora.safetensors",
+    "comfyui_workflow.json",
     "config.json",
     "pytorch_lora_weights.safetensors",
     "release.json",
