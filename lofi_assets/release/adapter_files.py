@@ -69,9 +69,12 @@ def seal_adapter(
     forms = (DIFFUSERS_WEIGHTS,) if run.lora.use_dora else (DIFFUSERS_WEIGHTS, COMFYUI_WEIGHTS)
     for name in (PEFT_CONFIG, *forms):
         sealed.take(source / name, f"{STAGING}/{name}", sha256=None, remedy=REMEDY)
-    _expect_config(read_json(staged / PEFT_CONFIG), run.lora, where=source / PEFT_CONFIG)
+    config = read_json(staged / PEFT_CONFIG)
+    _expect_config(config, run.lora, where=source / PEFT_CONFIG)
     if reason := fault(staged):
         raise ReleaseError(f"{reason.replace(str(staged), str(source))}; {REMEDY}")
+    for name in forms:
+        _expect_header(staged / name, config, where=source / name)
     base = published_base(profile, run, where=source / RUN_CONFIG)
     _write_published(sealed, run, forms=forms, folder=folder, base=base)
     made = (RUN_CONFIG, PEFT_CONFIG, *forms)
@@ -143,6 +146,18 @@ def _expect_config(config: Any, lora: LoraSettings, *, where: Path) -> None:
     wrong += [f"{name} is absent" for name in sorted(expected.keys() - NEUTRAL.keys() - given.keys())]
     if wrong:
         raise ReleaseError(f"{where}: {'; '.join(wrong)}; {REMEDY}")
+
+
+def _expect_header(path: Path, config: Mapping[str, Any], *, where: Path) -> None:
+    """Refuse a form whose header has other settings than the adapter's, at strength 1: diffusers takes them from it."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        said = json.loads((file.metadata() or {}).get(ADAPTER_METADATA, "{}"))
+    expected = {**config, "lora_alpha": config["r"], "use_rslora": False}
+    wrong = sorted(name for name in said.keys() | expected.keys() if said.get(name) != expected.get(name))
+    if wrong:
+        raise ReleaseError(f"{where}: its header has other settings than {PEFT_CONFIG} ({', '.join(wrong)}); {REMEDY}")
 
 
 def _ordered(value: object) -> object:

@@ -4,7 +4,7 @@ The numbers are read, never computed. `datasets` stays out: it names datasets on
 Nor is there a `widget`: samples are named after tracks, and none is published.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lofi_assets.backbones import Backbone
 from lofi_assets.metrics.results import Evaluation
@@ -28,7 +28,7 @@ def front_matter(profile: Profile, family: Backbone, quality: Evaluation | None)
     results = _results(quality)
     license = profile.release.license
     base = profile.base_model
-    extra = {"base_model_revision": base.revision} if base.kind == "hub" and base.revision else {}
+    extra: dict[str, Any] = {"base_model_revision": base.revision} if base.kind == "hub" and base.revision else {}
     data = ModelCardData(
         language="en",
         license=license,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lofi_assets.constitution.gates import load_constitution, load_gates
 from lofi_assets.constitution.verdicts import verdicts
+from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import plain
 from lofi_assets.profiles import Profile
@@ -24,7 +25,7 @@ from lofi_assets.quantization.merged_model import MergedModel, NoMergedModelErro
 from lofi_assets.quantization.quantized_tiers import COMPARED
 from lofi_assets.quantization.tier_manifest import TierManifest
 from lofi_assets.records import Checkpoint
-from lofi_assets.release.adapter_files import seal_adapter
+from lofi_assets.release.adapter_files import STAGING, seal_adapter
 from lofi_assets.release.files import (
     BUNDLE_FOLDER,
     CARD,
@@ -77,8 +78,9 @@ def prepared(store: Store, profile: Profile) -> Iterator[Release]:
         raise ReleaseError(f"{store.checkpoints}: has no record of {merged.checkpoint_id}, which the tiers are made of")
     approval = _approved(store)
     with sealed_copy(store) as sealed:
-        _seal_bundle(sealed, store, merged)
-        made_from = seal_adapter(sealed, store, profile, merged=merged, record=record, folder="adapter")
+        with _named_by_source(sealed, store, merged):
+            _seal_bundle(sealed, store, merged)
+            made_from = seal_adapter(sealed, store, profile, merged=merged, record=record, folder="adapter")
         for part in PARTS:
             sealed.take(
                 store.release / CARD,
@@ -87,10 +89,25 @@ def prepared(store: Store, profile: Profile) -> Iterator[Release]:
                 remedy="nobody approved this text; materialise model_card, read it, then: lofi approve-card",
             )
         names = private_names(store, known_tracks(store, merged.checkpoint_id))
+        # Who approves goes on record by name, which is then no secret.
+        names = replace(names, people=frozenset(name for name in names.people if name not in approval.approved_by))
         about = _about(store, merged, record, approval, names)
         parts = _recorded(sealed, replace(about, made_from=made_from))
         _refuse_private(sealed, parts, names)
         yield Release(sealed, about, parts)
+
+
+@contextmanager
+def _named_by_source(sealed: SealedCopy, store: Store, merged: MergedModel) -> Iterator[None]:
+    """A fault found in the copy is said of the file that was copied."""
+    places = {STAGING: store.checkpoints / merged.checkpoint_id, f"tiers/{BUNDLE_FOLDER}": store.export}
+    try:
+        yield
+    except LofiError as error:
+        said = str(error)
+        for name, source in places.items():
+            said = said.replace(str(sealed.path(name)), str(source))
+        raise ReleaseError(said) from error
 
 
 def _merged(store: Store) -> MergedModel:
