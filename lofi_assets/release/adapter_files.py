@@ -16,6 +16,7 @@ from lofi_assets.files.hashing import READ_BLOCK
 from lofi_assets.profiles import Profile
 from lofi_assets.quantization.merged_model import MergedModel
 from lofi_assets.records import Checkpoint
+from lofi_assets.release.comfyui import WORKFLOW, workflow
 from lofi_assets.release.files import ReleaseError
 from lofi_assets.release.sealed_copy import SealedCopy
 from lofi_assets.store import Store
@@ -68,9 +69,12 @@ def seal_adapter(
     forms = (DIFFUSERS_WEIGHTS,) if run.lora.use_dora else (DIFFUSERS_WEIGHTS, COMFYUI_WEIGHTS)
     for name in (PEFT_CONFIG, *forms):
         sealed.take(source / name, f"{STAGING}/{name}", sha256=None, remedy=REMEDY)
-    _expect_config(read_json(staged / PEFT_CONFIG), run.lora, where=source / PEFT_CONFIG)
+    config = read_json(staged / PEFT_CONFIG)
+    _expect_config(config, run.lora, where=source / PEFT_CONFIG)
     if reason := fault(staged):
         raise ReleaseError(f"{reason.replace(str(staged), str(source))}; {REMEDY}")
+    for name in forms:
+        _expect_header(staged / name, config, where=source / name)
     base = published_base(profile, run, where=source / RUN_CONFIG)
     _write_published(sealed, run, forms=forms, folder=folder, base=base)
     made = (RUN_CONFIG, PEFT_CONFIG, *forms)
@@ -144,6 +148,18 @@ def _expect_config(config: Any, lora: LoraSettings, *, where: Path) -> None:
         raise ReleaseError(f"{where}: {'; '.join(wrong)}; {REMEDY}")
 
 
+def _expect_header(path: Path, config: Mapping[str, Any], *, where: Path) -> None:
+    """Refuse a form whose header has other settings than the adapter's, at strength 1: diffusers takes them from it."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        said = json.loads((file.metadata() or {}).get(ADAPTER_METADATA, "{}"))
+    expected = {**config, "lora_alpha": config["r"], "use_rslora": False}
+    wrong = sorted(name for name in said.keys() | expected.keys() if said.get(name) != expected.get(name))
+    if wrong:
+        raise ReleaseError(f"{where}: its header has other settings than {PEFT_CONFIG} ({', '.join(wrong)}); {REMEDY}")
+
+
 def _ordered(value: object) -> object:
     return sorted(map(str, value)) if isinstance(value, list | tuple | set) else value
 
@@ -165,6 +181,8 @@ def _write_published(
     for form in forms:
         sealed.write_blocks(f"{folder}/{form}", _with_base(staged / form, of_base))
     sealed.write(f"{folder}/{RUN_CONFIG}", as_json(_published_run(run, base)))
+    if COMFYUI_WEIGHTS in forms:
+        sealed.write(f"{folder}/{WORKFLOW}", as_json(workflow()))
     if reason := fault(target):
         raise ReleaseError(f"{reason}: what was written for the release is not the adapter; report this")
 

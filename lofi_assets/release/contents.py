@@ -19,6 +19,7 @@ from lofi_assets.constitution.evidence import current_sha256, document_path
 from lofi_assets.constitution.evidence import folder as evidence_folder
 from lofi_assets.constitution.gates import load_constitution, load_gates
 from lofi_assets.constitution.verdicts import verdicts
+from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import plain
 from lofi_assets.profiles import Profile
@@ -27,7 +28,7 @@ from lofi_assets.quantization.merged_model import MergedModel, NoMergedModelErro
 from lofi_assets.quantization.quantized_tiers import COMPARED
 from lofi_assets.quantization.tier_manifest import TierManifest
 from lofi_assets.records import Checkpoint
-from lofi_assets.release.adapter_files import seal_adapter
+from lofi_assets.release.adapter_files import STAGING, seal_adapter
 from lofi_assets.release.files import (
     BUNDLE_FOLDER,
     CARD,
@@ -88,8 +89,9 @@ def prepared(store: Store, profile: Profile, clearance: Clearance | None = None)
     paths = {asset: document_path(store, asset, sha256) for asset, sha256 in documents.items()}
     read = {store.relative(paths[asset]): sha256 for asset, sha256 in documents.items()}
     with sealed_copy(store, cleared={**clearance.files, **read} if clearance else None) as sealed:
-        _seal_bundle(sealed, store, merged)
-        made_from = seal_adapter(sealed, store, profile, merged=merged, record=record, folder="adapter")
+        with _named_by_source(sealed, store, merged):
+            _seal_bundle(sealed, store, merged)
+            made_from = seal_adapter(sealed, store, profile, merged=merged, record=record, folder="adapter")
         for part in PARTS:
             sealed.take(
                 store.release / CARD,
@@ -99,6 +101,8 @@ def prepared(store: Store, profile: Profile, clearance: Clearance | None = None)
             )
             _seal_evidence(sealed, paths, documents, part)
         names = private_names(store, known_tracks(store, merged.checkpoint_id))
+        # Who approves goes on record by name, which is then no secret.
+        names = replace(names, people=frozenset(name for name in names.people if name not in approval.approved_by))
         about = _about(store, merged, record, approval, names, clearance)
         parts = _recorded(sealed, replace(about, made_from=made_from, evidence=documents))
         _refuse_private(sealed, parts, names)
@@ -117,6 +121,19 @@ def _seal_evidence(sealed: SealedCopy, paths: Mapping[str, Path], documents: Map
         remedy = f"materialise {asset} again"
         sealed.take(path, f"{part}/{EVIDENCE}/{asset}.json", sha256=documents[asset], remedy=remedy)
     sealed.write(f"{part}/{EVIDENCE}/constitution.yaml", (CONFIG_DIR / "constitution.yaml").read_bytes())
+
+
+@contextmanager
+def _named_by_source(sealed: SealedCopy, store: Store, merged: MergedModel) -> Iterator[None]:
+    """A fault found in the copy is said of the file that was copied."""
+    places = {STAGING: store.checkpoints / merged.checkpoint_id, f"tiers/{BUNDLE_FOLDER}": store.export}
+    try:
+        yield
+    except LofiError as error:
+        said = str(error)
+        for name, source in places.items():
+            said = said.replace(str(sealed.path(name)), str(source))
+        raise ReleaseError(said) from error
 
 
 def _merged(store: Store) -> MergedModel:

@@ -140,7 +140,7 @@ class _Push:
         self.stands: dict[Part, PartOnHub] = {}
 
     def run(self) -> dict[Part, Pushed]:
-        found = {part: self._compared(part) for part in ORDER}  # everything that can be refused without a trace
+        found = {part: self._compared(part) for part in ORDER}  # what can be refused before anything is sent
         proposals: list[Proposal] = []
         try:
             for part in ORDER:
@@ -151,18 +151,16 @@ class _Push:
                 pushed[proposal.part] = self._merge(proposal)
             return pushed
         except Exception as error:
-            self._withdraw(proposals, explained(error).replace(self.token, HIDDEN))
+            # What the client says may name files of this machine, and a comment is for everybody who reads there.
+            said = str(error) if isinstance(error, ReleaseError) else "Publication broke off."
+            self._withdraw(proposals, explained(error).replace(self.token, HIDDEN), said=said)
             raise
 
     def _compared(self, part: Part) -> Comparison:
         repo, files = self.repos[part], self.release.parts[part]
         self.api.create_repo(repo, private=True, exist_ok=True)
         found = compared(self.api, repo, part, files)
-        if not found.private and not self.public:
-            raise ReleaseError(
-                f"{repo}: everybody can read it, and nobody said that this release is for everybody: `lofi release "
-                "--publish --public`, or release.public in the profile; or make the repository private"
-            )
+        self._expect_private(repo, private=bool(found.private))
         if found.head is None:
             self._first_commit(repo)
             found = compared(self.api, repo, part, files)
@@ -171,6 +169,13 @@ class _Push:
         self.say(f"release: {len(found.sent)} of {len(files)} files, {size:,} bytes, to {repo} on {onto}")
         self.say(f"release: removed there, from an earlier release: {', '.join(found.removed) or 'nothing'}")
         return found
+
+    def _expect_private(self, repo: str, *, private: bool) -> None:
+        if not private and not self.public:
+            raise ReleaseError(
+                f"{repo}: everybody can read it, and nobody said that this release is for everybody: `lofi release "
+                "--publish --public`, or release.public in the profile; or make the repository private"
+            )
 
     def _first_commit(self, repo: str) -> None:
         from huggingface_hub import CommitOperationAdd
@@ -250,9 +255,11 @@ class _Push:
         before, number = proposal.before, proposal.number
         commit, address = proposal.commit, proposal.address
         if number is not None:
-            if (now := self.api.model_info(before.repo).sha) != before.head:
+            now = self.api.model_info(before.repo)
+            self._expect_private(before.repo, private=bool(now.private))
+            if now.sha != before.head:
                 raise ReleaseError(
-                    f"{before.repo}: somebody else committed there ({now}) since the release was prepared; look at "
+                    f"{before.repo}: somebody else committed there ({now.sha}) since the release was prepared; look at "
                     "that commit, then run hub_release again to publish on top of it"
                 )
             self.api.merge_pull_request(before.repo, number, comment="Read back and found as sent.")
@@ -263,15 +270,20 @@ class _Push:
         size = self._bytes(proposal.part, before)
         return Pushed(proposal=proposal, commit=str(commit), address=address, uploaded_bytes=size)
 
-    def _withdraw(self, proposals: list[Proposal], reason: str) -> None:
-        """Close what was not merged, saying why; `main` of those is as it was."""
+    def _withdraw(self, proposals: list[Proposal], reason: str, *, said: str) -> None:
+        """Close what was not merged, saying why; `main` of those is as it was.
+
+        Args:
+            reason: for this machine's record.
+            said: for the pull request.
+        """
         for proposal in proposals:
             stands = self.stands.get(proposal.part)
             if proposal.number is None or (stands and stands.state in ("merged", "published")):
                 continue
             try:
                 self.api.change_discussion_status(
-                    proposal.before.repo, proposal.number, "closed", comment=f"Not merged. {reason}"
+                    proposal.before.repo, proposal.number, "closed", comment=f"Not merged. {said}"
                 )
             except Exception as error:
                 reason = f"{reason} (the pull request is still open: {type(error).__name__})"

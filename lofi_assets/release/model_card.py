@@ -27,6 +27,8 @@ from lofi_assets.quantization.merged_model import MergedModel
 from lofi_assets.quantization.quantized_tiers import VARIANTS, TierDistances, tier_of
 from lofi_assets.quantization.tier_manifest import TierManifest
 from lofi_assets.records import Dataset
+from lofi_assets.release.card_metadata import front_matter, interval_text
+from lofi_assets.release.comfyui import BASE_CHECKPOINT, WORKFLOW
 from lofi_assets.release.private_names import PrivateNames, known_tracks, private_names
 from lofi_assets.release.published_text import published_text
 from lofi_assets.sources.inventory import read_inventory
@@ -157,7 +159,7 @@ def card_text(store: Store, profile: Profile) -> str:
     family = merged.backbone if merged else backbone_for(profile.base_model)
     parts = {
         "What it is": _what(profile, family, checkpoint),
-        "Usage": _usage(),
+        "Usage": _usage(profile),
         "Training data": _data(dataset),
         "Training": _training(store, merged),
         "Quality": _quality(store, quality, private_names(store, known_tracks(store, checkpoint))),
@@ -166,56 +168,51 @@ def card_text(store: Store, profile: Profile) -> str:
         "Licence and attribution": _licence(store, profile, {track.track_id for track in tracks}),
     }
     body = "\n\n".join(f"## {title}\n\n{text.strip()}" for title, text in parts.items())
-    return f"{_front_matter(profile, family, quality)}\n# Lofi LoRA for {family.title}\n\n{body}\n"
-
-
-def _front_matter(profile: Profile, family: Backbone, quality: Evaluation | None) -> str:
-    from huggingface_hub import EvalResult, ModelCardData
-
-    results = []
-    if quality and quality.fad.value is not None:
-        result = EvalResult(
-            task_type="text-to-audio",
-            dataset_type="private",
-            dataset_name="held-out lofi tracks",
-            metric_type="fad",
-            metric_name=f"FAD ({quality.encoder})",
-            metric_value=round(quality.fad.value, 3),
-        )
-        results.append(result)
-    data = ModelCardData(
-        license=profile.release.license,
-        base_model=profile.base_model.path if profile.base_model.kind == "hub" else None,
-        base_model_relation="adapter" if profile.base_model.kind == "hub" else None,
-        library_name="onnx",
-        pipeline_tag="text-to-audio",
-        tags=["lora", "music", "text-to-music", "lofi", "onnx", family.hub_tag],
-        metrics=["fad"],
-        model_name="lofi-lora" if results else None,
-        eval_results=results or None,
-        ignore_metadata_errors=True,
-    )
-    return f"---\n{data.to_yaml()}\n---\n"
+    return f"{front_matter(profile, family, quality)}\n# Lofi LoRA for {family.title}\n\n{body}\n"
 
 
 def _what(profile: Profile, family: Backbone, checkpoint: str) -> str:
-    base = profile.base_model.path or OWN_BASES[profile.base_model.kind]
     return (
-        f"A low-rank adaptation of {family.title} for lofi music: checkpoint `{checkpoint}`, trained on {base}. Every "
-        f"track was licensed for AI training; every rule of the project's constitution (version "
-        f"{load_constitution()['version']}) was checked by a gate whose verdict is listed below."
+        f"A low-rank adaptation of {family.title} for lofi music: checkpoint `{checkpoint}`, trained on "
+        f"{_base(profile)}. Every track was licensed for AI training; every rule of the project's constitution "
+        f"(version {load_constitution()['version']}) was checked by a gate whose verdict is listed below."
     )
 
 
-def _usage() -> str:
-    return (
-        "With numpy and ONNX Runtime alone, from this folder:\n\n```\npip install -r requirements.txt\n"
-        'python example.py "lofi hip hop, mellow, rhodes, 74 bpm, vinyl crackle" --tier int8\n```\n\n'
-        "`fp16` for quality, `int8` for a balance of size and quality, `int4` for experiments on small devices. "
-        "Where only a CPU computes, `int8` takes `transformer.cpu.onnx`: the same weights, multiplied in integers, "
-        "which is faster. "
-        "Prompts are comma-separated tags: genre, mood, instruments, tempo, production, atmosphere, vocal type."
-    )
+def _base(profile: Profile) -> str:
+    """The base in words: its Hub repository and commit, or what it is; never the folder that it lies in."""
+    base = profile.base_model
+    if base.kind == "hub":
+        return f"{base.path} at `{base.revision}`" if base.revision else base.path
+    return OWN_BASES.get(base.kind, "a base of the same architecture that is not on the Hub")
+
+
+def _usage(profile: Profile) -> str:
+    """One paragraph per application; what was run to know it stands in `test_training_forms.py`."""
+    adapter = profile.release.repo_id or "the folder adapter/"
+    tiers = profile.release.tiers_repo_id or "the folder tiers/"
+    return f"""Prompts are comma-separated tags: genre, mood, instruments, tempo, production, atmosphere, vocal type.
+
+**ACE-Step's own pipeline** opens `pytorch_lora_weights.safetensors` at the root of {adapter}, which carries its
+strength in its weights: `pipeline(prompt=..., lora_name_or_path="{adapter}", lora_weight=1.0)`. The call by which it
+loads the file was run in a test.
+
+**ComfyUI**: `comfyui_lora.safetensors` goes into `models/loras`, the base ({BASE_CHECKPOINT}) into
+`models/checkpoints`; open `{WORKFLOW}`. Strength 1.0 is the trained one. The names of the tensors were compared with
+ComfyUI's source; ComfyUI itself was not run. An adapter with DoRA has no form for it.
+
+**peft and diffusers**: `adapter_model.safetensors` with `adapter_config.json`, or `load_lora_adapter(folder,
+weight_name="pytorch_lora_weights.safetensors", prefix=None)`. Both were run in tests.
+
+**ONNX Runtime** with numpy alone, from `bundle/` of {tiers}; it was run there with nothing but its requirements:
+
+```
+pip install -r requirements.txt
+python example.py "lofi hip hop, mellow, rhodes, 74 bpm, vinyl crackle" --tier int8
+```
+
+`fp16` for quality, `int8` for a balance of size and quality, `int4` for experiments on small devices. Where only a CPU
+computes, `int8` takes `transformer.cpu.onnx`: the same weights, multiplied in integers, which is faster."""
 
 
 def _data(dataset: Dataset) -> str:
@@ -256,8 +253,9 @@ def _distances(quality: Evaluation | None) -> str:
     clips, windows = (fad.n_clips, fad.n_windows) if fad else (None, None)
     value, floor, kad = (fad.value, fad.floor, fad.kad) if fad else (None, None, None)
     return (
-        f"FAD {_number(value)} ({quality.encoder if quality else None}, {clips} clips, {windows} windows, "
-        f"where as many real clips have {_number(floor)}), KAD {_number(kad)}."
+        f"FAD {_number(value)} ({quality.encoder if quality else None}, {clips} clips, {windows} windows"
+        f"{interval_text(fad.interval if fad else None)}, where as many real clips have {_number(floor)}), "
+        f"KAD {_number(kad)}{interval_text(fad.kad_interval if fad else None)}."
     )
 
 
@@ -306,7 +304,15 @@ def _licence(store: Store, profile: Profile, used: set[str]) -> str:
     licences = load_licences(CONFIG_DIR)
     named = [attribution_of(row.attribution, row.provider, licences.find(row.license_type)) for row in rows]
     credits = sorted({text for text in named if text})
-    lines = [f"Weights: {profile.release.license}. Training tracks were used under:", ""]
+    lines = [
+        f"The adapter's weights, and the tiers as far as they are ours: {profile.release.license}.",
+        "",
+        f"Not licensed by us: the base ({_base(profile)}), which an adapter needs and which the tiers hold in other "
+        "precisions. Its own licence holds for it.",
+        "",
+        "Training tracks were used under the following licences, and are not part of this release:",
+        "",
+    ]
     lines += [f"- {kind}" for kind in types]
     if credits:
         lines += ["", "Attribution:", "", *(f"- {credit}" for credit in credits)]

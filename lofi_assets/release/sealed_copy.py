@@ -123,6 +123,8 @@ class SealedCopy:
                     writing.write(block)
                     sha256.update(block)
                     size += len(block)
+        except FileExistsError as error:
+            raise ReleaseError(f"{name}: two files of the release would have this name") from error
         except OSError as error:
             name_disk_fault(error, target, partial=target)
             raise

@@ -7,11 +7,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lofi_assets.cli.main import main
-from lofi_assets.defs import gates as gates_module
+from lofi_assets.constitution.clearance import Clearance, use
 from lofi_assets.defs import release as release_module
 from lofi_assets.demo import run as run_module
 from lofi_assets.outcome import Outcome
 from lofi_assets.store import Store
+from lofi_assets_tests.release.cleared import cleared
 from lofi_assets_tests.release.conftest import checkpoint, released
 
 __all__ = ["checkpoint", "released"]
@@ -48,11 +49,13 @@ def test_published_is_what_the_asset_publishes_and_it_is_on_dagsters_record(
 ) -> None:
     asked: list[bool] = []
 
-    def publish(store: Store, profile: object, *, public: bool) -> Outcome:
+    def publish(store: Store, profile: object, clearance: Clearance, *, public: bool) -> Outcome:
+        use(clearance, asset="hub_release")
         asked.append(public)
         return Outcome(data_version="1", counts={})
 
-    monkeypatch.setattr(gates_module, "held_back", lambda *_: [])
+    monkeypatch.setattr(release_module, "require_gates", lambda context, store: cleared(store))
+    monkeypatch.setattr(release_module, "read_back", lambda *_: {})
     monkeypatch.setattr(release_module, "publish", publish)
     results = [lofi("--publish"), lofi("--publish", "--public")]
     assert [result.exit_code for result in results] == [0, 0], results[0].output

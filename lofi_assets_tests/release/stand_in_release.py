@@ -35,6 +35,7 @@ ADAPTER = {
     "adapter_config.json",
     "adapter_model.safetensors",
     "comfyui_lora.safetensors",
+    "comfyui_workflow.json",
     "config.json",
     "evidence/constitution.yaml",
     "pytorch_lora_weights.safetensors",

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -238,14 +239,19 @@ def garbage_diffusers(store: Store) -> None:
     put(adapter(store) / DIFFUSERS, b"\x08" + b"\0" * 20)
 
 
-def scaled_metadata(store: Store) -> None:
-    path = adapter(store) / DIFFUSERS
-    with safe_open(path, framework="numpy") as file:
-        said = json.loads(file.metadata()["lora_adapter_metadata"])
-    tensors = load_file(path)
-    path.unlink()
-    unit = json.dumps(said | {"lora_alpha": 3200})
-    save_file(tensors, path, metadata={"format": "pt", "lora_adapter_metadata": unit})
+def header_with(**changes: Any) -> Callable[[Store], None]:
+    """The right tensors under a header by which diffusers would scale them."""
+
+    def attack(store: Store) -> None:
+        path = adapter(store) / DIFFUSERS
+        with safe_open(path, framework="numpy") as file:
+            said = json.loads(file.metadata()["lora_adapter_metadata"])
+        tensors = load_file(path)
+        path.unlink()
+        save_file(tensors, path, metadata={"format": "pt", "lora_adapter_metadata": json.dumps(said | changes)})
+
+    attack.__name__ = "_".join(["header", *changes])
+    return attack
 
 
 def config_with(**changes: Any) -> Callable[[Store], None]:
@@ -304,6 +310,26 @@ def no_config(store: Store) -> None:
     (adapter(store) / "config.json").unlink()
 
 
+def unreadable_run(store: Store) -> None:
+    put(adapter(store) / "config.json", b'{"lora": 1}')
+
+
+def unreadable_config(store: Store) -> None:
+    put(adapter(store) / "adapter_config.json", b"{")
+
+
+def broken_manifest(store: Store) -> None:
+    write_json(store.export / "bundle.json", {"files": {}})
+
+
+def twice(store: Store) -> None:
+    manifest = read_json(store.export / "bundle.json")
+    write_json(store.export / "bundle.json", manifest | {"files": {"bundle.json": "0" * 64}})
+    for path in list(store.export.iterdir()):
+        if path.name != "bundle.json":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 NOT_JUDGED = [
     (altered_weights, r"int8/transformer\.onnx: has sha256 \w+, and the record says \w+: it was changed since"),
     (hard_link_to_secret, r"int8/transformer\.onnx: has sha256 .* it was changed since; materialise onnx_artifacts"),
@@ -320,7 +346,16 @@ NOT_JUDGED = [
     (foreign_comfyui, rf"{COMFYUI} hold different adapters"),
     (fewer_layers, rf"{DIFFUSERS} hold different adapters"),
     (garbage_diffusers, rf"{CHECKPOINT}: does not load"),
-    (scaled_metadata, rf"{DIFFUSERS} does not say that it is applied at 1\.0"),
+    (header_with(lora_alpha=3200), rf"{DIFFUSERS} does not say that it is applied at 1\.0"),
+    (
+        header_with(alpha_pattern={"to_q": 3200}),
+        rf"{DIFFUSERS}: its header has other settings than .*\(alpha_pattern\)",
+    ),
+    (header_with(note="/home/mkeller"), rf"{DIFFUSERS}: its header has other settings than .*\(note\)"),
+    (unreadable_run, rf"checkpoints/{CHECKPOINT}/config\.json: "),
+    (unreadable_config, rf"checkpoints/{CHECKPOINT}/adapter_config\.json"),
+    (broken_manifest, r"export/bundle\.json: is of another version"),
+    (twice, r"bundle\.json: two files of the release would have this name"),
     (config_with(lora_alpha=3200), r"adapter_config\.json: lora_alpha is 3200, trained with 32"),
     (config_with(r=8), r"adapter_config\.json: r is 8, trained with 4"),
     (config_with(use_rslora=False), r"adapter_config\.json: use_rslora is False, trained with True"),
@@ -420,7 +455,7 @@ def test_the_copy_is_private_and_goes_with_the_block(store: Store) -> None:
 def test_a_name_of_the_copy_is_written_once(store: Store) -> None:
     with sealed_copy(store) as sealed:
         sealed.write("a.txt", b"first")
-        with pytest.raises(FileExistsError):
+        with pytest.raises(ReleaseError, match="two files of the release would have this name"):
             sealed.write("a.txt", b"second")
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from lofi_assets.constitution.verdicts import Measures
 from lofi_assets.evaluation.measured import Measured, write_measured
 from lofi_assets.files.documents import write_text
 from lofi_assets.profiles import load_profile
 from lofi_assets.records import QualityMetrics
+from lofi_assets.release.comfyui import workflow
 from lofi_assets.release.model_card import (
     SECTIONS,
     Approval,
@@ -26,6 +28,7 @@ from lofi_assets.store import Store
 from lofi_assets_tests.dataset.stand_in_version import deliver, track_record
 from lofi_assets_tests.metrics.stand_in_results import EVALUATION, evaluation
 from lofi_assets_tests.quantization.stand_in_manifest import merged_model
+from lofi_assets_tests.recorded_evidence import record
 from lofi_assets_tests.stage_rows import source_row, write_sources
 
 NOW = datetime(2025, 12, 22, 12, 0, tzinfo=UTC)
@@ -101,11 +104,72 @@ def test_the_cards_front_matter_names_the_base_that_was_adapted(store: Store) ->
 def test_a_score_is_in_the_card_as_measured_with_its_encoder(store: Store) -> None:
     merged_model(checkpoint_id=CHECKPOINT).write(store)
     fad = EVALUATION["fad"] | {"value": 3.25, "n_clips": 64, "n_windows": 3840, "floor": 1.5, "kad": 0.02}
-    record = QualityMetrics(checkpoint_id=CHECKPOINT, evaluation_date=NOW, fad_score=3.25)
-    write_measured(store, {CHECKPOINT: Measured("key", record, evaluation(encoder="vggish", fad=fad))})
+    row = QualityMetrics(checkpoint_id=CHECKPOINT, evaluation_date=NOW, fad_score=3.25)
+    write_measured(store, {CHECKPOINT: Measured("key", row, evaluation(encoder="vggish", fad=fad))})
     text = card_text(store, load_profile("production"))
     assert "FAD 3.25 (vggish, 64 clips" in text and CHECKPOINT in text
     assert re.search(r"value: 3\.25", text.split("---\n")[1])
+
+
+def measured_card(store: Store) -> str:
+    merged_model(checkpoint_id=CHECKPOINT).write(store)
+    fad = EVALUATION["fad"] | {"value": 3.25, "interval": [2.9, 3.6], "n_clips": 64, "kad": 0.02, "kad_interval": None}
+    row = QualityMetrics(checkpoint_id=CHECKPOINT, evaluation_date=NOW, fad_score=3.25)
+    write_measured(store, {CHECKPOINT: Measured("key", row, evaluation(encoder="vggish", fad=fad))})
+    production = load_profile("production")
+    base = production.base_model.model_copy(update={"revision": "1" * 40})
+    return card_text(store, production.model_copy(update={"base_model": base}))
+
+
+def test_the_metadata_is_what_huggingface_hub_reads_of_it(store: Store) -> None:
+    """Its own reader, which refuses a `model-index` that is none; the Hub's check of a commit needs a connection."""
+    from huggingface_hub import ModelCard
+
+    data = ModelCard(measured_card(store), ignore_metadata_errors=False).data
+    assert (data.base_model, data.base_model_relation) == ("ACE-Step/ACE-Step-v1-3.5B", "adapter")
+    assert data.to_dict()["base_model_revision"] == "1" * 40
+    assert (data.language, data.license, data.pipeline_tag) == ("en", "apache-2.0", "text-to-audio")
+    assert data.license_link == "https://www.apache.org/licenses/LICENSE-2.0"
+    results = {result.metric_type: result for result in data.eval_results}
+    assert results.keys() == {"fad", "kad"} and results["fad"].metric_value == 3.25
+    assert results["fad"].metric_name == "FAD (vggish, 64 clips, 95 % 2.9 to 3.6)"
+    assert results["kad"].metric_name == "KAD (vggish, 64 clips)"
+
+
+def test_a_card_without_a_measure_claims_none(store: Store) -> None:
+    from huggingface_hub import ModelCard
+
+    data = ModelCard(card_text(store, load_profile("demo")), ignore_metadata_errors=False).data
+    assert data.eval_results is None and data.metrics is None and data.base_model is None
+
+
+def test_the_card_says_how_each_application_takes_it_and_what_is_not_ours(store: Store) -> None:
+    text = measured_card(store)
+    usage = text.partition("## Usage")[2].partition("\n## ")[0]
+    for application in ("ACE-Step's own pipeline", "ComfyUI", "peft and diffusers", "ONNX Runtime"):
+        assert f"**{application}**" in usage
+    assert "ComfyUI itself was not run" in " ".join(usage.split())
+    assert f"Not licensed by us: the base (ACE-Step/ACE-Step-v1-3.5B at `{'1' * 40}`)" in text
+
+
+def test_the_card_names_no_folder_and_no_track(store: Store) -> None:
+    note = "nearest: 002_rain_walk_01.mp3 at 0 s"
+    value = {"value": 0.5, "note": note}
+    record(store, Measures(asset="quality_metrics", data_version="1", values={"copy_similarity": value}))
+    deliver(store, "lofi-0123", [track_record("rain_walk_01")])
+    write_sources(store, [licensed("rain_walk_01", provider="A. Artist")])
+    folder = load_profile("demo").base_model.model_copy(update={"kind": "folder", "path": "/srv/models/base"})
+    text = card_text(store, load_profile("demo").model_copy(update={"base_model": folder}))
+    assert "copy_similarity = 0.5, must be" in text
+    assert "rain_walk_01" not in text and "/srv/models" not in text
+
+
+def test_the_workflow_links_lead_to_its_nodes_and_load_the_published_file() -> None:
+    nodes = workflow()
+    links = [value for node in nodes.values() for value in node["inputs"].values() if isinstance(value, list)]
+    assert len(links) == 10 and all(source in nodes and output in (0, 1, 2) for source, output in links)
+    assert nodes["2"]["inputs"]["lora_name"] == "comfyui_lora.safetensors"
+    assert nodes["6"]["inputs"]["positive"] != nodes["6"]["inputs"]["negative"]
 
 
 def test_the_same_facts_give_the_same_card(store: Store) -> None:

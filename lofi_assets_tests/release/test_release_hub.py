@@ -307,6 +307,13 @@ def test_a_repository_that_everybody_can_read_needs_a_word_of_its_own(released: 
     publish(released, profile_for("hub", public=True))
 
 
+def test_a_repository_that_becomes_public_before_the_merge_is_left_alone(released: Store, hub: FakeHub) -> None:
+    hub.after_pull_request = lambda hub: hub.visibility.update(dict.fromkeys(REPOS.values(), "public"))
+    with pytest.raises(ReleaseError, match="everybody can read it"):
+        publish(released, HUB)
+    assert on_hub(hub) == {} and requests_of(hub, TIERS) == ["closed"]
+
+
 @pytest.mark.parametrize(
     ("address", "setting", "said"),
     [

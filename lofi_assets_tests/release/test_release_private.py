@@ -211,6 +211,19 @@ def test_a_release_that_says_one_is_refused_and_the_file_is_named(
     assert not (released.release / "published").exists()
 
 
+def test_who_approves_is_on_record_by_name_even_if_it_is_the_users(
+    released: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(private_module.getpass, "getuser", lambda: "Manager")
+    publish(released, FOLDER)
+    write_card(released, CARD + b"Made by Manager.\n")
+    publish(released, FOLDER)
+    monkeypatch.setattr(private_module.getpass, "getuser", lambda: "Someone")
+    write_card(released, CARD + b"Made by Someone.\n")
+    with pytest.raises(ReleaseError, match=r"README\.md names the user or machine Someone"):
+        publish(released, FOLDER)
+
+
 def gate(name: str) -> Gate:
     return next(found for found in load_gates() if found.id == name)
 

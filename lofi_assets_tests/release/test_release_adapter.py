@@ -1,0 +1,89 @@
+"""A checkpoint as the trainer and the installed peft write it is one that a release takes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from lofi_assets.files.documents import read_json
+from lofi_assets.release.adapter_files import NEUTRAL
+from lofi_assets.release.files import ReleaseError
+from lofi_assets.store import Store
+from lofi_assets.training.checkpoints.soundness import fault
+from lofi_assets_tests.release.cleared import publish
+from lofi_assets_tests.release.stand_in_release import (
+    CHECKPOINT,
+    HALVES,
+    LAYERS,
+    LORA,
+    adapter_config,
+    profile_for,
+    published,
+    run,
+    write_checkpoint,
+    write_release,
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `write_checkpoint` imitates."""
+    import torch
+
+    from lofi_assets.training.config import save_run
+    from lofi_assets.training.trainer.adapters import write_adapter
+
+    root = tmp_path_factory.mktemp("trained")
+    folder = root / "checkpoints" / CHECKPOINT
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(1)
+    tensors = {
+        f"{name}.lora_{half}.weight": torch.from_numpy(random.normal(size=size).astype(np.float32))
+        for name in LAYERS
+        for half, size in HALVES
+    }
+    write_adapter(folder, tensors, lora=LORA, base="/work/models/base")
+    save_run(folder / "config.json", run(root))
+    return root
+
+
+def test_what_the_trainer_writes_is_released(trained: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "data")
+    write_release(store, trained)
+    publish(store, profile_for("folder"))
+    adapter = published(store, "adapter")
+    config = json.loads(adapter["adapter_config.json"])
+    assert config["base_model_name_or_path"] is None and config["lora_alpha"] == 32
+    assert b"/work/models" not in b"".join(adapter.values())
+    assert fault(store.release / "published" / "adapter") is None
+
+
+def test_the_stand_in_is_what_the_trainer_writes(trained: Path, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    ours, theirs = tmp_path / "checkpoints" / CHECKPOINT, trained / "checkpoints" / CHECKPOINT
+    for path in theirs.glob("*.safetensors"):
+        real, made = load_file(path), load_file(ours / path.name)
+        assert real.keys() == made.keys() and all(np.array_equal(real[name], made[name]) for name in real)
+    written = read_json(theirs / "adapter_config.json")
+    known = adapter_config()
+    assert {name: written[name] for name in known} == known
+
+
+def test_every_field_of_the_installed_peft_that_is_set_is_decided_by_the_settings_or_neutral(trained: Path) -> None:
+    """Otherwise an honest release is refused: then the field belongs into NEUTRAL, if it changes nothing."""
+    written = read_json(trained / "checkpoints" / CHECKPOINT / "adapter_config.json")
+    decided = {"r", "lora_alpha", "target_modules", "use_rslora", "use_dora"}
+    of_the_reader = {"base_model_name_or_path", "peft_version"}
+    assert {name for name, value in written.items() if value} - decided - of_the_reader == NEUTRAL.keys()
+
+
+def test_a_base_that_is_not_the_one_trained_on_is_not_named(released: Store) -> None:
+    profile = profile_for("folder")
+    hub = profile.base_model.model_copy(update={"kind": "hub", "path": "team/base", "revision": "1" * 40})
+    with pytest.raises(ReleaseError, match=r"config\.json: was not trained on team/base at 111111111111"):
+        publish(released, profile.model_copy(update={"base_model": hub}))
+    unnamed = hub.model_copy(update={"revision": None})
+    with pytest.raises(ReleaseError, match=r"base_model\.revision is empty"):
+        publish(released, profile.model_copy(update={"base_model": unnamed}))
