@@ -1,13 +1,13 @@
 """Text to music from a tier's folder, with onnxruntime, numpy and tokenizers alone.
 
 One class, five sessions, the loop on the host. The same code runs every tier: inputs and outputs are float32 and
-int64 in all of them. Noise is numpy's, drawn from each item's seed, so tiers are compared on the same noise.
+int64 in all of them, and a seed gives the same noise in all of them and in torch (`flow.seeded_noise`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,9 +102,14 @@ class OnnxPipeline:
         guidance_scale: float = 15.0,
         omega_scale: float = 10.0,
         guidance_interval: float = 0.5,
-        language: str = "en",
+        language: str | None = None,
+        on_latents: Callable[[Array], None] | None = None,
     ) -> Array:
         """Music for each prompt: (B, 2, seconds * 48000) float32 in [-1, 1] at 48 kHz; instrumental without lyrics.
+
+        Args:
+            language: of all lyrics; None takes each song's own, as training does.
+            on_latents: is given the latents (B, 8, 16, frames) before they are decoded.
 
         Raises:
             ValueError: prompts, lyrics and seeds differ in number, or the duration is not above zero.
@@ -123,9 +128,13 @@ class OnnxPipeline:
             omega_scale=omega_scale,
             guidance_interval=guidance_interval,
         )
+        if on_latents is not None:
+            on_latents(latents)
         return self.decode(latents)[..., : round(seconds * OUTPUT_RATE)]
 
-    def conditions(self, prompts: Sequence[str], *, lyrics: Sequence[str], language: str = "en") -> Conditions:
+    def conditions(
+        self, prompts: Sequence[str], *, lyrics: Sequence[str], language: str | None = None
+    ) -> Conditions:
         """Encode prompts and lyrics; speakers are zeros, as in the published model."""
         text, text_mask = self.encode_text(prompts)
         ids, mask = _padded([self._lyric_ids(words, language) for words in lyrics])
@@ -222,7 +231,7 @@ class OnnxPipeline:
             raise RuntimeFolderError(f"{path} is absent: {self.folder} is no complete tier; build or download it again")
         return path
 
-    def _lyric_ids(self, words: str, language: str) -> list[int]:
+    def _lyric_ids(self, words: str, language: str | None) -> list[int]:
         if self._lyric_tokenizer is None:
             from lofi_assets.lyrics.tokenizer import LyricTokenizer
 
