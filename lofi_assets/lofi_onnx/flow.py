@@ -17,6 +17,9 @@ SHIFT = 3.0
 MOMENTUM = -0.75
 NORM_THRESHOLD = 2.5
 FRAMES = (-2, -1)
+OMEGA = 10.0
+GUIDED_SHARE = 0.5
+"""Of the steps, in the middle of the run."""
 LATENT_SHAPE = (8, 16)
 
 SINC_ZEROS = 6
@@ -87,7 +90,7 @@ class Guidance:
         return guided
 
 
-def euler_step(sample: Array, velocity: Array, *, sigma: float, sigma_next: float, omega: float = 10.0) -> Array:
+def euler_step(sample: Array, velocity: Array, *, sigma: float, sigma_next: float, omega: float = OMEGA) -> Array:
     """One step; the change's deviation from its item's mean is weighted by 0.9 to 1.1."""
     change = np.float32(sigma_next - sigma) * velocity
     mean = change.mean(axis=(1, 2, 3), keepdims=True, dtype=np.float32)

@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lofi_assets.lofi_onnx.flow import Array, Guidance, euler_step, guided_steps, resample, schedule, seeded_noise
+from lofi_assets.lofi_onnx.flow import (
+    GUIDED_SHARE,
+    OMEGA,
+    TRAIN_TIMESTEPS,
+    Array,
+    Guidance,
+    euler_step,
+    guided_steps,
+    resample,
+    schedule,
+    seeded_noise,
+)
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -100,8 +111,8 @@ class OnnxPipeline:
         lyrics: Sequence[str] | None = None,
         steps: int = 60,
         guidance_scale: float = 15.0,
-        omega_scale: float = 10.0,
-        guidance_interval: float = 0.5,
+        omega_scale: float = OMEGA,
+        guidance_interval: float = GUIDED_SHARE,
         language: str | None = None,
         on_latents: Callable[[Array], None] | None = None,
     ) -> Array:
@@ -132,9 +143,7 @@ class OnnxPipeline:
             on_latents(latents)
         return self.decode(latents)[..., : round(seconds * OUTPUT_RATE)]
 
-    def conditions(
-        self, prompts: Sequence[str], *, lyrics: Sequence[str], language: str | None = None
-    ) -> Conditions:
+    def conditions(self, prompts: Sequence[str], *, lyrics: Sequence[str], language: str | None = None) -> Conditions:
         """Encode prompts and lyrics; speakers are zeros, as in the published model."""
         text, text_mask = self.encode_text(prompts)
         ids, mask = _padded([self._lyric_ids(words, language) for words in lyrics])
@@ -158,8 +167,8 @@ class OnnxPipeline:
         noise: Array,
         steps: int = 60,
         guidance_scale: float = 15.0,
-        omega_scale: float = 10.0,
-        guidance_interval: float = 0.5,
+        omega_scale: float = OMEGA,
+        guidance_interval: float = GUIDED_SHARE,
     ) -> Array:
         """Integrate the flow from noise (B, 8, 16, frames) to latents.
 
@@ -187,7 +196,7 @@ class OnnxPipeline:
             hidden_states=sample,
             encoder_hidden_states=states,
             encoder_hidden_mask=mask,
-            timestep=np.full(len(sample), np.float32(sigma) * 1000, np.float32),
+            timestep=np.full(len(sample), np.float32(sigma) * TRAIN_TIMESTEPS, np.float32),
         )
         return velocity
 
