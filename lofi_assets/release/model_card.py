@@ -207,7 +207,7 @@ def _what(profile: Profile, family: Backbone, checkpoint: str) -> str:
 def _usage() -> str:
     return (
         "With numpy and ONNX Runtime alone, from this folder:\n\n```\npip install -r requirements.txt\n"
-        'python example.py "lofi hip hop, mellow, rhodes, 74 bpm, vinyl crackle" --tier int8\n```\n\n'
+        'python generate.py "lofi hip hop, mellow, rhodes, 74 bpm, vinyl crackle" --tier int8\n```\n\n'
         "`fp16` for quality, `int8` for a balance of size and quality, `int4` for experiments on small devices. "
         "Where only a CPU computes, `int8` takes `transformer.cpu.onnx`: the same weights, multiplied in integers, "
         "which is faster. "

@@ -253,6 +253,6 @@ def _write(folder: Path, store: Store, texts: Mapping[str, str]) -> None:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    """Every file but the manifest, and but what Python caches when somebody runs the example in place."""
+    """Every file but the manifest, and but what Python caches when somebody runs it in place."""
     found = sha256_folder(folder)
     return {name: digest for name, digest in found.items() if name != MANIFEST and "__pycache__" not in name}
