@@ -67,7 +67,7 @@ def generate(
             threads=threads,
             cpu_graph=not no_cpu_graph,
         )
-    except (ClipError, DescriptionError, RuntimeFolderError, LyricError) as error:
+    except (ClipError, DescriptionError, RuntimeFolderError, LyricError, UnicodeDecodeError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(told)
 

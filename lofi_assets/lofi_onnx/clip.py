@@ -48,6 +48,9 @@ def write_clip(
     """
     if output.suffix not in (".wav", ".npy"):
         raise ClipError(f"{output}: name a file that ends in .wav or .npy")
+    for path in (output, *([latents] if latents else [])):
+        if not path.absolute().parent.is_dir():
+            raise ClipError(f"{path.parent}: there is no such folder to write to")
     if not seconds > 0 or (steps is not None and steps < 1):
         raise ClipError(f"a clip needs more than 0 seconds and at least 1 step, not {seconds:g} and {steps}")
     defaults = defaults_of(bundle)

@@ -49,7 +49,7 @@ def main() -> None:
             threads=options.threads,
             cpu_graph=not options.no_cpu_graph,
         )
-    except (ClipError, DescriptionError, RuntimeFolderError, LyricError, OSError) as error:
+    except (ClipError, DescriptionError, RuntimeFolderError, LyricError, OSError, UnicodeDecodeError) as error:
         sys.exit(f"generate.py: {error}")
     print(told)
 

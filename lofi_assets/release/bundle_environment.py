@@ -84,13 +84,14 @@ def environment(requirements: str, root: Path) -> Path:
     wheels serves a machine without network.
 
     Raises:
-        RequirementsError: pip refuses them.
+        RequirementsError: pip refuses them, or they bring what they do not list.
         UnreachableError: there is no index to ask, or no pip.
     """
+    wanted = dict(line.split("==") for line in requirements.splitlines() if line and not line.startswith("#"))
     key = hash_of(requirements, sys.version, platform.machine())[:16]
     folder = root / key
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    if (folder / _DONE).is_file() and python.exists():
+    if (folder / _DONE).is_file() and python.exists() and versions_in(python) == wanted:
         return python
     shutil.rmtree(folder, ignore_errors=True)
     make_folder(folder)
@@ -98,6 +99,9 @@ def environment(requirements: str, root: Path) -> Path:
     listed = folder / "wanted.txt"
     listed.write_text(requirements, encoding="utf-8")
     _install(python, listed)
+    other = sorted(name for name, _ in versions_in(python).items() ^ wanted.items())
+    if other:
+        raise RequirementsError(f"requirements.txt is not what it brings: {', '.join(dict.fromkeys(other))}")
     listed.rename(folder / _DONE)
     return python
 
@@ -121,11 +125,12 @@ def _install(python: Path, listed: Path) -> None:
 
 
 def versions_in(python: Path) -> Mapping[str, str]:
-    """Distribution -> version of what an environment holds."""
+    """Distribution, by canonical name -> version, of what an environment holds."""
+    from packaging.utils import canonicalize_name
+
     code = (
         "import json; from importlib import metadata;"
         "print(json.dumps({d.name: d.version for d in metadata.distributions()}))"
     )
     done = subprocess.run([str(python), "-I", "-c", code], capture_output=True, text=True, check=True)
-    found: dict[str, str] = json.loads(done.stdout)
-    return found
+    return {canonicalize_name(name): version for name, version in json.loads(done.stdout).items()}

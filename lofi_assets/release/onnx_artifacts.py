@@ -34,7 +34,7 @@ from lofi_assets.release.bundle_environment import (
 )
 from lofi_assets.release.bundle_parity import PARITY, parity_report
 from lofi_assets.release.bundle_runs import CLIP, Run, run_bundle
-from lofi_assets.release.private_strings import of_this_machine, private_strings, track_ids
+from lofi_assets.release.private_strings import ANY_PATH, of_this_machine, private_strings, track_ids
 from lofi_assets.store import Store
 from lofi_assets.wording import counted
 
@@ -108,7 +108,11 @@ def build_bundle(store: Store, profile: Profile) -> Outcome:
     wrong = differences(store.export, expected=weights)
     names, paths = of_this_machine()
     private = private_strings(
-        store.export, names=names | track_ids(store), paths=paths | {str(store.root)}, public="\n".join(_public(texts))
+        store.export,
+        names=names | track_ids(store),
+        paths=paths | {str(store.root)},
+        public="\n".join(_public(texts)),
+        vocabularies=_vocabularies(store.export),
     )
     return Outcome(
         data_version=key,
@@ -191,9 +195,14 @@ def _texts(
 
 
 def _public(texts: Mapping[str, str]) -> list[str]:
-    """What is written by this project itself, and so names nothing of a machine or a library."""
-    own = ("runtime/", "generate.py", README, "LICENSE")
+    """What this project itself or a rights holder wrote to be read: a name in it is no secret."""
+    own = ("runtime/", "generate.py", README, "LICENSE", "ATTRIBUTION.md")
     return [text for name, text in texts.items() if name.startswith(own)]
+
+
+def _vocabularies(folder: Path) -> list[Path]:
+    """Files that a tier has beside its graphs, its record and its tensors: the words that its base reads."""
+    return [path for path in sorted(folder.glob("*/*.json")) if path != manifest_path(path.parent)]
 
 
 def _standalone(text: str) -> str:
@@ -236,11 +245,11 @@ def try_bundle(folder: Path, environments: Path, *, scratch: Path) -> tuple[Exam
 
 
 def _without_paths(note: str, folder: Path, root: Path) -> str:
-    """The record is published with the bundle: a traceback in it must not tell where it was built."""
+    """The record is published with the bundle: a traceback in it must not tell where it was built, nor by whom."""
     _, paths = of_this_machine()
     for path in (str(folder), str(root), tempfile.gettempdir(), *sorted(paths, key=len, reverse=True)):
         note = note.replace(path, "...")
-    return note
+    return ANY_PATH.sub(b"...", note.encode()).decode()
 
 
 def _write(folder: Path, store: Store, texts: Mapping[str, str]) -> None:

@@ -18,7 +18,8 @@ from lofi_assets.store import PACKAGE, Store
 from lofi_assets.training.trained_on import trained_dataset
 
 ANY_PATH: Final = re.compile(
-    rb"(?<![\w.~-])/(?:home|Users|root|tmp|var|mnt|srv|opt|work|private|workspace|scratch)/[\w.@+-]{3,}"
+    rb"(?<![\w.~-])/(?:home|Users|Volumes|root|tmp|usr|var|mnt|srv|opt|data|work|private|workspace|scratch|content)"
+    rb"/[\w.@+-]{3,}"
     rb"|[A-Za-z]:\\\\?Users\\\\?[\w.@+-]+"
 )
 """Absolute paths as machines have them, with what follows: a few bytes alone occur in weights by chance."""
@@ -31,15 +32,21 @@ WORDLESS: Final = (".data",)
 """Tensors alone: no words are looked for, paths are."""
 
 
-def private_strings(folder: Path, *, names: Collection[str], paths: Collection[str], public: str) -> list[str]:
+def private_strings(
+    folder: Path, *, names: Collection[str], paths: Collection[str], public: str, vocabularies: Iterable[Path] = ()
+) -> list[str]:
     """`FILE: what it holds`, a line per find, sorted.
 
     Args:
         names: user names and ids of tracks, found as whole words.
         paths: of this machine, found anywhere, beside what looks like one (`ANY_PATH`).
         public: text that is published on purpose; a name that is a word of it, such as `lofi`, tells nothing.
+        vocabularies: files that hold the words of a language. A name of letters alone that is one tells nothing
+            either; one with digits or signs is looked for in all files, these among them.
     """
     known = set(WORD.findall(public.encode()))
+    for file in vocabularies:
+        known |= {word for block in _blocks(file) for word in WORD.findall(block) if word.isalpha()}
     words = {name.encode() for name in names if len(name) >= SHORTEST} - known
     exact = [path.encode() for path in paths if len(path) > SHORTEST]
     found = set()

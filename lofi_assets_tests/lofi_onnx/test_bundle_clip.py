@@ -77,6 +77,8 @@ def test_nan_is_not_written(tmp_path: Path, asked: dict[str, Any]) -> None:
 def test_a_clip_of_no_length_or_no_steps_is_refused(tmp_path: Path, options: dict[str, Any], fault: str) -> None:
     with pytest.raises(ClipError, match=fault):
         write_clip(describe(tmp_path), "lofi", output=tmp_path / "a.wav", **options)
+    with pytest.raises(ClipError, match="no such folder"):
+        write_clip(describe(tmp_path), "lofi", output=tmp_path / "absent" / "a.wav")
     with pytest.raises(ClipError, match=r"ends in \.wav or \.npy"):
         write_clip(describe(tmp_path), "lofi", output=tmp_path / "a.mp3")
 

@@ -14,7 +14,6 @@ import onnx
 import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper
-from packaging.utils import canonicalize_name
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.cli.main import main
@@ -227,9 +226,9 @@ def test_only_a_bundle_that_made_audio_passes_its_gate(
 
 
 def test_the_record_of_a_failure_tells_no_path_of_this_machine(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried(monkeypatch, ExampleRun(False, f'File "{store.root}/export/generate.py", {Path(sys.prefix)}/lib: no module'))
+    tried(monkeypatch, ExampleRun(False, f'File "{store.root}/export/generate.py", "/root/.pyenv/lib/runpy.py"'))
     outcome = built(store)
-    assert outcome.values["example_runs"]["note"] == 'File ".../export/generate.py", .../lib: no module'
+    assert outcome.values["example_runs"]["note"] == 'File ".../export/generate.py", ".../lib/runpy.py"'
     assert outcome.values["private_strings"]["value"] == 0
 
 
@@ -474,10 +473,8 @@ def test_every_tier_of_a_real_bundle_makes_audio_in_a_fresh_environment(real: tu
     assert outcome.values["example_runs"] == {"value": True, "note": ""}
     assert outcome.values["missing_or_altered_files"] == {"value": 0, "note": ""}
     assert outcome.values["private_strings"] == {"value": 0, "note": ""}
-    wanted = dict(
-        line.split("==") for line in (store.export / "requirements.txt").read_text(encoding="utf-8").splitlines()[1:]
-    )
-    assert {canonicalize_name(name): version for name, version in versions_in(python).items()} == wanted
+    listed = (store.export / "requirements.txt").read_text(encoding="utf-8").splitlines()[1:]
+    assert versions_in(python) == dict(line.split("==") for line in listed)
     told = read_json(store.export / PARITY)["tiers"]
     print({variant: row["audio_snr_db"] for variant, row in told.items()})
     assert told["fp16"]["audio_snr_db"] > told["int8"]["audio_snr_db"] > 0

@@ -77,6 +77,18 @@ def test_public_words_addresses_and_parts_of_words_are_nothing(tmp_path: Path, t
     assert found(tmp_path, public="Makes lofi music.") == []
 
 
+def test_a_word_of_the_vocabulary_is_no_name_but_an_id_in_it_is(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text('{"mkessler": 3, "rainy_window_01": 4}', encoding="utf-8")
+    found = private_strings(
+        tmp_path,
+        names={"mkessler", "rainy_window_01"},
+        paths=(),
+        public="",
+        vocabularies=[tmp_path / "tokenizer.json"],
+    )
+    assert found == ["tokenizer.json: rainy_window_01"]
+
+
 def test_random_weights_hold_nothing(tmp_path: Path) -> None:
     (tmp_path / "w.onnx").write_bytes(np.random.default_rng(0).bytes(4 * 2**20))
     assert found(tmp_path) == []
