@@ -34,7 +34,7 @@ from lofi_assets.release.bundle_environment import (
 )
 from lofi_assets.release.bundle_parity import PARITY, parity_report
 from lofi_assets.release.bundle_runs import CLIP, Run, run_bundle
-from lofi_assets.release.private_strings import ANY_PATH, of_this_machine, private_strings, track_ids
+from lofi_assets.release.private_strings import masked, of_this_machine, private_strings, track_ids
 from lofi_assets.store import Store
 from lofi_assets.wording import counted
 
@@ -104,7 +104,7 @@ def build_bundle(store: Store, profile: Profile) -> Outcome:
     ran = bundle is not None and bundle.key == key and bundle.example.ran is True
     current = ran and not differences(store.export, expected=weights)
     if bundle is None or not current:
-        bundle = _make(store, profile, key, texts)
+        bundle = _make(store, profile, key, tiers, texts)
     wrong = differences(store.export, expected=weights)
     names, paths = of_this_machine()
     private = private_strings(
@@ -212,10 +212,12 @@ def _standalone(text: str) -> str:
     return text
 
 
-def _make(store: Store, profile: Profile, key: str, texts: Mapping[str, str]) -> Bundle:
+def _make(
+    store: Store, profile: Profile, key: str, tiers: Mapping[str, TierManifest], texts: Mapping[str, str]
+) -> Bundle:
     """Write the bundle, try it, and put it in place whether it runs or not: its record says so."""
     with atomic_folder(store.export) as folder:
-        _write(folder, store, texts)
+        _write(folder, store, tiers, texts)
         with tempfile.TemporaryDirectory() as scratch:
             example, runs = try_bundle(folder, store.cache / "bundle_environments", scratch=Path(scratch))
         example = ExampleRun(example.ran, _without_paths(example.note, folder, store.root))
@@ -249,13 +251,16 @@ def _without_paths(note: str, folder: Path, root: Path) -> str:
     _, paths = of_this_machine()
     for path in (str(folder), str(root), tempfile.gettempdir(), *sorted(paths, key=len, reverse=True)):
         note = note.replace(path, "...")
-    return ANY_PATH.sub(b"...", note.encode()).decode()
+    return masked(note)
 
 
-def _write(folder: Path, store: Store, texts: Mapping[str, str]) -> None:
-    files = [(tier, path) for tier in COMPARED for path in sorted((store.quantized / tier).iterdir())]
-    for tier, path in over(files, "writing the bundle", unit="file"):
-        copy_file(path, folder / tier / path.name)
+def _write(folder: Path, store: Store, tiers: Mapping[str, TierManifest], texts: Mapping[str, str]) -> None:
+    """Of the tiers, what they list and their record: whatever else lies in their folders stays there."""
+    records = [manifest_path(store.quantized / tier) for tier in tiers]
+    listed = [store.quantized / tier / name for tier, made in tiers.items() for name in sorted(made.files)]
+    files = [path for path in [*listed, *records] if path.is_file()]
+    for path in over(files, "writing the bundle", unit="file"):
+        copy_file(path, folder / path.relative_to(store.quantized))
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")

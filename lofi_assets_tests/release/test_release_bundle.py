@@ -184,6 +184,24 @@ def test_weights_that_are_not_those_the_tier_was_proven_with_fail_by_name(store:
     assert faults(store)["value"] == 0
 
 
+def test_what_a_tier_does_not_list_stays_out_of_the_bundle(store: Store, runs: list[Path], tmp_path: Path) -> None:
+    put(tmp_path / "secret", "token")
+    (store.quantized / "int8" / "notes.txt").symlink_to(tmp_path / "secret")
+    put(store.quantized / "fp16" / "other.onnx.data", "weights of something else")
+    outcome = built(store)
+    assert not [name for name in read_json(store.export / MANIFEST)["files"] if "notes" in name or "other" in name]
+    assert outcome.values["missing_or_altered_files"]["value"] == 0 and differences(store.export) == ()
+
+
+def test_a_listed_file_that_leads_elsewhere_is_altered(store: Store, runs: list[Path], tmp_path: Path) -> None:
+    put(tmp_path / "secret", "token")
+    (store.quantized / "int8" / "tokenizer.json").unlink()
+    (store.quantized / "int8" / "tokenizer.json").symlink_to(tmp_path / "secret")
+    assert faults(store) == {"value": 1, "note": "altered int8/tokenizer.json"}
+    (store.quantized / "int8" / "tokenizer.json").unlink()
+    assert faults(store) == {"value": 1, "note": "missing int8/tokenizer.json"}
+
+
 def test_a_missing_tier_is_named(store: Store) -> None:
     shutil.rmtree(store.quantized / "int8")
     with pytest.raises(BundleError, match=r"int8/manifest\.json: absent; materialise quantized_tiers"):

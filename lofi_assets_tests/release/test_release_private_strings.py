@@ -32,7 +32,7 @@ def onnx_file(path: Path, *, doc: str = "", prop: str = "", node_doc: str = "") 
         ("prop", "/home/someone/checkpoints", "/home/someone"),
         ("node_doc", 'File "/tmp/build/export.py", line 3', "/tmp/build"),
         ("prop", "trained on rainy_window_01", "rainy_window_01"),
-        ("prop", "C:\\Users\\Mk\\models", "C:\\Users\\Mk"),
+        ("prop", "C:\\Users\\Mk\\models", ":\\Users\\Mk"),
         ("doc", "under /srv/lofi-platform-2", "/srv/lofi-platform"),
     ],
 )
