@@ -1,14 +1,18 @@
 """`lofi generate` and `lofi tiers` as people call them."""
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from onnx import TensorProto, helper, numpy_helper
 
 from lofi_assets.cli.main import main
 from lofi_assets.lofi_onnx import clip
 from lofi_assets.release.bundle_parity import PARITY
+from lofi_assets.release.tier_report import tier_report
 from lofi_assets_tests.quantization.stand_in_manifest import MANIFEST
 
 
@@ -42,6 +46,32 @@ def test_tiers_tells_opset_domains_bits_size_snr_and_fad_with_its_bound(bundle: 
 def test_tiers_shows_tables(bundle: Path) -> None:
     done = CliRunner().invoke(main, ["tiers", str(bundle), "--runs", "0"])
     assert done.exit_code == 0 and "+0.5%" in done.output and "not measured" in done.output
+
+
+def multiply(path: Path, *, times: int) -> None:
+    """A graph that multiplies its input by a square matrix, `times` times."""
+    names = ["noisy", *(f"x{index}" for index in range(1, times)), "velocity"]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "frames", 64]) for name in names]
+    weight = numpy_helper.from_array(np.eye(64, dtype=np.float32), "weight")
+    nodes = [helper.make_node("MatMul", [names[index], "weight"], [names[index + 1]]) for index in range(times)]
+    made = helper.make_graph(nodes, "g", values[:1], values[-1:], [weight])
+    opset = [helper.make_opsetid("", 17)]
+    path.write_bytes(helper.make_model(made, opset_imports=opset, ir_version=8).SerializeToString())
+
+
+def test_every_way_to_run_a_tier_is_timed_against_fp32_and_without_fp32_nothing_is_compared(bundle: Path) -> None:
+    (bundle / "fp32").mkdir()
+    (bundle / "fp32" / "manifest.json").write_text(json.dumps(MANIFEST | {"tier": "fp32"}), encoding="utf-8")
+    for name, times in (("fp32/transformer", 400), ("int8/transformer", 200), ("int8/transformer.cpu", 4)):
+        multiply(bundle / f"{name}.onnx", times=times)
+    found = {row.variant: row for row in tier_report(bundle, runs=5, threads=1).variants}
+    assert found["fp32"].times_fp32 == 1.0
+    taken = {name: row.milliseconds for name, row in found.items() if row.milliseconds is not None}
+    assert taken.keys() == {"fp32", "int8", "int8.cpu"} and min(taken.values()) > 0
+    assert {name: found[name].times_fp32 for name in taken} == {name: taken["fp32"] / taken[name] for name in taken}
+    shutil.rmtree(bundle / "fp32")
+    alone = {row.variant: row for row in tier_report(bundle, runs=1, threads=1).variants}
+    assert alone["int8"].times_fp32 is None and alone["int8"].milliseconds is not None
 
 
 def test_a_folder_without_tiers_is_named(tmp_path: Path) -> None:
