@@ -106,10 +106,19 @@ class ReleaseRuntime:
     modules: Mapping[str, Path]
     """File of the release's package `lofi_onnx` -> module that it is copied from; what it imports of
     `lofi_assets.lofi_onnx` and `lofi_assets.lyrics` is then imported from that package."""
-    example: Path
-    """Script that makes audio with it, and proves a release by that."""
+    generate: Path
+    """Script at the root of a release: `generate.py PROMPT --tier T --seconds S --seed N --output FILE`, and `--steps`,
+    `--lyrics FILE`, `--no-cpu-graph`. FILE.npy gets (2, n) float32 at 48 kHz."""
     requirements: tuple[str, ...]
     """Distributions that it needs."""
+    readme: Path
+    """For users, and for whoever writes a runtime of their own; becomes `BUNDLE.md`."""
+    licence: Path
+    """Text of the code's licence."""
+    notice: str
+    """Whose model it is, and under which licence."""
+    describe: Callable[[int, float, Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]]
+    """`pipeline.json` from steps, guidance scale, the graphs with inputs and outputs, and the tiers."""
 
 
 class Runtime(Protocol):

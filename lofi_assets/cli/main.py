@@ -10,6 +10,7 @@ import click
 
 from lofi_assets.cli.alerts import alerts
 from lofi_assets.cli.base_models import tiny_base, verify_reference, verify_weights
+from lofi_assets.cli.bundle import generate, tiers
 from lofi_assets.cli.constitution import constitution, docs, schemas
 from lofi_assets.cli.dataset import dataset
 from lofi_assets.cli.demo import demo, demo_corpus
@@ -71,6 +72,7 @@ def main() -> None:
 GROUPS = (
     *(dev, demo, demo_corpus, pages, listen),
     *(sources, inspect, review, dataset, features, train, reproduce, approve_card, release, verify),
+    *(generate, tiers),
     *(fad, kad, clap, copies, compare, convert_clap),
     *(constitution, alerts, schemas, docs),
     *(train_base, tiny_base, verify_weights, verify_reference),

@@ -28,8 +28,8 @@ from lofi_assets.release.read_back import read_back
 )
 @explained
 def onnx_artifacts(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
-    """The deployable bundle: tiers, manifest with hashes, an example that was run from the bundle alone."""
-    return report(context, platform, build_bundle(platform.store))
+    """The deployable bundle: tiers, the code that plays them, documents; every tier was run in a fresh environment."""
+    return report(context, platform, build_bundle(platform.store, platform.profile))
 
 
 @dg.asset(

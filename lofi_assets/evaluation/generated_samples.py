@@ -38,7 +38,7 @@ from lofi_assets.training.feature_cache import FeatureRecord
 from lofi_assets.training.trained_on import trained_base
 from lofi_assets.wording import counted, named
 
-SAMPLING_VERSION = "1"
+SAMPLING_VERSION = "2"
 """Raised when the sampler's output changes: every sample is then generated again."""
 CLIPS_AT_ONCE = 4
 """Clips generated in one batch."""

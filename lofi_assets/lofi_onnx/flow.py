@@ -17,6 +17,9 @@ SHIFT = 3.0
 MOMENTUM = -0.75
 NORM_THRESHOLD = 2.5
 FRAMES = (-2, -1)
+OMEGA = 10.0
+GUIDED_SHARE = 0.5
+"""Of the steps, in the middle of the run."""
 LATENT_SHAPE = (8, 16)
 
 SINC_ZEROS = 6
@@ -46,12 +49,23 @@ def guided_steps(steps: int, interval: float) -> range:
 
 
 def seeded_noise(seeds: Sequence[int], *, frames: int) -> Array:
-    """Standard normal noise, each item from its own seed alone.
+    """Standard normal noise (len(seeds), 8, 16, frames), each item from its own seed alone.
 
-    The numbers are numpy's: equal for every tier and machine, not those that torch draws from the same seed.
+    The noise of a seed is defined here, for torch's sampler and for every tier: the lower 24 bits of MT19937's words,
+    sixteen at a time, the first eight as radii and the last eight as angles of Box and Muller (1958). Those are the
+    numbers of `torch.randn` on a CPU, whose logarithms and cosines differ from one CPU to the next in the last bits;
+    these are rounded once, from double precision.
     """
-    draws = [np.random.default_rng(seed).standard_normal((*LATENT_SHAPE, frames), np.float32) for seed in seeds]
-    return np.stack(draws)
+    return np.stack([_noise(seed, LATENT_SHAPE[0] * LATENT_SHAPE[1] * frames) for seed in seeds]).reshape(
+        -1, *LATENT_SHAPE, frames
+    )
+
+
+def _noise(seed: int, count: int) -> Array:
+    words = np.random.RandomState(seed % 2**32).randint(0, 2**32, count, dtype=np.uint32)
+    uniform = (words & 0xFFFFFF).reshape(-1, 2, 8) / 2**24
+    radius, angle = np.sqrt(-2 * np.log(1 - uniform[:, 0])), 2 * np.pi * uniform[:, 1]
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).astype(np.float32).reshape(-1)
 
 
 class Guidance:
@@ -76,7 +90,7 @@ class Guidance:
         return guided
 
 
-def euler_step(sample: Array, velocity: Array, *, sigma: float, sigma_next: float, omega: float = 10.0) -> Array:
+def euler_step(sample: Array, velocity: Array, *, sigma: float, sigma_next: float, omega: float = OMEGA) -> Array:
     """One step; the change's deviation from its item's mean is weighted by 0.9 to 1.1."""
     change = np.float32(sigma_next - sigma) * velocity
     mean = change.mean(axis=(1, 2, 3), keepdims=True, dtype=np.float32)

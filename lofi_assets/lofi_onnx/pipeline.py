@@ -1,13 +1,13 @@
 """Text to music from a tier's folder, with onnxruntime, numpy and tokenizers alone.
 
 One class, five sessions, the loop on the host. The same code runs every tier: inputs and outputs are float32 and
-int64 in all of them. Noise is numpy's, drawn from each item's seed, so tiers are compared on the same noise.
+int64 in all of them, and a seed gives the same noise in all of them and in torch (`flow.seeded_noise`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lofi_assets.lofi_onnx.flow import Array, Guidance, euler_step, guided_steps, resample, schedule, seeded_noise
+from lofi_assets.lofi_onnx.flow import (
+    GUIDED_SHARE,
+    OMEGA,
+    TRAIN_TIMESTEPS,
+    Array,
+    Guidance,
+    euler_step,
+    guided_steps,
+    resample,
+    schedule,
+    seeded_noise,
+)
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -100,11 +111,16 @@ class OnnxPipeline:
         lyrics: Sequence[str] | None = None,
         steps: int = 60,
         guidance_scale: float = 15.0,
-        omega_scale: float = 10.0,
-        guidance_interval: float = 0.5,
-        language: str = "en",
+        omega_scale: float = OMEGA,
+        guidance_interval: float = GUIDED_SHARE,
+        language: str | None = None,
+        on_latents: Callable[[Array], None] | None = None,
     ) -> Array:
         """Music for each prompt: (B, 2, seconds * 48000) float32 in [-1, 1] at 48 kHz; instrumental without lyrics.
+
+        Args:
+            language: of all lyrics; None takes each song's own, as training does.
+            on_latents: is given the latents (B, 8, 16, frames) before they are decoded.
 
         Raises:
             ValueError: prompts, lyrics and seeds differ in number, or the duration is not above zero.
@@ -123,9 +139,11 @@ class OnnxPipeline:
             omega_scale=omega_scale,
             guidance_interval=guidance_interval,
         )
+        if on_latents is not None:
+            on_latents(latents)
         return self.decode(latents)[..., : round(seconds * OUTPUT_RATE)]
 
-    def conditions(self, prompts: Sequence[str], *, lyrics: Sequence[str], language: str = "en") -> Conditions:
+    def conditions(self, prompts: Sequence[str], *, lyrics: Sequence[str], language: str | None = None) -> Conditions:
         """Encode prompts and lyrics; speakers are zeros, as in the published model."""
         text, text_mask = self.encode_text(prompts)
         ids, mask = _padded([self._lyric_ids(words, language) for words in lyrics])
@@ -149,8 +167,8 @@ class OnnxPipeline:
         noise: Array,
         steps: int = 60,
         guidance_scale: float = 15.0,
-        omega_scale: float = 10.0,
-        guidance_interval: float = 0.5,
+        omega_scale: float = OMEGA,
+        guidance_interval: float = GUIDED_SHARE,
     ) -> Array:
         """Integrate the flow from noise (B, 8, 16, frames) to latents.
 
@@ -178,7 +196,7 @@ class OnnxPipeline:
             hidden_states=sample,
             encoder_hidden_states=states,
             encoder_hidden_mask=mask,
-            timestep=np.full(len(sample), np.float32(sigma) * 1000, np.float32),
+            timestep=np.full(len(sample), np.float32(sigma) * TRAIN_TIMESTEPS, np.float32),
         )
         return velocity
 
@@ -222,7 +240,7 @@ class OnnxPipeline:
             raise RuntimeFolderError(f"{path} is absent: {self.folder} is no complete tier; build or download it again")
         return path
 
-    def _lyric_ids(self, words: str, language: str) -> list[int]:
+    def _lyric_ids(self, words: str, language: str | None) -> list[int]:
         if self._lyric_tokenizer is None:
             from lofi_assets.lyrics.tokenizer import LyricTokenizer
 

@@ -30,7 +30,7 @@ from lofi_assets.wording import rounded
 if TYPE_CHECKING:
     from lofi_assets.quantization.build import TierReport
 
-TIERS_VERSION = "3"
+TIERS_VERSION = "4"
 """Raised when the comparison of the tiers changes; the export has its own version."""
 COMPARED = ("fp16", "int8", "int4")
 CPU_VARIANT = "int8.cpu"

@@ -208,7 +208,7 @@ weight_name="pytorch_lora_weights.safetensors", prefix=None)`. Both were run in 
 
 ```
 pip install -r requirements.txt
-python example.py "lofi hip hop, mellow, rhodes, 74 bpm, vinyl crackle" --tier int8
+python generate.py "lofi hip hop, mellow, rhodes, 74 bpm, vinyl crackle" --tier int8
 ```
 
 `fp16` for quality, `int8` for a balance of size and quality, `int4` for experiments on small devices. Where only a CPU

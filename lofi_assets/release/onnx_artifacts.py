@@ -1,15 +1,15 @@
-"""The deployable bundle: tiers, runtime, example, and a manifest with the hash of every file (constitution, Export).
+"""The deployable bundle: tiers, the code that plays them, documents, and a manifest with the hash of every file
+(constitution, Export).
 
-The bundle needs nothing of this project: the runtime that the tiers' backbone names is copied into it and its imports
-are rewritten, and the example is run from the bundle alone, in a process of its own that can import nothing but the
-bundle's requirements, before anything is reported.
+The bundle needs nothing of this project: the runtime that the tiers' backbone names is copied into it with its imports
+rewritten, and every tier is run in an environment made from the bundle's own requirements before anything is reported.
+What belongs here: which files, and whether they are current. What does not: their text (`bundle_documents.py`), the
+environment and the runs (`bundle_environment.py`, `bundle_runs.py`), parity with torch (`bundle_parity.py`).
 """
 
-import subprocess
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from importlib import metadata
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic.dataclasses import dataclass
@@ -21,29 +21,28 @@ from lofi_assets.files.hashing import hash_of, sha256_folder
 from lofi_assets.files.typed import STORED, plain, read_typed, write_typed
 from lofi_assets.files.writing import atomic_folder, copy_file
 from lofi_assets.outcome import Outcome, Written
-from lofi_assets.progress import Progress, over
-from lofi_assets.quantization.quantized_tiers import COMPARED
+from lofi_assets.profiles import Profile
+from lofi_assets.progress import over
+from lofi_assets.quantization.quantized_tiers import COMPARED, TierDistances
 from lofi_assets.quantization.tier_manifest import TierManifest, manifest_path
-from lofi_assets.store import PACKAGE, Store
+from lofi_assets.release.bundle_documents import attributions, notice, pipeline_json
+from lofi_assets.release.bundle_environment import (
+    RequirementsError,
+    UnreachableError,
+    environment,
+    exact_requirements,
+)
+from lofi_assets.release.bundle_parity import PARITY, parity_report
+from lofi_assets.release.bundle_runs import CLIP, Run, run_bundle
+from lofi_assets.release.private_strings import masked, of_this_machine, private_strings, track_ids
+from lofi_assets.store import Store
 from lofi_assets.wording import counted
 
-BUNDLE_VERSION = "2"
+BUNDLE_VERSION = "3"
 """Raised when what goes into a bundle, or how it is proven, changes."""
 MANIFEST = "bundle.json"
-EXAMPLE_ARGUMENTS = ("lofi, chill", "--tier", "int8", "--steps", "2", "--seconds", "2")
-EXAMPLE_TIMEOUT_S = 600
-
-ISOLATED = """
-import runpy, sys
-refused, sys.argv = frozenset(sys.argv[1].split(",")), sys.argv[2:]
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in refused:
-            raise ModuleNotFoundError(f"No module named {name!r}: not in the bundle's requirements.txt", name=name)
-sys.meta_path.insert(0, Refuse())
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-"""Runs a script where the named packages do not exist: the virtual environment of this project holds all of them."""
+README = "BUNDLE.md"
+"""Not README.md: that is the model card, beside which a release puts these files."""
 
 
 class BundleError(LofiError, RuntimeError):
@@ -52,11 +51,12 @@ class BundleError(LofiError, RuntimeError):
 
 @dataclass(frozen=True, config=STORED)
 class ExampleRun:
-    """What became of a bundle's example."""
+    """Whether the bundle makes audio."""
 
-    ran: bool
+    ran: bool | None
+    """None: it could not be tried."""
     note: str
-    """The end of what went to stderr if it did not."""
+    """Why not, else empty."""
 
 
 @dataclass(frozen=True, config=STORED)
@@ -83,42 +83,55 @@ class Bundle:
         write_typed(folder / MANIFEST, self)
 
 
-def build_bundle(store: Store) -> Outcome:
-    """Write `export/` unless its manifest shows that it is current; then verify every file and run the example.
+def build_bundle(store: Store, profile: Profile) -> Outcome:
+    """Write `export/` unless its manifest shows that it is current; then verify every file.
+
+    A bundle that did not run, or could not be tried, is made and tried again.
 
     Raises:
         BundleError: a tier is absent.
+        DatasetError, SourceError, StoreError: whose music it is cannot be told.
     """
     tiers = {tier: _tier(store, tier) for tier in COMPARED}
     carried = backbone_of(_architecture(tiers)).release_runtime()
-    runtime = {name: source.read_text(encoding="utf-8") for name, source in carried.modules.items()}
-    example = carried.example.read_text(encoding="utf-8")
+    credits = attributions(store)
+    texts = _texts(store, profile, tiers, carried, attribution=credits.text)
     listed = {tier: {name: plain(file) for name, file in made.files.items()} for tier, made in tiers.items()}
-    key = hash_of(BUNDLE_VERSION, listed, runtime, example)
+    distances = TierDistances.read(store)
+    key = hash_of(BUNDLE_VERSION, listed, texts, plain(distances) if distances else None)
     weights = {f"{tier}/{name}": file.sha256 for tier, made in tiers.items() for name, file in made.files.items()}
     bundle = Bundle.read(store.export)
-    ran = bundle is not None and bundle.key == key and bundle.example.ran
+    ran = bundle is not None and bundle.key == key and bundle.example.ran is True
     current = ran and not differences(store.export, expected=weights)
     if bundle is None or not current:
-        with atomic_folder(store.export) as folder:
-            _write(folder, store, carried)
-            with Progress("running the bundle's example", total=1, unit="example") as progress:
-                run = run_example(folder, requirements=carried.requirements)
-                progress.advance()
-            bundle = Bundle(key, run, _hashes(folder))
-            bundle.write(folder)
+        bundle = _make(store, profile, key, tiers, texts)
     wrong = differences(store.export, expected=weights)
+    names, paths = of_this_machine()
+    private = private_strings(
+        store.export,
+        names=names | track_ids(store),
+        paths=paths | {str(store.root)},
+        public="\n".join(_public(texts)),
+        vocabularies=_vocabularies(store.export),
+    )
     return Outcome(
         data_version=key,
         counts={"files": len(bundle.files), "tiers": len(tiers), "recomputed": int(not current)},
         values={
             "missing_or_altered_files": {"value": len(wrong), "note": "; ".join(wrong)},
             "example_runs": {"value": bundle.example.ran, "note": bundle.example.note},
+            "private_strings": {"value": len(private), "note": "; ".join(private[:5])},
+            "incomplete_attributions": {"value": len(credits.incomplete), "note": "; ".join(credits.incomplete[:5])},
         },
         written=Written([store.export / name for name in (*bundle.files, MANIFEST)]),
         summary=_summary(bundle, wrong),
-        needs=[dict(zip(("fault", "file"), line.rsplit(" ", 1), strict=True)) for line in wrong],
+        needs=[
+            *(dict(zip(("fault", "file"), line.rsplit(" ", 1), strict=True)) for line in wrong),
+            *({"fault": "private", "file": line} for line in private),
+            *({"fault": "attribution", "file": line} for line in credits.incomplete),
+        ],
         rows=[{"file": name, "sha256": digest} for name, digest in bundle.files.items()],
+        details={"tiers in torch and in the bundle": (store.export / PARITY).read_text(encoding="utf-8")},
     )
 
 
@@ -126,7 +139,12 @@ def _summary(bundle: Bundle, wrong: Sequence[str]) -> str:
     ran, note = bundle.example.ran, bundle.example.note
     files = counted(len(bundle.files), "file")
     whole = f"{files}, {f'{len(wrong)} missing, altered or not listed' if wrong else 'each as the manifest lists it'}"
-    return f"{whole}; " + ("the example made audio from the bundle alone." if ran else f"the example failed: {note}")
+    told = {
+        True: "every tier made audio in an environment of the bundle's own requirements.",
+        None: f"whether it runs is not known: {note}",
+        False: f"it does not run: {note}",
+    }
+    return f"{whole}; {told[ran]}"
 
 
 def differences(folder: Path, *, expected: Mapping[str, str] | None = None) -> tuple[str, ...]:
@@ -141,59 +159,6 @@ def differences(folder: Path, *, expected: Mapping[str, str] | None = None) -> t
     wrong = {name: "altered" if name in found else "missing" for name in listed if found.get(name) != listed[name]}
     wrong |= dict.fromkeys(found.keys() - listed.keys(), "not listed")
     return tuple(f"{fault} {name}" for name, fault in sorted(wrong.items()))
-
-
-def run_example(folder: Path, *, requirements: Sequence[str]) -> ExampleRun:
-    """Run a bundle's example where only the bundle, its requirements and the standard library can be imported."""
-    output = folder / "example.wav"
-    command = [sys.executable, "-I", "-B", "-c", ISOLATED, ",".join(outside(requirements))]
-    command += [str(folder / "example.py"), *EXAMPLE_ARGUMENTS, "--output", str(output)]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=EXAMPLE_TIMEOUT_S, cwd=folder, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return ExampleRun(False, f"not finished after {EXAMPLE_TIMEOUT_S} s")
-    ran = done.returncode == 0 and output.is_file()
-    output.unlink(missing_ok=True)
-    return ExampleRun(ran, "" if ran else done.stderr.strip()[-500:] or "it wrote no audio")
-
-
-def outside(requirements: Iterable[str]) -> list[str]:
-    """Installed top-level packages that the requirements do not bring with them, and this project."""
-    from packaging.utils import canonicalize_name
-
-    inside = _closure(requirements)
-    refused = {
-        name for name, owners in _installed().items() if not inside & {canonicalize_name(owner) for owner in owners}
-    }
-    return sorted(refused | {PACKAGE.name})
-
-
-@cache
-def _installed() -> Mapping[str, list[str]]:
-    """Top-level package -> distributions that brought it."""
-    return metadata.packages_distributions()
-
-
-def _closure(requirements: Iterable[str]) -> set[str]:
-    """Distributions that installing the requirements would install here, by canonical name."""
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    found: set[str] = set()
-    todo = [Requirement(text) for text in requirements]
-    while todo:
-        wanted = todo.pop()
-        name = canonicalize_name(wanted.name)
-        if name in found or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
-            continue
-        found.add(name)
-        try:
-            todo += [Requirement(text) for text in metadata.requires(name) or ()]
-        except metadata.PackageNotFoundError:
-            continue  # an absent optional part: whoever needs it finds out when the example runs
-    return found
 
 
 def _tier(store: Store, tier: str) -> TierManifest:
@@ -211,27 +176,98 @@ def _architecture(tiers: Mapping[str, TierManifest]) -> str:
     return found.pop()
 
 
-def _write(folder: Path, store: Store, carried: ReleaseRuntime) -> None:
-    files = [(tier, path) for tier in COMPARED for path in sorted((store.quantized / tier).iterdir())]
-    for tier, path in over(files, "writing the bundle", unit="file"):
-        copy_file(path, folder / tier / path.name)
-    package = folder / "runtime" / "lofi_onnx"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(f'"""{carried.title}"""\n', encoding="utf-8")
-    for name, source in carried.modules.items():
-        (package / name).write_text(_standalone(source.read_text(encoding="utf-8")), encoding="utf-8")
-    copy_file(carried.example, folder / "example.py")
-    requirements = "".join(f"{name}\n" for name in carried.requirements)
-    (folder / "requirements.txt").write_text(requirements, encoding="utf-8")
+def _texts(
+    store: Store, profile: Profile, tiers: Mapping[str, TierManifest], carried: ReleaseRuntime, *, attribution: str
+) -> dict[str, str]:
+    """Path in the bundle -> text, of every file that is neither of a tier nor a record."""
+    folders = {tier: store.quantized / tier for tier in tiers}
+    runtime = {"__init__.py": f'"""{carried.title}"""\n'}
+    runtime |= {name: _standalone(source.read_text(encoding="utf-8")) for name, source in carried.modules.items()}
+    return {
+        **{f"runtime/lofi_onnx/{name}": text for name, text in runtime.items()},
+        "generate.py": carried.generate.read_text(encoding="utf-8"),
+        "requirements.txt": exact_requirements(carried.requirements),
+        "pipeline.json": pipeline_json(carried, tiers, folders, profile=profile),
+        README: carried.readme.read_text(encoding="utf-8"),
+        "LICENSE": carried.licence.read_text(encoding="utf-8"),
+        "NOTICE": notice(carried, profile),
+        "ATTRIBUTION.md": attribution,
+    }
+
+
+def _public(texts: Mapping[str, str]) -> list[str]:
+    """What this project itself or a rights holder wrote to be read: a name in it is no secret."""
+    own = ("runtime/", "generate.py", README, "LICENSE", "ATTRIBUTION.md")
+    return [text for name, text in texts.items() if name.startswith(own)]
+
+
+def _vocabularies(folder: Path) -> list[Path]:
+    """Files that a tier has beside its graphs, its record and its tensors: the words that its base reads."""
+    return [path for path in sorted(folder.glob("*/*.json")) if path != manifest_path(path.parent)]
 
 
 def _standalone(text: str) -> str:
     for package in ("lofi_onnx", "lyrics"):
+        text = text.replace(f"from lofi_assets.{package} ", "from lofi_onnx ")
         text = text.replace(f"from lofi_assets.{package}.", "from lofi_onnx.")
     return text
 
 
+def _make(
+    store: Store, profile: Profile, key: str, tiers: Mapping[str, TierManifest], texts: Mapping[str, str]
+) -> Bundle:
+    """Write the bundle, try it, and put it in place whether it runs or not: its record says so."""
+    with atomic_folder(store.export) as folder:
+        _write(folder, store, tiers, texts)
+        with tempfile.TemporaryDirectory() as scratch:
+            example, runs = try_bundle(folder, store.cache / "bundle_environments", scratch=Path(scratch))
+        example = ExampleRun(example.ran, _without_paths(example.note, folder, store.root))
+        scale = profile.quantization.guidance_scale
+        report = parity_report(store, folder, runs=runs, clip=CLIP, guidance_scale=scale)
+        (folder / PARITY).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        bundle = Bundle(key, example, _hashes(folder))
+        bundle.write(folder)
+    return bundle
+
+
+def try_bundle(folder: Path, environments: Path, *, scratch: Path) -> tuple[ExampleRun, Mapping[str, Run]]:
+    """Run every variant in the environment of the bundle's requirements.
+
+    Returns:
+        Whether all of them made audio, None where no environment can be made here; and the runs.
+    """
+    try:
+        python = environment((folder / "requirements.txt").read_text(encoding="utf-8"), environments)
+    except UnreachableError as error:
+        return ExampleRun(None, str(error)), {}
+    except RequirementsError as error:
+        return ExampleRun(False, str(error)), {}
+    runs = run_bundle(folder, python=python, scratch=scratch)
+    problems = [f"{variant}: {run.problem}" for variant, run in runs.items() if run.problem]
+    return ExampleRun(not problems, "; ".join(problems)), runs
+
+
+def _without_paths(note: str, folder: Path, root: Path) -> str:
+    """The record is published with the bundle: a traceback in it must not tell where it was built, nor by whom."""
+    _, paths = of_this_machine()
+    for path in (str(folder), str(root), tempfile.gettempdir(), *sorted(paths, key=len, reverse=True)):
+        note = note.replace(path, "...")
+    return masked(note)
+
+
+def _write(folder: Path, store: Store, tiers: Mapping[str, TierManifest], texts: Mapping[str, str]) -> None:
+    """Of the tiers, what they list and their record: whatever else lies in their folders stays there."""
+    records = [manifest_path(store.quantized / tier) for tier in tiers]
+    listed = [store.quantized / tier / name for tier, made in tiers.items() for name in sorted(made.files)]
+    files = [path for path in [*listed, *records] if path.is_file()]
+    for path in over(files, "writing the bundle", unit="file"):
+        copy_file(path, folder / path.relative_to(store.quantized))
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
 def _hashes(folder: Path) -> dict[str, str]:
-    """Every file but the manifest, and but what Python caches when somebody runs the example in place."""
+    """Every file but the manifest, and but what Python caches when somebody runs it in place."""
     found = sha256_folder(folder)
     return {name: digest for name, digest in found.items() if name != MANIFEST and "__pycache__" not in name}

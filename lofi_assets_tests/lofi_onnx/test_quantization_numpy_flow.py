@@ -8,7 +8,7 @@ import torch
 from safetensors.numpy import load_file
 from torchaudio.transforms import Resample
 
-from lofi_assets.backbones.ace_step_v1 import flow_matching
+from lofi_assets.backbones.ace_step_v1 import flow_matching, sampler
 from lofi_assets.lofi_onnx.flow import Guidance, euler_step, guided_steps, resample, schedule, seeded_noise
 
 
@@ -60,6 +60,20 @@ def test_an_item_has_its_own_noise() -> None:
     pair = seeded_noise([5, 6], frames=11)
     np.testing.assert_array_equal(pair[1:], seeded_noise([6], frames=11))
     assert pair.shape == (2, 8, 16, 11) and pair.dtype == np.float32
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**31, 2**32 + 5, -1])
+def test_the_noise_of_a_seed_is_torch_s_and_the_same_in_both_samplers(seed: int) -> None:
+    """torch rounds logarithms and cosines in single precision, differently on CPUs with AVX2 and without."""
+    drawn = torch.randn(8, 16, 320, generator=torch.Generator().manual_seed(seed)).numpy()
+    noise = seeded_noise([seed], frames=320)
+    np.testing.assert_allclose(noise[0], drawn, atol=2e-6)
+    np.testing.assert_array_equal(noise, sampler.seeded_noise([seed], frames=320).numpy())
+
+
+def test_noise_starts_with_these_numbers_on_every_machine() -> None:
+    first = seeded_noise([7], frames=2)[0].reshape(-1)[:4]
+    np.testing.assert_allclose(first, [-0.82013446, 0.395631, 0.8989082, -1.388404], rtol=1e-6)
 
 
 @pytest.mark.parametrize("length", [44100, 12345, 200])

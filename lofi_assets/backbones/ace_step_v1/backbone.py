@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from lofi_assets.lofi_onnx.pipeline import OnnxPipeline
 
 TEXT_ENCODER, TOKENIZER = "umt5-base", "tokenizer.json"
+NOTICE = """\
+ACE-Step v1 (https://github.com/ace-step/ACE-Step, arXiv 2506.00045) by ACE Studio and StepFun: Apache-2.0.
+Its text encoder is UMT5-base (https://huggingface.co/google/umt5-base) by Google: Apache-2.0.
+lyric_vocab.json, where a tier holds one, is the lyric vocabulary of ACE-Step's repository: Apache-2.0.
+The architecture of the graphs, and the weights where the base is from the Hub, are theirs.
+"""
 
 
 class AceStepV1:
@@ -260,14 +266,20 @@ class AceStepV1:
 
     def release_runtime(self) -> ReleaseRuntime:
         """`lofi_onnx`, and what of `lyrics` it needs."""
+        from lofi_assets.lofi_onnx.description import described
+
         package = Path(lofi_onnx.__file__).parent
         lyrics = package.parent / "lyrics"
-        own = {name: package / name for name in ("pipeline.py", "flow.py")}
+        own = {name: package / name for name in ("clip.py", "description.py", "flow.py", "pipeline.py")}
         return ReleaseRuntime(
             title="ACE-Step v1 in ONNX Runtime, with numpy alone.",
             modules={**own, **{name: lyrics / name for name in ("tokenizer.py", "language.py", "spelling.py")}},
-            example=package / "example.py",
-            requirements=("numpy", "onnxruntime", "tokenizers", "soundfile"),
+            generate=package / "generate.py",
+            requirements=("numpy", "onnxruntime", "py3langid", "tokenizers"),
+            readme=package / "BUNDLE.md",
+            licence=package / "LICENSE",
+            notice=NOTICE,
+            describe=described,
         )
 
     def probes(self, runtime: Runtime) -> list[Probe]:

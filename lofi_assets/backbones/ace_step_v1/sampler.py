@@ -27,6 +27,7 @@ from lofi_assets.backbones.ace_step_v1.flow_matching import (
 )
 from lofi_assets.backbones.ace_step_v1.loading import Base, encode_lyrics, encode_text
 from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, SAMPLES_PER_FRAME
+from lofi_assets.lofi_onnx import flow
 
 OUTPUT_RATE = 48000
 LATENT_SHAPE = (8, 16)
@@ -89,10 +90,8 @@ class VelocityModel(Protocol):
 
 
 def seeded_noise(seeds: Sequence[int], *, frames: int) -> Tensor:
-    """Standard normal (len(seeds), 8, 16, frames), float32 on the CPU, item by item from its own seed."""
-    return torch.stack(
-        [torch.randn(*LATENT_SHAPE, frames, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    )
+    """`lofi_onnx.flow.seeded_noise` as a tensor on the CPU: a seed's noise is the same in torch and in every tier."""
+    return torch.from_numpy(flow.seeded_noise(seeds, frames=frames))
 
 
 @torch.no_grad()

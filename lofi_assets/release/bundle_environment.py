@@ -1,0 +1,136 @@
+"""The environment that a bundle asks for: its exact requirements, and one made from nothing but them.
+
+What is there already in this project's own environment is not taken: a requirement that is forgotten, or that no index
+has in that version, has to show.
+"""
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+
+from lofi_assets.errors import LofiError
+from lofi_assets.files.hashing import hash_of
+from lofi_assets.files.writing import make_folder
+
+INSTALL_TIMEOUT_S = 900
+UNREACHABLE = (
+    "(from versions: none)",
+    "No module named pip",
+    "NewConnectionError",
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
+    "ProxyError",
+    "SSLError",
+    "Failed to establish a new connection",
+    "Temporary failure in name resolution",
+)
+"""What pip says where it found no index to ask; anything else that it says is about the requirements."""
+_DONE = "requirements.txt"
+"""Copied into an environment when it is whole."""
+
+
+class RequirementsError(LofiError, RuntimeError):
+    """Requirements that cannot be installed, or cannot be told; the message holds what pip said."""
+
+
+class UnreachableError(LofiError, RuntimeError):
+    """No environment could be made here, which says nothing of the requirements."""
+
+
+def exact_requirements(names: Iterable[str]) -> str:
+    """`requirements.txt`: these distributions and all that they need, in the versions that are installed here.
+
+    No hashes: those of other platforms' wheels are known to an index only, and a list of some would refuse the rest.
+
+    Raises:
+        RequirementsError: one is not installed here.
+    """
+    found = _closure(names)
+    lines = [f"{name}=={version}" for name, version in sorted(found.items())]
+    tested = f"# Exact, as it was run with: Python {platform.python_version()}, {sys.platform} {platform.machine()}."
+    return "\n".join([tested, *lines]) + "\n"
+
+
+def _closure(names: Iterable[str]) -> Mapping[str, str]:
+    """Distribution -> version of everything that installing the names installs here."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    found: dict[str, str] = {}
+    todo = [Requirement(text) for text in names]
+    while todo:
+        wanted = todo.pop()
+        name = canonicalize_name(wanted.name)
+        if name in found or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
+            continue
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError as error:
+            raise RequirementsError(f"{name}: a bundle needs it, and it is not installed here") from error
+        todo += [Requirement(text) for text in metadata.requires(name) or ()]
+    return found
+
+
+def environment(requirements: str, root: Path) -> Path:
+    """The interpreter of an environment that holds exactly `requirements`; made once for the same text, below `root`.
+
+    pip decides where from: its configuration and PIP_FIND_LINKS, PIP_NO_INDEX, PIP_INDEX_URL hold, so a folder of
+    wheels serves a machine without network.
+
+    Raises:
+        RequirementsError: pip refuses them, or they bring what they do not list.
+        UnreachableError: there is no index to ask, or no pip.
+    """
+    wanted = dict(line.split("==") for line in requirements.splitlines() if line and not line.startswith("#"))
+    key = hash_of(requirements, sys.version, platform.machine())[:16]
+    folder = root / key
+    python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    if (folder / _DONE).is_file() and python.exists() and versions_in(python) == wanted:
+        return python
+    shutil.rmtree(folder, ignore_errors=True)
+    make_folder(folder)
+    venv.EnvBuilder(symlinks=sys.platform != "win32", with_pip=False).create(folder)
+    listed = folder / "wanted.txt"
+    listed.write_text(requirements, encoding="utf-8")
+    _install(python, listed)
+    other = sorted(name for name, _ in versions_in(python).items() ^ wanted.items())
+    if other:
+        raise RequirementsError(f"requirements.txt is not what it brings: {', '.join(dict.fromkeys(other))}")
+    listed.rename(folder / _DONE)
+    return python
+
+
+def _install(python: Path, listed: Path) -> None:
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-input"]
+    command += ["--no-compile", "--only-binary", ":all:", "-r", str(listed)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise UnreachableError(f"pip was not finished after {INSTALL_TIMEOUT_S} s") from error
+    if done.returncode:
+        said = done.stderr.strip()
+        faults = [line for line in said.splitlines() if line.startswith("ERROR")] or said.splitlines()
+        told = " ".join(faults)[-500:]
+        if any(sign in said for sign in UNREACHABLE):
+            raise UnreachableError(
+                f"no index of packages can be reached ({told}); set PIP_NO_INDEX=1 and PIP_FIND_LINKS to a wheel folder"
+            )
+        raise RequirementsError(f"pip refuses the bundle's requirements.txt: {told}")
+
+
+def versions_in(python: Path) -> Mapping[str, str]:
+    """Distribution, by canonical name -> version, of what an environment holds."""
+    from packaging.utils import canonicalize_name
+
+    code = (
+        "import json; from importlib import metadata;"
+        "print(json.dumps({d.name: d.version for d in metadata.distributions()}))"
+    )
+    done = subprocess.run([str(python), "-I", "-c", code], capture_output=True, text=True, check=True)
+    return {canonicalize_name(name): version for name, version in json.loads(done.stdout).items()}

@@ -1,0 +1,84 @@
+"""`parity.json`: how far each tier of a bundle is from the model in torch, and from FP32 in FAD.
+
+The same prompt, seed and steps on both sides, and one noise, so a difference is of arithmetic and precision. It grows
+along the steps: a few dB of the audio say little of how a tier sounds, which is what FAD is measured for.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lofi_assets.errors import LofiError
+from lofi_assets.quantization.merged_model import MergedModel
+from lofi_assets.quantization.quantized_tiers import VARIANTS, TierDistances, tier_of
+from lofi_assets.quantization.tier_manifest import TierManifest
+from lofi_assets.release.bundle_runs import Clip, Run, sings
+from lofi_assets.store import Store
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PARITY = "parity.json"
+EQUAL_DB = 200.0
+
+
+def parity_report(
+    store: Store, folder: Path, *, runs: Mapping[str, Run], clip: Clip, guidance_scale: float
+) -> dict[str, Any]:
+    """What `parity.json` says; a number that was not measured is None, with a note.
+
+    Args:
+        runs: variant -> its clip, from the bundle in its own environment; empty where it was not run.
+    """
+    wanted, note = _in_torch(store, clip=clip, guidance_scale=guidance_scale, sung=sings(folder, VARIANTS[0]))
+    distances = TierDistances.read(store)
+    tiers = {}
+    for variant in VARIANTS:
+        run, manifest = runs.get(variant), TierManifest.read(folder / tier_of(variant))
+        measured = distances.fidelity.get(variant) if distances else None
+        tiers[variant] = {
+            **_difference(wanted, run.audio if run else None),
+            "component_snr_db_to_fp32": dict(manifest.snr_db) if manifest else {},
+            "fad_increase": measured.ratio if measured else None,
+            "fad_increase_upper_95": measured.upper if measured else None,
+            "fad_pairs": measured.n_pairs if measured else None,
+            "fad_encoder": measured.encoder if measured else None,
+            "fad_encoder_trained": measured.trained if measured else None,
+            "fad_note": measured.note if measured else "not measured",
+        }
+    asked: dict[str, Any] = {"prompt": clip.prompt, "lyrics": clip.lyrics if sings(folder, VARIANTS[0]) else ""}
+    asked |= {"seconds": clip.seconds, "steps": clip.steps, "seed": clip.seed, "guidance_scale": guidance_scale}
+    return {"against": "the merged model in torch, float32, on a CPU", "note": note, "asked": asked, "tiers": tiers}
+
+
+def _in_torch(
+    store: Store, *, clip: Clip, guidance_scale: float, sung: bool
+) -> "tuple[NDArray[np.float32] | None, str]":
+    """The clip of the merged model in torch; or None, and why."""
+    try:
+        merged = MergedModel.current(store)
+        sampler = merged.backbone.sampler(merged.folder(store), device="cpu")
+        audio = sampler.generate(
+            [clip.prompt],
+            lyrics=[clip.lyrics if sung else ""],
+            seconds=clip.seconds,
+            seeds=[clip.seed],
+            steps=clip.steps,
+            guidance_scale=guidance_scale,
+        )
+    except (LofiError, OSError) as error:
+        return None, f"not compared with torch: the merged model cannot be run ({type(error).__name__})"
+    return audio[0], ""
+
+
+def _difference(wanted: "NDArray[np.float32] | None", found: "NDArray[np.float32] | None") -> dict[str, float | None]:
+    """dB of torch's audio over the difference (200 where they are equal), and the largest one; None without both."""
+    import numpy as np
+
+    if wanted is None or found is None or wanted.shape != found.shape:
+        return {"audio_snr_db": None, "largest_difference": None}
+    error = (wanted - found).astype(np.float64)
+    power, noise = float(np.square(wanted, dtype=np.float64).sum()), float(np.square(error).sum())
+    snr = 10 * float(np.log10(power / noise)) if power and noise else (None if noise else EQUAL_DB)
+    return {"audio_snr_db": None if snr is None else round(snr, 2), "largest_difference": float(abs(error).max())}

@@ -1,0 +1,111 @@
+"""The environment of a bundle: exact, made from nothing else, made once; and what pip's refusals mean."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lofi_assets.release.bundle_environment import (
+    RequirementsError,
+    UnreachableError,
+    environment,
+    exact_requirements,
+    versions_in,
+)
+
+
+def pip(calls: list[list[str]], *, code: int = 0, said: str = "", brings: Sequence[str] = ("numpy==1",)) -> Any:
+    """Stands in for pip alone: it notes what it is called with and puts metadata of distributions in place."""
+    real = subprocess.run
+
+    def run(command: list[str], **options: Any) -> "subprocess.CompletedProcess[str]":
+        if "pip" not in command:
+            return real(command, **options)
+        calls.append(command)
+        (packages,) = Path(command[command.index("--python") + 1]).parents[1].glob("lib/python*/site-packages")
+        for name, version in (line.split("==") for line in brings):
+            about = packages / f"{name}-{version}.dist-info" / "METADATA"
+            about.parent.mkdir()
+            about.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
+        return subprocess.CompletedProcess(command, code, "", said)
+
+    return run
+
+
+def test_requirements_name_everything_with_the_version_that_is_installed() -> None:
+    lines = exact_requirements(["onnxruntime"]).splitlines()
+    assert lines[0].startswith("# Exact, as it was run with: Python ")
+    assert f"onnxruntime=={metadata.version('onnxruntime')}" in lines and f"numpy=={metadata.version('numpy')}" in lines
+    assert lines[1:] == sorted(lines[1:]) and not any(line.startswith("torch") for line in lines)
+
+
+def test_a_requirement_that_is_not_installed_cannot_be_pinned() -> None:
+    with pytest.raises(RequirementsError, match="no-such-distribution-of-lofi: a bundle needs it"):
+        exact_requirements(["no-such-distribution-of-lofi"])
+
+
+def test_an_environment_is_made_once_for_the_same_requirements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", pip(calls))
+    first, again = environment("numpy==1\n", tmp_path), environment("numpy==1\n", tmp_path)
+    other = environment("# later\nnumpy==1\n", tmp_path)
+    assert first == again != other and len(calls) == 2
+    assert str(first) in calls[0] and "--only-binary" in calls[0]
+    assert (first.parents[1] / "requirements.txt").read_text(encoding="utf-8") == "numpy==1\n"
+
+
+@pytest.mark.parametrize(
+    ("brings", "told"), [((), "numpy"), (("numpy==2",), "numpy"), (("numpy==1", "torch==2"), "torch")]
+)
+def test_requirements_that_are_not_all_that_they_bring_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, brings: Sequence[str], told: str
+) -> None:
+    monkeypatch.setattr(subprocess, "run", pip([], brings=brings))
+    with pytest.raises(RequirementsError, match=f"requirements.txt is not what it brings: {told}$"):
+        environment("numpy==1\n", tmp_path)
+
+
+def test_an_environment_that_was_changed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", pip(calls))
+    python = environment("numpy==1\n", tmp_path)
+    (about,) = python.parents[1].rglob("METADATA")
+    about.write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 3\n", encoding="utf-8")
+    assert environment("numpy==1\n", tmp_path) == python and len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("ERROR: Could not find a version that satisfies x==1 (from versions: none)", UnreachableError),
+        ("WARNING: Retrying after NewConnectionError\nERROR: No matching distribution", UnreachableError),
+        ("/usr/bin/python: No module named pip", UnreachableError),
+        ("ERROR: Could not find a version that satisfies x==1 (from versions: 0.8, 0.9)", RequirementsError),
+        ("ERROR: Cannot install a==1 and b==2: ResolutionImpossible", RequirementsError),
+    ],
+)
+def test_no_index_is_no_verdict_and_a_refusal_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, kind: type[Exception]
+) -> None:
+    calls: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", pip(calls, code=1, said=said))
+    for _ in range(2):
+        with pytest.raises(kind, match=said.splitlines()[-1].removeprefix("ERROR: ")[:12]):
+            environment("x==1\n", tmp_path)
+    assert len(calls) == 2, "an environment that was not finished is made again"
+
+
+def test_an_environment_holds_nothing_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that tests run in has torch and lofi_assets, the latter as an editable package."""
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "run", pip([], brings=()))
+        python = environment("", tmp_path)
+    assert versions_in(python) == {}
+    for name in ("torch", "lofi_assets", "numpy"):
+        command = [str(python), "-I", "-c", f"import {name}"]
+        assert "No module named" in subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    assert Path(sys.prefix) not in python.parents
