@@ -10,12 +10,10 @@ from typing import Any
 from lofi_assets import pictures
 from lofi_assets.evaluation.measured import Marks
 from lofi_assets.metrics.results import Evaluation
-from lofi_assets.metrics.sample_checks import Adherence, CheckedClip, SampleChecks
+from lofi_assets.metrics.sample_checks import COPY_FROM, Adherence, CheckedClip, SampleChecks
 from lofi_assets.wording import rounded
 
 NOT_CHECKED = "these samples were measured by a version without it; materialise quality_metrics again"
-COPY_FROM = 0.73
-"""As the gate has it: what is shown as a copy. The limit itself is the constitution's."""
 TAG_NOISE = 0.02
 """AUC by which tags must differ before one checkpoint is said to follow its prompts better."""
 

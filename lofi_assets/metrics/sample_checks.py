@@ -13,6 +13,10 @@ from lofi_assets.metrics.number import Number
 CHECKS_VERSION = "1"
 """Raised when a check, a limit or a margin changes: every checkpoint is then evaluated again."""
 
+COPY_FROM = 0.73
+"""Similarity from which ten seconds are shown as a copy; docs/decisions/019 has the figures. The gates' own limit,
+which alone decides, is the constitution's; a test holds the two together."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STORED)
 class CopyFound:
