@@ -20,6 +20,7 @@ from lofi_assets.cli.listen import listen
 from lofi_assets.cli.measure import clap, compare, convert_clap, copies, fad, kad
 from lofi_assets.cli.pages import pages
 from lofi_assets.cli.release import approve_card
+from lofi_assets.cli.report import report
 from lofi_assets.cli.reproduce import reproduce
 from lofi_assets.cli.review import review
 from lofi_assets.cli.sources import sources
@@ -69,7 +70,7 @@ def main() -> None:
 
 GROUPS = (
     *(dev, demo, demo_corpus, pages, listen),
-    *(sources, inspect, review, dataset, features, train, reproduce, approve_card),
+    *(sources, inspect, review, dataset, features, train, report, reproduce, approve_card),
     *(fad, kad, clap, copies, compare, convert_clap),
     *(constitution, alerts, schemas, docs),
     *(train_base, tiny_base, verify_weights, verify_reference),

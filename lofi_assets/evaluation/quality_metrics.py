@@ -6,14 +6,15 @@ What belongs here: what has to be measured again, and which numbers the gates se
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from lofi_assets import pictures
 from lofi_assets.evaluation import before_after, sample_gates
 from lofi_assets.evaluation import report as quality_report
+from lofi_assets.evaluation.judged import judged_values
 from lofi_assets.evaluation.measured import METRICS_VERSION, Marks, Measured, read_measured, write_measured
+from lofi_assets.evaluation.reports.pages import report_links
 from lofi_assets.evaluation.samples import (
     BASE,
     clips_of,
@@ -25,7 +26,6 @@ from lofi_assets.evaluation.samples import (
 )
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import plain
-from lofi_assets.html.links import page_url
 from lofi_assets.metrics.results import Evaluation, NoiseDistances
 from lofi_assets.metrics.sample_checks import CHECKS_VERSION
 from lofi_assets.outcome import Outcome
@@ -199,45 +199,23 @@ def _quality_outcome(
     unevaluated = sum(item.fad.value is None for item in evaluations.values())
     judged = known[chosen.checkpoint_id].evaluation if chosen else None
     drawn = _pictures(evaluations, judged, marks)
-    page = None
     if chosen and marks and before_after.rows(store, chosen):
-        drawn["before and after"] = cache(partial(before_after.spectrograms, store, chosen))
-        page = _page(store, chosen, drawn, redraw=recomputed > 0)
+        drawn["before and after"] = partial(before_after.spectrograms, store, chosen)
+    links, unwritten = report_links(store, chosen.checkpoint_id if chosen else None)
     return Outcome(
         data_version=hash_of([(record.checkpoint_id, known[record.checkpoint_id].key) for record in kept]),
         summary=quality_report.summary(chosen, judged, marks, checkpoints=len(records)),
         needs=quality_report.unmeasured(evaluations),
         counts={"checkpoints": len(records), "pruned": pruned, "recomputed": recomputed},
-        values=_quality_values(judged)
-        | sample_gates.values(judged, [*evaluations.values(), *([marks.base] if marks else ())])
+        values=judged_values(judged, [*evaluations.values(), *([marks.base] if marks else ())])
         | {"unevaluated_checkpoints": unevaluated},
         rows=sample_gates.beside(quality_report.by_step(evaluations, marks), evaluations, marks),
-        links={"before and after": page_url(store, page) if page else None},
-        details=quality_report.numbers(chosen, judged, marks) | sample_gates.numbers(judged),
+        links=links,
+        details=quality_report.numbers(chosen, judged, marks)
+        | sample_gates.numbers(judged)
+        | {"no pages": unwritten or None},
         pictures=drawn,
     )
-
-
-def _quality_values(judged: Evaluation | None) -> dict[str, Any]:
-    """What the gates judge: the best checkpoint's numbers, each with the encoder that produced it."""
-    if judged is None:
-        return {}
-    encoder = {"encoder": judged.encoder, "trained": judged.trained, "note": judged.fad.note}
-    clap, styles = judged.clap, judged.style_coverage.styles
-    return {
-        "fad": {"value": judged.fad.value, **encoder},
-        "fad_over_floor": {"value": judged.fad.over_floor, **encoder},
-        "clap_alignment": {
-            "value": clap.lower if clap else None,
-            "encoder": "laion_clap" if clap else None,
-            "trained": judged.clap_proof.trained if judged.clap_proof else None,
-            "note": (clap.note if clap else "") or judged.clap_note,
-        },
-        "styles_not_generated": {
-            "value": sum(not style.generated for style in styles.values()) if styles else None,
-            "note": "" if styles else "no style was asked for",
-        },
-    }
 
 
 def _pictures(
@@ -245,7 +223,7 @@ def _pictures(
 ) -> dict[str, Callable[[], bytes]]:
     """FAD and KAD of every checkpoint by step, between the floor and noise, with the base they started from.
 
-    Each is drawn once, for the page and the UI.
+    Each is drawn when the UI shows it.
     """
     drawn: dict[str, Callable[[], bytes]] = {}
     if judged is None:
@@ -274,21 +252,11 @@ def _pictures(
         scores = {step: score for step, score in found.items() if score is not None}
         spans = {step: getattr(evaluations[step].fad, interval) for step in scores}
         if scores:
-            drawn[f"{name} by step"] = cache(
-                partial(
-                    pictures.score_by_step,
-                    scores,
-                    label=f"{name} ({judged.encoder})",
-                    marks={mark: score for mark, score in lines.items() if score is not None},
-                    intervals={step: span for step, span in spans.items() if span and None not in span},
-                )
+            drawn[f"{name} by step"] = partial(
+                pictures.score_by_step,
+                scores,
+                label=f"{name} ({judged.encoder})",
+                marks={mark: score for mark, score in lines.items() if score is not None},
+                intervals={step: span for step, span in spans.items() if span and None not in span},
             )
     return drawn | sample_gates.drawn(evaluations, marks)
-
-
-def _page(store: Store, chosen: Checkpoint, drawn: Mapping[str, Callable[[], bytes]], *, redraw: bool) -> Path:
-    """The page to hear what training changed; written again when something was measured."""
-    page = before_after.page_path(store)
-    if redraw or not page.is_file():
-        before_after.write_page(store, chosen, drawn={title: draw() for title, draw in drawn.items()})
-    return page

@@ -1,0 +1,225 @@
+"""Pages of the checkpoints: everything on record is on them, what was not measured is said to be so, and nothing that
+others wrote is markup."""
+
+import io
+import re
+from base64 import b64decode
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from lofi_assets.cli.main import main
+from lofi_assets.constitution.gates import load_constitution, load_gates
+from lofi_assets.evaluation.human_evaluation import HumanEvaluation, TestOnRecord
+from lofi_assets.evaluation.measured import Marks, Measured, write_measured
+from lofi_assets.evaluation.reports.pages import (
+    ReportError,
+    comparison_path,
+    page_for,
+    page_to_send,
+    report_links,
+    write_reports,
+)
+from lofi_assets.evaluation.reports.sounds import Part, strip
+from lofi_assets.evaluation.samples import BASE, Clip, ModelSamples
+from lofi_assets.files.documents import write_json
+from lofi_assets.metrics.encoders import content_of
+from lofi_assets.metrics.results import Evaluation, NoiseDistances
+from lofi_assets.records import Checkpoint, QualityMetrics
+from lofi_assets.store import Store
+from lofi_assets.training.checkpoints.manifest import write_manifest
+from lofi_assets_tests.dataset.stand_in_version import deliver, track_record
+from lofi_assets_tests.evaluation.test_sample_gates import checks
+from lofi_assets_tests.metrics.stand_in_results import CLAP, evaluation, listening_result
+
+RATE = 48_000
+NASTY = '<script>alert("x")</script>\' onerror=y'
+PROMPT = f"lofi, 80 bpm, {NASTY}"
+NAMES = ("epoch=0-step=80_lora", "epoch=0-step=160_lora")
+TRACK = "rain_01"
+
+
+def sound(path: Path, *, pitch: float, seconds: float = 12.0) -> None:
+    t = np.arange(round(seconds * RATE)) / RATE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.stack([0.2 * np.sin(2 * np.pi * pitch * t)] * 2, axis=1), RATE, format="MP3")
+
+
+def checkpoint(name: str, step: int, fad: float | None) -> Checkpoint:
+    return Checkpoint(
+        checkpoint_id=name,
+        step=step,
+        path=f"checkpoints/{name}",
+        timestamp=datetime(2026, 1, 1, tzinfo=UTC),
+        fad_score=fad,
+        is_valid=True,
+        config_hash="c" * 64,
+        dataset_hash="d" * 64,
+    )
+
+
+def checked(file: str, **changes: Any) -> Evaluation:
+    """Of one clip, whose nearest real track is played beside it."""
+    found = checks()
+    clip = replace(found.clips[0], file=file, bpm_confidence=0.41, loudness_lufs=-14.2, **changes)
+    return replace(evaluation(clap=CLAP, problems={}), checks=replace(found, clips=(clip,)))
+
+
+@pytest.fixture
+def evaluated(store: Store) -> Store:
+    """Two checkpoints and the base with a clip each, of a dataset with one validation track."""
+    audio = deliver(store, "ds-1", [track_record(TRACK, split="validation")]) / "audio"
+    sound(audio / f"{TRACK}.mp3", pitch=220.0, seconds=24.0)
+    records = [checkpoint(NAMES[0], 80, 28.85), checkpoint(NAMES[1], 160, 20.0)]
+    write_manifest(store.checkpoints, records)
+    file, measured = f"000_{TRACK}.mp3", {}
+    for index, name in enumerate((BASE, *NAMES)):
+        path = store.samples / name / file
+        sound(path, pitch=300.0 + 50 * index)
+        ModelSamples("0" * 64, (Clip(store.relative(path), PROMPT, "CORE-01", 7000, ()),)).write(path.parent)
+        key = f"{'a' * 64}.{content_of([path])}"
+        if name == BASE:
+            Marks(key, checked(file), NoiseDistances(fad=261.9, kad=150.7)).write(store)
+            continue
+        about = QualityMetrics(checkpoint_id=name, evaluation_date=datetime(2026, 1, 2, tzinfo=UTC), fad_score=28.85)
+        measured[name] = Measured(key, about, checked(file))
+    write_measured(store, measured)
+    source = {"source_id": "source_001", "track_ids": [TRACK], "source_type": "creative_commons", "provider": NASTY}
+    terms = {"license_type": "CC BY 4.0", "date_acquired": "2025-01-01", "attribution": f"Tracks by {NASTY}"}
+    write_json(store.metadata("sources.json"), [source | terms])
+    return store
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def test_every_gate_is_on_a_checkpoints_page_with_its_verdict(evaluated: Store) -> None:
+    page = text_of(write_reports(evaluated)[NAMES[0]])
+    judging = ("lora_checkpoints", "generated_samples", "quality_metrics", "human_evaluation")
+    asked = [gate.id for gate in load_gates() if gate.asset in judging and gate.scope == "asset"]
+    rows = dict(re.findall(r'<code>([a-z_.]+)</code></td><td[^>]*><span class="badge (\w+)">', page))
+    assert sorted(rows) == sorted(asked) and len(asked) > 15
+    assert rows["quality.fad"] == "inconclusive" and rows["quality.fad_relative"] == "fail"
+    assert rows["quality.copies"] == "pass" and rows["human.p_value"] == "inconclusive"
+    assert rows["samples.complete"] == "inconclusive", "nothing was recorded of it"
+
+
+def test_what_others_wrote_is_text_on_every_page(evaluated: Store) -> None:
+    pages = [*write_reports(evaluated).values(), comparison_path(evaluated)]
+    for page in pages:
+        text = text_of(page)
+        assert text.count("<script>") == 1 and NASTY not in text and "onerror=y" not in re.sub(r">[^<]*<", "><", text)
+        assert "&lt;script&gt;alert(&quot;x&quot;)" in text
+        assert not re.search(r'(?:src|href)="(?!data:)[a-z]+:', text), "nothing is taken from elsewhere"
+    assert "Tracks by &lt;script&gt;" in text_of(pages[0]), "the credit that the licence asks for"
+
+
+def test_players_play_files_that_are_there_the_nearest_track_from_where_it_agrees(evaluated: Store) -> None:
+    page = write_reports(evaluated)[NAMES[0]]
+    sources = [unquote(source) for source in re.findall(r'<audio[^>]*src="([^"]+)"', text_of(page))]
+    assert len(sources) == 4 and all((page.parent / source.partition("#")[0]).is_file() for source in sources)
+    assert [source.partition("#")[2] for source in sources] == ["", "t=0.0,10.0", "t=12.0,22.0", ""]
+    compared = re.findall(r'<audio[^>]*src="([^"]+)"', text_of(comparison_path(evaluated)))
+    assert len(compared) == 4, "the base, two steps, and the real track"
+
+
+def test_what_was_measured_of_a_clip_is_on_the_page(evaluated: Store) -> None:
+    page = text_of(write_reports(evaluated)[NAMES[0]])
+    for said in (
+        "right: 80 BPM asked, 40.2 BPM found, confidence 0.41",
+        "no copy: 0.60 with rain_01",
+        "-14.2 LUFS",
+        "<dt>artefacts</dt><dd>none found</dd>",
+        "7 of 8",
+        "22.92 to 36.50",
+        str(load_constitution()["version"]),
+        "c" * 64,
+        "seed 7000",
+    ):
+        assert said in page, said
+
+
+def test_what_was_not_measured_is_said_and_is_no_zero(evaluated: Store) -> None:
+    about = QualityMetrics(checkpoint_id=NAMES[0], evaluation_date=datetime(2026, 1, 2, tzinfo=UTC), fad_score=None)
+    nothing = evaluation(
+        fad=dict.fromkeys(("value", "interval", "floor", "over_floor", "infinity", "real_by_clip"))
+        | dict.fromkeys(("kad", "kad_interval", "kad_floor"))
+        | {"by_clip": {}, "infinity_note": "", "enough_windows": False, "note": "no sound"}
+        | dict.fromkeys(("n_clips", "n_windows", "n_reference_clips", "n_reference_windows"), 0),
+        tag_alignment=None,
+    )
+    write_measured(evaluated, {NAMES[0]: Measured("a.b", about, nothing)})
+    evaluated.metadata("quality_marks.json").unlink()
+    page = text_of(write_reports(evaluated)[NAMES[0]])
+    numbers = page.partition('id="numbers"')[2].partition("</table>")[0]
+    assert numbers.count("not measured") >= 9 and "no sound" in numbers
+    assert "FAD (musicnn): not measured of any model" in page and "share in tempo: not measured of any" in page
+    assert "are not those that the numbers are of" in page, "other clips than were measured"
+    compared = text_of(comparison_path(evaluated))
+    assert "The base was not measured" in compared and f"Not measured yet: {NAMES[1]}" in compared
+    assert ">0.00<" not in numbers + compared.partition('id="models"')[2].partition("</table>")[0]
+
+
+def test_what_people_heard_is_on_the_page_of_the_checkpoint_that_they_heard(evaluated: Store) -> None:
+    asked = TestOnRecord(test="ab12", verdict="indistinguishable", lifted="", note=f"ended {NASTY}")
+    heard = listening_result(look=3, looks=3, adjusted_p=0.6)
+    HumanEvaluation(NAMES[1], "final look", heard, (asked,), "").write(evaluated)
+    pages = write_reports(evaluated)
+    assert "51.7% right (45.0% to 58.0%; guessing is 50 %)" in text_of(pages[NAMES[1]])
+    assert "Nobody was asked about this checkpoint" in text_of(pages[NAMES[0]])
+    assert re.search(r"human.p_value</code></td><td[^>]*><span class=\"badge pass", text_of(pages[NAMES[1]]))
+    assert NASTY not in text_of(pages[NAMES[1]])
+
+
+def test_unchanged_records_write_nothing_and_a_page_of_a_checkpoint_that_is_gone_goes(evaluated: Store) -> None:
+    pages = write_reports(evaluated)
+    old = comparison_path(evaluated).with_name("epoch=0-step=40_lora.html")
+    old.write_text("old", encoding="utf-8")
+    before = {path: path.stat().st_mtime_ns for path in (*pages.values(), comparison_path(evaluated))}
+    assert write_reports(evaluated) == pages
+    assert {path: path.stat().st_mtime_ns for path in before} == before and not old.exists()
+
+
+def test_a_page_to_be_sent_has_its_audio_inside(evaluated: Store) -> None:
+    page = page_to_send(evaluated, "80")
+    sources = re.findall(r'<audio[^>]*src="data:audio/mpeg;base64,([^"]+)"', page)
+    assert page.count("<audio") == len(sources) == 4 and "copy at 96 kbit/s" in page
+    seconds = [soundfile.info(io.BytesIO(b64decode(source))).duration for source in sources]
+    assert seconds == pytest.approx([12.0, 10.0, 10.0, 20.0], abs=0.1)
+
+
+def test_broken_records_cost_the_pages_and_say_so(evaluated: Store) -> None:
+    evaluated.metadata("human_evaluation.json").write_text("[", encoding="utf-8")
+    links, why = report_links(evaluated, NAMES[1])
+    assert set(links.values()) == {None} and "human_evaluation.json" in why
+
+
+def test_a_clip_that_holds_no_audio_is_said_and_stops_nothing(evaluated: Store) -> None:
+    path = evaluated.samples / NAMES[0] / f"000_{TRACK}.mp3"
+    path.write_bytes(b"no audio")
+    assert strip(evaluated, path) is None and strip(evaluated, path, Part(0.0, 5.0)) is None
+    assert "no spectrogram" in text_of(write_reports(evaluated)[NAMES[0]])
+    assert "holds no audio" in page_to_send(evaluated, "80")
+
+
+def test_the_command_writes_a_page_and_names_what_there_is(
+    evaluated: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LOFI_DATA_DIR", str(evaluated.root))
+    told = CliRunner().invoke(main, ["report", "160"])
+    assert told.exit_code == 0 and f"{NAMES[1]}.html" in told.output
+    sent = tmp_path / "sent.html"
+    assert CliRunner().invoke(main, ["report", "--to", str(sent)]).exit_code == 0
+    assert text_of(sent).count("data:audio/mpeg") == 4
+    refused = CliRunner().invoke(main, ["report", "99"])
+    assert refused.exit_code == 1 and "there are the steps 80, 160" in refused.output
+    with pytest.raises(ReportError, match="no checkpoint was measured yet"):
+        page_for(Store(tmp_path / "empty"), None)
