@@ -65,6 +65,20 @@ def load_clap(store: Store, profile: Profile) -> Any:
         return ClapEmbedder.load(store.root / settings.clap, device=settings.device) if settings.clap else None
 
 
+def load_aesthetics(store: Store, profile: Profile) -> Any:
+    """The profile's scorer of aesthetics, None if it names none.
+
+    Raises:
+        ProfileError: it cannot be had.
+    """
+    from lofi_assets.metrics.aesthetics import AestheticsScorer
+
+    settings = profile.evaluation
+    with setting(profile, "evaluation.aesthetics"):
+        folder = store.root / settings.aesthetics if settings.aesthetics else None
+        return AestheticsScorer.load(folder, device=settings.device) if folder else None
+
+
 def evaluate_checkpoints(store: Store, profile: Profile, *, now: datetime) -> Outcome:
     """Measure every checkpoint that has samples, write the scores into the manifest, then prune by retention.
 
@@ -117,8 +131,11 @@ def evaluation_key(store: Store, profile: Profile) -> str:
     from lofi_assets.metrics.encoders import content_of
 
     settings = profile.evaluation
-    weights = content_of(store.root / path if path else None for path in (settings.encoder_weights, settings.clap))
-    return hash_of(trained_dataset(store).record.hash, settings.model_dump(), weights)
+    named = [settings.encoder_weights, settings.clap, *([settings.aesthetics] if settings.aesthetics else ())]
+    weights = content_of(store.root / path if path else None for path in named)
+    # A scorer that nobody named leaves the key as it was before there were any.
+    asked = settings.model_dump(exclude=None if settings.aesthetics else {"aesthetics"})
+    return hash_of(trained_dataset(store).record.hash, asked, weights)
 
 
 def _evaluate(
@@ -133,6 +150,7 @@ def _evaluate(
     settings, sampling, embeddings = profile.evaluation, profile.sampling, store.cache / "embeddings"
     embedder = load_encoder(store, profile)
     clap = load_clap(store, profile)
+    aesthetics = load_aesthetics(store, profile)
     reference = reference_tracks(store)
     known = known_music(
         training=training_audio(store),
@@ -155,6 +173,7 @@ def _evaluate(
             n_resamples=settings.resamples,
             asked=asked,
             known=known,
+            aesthetics=aesthetics,
         )
         for model in over(models, "measuring checkpoints", unit="model")
     }

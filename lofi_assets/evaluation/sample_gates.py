@@ -129,10 +129,10 @@ def _auc(item: Evaluation) -> float | None:
 
 def _better(judged: Evaluation, others: Sequence[Evaluation]) -> dict[str, Any]:
     if _share(judged) is None and _auc(judged) is None:
-        return {"value": None, "note": "neither tempo nor tags of the best checkpoint could be measured"}
+        return {"value": None, "note": "neither tempo nor tags of this checkpoint could be measured"}
     better = [item for item in others if item is not judged and follows_better(item, judged)]
     said = [f"{item.checkpoint_id}: tempo {_shown(_share(item))}, tags {_shown(_auc(item))}" for item in better]
-    own = f"against tempo {_shown(_share(judged))}, tags {_shown(_auc(judged))} of the best by FAD"
+    own = f"against tempo {_shown(_share(judged))}, tags {_shown(_auc(judged))} of this one"
     return {"value": len(better), "note": "; ".join([*said[:3], own]) if better else ""}
 
 

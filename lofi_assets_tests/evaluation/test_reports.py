@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from lofi_assets.cli.main import main
 from lofi_assets.constitution.gates import load_constitution, load_gates
 from lofi_assets.evaluation.human_evaluation import HumanEvaluation, TestOnRecord
-from lofi_assets.evaluation.measured import Marks, Measured, write_measured
+from lofi_assets.evaluation.measured import Marks, Measured, read_measured, write_measured
 from lofi_assets.evaluation.reports.pages import (
     ReportError,
     comparison_path,
@@ -31,7 +31,7 @@ from lofi_assets.evaluation.reports.sounds import Part, strip
 from lofi_assets.evaluation.samples import BASE, Clip, ModelSamples
 from lofi_assets.files.documents import write_json
 from lofi_assets.metrics.encoders import content_of
-from lofi_assets.metrics.results import Evaluation, NoiseDistances
+from lofi_assets.metrics.results import Aesthetics, EncoderProof, Evaluation, NoiseDistances, ProofCheck
 from lofi_assets.records import Checkpoint, QualityMetrics
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.manifest import write_manifest
@@ -177,6 +177,28 @@ def test_what_people_heard_is_on_the_page_of_the_checkpoint_that_they_heard(eval
     assert "Nobody was asked about this checkpoint" in text_of(pages[NAMES[0]])
     assert re.search(r"human.p_value</code></td><td[^>]*><span class=\"badge pass", text_of(pages[NAMES[1]]))
     assert NASTY not in text_of(pages[NAMES[1]])
+
+
+def test_scores_of_aesthetics_are_advisory_and_say_what_their_weights_proved(evaluated: Store) -> None:
+    page = write_reports(evaluated)[NAMES[0]]
+    assert "Aesthetics: no scorer is named by the profile" in text_of(page)
+    file = f"000_{TRACK}.mp3"
+    scored = Aesthetics(
+        scorer="audiobox_aesthetics",
+        version="0.0.4",
+        weights_sha256="7" * 64,
+        trained=False,
+        proof=EncoderProof(checks=(ProofCheck(name="weights", value=None, passed=False, told=f"unknown {NASTY}"),)),
+        clips={file: {"CE": 6.14, "CU": None, "PC": 2.0, "PQ": 7.5}},
+        means={"CE": 6.14, "CU": None, "PC": 2.0, "PQ": 7.5},
+    )
+    known = read_measured(evaluated)
+    item = replace(known[NAMES[0]].evaluation, aesthetics=scored)
+    write_measured(evaluated, {**known, NAMES[0]: replace(known[NAMES[0]], evaluation=item)})
+    text = text_of(write_reports(evaluated)[NAMES[0]])
+    assert "Advisory: audiobox_aesthetics, 1 to 10. No gate reads it; its weights did not prove themselves" in text
+    assert "content enjoyment 6.1, content usefulness <span" in text and "by unproven weights" in text
+    assert NASTY not in text
 
 
 def test_unchanged_records_write_nothing_and_a_page_of_a_checkpoint_that_is_gone_goes(evaluated: Store) -> None:

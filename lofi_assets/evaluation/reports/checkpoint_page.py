@@ -32,6 +32,7 @@ OTHER_CLIPS = (
     "The clips that lie there now are not those that the numbers are of: materialise quality_metrics again before "
     "hearing and numbers are compared."
 )
+NOT_SCORED = "no scorer is named by the profile (evaluation.aesthetics); the scores would be advisory."
 BESIDES = (
     "Gates on the dataset and on what is made from a checkpoint (merge, tiers, bundle, card) are on the pages of "
     "those assets; <code>lofi constitution</code> has them all."
@@ -86,7 +87,7 @@ def _numbers(page: Facts, model: Model) -> str:
         f"{table(heads, rows, caption=said)}{note}{few}\n<p>Encoder of FAD and KAD: {escape(item.encoder)} "
         f"{escape(item.encoder_version)}, weights <span class='hash'>{escape(item.encoder_weights_sha256)}</span>; it "
         f"{trusted}.</p>\n{_proof(item.proof, item.encoder)}\n<p>CLAP: {escape(item.clap_note) or 'measured'}.</p>\n"
-        f"{_proof(item.clap_proof, 'CLAP') if item.clap or item.clap_proof else ''}"
+        f"{_proof(item.clap_proof, 'CLAP') if item.clap or item.clap_proof else ''}\n{_aesthetics(item, base)}"
     )
 
 
@@ -164,6 +165,24 @@ def _proof(proof: EncoderProof | None, encoder: str) -> str:
     rows = [(escape(check.name), words[check.passed], escape(check.told)) for check in proof.checks]
     said = f"What {encoder} was asked when it was loaded"
     return table(("asked", "answer", "what came out"), rows, caption=said)
+
+
+def _aesthetics(item: Evaluation, base: Evaluation | None) -> str:
+    """Advisory scores, with what their weights proved."""
+    found = item.aesthetics
+    if found is None:
+        return f'<p class="none">Aesthetics: {NOT_SCORED}</p>'
+    beside = base.aesthetics.means if base and base.aesthetics else {}
+    n = f"{len(found.clips)} clips"
+    rows = [
+        (escape(f"{name} ({axis})"), number(found.means.get(axis)), number(beside.get(axis)), n)
+        for axis, name in clips.AXES.items()
+    ]
+    weights = "proved themselves" if found.trained else "did not prove themselves, so that the scores may mean nothing"
+    said = f"Advisory: {found.scorer}, 1 to 10. No gate reads it; its weights {weights}."
+    note = f"<p>{escape(found.note)}</p>" if found.note else ""
+    heads = ("predicted score", "this checkpoint", "base", "n")
+    return f"{table(heads, rows, caption=said)}{note}\n{_proof(found.proof, found.scorer)}"
 
 
 def _by_step(page: Facts, model: Model) -> str:

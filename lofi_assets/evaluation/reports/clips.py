@@ -8,9 +8,17 @@ from lofi_assets.evaluation.reports.facts import Facts, Model, RealTrack
 from lofi_assets.evaluation.reports.markup import NOT_MEASURED, facts, number, picture, table
 from lofi_assets.evaluation.reports.sounds import Part, Sounds, strip
 from lofi_assets.evaluation.samples import Clip
+from lofi_assets.metrics.results import Evaluation
 from lofi_assets.metrics.sample_checks import COPY_FROM, CheckedClip, CopyFound
 from lofi_assets.store import Store
 
+AXES = {
+    "CE": "content enjoyment",
+    "CU": "content usefulness",
+    "PC": "production complexity",
+    "PQ": "production quality",
+}
+"""Of the scorer of aesthetics, by its short names."""
 COMPARED_S = 10.0
 """Of a clip and a recording whose fingerprints are compared."""
 
@@ -90,8 +98,19 @@ def clip_facts(clip: Clip, model: Model) -> str:
         [
             *_checked_facts(checked, problems),
             ("FAD of this clip alone", number(alone, 1, why=evaluation.fad.note) + escape(real)),
+            *_scores(evaluation, name),
         ]
     )
+
+
+def _scores(evaluation: Evaluation, name: str) -> list[tuple[str, str]]:
+    """Advisory scores, if there is a scorer at all; the page says once that there is none."""
+    found = evaluation.aesthetics
+    if found is None:
+        return []
+    scores = found.clips.get(name, {})
+    told = ", ".join(f"{escape(axis)} {number(scores.get(short), 1)}" for short, axis in AXES.items())
+    return [("predicted scores (advisory)", told + ("" if found.trained else ", by unproven weights"))]
 
 
 def _checked_facts(checked: CheckedClip | None, problems: Sequence[str]) -> list[tuple[str, str]]:

@@ -48,7 +48,7 @@ def write_reports(store: Store) -> dict[str, Path]:
     for model in found.checkpoints:
         write_text(pages[model.name], checkpoint_page(store, found, model, sounds))
     write_text(comparison_path(store), comparison_page(store, found, sounds))
-    for path in set(folder.glob("*.html")) - {*pages.values(), comparison_path(store)}:
+    for path in set(folder.glob(page_name("epoch=0-step=*_lora"))) - set(pages.values()):
         path.unlink()
     return pages
 
