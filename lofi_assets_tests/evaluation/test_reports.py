@@ -3,14 +3,13 @@ others wrote is markup."""
 
 import io
 import re
+import shutil
 from base64 import b64decode
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
-import numpy as np
 import pytest
 import soundfile
 from click.testing import CliRunner
@@ -18,7 +17,7 @@ from click.testing import CliRunner
 from lofi_assets.cli.main import main
 from lofi_assets.constitution.gates import load_constitution, load_gates
 from lofi_assets.evaluation.human_evaluation import HumanEvaluation, TestOnRecord
-from lofi_assets.evaluation.measured import Marks, Measured, read_measured, write_measured
+from lofi_assets.evaluation.measured import Measured, read_measured, write_measured
 from lofi_assets.evaluation.reports.pages import (
     ReportError,
     comparison_path,
@@ -28,72 +27,24 @@ from lofi_assets.evaluation.reports.pages import (
     write_reports,
 )
 from lofi_assets.evaluation.reports.sounds import Part, strip
-from lofi_assets.evaluation.samples import BASE, Clip, ModelSamples
-from lofi_assets.files.documents import write_json
-from lofi_assets.metrics.encoders import content_of
-from lofi_assets.metrics.results import Aesthetics, EncoderProof, Evaluation, NoiseDistances, ProofCheck
-from lofi_assets.records import Checkpoint, QualityMetrics
+from lofi_assets.metrics.results import Aesthetics, EncoderProof, ProofCheck
+from lofi_assets.records import QualityMetrics
 from lofi_assets.store import Store
-from lofi_assets.training.checkpoints.manifest import write_manifest
-from lofi_assets_tests.dataset.stand_in_version import deliver, track_record
-from lofi_assets_tests.evaluation.test_sample_gates import checks
-from lofi_assets_tests.metrics.stand_in_results import CLAP, evaluation, listening_result
-
-RATE = 48_000
-NASTY = '<script>alert("x")</script>\' onerror=y'
-PROMPT = f"lofi, 80 bpm, {NASTY}"
-NAMES = ("epoch=0-step=80_lora", "epoch=0-step=160_lora")
-TRACK = "rain_01"
+from lofi_assets_tests.evaluation.stand_in_checkpoints import NAMES, NASTY, TRACK, put_evaluated
+from lofi_assets_tests.metrics.stand_in_results import evaluation, listening_result
 
 
-def sound(path: Path, *, pitch: float, seconds: float = 12.0) -> None:
-    t = np.arange(round(seconds * RATE)) / RATE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.stack([0.2 * np.sin(2 * np.pi * pitch * t)] * 2, axis=1), RATE, format="MP3")
-
-
-def checkpoint(name: str, step: int, fad: float | None) -> Checkpoint:
-    return Checkpoint(
-        checkpoint_id=name,
-        step=step,
-        path=f"checkpoints/{name}",
-        timestamp=datetime(2026, 1, 1, tzinfo=UTC),
-        fad_score=fad,
-        is_valid=True,
-        config_hash="c" * 64,
-        dataset_hash="d" * 64,
-    )
-
-
-def checked(file: str, **changes: Any) -> Evaluation:
-    """Of one clip, whose nearest real track is played beside it."""
-    found = checks()
-    clip = replace(found.clips[0], file=file, bpm_confidence=0.41, loudness_lufs=-14.2, **changes)
-    return replace(evaluation(clap=CLAP, problems={}), checks=replace(found, clips=(clip,)))
+@pytest.fixture(scope="module")
+def put(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Written once; its pages too, and with them the spectrograms."""
+    made = put_evaluated(Store(tmp_path_factory.mktemp("put") / "data"))
+    write_reports(made)
+    return made
 
 
 @pytest.fixture
-def evaluated(store: Store) -> Store:
-    """Two checkpoints and the base with a clip each, of a dataset with one validation track."""
-    audio = deliver(store, "ds-1", [track_record(TRACK, split="validation")]) / "audio"
-    sound(audio / f"{TRACK}.mp3", pitch=220.0, seconds=24.0)
-    records = [checkpoint(NAMES[0], 80, 28.85), checkpoint(NAMES[1], 160, 20.0)]
-    write_manifest(store.checkpoints, records)
-    file, measured = f"000_{TRACK}.mp3", {}
-    for index, name in enumerate((BASE, *NAMES)):
-        path = store.samples / name / file
-        sound(path, pitch=300.0 + 50 * index)
-        ModelSamples("0" * 64, (Clip(store.relative(path), PROMPT, "CORE-01", 7000, ()),)).write(path.parent)
-        key = f"{'a' * 64}.{content_of([path])}"
-        if name == BASE:
-            Marks(key, checked(file), NoiseDistances(fad=261.9, kad=150.7)).write(store)
-            continue
-        about = QualityMetrics(checkpoint_id=name, evaluation_date=datetime(2026, 1, 2, tzinfo=UTC), fad_score=28.85)
-        measured[name] = Measured(key, about, checked(file))
-    write_measured(store, measured)
-    source = {"source_id": "source_001", "track_ids": [TRACK], "source_type": "creative_commons", "provider": NASTY}
-    terms = {"license_type": "CC BY 4.0", "date_acquired": "2025-01-01", "attribution": f"Tracks by {NASTY}"}
-    write_json(store.metadata("sources.json"), [source | terms])
+def evaluated(put: Store, store: Store) -> Store:
+    shutil.copytree(put.root, store.root)
     return store
 
 

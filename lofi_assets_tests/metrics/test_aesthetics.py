@@ -23,7 +23,8 @@ class Loudness(torch.nn.Module):
 
     def __init__(self, factor: float = 1.0) -> None:
         super().__init__()
-        self.factor, self.seen = factor, []
+        self.factor = factor
+        self.seen: list[tuple[tuple[int, ...], list[int]]] = []
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         wav, mask = batch["wav"], batch["mask"]

@@ -10,8 +10,9 @@ SHARE = (-0.06, 1.18)
 """Scale of what lies between 0 and 1, with room for a label."""
 
 
-def by_step_figure(page: Facts, *, chosen: int | None) -> str:
-    """FAD, tempo and tags by step, the base as step 0; what was not measured is named under it."""
+def by_step_figure(page: Facts) -> str:
+    """FAD, tempo and tags by step, the base as step 0, the best marked; what was not measured is named under it."""
+    chosen = page.best.step if page.best else None
     panels = [_distance(page), _tempo(page), _tags(page)]
     drawn = [panel for panel in panels if panel.points]
     missing = [f"{panel.label}: not measured of any model" for panel in panels if not panel.points]

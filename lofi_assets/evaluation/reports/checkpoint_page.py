@@ -6,7 +6,6 @@ from urllib.parse import quote
 
 from lofi_assets.constitution.gates import Verdict
 from lofi_assets.evaluation.reports import clips
-from lofi_assets.evaluation.reports.by_step import by_step_figure
 from lofi_assets.evaluation.reports.facts import Facts, Model
 from lofi_assets.evaluation.reports.gate_rows import gate_verdicts, gates_table, tally
 from lofi_assets.evaluation.reports.made_with import made_with
@@ -32,6 +31,10 @@ OTHER_CLIPS = (
     "The clips that lie there now are not those that the numbers are of: materialise quality_metrics again before "
     "hearing and numbers are compared."
 )
+FALLS = (
+    "FAD falls when a model copies, and does not see whether a prompt was followed. The grey line is the best "
+    "checkpoint by FAD; base is the model before training."
+)
 NOT_SCORED = "no scorer is named by the profile (evaluation.aesthetics); the scores would be advisory."
 BESIDES = (
     "Gates on the dataset and on what is made from a checkpoint (merge, tiers, bundle, card) are on the pages of "
@@ -39,14 +42,18 @@ BESIDES = (
 )
 
 
-def checkpoint_page(store: Store, page: Facts, model: Model, sounds: Sounds) -> str:
-    """The whole page."""
+def checkpoint_page(store: Store, page: Facts, model: Model, sounds: Sounds, *, steps: str) -> str:
+    """The whole page.
+
+    Args:
+        steps: the figure by step (HTML), which is the same on every page.
+    """
     verdicts = gate_verdicts(store, page, model)
     parts = [
         _head(page, model, verdicts, sounds),
         section("Gates", f"<p>{BESIDES}</p>\n{gates_table(verdicts, page, model)}", place="gates"),
         section("Distances and alignment", _numbers(page, model), place="numbers"),
-        section("FAD beside what was asked for", _by_step(page, model), place="steps"),
+        section("FAD beside what was asked for", f"<p>{FALLS}</p>{steps}", place="steps"),
         section("Clips", _clips(store, page, model, sounds), place="clips"),
         section("Styles", _styles(model), place="styles"),
         section("Listeners", _listeners(page, model), place="listeners"),
@@ -183,14 +190,6 @@ def _aesthetics(item: Evaluation, base: Evaluation | None) -> str:
     note = f"<p>{escape(found.note)}</p>" if found.note else ""
     heads = ("predicted score", "this checkpoint", "base", "n")
     return f"{table(heads, rows, caption=said)}{note}\n{_proof(found.proof, found.scorer)}"
-
-
-def _by_step(page: Facts, model: Model) -> str:
-    said = (
-        "FAD falls when a model copies, and does not see whether a prompt was followed. The grey line is this "
-        "checkpoint; base is the model before training."
-    )
-    return f"<p>{said}</p>{by_step_figure(page, chosen=model.step)}"
 
 
 def _clips(store: Store, page: Facts, model: Model, sounds: Sounds) -> str:

@@ -3,8 +3,7 @@
 from html import escape
 
 from lofi_assets.evaluation.reports import clips
-from lofi_assets.evaluation.reports.by_step import by_step_figure
-from lofi_assets.evaluation.reports.checkpoint_page import link
+from lofi_assets.evaluation.reports.checkpoint_page import FALLS, link
 from lofi_assets.evaluation.reports.facts import Facts, Model
 from lofi_assets.evaluation.reports.gate_rows import gate_verdicts, tally
 from lofi_assets.evaluation.reports.markup import (
@@ -32,13 +31,15 @@ HEADS = (
 TITLE = "Checkpoints, compared"
 
 
-def comparison_page(store: Store, page: Facts, sounds: Sounds) -> str:
-    """The whole page."""
-    best = page.best.step if page.best else None
-    chosen = "The grey line is the best checkpoint by FAD; base is the model before training."
+def comparison_page(store: Store, page: Facts, sounds: Sounds, *, steps: str) -> str:
+    """The whole page.
+
+    Args:
+        steps: the figure by step (HTML).
+    """
     parts = [
         _head(page, sounds),
-        section("FAD beside what was asked for", f"<p>{chosen}</p>{by_step_figure(page, chosen=best)}", place="steps"),
+        section("FAD beside what was asked for", f"<p>{FALLS}</p>{steps}", place="steps"),
         section("All models", _table(store, page), place="models"),
         section("Prompt by prompt", _prompts(page), place="prompts"),
         section("To hear", _heard(store, page, sounds), place="hear"),

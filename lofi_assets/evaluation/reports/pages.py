@@ -7,6 +7,7 @@ samples/reports/<checkpoint>.html       one checkpoint
 from pathlib import Path
 
 from lofi_assets.errors import LofiError
+from lofi_assets.evaluation.reports.by_step import by_step_figure
 from lofi_assets.evaluation.reports.checkpoint_page import checkpoint_page, page_name
 from lofi_assets.evaluation.reports.comparison_page import comparison_page
 from lofi_assets.evaluation.reports.facts import Facts, Model, gather
@@ -42,12 +43,12 @@ def write_reports(store: Store) -> dict[str, Path]:
     found, folder = gather(store), reports_folder(store)
     if found is None:
         return {}
-    sounds = Beside(folder)
+    sounds, steps = Beside(folder), by_step_figure(found)
     pages = {model.name: _page_path(store, model) for model in found.checkpoints}
     folder.mkdir(parents=True, exist_ok=True)
     for model in found.checkpoints:
-        write_text(pages[model.name], checkpoint_page(store, found, model, sounds))
-    write_text(comparison_path(store), comparison_page(store, found, sounds))
+        write_text(pages[model.name], checkpoint_page(store, found, model, sounds, steps=steps))
+    write_text(comparison_path(store), comparison_page(store, found, sounds, steps=steps))
     for path in set(folder.glob(page_name("epoch=0-step=*_lora"))) - set(pages.values()):
         path.unlink()
     return pages
@@ -100,9 +101,10 @@ def page_to_send(store: Store, checkpoint: str | None) -> str:
         ReportError: nothing was measured, or not this checkpoint.
     """
     found = _measured(store)
+    steps = by_step_figure(found)
     if checkpoint is None:
-        return comparison_page(store, found, Inside())
-    return checkpoint_page(store, found, the_model(found, checkpoint), Inside())
+        return comparison_page(store, found, Inside(), steps=steps)
+    return checkpoint_page(store, found, the_model(found, checkpoint), Inside(), steps=steps)
 
 
 def the_model(page: Facts, wanted: str) -> Model:
