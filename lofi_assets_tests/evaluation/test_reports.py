@@ -27,9 +27,13 @@ from lofi_assets.evaluation.reports.pages import (
     write_reports,
 )
 from lofi_assets.evaluation.reports.sounds import Part, strip
+from lofi_assets.files.hashing import sha256_file
+from lofi_assets.listening import ledger
 from lofi_assets.metrics.results import Aesthetics, EncoderProof, ProofCheck
 from lofi_assets.records import QualityMetrics
 from lofi_assets.store import Store
+from lofi_assets.training.checkpoints.files import DIFFUSERS_WEIGHTS
+from lofi_assets.training.checkpoints.manifest import update_record
 from lofi_assets_tests.evaluation.stand_in_checkpoints import NAMES, NASTY, TRACK, put_evaluated
 from lofi_assets_tests.metrics.stand_in_results import evaluation, listening_result
 
@@ -123,11 +127,28 @@ def test_what_people_heard_is_on_the_page_of_the_checkpoint_that_they_heard(eval
     asked = TestOnRecord(test="ab12", verdict="indistinguishable", lifted="", note=f"ended {NASTY}")
     heard = listening_result(look=3, looks=3, adjusted_p=0.6)
     HumanEvaluation(NAMES[1], "final look", heard, (asked,), "").write(evaluated)
+    assert "Nobody was asked" in text_of(write_reports(evaluated)[NAMES[1]]), "the ledger knows no such test"
+    weights = evaluated.checkpoints / NAMES[1] / DIFFUSERS_WEIGHTS
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    now = datetime(2026, 1, 3, tzinfo=UTC)
+    about = {"kind": "ai_or_real", "about": sha256_file(weights), "name": NAMES[1]}
+    ledger.record(evaluated, at=now, test="ab12", event="opened", **about)
     pages = write_reports(evaluated)
     assert "51.7% right (45.0% to 58.0%; guessing is 50 %)" in text_of(pages[NAMES[1]])
     assert "Nobody was asked about this checkpoint" in text_of(pages[NAMES[0]])
     assert re.search(r"human.p_value</code></td><td[^>]*><span class=\"badge pass", text_of(pages[NAMES[1]]))
     assert NASTY not in text_of(pages[NAMES[1]])
+    weights.write_bytes(b"other weights of that name")
+    assert "Nobody was asked" in text_of(write_reports(evaluated)[NAMES[1]])
+
+
+def test_numbers_of_weights_that_were_trained_again_are_said_to_be_others(evaluated: Store) -> None:
+    update_record(evaluated.checkpoints, NAMES[0], timestamp=datetime(2026, 1, 4, tzinfo=UTC))
+    pages = write_reports(evaluated)
+    assert "are not those that the numbers are of" in text_of(pages[NAMES[0]])
+    assert "are not those that the numbers are of" not in text_of(pages[NAMES[1]])
+    assert "lie there than were measured: Step 80." in text_of(comparison_path(evaluated))
 
 
 def test_scores_of_aesthetics_are_advisory_and_say_what_their_weights_proved(evaluated: Store) -> None:

@@ -28,8 +28,8 @@ from lofi_assets.store import Store
 from lofi_assets.wording import counted
 
 OTHER_CLIPS = (
-    "The clips that lie there now are not those that the numbers are of: materialise quality_metrics again before "
-    "hearing and numbers are compared."
+    "The clips or weights that lie there now are not those that the numbers are of: materialise generated_samples and "
+    "quality_metrics again before hearing and numbers are compared."
 )
 FALLS = (
     "FAD falls when a model copies, and does not see whether a prompt was followed. The grey line is the best "
@@ -67,7 +67,7 @@ def _head(page: Facts, model: Model, verdicts: Sequence[Verdict], sounds: Sounds
     counts = ", ".join(f"{number} {status}" for status, number in tally(verdicts).items())
     is_best = page.best is not None and page.best.checkpoint_id == model.name
     rank = " It is the best by FAD." if is_best else f" The best by FAD is {_best(page)}."
-    warnings = [] if model.same_clips else [OTHER_CLIPS]
+    warnings = [] if model.as_measured else [OTHER_CLIPS]
     warnings += ["Its weights were given up by retention."] if model.pruned else []
     warnings += [sounds.note] if sounds.note else []
     listed = "".join(f"<p><strong>{escape(line)}</strong></p>" for line in warnings)

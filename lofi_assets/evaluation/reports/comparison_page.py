@@ -52,8 +52,8 @@ def _head(page: Facts, sounds: Sounds) -> str:
     best = f"The best by FAD is step {page.best.step:,}." if page.best else "No checkpoint has a FAD."
     lines = [] if page.marks else ["The base was not measured."]
     lines += [f"Not measured yet: {named(page.unmeasured, most=10)}."] if page.unmeasured else []
-    strange = [model.title for model in page.models if not model.same_clips]
-    lines += [f"Other clips lie there than were measured: {named(strange, most=10)}."] if strange else []
+    strange = [model.title for model in page.models if not model.as_measured]
+    lines += [f"Other clips or weights lie there than were measured: {named(strange, most=10)}."] if strange else []
     lines += [sounds.note] if sounds.note else []
     listed = "".join(f"<p><strong>{escape(line)}</strong></p>" for line in lines)
     return (

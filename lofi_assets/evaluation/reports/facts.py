@@ -16,6 +16,8 @@ from lofi_assets.environment import variable
 from lofi_assets.evaluation.human_evaluation import HumanEvaluation
 from lofi_assets.evaluation.measured import Marks, Measured, read_measured
 from lofi_assets.evaluation.samples import BASE, Clip, clips_of
+from lofi_assets.files.hashing import sha256_file
+from lofi_assets.listening import ledger
 from lofi_assets.metrics.results import Evaluation
 from lofi_assets.metrics.sample_checks import CheckedClip
 from lofi_assets.records import Checkpoint, SourceRecord
@@ -23,6 +25,7 @@ from lofi_assets.sources.claims import load_sources
 from lofi_assets.sources.ledger_text import ledger_path
 from lofi_assets.sources.licences import SourceError, attribution_of, load_licences
 from lofi_assets.store import CONFIG_DIR, Store
+from lofi_assets.training.checkpoints.files import DIFFUSERS_WEIGHTS
 from lofi_assets.training.checkpoints.manifest import best, pruned_records, read_manifest
 from lofi_assets.training.trained_on import trained_dataset
 
@@ -43,8 +46,8 @@ class Model:
     measured_on: datetime | None
     """None: the base, of which it is not kept."""
     pruned: bool
-    same_clips: bool
-    """Whether the clips that lie there now are those that were measured."""
+    as_measured: bool
+    """Whether clips and weights that lie there now are those that the numbers are of."""
 
     @property
     def title(self) -> str:
@@ -137,7 +140,7 @@ def gather(store: Store) -> Facts | None:
         marks=marks,
         dataset=trained_dataset(store),
         licences=_licences(store),
-        heard=HumanEvaluation.read(store),
+        heard=_heard(store),
         constitution=_constitution(),
         profile=variable("LOFI_PROFILE") or "demo",
     )
@@ -152,7 +155,8 @@ def _checkpoint(store: Store, record: Checkpoint, measured: Measured, *, pruned:
         record=record,
         measured_on=measured.record.evaluation_date,
         pruned=pruned,
-        same_clips=_same_clips(store, record.checkpoint_id, measured.key),
+        as_measured=_same_clips(store, record.checkpoint_id, measured.key)
+        and record.timestamp <= measured.record.evaluation_date,
     )
 
 
@@ -165,7 +169,7 @@ def _base(store: Store, marks: Marks) -> Model:
         record=None,
         measured_on=None,
         pruned=False,
-        same_clips=_same_clips(store, BASE, marks.key),
+        as_measured=_same_clips(store, BASE, marks.key),
     )
 
 
@@ -183,6 +187,18 @@ def _same_clips(store: Store, model: str, key: str) -> bool:
 
     files = [clip.file(store) for clip in clips_of(store, model)]
     return not all(file.is_file() for file in files) or key.partition(".")[2] == content_of(files)
+
+
+def _heard(store: Store) -> HumanEvaluation | None:
+    """What people heard, if it was of the weights that lie there under this name now: the ledger knows them by hash."""
+    found = HumanEvaluation.read(store)
+    if found is None or not (found.tests or found.statistics):
+        return found
+    weights = store.checkpoints / str(found.checkpoint_id) / DIFFUSERS_WEIGHTS
+    if not weights.is_file():
+        return None
+    own = {entry.test for entry in ledger.opened(ledger.read_ledger(store), about=sha256_file(weights))}
+    return found if found.tests and all(test.test in own for test in found.tests) else None
 
 
 def _licences(store: Store) -> dict[str, str]:
