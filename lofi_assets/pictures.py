@@ -6,6 +6,7 @@ At most 50 kB each, since they stay in Dagster's event log. matplotlib is import
 import io
 import itertools
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,22 @@ LABEL = 9.5
 """Points of every label: 10.6 pixels at the size at which the UI and the pages show a picture."""
 FAR_APART = 10.0
 """Ratio past which a score is drawn on a logarithmic scale."""
+STRIP = (420, 64)
+"""Columns and rows of a spectrogram without axes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """A score of every checkpoint by step; step 0 is what training began from."""
+
+    label: str
+    points: Mapping[int, float]
+    intervals: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    """Step -> ends of the interval about its point."""
+    marks: Mapping[str, float] = field(default_factory=dict)
+    """Horizontal lines, such as what real clips have."""
+    limits: tuple[float, float] | None = None
+    """Of the scale; None: as the points are, from 0 on."""
 
 
 def waveforms(envelopes: Mapping[str, Sequence[Sequence[float]]], *, marked: Collection[str] = ()) -> bytes:
@@ -114,16 +131,76 @@ def score_by_step(
     return _png(figure)
 
 
+def panels_by_step(panels: Sequence[Panel], *, chosen: int | None) -> bytes:
+    """Scores that belong together, one under the other over the same steps.
+
+    Args:
+        chosen: step that is marked in all of them.
+    """
+    figure = _figure(width=9, height=1.9 * len(panels) + 0.3)
+    column = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
+    steps = sorted({step for panel in panels for step in panel.points})
+    for axis, panel in zip(column, panels, strict=True):
+        shown = sorted(panel.points)
+        axis.plot(shown, [panel.points[step] for step in shown], "o-", color=ACCENT, linewidth=1)
+        for step, (low, high) in panel.intervals.items():
+            axis.plot([step, step], [low, high], color=ACCENT, linewidth=1, marker="_")
+        for name, value in panel.marks.items():
+            axis.axhline(value, color=INK, linestyle=":", linewidth=1)
+            axis.annotate(f"{name} {value:.3g}", (steps[0], value), fontsize=LABEL, color=INK, va="bottom")
+        if chosen is not None:
+            axis.axvline(chosen, color=SOFT, linewidth=6, alpha=0.3)
+        axis.set_ylabel(panel.label, fontsize=LABEL)
+        axis.set_ylim(*(panel.limits or (0, None)))
+    column[-1].set_xticks(steps, ["base" if step == 0 else str(step) for step in steps])
+    column[-1].set_xlabel("step", fontsize=LABEL)
+    return _png(figure)
+
+
+def spectrogram_strip(samples: "np.ndarray", *, sample_rate: int) -> bytes:
+    """Log-mel spectrogram of (channels, frames) audio without axes, as wide as time: to be put above a player."""
+    import numpy as np
+    from matplotlib import colormaps
+    from PIL import Image
+
+    columns, rows = STRIP
+    level = _mel_db(samples, sample_rate=sample_rate, columns=columns)
+    grey = Image.fromarray(np.uint8(np.clip(255.0 * (1.0 + level[::-1] / 80.0), 0, 255)), mode="L")
+    image = grey.resize((columns, rows), Image.Resampling.BILINEAR).quantize(48, dither=Image.Dither.NONE)
+    greys = np.array(image.getpalette()).reshape(-1, 3)[:, 0]
+    image.putpalette(np.uint8(255.0 * colormaps["magma"](greys)[:, :3]).tobytes())
+    packed = io.BytesIO()
+    image.save(packed, format="png", optimize=True)
+    return packed.getvalue()
+
+
+def columns_of(png: bytes, *, start: float, end: float) -> bytes:
+    """The part of a picture from one share of its width to another, both in [0, 1]; at least a column."""
+    from PIL import Image
+
+    image, packed = Image.open(io.BytesIO(png)), io.BytesIO()
+    left = min(round(start * image.width), image.width - 1)
+    image.crop((left, 0, max(left + 1, min(round(end * image.width), image.width)), image.height)).save(packed, "png")
+    return packed.getvalue()
+
+
 def _draw_mel(axis: "Axes", samples: "np.ndarray", *, sample_rate: int, columns: int) -> None:
     """Draw the log-mel spectrogram of (channels, frames) or (frames,) audio in about `columns` columns."""
+    level = _mel_db(samples, sample_rate=sample_rate, columns=columns)
+    seconds = samples.shape[-1] / sample_rate
+    axis.imshow(level, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, 80))
+
+
+def _mel_db(samples: "np.ndarray", *, sample_rate: int, columns: int) -> "np.ndarray":
+    """(80, about `columns`) decibels under the loudest, -80 at least, of (channels, frames) or (frames,) audio."""
     import librosa
     import numpy as np
 
     mono = samples.mean(axis=0) if samples.ndim == 2 else samples
     hop = max(512, len(mono) // columns)
     mel = librosa.feature.melspectrogram(y=mono, sr=sample_rate, n_fft=2048, hop_length=hop, n_mels=80, fmax=16000)
-    level = librosa.power_to_db(mel, ref=np.max, top_db=80)
-    axis.imshow(level, origin="lower", aspect="auto", cmap="magma", extent=(0, len(mono) / sample_rate, 0, 80))
+    level: np.ndarray = librosa.power_to_db(mel, ref=np.max, top_db=80)
+    return level
 
 
 def _running_mean(values: Sequence[float], *, window: int) -> list[float]:

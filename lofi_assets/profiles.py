@@ -93,6 +93,8 @@ class EvaluationSettings(_Section):
     """Weights of the encoder, relative to the data root; MusiCNN's are shipped."""
     clap: str | None = None
     """Folder of a trained CLAP model, relative to the data root; without it the CLAP gate stays inconclusive."""
+    aesthetics: str | None = None
+    """Folder of Audiobox Aesthetics, relative to the data root: advisory scores, which no gate reads."""
     resamples: int
     """Bootstrap resamples."""
     device: str = "cpu"

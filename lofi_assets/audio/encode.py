@@ -87,14 +87,15 @@ def _at_peak(stereo: FloatArray) -> FloatArray:
     return stereo
 
 
-def encode_mp3(samples: FloatArray) -> bytes:
-    """A gapless 320 kbit/s MP3 of (2, frames) float32 at 48 kHz.
+def encode_mp3(samples: FloatArray, *, kbps: int = BIT_RATE) -> bytes:
+    """A gapless MP3 of (2, frames) float32 at 48 kHz, at the constant bit rate of a delivery or another one.
 
     Samples are rounded and clipped to int16 here: LAME aborts the process on NaN, and a cast wraps around.
     """
     encoder = lameenc.Encoder()
-    encoder.set_bit_rate(BIT_RATE)
+    encoder.set_bit_rate(kbps)
     encoder.set_in_sample_rate(SAMPLE_RATE)
+    encoder.set_out_sample_rate(SAMPLE_RATE)
     encoder.set_channels(2)
     encoder.set_quality(LAME_QUALITY)
     encoder.silence()

@@ -23,9 +23,6 @@ LEAST_WORDS = 86
 """A clip of fewer words, eight seconds, is not looked for."""
 STEP = 2
 """Of neighbouring words, which share nine tenths of their audio, every second one is compared."""
-COPY_FROM = 0.73
-"""Similarity from which a stretch is shown as a copy; docs/decisions/019 has the figures. The gates' own limit, which
-alone decides, is the constitution's."""
 LEAST_SOUNDING = 0.5
 """Share of a stretch that must sound."""
 

@@ -21,6 +21,7 @@ from lofi_assets.cli.listen import listen
 from lofi_assets.cli.measure import clap, compare, convert_clap, copies, fad, kad
 from lofi_assets.cli.pages import pages
 from lofi_assets.cli.release import approve_card, release
+from lofi_assets.cli.report import report
 from lofi_assets.cli.reproduce import reproduce
 from lofi_assets.cli.review import review
 from lofi_assets.cli.sources import sources
@@ -71,7 +72,7 @@ def main() -> None:
 
 GROUPS = (
     *(dev, demo, demo_corpus, pages, listen),
-    *(sources, inspect, review, dataset, features, train, reproduce, approve_card, release, verify),
+    *(sources, inspect, review, dataset, features, train, report, reproduce, approve_card, release, verify),
     *(generate, tiers),
     *(fad, kad, clap, copies, compare, convert_clap),
     *(constitution, alerts, schemas, docs),

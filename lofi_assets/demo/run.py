@@ -23,7 +23,7 @@ from lofi_assets.defs.dagster_home import dagster_home
 from lofi_assets.defs.gates import held_back
 from lofi_assets.defs.resources import Platform
 from lofi_assets.demo.tables import assets_table, rejects_table
-from lofi_assets.evaluation import before_after
+from lofi_assets.evaluation.reports.pages import comparison_path
 from lofi_assets.html.links import page_url
 from lofi_assets.store import Store
 from lofi_assets.tracks.review import queue
@@ -181,7 +181,7 @@ def _reason(data: Any) -> str:
 
 def what_next(store: Store) -> list[str]:
     """What a person can do now, a line each."""
-    page = before_after.page_path(store)
+    page = comparison_path(store)
     waiting = sum(bool(item.reasons) for item in queue(store))
     lines = [
         "",
@@ -189,7 +189,7 @@ def what_next(store: Store) -> list[str]:
         "  make dev            the Dagster UI on http://127.0.0.1:3000, and beside it the pages:",
     ]
     if page.is_file():
-        lines.append(f"                      hear before and after on {page_url(store, page)}")
+        lines.append(f"                      hear the base, each step and real tracks on {page_url(store, page)}")
     lines.append(f"  lofi review list    {waiting} tracks wait for a person to hear them and confirm their tags")
     lines.append(f'  your own tracks     go into {store.raw}; README, "A curator\'s day", has the steps')
     return lines

@@ -1,21 +1,14 @@
-"""What training changed, to be heard and seen: the base's clips beside the best checkpoint's and the real tracks.
+"""What training changed, to be seen: the base's clips beside the best checkpoint's and the real tracks.
 
-Written as `samples/before_after/index.html`: players that read the clips where they lie, and the pictures beside it.
+To be heard, they are on the pages of `reports/`.
 """
 
-import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from lofi_assets import pictures
 from lofi_assets.evaluation.samples import BASE, clips_of
-from lofi_assets.files.documents import write_text
-from lofi_assets.files.writing import atomic_path
-from lofi_assets.html.frame import framed, players
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import Store
 from lofi_assets.training.trained_on import trained_dataset
@@ -39,11 +32,6 @@ class Row:
     """Of the base, the checkpoint and the real track."""
 
 
-def page_path(store: Store) -> Path:
-    """Where the page is."""
-    return store.samples / "before_after" / "index.html"
-
-
 def rows(store: Store, checkpoint: Checkpoint) -> list[Row]:
     """Every clip that both the base and the checkpoint have; the real track is the prompt's own."""
     version = trained_dataset(store)
@@ -64,18 +52,6 @@ def spectrograms(store: Store, checkpoint: Checkpoint) -> bytes:
     return pictures.spectrogram_grid(drawn, heads=_heads(checkpoint), sample_rate=rate)
 
 
-def write_page(store: Store, checkpoint: Checkpoint, *, drawn: Mapping[str, bytes]) -> None:
-    """Write the page, and beside it the pictures that are on it, by title."""
-    page = page_path(store)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    files = {}
-    for title, picture in drawn.items():
-        files[title] = page.parent / f"{title.replace(' ', '_').lower()}.png"
-        with atomic_path(files[title]) as temporary:
-            temporary.write_bytes(picture)
-    write_text(page, _page(rows(store, checkpoint), files, heads=_heads(checkpoint), folder=page.parent))
-
-
 def _heads(checkpoint: Checkpoint) -> tuple[str, str, str]:
     return "base", f"step {checkpoint.step}", "real track"
 
@@ -91,22 +67,3 @@ def _samples(path: Path) -> "tuple[np.ndarray, int]":
 
     with soundfile.SoundFile(path) as file:
         return file.read(round(SECONDS * file.samplerate), dtype="float32", always_2d=True).T, file.samplerate
-
-
-def _page(listed: Sequence[Row], files: Mapping[str, Path], *, heads: Sequence[str], folder: Path) -> str:
-    images = "\n".join(f'<p><img src="{quote(path.name)}" alt="{escape(title)}"></p>' for title, path in files.items())
-    heard = "\n".join(f"<h3>{escape(row.prompt)}</h3>\n{_players(row, heads, folder)}" for row in listed)
-    return framed(
-        title="Before and after",
-        body="<h1>Before and after</h1>\n<p>Same prompts, same seeds: the base, the best checkpoint, and the track that"
-        f" was prompted for.</p>\n{images}\n<h2>To hear</h2>\n{heard}",
-    )
-
-
-def _players(row: Row, heads: Sequence[str], folder: Path) -> str:
-    clips = zip(heads, row.files, strict=True)
-    return players([(head, _address(path, folder)) for head, path in clips if path.is_file()])
-
-
-def _address(path: Path, folder: Path) -> str:
-    return quote(Path(os.path.relpath(path, folder)).as_posix())

@@ -4,7 +4,7 @@ Which clips stand against which, and what the gates see of the verdicts. How a t
 `listening/`; the statistics are in `metrics/listening_trials.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,15 @@ def evaluate_listening(store: Store, *, now: datetime) -> Outcome:
         head = noted.ledger_head if noted else ""
         found = HumanEvaluation(chosen.checkpoint_id if chosen else None, str(error), None, ledger_head=head)
     found.write(store)
-    return _outcome(store, found)
+    links, unwritten = _pages(store, found)
+    return _outcome(store, found, links=links, unwritten=unwritten)
+
+
+def _pages(store: Store, found: HumanEvaluation) -> tuple[dict[str, str | None], str]:
+    """The pages say what people heard, so they are written again."""
+    from lofi_assets.evaluation.reports.pages import report_links
+
+    return report_links(store, found.checkpoint_id)
 
 
 def adapter_sha256(store: Store, checkpoint: Checkpoint) -> str:
@@ -166,11 +174,9 @@ def _remember_version_1(store: Store, chosen: Checkpoint, *, now: datetime) -> N
     ledger.record(store, event="look", listeners=count, verdict="distinguishable", final=True, **common)
 
 
-def _outcome(store: Store, found: HumanEvaluation) -> Outcome:
+def _outcome(store: Store, found: HumanEvaluation, *, links: Mapping[str, str | None], unwritten: str) -> Outcome:
     statistics, verdict = found.statistics, verdict_of(found)
     refused = _answers_of_version_1(store)
-    told = {"note": found.note}
-    concluded = statistics if statistics and verdict and statistics.verdict == verdict else None
     heard = [store.checkpoints / found.checkpoint_id / DIFFUSERS_WEIGHTS] if found.checkpoint_id else []
     return Outcome(
         written=Written(files=[HumanEvaluation.path(store)], materials=heard),
@@ -185,22 +191,31 @@ def _outcome(store: Store, found: HumanEvaluation) -> Outcome:
             "listeners": statistics.evaluator_count if statistics else 0,
             "trials": statistics.n_trials if statistics else 0,
         },
-        values={
-            "p_value": {"value": concluded.adjusted_p if concluded else None, **told},
-            "equivalence": {"value": verdict, **told},
-        },
+        values=listening_values(found),
         summary=_summary(found, verdict),
         rows=[plain(test) for test in found.tests],
+        links=links,
         details={
             **_numbers(statistics),
             "checkpoint": found.checkpoint_id,
             "how far": found.note or None,
+            "no pages": unwritten or None,
             "left out": "; ".join(statistics.excluded_listeners) or None if statistics else None,
             "not counted": f"{named(refused)}: answers of version 1, which no invitation and no server vouches for"
             if refused
             else None,
         },
     )
+
+
+def listening_values(found: HumanEvaluation) -> dict[str, Any]:
+    """What the gates judge."""
+    statistics, verdict = found.statistics, verdict_of(found)
+    concluded = statistics if statistics and verdict and statistics.verdict == verdict else None
+    return {
+        "p_value": {"value": concluded.adjusted_p if concluded else None, "note": found.note},
+        "equivalence": {"value": verdict, "note": found.note},
+    }
 
 
 def verdict_of(found: HumanEvaluation) -> Verdict | None:

@@ -6,13 +6,13 @@ What belongs here: what has to be measured again, and which numbers the gates se
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from lofi_assets import pictures
 from lofi_assets.evaluation import before_after, sample_gates
 from lofi_assets.evaluation import report as quality_report
+from lofi_assets.evaluation.judged import judged_values
 from lofi_assets.evaluation.measured import (
     METRICS_VERSION,
     Marks,
@@ -21,6 +21,7 @@ from lofi_assets.evaluation.measured import (
     read_measured,
     write_measured,
 )
+from lofi_assets.evaluation.reports.pages import report_links
 from lofi_assets.evaluation.samples import (
     BASE,
     clips_of,
@@ -32,7 +33,6 @@ from lofi_assets.evaluation.samples import (
 )
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import plain
-from lofi_assets.html.links import page_url
 from lofi_assets.metrics.results import Evaluation, NoiseDistances
 from lofi_assets.metrics.sample_checks import CHECKS_VERSION
 from lofi_assets.outcome import Outcome, Written
@@ -70,6 +70,20 @@ def load_clap(store: Store, profile: Profile) -> Any:
     settings = profile.evaluation
     with setting(profile, "evaluation.clap"):
         return ClapEmbedder.load(store.root / settings.clap, device=settings.device) if settings.clap else None
+
+
+def load_aesthetics(store: Store, profile: Profile) -> Any:
+    """The profile's scorer of aesthetics, None if it names none.
+
+    Raises:
+        ProfileError: it cannot be had.
+    """
+    from lofi_assets.metrics.aesthetics import AestheticsScorer
+
+    settings = profile.evaluation
+    with setting(profile, "evaluation.aesthetics"):
+        folder = store.root / settings.aesthetics if settings.aesthetics else None
+        return AestheticsScorer.load(folder, device=settings.device) if folder else None
 
 
 def evaluate_checkpoints(store: Store, profile: Profile, *, now: datetime) -> Outcome:
@@ -124,8 +138,11 @@ def evaluation_key(store: Store, profile: Profile) -> str:
     from lofi_assets.metrics.encoders import content_of
 
     settings = profile.evaluation
-    weights = content_of(store.root / path if path else None for path in (settings.encoder_weights, settings.clap))
-    return hash_of(trained_dataset(store).record.hash, settings.model_dump(), weights)
+    named = [settings.encoder_weights, settings.clap, *([settings.aesthetics] if settings.aesthetics else ())]
+    weights = content_of(store.root / path if path else None for path in named)
+    # A scorer that nobody named leaves the key as it was before there were any.
+    asked = settings.model_dump(exclude=None if settings.aesthetics else {"aesthetics"})
+    return hash_of(trained_dataset(store).record.hash, asked, weights)
 
 
 def _evaluate(
@@ -140,6 +157,7 @@ def _evaluate(
     settings, sampling, embeddings = profile.evaluation, profile.sampling, store.cache / "embeddings"
     embedder = load_encoder(store, profile)
     clap = load_clap(store, profile)
+    aesthetics = load_aesthetics(store, profile)
     reference = reference_tracks(store)
     known = known_music(
         training=training_audio(store),
@@ -162,6 +180,7 @@ def _evaluate(
             n_resamples=settings.resamples,
             asked=asked,
             known=known,
+            aesthetics=aesthetics,
         )
         for model in over(models, "measuring checkpoints", unit="model")
     }
@@ -206,10 +225,9 @@ def _quality_outcome(
     unevaluated = sum(item.fad.value is None for item in evaluations.values())
     judged = known[chosen.checkpoint_id].evaluation if chosen else None
     drawn = _pictures(evaluations, judged, marks)
-    page = None
     if chosen and marks and before_after.rows(store, chosen):
-        drawn["before and after"] = cache(partial(before_after.spectrograms, store, chosen))
-        page = _page(store, chosen, drawn, redraw=recomputed > 0)
+        drawn["before and after"] = partial(before_after.spectrograms, store, chosen)
+    links, unwritten = report_links(store, chosen.checkpoint_id if chosen else None)
     return Outcome(
         data_version=hash_of([(record.checkpoint_id, known[record.checkpoint_id].key) for record in kept]),
         written=Written(
@@ -219,36 +237,15 @@ def _quality_outcome(
         summary=quality_report.summary(chosen, judged, marks, checkpoints=len(records)),
         needs=quality_report.unmeasured(evaluations),
         counts={"checkpoints": len(records), "pruned": pruned, "recomputed": recomputed},
-        values=_quality_values(judged)
-        | sample_gates.values(judged, [*evaluations.values(), *([marks.base] if marks else ())])
+        values=judged_values(judged, [*evaluations.values(), *([marks.base] if marks else ())])
         | {"unevaluated_checkpoints": unevaluated},
         rows=sample_gates.beside(quality_report.by_step(evaluations, marks), evaluations, marks),
-        links={"before and after": page_url(store, page) if page else None},
-        details=quality_report.numbers(chosen, judged, marks) | sample_gates.numbers(judged),
+        links=links,
+        details=quality_report.numbers(chosen, judged, marks)
+        | sample_gates.numbers(judged)
+        | {"no pages": unwritten or None},
         pictures=drawn,
     )
-
-
-def _quality_values(judged: Evaluation | None) -> dict[str, Any]:
-    """What the gates judge: the best checkpoint's numbers, each with the encoder that produced it."""
-    if judged is None:
-        return {}
-    encoder = {"encoder": judged.encoder, "trained": judged.trained, "note": judged.fad.note}
-    clap, styles = judged.clap, judged.style_coverage.styles
-    return {
-        "fad": {"value": judged.fad.value, **encoder},
-        "fad_over_floor": {"value": judged.fad.over_floor, **encoder},
-        "clap_alignment": {
-            "value": clap.lower if clap else None,
-            "encoder": "laion_clap" if clap else None,
-            "trained": judged.clap_proof.trained if judged.clap_proof else None,
-            "note": (clap.note if clap else "") or judged.clap_note,
-        },
-        "styles_not_generated": {
-            "value": sum(not style.generated for style in styles.values()) if styles else None,
-            "note": "" if styles else "no style was asked for",
-        },
-    }
 
 
 def _pictures(
@@ -256,7 +253,7 @@ def _pictures(
 ) -> dict[str, Callable[[], bytes]]:
     """FAD and KAD of every checkpoint by step, between the floor and noise, with the base they started from.
 
-    Each is drawn once, for the page and the UI.
+    Each is drawn when the UI shows it.
     """
     drawn: dict[str, Callable[[], bytes]] = {}
     if judged is None:
@@ -285,21 +282,11 @@ def _pictures(
         scores = {step: score for step, score in found.items() if score is not None}
         spans = {step: getattr(evaluations[step].fad, interval) for step in scores}
         if scores:
-            drawn[f"{name} by step"] = cache(
-                partial(
-                    pictures.score_by_step,
-                    scores,
-                    label=f"{name} ({judged.encoder})",
-                    marks={mark: score for mark, score in lines.items() if score is not None},
-                    intervals={step: span for step, span in spans.items() if span and None not in span},
-                )
+            drawn[f"{name} by step"] = partial(
+                pictures.score_by_step,
+                scores,
+                label=f"{name} ({judged.encoder})",
+                marks={mark: score for mark, score in lines.items() if score is not None},
+                intervals={step: span for step, span in spans.items() if span and None not in span},
             )
     return drawn | sample_gates.drawn(evaluations, marks)
-
-
-def _page(store: Store, chosen: Checkpoint, drawn: Mapping[str, Callable[[], bytes]], *, redraw: bool) -> Path:
-    """The page to hear what training changed; written again when something was measured."""
-    page = before_after.page_path(store)
-    if redraw or not page.is_file():
-        before_after.write_page(store, chosen, drawn={title: draw() for title, draw in drawn.items()})
-    return page

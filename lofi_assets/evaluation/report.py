@@ -32,7 +32,7 @@ def _silent(judged: Evaluation) -> str:
     missing = sorted(name for name, style in styles.items() if not style.generated)
     if missing:
         return f"Listen to {named(missing)}: silence or noise instead of music."
-    return f"All {counted(len(styles), 'style')} prompted for yield music; whether it is good, hear before and after."
+    return f"All {counted(len(styles), 'style')} prompted for yield music; whether it is good, hear them."
 
 
 def unmeasured(evaluations: Mapping[int, Evaluation]) -> list[dict[str, Any]]:

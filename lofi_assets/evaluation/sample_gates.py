@@ -10,12 +10,10 @@ from typing import Any
 from lofi_assets import pictures
 from lofi_assets.evaluation.measured import Marks
 from lofi_assets.metrics.results import Evaluation
-from lofi_assets.metrics.sample_checks import Adherence, CheckedClip, SampleChecks
+from lofi_assets.metrics.sample_checks import COPY_FROM, Adherence, CheckedClip, SampleChecks
 from lofi_assets.wording import rounded
 
 NOT_CHECKED = "these samples were measured by a version without it; materialise quality_metrics again"
-COPY_FROM = 0.73
-"""As the gate has it: what is shown as a copy. The limit itself is the constitution's."""
 TAG_NOISE = 0.02
 """AUC by which tags must differ before one checkpoint is said to follow its prompts better."""
 
@@ -131,10 +129,10 @@ def _auc(item: Evaluation) -> float | None:
 
 def _better(judged: Evaluation, others: Sequence[Evaluation]) -> dict[str, Any]:
     if _share(judged) is None and _auc(judged) is None:
-        return {"value": None, "note": "neither tempo nor tags of the best checkpoint could be measured"}
+        return {"value": None, "note": "neither tempo nor tags of this checkpoint could be measured"}
     better = [item for item in others if item is not judged and follows_better(item, judged)]
     said = [f"{item.checkpoint_id}: tempo {_shown(_share(item))}, tags {_shown(_auc(item))}" for item in better]
-    own = f"against tempo {_shown(_share(judged))}, tags {_shown(_auc(judged))} of the best by FAD"
+    own = f"against tempo {_shown(_share(judged))}, tags {_shown(_auc(judged))} of this one"
     return {"value": len(better), "note": "; ".join([*said[:3], own]) if better else ""}
 
 

@@ -1,10 +1,13 @@
 """The frame of every HTML page that the project writes: readable on a phone and on a desk, in light and dark.
 
-Head, style, players. A page is one file without a script, which opens from the disk as well as from the page server.
+Head, style, players. A page is one file, which opens from the disk as well as from the page server. It has no script,
+or the one of `player.py`.
 """
 
 from collections.abc import Sequence
 from html import escape
+
+from lofi_assets.html.player import POLICY, SCRIPT
 
 STYLE = """
 :root { color-scheme: light dark; font: 1rem/1.55 system-ui, sans-serif; }
@@ -38,12 +41,20 @@ td code { font-size: .85rem; }
 """Cells carry their column's head as `data-label`: on a phone, where a row is a block, it stands before the cell."""
 
 
-def framed(*, title: str, body: str) -> str:
-    """A whole page; `title` is text, `body` HTML."""
+def framed(*, title: str, body: str, style: str = "", scripted: bool = False) -> str:
+    """A whole page; `title` is text, `body` HTML.
+
+    Args:
+        style: CSS beside the frame's own.
+        scripted: whether the page has the script of `player.py`, and with it a policy against any other.
+    """
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">\n' if scripted else ""
+    script = f"<script>{SCRIPT}</script>\n" if scripted else ""
     return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{policy}'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n{body}\n{script}"
+        "</body>\n</html>\n"
     )
 
 

@@ -7,10 +7,15 @@ import uvicorn
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lofi_assets.html.player import SCRIPT_SOURCE
+
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 """Names by which this machine calls itself."""
 
-POLICY = "default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'; "
+POLICY = (
+    f"default-src 'none'; img-src 'self' data:; media-src 'self' data:; style-src 'unsafe-inline'; "
+    f"script-src {SCRIPT_SOURCE}; "
+)
 CLOSED = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 HEADERS = {
     "Content-Security-Policy": POLICY + CLOSED,
@@ -20,7 +25,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
-"""Of every answer. Pages have no scripts, so nothing in a prompt or a file name can be one."""
+"""Of every answer. Pages have one script, known by its hash, so nothing in a prompt or a file name can be one."""
 
 
 def serve(app: ASGIApp, *, host: str, port: int) -> None:

@@ -8,12 +8,13 @@ from typing import Literal
 from pydantic.dataclasses import dataclass as stored
 
 from lofi_assets.audio.arrays import FloatArray
-from lofi_assets.audio.excerpts import COPY_FROM, LEAST_WORDS, Match, best_matches
+from lofi_assets.audio.excerpts import LEAST_WORDS, Match, best_matches
 from lofi_assets.audio.fingerprint import WORDS_PER_S, Fingerprint, at_fingerprint_rate, fingerprints_of
 from lofi_assets.files.typed import STORED
 from lofi_assets.measure.folders import audio_of
 from lofi_assets.metrics.embedding import read_samples
 from lofi_assets.metrics.errors import MetricError
+from lofi_assets.metrics.sample_checks import COPY_FROM
 from lofi_assets.progress import over
 from lofi_assets.wording import shortened
 
@@ -43,7 +44,7 @@ class Nearest:
     tempo: float
     """Tempo of the clip over that of the recording."""
     verdict: Literal["copy", "listen", "other"]
-    """From .73 on a copy, unless recordings of the reference agree as much with each other: then a person listens."""
+    """A copy from `COPY_FROM` on, unless recordings of the reference agree as much: then a person listens."""
 
 
 @stored(frozen=True, kw_only=True, config=STORED)

@@ -75,6 +75,8 @@ def _checked(clip: PromptedClip, found: ClipMeasures, match: Match | None, known
         outside=outside(found.panel, known.ranges) if found.panel and known.ranges else (),
         nearest=_copy(match) if match else None,
         tag_auc=clip.tag_auc,
+        bpm_confidence=found.tempo_confidence,
+        loudness_lufs=found.panel.loudness_lufs if found.panel else None,
     )
 
 

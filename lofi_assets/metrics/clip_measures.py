@@ -17,7 +17,7 @@ from lofi_assets.metrics.errors import MetricError
 from lofi_assets.metrics.signal_panel import SignalPanel, power_spectra, signal_panel
 from lofi_assets.progress import over
 
-VERSION = "1"
+VERSION = "2"
 """Raised when a measure changes: every clip is then measured again."""
 SAMPLE_RATE = 48_000
 LEAST_SECONDS = 1.0
@@ -36,6 +36,8 @@ class ClipMeasures:
     words: tuple[int, ...]
     """Fingerprint of the whole file, not of the excerpt alone."""
     fault: str = ""
+    tempo_confidence: float | None = None
+    """Of `tempo_bpm`, in [0, 1]: how much of the onsets repeats after 1, 2, 4 and 8 beats."""
 
     @property
     def key(self) -> Key | None:
@@ -96,6 +98,7 @@ def measure_clip(samples: Samples, *, seconds: float | None = None) -> ClipMeasu
     return ClipMeasures(
         panel=signal_panel(excerpt, words, power, sample_rate=SAMPLE_RATE),
         tempo_bpm=tempo.bpm if tempo else None,
+        tempo_confidence=tempo.confidence if tempo else None,
         key_tonic=key.tonic if key else None,
         key_minor=key.minor if key else None,
         words=tuple(whole.tolist()),

@@ -160,6 +160,23 @@ class StyleCoverage:
 
 
 @dataclass(frozen=True, kw_only=True, config=STORED)
+class Aesthetics:
+    """Scores that a model predicts people would give, 1 to 10 (`metrics.aesthetics`). Advisory: no gate reads them."""
+
+    scorer: str
+    version: str
+    weights_sha256: str
+    trained: bool
+    """What `proof` came to."""
+    proof: EncoderProof
+    clips: Mapping[str, Mapping[str, Number]]
+    """File name -> axis -> score."""
+    means: Mapping[str, Number]
+    """Axis -> mean over the clips; None where one of them has no score."""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, config=STORED)
 class Evaluation:
     """Everything measured of one checkpoint."""
 
@@ -185,6 +202,8 @@ class Evaluation:
     """What CLAP was asked; None without CLAP, and before it was."""
     checks: SampleChecks | None = None
     """Copies, diversity, signal, adherence; None: not measured, as in earlier versions."""
+    aesthetics: Aesthetics | None = None
+    """None: the profile names no scorer, or an earlier version measured."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STORED)

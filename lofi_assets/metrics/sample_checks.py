@@ -13,6 +13,10 @@ from lofi_assets.metrics.number import Number
 CHECKS_VERSION = "1"
 """Raised when a check, a limit or a margin changes: every checkpoint is then evaluated again."""
 
+COPY_FROM = 0.73
+"""Similarity from which ten seconds are shown as a copy; docs/decisions/019 has the figures. The gates' own limit,
+which alone decides, is the constitution's; a test holds the two together."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STORED)
 class CopyFound:
@@ -50,6 +54,10 @@ class CheckedClip:
     """Among the real tracks; None: too short to be compared."""
     tag_auc: Number = None
     """How far the prompt's own labels rank above the others; None: it has none."""
+    bpm_confidence: Number = None
+    """Of `bpm_found`, in [0, 1]; None where there is no tempo, and of samples that were checked before it was kept."""
+    loudness_lufs: Number = None
+    """Integrated loudness (ITU-R BS.1770); None where nothing could be measured, and as of `bpm_confidence`."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STORED)

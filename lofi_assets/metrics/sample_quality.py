@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lofi_assets.metrics.adherence import tag_aucs
+from lofi_assets.metrics.aesthetics import AestheticsScorer, score_clips
 from lofi_assets.metrics.alignment import Pairs, relative_alignment, tag_alignment
 from lofi_assets.metrics.checked_samples import PromptedClip, check_samples
 from lofi_assets.metrics.clap import ClapEmbedder
@@ -60,6 +61,7 @@ def evaluate_checkpoint(
     n_resamples: int = 1000,
     asked: Sequence[str] | None = None,
     known: KnownMusic | None = None,
+    aesthetics: AestheticsScorer | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Measure a checkpoint's samples against the reference; deterministic, and independent of the order of either list.
@@ -70,6 +72,7 @@ def evaluate_checkpoint(
     Args:
         asked: style of every sample that was asked for, made or not; None: what is there was asked for.
         known: the real tracks that samples are checked against; None leaves `checks` out.
+        aesthetics: advisory scores of each clip.
     Raises:
         MetricError: the reference is empty or cannot be read, or the shipped tagger is not what it was. That is no
             property of the checkpoint.
@@ -123,6 +126,7 @@ def evaluate_checkpoint(
             cache_dir=cache_dir,
             progress=progress,
         ),
+        aesthetics=score_clips([sample.path for sample in samples], aesthetics, cache_dir) if aesthetics else None,
         proof=proof_of(embedder),
         clap_proof=proof_of(clap),
     )

@@ -15,7 +15,7 @@ _NAME = r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*"
 SHOWN = tuple(
     re.compile(pattern.replace("*", _NAME))
     for pattern in (
-        r"samples/before_after/*\.(html|png)",
+        r"samples/reports/*\.html",
         r"samples/*/*\.mp3",
         r"dataset/*/audio/*\.mp3",
         r"logs/*/previews/index\.html",
@@ -25,7 +25,7 @@ SHOWN = tuple(
         r"release/README\.md",
     )
 )
-"""Paths below the data root; `*` is one name. Before/after and previews play clips that lie where they were made."""
+"""Paths below the data root; `*` is one name. Reports and previews play clips that lie where they were made."""
 
 DOCUMENTS = re.compile(rf"(decisions/)?{_NAME}\.(md|png)")
 """Paths below `docs/`."""

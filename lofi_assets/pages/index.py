@@ -26,7 +26,7 @@ MOST = 500
 def index_page(store: Store, docs: Path) -> str:
     """The list of pages over one data root and one folder of documents."""
     sections = (
-        ("Before and after", _before_and_after(store)),
+        ("Checkpoints", _reports(store)),
         ("Tracks that wait for a person", '<p><a href="review">The review queue</a>, each track to be heard.</p>'),
         ("Tracks that were rejected", _rejected(store)),
         ("Licences", '<p><a href="ledger">The licence ledger</a> as it holds today.</p>'),
@@ -84,11 +84,14 @@ def ledger(store: Store, *, today: date | None = None) -> str:
     return ledger_page(store, found, made=uses(store), today=day)
 
 
-def _before_and_after(store: Store) -> str:
-    path = "samples/before_after/index.html"
-    if shown_file(store, path) is None:
-        return ""
-    return f'<p><a href="data/{path}">The base beside the best checkpoint and the real tracks</a>, to hear and see.</p>'
+def _reports(store: Store) -> str:
+    """The comparing page, and that of each checkpoint."""
+    pages = sorted((store.samples / "reports").glob("*.html"), key=lambda path: (path.name != "index.html", path.name))
+    shown = [path for path in pages if shown_file(store, store.relative(path))]
+    names = {"index": "All checkpoints, compared: the base, each step and the real tracks, to hear and see"}
+    return _list(
+        f'<a href="data/{quote(store.relative(path))}">{escape(names.get(path.stem, path.stem))}</a>' for path in shown
+    )
 
 
 def _rejected(store: Store) -> str:

@@ -7,10 +7,9 @@ import pytest
 
 from lofi_assets.audio.excerpts import CHANGES, LEAST_WORDS, Change, agreement_at, best_matches
 from lofi_assets.audio.fingerprint import SAMPLE_RATE, WORDS_PER_S, Fingerprint, at_fingerprint_rate, fingerprints_of
+from lofi_assets.metrics.sample_checks import COPY_FROM
 from lofi_assets_tests.evaluation.attack_corpus import RATE, Audio, each, faster, gain, higher, noise, songs, with_noise
 
-COPY_FROM = 0.73
-"""As the gate `quality.copies` has it."""
 START = 6.2
 
 

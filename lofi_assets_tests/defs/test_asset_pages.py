@@ -86,9 +86,9 @@ def test_numbers_that_people_follow_are_plotted() -> None:
 
 
 def test_links_open_and_do_not_widen_the_box() -> None:
-    address = "http://127.0.0.1:3001/data/samples/before_after/index.html"
-    shown = page(links={"before and after": address})["open"]
-    assert isinstance(shown, dg.MarkdownMetadataValue) and shown.md_str == f"[before and after]({address})"
+    address = "http://127.0.0.1:3001/data/samples/reports/index.html"
+    shown = page(links={"checkpoints compared": address})["open"]
+    assert isinstance(shown, dg.MarkdownMetadataValue) and shown.md_str == f"[checkpoints compared]({address})"
 
 
 def test_a_table_that_is_wider_than_its_box_is_shown_in_a_window_of_its_own() -> None:

@@ -128,6 +128,6 @@ def test_a_step_that_fails_is_told_and_what_follows_is_not_released(
 
 def test_the_end_says_what_to_do_next(store: Store) -> None:
     said = "\n".join(what_next(store))
-    assert "make dev" in said and "lofi review list" in said and str(store.raw) in said and "before_after" not in said
-    write_text(store.samples / "before_after" / "index.html", "<!doctype html>")
-    assert "http://127.0.0.1:3001/data/samples/before_after/index.html" in "\n".join(what_next(store))
+    assert "make dev" in said and "lofi review list" in said and str(store.raw) in said and "reports" not in said
+    write_text(store.samples / "reports" / "index.html", "<!doctype html>")
+    assert "http://127.0.0.1:3001/data/samples/reports/index.html" in "\n".join(what_next(store))

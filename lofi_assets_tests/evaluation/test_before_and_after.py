@@ -1,6 +1,8 @@
-"""Samples of base and checkpoints, their distances between floor and noise, and the page to hear them on."""
+"""Samples of base and checkpoints, their distances between floor and noise, and the pages to hear them on."""
 
+import io
 import re
+from base64 import b64decode
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +21,7 @@ from lofi_assets.evaluation import before_after
 from lofi_assets.evaluation.generated_samples import generate_samples
 from lofi_assets.evaluation.measured import Marks
 from lofi_assets.evaluation.quality_metrics import evaluate_checkpoints
+from lofi_assets.evaluation.reports.pages import comparison_path
 from lofi_assets.evaluation.samples import BASE, clips_of, reference_tracks, sample_prompts
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.html.links import page_url
@@ -90,14 +93,17 @@ def test_base_and_checkpoints_are_heard_measured_and_shown_and_only_once(trained
     assert_reads_well(measured, root=trained.root)
     assert set(measured.pictures) == {"FAD by step", "KAD by step", "before and after"}
     assert all(0 < len(draw()) <= MAX_PICTURE_BYTES for draw in measured.pictures.values())
-    page = before_after.page_path(trained)
-    assert measured.links == {"before and after": page_url(trained, page)}
+    page = comparison_path(trained)
+    report = page.with_name(f"{measured.details['checkpoint']}.html")
+    assert measured.links == {"checkpoints compared": page_url(trained, page), "report": page_url(trained, report)}
+    assert sorted(path.stem for path in page.parent.iterdir()) == [*sorted(names), "index"]
     assert_page_plays(page, trained)
 
-    written = page.stat().st_mtime_ns
+    written, drawn = page.stat().st_mtime_ns, sorted((trained.cache / "spectrograms").iterdir())
+    assert len(drawn) == 12
     assert generate_samples(trained, profile()).counts["recomputed"] == 0
     assert evaluate_checkpoints(trained, profile(), now=NOW).counts["recomputed"] == 0
-    assert page.stat().st_mtime_ns == written
+    assert page.stat().st_mtime_ns == written and sorted((trained.cache / "spectrograms").iterdir()) == drawn
 
     page.unlink()
     audio_before = audio_of(trained, BASE)
@@ -110,16 +116,16 @@ def test_base_and_checkpoints_are_heard_measured_and_shown_and_only_once(trained
 
 
 def assert_page_plays(page: Path, store: Store) -> None:
-    """Three players for each of three prompts, every one of a file that is there; nothing of a prompt is markup."""
+    """Four players for each of three prompts, every one of a file that is there; nothing of a prompt is markup."""
     text = page.read_text(encoding="utf-8")
     played = [page.parent / unquote(source) for source in re.findall(r'<audio[^>]*src="([^"]+)"', text)]
-    assert len(played) == 9 and all(path.is_file() for path in played)
+    assert len(played) == 12 and all(path.is_file() for path in played)
     assert sum(path.resolve().is_relative_to(store.datasets.resolve()) for path in played) == 3
-    shown = [page.parent / unquote(source) for source in re.findall(r'<img src="([^"]+)"', text)]
-    assert len(shown) == 3
-    for path in shown:
-        Image.open(path).verify()
-    assert text.count("lofi, &lt;rhodes&gt; &amp; rain") == 3 and "<rhodes>" not in text
+    shown = re.findall(r'<img class="(\w+)" src="data:image/png;base64,([^"]+)"', text)
+    assert [kind for kind, _ in shown] == ["chart", *["strip"] * 12]
+    for _, picture in shown:
+        Image.open(io.BytesIO(b64decode(picture))).verify()
+    assert text.count("<h3>lofi, &lt;rhodes&gt; &amp; rain</h3>") == 3 and "<rhodes>" not in text
 
 
 def test_a_checkpoint_that_is_cut_short_is_marked_with_the_reason_and_the_others_are_sampled_and_measured(
@@ -156,7 +162,7 @@ def test_a_dataset_change_after_training_moves_nothing_until_it_is_trained_on(tr
     again, measured_again = generate_samples(trained, profile()), evaluate_checkpoints(trained, profile(), now=NOW)
     assert (again.counts["recomputed"], measured_again.counts["recomputed"]) == (0, 0)
     assert (again.data_version, measured_again.data_version) == (made.data_version, measured.data_version)
-    assert_page_plays(before_after.page_path(trained), trained)
+    assert_page_plays(comparison_path(trained), trained)
 
 
 def test_a_version_that_was_trained_on_and_is_gone_is_named_and_no_other_takes_its_place(trained: Store) -> None:
@@ -183,13 +189,14 @@ def test_a_clip_that_is_gone_leaves_its_row_out(trained: Store) -> None:
     assert len(before_after.rows(trained, chosen)) == 2
 
 
-def test_clips_that_are_all_gone_cost_the_page_and_not_the_measures(trained: Store) -> None:
+def test_clips_that_are_gone_cost_their_players_and_not_the_measures(trained: Store) -> None:
     generate_samples(trained, profile())
     measured = evaluate_checkpoints(trained, profile(), now=NOW)
     for clip in clips_of(trained, BASE):
         clip.file(trained).unlink()
     again = evaluate_checkpoints(trained, profile(), now=NOW)
-    assert again.links == {"before and after": None}
+    text = comparison_path(trained).read_text(encoding="utf-8")
+    assert text.count("the file is gone") == 3, "and is said to be so"
     assert again.values == measured.values and again.rows == measured.rows
 
 
@@ -197,5 +204,5 @@ def test_without_a_checkpoint_there_is_no_before(store: Store) -> None:
     deliver(store, "ds-1")
     assert generate_samples(store, profile()).counts == {"checkpoints": 0, "clips": 0, "recomputed": 0}
     outcome = evaluate_checkpoints(store, profile(), now=NOW)
-    assert outcome.links == {"before and after": None} and not outcome.pictures
+    assert set(outcome.links.values()) == {None} and not outcome.pictures
     assert_reads_well(outcome, root=store.root)

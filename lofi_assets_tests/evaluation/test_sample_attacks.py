@@ -17,7 +17,7 @@ from lofi_assets.metrics.checked_samples import PromptedClip, check_samples
 from lofi_assets.metrics.clip_measures import measure_clip
 from lofi_assets.metrics.known_music import KnownMusic, known_music
 from lofi_assets.metrics.musicnn import MusicnnEmbedder
-from lofi_assets.metrics.sample_checks import SampleChecks
+from lofi_assets.metrics.sample_checks import COPY_FROM, SampleChecks
 from lofi_assets.metrics.signal_range import artefacts, outside, range_of
 from lofi_assets_tests.evaluation.attack_corpus import (
     RATE,
@@ -186,7 +186,7 @@ def test_real_music_passes_every_gate(world: World) -> None:
     checks = checked(world, "real", fresh()(world), [song.prompt for song in world.fresh], mp3=True)
     assert verdicts(checks) == dict.fromkeys(GATES, "pass"), checks
     assert checks.adherence.tempo.right == checks.adherence.real_tempo.right == SAMPLES
-    assert checks.copies.validation is not None and checks.copies.validation < sample_gates.COPY_FROM
+    assert checks.copies.validation is not None and checks.copies.validation < COPY_FROM
 
 
 @pytest.mark.slow

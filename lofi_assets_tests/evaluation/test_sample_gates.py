@@ -11,6 +11,7 @@ from lofi_assets.evaluation.measured import Marks
 from lofi_assets.files.typed import parsed, plain
 from lofi_assets.metrics.results import Evaluation, NoiseDistances, TagAlignment
 from lofi_assets.metrics.sample_checks import (
+    COPY_FROM,
     Adherence,
     CheckedClip,
     Copies,
@@ -142,7 +143,7 @@ def test_people_see_which_sample_is_which_track() -> None:
     verdict = judge(GATES["quality.copies"], sample_gates.values(copied, [])["copy_similarity"])
     assert verdict.status == "fail"
     assert "1 of 1 samples; nearest: 000.mp3 at 0 s to rain_01 at 12 s; validation tracks reach 0.65" in verdict.text
-    assert GATES["quality.copies"].limit == sample_gates.COPY_FROM
+    assert GATES["quality.copies"].limit == COPY_FROM
 
 
 def test_rows_plots_and_styles_show_adherence_beside_fad() -> None:

@@ -1,8 +1,12 @@
-"""Every page that the project writes fits a phone, runs no script, and takes nothing from elsewhere."""
+"""Every page that the project writes fits a phone, has no script or a known one, and takes nothing from elsewhere."""
 
+import hashlib
 import re
+from base64 import b64encode
+from html import unescape
 
 from lofi_assets.html.frame import framed, players
+from lofi_assets.html.player import SCRIPT
 from lofi_assets.listening.server import PAGE, PAGE_FILES
 from lofi_assets.pages.markdown import markdown_page
 from lofi_assets_tests.conftest import REPOSITORY
@@ -15,6 +19,18 @@ def test_a_page_is_laid_out_for_the_width_of_the_screen_and_has_no_script() -> N
     assert PHONE in page and "<title>a &lt; b</title>" in page
     assert "<script" not in page and not re.search(r"https?://", page)
     assert 'src="a%20b.mp3"' in page and 'preload="none"' in page
+
+
+def test_a_page_with_players_has_one_script_and_a_policy_against_any_other() -> None:
+    page = framed(title="a", body="<p>b</p>", scripted=True)
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    policies = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', page)
+    assert scripts == [SCRIPT] and len(policies) == 1
+    digest = b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    policy = unescape(policies[0])
+    assert f"script-src 'sha256-{digest}';" in policy and "default-src 'none'" in policy
+    assert page.index("Content-Security-Policy") < page.index("<script>")
+    assert not re.search(r"https?://", page)
 
 
 def test_the_listening_test_is_laid_out_for_the_width_of_the_screen() -> None:

@@ -11,8 +11,8 @@ from lofi_assets.store import Store
 def test_a_file_of_the_data_root_has_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOFI_PAGES_URL", raising=False)
     store = Store(tmp_path)
-    page = tmp_path / "samples" / "before_after" / "index.html"
-    assert page_url(store, page) == "http://127.0.0.1:3001/data/samples/before_after/index.html"
+    page = tmp_path / "samples" / "reports" / "index.html"
+    assert page_url(store, page) == "http://127.0.0.1:3001/data/samples/reports/index.html"
 
 
 def test_a_name_that_a_browser_would_misread_is_quoted(tmp_path: Path) -> None:

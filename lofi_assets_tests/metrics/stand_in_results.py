@@ -52,6 +52,7 @@ EVALUATION: dict[str, Any] = {
     "proof": None,
     "clap_proof": None,
     "checks": None,
+    "aesthetics": None,
 }
 CLAP: dict[str, Any] = {
     "value": 0.8,

@@ -153,3 +153,4 @@ def test_what_cannot_be_measured_says_why(tmp_path: Path) -> None:
     for fault, word in zip(faults, ("decoded", "too short", "NaN", "silence", "no such file"), strict=True):
         assert word in fault
     assert all(clip.panel is None and clip.tempo_bpm is None for clip in found.values())
+    assert all(clip.tempo_confidence is None for clip in found.values())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from lofi_assets.html.player import SCRIPT_SOURCE
 from lofi_assets.pages.files import CONTENT_TYPES
 from lofi_assets.pages.server import page_app, pages_port
 from lofi_assets.store import Store
@@ -17,8 +18,8 @@ DOCS = REPOSITORY / "docs"
 SECRET = "s3cret"
 
 SHOWN = {
-    "samples/before_after/index.html": "text/html; charset=utf-8",
-    "samples/before_after/fad_by_step.png": "image/png",
+    "samples/reports/index.html": "text/html; charset=utf-8",
+    "samples/reports/epoch=0-step=80_lora.html": "text/html; charset=utf-8",
     "samples/base/000_rain_01.mp3": "audio/mpeg",
     "dataset/lofi-1/audio/rain_01.mp3": "audio/mpeg",
     "logs/train-1/previews/index.html": "text/html; charset=utf-8",
@@ -40,7 +41,7 @@ HIDDEN = (
     "raw/commissioned/rain_01.wav",
     "samples/base/samples.json",
     "samples/.base.part/000.mp3",
-    "samples/before_after/.env.html",
+    "samples/reports/.env.html",
     "logs/train-1/train.jsonl",
     "processed/core/rain_01.py",
     "dataset/lofi-1/tracks.json",
@@ -91,7 +92,7 @@ def test_what_nobody_is_meant_to_open_does_not_open(pages: TestClient, path: str
         "/data/processed/core/%ff%fe.mp3",
         "/data/samples/base/../../listening/00af00af/key.json",
         "/data/samples/base/%2e%2e/%2e%2e/listening/00af00af/key.json",
-        "/data/samples/before_after/../../metadata/sources.json",
+        "/data/samples/reports/../../metadata/sources.json",
         "/docs/../pyproject.toml",
         "/docs/%2e%2e/README.md",
         "/docs/..%2f..%2fetc%2fpasswd",
@@ -112,7 +113,7 @@ def test_no_way_leads_out_of_what_is_shown(pages: TestClient, path: str) -> None
     ("link", "target"),
     [
         ("processed/core/out.mp3", "../../../outside.mp3"),
-        ("samples/before_after/out.html", "../../metadata/sources.json"),
+        ("samples/reports/out.html", "../../metadata/sources.json"),
         ("samples/base/key.mp3", "../../listening/00af00af/key.json"),
         ("samples/base/settings.mp3", "samples.json"),
         ("processed/core/loop.mp3", "loop.mp3"),
@@ -181,14 +182,17 @@ def test_this_machine_and_the_name_of_the_proxy_get_answers(
     assert pages.get("/", headers={"Host": host}).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/data/samples/before_after/index.html", "/data/gone", "/docs/gates.md", "/review"]
-)
+@pytest.mark.parametrize("path", ["/", "/data/samples/reports/index.html", "/data/gone", "/docs/gates.md", "/review"])
 def test_every_answer_says_what_a_browser_may_do_with_it(pages: TestClient, path: str) -> None:
     answer = pages.get(path)
     assert answer.headers["x-content-type-options"] == "nosniff"
     policy = answer.headers["content-security-policy"]
-    assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "script-src" not in policy
+    assert (
+        "default-src 'none'" in policy
+        and "frame-ancestors 'none'" in policy
+        and "unsafe-inline" not in policy.partition("script-src")[2]
+    )
+    assert f"script-src {SCRIPT_SOURCE}; " in policy, "one script, by its hash"
     refused = pages.get(path, headers={"Host": "evil.example"})
     assert refused.headers["x-content-type-options"] == "nosniff"
 
