@@ -20,9 +20,11 @@ from lofi_assets.release.comfyui import WORKFLOW, workflow
 from lofi_assets.release.files import ReleaseError
 from lofi_assets.release.sealed_copy import SealedCopy
 from lofi_assets.store import Store
+from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.checkpoints.files import (
     ADAPTER_METADATA,
     COMFYUI_WEIGHTS,
+    DESCRIPTION,
     DIFFUSERS_WEIGHTS,
     PEFT_CONFIG,
     PEFT_WEIGHTS,
@@ -63,7 +65,8 @@ def seal_adapter(
         sha256=merged.adapter_sha256,
         remedy="it is not the adapter that the tiers were made from; materialise merged_model and what follows",
     )
-    sealed.take(source / RUN_CONFIG, f"{STAGING}/{RUN_CONFIG}", sha256=None, remedy=REMEDY)
+    for name in (RUN_CONFIG, DESCRIPTION):
+        sealed.take(source / name, f"{STAGING}/{name}", sha256=None, remedy=REMEDY)
     staged = sealed.path(STAGING)
     run = _run(staged, source, merged=merged, record=record)
     forms = (DIFFUSERS_WEIGHTS,) if run.lora.use_dora else (DIFFUSERS_WEIGHTS, COMFYUI_WEIGHTS)
@@ -112,6 +115,7 @@ def _run(staged: Path, source: Path, *, merged: MergedModel, record: Checkpoint)
         "base": (run.base_fingerprint, merged.base_fingerprint),
         "rank": (run.lora.r, merged.rank),
         "model family": (run.architecture, merged.architecture),
+        "run of these tracks": (run.run_id, CheckpointDescription.read(staged).run_id or "(none)"),
     }
     wrong = [f"{name} {has}, on record {known}" for name, (has, known) in found.items() if has != known]
     if not math.isclose(run.lora.scale, merged.scale, rel_tol=1e-6):

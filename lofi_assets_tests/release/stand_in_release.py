@@ -13,9 +13,11 @@ from safetensors.numpy import save_file
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file, sha256_folder
 from lofi_assets.profiles import Profile, load_profile
+from lofi_assets.records import Checkpoint, parse
 from lofi_assets.release.model_card import approve
 from lofi_assets.release.onnx_artifacts import MANIFEST, Bundle, ExampleRun
 from lofi_assets.store import Store
+from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings, save_run
 from lofi_assets_tests.quantization.stand_in_manifest import MANIFEST as MANIFEST_OF_TIER
 from lofi_assets_tests.quantization.stand_in_manifest import merged_model
@@ -66,7 +68,27 @@ def write_checkpoint(root: Path, *, base: str = "/work/models/base") -> None:
     unit = json.dumps(settings | {"lora_alpha": LORA.r, "use_rslora": False}, sort_keys=True)
     for name in ("pytorch_lora_weights.safetensors", "comfyui_lora.safetensors"):
         save_file(scaled, folder / name, metadata={"format": "pt", "lora_adapter_metadata": unit})
-    save_run(folder / "config.json", run(root, base=base))
+    write_records(folder, run(root, base=base))
+
+
+def write_records(folder: Path, run: TrainingRun) -> None:
+    """What a checkpoint says of its run."""
+    save_run(folder / "config.json", run)
+    row = parse(Checkpoint, checkpoint_row(run), where="test")
+    CheckpointDescription(record=row, run_id=run.run_id).write(folder)
+
+
+def checkpoint_row(run: TrainingRun) -> dict[str, Any]:
+    """The record of the checkpoint."""
+    return {
+        "checkpoint_id": CHECKPOINT,
+        "step": 10,
+        "path": f"checkpoints/{CHECKPOINT}",
+        "timestamp": "2025-12-20T10:00:00Z",
+        "is_valid": True,
+        "config_hash": run.config_hash,
+        "dataset_hash": "d" * 64,
+    }
 
 
 def adapter_config(**changes: Any) -> dict[str, Any]:
@@ -117,16 +139,7 @@ def write_release(store: Store, checkpoint: Path) -> None:
     for tier in ("fp16", "int8", "int4"):
         write_tier(store, tier, adapter_sha256)
     list_bundle(store)
-    row = {
-        "checkpoint_id": CHECKPOINT,
-        "step": 10,
-        "path": f"checkpoints/{CHECKPOINT}",
-        "timestamp": "2025-12-20T10:00:00Z",
-        "is_valid": True,
-        "config_hash": run(store.root).config_hash,
-        "dataset_hash": "d" * 64,
-    }
-    write_json(store.checkpoints / "manifest.json", [row])
+    write_json(store.checkpoints / "manifest.json", [checkpoint_row(run(store.root))])
     merged_model(
         CHECKPOINT,
         adapter_sha256=adapter_sha256,

@@ -23,6 +23,7 @@ from lofi_assets_tests.release.stand_in_release import (
     published,
     run,
     write_checkpoint,
+    write_records,
     write_release,
 )
 
@@ -32,7 +33,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `write_checkpoint` imitates."""
     import torch
 
-    from lofi_assets.training.config import save_run
     from lofi_assets.training.trainer.adapters import write_adapter
 
     root = tmp_path_factory.mktemp("trained")
@@ -45,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for half, size in HALVES
     }
     write_adapter(folder, tensors, lora=LORA, base="/work/models/base")
-    save_run(folder / "config.json", run(root))
+    write_records(folder, run(root))
     return root
 
 

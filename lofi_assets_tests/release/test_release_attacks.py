@@ -29,10 +29,12 @@ from lofi_assets_tests.release.stand_in_release import (
     CHECKPOINT,
     LORA,
     adapter_config,
+    checkpoint_row,
     list_bundle,
     profile_for,
     put,
     run,
+    write_records,
     write_tier,
 )
 
@@ -277,11 +279,10 @@ def run_with(**lora: Any) -> Callable[[Store], None]:
 
 def alpha_in_every_file(store: Store) -> None:
     """Consistent among themselves, and not what was merged."""
-    run_with(lora_alpha=3200)(store)
+    changed = run(store.root, lora=LORA.model_copy(update={"lora_alpha": 3200}))
+    write_records(adapter(store), changed)
     config_with(lora_alpha=3200)(store)
-    rows = read_json(store.checkpoints / "manifest.json")
-    changed = run(store.root, lora=LORA.model_copy(update={"lora_alpha": 3200})).config_hash
-    write_json(store.checkpoints / "manifest.json", [rows[0] | {"config_hash": changed}])
+    write_json(store.checkpoints / "manifest.json", [checkpoint_row(changed)])
 
 
 def of_another_dataset(store: Store) -> None:
@@ -293,6 +294,17 @@ def of_another_base(store: Store) -> None:
     other = run(store.root, base_fingerprint="e" * 64)
     save_run(adapter(store) / "config.json", other)
     write_json(store.checkpoints / "manifest.json", [rows[0] | {"config_hash": other.config_hash}])
+
+
+def tracks_left_out(store: Store) -> None:
+    """The track whose rights were withdrawn is gone from the list, so that nothing was trained on it."""
+    made = run(store.root)
+    save_run(adapter(store) / "config.json", run(store.root, tracks=made.tracks[1:]))
+
+
+def no_run_on_record(store: Store) -> None:
+    path = adapter(store) / "checkpoint.json"
+    write_json(path, read_json(path) | {"run_id": ""})
 
 
 def another_merge(store: Store) -> None:
@@ -373,6 +385,8 @@ NOT_JUDGED = [
     (alpha_in_every_file, r"config\.json: is not of the adapter in the tiers \(scale 1600, merged with 16\)"),
     (of_another_dataset, r"dataset hash e+, on record d+"),
     (of_another_base, r"base e+, on record b+"),
+    (tracks_left_out, r"config\.json: is not of the adapter in the tiers \(run of these tracks \w+, on record \w+\)"),
+    (no_run_on_record, r"run of these tracks \w+, on record \(none\)"),
     (another_merge, r"scale 16, merged with 1\)"),
     (no_record, rf"has no record of {CHECKPOINT}"),
     (no_config, rf"{CHECKPOINT}/config\.json: absent"),
