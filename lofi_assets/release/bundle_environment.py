@@ -1,10 +1,14 @@
 """The environment that a bundle asks for: its exact requirements, and one made from nothing but them.
 
-What is there already in this project's own environment is not taken: a requirement that is forgotten, or that no index
-has in that version, has to show.
+Nothing else is in it: a requirement that is forgotten has to show. pip makes it. Where pip finds no index to ask, the
+same distributions are copied from this project's own environment, file by file, each as its wheel brought it (RECORD,
+https://packaging.python.org/en/latest/specifications/recording-installed-packages/).
 """
 
+import base64
+import hashlib
 import json
+import logging
 import platform
 import shutil
 import subprocess
@@ -16,8 +20,9 @@ from pathlib import Path
 
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import hash_of
-from lofi_assets.files.writing import make_folder
+from lofi_assets.files.writing import copy_file, make_folder
 
+LOG = logging.getLogger(__name__)
 INSTALL_TIMEOUT_S = 900
 UNREACHABLE = (
     "(from versions: none)",
@@ -84,8 +89,8 @@ def environment(requirements: str, root: Path) -> Path:
     wheels serves a machine without network.
 
     Raises:
-        RequirementsError: pip refuses them, or they bring what they do not list.
-        UnreachableError: there is no index to ask, or no pip.
+        RequirementsError: pip refuses them, they bring what they do not list, or what would be copied was changed.
+        UnreachableError: pip was not finished in time.
     """
     wanted = dict(line.split("==") for line in requirements.splitlines() if line and not line.startswith("#"))
     key = hash_of(requirements, sys.version, platform.machine())[:16]
@@ -98,12 +103,41 @@ def environment(requirements: str, root: Path) -> Path:
     venv.EnvBuilder(symlinks=sys.platform != "win32", with_pip=False).create(folder)
     listed = folder / "wanted.txt"
     listed.write_text(requirements, encoding="utf-8")
-    _install(python, listed)
+    try:
+        _install(python, listed)
+    except UnreachableError as error:
+        LOG.info(f"{error}: the distributions installed here are copied")
+        _copy_installed(wanted, _site_packages(python))
     other = sorted(name for name, _ in versions_in(python).items() ^ wanted.items())
     if other:
         raise RequirementsError(f"requirements.txt is not what it brings: {', '.join(dict.fromkeys(other))}")
     listed.rename(folder / _DONE)
     return python
+
+
+def _copy_installed(names: Iterable[str], target: Path) -> None:
+    """What these distributions put into this environment, but for scripts and what Python compiled."""
+    for name in names:
+        for file in metadata.files(name) or ():
+            if ".." in file.parts or file.suffix == ".pyc":
+                continue
+            source = Path(str(file.locate()))
+            if file.hash and file.hash.value != _record_hash(source, file.hash.mode):
+                raise RequirementsError(f"{source}: is not what the wheel of {name} brought; install it again")
+            copy_file(source, target / file)
+
+
+def _record_hash(path: Path, mode: str) -> str:
+    """As RECORD writes it: base64 for URLs, without padding."""
+    with path.open("rb") as opened:
+        digest = hashlib.file_digest(opened, mode).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def _site_packages(python: Path) -> Path:
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    done = subprocess.run([str(python), "-I", "-c", code], capture_output=True, text=True, check=True)
+    return Path(done.stdout.strip())
 
 
 def _install(python: Path, listed: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from lofi_assets.release.bundle_environment import (
     RequirementsError,
-    UnreachableError,
     environment,
     exact_requirements,
     versions_in,
@@ -79,24 +78,48 @@ def test_an_environment_that_was_changed_is_made_again(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("said", "kind"),
+    "said",
     [
-        ("ERROR: Could not find a version that satisfies x==1 (from versions: none)", UnreachableError),
-        ("WARNING: Retrying after NewConnectionError\nERROR: No matching distribution", UnreachableError),
-        ("/usr/bin/python: No module named pip", UnreachableError),
-        ("ERROR: Could not find a version that satisfies x==1 (from versions: 0.8, 0.9)", RequirementsError),
-        ("ERROR: Cannot install a==1 and b==2: ResolutionImpossible", RequirementsError),
+        "ERROR: Could not find a version that satisfies x==1 (from versions: 0.8, 0.9)",
+        "ERROR: Cannot install a==1 and b==2: ResolutionImpossible",
     ],
 )
-def test_no_index_is_no_verdict_and_a_refusal_is_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, kind: type[Exception]
-) -> None:
+def test_what_pip_refuses_is_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
     calls: list[list[str]] = []
     monkeypatch.setattr(subprocess, "run", pip(calls, code=1, said=said))
     for _ in range(2):
-        with pytest.raises(kind, match=said.splitlines()[-1].removeprefix("ERROR: ")[:12]):
+        with pytest.raises(RequirementsError, match=said.splitlines()[-1].removeprefix("ERROR: ")[:12]):
             environment("x==1\n", tmp_path)
     assert len(calls) == 2, "an environment that was not finished is made again"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "ERROR: Could not find a version that satisfies x==1 (from versions: none)",
+        "WARNING: Retrying after NewConnectionError\nERROR: No matching distribution",
+        "/usr/bin/python: No module named pip",
+    ],
+)
+def test_without_an_index_what_is_installed_here_is_copied_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    requirements = exact_requirements(["packaging"])
+    monkeypatch.setattr(subprocess, "run", pip([], code=1, said=said, brings=()))
+    python = environment(requirements, tmp_path)
+    assert versions_in(python) == {"packaging": metadata.version("packaging")}
+    script = "import packaging.version as v; print(v.__file__); import click"
+    done = subprocess.run([str(python), "-I", "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith(str(tmp_path)) and "No module named 'click'" in done.stderr
+
+
+def test_a_copied_file_that_was_changed_since_it_was_installed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", pip([], code=1, said="No module named pip", brings=()))
+    monkeypatch.setattr("lofi_assets.release.bundle_environment._record_hash", lambda path, mode: "another")
+    with pytest.raises(RequirementsError, match="is not what the wheel of packaging brought"):
+        environment(exact_requirements(["packaging"]), tmp_path)
 
 
 def test_an_environment_holds_nothing_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
