@@ -50,7 +50,7 @@ class FakeHub:
     read_only: bool = False
     echo_token: bool = False
     """Whether an error message repeats the Authorization header, as a careless proxy would."""
-    before_commit: Callable[["FakeHub"], None] | None = None
+    before_commit: Callable[["FakeHub"], object] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __enter__(self) -> "FakeHub":

@@ -20,7 +20,7 @@ from lofi_assets.release.onnx_artifacts import (
     outside,
     run_example,
 )
-from lofi_assets.store import Store
+from lofi_assets.store import PACKAGE, Store
 from lofi_assets_tests.quantization.stand_in_manifest import MANIFEST as MANIFEST_OF_TIER
 
 TIERS = ("fp16", "int8", "int4")
@@ -186,7 +186,7 @@ def test_the_example_imports_what_is_required_and_the_bundles_own_runtime(tmp_pa
 def test_the_environment_cannot_bring_the_project_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    monkeypatch.setenv(variable, str(Path(bundle_module.PACKAGE).parent))
+    monkeypatch.setenv(variable, str(PACKAGE.parent))
     assert example(tmp_path, "import lofi_assets").ran is False
 
 

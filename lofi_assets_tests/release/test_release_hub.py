@@ -276,7 +276,6 @@ def test_the_release_file_lists_every_other_file(store: Store) -> None:
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """A hub on 127.0.0.1 that huggingface_hub talks to instead of the real one."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import _http
 
     with FakeHub() as hub:
         for name, value in {
@@ -288,7 +287,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
             "AGENT_HARNESSES_PATH": str(tmp_path / "harnesses.json"),
         }.items():
             monkeypatch.setattr(constants, name, value)
-        monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
+        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield hub
 
@@ -378,7 +377,7 @@ def test_an_upload_that_fails_leaves_no_commit_and_names_the_file(store: Store, 
 
 
 def test_a_commit_by_somebody_else_in_between_is_not_overwritten(store: Store, hub: FakeHub) -> None:
-    hub.before_commit = lambda hub: hub.add_commit(REPO, {"README.md": b"a colleague was here"}) and None
+    hub.before_commit = lambda hub: hub.add_commit(REPO, {"README.md": b"a colleague was here"})
     with pytest.raises(ReleaseError, match=r"Somebody else committed there.*run hub_release again"):
         publish(store, HUB)
     assert hub.files(REPO) == {"README.md": b"a colleague was here"}
