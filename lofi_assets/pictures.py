@@ -18,6 +18,7 @@ INK, ACCENT, SOFT = "#2b2d42", "#c8553d", "#8d99ae"
 DPI = 80
 LABEL = 9.5
 """Points of every label: 10.6 pixels at the size at which the UI and the pages show a picture."""
+MEL_BANDS = 80
 FAR_APART = 10.0
 """Ratio past which a score is drawn on a logarithmic scale."""
 STRIP = (420, 64)
@@ -188,19 +189,36 @@ def _draw_mel(axis: "Axes", samples: "np.ndarray", *, sample_rate: int, columns:
     """Draw the log-mel spectrogram of (channels, frames) or (frames,) audio in about `columns` columns."""
     level = _mel_db(samples, sample_rate=sample_rate, columns=columns)
     seconds = samples.shape[-1] / sample_rate
-    axis.imshow(level, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, 80))
+    axis.imshow(level, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, MEL_BANDS))
 
 
 def _mel_db(samples: "np.ndarray", *, sample_rate: int, columns: int) -> "np.ndarray":
     """(80, about `columns`) decibels under the loudest, -80 at least, of (channels, frames) or (frames,) audio."""
-    import librosa
-    import numpy as np
-
     mono = samples.mean(axis=0) if samples.ndim == 2 else samples
-    hop = max(512, len(mono) // columns)
-    mel = librosa.feature.melspectrogram(y=mono, sr=sample_rate, n_fft=2048, hop_length=hop, n_mels=80, fmax=16000)
-    level: np.ndarray = librosa.power_to_db(mel, ref=np.max, top_db=80)
-    return level
+    return mel_levels(mono, sample_rate=sample_rate, hop=max(512, len(mono) // columns))
+
+
+def mel_levels(mono: "np.ndarray", *, sample_rate: int, hop: int) -> "np.ndarray":
+    """Mel bands up to 16 kHz in dB under the loudest, in [-80, 0]: (80, columns) of (frames,) audio.
+
+    What librosa gives for n_fft=2048 with its own mel scale (Slaney 1998), without its kernels, which one process at a
+    time has to compile (`audio/tempo.py`).
+    """
+    import numpy as np
+    from scipy.signal import get_window
+
+    size = 2048
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(mono, size // 2), size)[::hop]
+    power = np.abs(np.fft.rfft(frames * get_window("hann", size))) ** 2
+    top = 15.0 + 27.0 * np.log(16.0) / np.log(6.4)
+    mels = np.linspace(0.0, top, MEL_BANDS + 2)
+    edges = np.where(mels < 15.0, 200.0 / 3.0 * mels, 1000.0 * 6.4 ** ((mels - 15.0) / 27.0))
+    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    hertz = np.fft.rfftfreq(size, 1.0 / sample_rate)
+    triangles = np.clip(np.minimum((hertz - low) / (centre - low), (high - hertz) / (high - centre)), 0.0, None)
+    level = 10.0 * np.log10(np.maximum(2.0 / (high - low) * triangles @ power.T, 1e-10))
+    shown: np.ndarray = np.maximum(level - level.max(), -80.0)
+    return shown
 
 
 def _running_mean(values: Sequence[float], *, window: int) -> list[float]:

@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from lofi_assets.pictures import curves_by_step, loss_curve, score_by_step, spectrogram, spectrogram_grid, waveforms
+from lofi_assets.audio import tempo
+from lofi_assets.pictures import (
+    curves_by_step,
+    loss_curve,
+    mel_levels,
+    score_by_step,
+    spectrogram,
+    spectrogram_grid,
+    waveforms,
+)
 
 LIMIT = 50_000
 """Bytes: pictures stay in Dagster's event log (lofi_assets/pictures.py)."""
@@ -42,6 +51,16 @@ def test_six_waveforms_fit_the_event_log() -> None:
 def test_stereo_and_mono_have_a_spectrogram() -> None:
     assert is_png(spectrogram(chords(), sample_rate=RATE, title="lofi, chill"))
     assert is_png(spectrogram(chords()[0], sample_rate=RATE, title="lofi, chill"))
+
+
+@pytest.mark.parametrize(("rate", "hop"), [(48_000, 960), (32_000, 3_000)])
+def test_a_spectrogram_shows_what_librosa_shows(rate: int, hop: int) -> None:
+    tempo._prepare_kernels()
+    librosa = pytest.importorskip("librosa")
+    mono = chords()[0]
+    mel = librosa.feature.melspectrogram(y=mono, sr=rate, n_fft=2048, hop_length=hop, n_mels=80, fmax=16_000)
+    shown = librosa.power_to_db(mel, ref=np.max, top_db=80)
+    np.testing.assert_allclose(mel_levels(mono, sample_rate=rate, hop=hop), shown, atol=0.01)
 
 
 def test_a_spectrogram_fits_the_event_log() -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from lofi_assets.workers import process_pool as workers
+from lofi_assets.workers.child_process import without_interrupts
 from lofi_assets.workers.mapping import RULE, WorkerFailure
 from lofi_assets.workers.process_pool import LocalProcesses
 
@@ -99,6 +101,64 @@ def test_a_worker_is_started_deaf_to_ctrl_c(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["True"] * 3
+
+
+def test_an_interrupt_that_another_thread_takes_waits_until_the_end_of_the_block() -> None:
+    over = threading.Event()
+    other = threading.Thread(target=over.wait)
+    other.start()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    reached = False
+    try:
+        with pytest.raises(KeyboardInterrupt), without_interrupts():
+            assert other.ident is not None
+            signal.pthread_kill(other.ident, signal.SIGINT)
+            time.sleep(0.1)
+            reached = True
+        assert reached and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+        over.set()
+        other.join()
+
+
+ENDING = """
+import os, signal, threading, time
+if __name__ == "__mp_main__":
+    time.sleep(1.0)  # a worker that is only just starting, on a machine with much to do
+from multiprocessing import popen_spawn_posix
+from pebble import ProcessPool
+from lofi_assets.workers import process_pool
+
+launch, stop, starting = popen_spawn_posix.Popen._launch, ProcessPool.stop, threading.Event()
+
+def slowly(self, process):
+    launch(self, process)
+    if threading.current_thread() is not threading.main_thread():
+        starting.set()
+        time.sleep(1.5)
+
+def interrupted(self):
+    assert starting.wait(60)
+    stop(self)
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    process_pool.TASKS_PER_WORKER = 1  # the next worker starts when the last job is done
+    popen_spawn_posix.Popen._launch, ProcessPool.stop = slowly, interrupted
+    try:
+        list(process_pool.LocalProcesses(1, 30, 2)(len, ["job"], label="test"))
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+def test_an_interrupt_while_the_pool_ends_leaves_no_worker_that_is_only_just_starting(tmp_path: Path) -> None:
+    script = tmp_path / "ending.py"
+    script.write_text(ENDING)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=True)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
 def test_without_workers_an_exception_is_still_a_failure_of_one_job() -> None:

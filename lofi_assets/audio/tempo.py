@@ -11,10 +11,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import soxr
@@ -133,7 +134,8 @@ def _what_decides_kernels(librosa: Any) -> str:
 
     source = Path(librosa.__file__)
     processor = (llvmlite.binding.get_host_cpu_name(), llvmlite.binding.get_host_cpu_features().flatten())
-    return hash_of(numba.__version__, sys.version, processor, source, source.stat().st_mtime_ns)[:16]
+    kept = "all"  # a cache without the kernel that librosa does not keep is not complete
+    return hash_of(numba.__version__, sys.version, processor, source, source.stat().st_mtime_ns, kept)[:16]
 
 
 def _take_every_way() -> None:
@@ -163,11 +165,33 @@ def _librosa() -> Any:
     return librosa
 
 
+@cache
+def _beat_track() -> Callable[..., Any]:
+    """librosa's beat tracker, its kernels read from the disk where another process has compiled them.
+
+    librosa 0.11 keeps all of its kernels but one, which is then compiled in every process: four seconds, and with them
+    most of what a worker needs before its first track. It computes the same bits (`test_tempo_kernels.py`).
+    """
+    _librosa()
+    import numba
+
+    decorate: Callable[..., Any] = numba.guvectorize
+
+    def kept(*signature: Any, **options: Any) -> Any:
+        return decorate(*signature, **{**options, "cache": True})
+
+    numba.guvectorize = kept
+    try:
+        from librosa.beat import beat_track
+    finally:
+        numba.guvectorize = decorate
+    return cast("Callable[..., Any]", beat_track)
+
+
 def _beat_tracking(onsets: FloatArray, tempo_range: tuple[float, float]) -> float:
     """Dynamic-programming beat tracking (Ellis 2007); the slope of the beats' times is finer than its tempo grid."""
-    librosa = _librosa()
     centre = float(np.sqrt(tempo_range[0] * tempo_range[1]))
-    tempo, beats = librosa.beat.beat_track(onset_envelope=onsets, sr=SAMPLE_RATE, hop_length=HOP, start_bpm=centre)
+    tempo, beats = _beat_track()(onset_envelope=onsets, sr=SAMPLE_RATE, hop_length=HOP, start_bpm=centre)
     if len(beats) < 8:
         return float(np.atleast_1d(tempo)[0])
     slope = float(np.polyfit(np.arange(len(beats)), beats, 1)[0])

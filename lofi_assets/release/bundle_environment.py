@@ -90,7 +90,7 @@ def environment(requirements: str, root: Path) -> Path:
 
     Raises:
         RequirementsError: pip refuses them, they bring what they do not list, or what would be copied was changed.
-        UnreachableError: pip was not finished in time.
+        UnreachableError: there is neither an index nor, here, what is asked for; or pip was not finished in time.
     """
     wanted = dict(line.split("==") for line in requirements.splitlines() if line and not line.startswith("#"))
     key = hash_of(requirements, sys.version, platform.machine())[:16]
@@ -118,7 +118,11 @@ def environment(requirements: str, root: Path) -> Path:
 def _copy_installed(names: Iterable[str], target: Path) -> None:
     """What these distributions put into this environment, but for scripts and what Python compiled."""
     for name in names:
-        for file in metadata.files(name) or ():
+        try:
+            files = metadata.files(name) or ()
+        except metadata.PackageNotFoundError as error:
+            raise UnreachableError(f"{name}: no index has been reached, and it is not installed here") from error
+        for file in files:
             if ".." in file.parts or file.suffix == ".pyc":
                 continue
             source = Path(str(file.locate()))

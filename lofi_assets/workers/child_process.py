@@ -14,15 +14,22 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 @contextlib.contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Threads and processes started inside never see Ctrl-C, not even before `start_worker` runs."""
-    if not hasattr(signal, "pthread_sigmask"):
+    """Ctrl-C waits until the end of the block; threads and processes started inside never see it.
+
+    Blocking the signal is what they inherit, before `start_worker` runs. It does not hold this thread: the kernel gives
+    the signal to any thread that has it unblocked, and Python raises in the main one. So its handler waits as well.
+    """
+    asked: list[int] = []
+    with contextlib.ExitStack() as afterwards:
+        handler = signal.getsignal(signal.SIGINT)
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            afterwards.callback(lambda: signal.raise_signal(asked[0]) if asked else None)
+            afterwards.callback(signal.signal, signal.SIGINT, handler)
+            signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+        if hasattr(signal, "pthread_sigmask"):
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            afterwards.callback(signal.pthread_sigmask, signal.SIG_SETMASK, before)
         yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start_worker(memory_gb: float) -> None:

@@ -150,8 +150,10 @@ def _run_once(
             if waiting and looked - alive > START_S:
                 raise WorkersDoNotStart(NOT_STARTING)
     finally:
-        pool.stop()
-        pool.join()
+        # Left in the middle, it would forget a worker that is only just starting, which then looks for what is gone.
+        with without_interrupts():
+            pool.stop()
+            pool.join()
 
 
 def _start_tracker() -> None:

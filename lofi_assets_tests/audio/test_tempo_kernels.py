@@ -67,6 +67,47 @@ def test_a_cache_that_cannot_be_written_costs_compiling_and_not_the_estimate(
     tempo._prepare_kernels.cache_clear()
 
 
+SCORES = """
+import hashlib, sys
+from lofi_assets.audio import tempo
+tempo._prepare_kernels()
+if sys.argv[1] == "kept":
+    tempo._beat_track()
+import librosa.beat
+import numpy as np
+digest = hashlib.sha256()
+for seed in range(60):
+    random = np.random.default_rng(seed)
+    kind = (np.float32, np.float64)[seed % 2]
+    onsets = np.abs(random.normal(size=random.integers(200, 3000))).astype(kind)
+    beats = random.uniform(10, 60, size=len(onsets) if seed % 3 else 1).astype(kind)
+    digest.update(vars(librosa.beat)["__beat_local_score"](onsets, beats).tobytes())
+print(digest.hexdigest())
+"""
+
+
+def scores(how: str) -> tuple[list[str], str]:
+    """What numba says of its cache in a new process, and the digest of the kernel's results."""
+    environment = {**os.environ, "NUMBA_DEBUG_CACHE": "1"}
+    command = [sys.executable, "-c", SCORES, how]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
+    *said, digest = done.stdout.splitlines()
+    return [line for line in said if "__beat_local_score" in line], digest
+
+
+def test_the_kernel_that_librosa_compiles_in_every_process_is_read_from_the_disk() -> None:
+    tempo._prepare_kernels()
+    said, _ = scores("kept")
+    assert any("data loaded" in line for line in said) and not any("saved" in line for line in said)
+
+
+@pytest.mark.slow
+def test_a_kernel_from_the_disk_computes_the_bits_of_one_compiled_here() -> None:
+    tempo._prepare_kernels()
+    (_, kept), (said, compiled) = scores("kept"), scores("as librosa does it")
+    assert kept == compiled and not said
+
+
 @pytest.mark.slow
 def test_processes_that_start_on_an_empty_cache_together_leave_one_that_works(tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}

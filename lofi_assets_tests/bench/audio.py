@@ -4,6 +4,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -32,7 +33,7 @@ def rows() -> list[Row]:
 
 def _one_track(root: Path) -> list[Row]:
     job = _job(root, write_song(root / "raw" / "long.wav", seconds=120.0), "long")
-    whole_track, no_listening = lambda: _accepted(job), lambda: _accepted_without_listening(job)
+    whole_track, no_listening = partial(_accepted, job), partial(_accepted_without_listening, job)
     whole_track()
     with threadpool_limits(1):
         bare, whole = interleaved(no_listening, whole_track, repeats=REPEATS, clock=time.process_time)

@@ -8,12 +8,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lofi_assets.cli.main import main
-from lofi_assets.dataset.build import BuiltDataset
+from lofi_assets.dataset.build import BuiltDataset, build_dataset
 from lofi_assets.dataset.difference import difference
 from lofi_assets.dataset.verification import dataset_faults
 from lofi_assets.dataset.versions import DatasetError, find_version
 from lofi_assets.store import Store
-from lofi_assets_tests.dataset.test_dataset import LATER, NOW, build_dataset, candidate
+from lofi_assets_tests.dataset.test_dataset import LATER, NOW, candidate
 
 
 @pytest.fixture

@@ -123,7 +123,8 @@ def test_what_is_fixed_is_a_part_of_every_stage_and_leaves_room_to_learn(
     assert all(parameter.shape == entries.shape for parameter, entries in fixed.items())
     share = sum(int(entries.sum()) for entries in fixed.values()) / sum(p.numel() for p in vocoder.parameters())
     assert 0.1 < share < 0.6
-    stem = vocoder.backbone.channel_layers[0][0]
+    stem = vocoder.get_submodule("backbone.channel_layers.0.0")
+    assert isinstance(stem, torch.nn.Conv1d) and stem.bias is not None
     assert stem.bias[CONSTANTS].tolist() == [REFERENCE, -REFERENCE]
 
 

@@ -70,7 +70,9 @@ def test_muon_moves_a_matrix_alike_in_all_directions() -> None:
 
 def test_what_is_fixed_stays_to_the_bit_and_the_rest_moves() -> None:
     before, after = layers(), layers()
-    fixed = {p: torch.rand(p.shape, generator=torch.Generator().manual_seed(3)) < 0.5 for p in after.parameters()}
+    fixed: Fixed = {
+        p: torch.rand(p.shape, generator=torch.Generator().manual_seed(3)) < 0.5 for p in after.parameters()
+    }
     after.learn(replace(TRAINING, muon_rate=1e-2, weight_decay=0.1), fixed=fixed, steps=3)
     for old, new in zip(before.parameters(), after.parameters(), strict=True):
         assert torch.equal(old[fixed[new]], new[fixed[new]])

@@ -211,7 +211,7 @@ def fresh_task(recipe_run: RecipeRun, name: StageName) -> Task:
 class killed_after:
     """A task whose process dies in the middle of a step."""
 
-    def __init__(self, task, step: int, kill: type[Exception]) -> None:
+    def __init__(self, task: Task, step: int, kill: type[Exception]) -> None:
         self.task, self.step, self.kill = task, step, kill
 
     def groups(self) -> Mapping[str, Mapping[str, nn.Parameter]]:

@@ -88,8 +88,8 @@ def test_the_tempo_of_a_caption_is_the_one_that_is_measured(taxonomy: Taxonomy) 
         bpm = next((found for tag in split_tags(made.caption) if (found := bpm_of(tag))), None)
         if bpm is None or made.song.drums == "none":
             continue
-        found = estimate_tempo(render_clean(made.song), sample_rate=SAMPLE_RATE, tempo_range=made.genre.bpm)
-        assert found is not None and abs(found.bpm / bpm - 1) < 0.04, (made.caption, found)
+        heard = estimate_tempo(render_clean(made.song), sample_rate=SAMPLE_RATE, tempo_range=made.genre.bpm)
+        assert heard is not None and abs(heard.bpm / bpm - 1) < 0.04, (made.caption, heard)
         checked += 1
     assert checked >= 8
 

@@ -1,6 +1,7 @@
 """The demo corpus: complete, repeatable, polite to what is already there, and with its faults in place."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,8 @@ def test_nothing_of_a_user_is_overwritten(small: None, tmp_path: Path) -> None:
 def test_what_a_later_version_brings_joins_the_records_that_nobody_changed(
     small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    whole, sources = corpus.catalogue, tmp_path / "metadata" / "sources.json"
+    whole: Callable[..., tuple[Entry, ...]] = vars(corpus)["catalogue"]
+    sources = tmp_path / "metadata" / "sources.json"
     late = {"sunday_rhodes_01", "rainy_window_01"}
     monkeypatch.setattr(corpus, "catalogue", lambda seed: tuple(e for e in whole(seed=seed) if e.track_id not in late))
     write_demo_corpus(tmp_path, workers=0)

@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import click
 import dagster as dg
@@ -17,8 +20,8 @@ from lofi_assets.store import Store
 
 
 @pytest.fixture
-def instance(tmp_path):
-    settings = {
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    settings: dict[str, Any] = {
         "concurrency": {"pools": {"granularity": "op", "default_limit": 1}},
         "telemetry": {"enabled": False},
     }
@@ -92,7 +95,7 @@ def statuses(instance: dg.DagsterInstance) -> list[dg.DagsterRunStatus]:
     return [run.status for run in instance.get_runs()]
 
 
-def held(*verdicts: Verdict):
+def held(*verdicts: Verdict) -> Callable[[object, object, object], list[Verdict]]:
     return lambda instance, store, asset: list(verdicts)
 
 

@@ -1,6 +1,7 @@
 """A release ready to go, and a Hub on this machine."""
 
 import functools
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,6 @@ def released(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) 
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """A hub on 127.0.0.1 that huggingface_hub talks to instead of the real one."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import _http
 
     with FakeHub() as hub:
         for name, value in {
@@ -50,6 +50,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
             "AGENT_HARNESSES_PATH": str(tmp_path / "harnesses.json"),
         }.items():
             monkeypatch.setattr(constants, name, value)
-        monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield hub

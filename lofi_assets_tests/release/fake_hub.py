@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -60,10 +60,10 @@ class FakeHub:
     read_only: bool = False
     echo_token: bool = False
     """Whether an error message repeats the Authorization header, as a careless proxy would."""
-    before_commit: Callable[["FakeHub"], None] | None = None
-    after_pull_request: Callable[["FakeHub"], None] | None = None
-    before_merge: Callable[["FakeHub", str], None] | None = None
-    after_merge: Callable[["FakeHub"], None] | None = None
+    before_commit: Callable[["FakeHub"], object] | None = None
+    after_pull_request: Callable[["FakeHub"], object] | None = None
+    before_merge: Callable[["FakeHub", str], object] | None = None
+    after_merge: Callable[["FakeHub"], object] | None = None
     merge_status: dict[str, int] = field(default_factory=dict)
     """Repository -> status with which its merge is refused."""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -107,12 +107,12 @@ class FakeHub:
         request = self.pull_requests[repo][-1]
         request.commit = replace(request.commit, files={**request.commit.files, **files})
 
-    def create(self, repo: str, *, visibility: str = "private", **files: bytes) -> None:
+    def create(self, repo: str, *, visibility: str = "private", files: Mapping[str, bytes] | None = None) -> None:
         """A repository as a person would have made it."""
         self.repositories[repo] = []
         self.visibility[repo] = visibility
         if self.initial_commit:
-            self.add_commit(repo, {".gitattributes": b"*.onnx filter=lfs\n", **files}, "initial commit")
+            self.add_commit(repo, {".gitattributes": b"*.onnx filter=lfs\n", **(files or {})}, "initial commit")
 
 
 class _Handler(BaseHTTPRequestHandler):

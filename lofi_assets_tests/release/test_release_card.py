@@ -125,7 +125,7 @@ def test_the_metadata_is_what_huggingface_hub_reads_of_it(store: Store) -> None:
     """Its own reader, which refuses a `model-index` that is none; the Hub's check of a commit needs a connection."""
     from huggingface_hub import ModelCard
 
-    data = ModelCard(measured_card(store), ignore_metadata_errors=False).data
+    data: Any = ModelCard(measured_card(store), ignore_metadata_errors=False).data
     assert (data.base_model, data.base_model_relation) == ("ACE-Step/ACE-Step-v1-3.5B", "adapter")
     assert data.to_dict()["base_model_revision"] == "1" * 40
     assert (data.language, data.license, data.pipeline_tag) == ("en", "apache-2.0", "text-to-audio")
@@ -139,7 +139,7 @@ def test_the_metadata_is_what_huggingface_hub_reads_of_it(store: Store) -> None:
 def test_a_card_without_a_measure_claims_none(store: Store) -> None:
     from huggingface_hub import ModelCard
 
-    data = ModelCard(card_text(store, load_profile("demo")), ignore_metadata_errors=False).data
+    data: Any = ModelCard(card_text(store, load_profile("demo")), ignore_metadata_errors=False).data
     assert data.eval_results is None and data.metrics is None and data.base_model is None
 
 

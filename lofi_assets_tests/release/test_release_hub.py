@@ -116,7 +116,7 @@ def test_a_release_without_a_signature_takes_the_earlier_ones_signature_away(
 
 
 def test_the_card_on_the_hub_is_ours_whatever_was_there(released: Store, hub: FakeHub) -> None:
-    hub.create(REPO, **{"README.md": b"# made by the web page\n"})
+    hub.create(REPO, files={"README.md": b"# made by the web page\n"})
     publish(released, HUB)
     assert hub.files(REPO)["README.md"] == CARD
 
@@ -128,7 +128,7 @@ def test_an_empty_repository_without_a_head_can_be_published_to(released: Store,
 
 
 def test_a_repository_of_something_else_is_left_alone(released: Store, hub: FakeHub) -> None:
-    hub.create(REPO, **{"model.safetensors": b"another model"})
+    hub.create(REPO, files={"model.safetensors": b"another model"})
     with pytest.raises(ReleaseError, match=r"holds model\.safetensors and no release\.json.*another repository"):
         publish(released, HUB)
     assert len(hub.repositories[REPO]) == 1 and not hub.objects and not hub.pull_requests

@@ -1,6 +1,8 @@
 """No published file says a folder of a machine, a user or a track, whatever kind of file it is."""
 
+import getpass
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,13 +172,13 @@ def test_a_name_that_two_blocks_share_is_found(tmp_path: Path, monkeypatch: pyte
 def test_the_names_of_this_process_are_its_data_root_its_checkout_and_its_user(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(private_module.getpass, "getuser", lambda: "mkeller")
-    monkeypatch.setattr(private_module.socket, "gethostname", lambda: "gpu-box-3.lan")
+    monkeypatch.setattr(getpass, "getuser", lambda: "mkeller")
+    monkeypatch.setattr(socket, "gethostname", lambda: "gpu-box-3.lan")
     found = private_names(store, ["a"])
     assert {str(store.root), str(PACKAGE.parent)} <= set(found.folders) and "/" not in found.folders
     assert {"mkeller", "gpu-box-3", "gpu-box-3.lan"} <= found.people and found.tracks == {"a"}
     for shared in ("root", "lofi", "ubuntu"):
-        monkeypatch.setattr(private_module.getpass, "getuser", lambda name=shared: name)
+        monkeypatch.setattr(getpass, "getuser", lambda name=shared: name)
         assert shared not in private_names(store, []).people
 
 
@@ -214,11 +216,11 @@ def test_a_release_that_says_one_is_refused_and_the_file_is_named(
 def test_who_approves_is_on_record_by_name_even_if_it_is_the_users(
     released: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(private_module.getpass, "getuser", lambda: "Manager")
+    monkeypatch.setattr(getpass, "getuser", lambda: "Manager")
     publish(released, FOLDER)
     write_card(released, CARD + b"Made by Manager.\n")
     publish(released, FOLDER)
-    monkeypatch.setattr(private_module.getpass, "getuser", lambda: "Someone")
+    monkeypatch.setattr(getpass, "getuser", lambda: "Someone")
     write_card(released, CARD + b"Made by Someone.\n")
     with pytest.raises(ReleaseError, match=r"README\.md names the user or machine Someone"):
         publish(released, FOLDER)

@@ -81,8 +81,8 @@ def test_a_linked_text_is_a_fault_and_never_followed(store: Store, tmp_path: Pat
 
 def test_the_review_list_shows_the_name_of_a_file_that_its_id_does_not_say(store: Store) -> None:
     (row,) = read_tracks(store)
-    named = {"track_id": "1_5d9ff404", "raw_path": "raw/partnerships/Дождь 1.wav", "audio_path": "processed/core/1.mp3"}
-    write_tracks(store, [row, replace(row, **named)])
+    path = "raw/partnerships/Дождь 1.wav"
+    write_tracks(store, [row, replace(row, track_id="1_5d9ff404", raw_path=path, audio_path="processed/core/1.mp3")])
     write_prompts(store)
     listed = CliRunner().invoke(review, ["list", "--all"], env={"LOFI_DATA_DIR": str(store.root)}).output
     assert "1_5d9ff404 (Дождь 1.wav)  TAGGED" in listed and "\nrain  TAGGED" in listed

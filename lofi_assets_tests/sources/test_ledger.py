@@ -17,8 +17,9 @@ from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.sources.claims import load_sources, unlicensed
 from lofi_assets.sources.inventory import read_inventory
-from lofi_assets.sources.ledger import LedgerError, add, revoke, verify
+from lofi_assets.sources.ledger import add, revoke, verify
 from lofi_assets.sources.ledger_page import Survey, ledger_page, survey
+from lofi_assets.sources.ledger_text import LedgerError
 from lofi_assets.sources.licences import attribution_of, load_licences
 from lofi_assets.sources.licensed_sources import inventory_sources
 from lofi_assets.store import CONFIG_DIR, Store
@@ -313,7 +314,7 @@ def test_an_invalid_record_keeps_other_records_off_its_tracks(store: Store) -> N
 
 def test_rights_in_a_track_end_with_the_record_whether_or_not_its_file_is_there(store: Store) -> None:
     added(store)
-    asked = {"licences": LICENCES, "gates": GATES, "today": TODAY}
+    asked: dict[str, Any] = {"licences": LICENCES, "gates": GATES, "today": TODAY}
     assert unlicensed(store, ["rain", "snow"], **asked) == {}
     revoked(store, track="snow")
     (store.raw / "a" / "snow.wav").unlink()
@@ -416,7 +417,12 @@ def test_what_was_made_from_a_track_is_found_wherever_it_lies(store: Store) -> N
 
 def test_the_page_tells_a_lawyer_licence_evidence_costs_and_consequences(store: Store, tmp_path: Path) -> None:
     added(store, contract(tmp_path), evidence=None)
-    attributed = {"source_type": "creative_commons", "license_type": "CC BY 4.0", "cost": None, "studio": "x|y\n# z"}
+    attributed: dict[str, Any] = {
+        "source_type": "creative_commons",
+        "license_type": "CC BY 4.0",
+        "cost": None,
+        "studio": "x|y\n# z",
+    }
     added(store, source_id="cc", track_ids=["late"], provider="A. Artist", **attributed)
     made(store)
     revoked(store, track="rain", reason="contract ended")

@@ -33,7 +33,9 @@ from lofi_assets.sources.inventory import read_inventory
 from lofi_assets.sources.ledger import revoke
 from lofi_assets.sources.ledger_page import used_in
 from lofi_assets.store import Store
+from lofi_assets.tracks.curation import curated_tempo_ranges
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
+from lofi_assets.tracks.tagged_tracks import categories
 from lofi_assets.training.checkpoints.files import checkpoint_id
 from lofi_assets.training.checkpoints.manifest import add_record
 from lofi_assets.training.checkpoints.runs import current_run, log_path, open_run
@@ -52,7 +54,7 @@ LINEAGE = list(SEAMS)
 TRAINED = LINEAGE[: LINEAGE.index("lora_checkpoints") + 1]
 AFTER_TRAINING = LINEAGE[len(TRAINED) : -1]
 ORIGINALS = {asset: getattr(*SEAMS[asset]) for asset in REAL}
-CURATED = (tracks.curated_tempo_ranges, tracks.categories)
+CURATED = (curated_tempo_ranges, categories)
 STEPS = 2
 
 

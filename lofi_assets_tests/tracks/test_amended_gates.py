@@ -8,7 +8,7 @@ from lofi_assets.constitution.gates import Gate
 from lofi_assets.files.documents import read_json
 from lofi_assets.store import Store
 from lofi_assets.tracks import track_table as track_rows
-from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
+from lofi_assets.tracks.process_track import Measures, ProcessJob, ProcessResult
 from lofi_assets_tests.tracks.stand_in_audio import GATES, SETTINGS, Run, accepted, inventory, statuses
 
 
@@ -40,7 +40,7 @@ def test_a_track_that_a_looser_limit_may_accept_is_worked_on_again(store: Store,
     def clipped(job: ProcessJob) -> ProcessResult:
         if job.track_id == "a":
             return accepted(job)
-        measures = {"readable": True, "codec_accepted": True, "clipped_share": 0.002}
+        measures: Measures = {"readable": True, "codec_accepted": True, "clipped_share": 0.002}
         return ProcessResult(job.track_id, "audio.clipping", "'b.wav': too much", measures)
 
     run(clipped)
@@ -75,7 +75,7 @@ def test_a_file_that_an_earlier_audio_chain_turned_away_is_worked_on_once_more_a
     def low(job: ProcessJob) -> ProcessResult:
         if job.track_id == "a":
             return accepted(job)
-        peak = {"readable": True, "codec_accepted": True, "peak_dbfs": -1.44}
+        peak: Measures = {"readable": True, "codec_accepted": True, "peak_dbfs": -1.44}
         return ProcessResult(job.track_id, "audio.peak_min", "peak_dbfs = -1.44", peak)
 
     monkeypatch.setattr(track_rows, "CHAIN_VERSION", "an earlier one")

@@ -11,7 +11,6 @@ from lofi_assets.audio import encode
 from lofi_assets.audio.decode import AudioError, read_audio
 from lofi_assets.audio.synth.song import Song, render
 from lofi_assets.constitution.gates import gates_of, load_gates
-from lofi_assets.tracks import process_track as process
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult, measure_file, process_track
 
 GATES = gates_of(load_gates(), asset="processed_tracks", scope="track")
@@ -128,7 +127,7 @@ def test_whatever_the_audio_code_throws_at_a_file_is_a_rejection_that_names_it(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by a header field")
 
-    monkeypatch.setattr(process.encode, "master", broken)
+    monkeypatch.setattr(encode, "master", broken)
     result = _process(tmp_path, song)
     assert result.rule == "audio.readable"
     assert "ZeroDivisionError: by a header field" in result.reason

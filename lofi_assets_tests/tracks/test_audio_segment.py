@@ -1,6 +1,7 @@
 """Cutting long recordings: where, into what, and that the parts are tracks of their own."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +71,9 @@ def long_file(tmp_path: Path) -> Path:
     return tmp_path / "long.wav"
 
 
-def job(source: Path, **more: bool) -> ProcessJob:
-    return ProcessJob("long", source, source.parent, source.parent / "out" / "long.0123.mp3", GATES, **more)
+def job(source: Path, *, segment: bool = False, lossless: bool = False) -> ProcessJob:
+    whole = ProcessJob("long", source, source.parent, source.parent / "out" / "long.0123.mp3", GATES)
+    return replace(whole, segment=segment, lossless=lossless)
 
 
 def test_a_long_file_is_rejected_unless_the_profile_cuts_it(long_file: Path) -> None:

@@ -1,5 +1,7 @@
 """Styles that people choose: their own file, and what becomes of an edit of the result."""
 
+from pathlib import Path
+
 import pytest
 
 from lofi_assets.files.documents import read_json, write_json
@@ -50,7 +52,7 @@ def test_a_kill_while_the_result_is_written_leaves_no_false_choice(
     """Killed right after one of the files was written, whichever."""
     write_mapping(store, {"rain": ["CORE-01"], "snow": ["CORE-01"]})
 
-    def killed(path, data) -> None:
+    def killed(path: Path, data: object) -> None:
         write_json(path, data)
         if store.relative(path) == written:
             raise KeyboardInterrupt

@@ -31,6 +31,7 @@ from lofi_assets.tracks.prompt_table import (
 from lofi_assets.tracks.prompts import QualityScore, write_prompts
 from lofi_assets.tracks.quarantine import Quarantined, quarantined, read_quarantined, write_quarantine
 from lofi_assets.tracks.track_table import (
+    Measures,
     WorkedTrack,
     lossless_masters,
     part_ids,
@@ -43,7 +44,7 @@ from lofi_assets.tracks.track_table import (
 from lofi_assets.tracks.work_files import read_work, work_file, write_work
 from lofi_assets_tests.stage_rows import prompt_row, source_row, track_row, write_sources
 
-MEASURES = {"codec": "wav", "duration_s": 61.5, "dual_mono": False, "frames": 2952000, "tempo_bpm": None}
+MEASURES: Measures = {"codec": "wav", "duration_s": 61.5, "dual_mono": False, "frames": 2952000, "tempo_bpm": None}
 SOURCE = source_row("rain", measures={"license_status": "permitted", "days_until_acquired": {"value": 1, "note": "x"}})
 TRACK = track_row(
     "long_s01",
@@ -221,7 +222,7 @@ def test_the_remedy_for_prompts_of_another_version_mends_them(store: Store) -> N
 
 
 def test_pairs_come_back_as_they_were_written_and_as_the_version_before_wrote_them(store: Store) -> None:
-    pairs = [LikelyCopies("a", "b", 0.7012), PartsOfOneFile("l_s01", "l_s02", "l")]
+    pairs: list[LikelyCopies | PartsOfOneFile] = [LikelyCopies("a", "b", 0.7012), PartsOfOneFile("l_s01", "l_s02", "l")]
     assert read_pairs(store) == []
     write_pairs(store, pairs)
     before = [{"a": "a", "b": "b", "similarity": 0.7012}, {"a": "l_s01", "b": "l_s02", "part_of": "l"}]

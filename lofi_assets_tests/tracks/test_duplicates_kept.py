@@ -1,7 +1,7 @@
 """Which of two copies stays: lossless, then the licence that allows more, then the score, then what was there first."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +11,7 @@ import pytest
 
 from lofi_assets.dataset.split import assign_splits, group_tracks
 from lofi_assets.files.documents import read_json
+from lofi_assets.records import Split
 from lofi_assets.sources.inventory import read_inventory
 from lofi_assets.store import Store
 from lofi_assets.tracks.duplicates import (
@@ -141,7 +142,7 @@ def test_a_pair_that_only_might_be_one_recording_stays_and_is_kept_together() ->
 # --- through the library ---------------------------------------------------------------------------------------------
 
 
-def heard(**codecs: str):
+def heard(**codecs: str) -> Callable[[ProcessJob], ProcessResult]:
     """A worker that hears one recording in every file, read with the codec named."""
 
     def answer(job: ProcessJob) -> ProcessResult:
@@ -202,7 +203,7 @@ def test_an_equal_copy_landing_later_changes_nothing_for_the_first(store: Store,
 
 
 @pytest.mark.parametrize("side", ["train", "validation"])
-def test_another_copy_of_a_recorded_track_is_on_its_side_of_the_split(store: Store, run: Run, side) -> None:
+def test_another_copy_of_a_recorded_track_is_on_its_side_of_the_split(store: Store, run: Run, side: Split) -> None:
     answer = heard(rain="mp3", a_rain_flac="flac")
     inventory(store, rain="1", a_rain_flac="2")
     run(answer)

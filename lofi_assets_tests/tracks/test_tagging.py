@@ -1,6 +1,7 @@
 """Tagging: whose word counts, what is never invented, and prompts and lyrics that read back as they were written."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,10 @@ HEARD = {
 }
 
 
-def tag(**evidence) -> TrackTags:
+Heard = list[tuple[TagCategoryName, str]]
+
+
+def tag(**evidence: Any) -> TrackTags:
     return tagging.tag_track(Evidence(track_id="track_001", **evidence), TAXONOMY, PRESETS)
 
 
@@ -158,7 +162,9 @@ def test_tempo_decides_between_styles_that_sound_alike() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(WORDS, max_size=30), st.lists(WORDS, max_size=5), HEARD["msd"], HEARD["mtt"], st.floats(40, 200))
-def test_a_prompt_is_canonical_free_of_contradiction_and_short_enough(curated, metadata, msd, mtt, bpm) -> None:
+def test_a_prompt_is_canonical_free_of_contradiction_and_short_enough(
+    curated: list[str], metadata: list[str], msd: dict[str, float], mtt: dict[str, float], bpm: float
+) -> None:
     evidence = {"curated_tags": tuple(curated), "metadata_tags": tuple(metadata), "msd": msd, "mtt": mtt}
     outcome = tag(**evidence, bpm=bpm, bpm_confidence=0.9)
     prompt = prompt_text(outcome.tags)
@@ -287,14 +293,24 @@ def test_a_prompt_says_lofi_before_what_it_leans_to() -> None:
 
 
 def test_a_season_is_not_suggested_from_sound_alone() -> None:
-    heard = [("genre", "jazz"), ("instruments", "piano"), ("instruments", "upright bass"), ("tempo", "80 bpm")]
-    style, _ = tagging.suggest_style(as_tags(heard), TAXONOMY, PRESETS)  # type: ignore[arg-type]
+    heard: list[tuple[TagCategoryName, str]] = [
+        ("genre", "jazz"),
+        ("instruments", "piano"),
+        ("instruments", "upright bass"),
+        ("tempo", "80 bpm"),
+    ]
+    style, _ = tagging.suggest_style(as_tags(heard), TAXONOMY, PRESETS)
     assert PRESETS[style].category in ("core", "instrumental")
 
 
 def test_a_style_of_an_instrument_is_not_suggested_without_that_instrument() -> None:
-    heard = [("genre", "jazz"), ("instruments", "piano"), ("tempo", "66 bpm"), ("vocal_type", "instrumental")]
-    style, _ = tagging.suggest_style(as_tags(heard), TAXONOMY, PRESETS)  # type: ignore[arg-type]
+    heard: list[tuple[TagCategoryName, str]] = [
+        ("genre", "jazz"),
+        ("instruments", "piano"),
+        ("tempo", "66 bpm"),
+        ("vocal_type", "instrumental"),
+    ]
+    style, _ = tagging.suggest_style(as_tags(heard), TAXONOMY, PRESETS)
     assert PRESETS[style].category == "core"
-    style, _ = tagging.suggest_style(as_tags([*heard, ("instruments", "saxophone")]), TAXONOMY, PRESETS)  # type: ignore[arg-type]
+    style, _ = tagging.suggest_style(as_tags([*heard, ("instruments", "saxophone")]), TAXONOMY, PRESETS)
     assert style == "INST-05"

@@ -16,7 +16,7 @@ def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
     return [(event.step, round(event.value, 4)) for event in events.Scalars(name)]
 
 
-def test_a_resumed_run_shows_no_step_twice_in_log_and_curves(tmp_path: Path):
+def test_a_resumed_run_shows_no_step_twice_in_log_and_curves(tmp_path: Path) -> None:
     path = tmp_path / "train-abc.jsonl"
     killed = StepLog(path, after_step=-1)
     for step in range(1, 8):
@@ -35,7 +35,7 @@ def test_a_resumed_run_shows_no_step_twice_in_log_and_curves(tmp_path: Path):
     assert all(value > 0 for _, value in scalars(path.with_suffix(""), "memory_gb"))
 
 
-def test_training_does_not_need_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_training_does_not_need_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     assert open_curves(tmp_path / "curves", after_step=-1) is None
     log = StepLog(tmp_path / "train-abc.jsonl", after_step=-1)
@@ -45,7 +45,7 @@ def test_training_does_not_need_tensorboard(tmp_path: Path, monkeypatch: pytest.
     assert [line["step"] for line in read_log(tmp_path / "train-abc.jsonl")] == [1]
 
 
-def test_an_ending_is_kept_until_the_next_start(tmp_path: Path):
+def test_an_ending_is_kept_until_the_next_start(tmp_path: Path) -> None:
     config = tmp_path / "training_run.json"
     assert read_ending(config) is None
     write_ending(config, Ending(3, "training diverged: step 7"))
