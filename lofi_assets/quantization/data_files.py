@@ -77,7 +77,12 @@ def _file(data: Path, places: list[tuple[int, int, str]]) -> Iterator[str]:
 
 
 def _bytes(tensor: TensorProto) -> int:
-    return -(-elements(tensor) * BITS.get(tensor.data_type, _INDEX_BITS.get(tensor.data_type, 8)) // 8)
+    return -(-elements(tensor) * (BITS | _INDEX_BITS).get(int(tensor.data_type), 8) // 8)
 
 
-_INDEX_BITS = {TensorProto.INT32: 32, TensorProto.UINT32: 32, TensorProto.INT64: 64, TensorProto.UINT64: 64}
+_INDEX_BITS: dict[int, int] = {
+    TensorProto.INT32: 32,
+    TensorProto.UINT32: 32,
+    TensorProto.INT64: 64,
+    TensorProto.UINT64: 64,
+}

@@ -67,7 +67,8 @@ def read_value(constant: Constant, folder: Path) -> Array:
     value, kept = _array(constant.tensor, folder), constant.tensor.name
     for node in constant.steps:
         if node.op_type == "Transpose":
-            value = np.transpose(value, attribute_of(node, "perm"))  # type: ignore[arg-type]
+            order = attribute_of(node, "perm")
+            value = np.transpose(value, order if isinstance(order, list) else None)
         elif node.op_type == "DequantizeLinear" and constant.scale is not None:
             value = _dequantized(value, _array(constant.scale, folder), node, kept)
         elif node.op_type == "Cast" and constant.type == onnx.TensorProto.FLOAT16:
@@ -157,10 +158,10 @@ def _as_integers(reference: Array, weight: Weight, axis: int) -> Array:
     kind = np.float16 if scale is not None and scale.data_type == onnx.TensorProto.FLOAT16 else np.float32
     if weight.bits >= 8:
         levels, steps = quantize_channels(reference, reduce_axis=axis, scale_type=kind)
-        return levels * np.expand_dims(steps.astype(np.float32), axis)
+        return levels.astype(np.float32) * np.expand_dims(steps.astype(np.float32), axis)
     by_rows = reference if axis == 0 else reference.T
-    restored = restore_blocks(*quantize_blocks(by_rows, scale_type=kind))
-    return restored if axis == 0 else restored.T
+    blocks = restore_blocks(*quantize_blocks(by_rows, scale_type=kind))
+    return blocks if axis == 0 else blocks.T
 
 
 def _rms(values: Array) -> float:

@@ -55,12 +55,13 @@ def test_altered_bytes_are_refused_for_what_was_altered(tiers, tmp_path, name, c
 @pytest.mark.slow
 @pytest.mark.xdist_group("tiny_tiers")
 def test_the_same_of_exported_tiers(tiny_tiers, tmp_path):
-    """All alterations of the small files, on those of the tiny base."""
+    """All alterations of the small files, on those of the tiny base; its vocoder has no square linear layer."""
     accepted = []
     for tier in MAKERS:
         assert violations(tiny_tiers / tier, tiny_tiers, tier) == ()
     for alteration in ALTERATIONS:
         tier, component = alteration.where
+        component = "transformer" if component == "vocoder" else component
         folder = copied(tiny_tiers, tier, tmp_path)
         altered(folder / f"{component}.onnx", alteration)
         if not any(alteration.reason in text for text in violations(folder, tiny_tiers, tier)):

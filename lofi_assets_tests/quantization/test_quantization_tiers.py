@@ -27,7 +27,7 @@ from lofi_assets.quantization.export import ExportError, export
 from lofi_assets.quantization.graph import load, opset_of
 from lofi_assets.quantization.opset import lower_to_17
 from lofi_assets.quantization.policy import check_tier
-from lofi_assets.quantization.tier_manifest import TIERS
+from lofi_assets.quantization.tier_manifest import TIERS, TierManifest
 from lofi_assets.quantization.weight_trace import trace
 
 LAYOUT = ACE_STEP_V1.layout
@@ -191,6 +191,15 @@ def test_all_four_tiers_keep_the_policy_at_their_opsets(built):
         int8.min_bits == int4.min_bits == {"dcae_decoder": 16, "vocoder": 16, "lyric_encoder": 8, "speaker_embedder": 8}
     )
     assert int4.components[2].int4_share > 0.5
+
+
+def test_every_tier_was_asked_for_numbers_and_its_range_in_half_is_on_record(built):
+    root, reports = built
+    assert [reports[tier].not_finite for tier in TIERS] == [()] * 4
+    halves = [TierManifest.read(root / tier).half for tier in TIERS]
+    assert halves[0] is None and halves[1] == halves[2] == halves[3]
+    assert set(halves[1]) == set(LAYOUT.components)
+    assert halves[1]["dcae_decoder"].islands == () and max(halves[1]["dcae_decoder"].largest.values()) > 0
 
 
 def test_fidelity_falls_with_the_bits_and_stays_usable(built):
