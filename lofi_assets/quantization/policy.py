@@ -301,8 +301,9 @@ def _difference(found: onnx.ModelProto, wanted: onnx.ModelProto) -> list[str]:
             if pair[0] != pair[1]:
                 named = next(item.name for item in pair if item is not None)
                 return [f"is not the integer form of the component beside it, first at {kind} {named!r}"]
-    if found.functions or found.opset_import != wanted.opset_import:
-        return ["is not the integer form of the component beside it: functions or opset"]
+    more = (found.functions, found.training_info, found.graph.sparse_initializer, found.graph.quantization_annotation)
+    if any(more) or found.opset_import != wanted.opset_import:
+        return ["is not the integer form of the component beside it: opset, functions, annotations or sparse weights"]
     return []
 
 

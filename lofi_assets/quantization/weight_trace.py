@@ -180,6 +180,8 @@ class _Walker:
                 named.CopyFrom(value)
                 named.name = node.output[0]
                 self.known[node.output[0]] = self._stored(named)
+                if value.data_location == TensorProto.EXTERNAL:
+                    self.faults.append(f"{_called(node)} has its value in a data file")
             else:
                 self.faults.append(f"{_called(node)} holds its value in another form than a tensor")
             return

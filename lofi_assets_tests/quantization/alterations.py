@@ -491,6 +491,14 @@ def constant_node(model: onnx.ModelProto) -> None:
     assert node.input[1] == name
 
 
+def constant_outside(model: onnx.ModelProto) -> None:
+    """A Constant whose numbers lie in a file, which is not among those of the weights."""
+    constant_node(model)
+    tensor = model.graph.node[0].attribute[0].t
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/hostname")
+
+
 def float_list(model: onnx.ModelProto) -> None:
     """A Constant that holds its numbers as attributes."""
     made = helper.make_node("Constant", [], ["list_"], "list_", value_float=1.0)
@@ -540,6 +548,7 @@ ALTERATIONS = [
         ("not a number", other_floats(lambda w: np.where(w == w.max(), NAN, w)), "not finite"),
         ("infinite", other_floats(lambda w: np.where(w == w.max(), INF, w)), "not finite"),
         ("weight in a Constant", constant_node, "differs from the FP32 file by"),
+        ("Constant in a file", constant_outside, "has its value in a data file"),
         ("two forms", two_forms, "is stored in two forms"),
         ("packed in INT32", packed_integers, "Div 'high_' changes stored packed_"),
         ("in a branch", in_a_branch, "has a graph of its own"),
@@ -608,6 +617,9 @@ def altered(path: Path, alteration: Alteration) -> None:
     """A component's file, changed in place; its data file is written anew if it has one."""
     model = load(path)
     alteration.change(model)
-    beside = path.with_name(path.name + ".data").is_file()
+    beside, before = path.with_name(path.name + ".data").is_file(), path.read_bytes()
+    content = model.SerializeToString()
     with contextlib.suppress(onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
         save(model, path, weights_beside=beside)  # which checks what it has written
+    if path.read_bytes() == before and not beside:
+        path.write_bytes(content)

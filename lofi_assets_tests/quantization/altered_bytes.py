@@ -120,6 +120,10 @@ def another_branch(model: onnx.ModelProto) -> None:
             found.g.node[-1].op_type = "MatMul"
 
 
+def sparse_too(model: onnx.ModelProto) -> None:
+    model.graph.sparse_initializer.add().dims.append(4)
+
+
 def cpu_in_float(folder: Path) -> None:
     save_as = load(folder / "transformer.onnx", weights=False)
     (folder / "transformer.cpu.onnx").write_bytes(save_as.SerializeToString())
@@ -146,5 +150,6 @@ FILES: list[tuple[str, Callable[[Path], None], str]] = [
     ("CPU graph rounds rows more", other_cpu_graph(coarser_rows), "first at initializer 'rounding/step'"),
     ("CPU graph asks wrongly", other_cpu_graph(asked_wrongly), "first at initializer 'kernel/right'"),
     ("CPU graph's other branch", other_cpu_graph(another_branch), "is not the integer form"),
+    ("CPU graph with a sparse weight", other_cpu_graph(sparse_too), "is not the integer form"),
     ("CPU graph in float", cpu_in_float, "is not the integer form"),
 ]  # fmt: skip

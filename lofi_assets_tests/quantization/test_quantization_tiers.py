@@ -335,6 +335,11 @@ assert not {{"torch", "transformers", "diffusers", "onnx"}} & set(sys.modules), 
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
+def test_the_runtime_multiplies_stored_integers_as_numbers(fp32):
+    options = fp32.session("transformer").get_session_options()
+    assert options.get_session_config_entry("session.qdq_matmulnbits_accuracy_level") == "1"
+
+
 def test_an_incomplete_folder_is_named(tmp_path):
     with pytest.raises(RuntimeFolderError, match=r"tokenizer\.json is absent"):
         OnnxPipeline(tmp_path)
