@@ -191,3 +191,7 @@ class Exports(Protocol):
     def probes(self, runtime: Runtime) -> list[Probe]:
         """Every component's inputs and answers along one short sampling run."""
         ...
+
+    def stress(self, runtime: Runtime) -> list[Probe]:
+        """Inputs of every component at latents twice as large as any that sampling gave, and the FP32 answers."""
+        ...

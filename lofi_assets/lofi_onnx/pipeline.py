@@ -215,6 +215,9 @@ class OnnxPipeline:
             import onnxruntime
 
             options = onnxruntime.SessionOptions()
+            # Stored integers are multiplied as the float numbers that they mean. By default ONNX Runtime rounds the
+            # activations to 8 bits as well, in a kernel that differs by CPU (decision 024).
+            options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
             if self._threads is not None:
                 options.intra_op_num_threads = self._threads
             path = self.component_file(component)

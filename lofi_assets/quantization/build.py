@@ -27,16 +27,20 @@ from lofi_assets.files.typed import plain
 from lofi_assets.files.writing import atomic_folder, link_or_copy
 from lofi_assets.progress import Progress
 from lofi_assets.quantization.export import Precision, export
+from lofi_assets.quantization.finite import not_finite
 from lofi_assets.quantization.graph import load, save, save_sharing
+from lofi_assets.quantization.half_range import measure
 from lofi_assets.quantization.int4 import BLOCK, quantize_int4
 from lofi_assets.quantization.int8 import multiply_in_integers, quantize_int8
 from lofi_assets.quantization.linear_weights import Stored, store_rest_as_half
 from lofi_assets.quantization.merge_report import read_merge_report
 from lofi_assets.quantization.opset import lower_to_17, raise_from_18
-from lofi_assets.quantization.policy import check_tier, cpu_profiles
-from lofi_assets.quantization.signal_to_noise import compare
+from lofi_assets.quantization.policy import cpu_profiles
+from lofi_assets.quantization.proof import prove_tier
+from lofi_assets.quantization.signal_to_noise import below_floor, compare
 from lofi_assets.quantization.tier_manifest import (
     TIERS,
+    HalfRange,
     PolicyReport,
     TierFile,
     TierManifest,
@@ -46,7 +50,7 @@ from lofi_assets.quantization.tier_manifest import (
 )
 
 LOG = logging.getLogger(__name__)
-EXPORT_VERSION: Final = "4"
+EXPORT_VERSION: Final = "5"
 """Raised when the code here or in the model changes what a file holds, so that tiers are built again."""
 
 TOOLS: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "diffusers")
@@ -77,6 +81,8 @@ class TierReport:
     policy: PolicyReport
     snr_db: Mapping[str, float]
     """Component, or its CPU profile -> dB against FP32 on the same inputs; 200 stands for equal."""
+    not_finite: tuple[str, ...] | None
+    """Files with an answer that is no number at inputs larger than any seen (`finite`); None if they were not asked."""
     seconds: dict[str, float]
     """Component -> time to export or derive it; empty if nothing was built."""
 
@@ -153,7 +159,9 @@ class _Builder:
         self.current = {tier: is_current(root / tier, self.fingerprint) for tier in TIERS}
         self.provenance = self._provenance(provenance)
         self.progress: Progress | None = None
+        self.half: dict[str, HalfRange] = {}
         self._probes: list[Probe] | None = None
+        self._stressed: list[Probe] | None = None
 
     def report(self, tier: TierName) -> TierReport:
         """Build the tier unless it is current."""
@@ -161,20 +169,26 @@ class _Builder:
         manifest = TierManifest.read(directory)
         if manifest and self.current[tier]:
             self.say(f"{tier}: unchanged")
-            policy = check_tier(directory, tier=tier, layout=self.layout, baseline=self.root / "fp32")
-            return TierReport(tier, directory, self.fingerprint, False, policy, manifest.snr_db, {})
+            policy = prove_tier(directory, tier=tier, layout=self.layout, baseline=self.root / "fp32")
+            return TierReport(
+                tier, directory, self.fingerprint, False, policy, manifest.snr_db, manifest.not_finite, {}
+            )
         with atomic_folder(directory) as partial:
             seconds: dict[str, float] = {name: self._timed(tier, name, partial) for name in self.layout.components}
             self._tokenizers(partial)
             baseline = partial if tier == "fp32" else self.root / "fp32"
-            policy = check_tier(partial, tier=tier, layout=self.layout, baseline=baseline)
+            policy = prove_tier(partial, tier=tier, layout=self.layout, baseline=baseline)
             if not policy.holds:
                 raise TierError(f"tier {tier} breaks the precision policy: {'; '.join(policy.violations)}")
             snr = self._compare(tier, partial, baseline)
-            self._manifest(partial, tier, policy, snr)
+            if low := below_floor(snr, tier, self.layout):
+                raise TierError(f"tier {tier} is not the model that it was made from: {'; '.join(low)}")
+            files = {name: name for name in self.layout.components} | cpu_profiles(self.layout, tier)
+            broken = not_finite(partial, files, self._stress(baseline), masked=self.layout.quantized)
+            self._manifest(partial, tier, policy, snr, broken)
         denoiser = self.layout.denoiser
         self.say(f"{tier}: {policy.size_bytes / 1e6:.2f} MB, {denoiser} {snr[denoiser]:.1f} dB against FP32")
-        return TierReport(tier, directory, self.fingerprint, True, policy, snr, seconds)
+        return TierReport(tier, directory, self.fingerprint, True, policy, snr, broken, seconds)
 
     def _timed(self, tier: TierName, component: str, folder: Path) -> float:
         started = time.monotonic()
@@ -198,7 +212,21 @@ class _Builder:
         return self._export(component, "float32" if tier == "fp32" else "half"), []
 
     def _export(self, component: str, precision: Precision) -> onnx.ModelProto:
-        return export(self.backbone.exportable(component, self.merged_dir), precision=precision)
+        exportable = self.backbone.exportable(component, self.merged_dir)
+        if precision == "float32":
+            return export(exportable, precision=precision)
+        calls = [probe.inputs for probe in self._stress(self.root / "fp32") if probe.component == component]
+        found = measure(exportable.module, calls, inputs=list(exportable.inputs))
+        self.half[component] = found
+        model = export(exportable, precision=precision, islands=found.islands)
+        if component in self.layout.audio:
+            store_rest_as_half(model)
+        return model
+
+    def _stress(self, baseline: Path) -> list[Probe]:
+        if self._stressed is None:
+            self._stressed = self.backbone.stress(self.backbone.runtime(baseline))
+        return self._stressed
 
     def _int8(self, component: str) -> tuple[onnx.ModelProto, list[Stored]]:
         if component in self.layout.audio:
@@ -263,7 +291,10 @@ class _Builder:
         }
         return {**tools, **model, **{f"merge.{key}": str(value) for key, value in merged.items()}, **given}
 
-    def _manifest(self, folder: Path, tier: TierName, policy: PolicyReport, snr: dict[str, float]) -> None:
+    def _manifest(
+        self, folder: Path, tier: TierName, policy: PolicyReport, snr: dict[str, float], broken: tuple[str, ...]
+    ) -> None:
+        halves = TierManifest.read(self.root / "fp16") if tier in ("int8", "int4") else None
         files = sorted(path for path in folder.iterdir() if path != manifest_path(folder))
         TierManifest(
             tier=tier,
@@ -275,6 +306,8 @@ class _Builder:
             policy=policy,
             architecture=self.backbone.architecture,
             snr_db=snr,
+            half=halves.half if halves else self.half or None,
+            not_finite=broken,
         ).write(folder)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import onnx
@@ -20,6 +20,7 @@ from torch import nn
 from lofi_assets.backbones.export import Exportable
 from lofi_assets.errors import LofiError
 from lofi_assets.quantization.graph import GraphError, opset_of
+from lofi_assets.quantization.half_range import keep_in_float
 from lofi_assets.quantization.stable_names import give_stable_names
 
 EXPORT_OPSET = 18
@@ -31,10 +32,13 @@ class ExportError(LofiError, RuntimeError):
     """A component that could not be exported as asked; the message says which and why."""
 
 
-def export(exportable: Exportable, *, precision: Precision) -> onnx.ModelProto:
+def export(exportable: Exportable, *, precision: Precision, islands: Sequence[str] = ()) -> onnx.ModelProto:
     """The component as an ONNX model at opset 18 with stable names.
 
     For `half`, the module is converted in place and stays so.
+
+    Args:
+        islands: modules that stay in float32 in half precision (`half_range`).
 
     Raises:
         ExportError: the exporter returned another opset than asked for.
@@ -43,6 +47,7 @@ def export(exportable: Exportable, *, precision: Precision) -> onnx.ModelProto:
     module = exportable.module
     if precision == "half":
         _halve(module, kept_in_float=exportable.kept_in_float)
+        keep_in_float(module, islands)
     arguments = tuple(exportable.inputs.values())
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(

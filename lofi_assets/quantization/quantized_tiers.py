@@ -24,6 +24,7 @@ from lofi_assets.outcome import Outcome, Written
 from lofi_assets.profiles import Profile, SamplingSettings
 from lofi_assets.progress import over
 from lofi_assets.quantization.merged_model import MergedModel
+from lofi_assets.quantization.tier_tolerance import judged, pairs_needed, tolerance
 from lofi_assets.store import Store
 from lofi_assets.wording import rounded
 
@@ -122,6 +123,7 @@ def quantize(store: Store, profile: Profile) -> Outcome:
             "policy_violations": sum(len(report.policy.violations) for report in released),
             "audio_critical_bits": _fewest_bits(released, backbone.layout.audio_critical),
             "vocal_bits": _fewest_bits(released, backbone.layout.vocal),
+            "not_finite": _not_finite(released),
             **{f"fad_increase_{tier}": _increase(fidelity, tier) for tier in COMPARED},
         },
         written=Written(
@@ -150,6 +152,14 @@ def _fewest_bits(reports: Sequence["TierReport"], parts: Sequence[str]) -> int |
     return min(report.policy.min_bits[part] for report in reports for part in parts)
 
 
+def _not_finite(reports: Sequence["TierReport"]) -> dict[str, Any]:
+    """How many files of the tiers answer with something that is no number."""
+    if unasked := [report.tier for report in reports if report.not_finite is None]:
+        return {"value": None, "note": f"{', '.join(unasked)} was built before this was asked; build it again"}
+    named = [f"{report.tier} {name}" for report in reports for name in report.not_finite or ()]
+    return {"value": len(named), "note": ", ".join(named) or "with optimizations off and on, at doubled latents"}
+
+
 def tier_of(variant: str) -> str:
     """`int8.cpu` -> `int8`."""
     return variant.partition(".")[0]
@@ -165,9 +175,10 @@ def worst_variant(fidelity: Mapping[str, TierFidelity], tier: str) -> str:
 def _increase(fidelity: Mapping[str, TierFidelity], tier: str) -> dict[str, Any]:
     variant = worst_variant(fidelity, tier)
     found = fidelity[variant]
-    note = found.note or f"point {_percent(found.ratio)}, {found.n_pairs} pairs"
+    value, why = judged(found, tolerance(tier))
+    note = why or f"point {_percent(found.ratio)}, {found.n_pairs} pairs"
     return {
-        "value": found.upper,
+        "value": value,
         "encoder": found.encoder,
         "trained": found.trained,
         "note": note if variant == tier else f"{variant}: {note}",
@@ -199,6 +210,8 @@ def _shown(report: Any, variant: str, fidelity: Mapping[str, TierFidelity]) -> d
         "fad": rounded(fad, 2),
         "fad_increase": rounded(measured.ratio if measured else None, 4),
         "upper_95": rounded(measured.upper if measured else None, 4),
+        "pairs": measured.n_pairs if measured else None,
+        "pairs_needed": pairs_needed(measured, tolerance(tier_of(variant))) if measured else None,
         "fad_to_fp32": rounded(measured.fad_between if measured else None, 4),
         "transformer_snr_db": rounded(report.snr_db.get(transformer), 1),
         "opset": report.policy.opset,

@@ -6,11 +6,17 @@ so a comparison of finished songs cannot tell tiers apart; FAD judges those. Run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lofi_assets.backbones.export import Probe, Runtime
+from lofi_assets.backbones.export import ExportLayout, Probe, Runtime
+from lofi_assets.quantization.tier_manifest import TierName
+
+EQUAL, HALF, EIGHT, FOUR = 100.0, 40.0, 25.0, 15.0
+"""Least dB of a component: of FP32 against itself, and in 16, 8 and 4 bits. The honest tiers of the tiny base and of
+the demo lie 8 dB and more above (decision 023); another model's weights, a skipped block or an activation in four bits
+lie below."""
 
 
 def compare(tier: Runtime, probes: Sequence[Probe]) -> dict[str, float]:
@@ -23,6 +29,24 @@ def compare(tier: Runtime, probes: Sequence[Probe]) -> dict[str, float]:
         signal[probe.component] += float(np.sum(expected**2))
         noise[probe.component] += float(np.sum((output - expected) ** 2))
     return {component: _decibel(signal[component], noise[component]) for component in signal}
+
+
+def below_floor(found: Mapping[str, float], tier: TierName, layout: ExportLayout) -> list[str]:
+    """Components, or their CPU profiles, that are farther from FP32 than a tier may be, with their dB."""
+    floors = {name: _floor(name.partition(".")[0], tier, layout) for name in found}
+    return [
+        f"{name}: {decibel:.1f} dB against FP32, at least {floors[name]:.0f} are required"
+        for name, decibel in found.items()
+        if not decibel >= floors[name]
+    ]
+
+
+def _floor(component: str, tier: TierName, layout: ExportLayout) -> float:
+    if tier == "fp32":
+        return EQUAL
+    if tier == "fp16" or component in layout.audio:
+        return HALF
+    return FOUR if tier == "int4" and component == layout.denoiser else EIGHT
 
 
 def _decibel(signal: float, noise: float) -> float:

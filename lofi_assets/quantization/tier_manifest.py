@@ -78,6 +78,16 @@ class TierRecipe:
     """Weights that share a scale."""
 
 
+@dataclass(frozen=True, config=STORED)
+class HalfRange:
+    """How near a component in half precision comes to its end, at inputs twice as large as any seen."""
+
+    largest: Mapping[str, float]
+    """Module -> largest absolute value that it answered in float32, of the modules with the largest."""
+    islands: tuple[str, ...]
+    """Modules that compute in float32 for it."""
+
+
 @dataclass(frozen=True, kw_only=True, config=STORED)
 class TierManifest:
     """A tier in place."""
@@ -96,6 +106,11 @@ class TierManifest:
     """Component, or its CPU profile -> dB against FP32 on the same inputs; 200 stands for equal."""
     architecture: str = ACE_STEP_V1
     """Model family (`backbones.backbone_of`)."""
+    half: Mapping[str, HalfRange] | None = None
+    """Component -> its range in half precision; None of an FP32 tier, and where it was not measured."""
+    not_finite: tuple[str, ...] | None = None
+    """Files, with ONNX Runtime's optimizations off or on, that answer with something that is no number; None where they
+    were not asked."""
 
     @classmethod
     def read(cls, folder: Path) -> "TierManifest | None":

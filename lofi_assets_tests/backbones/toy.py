@@ -457,5 +457,12 @@ class Toy:
         asked.append(("decoder", {"latents": latents}))
         return [Probe(name, given, runtime.session(name).run(None, given)[0]) for name, given in asked]
 
+    def stress(self, runtime: Runtime) -> list[Probe]:
+        made = []
+        for probe in self.probes(runtime):
+            large = {name: 2 * value if name in ("noisy", "latents") else value for name, value in probe.inputs.items()}
+            made.append(Probe(probe.component, large, runtime.session(probe.component).run(None, large)[0]))
+        return made
+
 
 TOY = Toy()

@@ -1,11 +1,14 @@
 """What a tier is judged by where it can be run in more than one way."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
+from lofi_assets.constitution.gates import Gate, judge
 from lofi_assets.lofi_onnx.pipeline import CPU_PROFILE
 from lofi_assets.quantization.policy import cpu_profiles
-from lofi_assets.quantization.quantized_tiers import COMPARED, VARIANTS, tier_of, worst_variant
+from lofi_assets.quantization.quantized_tiers import COMPARED, VARIANTS, _not_finite, tier_of, worst_variant
 from lofi_assets.quantization.tier_manifest import TIERS
 from lofi_assets_tests.metrics.stand_in_results import fidelity as distances
 
@@ -31,3 +34,23 @@ def test_every_tier_is_sampled_in_each_way_that_it_runs():
     assert {tier_of(variant) for variant in VARIANTS if variant.endswith(".cpu")} == profiles.keys()
     files = {f"{name}.onnx": component for found in profiles.values() for name, component in found.items()}
     assert all(name == CPU_PROFILE.format(component=component) for name, component in files.items())
+
+
+FINITE = Gate("tiers.finite", "IV. Model Optimization", "asset", "not_finite", "==", 0, "why", asset="quantized_tiers")
+"""The row that the constitution is to have."""
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        ([(), (), ()], "pass"),
+        ([("dcae_decoder (off)",), (), ()], "fail"),
+        ([(), None, ()], "inconclusive"),
+    ],
+)
+def test_tiers_are_finite_only_if_every_one_was_asked(found, verdict):
+    reports = [SimpleNamespace(tier=tier, not_finite=names) for tier, names in zip(COMPARED, found, strict=True)]
+    measured = _not_finite(reports)
+    assert judge(FINITE, measured).status == verdict
+    if verdict != "pass":
+        assert ("fp16 dcae_decoder (off)" if verdict == "fail" else "int8 was built before") in measured["note"]

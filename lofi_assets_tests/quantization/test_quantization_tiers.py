@@ -27,7 +27,7 @@ from lofi_assets.quantization.export import ExportError, export
 from lofi_assets.quantization.graph import load, opset_of
 from lofi_assets.quantization.opset import lower_to_17
 from lofi_assets.quantization.policy import check_tier
-from lofi_assets.quantization.tier_manifest import TIERS
+from lofi_assets.quantization.tier_manifest import TIERS, TierManifest
 from lofi_assets.quantization.weight_trace import trace
 
 LAYOUT = ACE_STEP_V1.layout
@@ -193,6 +193,15 @@ def test_all_four_tiers_keep_the_policy_at_their_opsets(built):
     assert int4.components[2].int4_share > 0.5
 
 
+def test_every_tier_was_asked_for_numbers_and_its_range_in_half_is_on_record(built):
+    root, reports = built
+    assert [reports[tier].not_finite for tier in TIERS] == [()] * 4
+    halves = [TierManifest.read(root / tier).half for tier in TIERS]
+    assert halves[0] is None and halves[1] == halves[2] == halves[3]
+    assert set(halves[1]) == set(LAYOUT.components)
+    assert halves[1]["dcae_decoder"].islands == () and max(halves[1]["dcae_decoder"].largest.values()) > 0
+
+
 def test_fidelity_falls_with_the_bits_and_stays_usable(built):
     decibel = {tier: report.snr_db["transformer"] for tier, report in built[1].items()}
     assert decibel["fp32"] == 200 > decibel["fp16"] > decibel["int8"] > decibel["int4"] > 25
@@ -324,6 +333,11 @@ assert audio.shape == (1, 2, 48000)
 assert not {{"torch", "transformers", "diffusers", "onnx"}} & set(sys.modules), "heavy import"
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_the_runtime_multiplies_stored_integers_as_numbers(fp32):
+    options = fp32.session("transformer").get_session_options()
+    assert options.get_session_config_entry("session.qdq_matmulnbits_accuracy_level") == "1"
 
 
 def test_an_incomplete_folder_is_named(tmp_path):

@@ -290,5 +290,13 @@ class AceStepV1:
         assert isinstance(runtime, OnnxPipeline)
         return record(runtime)
 
+    def stress(self, runtime: Runtime) -> list[Probe]:
+        """Latents of guided sampling, doubled; text and conditions as they are."""
+        from lofi_assets.backbones.ace_step_v1.onnx_probes import stressed
+        from lofi_assets.lofi_onnx.pipeline import OnnxPipeline
+
+        assert isinstance(runtime, OnnxPipeline)
+        return stressed(runtime)
+
 
 ACE_STEP_V1 = AceStepV1()

@@ -18,6 +18,7 @@ from lofi_assets.lofi_onnx.pipeline import Conditions, OnnxPipeline
 PROMPTS = ("lofi hip hop, mellow, piano, vinyl crackle, 75 bpm", "chill, rainy night, rhodes")
 LYRIC_TOKENS = 12
 STEPS = 8
+GUIDANCE = 15.0
 
 
 def record(baseline: OnnxPipeline, *, frames: int = 64) -> list[Probe]:
@@ -44,6 +45,28 @@ def record(baseline: OnnxPipeline, *, frames: int = 64) -> list[Probe]:
     probes.append(_ask(baseline, "dcae_decoder", latents=sample[:1]))
     probes.append(_ask(baseline, "vocoder", mel=probes[-1].expected[0]))
     return probes
+
+
+def stressed(baseline: OnnxPipeline, *, frames: int = 64) -> list[Probe]:
+    """Every component at latents twice as large as the largest of a sampling run with full guidance, which drives them
+    farthest; the vocoder at the mel that the decoder makes of them."""
+    recorded = record(baseline, frames=frames)
+    text, conditions, steps = recorded[0], recorded[1], [p for p in recorded if p.component == "transformer"]
+    guided = baseline.sample_latents(
+        Conditions(**conditions.inputs),
+        noise=seeded_noise(range(len(PROMPTS)), frames=frames),
+        steps=STEPS,
+        guidance_scale=GUIDANCE,
+        guidance_interval=1.0,
+    )
+    sampled = next(probe.inputs["latents"] for probe in recorded if probe.component == "dcae_decoder")
+    largest = max(guided, sampled, key=lambda latents: float(np.abs(latents).max()))
+    asked = [
+        _ask(baseline, "transformer", **{**step.inputs, "hidden_states": 2 * step.inputs["hidden_states"]})
+        for step in (steps[0], steps[-1])
+    ]
+    decoded = [_ask(baseline, "dcae_decoder", latents=2 * item[None]) for item in largest]
+    return [text, conditions, *asked, *decoded, _ask(baseline, "vocoder", mel=decoded[0].expected[0])]
 
 
 def _conditions(baseline: OnnxPipeline, text: NDArray[Any], mask: NDArray[Any]) -> Conditions:

@@ -1,0 +1,76 @@
+"""Every altered file is refused, and for what was altered; the honest ones hold."""
+
+import shutil
+
+import pytest
+
+from lofi_assets.quantization.policy import check_tier
+from lofi_assets_tests.quantization.alterations import ALTERATIONS, altered
+from lofi_assets_tests.quantization.altered_bytes import FILES
+from lofi_assets_tests.quantization.small_tiers import LAYOUT, MAKERS, write_small_tiers
+
+
+@pytest.fixture(scope="module")
+def tiers(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tiers")
+    write_small_tiers(root)
+    return root
+
+
+def violations(folder, tiers, tier):
+    return check_tier(folder, tier=tier, layout=LAYOUT, baseline=tiers / "fp32").violations
+
+
+def copied(tiers, tier, tmp_path):
+    return shutil.copytree(tiers / tier, tmp_path / tier)
+
+
+def test_there_are_sixty_and_more():
+    names = [alteration.name for alteration in ALTERATIONS] + [name for name, _, _ in FILES]
+    assert len(names) == len(set(names)) >= 60
+
+
+@pytest.mark.parametrize("tier", MAKERS)
+def test_honest_files_are_accepted(tiers, tier):
+    assert violations(tiers / tier, tiers, tier) == ()
+
+
+@pytest.mark.parametrize("alteration", ALTERATIONS, ids=lambda alteration: alteration.name)
+def test_an_altered_file_is_refused_for_what_was_altered(tiers, tmp_path, alteration):
+    tier, component = alteration.where
+    folder = copied(tiers, tier, tmp_path)
+    altered(folder / f"{component}.onnx", alteration)
+    found = violations(folder, tiers, tier)
+    assert any(alteration.reason in text for text in found), found
+
+
+@pytest.mark.parametrize(("name", "change", "reason"), FILES, ids=[name for name, _, _ in FILES])
+def test_altered_bytes_are_refused_for_what_was_altered(tiers, tmp_path, name, change, reason):
+    folder = copied(tiers, "int8", tmp_path)
+    change(folder)
+    found = violations(folder, tiers, "int8")
+    assert any(reason in text for text in found), found
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("tiny_tiers")
+def test_the_same_of_exported_tiers(tiny_tiers, tmp_path):
+    """All alterations of the small files, on those of the tiny base; its vocoder has no square linear layer."""
+    accepted = []
+    for tier in MAKERS:
+        assert violations(tiny_tiers / tier, tiny_tiers, tier) == ()
+    for alteration in ALTERATIONS:
+        tier, component = alteration.where
+        component = "transformer" if component == "vocoder" else component
+        folder = copied(tiny_tiers, tier, tmp_path)
+        altered(folder / f"{component}.onnx", alteration)
+        if not any(alteration.reason in text for text in violations(folder, tiny_tiers, tier)):
+            accepted.append(alteration.name)
+        shutil.rmtree(folder)
+    for name, change, reason in FILES:
+        folder = copied(tiny_tiers, "int8", tmp_path)
+        change(folder)
+        if not any(reason in text for text in violations(folder, tiny_tiers, "int8")):
+            accepted.append(name)
+        shutil.rmtree(folder)
+    assert accepted == []
