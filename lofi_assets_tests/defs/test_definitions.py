@@ -63,8 +63,10 @@ BLOCKING = {
     "tiers.audio_critical_bits",
     "tiers.vocal_bits",
     "tiers.policy",
+    "tiers.finite",
     "bundle.complete",
     "bundle.runs",
+    "bundle.private",
     "card.sections",
 }
 
@@ -91,10 +93,13 @@ HOLDS_THE_RELEASE = {
     "tiers.audio_critical_bits",
     "tiers.vocal_bits",
     "tiers.policy",
+    "tiers.finite",
     "tiers.fad_int8",
     "tiers.fad_int4",
     "bundle.complete",
     "bundle.runs",
+    "bundle.private",
+    "bundle.attribution",
     "card.sections",
     "card.approved",
 }
