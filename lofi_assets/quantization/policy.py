@@ -23,7 +23,7 @@ from lofi_assets.quantization.graph import GraphError, load, opset_of, stored_by
 from lofi_assets.quantization.int8 import multiply_in_integers
 from lofi_assets.quantization.tier_manifest import ComponentReport, PolicyReport, TierName
 from lofi_assets.quantization.weight_trace import LINEAR_OPS, Trace, Weight, trace
-from lofi_assets.quantization.weight_values import value_faults
+from lofi_assets.quantization.weight_values import by_value, value_faults
 
 ADDED_BY_HALF: Final = ("Clip", "IsInf", "Where", "Max", "Min", "Neg", "ReduceMax", "Cast to")
 """Operators of which a graph exported in half precision has more than FP32's: its modules clamp before they
@@ -129,6 +129,8 @@ def _check(path: Path, *, component: str, tier: TierName, layout: ExportLayout, 
     found = trace(model)
     reference = load(baseline, weights=False) if baseline is not None else None
     expected = trace(reference) if reference is not None else None
+    if expected is not None and baseline is not None:
+        found = by_value(found, path.parent, reference=expected, reference_folder=baseline.parent)
     opset, violations = _opset(model, tier)
     violations += _format(path, model, found)
     violations += data_faults(path, model)

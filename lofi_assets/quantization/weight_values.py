@@ -7,6 +7,7 @@ farther away holds fewer bits than its type says, or is another weight.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,27 @@ def value_faults(found: Trace, folder: Path, *, reference: Trace | None, referen
         if key not in read:
             read[key] = _fault(weight, folder, expected.get(weight.name), reference_folder)
     return [fault for fault in read.values() if fault]
+
+
+def by_value(found: Trace, folder: Path, *, reference: Trace, reference_folder: Path) -> Trace:
+    """A trace in which a weight stored in float32 has 16 bits if its numbers were rounded to half.
+
+    An exporter folds the Cast of a half weight whose reader computes in float32: the type widens, the numbers do not.
+    """
+    expected = {weight.name: weight for weight in reference.weights if weight.of_a_module}
+
+    def bits(weight: Weight) -> int:
+        if weight.bits <= 16 or weight.name not in expected:
+            return weight.bits
+        try:
+            value = read_value(weight.constant, folder)
+            exact = read_value(expected[weight.name].constant, reference_folder)
+        except ValueFault:
+            return weight.bits  # said where the numbers are compared
+        halved = np.array_equal(value, value.astype(np.float16).astype(np.float32))
+        return 16 if halved and not np.array_equal(value, exact) else weight.bits
+
+    return replace(found, weights=tuple(replace(weight, bits=bits(weight)) for weight in found.weights))
 
 
 def _fault(weight: Weight, folder: Path, expected: Weight | None, reference_folder: Path) -> str | None:
