@@ -55,7 +55,7 @@ def train_base(
     from lofi_assets.styles.taxonomy import load_taxonomy
 
     if start and "beats" not in PRESETS[preset].training:  # type: ignore[index]
-        raise click.UsageError(f"--from trains the stage beats, which preset {preset} has not; take beats or in_time")
+        raise click.UsageError(f"--from trains the stage beats, which preset {preset} has not; take --preset in_time")
     recipe_run = RecipeRun(directory, PRESETS[preset], load_taxonomy(CONFIG_DIR), start)  # type: ignore[index]
     minutes = None if minutes_per_stage is None else dict.fromkeys(STAGES, minutes_per_stage)
     write_music(recipe_run)

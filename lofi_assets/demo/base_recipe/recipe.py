@@ -145,7 +145,7 @@ class RecipeRun:
         heard = LISTENS_TO[name]
         before = [] if heard is None else [self._start_hash if self.start else self._run_id(heard)]
         own = settings["vocoder"]["clock"] if name == "clock" else settings[name]
-        if name == "steady":
+        if name in ("steady", "beats"):  # a finished base may have been built otherwise
             own = [own, settings["transformer"]]
         return hash_of(RECIPE_VERSION, recipe.seed, settings["corpus"], own, settings["training"][name], before)
 
