@@ -50,7 +50,7 @@ def tiny_recipe() -> Recipe:
         recipe,
         corpus=corpus,
         steady=replace(recipe.steady, clips=3),
-        beats=replace(recipe.beats, clips=3),
+        beats=replace(recipe.beats, clips=3, crops=(32, 64)),
         training=training,
         transformer=replace(recipe.transformer, crops=(32, 64)),
     )

@@ -14,7 +14,7 @@ from lofi_assets.audio.tempo import estimate_tempo
 from lofi_assets.cli.main import main
 from lofi_assets.demo.base_recipe.beats import GENRES, beat, whole_frame_bpm
 from lofi_assets.demo.base_recipe.genres import SAMPLE_RATE, SAMPLES_PER_FRAME
-from lofi_assets.demo.base_recipe.music import prompt_like_lofi
+from lofi_assets.demo.base_recipe.music import drawn_sigmas, noisier_sigmas, prompt_like_lofi
 from lofi_assets.demo.base_recipe.recipe import RecipeRun, assemble, train_stage, write_music
 from lofi_assets.demo.base_recipe.settings import FULL, IN_TIME, SMOKE, BeatsSettings
 from lofi_assets.demo.corpus.catalogue import catalogue
@@ -78,13 +78,25 @@ def test_prompts_lose_genre_and_tags_and_hold_words_that_were_never_heard() -> N
     assert set(share) == {*split_tags(caption), *unheard} and all(prompts)
 
 
+def test_a_third_of_the_items_have_as_much_noise_as_the_first_steps_of_sampling() -> None:
+    """Elsewhere one of 30 has, which leaves what only a prompt tells untaught."""
+    settings, count = BeatsSettings(noisy=1.0), 20_000
+    usual = torch.tensor(drawn_sigmas(count, torch.Generator().manual_seed(1)))
+    noisy = torch.tensor(noisier_sigmas(count, torch.Generator().manual_seed(1), settings=settings))
+    mixed = torch.tensor(noisier_sigmas(count, torch.Generator().manual_seed(1), settings=BeatsSettings(noisy=0.5)))
+    shares = [float((sigmas > 0.95).float().mean()) for sigmas in (usual, noisy, mixed)]
+    assert shares == pytest.approx([0.032, 0.322, 0.177], abs=0.015)
+    assert all(float(sigmas.min()) > 0 and float(sigmas.max()) <= 1 for sigmas in (usual, noisy, mixed))
+    assert float((mixed == usual).float().mean()) == pytest.approx(0.5, abs=0.02)
+
+
 def test_the_last_stage_goes_on_from_a_finished_base_and_keeps_its_codec(tmp_path: Path, taxonomy: Taxonomy) -> None:
     recipe = replace(
         SMOKE.with_steps({"beats": 2}),
         corpus=replace(SMOKE.corpus, clips=2, worn=1, seconds=6.5),
         steady=replace(SMOKE.steady, clips=2),
-        beats=replace(SMOKE.beats, clips=2, steady=1, others=1),
-        transformer=replace(FULL.transformer, crops=(32,), frames_per_step=64),
+        beats=replace(SMOKE.beats, clips=2, steady=1, others=1, crops=(32,)),
+        transformer=replace(FULL.transformer, frames_per_step=64),
     )
     made = RecipeRun(tmp_path, recipe, taxonomy, SHIPPED_BASE)
     write_music(made)

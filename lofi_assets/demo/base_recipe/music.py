@@ -12,6 +12,7 @@ keep their random start, at the scale of the learnt ones: that is where a LoRA f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
-from lofi_assets.backbones.ace_step_v1.flow_matching import sample_timestep_indices, training_schedule
+from lofi_assets.backbones.ace_step_v1.flow_matching import (
+    TRAIN_TIMESTEPS,
+    sample_timestep_indices,
+    shifted,
+    training_schedule,
+)
 from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, MusicDCAE
 from lofi_assets.backbones.ace_step_v1.objective import Objective, conditions_of, without
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
@@ -35,6 +41,8 @@ from lofi_assets.training.trainer.batches import generator
 
 Prompt = Callable[[str, torch.Generator], str]
 """From a clip's caption and a random state to the prompt that it is heard under."""
+DrawSigmas = Callable[[int, torch.Generator], list[float]]
+"""From a number of items and a random state to each item's share of noise, in (0, 1]."""
 
 
 def cache_latents(codec: MusicDCAE, clips: Sequence[Clip], *, folder: Path) -> list[Tensor]:
@@ -63,16 +71,16 @@ class MusicTask:
         latents: Sequence[Tensor],
         captions: Sequence[str],
         bars: Sequence[int],
-        prompt: Prompt,
         settings: TransformerSettings,
         seed: int,
     ) -> None:
         self.modules = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder}).train()
         self.transformer, self.text_encoder, self.tokenizer = transformer, text_encoder, tokenizer
         self.objective = Objective(transformer, torch.float32, torch.device("cpu"))
-        self.sigmas = training_schedule().sigmas.tolist()
         self.latents, self.captions, self.bars = latents, captions, bars
-        self.prompt, self.settings, self.seed = prompt, settings, seed
+        self.settings, self.seed = settings, seed
+        self.prompt: Prompt = partial(shorter_prompt, tag_dropout=settings.tag_dropout)
+        self.draw_sigmas: DrawSigmas = drawn_sigmas
         self.lyric_ids = torch.tensor(list(lyric_ids))
 
     def groups(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
@@ -93,19 +101,19 @@ class MusicTask:
         frames = settings.crops[int(torch.randint(len(settings.crops), (), generator=random))]
         count = max(1, settings.frames_per_step // frames)
         picks = torch.randint(len(self.latents), (count,), generator=random).tolist()
-        indices = sample_timestep_indices(count, generator=random).tolist()
+        sigmas = self.draw_sigmas(count, random)
         draws = torch.rand(count, 4, generator=random).tolist()
         prompts = [self.prompt(self.captions[pick], random) for pick in picks]
         conditions = self._conditions(prompts)
         items = []
-        for pick, index, known, (place, text, speaker, lyrics) in zip(picks, indices, conditions, draws, strict=True):
+        for pick, sigma, known, (place, text, speaker, lyrics) in zip(picks, sigmas, conditions, draws, strict=True):
             latents = crop_from_bar(self.latents[pick], frames=frames, place=place, bar=self.bars[pick])
             items.append(
                 Item(
                     track_id=str(pick),
                     latents=latents,
                     noise=torch.randn(latents.shape, generator=random),
-                    sigma=self.sigmas[index],
+                    sigma=sigma,
                     conditions=without(known, self._dropped(text=text, speaker=speaker, lyrics=lyrics)),
                 )
             )
@@ -127,6 +135,21 @@ class MusicTask:
             conditions_of(text[mask.bool()], self.lyric_ids, speaker)
             for text, mask in zip(states, batch["attention_mask"], strict=True)
         ]
+
+
+def drawn_sigmas(count: int, random: torch.Generator) -> list[float]:
+    """Shares of noise as a LoRA's training draws them: densest about 0.75."""
+    sigmas: list[float] = training_schedule().sigmas[sample_timestep_indices(count, generator=random)].tolist()
+    return sigmas
+
+
+def noisier_sigmas(count: int, random: torch.Generator, *, settings: BeatsSettings) -> list[float]:
+    """The same, but a share of `settings.noisy` of them drawn evenly and shifted by `settings.noise_shift`."""
+    usual = torch.tensor(drawn_sigmas(count, random))
+    chosen = torch.rand(count, generator=random)
+    even = torch.randint(1, TRAIN_TIMESTEPS + 1, (count,), generator=random) / TRAIN_TIMESTEPS
+    sigmas: list[float] = torch.where(chosen < settings.noisy, shifted(even, settings.noise_shift), usual).tolist()
+    return sigmas
 
 
 def shorter_prompt(caption: str, random: torch.Generator, *, tag_dropout: float) -> str:

@@ -13,7 +13,7 @@ What a stage learns is in `codec` and `music`; what the result is worth in `repo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
@@ -27,7 +27,12 @@ from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
 from lofi_assets.demo.base_recipe import architecture
 from lofi_assets.demo.base_recipe.codec import ClockTask, DcaeTask, EdgesTask, VocoderTask, calibrate
 from lofi_assets.demo.base_recipe.corpus import Clip, beat_clips, clips, steady_clips, write_corpus
-from lofi_assets.demo.base_recipe.music import MusicTask, Prompt, cache_latents, prompt_like_lofi, shorter_prompt
+from lofi_assets.demo.base_recipe.music import (
+    MusicTask,
+    cache_latents,
+    noisier_sigmas,
+    prompt_like_lofi,
+)
 from lofi_assets.demo.base_recipe.settings import Recipe, StageName
 from lofi_assets.demo.base_recipe.stage import Stage, Task, read_weights, run_stage
 from lofi_assets.files.hashing import hash_of, sha256_file
@@ -140,7 +145,7 @@ class RecipeRun:
         heard = LISTENS_TO[name]
         before = [] if heard is None else [self._start_hash if self.start else self._run_id(heard)]
         own = settings["vocoder"]["clock"] if name == "clock" else settings[name]
-        if name == "steady":
+        if name in ("steady", "beats"):  # a finished base may have been built otherwise
             own = [own, settings["transformer"]]
         return hash_of(RECIPE_VERSION, recipe.seed, settings["corpus"], own, settings["training"][name], before)
 
@@ -239,8 +244,11 @@ class RecipeRun:
         clips = self.heard_last
         named = {tag for clip in clips for tag in split_tags(clip.piece.caption)}
         known = {tag for category in self.taxonomy.categories for tag in category.tags}
-        prompt = partial(prompt_like_lofi, settings=self.recipe.beats, unheard=sorted(known - named))
-        task = self.music_task(clips, self.latents(clips), prompt)
+        settings = self.recipe.beats
+        task = self.music_task(clips, self.latents(clips), crops=settings.crops)
+        task.prompt = partial(prompt_like_lofi, settings=settings, unheard=sorted(known - named))
+        if settings.noisy:
+            task.draw_sigmas = partial(noisier_sigmas, settings=settings)
         self._read_transformer(task)
         return task
 
@@ -254,12 +262,14 @@ class RecipeRun:
         task.transformer.load_state_dict(base.transformer.state_dict())
         task.text_encoder.load_state_dict(base.text_encoder.state_dict())
 
-    def music_task(self, clips: Sequence[Clip], latents: Sequence[Tensor], prompt: Prompt | None = None) -> MusicTask:
-        """A transformer that has heard nothing yet, before the latents of clips; by default under their captions, now
-        and then shorter.
+    def music_task(
+        self, clips: Sequence[Clip], latents: Sequence[Tensor], *, crops: tuple[int, ...] | None = None
+    ) -> MusicTask:
+        """A transformer that has heard nothing yet, before the latents of clips; under their captions, now and then
+        shorter, and in the crops of the recipe's transformer or others.
         """
         recipe, (text_ids, lyric_ids) = self.recipe, self.vocabularies
-        settings = recipe.transformer
+        settings = replace(recipe.transformer, crops=crops or recipe.transformer.crops)
         tokenizers = self.folder / "tokenizers"
         return MusicTask(
             self._seeded("transformer", lambda: architecture.build_transformer(settings, lyric_ids=lyric_ids)),
@@ -269,7 +279,6 @@ class RecipeRun:
             latents=latents,
             captions=[clip.piece.caption for clip in clips],
             bars=[clip.piece.bar_frames for clip in clips],
-            prompt=prompt or partial(shorter_prompt, tag_dropout=settings.tag_dropout),
             settings=settings,
             seed=recipe.seed,
         )
