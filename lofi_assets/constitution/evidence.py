@@ -198,8 +198,15 @@ def _made_here(store: Store, asset: str, files: Mapping[str, str], *, before: st
     """Without this, a run that recomputes nothing would vouch for whatever was put in the place of what it made."""
     if not before:
         return
-    known = read(store, asset, before)
-    recorded = {**known.files, **read_list(store, known).files}
+    try:
+        known = read(store, asset, before)
+        recorded = {**known.files, **read_list(store, known).files}
+    except StoreError as error:
+        reason = str(error).rpartition("; ")[0]
+        raise NotMadeHereError(
+            f"{reason}: nothing says whether the files of {asset} are still what was made. Restore metadata/evidence "
+            f"from a copy; or wipe the materialisations of {asset} in the UI, remove its files and materialise it anew"
+        ) from error
     foreign = [
         name
         for name, digest in files.items()

@@ -308,6 +308,14 @@ def test_a_file_that_the_run_wrote_is_vouched_for(store: Store) -> None:
     assert reason(store) == ""
 
 
+def test_without_the_earlier_evidence_nothing_is_vouched_for_and_the_way_out_is_said(store: Store) -> None:
+    document(store, "metrics")[0].unlink()
+    with pytest.raises(
+        NotMadeHereError, match=r"the evidence of metrics is gone: .*wipe the materialisations of metrics"
+    ):
+        again(store, since=0.0)
+
+
 def test_a_file_that_stayed_as_it_was_is_vouched_for(store: Store) -> None:
     assert again(store, since=(store.root / REPORT).stat().st_ctime + 1)
 
