@@ -30,6 +30,7 @@ from lofi_assets.constitution.made_with import (
 )
 from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json, write_json, write_text
+from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_json
 from lofi_assets.files.recorded_hashes import FileHashes
 from lofi_assets.files.typed import STORED, parsed, plain
 from lofi_assets.files.writing import StoreError
@@ -248,7 +249,7 @@ def read(store: Store, asset: str, sha256: str) -> Evidence:
         raise StoreError(f"{path}: the evidence of {asset} is gone; {remedy}") from error
     if _sha256(text) != sha256:
         raise StoreError(f"{path}: was changed after {asset} was materialised; {remedy}")
-    return parsed_statement(json.loads(text), where=str(path), remedy=remedy)
+    return parsed_statement(_json(text, path, remedy), where=str(path), remedy=remedy)
 
 
 def read_list(store: Store, evidence: Evidence) -> TrackList:
@@ -266,7 +267,14 @@ def read_list(store: Store, evidence: Evidence) -> TrackList:
         raise StoreError(f"{path}: the list of tracks is gone; {remedy}") from error
     if _sha256(text) != evidence.track_list:
         raise StoreError(f"{path}: was changed after {evidence.asset} was materialised; {remedy}")
-    return parsed(TrackList, json.loads(text), where=str(path), remedy=remedy)
+    return parsed(TrackList, _json(text, path, remedy), where=str(path), remedy=remedy)
+
+
+def _json(text: bytes, path: Path, remedy: str) -> object:
+    try:
+        return parse_json(decoded(text, where=str(path)), where=str(path))
+    except HandWrittenError as error:
+        raise StoreError(f"{error}; {remedy}") from error
 
 
 def _write_list(store: Store, asset: str, tracked: TrackList) -> str:

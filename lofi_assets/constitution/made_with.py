@@ -77,7 +77,7 @@ def code() -> Code:
     for path in sources:
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         digest.update(f"{path.relative_to(PACKAGE).as_posix()} {content}\n".encode())
-    return Code(_version(PACKAGE.name), digest.hexdigest(), commit(PACKAGE), changes(PACKAGE))
+    return Code(installed_version(PACKAGE.name), digest.hexdigest(), commit(PACKAGE), changes(PACKAGE))
 
 
 @cache
@@ -99,7 +99,8 @@ def profile_used(profile: Profile) -> ProfileUsed:
     return ProfileUsed(profile.name, hash_of(settings), seeds)
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """Version of a distribution, None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

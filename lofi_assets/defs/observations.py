@@ -73,9 +73,9 @@ def latest_verdicts(instance: dg.DagsterInstance, state: AlertState) -> Iterator
             continue
         state.judged[gate.id] = record.id
         evaluation = record.evaluation
-        failed = failed_by_a_person(instance, gate, data_version=made[str(gate.asset)])
-        if evaluation and evaluation.passed and failed:
-            record, evaluation = failed, failed.evaluation
+        if evaluation and evaluation.passed:
+            failed = failed_by_a_person(instance, gate, data_version=made[str(gate.asset)])
+            record, evaluation = (failed, failed.evaluation) if failed else (record, evaluation)
         if evaluation:
             yield _seen(gate, evaluation, at=record.create_timestamp, run_id=record.run_id)
 

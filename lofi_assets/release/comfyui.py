@@ -1,7 +1,7 @@
 """A workflow for ComfyUI, in the form that its API takes and its page opens: text to music with the released LoRA.
 
-Nodes and their inputs are those of ComfyUI's own text-to-music template for ACE-Step v1 (`comfy_extras/nodes_ace.py`).
-It has not been run here, where there is no ComfyUI; what a test asks is that every link leads to a node.
+Nodes and inputs follow ComfyUI's text-to-music template for ACE-Step v1 (`comfy_extras/nodes_ace.py`), which could not
+be read here: neither the inputs' names nor a run was seen. What a test asks is that every link leads to a node.
 """
 
 from typing import Any

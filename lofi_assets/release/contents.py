@@ -11,13 +11,13 @@ import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 
 from lofi_assets.constitution.clearance import Clearance
 from lofi_assets.constitution.evidence import current_sha256, document_path
 from lofi_assets.constitution.evidence import folder as evidence_folder
 from lofi_assets.constitution.gates import load_constitution, load_gates
+from lofi_assets.constitution.made_with import installed_version
 from lofi_assets.constitution.verdicts import verdicts
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import hash_of
@@ -202,16 +202,9 @@ def _about(
         approval=Approver(approval.approved_by, approval.date),
         constitution=load_constitution()["version"],
         gates=tuple(ReleasedGate(found.gate.id, found.status, published_text(found, names)) for found in judged),
-        tools={"python": platform.python_version()} | {name: _version(name) for name in TOOLS},
+        tools={"python": platform.python_version()} | {name: installed_version(name) for name in TOOLS},
         files={},
     )
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _recorded(sealed: SealedCopy, about: ReleaseRecord) -> dict[Part, dict[str, SealedFile]]:

@@ -81,6 +81,7 @@ def verify(folder: Path, *, key: "Ed25519PublicKey | None" = None, config_dir: P
         *_chain(documents),
         *_bound(record, documents),
         *unknown,
+        *_admission(folder, documents),
         *(Finding("fault", found.gate.id, f"{found.status}: {found.text}") for found in verdicts if not found.passed),
     ]
     return Report(record, tuple(findings), verdicts, signed_by)
@@ -223,6 +224,18 @@ def _gates(folder: Path, record: ReleaseRecord, config_dir: Path) -> tuple[list[
     if not gates:
         return gates, [Finding("fault", "constitution", "no gate holds a release")]
     return gates, []
+
+
+def _admission(folder: Path, documents: Mapping[str, Evidence]) -> Iterator[Finding]:
+    """Tracks are let in one by one when an asset is made: it has to have been by the table that the release names."""
+    try:
+        digest = gates_sha256(folder / EVIDENCE)
+    except ConstitutionError:
+        return  # said where the table is read
+    for asset, document in documents.items():
+        if document.tracks and document.constitution.gates_sha256 != digest:
+            said = document.constitution.version
+            yield Finding("fault", asset, f"let its tracks in by another table of gates (version {said})")
 
 
 def _judged(gate: Gate, documents: Mapping[str, Evidence]) -> Verdict:

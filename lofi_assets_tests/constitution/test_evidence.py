@@ -1,5 +1,6 @@
 """The document that a materialisation leaves, and what nobody can do to it without being found out."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -209,6 +210,13 @@ def test_an_edited_document_under_its_own_new_hash_is_not_the_one_of_the_run(sto
     old.rename(evidence.document_path(store, "metrics", sha256))
     write_json(evidence.pointer_path(store, "metrics"), {"sha256": sha256})
     assert "another build than its latest materialisation" in reason(store, metrics=latest)
+
+
+def test_what_is_no_json_is_named_even_under_its_own_hash(store: Store) -> None:
+    sha256 = hashlib.sha256(b"{").hexdigest()
+    evidence.document_path(store, "metrics", sha256).write_bytes(b"{")
+    with pytest.raises(StoreError, match="materialise metrics again"):
+        evidence.read(store, "metrics", sha256)
 
 
 def test_an_edited_list_of_tracks_is_found_out(store: Store) -> None:

@@ -321,6 +321,13 @@ def test_another_table_of_gates(plain_release: Path, change: Callable[[str], str
     assert said in " ".join(f"{name} {text}" for name, text in found.items())
 
 
+def test_tracks_that_were_let_in_by_another_table(plain_release: Path) -> None:
+    other = {"version": "1.0.0", "gates_sha256": "0" * 64}
+    sha256 = edit_document(plain_release, "processed_tracks", lambda data: data["predicate"].update(constitution=other))
+    reseal(plain_release, lambda about: about["evidence"].update(processed_tracks=sha256))
+    assert "by another table of gates (version 1.0.0)" in faults(verify(plain_release))["processed_tracks"]
+
+
 def test_a_version_of_the_constitution_that_is_not_known_here(plain_release: Path) -> None:
     reseal(plain_release, lambda about: about.update(constitution="9.0.0"))
     assert "is not known here" in faults(verify(plain_release))["constitution"]

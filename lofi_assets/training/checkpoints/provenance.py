@@ -4,9 +4,9 @@ import os
 import platform
 import shlex
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from lofi_assets.constitution.made_with import installed_version
 from lofi_assets.files.git import changes, commit
 from lofi_assets.store import PACKAGE
 from lofi_assets.training.checkpoints.description import Provenance
@@ -40,7 +40,7 @@ def provenance(*, device: str, threads: int) -> Provenance:
     return Provenance(
         git_commit=commit(PACKAGE),
         git_diff_sha256=changes(PACKAGE),
-        packages={name: _version(name) for name in PACKAGES},
+        packages={name: installed_version(name) for name in PACKAGES},
         command=shlex.join([sys.executable, *sys.argv]),
         working_directory=str(Path.cwd()),
         python=platform.python_version(),
@@ -62,10 +62,3 @@ def _kernels() -> dict[str, str | None]:
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
         "float32_matmul": torch.get_float32_matmul_precision(),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
