@@ -35,6 +35,10 @@ Two of them depend on others (`TrainingSettings.identifying`): under a schedule 
 on `max_steps`, and a compiler fuses other kernels, with other last bits, where activations are computed again.
 """
 
+ADDED_LATER: frozenset[str] = frozenset()
+"""Settings of training or adapter that came after runs were first named by their settings. At its default such a one is
+left out of the hash, so that a run of an earlier version goes on under its id."""
+
 TRAINING_RUN = "training_run.json"
 """In `metadata/`: the run that is planned, or goes on."""
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -51,6 +55,13 @@ class Settings(BaseModel):
     """Base of the settings: immutable, and an unknown key is an error rather than a setting without effect."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @property
+    def identifying(self) -> dict[str, object]:
+        """The settings that decide the weights at a given step, as plain values."""
+        fields = type(self).model_fields
+        usual = {name for name in ADDED_LATER & fields.keys() if getattr(self, name) == fields[name].default}
+        return self.model_dump(exclude=usual)
 
 
 class LoraSettings(Settings):
@@ -164,13 +175,13 @@ class TrainingSettings(Settings):
 
     @property
     def identifying(self) -> dict[str, object]:
-        """The settings that decide the weights at a given step."""
+        """The settings that decide the weights at a given step, as plain values."""
         free = set(UNIDENTIFYING)
         if self.schedule != "constant":
             free.discard("max_steps")
         if self.compile:
             free.discard("gradient_checkpointing")
-        return self.model_dump(exclude=free)
+        return {name: value for name, value in super().identifying.items() if name not in free}
 
     @model_validator(mode="after")
     def _parts_work_together(self) -> "TrainingSettings":
@@ -250,7 +261,7 @@ class TrainingRun(Settings):
     @property
     def config_hash(self) -> str:
         """sha256 of base, adapter and training settings, less those that leave the weights at a given step alone."""
-        return hash_of(self.base_fingerprint, self.lora.model_dump(), self.training.identifying)
+        return hash_of(self.base_fingerprint, self.lora.identifying, self.training.identifying)
 
     @property
     def run_id(self) -> str:

@@ -50,6 +50,20 @@ def test_a_run_file_gives_back_the_run(tmp_path: Path):
     assert load_run(tmp_path / "run.json") == a_run()
 
 
+def test_a_run_of_an_earlier_version_goes_on_under_its_id():
+    """A setting that is added belongs into ADDED_LATER or UNIDENTIFYING; this id was given before there were any."""
+    assert a_run().run_id == "528464d39c1a"
+
+
+def test_a_later_setting_makes_another_run_only_where_it_is_used(monkeypatch: pytest.MonkeyPatch):
+    class Later(TrainingSettings):
+        noise_offset: float = 0.0
+
+    monkeypatch.setattr("lofi_assets.training.config.ADDED_LATER", frozenset({"noise_offset"}))
+    assert a_run(training=Later()).config_hash == a_run().config_hash
+    assert a_run(training=Later(noise_offset=0.1)).config_hash != a_run().config_hash
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [("training.learning_rate", -1), ("training.precision", "fp8"), ("lora.rank", 4), ("dataset_hash", "short")],
