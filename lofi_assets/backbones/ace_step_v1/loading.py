@@ -150,7 +150,8 @@ def load_transformer(
             **options,
         )
     model: ACEStepTransformer2DModel = strict(loaded, directory)
-    return model.eval()
+    model.eval()
+    return model
 
 
 @contextmanager

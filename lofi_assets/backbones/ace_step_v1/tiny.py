@@ -64,7 +64,8 @@ def _transformer(lyric_ids: int) -> ACEStepTransformer2DModel:
         lyric_output_size=32,
         patch_embed_mult=16,
     )
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _dcae() -> AutoencoderDC:
@@ -86,7 +87,8 @@ def _dcae() -> AutoencoderDC:
         decoder_act_fns="silu",
         scaling_factor=0.41407,
     )
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _vocoder() -> ADaMoSHiFiGANV1:
@@ -99,7 +101,8 @@ def _vocoder() -> ADaMoSHiFiGANV1:
         resblock_dilation_sizes=((1, 3),),
     )
     make_audible(model.head)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def make_audible(head: HiFiGANGenerator) -> None:

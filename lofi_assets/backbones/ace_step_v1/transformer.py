@@ -96,7 +96,7 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # t
         build_projectors: bool = True,
         mask_aware_padding: bool = True,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         width = num_attention_heads * attention_head_dim
         patch = (int(patch_size[0]), int(patch_size[1]))
         self.width = width
@@ -257,7 +257,7 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # t
         for index, block in enumerate(self.transformer_blocks):
             arguments = (x, context, modulation, rotary, context_rotary, mask, allowed, exact)
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = self._gradient_checkpointing_func(block, *arguments)  # type: ignore[misc]
+                x = self._gradient_checkpointing_func(block, *arguments)
             else:
                 x = block(*arguments)
             if index in keep:

@@ -205,7 +205,7 @@ class ADaMoSHiFiGANV1(ModelMixin, ConfigMixin):  # type: ignore[misc]
         f_max: float = 16000,
         n_mels: int = 128,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         if use_template or len(kernel_sizes) != 1:
             raise ValueError("this vocoder is the published one: use_template false and one entry in kernel_sizes")
         self.backbone = ConvNeXtEncoder(inputs=input_channels, depths=depths, dims=dims, kernel=kernel_sizes[0])

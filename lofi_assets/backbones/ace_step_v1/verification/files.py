@@ -138,7 +138,8 @@ def _vocoder(folder: Path) -> nn.Module:
 def _text_encoder(folder: Path) -> nn.Module:
     from transformers import UMT5Config, UMT5EncoderModel
 
-    return UMT5EncoderModel(UMT5Config.from_pretrained(str(folder), local_files_only=True))
+    encoder: nn.Module = UMT5EncoderModel(UMT5Config.from_pretrained(str(folder), local_files_only=True))
+    return encoder
 
 
 _BUILDERS: dict[str, Callable[[Path], nn.Module]] = {
