@@ -47,6 +47,17 @@ def data_root() -> Path:
     return folder("LOFI_DATA_DIR", CONFIG_DIR.parent / "data")
 
 
+CHOSEN_STYLES = "chosen_styles.json"
+"""In `metadata/`: track id -> [style ids], written by people alone."""
+STYLE_MAPPING = "style_mapping.json"
+"""In `metadata/`: the data model's file, a result. Its copy in `cache/` tells a person's edit from what was written."""
+REVIEWS = "reviews.jsonl"
+"""In `metadata/`: one decision about a prompt per line, only ever appended to."""
+SPEAKERS = "speakers.json"
+"""In `metadata/`, written by hand: track id -> .npy or .safetensors file below the data root; an artist's tracks share
+one file. A track that is not named has no speaker embedding."""
+
+
 @dataclass(frozen=True)
 class Store:
     """Paths under one data root. The root may be moved: everything recorded is relative to it."""

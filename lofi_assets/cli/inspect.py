@@ -5,9 +5,12 @@ import json
 import os
 import sys
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from lofi_assets.tracks.inspect_file import Inspection
 
 
 @click.command()
@@ -30,7 +33,7 @@ def inspect(
     if not files:
         click.echo("no files given; name audio files or folders", err=True)
     settings = load_profile().audio
-    records = _records(
+    inspections = _inspections(
         files,
         full=full,
         workers=workers or settings.workers or os.cpu_count() or 1,
@@ -39,10 +42,10 @@ def inspect(
     )
     try:
         # Closed here and not at exit, when what the workers share is gone before they are.
-        with contextlib.closing(records):
-            for record in records:
+        with contextlib.closing(inspections):
+            for inspection in inspections:
                 # ASCII only: names may hold newlines, control characters, and bytes that are no text.
-                line = json.dumps(record, ensure_ascii=True, allow_nan=False)
+                line = json.dumps(inspection.as_json(), ensure_ascii=True, allow_nan=False)
                 with without_interrupts():
                     # An interrupt inside a write that waits for its reader would leave half a line.
                     click.echo(line)
@@ -55,15 +58,15 @@ def inspect(
         sys.exit(141)
 
 
-def _records(
+def _inspections(
     files: Sequence[str], *, full: bool, workers: int, timeout_s: float, memory_gb: float
-) -> Generator[dict[str, Any], None, None]:
-    """One record per file: of folders that cannot be listed first, then of the files as they are done."""
+) -> Generator["Inspection", None, None]:
+    """One per file: of folders that cannot be listed first, then of the files as they are done."""
     import tempfile
     from pathlib import Path
 
     from lofi_assets.constitution.gates import gates_of, load_gates
-    from lofi_assets.tracks.inspect_file import InspectJob, inspect_file, record
+    from lofi_assets.tracks.inspect_file import Inspection, InspectJob, inspect_file
     from lofi_assets.workers.mapping import WorkerFailure
     from lofi_assets.workers.process_pool import LocalProcesses
 
@@ -71,7 +74,7 @@ def _records(
     paths: list[str] = []
     for path, fault in found(files):
         if fault:
-            yield record(path, rule="audio.readable", reason=fault, measures={"readable": False})
+            yield Inspection(path, rule="audio.readable", reason=fault, measures={"readable": False})
         else:
             paths.append(path)
     with contextlib.ExitStack() as stack:
@@ -81,7 +84,9 @@ def _records(
         stack.callback(results.close)
         for job, result in results:
             if isinstance(result, WorkerFailure):
-                result = record(job.path, rule=result.rule, reason=result.reason, measures={"worker_survived": False})
+                result = Inspection(
+                    job.path, rule=result.rule, reason=result.reason, measures={"worker_survived": False}
+                )
             yield result
 
 

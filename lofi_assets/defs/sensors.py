@@ -3,10 +3,11 @@
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import field
 from datetime import UTC, datetime
-from typing import Any
 
 import dagster as dg
+from pydantic.dataclasses import dataclass
 
 from lofi_assets.constitution.gates import load_gates
 from lofi_assets.defs.dataset import dataset_manifest
@@ -17,6 +18,8 @@ from lofi_assets.defs.sources import licensed_sources, style_taxonomy
 from lofi_assets.defs.tracks import processed_tracks, prompts
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import hash_of
+from lofi_assets.files.typed import STORED, parsed, plain
+from lofi_assets.files.writing import StoreError
 from lofi_assets.listening.arrivals import arrivals
 from lofi_assets.sources.ledger_page import survey, usable_files
 from lofi_assets.sources.licences import load_licences
@@ -38,7 +41,18 @@ READERS: Mapping[str, tuple[dg.AssetsDefinition, ...]] = {
     "vocabulary": (style_taxonomy, processed_tracks, prompts, dataset_manifest),
 }
 """Part of a landing (`tracks.landing.Landing`) -> the assets that read it, and what stands on them."""
+CURSOR = "the cursor of new_tracks_landed"
 LINEAGE = [asset.key for asset in (licensed_sources, style_taxonomy, processed_tracks, prompts, dataset_manifest)]
+
+
+@dataclass(frozen=True, config=STORED)
+class Seen:
+    """The cursor: what the last run was asked for."""
+
+    number: int = 0
+    """How many runs were asked for; part of each one's key, since a state may come back."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """Part of a landing -> its state then."""
 
 
 @dg.sensor(
@@ -57,7 +71,7 @@ def new_tracks_landed(context: dg.SensorEvaluationContext, platform: Platform) -
     if landed.files == 0 and not context.cursor:
         return dg.SkipReason("the data root is empty: put audio under raw/ and its licence into metadata/sources.json")
     now = {part: getattr(landed, part) for part in READERS}
-    changed = [part for part in READERS if now[part] != seen["parts"].get(part)]
+    changed = [part for part in READERS if now[part] != seen.parts.get(part)]
     if not changed:
         return dg.SkipReason(f"nothing new among {landed.files} files")
     if 0 <= time.time() - landed.newest < SETTLE_SECONDS:
@@ -66,12 +80,12 @@ def new_tracks_landed(context: dg.SensorEvaluationContext, platform: Platform) -
         return dg.SkipReason("no file under raw/ has a verified licence yet: lofi sources list says what each lacks")
     latest = _latest_data_run(context.instance)
     wanted = {asset.key for part in changed for asset in READERS[part]} | _left_undone(latest)
-    number = int(seen["number"]) + 1
-    context.update_cursor(json.dumps({"number": number, "parts": now}))
+    asked = Seen(number=seen.number + 1, parts=now)
+    context.update_cursor(json.dumps(plain(asked)))
     if latest and latest.status in WAITING and wanted <= (latest.asset_selection or set()):
         return dg.SkipReason(f"run {latest.run_id[:8]} has not started yet and will see this too")
     return dg.RunRequest(
-        run_key=f"{number}:{hash_of(now)[:16]}",
+        run_key=f"{asked.number}:{hash_of(now)[:16]}",
         asset_selection=sorted(wanted, key=lambda key: LINEAGE.index(key)),
         tags={CHANGED_TAG: ",".join(changed)},
     )
@@ -90,13 +104,12 @@ def _nothing_to_begin_with(instance: dg.DagsterInstance, store: Store) -> bool:
     return usable_files(found) == 0
 
 
-def _seen(cursor: str | None) -> dict[str, Any]:
-    """How many runs were asked for, and the state that the last one was asked for."""
+def _seen(cursor: str | None) -> Seen:
+    """A cursor of another form is as none: everything counts as changed, and one run looks at it."""
     try:
-        seen = json.loads(cursor or "{}")
-    except json.JSONDecodeError:
-        seen = None
-    return seen if isinstance(seen, dict) and "parts" in seen else {"number": 0, "parts": {}}
+        return parsed(Seen, json.loads(cursor or "{}"), where=CURSOR, remedy="reset it in the UI")
+    except (ValueError, StoreError):
+        return Seen()
 
 
 def _latest_data_run(instance: dg.DagsterInstance) -> dg.DagsterRun | None:

@@ -16,16 +16,16 @@ from lofi_assets.records import SourceRecord
 from lofi_assets.sources.curator_files import CuratorFiles
 from lofi_assets.sources.inventory import KnownFile
 from lofi_assets.sources.raw_files import SOURCE_FOLDERS, RawFile, RawTree, raw_track_id, shown_path, track_id_of
-from lofi_assets.store import Store
+from lofi_assets.store import CHOSEN_STYLES, REVIEWS, SPEAKERS, STYLE_MAPPING, Store
 from lofi_assets.wording import named
 
 SHOWN = 10
 """Names after which the rest is only counted."""
 
-NAMED_BY_HAND = ("chosen_styles.json", "speakers.json")
+NAMED_BY_HAND = (CHOSEN_STYLES, SPEAKERS)
 """Files of `metadata/`, objects by track id, of which every name should be a track's."""
 
-NAMED_BY_TOOLS = ("style_mapping.json", "reviews.jsonl")
+NAMED_BY_TOOLS = (STYLE_MAPPING, REVIEWS)
 """The same, but written by commands too: they may hold tracks that went, and only a near miss is a person's."""
 
 _ALMOST_SIDECAR = re.compile(r"(.+?)(lyric|prompt)s?")

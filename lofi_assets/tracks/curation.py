@@ -15,14 +15,9 @@ from pathlib import Path
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.sources.licences import SourceError
 from lofi_assets.sources.style_taxonomy import vocabulary
-from lofi_assets.store import Store
+from lofi_assets.store import CHOSEN_STYLES, STYLE_MAPPING, Store
 from lofi_assets.tracks.prompt_table import given_styles
 from lofi_assets.tracks.track_table import part_ids
-
-CHOSEN = "chosen_styles.json"
-"""Track id -> [style ids], written by people alone."""
-MAPPING = "style_mapping.json"
-"""The data model's file, a result. Its copy in `cache/` tells an edit by a person from what was written here."""
 
 _REMOVABLE = "remove it, prompts writes it anew"
 
@@ -48,13 +43,13 @@ def named_styles(store: Store) -> Styles:
     Raises:
         SourceError: as `chosen_styles`.
     """
-    named = _read(store, CHOSEN) | hand_edits(store)
+    named = _read(store, CHOSEN_STYLES) | hand_edits(store)
     return {track_id: styles for track_id, styles in named.items() if styles}
 
 
 def hand_edits(store: Store) -> Styles:
     """Entries of `style_mapping.json` that a person wrote since it was last written here."""
-    mapping, chosen = _read(store, MAPPING), _read(store, CHOSEN)
+    mapping, chosen = _read(store, STYLE_MAPPING), _read(store, CHOSEN_STYLES)
     ours = _copies(store)
     edited = (
         _chosen_before_copies(store, mapping)
@@ -69,17 +64,18 @@ def take_over(store: Store) -> str:
     edits = hand_edits(store)
     if not edits:
         return ""
-    chosen = _read(store, CHOSEN) | edits
-    write_json(store.metadata(CHOSEN), {key: list(chosen[key]) for key in sorted(chosen)})
+    chosen = _read(store, CHOSEN_STYLES) | edits
+    write_json(store.metadata(CHOSEN_STYLES), {key: list(chosen[key]) for key in sorted(chosen)})
     names = ", ".join(sorted(edits))
     return (
-        f"{MAPPING} is a result: the styles that were edited there ({names}) now stand in metadata/{CHOSEN}, edit that"
+        f"{STYLE_MAPPING} is a result: the styles that were edited there ({names}) now stand in "
+        f"metadata/{CHOSEN_STYLES}, edit that"
     )
 
 
 def write_mapping(store: Store, mapping: Mapping[str, Sequence[str]]) -> None:
     """Write `style_mapping.json`, so that every later edit of it is known for one, also after a kill in between."""
-    copy, path = store.cache / MAPPING, store.metadata(MAPPING)
+    copy, path = store.cache / STYLE_MAPPING, store.metadata(STYLE_MAPPING)
     before = _copies(store) or []
     write_json(copy, [*before[-1:], mapping])
     write_json(path, mapping)
@@ -93,7 +89,7 @@ def _read(store: Store, name: str) -> Styles:
 
 def _copies(store: Store) -> list[Styles] | None:
     """What was last written here, and while it is written what was written before; None without a copy."""
-    path = store.cache / MAPPING
+    path = store.cache / STYLE_MAPPING
     copies = read_json(path, remedy=_REMOVABLE)
     if not isinstance(copies, list | None):
         raise SourceError(f"{path}: must be a list of what was written; {_REMOVABLE}")

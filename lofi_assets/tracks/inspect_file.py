@@ -5,15 +5,34 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lofi_assets.audio.decode import read_audio
 from lofi_assets.constitution.gates import Gate
-from lofi_assets.tracks.process_track import ProcessResult, attempt, master_of, write_and_judge
+from lofi_assets.tracks.process_track import attempt, master_of, write_and_judge
 
-Record = dict[str, Any]
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `lofi inspect` says of a file, a line of JSON each."""
+
+    path: str
+    """As given."""
+    rule: str = ""
+    """Id of the gate that was broken; empty for an accepted file."""
+    reason: str = ""
+    measures: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """`path`, `verdict` (accepted or rejected), `rule`, `reason`, `measures`: numbers finite or null."""
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in self.measures.items()
+        }
+        verdict = "rejected" if self.rule else "accepted"
+        return {"path": self.path, "verdict": verdict, "rule": self.rule, "reason": self.reason, "measures": finite}
 
 
 @dataclass(frozen=True)
@@ -36,8 +55,8 @@ class InspectJob:
         return os.path.basename(self.path)  # noqa: PTH119 (a Path would drop a trailing slash that means something)
 
 
-def inspect_file(job: InspectJob) -> Record:
-    """The record of one file (see `record`); what it breaks is in the record, never raised."""
+def inspect_file(job: InspectJob) -> Inspection:
+    """Judge one file; what it breaks is in the result, never raised."""
     path = Path(job.path)
 
     def work(measures: dict[str, Any], known: dict[str, Any]) -> None:
@@ -51,18 +70,5 @@ def inspect_file(job: InspectJob) -> Record:
             finally:
                 target.unlink(missing_ok=True)
 
-    return _of_result(job.path, attempt(job.path, path.name, work))
-
-
-def _of_result(path: str, result: ProcessResult) -> Record:
-    return record(path, rule=result.rule, reason=result.reason, measures=result.measures)
-
-
-def record(path: str, *, rule: str = "", reason: str = "", measures: Mapping[str, Any] | None = None) -> Record:
-    """`path`, `verdict`, `rule`, `reason`, `measures`: JSON data, numbers finite or null."""
-    finite = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in (measures or {}).items()
-    }
-    verdict = "rejected" if rule else "accepted"
-    return {"path": path, "verdict": verdict, "rule": rule, "reason": reason, "measures": finite}
+    result = attempt(job.path, path.name, work)
+    return Inspection(job.path, rule=result.rule, reason=result.reason, measures=result.measures)

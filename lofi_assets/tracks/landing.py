@@ -14,9 +14,8 @@ from lofi_assets.sources.curator_files import CuratorFiles
 from lofi_assets.sources.ledger_text import ledger_path
 from lofi_assets.sources.raw_files import tree_of
 from lofi_assets.sources.rights import EVIDENCE
-from lofi_assets.store import CONFIG_DIR, Store
-from lofi_assets.tracks.curation import CHOSEN, MAPPING, named_styles
-from lofi_assets.tracks.review import REVIEWS
+from lofi_assets.store import CHOSEN_STYLES, CONFIG_DIR, REVIEWS, STYLE_MAPPING, Store
+from lofi_assets.tracks.curation import named_styles
 
 CLOSED = (-1, 0)
 """In the place of size and time of a file that cannot be looked at: no permission, or a link to itself."""
@@ -50,7 +49,7 @@ def landing_state(store: Store, *, config_dir: Path = CONFIG_DIR) -> Landing:
     evidence = _stats(tree_of(store.metadata(EVIDENCE)).files)
     records = _stats([ledger_path(store)], linked=True) | evidence
     reviews = _stats([store.metadata(REVIEWS)], linked=True)
-    edited = _stats([store.metadata(CHOSEN), store.metadata(MAPPING)], linked=True)
+    edited = _stats([store.metadata(CHOSEN_STYLES), store.metadata(STYLE_MAPPING)], linked=True)
     rules = [config_dir / "licenses.yaml", config_dir / "constitution.yaml"]
     library = {path: key for path, key in (raw | records).items() if path not in sidecars}
     return Landing(

@@ -20,10 +20,10 @@ from lofi_assets.lyrics.text import LyricsError, lyrics_text
 from lofi_assets.outcome import Outcome, Written
 from lofi_assets.records import TrackState
 from lofi_assets.sources.style_taxonomy import vocabulary
-from lofi_assets.store import Increment, Store
+from lofi_assets.store import STYLE_MAPPING, Increment, Store
 from lofi_assets.styles.prompt_text import parse_prompt, prompt_text
 from lofi_assets.styles.taxonomy import Taxonomy
-from lofi_assets.tracks.curation import MAPPING, take_over, write_mapping
+from lofi_assets.tracks.curation import take_over, write_mapping
 from lofi_assets.tracks.duplicates import read_pairs
 from lofi_assets.tracks.prompt_table import (
     PromptRow,
@@ -189,7 +189,7 @@ def _outcome(
                 store.metadata("quality_scores.json"),
                 *(store.root / path for path in texts),
             ],
-            given=[store.metadata(MAPPING)],  # its result, in which people write too
+            given=[store.metadata(STYLE_MAPPING)],  # its result, in which people write too
         ),
         summary=_summary(len(tagged), broken=rejected, refused=refused, waiting=len(waiting)),
         needs=[*map(_broken, broken), *map(_waiting, waiting)],

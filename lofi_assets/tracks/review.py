@@ -23,16 +23,13 @@ from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.writing import linked_to, make_folder
 from lofi_assets.near_names import says_nothing
 from lofi_assets.records import Record, Sha256, StyleId, TrackId
-from lofi_assets.store import Store
+from lofi_assets.store import REVIEWS, Store
 from lofi_assets.styles.prompt_text import PROMPT_CHARACTERS, parse_prompt, prompt_text, split_tags
 from lofi_assets.styles.taxonomy import Taxonomy
 from lofi_assets.tracks.duplicates import LikelyCopies, Pair, read_pairs
 from lofi_assets.tracks.evidence import Evidence
 from lofi_assets.tracks.prompt_table import PromptRow, read_prompts
 from lofi_assets.tracks.tagging import STYLE_CONFIDENCE, Presets, TrackTags, tag_track
-
-REVIEWS = "reviews.jsonl"
-"""One decision per line, only ever appended to."""
 
 Content = tuple[str, str, str]
 """Track id, audio sha256 and proposal: what a decision is about."""

@@ -6,8 +6,8 @@ import pytest
 
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.sources.licences import SourceError
-from lofi_assets.store import Store
-from lofi_assets.tracks.curation import CHOSEN, chosen_styles, hand_edits, take_over, write_mapping
+from lofi_assets.store import CHOSEN_STYLES, STYLE_MAPPING, Store
+from lofi_assets.tracks.curation import chosen_styles, hand_edits, take_over, write_mapping
 from lofi_assets.tracks.prompt_table import write_prompt_rows
 from lofi_assets_tests.stage_rows import prompt_row
 
@@ -19,13 +19,13 @@ def mapping(store: Store, **styles: list[str]) -> None:
 
 
 def chosen(store: Store) -> dict[str, list[str]]:
-    return read_json(store.metadata(CHOSEN), default={})
+    return read_json(store.metadata(CHOSEN_STYLES), default={})
 
 
 def test_what_the_platform_writes_is_nobodys_choice(store: Store) -> None:
     write_mapping(store, {"rain": ["CORE-01"]})
     assert chosen_styles(store) == {} and take_over(store) == ""
-    assert not store.metadata(CHOSEN).exists()
+    assert not store.metadata(CHOSEN_STYLES).exists()
 
 
 def test_an_edit_of_the_result_is_taken_over_once_with_a_message(store: Store) -> None:
@@ -33,7 +33,7 @@ def test_an_edit_of_the_result_is_taken_over_once_with_a_message(store: Store) -
     mapping(store, rain=["THEME-02"])
     assert chosen_styles(store) == {"rain": ("THEME-02",)}
     message = take_over(store)
-    assert "rain" in message and "snow" not in message and CHOSEN in message
+    assert "rain" in message and "snow" not in message and CHOSEN_STYLES in message
     assert chosen(store) == {"rain": ["THEME-02"]}
     assert take_over(store) == "" and chosen_styles(store) == {"rain": ("THEME-02",)}
 
@@ -67,9 +67,9 @@ def test_a_kill_while_the_result_is_written_leaves_no_false_choice(
 
 
 def test_a_choice_can_be_withdrawn_in_the_file_that_people_write(store: Store) -> None:
-    write_json(store.metadata(CHOSEN), {"rain": ["THEME-02"]})
+    write_json(store.metadata(CHOSEN_STYLES), {"rain": ["THEME-02"]})
     write_mapping(store, {"rain": ["THEME-02"]})
-    write_json(store.metadata(CHOSEN), {})
+    write_json(store.metadata(CHOSEN_STYLES), {})
     assert chosen_styles(store) == {}
 
 
@@ -94,7 +94,7 @@ def test_styles_that_a_person_wrote_before_anything_was_tagged_are_choices(store
     assert chosen_styles(store) == {"rain": ("THEME-02",)}
 
 
-@pytest.mark.parametrize("name", [CHOSEN, "style_mapping.json"])
+@pytest.mark.parametrize("name", [CHOSEN_STYLES, STYLE_MAPPING])
 @pytest.mark.parametrize("content", [[], "CORE-01", {"a": "CORE-01"}, {"a": None}, {"a": [1]}])
 def test_choices_of_another_form_are_refused_by_name(store: Store, name: str, content: object) -> None:
     write_json(store.metadata(name), content)

@@ -14,9 +14,9 @@ from lofi_assets.files.typed import parsed
 from lofi_assets.files.writing import StoreError
 from lofi_assets.sources.inventory import inventory_path, known_files, read_inventory
 from lofi_assets.sources.licences import SourceError
-from lofi_assets.store import Store
+from lofi_assets.store import STYLE_MAPPING, Store
 from lofi_assets.styles.prompt_text import Tag
-from lofi_assets.tracks.curation import MAPPING, hand_edits
+from lofi_assets.tracks.curation import hand_edits
 from lofi_assets.tracks.duplicates import LikelyCopies, PartsOfOneFile, pairs_path, read_pairs, write_pairs
 from lofi_assets.tracks.file_tags import FileTags
 from lofi_assets.tracks.prompt_table import (
@@ -318,6 +318,6 @@ def test_rows_beside_work_files_of_another_version_are_refused(store: Store, con
 
 @pytest.mark.parametrize("content", [{}, ["CORE-01"], [{"a": "CORE-01"}]])
 def test_a_copy_of_the_mapping_that_is_none_is_refused(store: Store, content: Any) -> None:
-    write_json(store.cache / MAPPING, content)
-    with pytest.raises(SourceError, match=str(store.cache / MAPPING)):
+    write_json(store.cache / STYLE_MAPPING, content)
+    with pytest.raises(SourceError, match=str(store.cache / STYLE_MAPPING)):
         hand_edits(store)

@@ -15,13 +15,12 @@ from lofi_assets.cli.main import main
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.tables import write_table
 from lofi_assets.sources.style_taxonomy import vocabulary
-from lofi_assets.store import Store
+from lofi_assets.store import REVIEWS, Store
 from lofi_assets.tracks.curation import curated_tempo_ranges
 from lofi_assets.tracks.duplicates import LikelyCopies, PartsOfOneFile, write_pairs
 from lofi_assets.tracks.prompt_table import PromptRow, prompts_path, read_prompts
 from lofi_assets.tracks.prompts import write_prompts
 from lofi_assets.tracks.review import (
-    REVIEWS,
     Review,
     ReviewError,
     append_reviews,

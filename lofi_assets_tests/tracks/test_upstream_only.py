@@ -12,9 +12,9 @@ import pytest
 from lofi_assets.dataset.dataset_manifest import assemble
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.outcome import Outcome
-from lofi_assets.store import Store
+from lofi_assets.store import CHOSEN_STYLES, STYLE_MAPPING, Store
 from lofi_assets.tracks import file_tags
-from lofi_assets.tracks.curation import CHOSEN, MAPPING, curated_tempo_ranges
+from lofi_assets.tracks.curation import curated_tempo_ranges
 from lofi_assets.tracks.process_track import ProcessJob
 from lofi_assets.tracks.processed_tracks import process_library
 from lofi_assets.tracks.prompts import write_prompts
@@ -69,7 +69,7 @@ def first(store: Store) -> Outcome:
     raw_file(store, "wind")
     raw_file(store, "rain", IGNR="lofi jazz", ICMT="rainy window")
     raw_file(store, "snow")
-    write_json(store.metadata(CHOSEN), {"snow": ["THEME-02"]})
+    write_json(store.metadata(CHOSEN_STYLES), {"snow": ["THEME-02"]})
     inventory(store, wind="1", rain="2", snow="3")
     outcome, worked = process(store)
     assert sorted(worked) == sorted(PLACES)
@@ -97,7 +97,7 @@ def test_what_later_assets_write_is_not_read(store: Store, first: Outcome, harm:
     rows, places = read_tracks(store), placed(store)
     for path in later:
         # In the mapping people edit too, and what they write there counts: without edits it says nothing.
-        if harm == "removed" or path.name == MAPPING:
+        if harm == "removed" or path.name == STYLE_MAPPING:
             path.unlink()
         else:
             path.chmod(0o644)
@@ -109,7 +109,7 @@ def test_what_later_assets_write_is_not_read(store: Store, first: Outcome, harm:
 
 def test_an_edit_of_the_result_by_hand_is_a_persons_word_and_moves_the_track(store: Store, first: Outcome) -> None:
     written_later(store)
-    path = store.metadata(MAPPING)
+    path = store.metadata(STYLE_MAPPING)
     write_json(path, read_json(path) | {"wind": ["INST-01"]})
     process(store)
     assert placed(store) == PLACES | {"wind": "instrumental"}

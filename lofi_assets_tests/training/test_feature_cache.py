@@ -14,9 +14,9 @@ from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import BaseModelSettings, LyricVocabularySettings, Profile, ProfileError, load_profile
-from lofi_assets.store import Store
+from lofi_assets.store import SPEAKERS, Store
 from lofi_assets.training.feature_cache import FEATURES, cache_dataset_features, unneeded_features
-from lofi_assets.training.features.jobs import SPEAKERS, SpeakersError, feature_jobs
+from lofi_assets.training.features.jobs import SpeakersError, feature_jobs
 from lofi_assets.training.lora_checkpoints import plan_training
 from lofi_assets_tests.dataset.stand_in_version import deliver, track_record
 from lofi_assets_tests.feature_material import read

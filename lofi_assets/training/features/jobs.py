@@ -12,13 +12,9 @@ from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.profiles import Profile, ProfileError
 from lofi_assets.records import Track
-from lofi_assets.store import Store
+from lofi_assets.store import SPEAKERS, Store
 from lofi_assets.tracks.track_table import lossless_masters
 from lofi_assets.training.base_model import backbone_for
-
-SPEAKERS = "speakers.json"
-"""In `metadata/`, written by hand: track id -> .npy or .safetensors file below the data root; an artist's tracks share
-one file. A track that is not named has no speaker embedding."""
 
 
 class SpeakersError(LofiError, ValueError):
