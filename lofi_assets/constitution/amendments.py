@@ -5,6 +5,7 @@ The hashes of both, whether the log has them, and adding a row.
 
 import hashlib
 import re
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,10 @@ def constitution_hashes(root: Path) -> dict[str, str]:
 
 def gates_sha256(config_dir: Path) -> str:
     """Hash of what the gates of a configuration folder mean, comments and order aside."""
-    data = load_constitution(config_dir)
+    return _meaning(load_constitution(config_dir))
+
+
+def _meaning(data: Mapping[str, Any]) -> str:
     return hash_of({"gates": {row["id"]: row for row in data["gates"]}, "training_table": data["training_table"]})
 
 
@@ -40,7 +44,8 @@ def unlogged_gates(config_dir: Path, *, known: Path) -> str:
         config_dir: the configuration in force.
         known: the configuration that came with the code, whose log goes before what another folder claims.
     """
-    version, found = str(load_constitution(config_dir)["version"]), gates_sha256(config_dir)
+    data = load_constitution(config_dir)
+    version, found = str(data["version"]), _meaning(data)
     for log in dict.fromkeys((config_dir / AMENDMENTS, known / AMENDMENTS)):
         rows = {row["version"]: row for row in read_json(log, default=[])}
         recorded = rows.get(version, {}).get("gates_sha256")

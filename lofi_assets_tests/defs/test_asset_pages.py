@@ -145,7 +145,7 @@ def test_a_reject_is_named_by_its_file_with_rule_and_reason() -> None:
 def test_waveforms_show_rejects_first_and_then_the_worst(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: dict[str, object] = {}
     monkeypatch.setattr(
-        track_report.pictures, "waveforms", lambda found, marked: drawn.update(found=found, marked=marked)
+        "lofi_assets.tracks.report.pictures.waveforms", lambda found, marked: drawn.update(found=found, marked=marked)
     )
     accepted = [track_row(f"t{score}", quality_score=score, envelope="[[0, 1]]") for score in range(10, 20)]
     out = {"status": "rejected", "quality_score": 0}

@@ -1,6 +1,7 @@
 """Automation: what changed is rebuilt, what did not is not, and a failed gate holds the request."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -15,12 +16,12 @@ Tick = Callable[[], set[str]]
 
 
 @pytest.fixture
-def stand_ins(tmp_path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
     return StandIns(tmp_path).install(monkeypatch)
 
 
 @pytest.fixture
-def instance():
+def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
@@ -47,26 +48,26 @@ def settled(stand_ins: StandIns, instance: dg.DagsterInstance, tick: Tick) -> St
     return stand_ins
 
 
-def test_an_unchanged_library_recomputes_nothing(settled: StandIns, instance, tick: Tick) -> None:
+def test_an_unchanged_library_recomputes_nothing(settled: StandIns, instance: dg.DagsterInstance, tick: Tick) -> None:
     assert tick() == set()
     settled.materialize(instance, "licensed_sources", "style_taxonomy")
     assert tick() == set()
 
 
-def test_new_data_rebuilds_what_stands_on_it(settled: StandIns, instance, tick: Tick) -> None:
+def test_new_data_rebuilds_what_stands_on_it(settled: StandIns, instance: dg.DagsterInstance, tick: Tick) -> None:
     settled.versions["prompts"] = "prompts 2"
     settled.materialize(instance, "prompts")
     assert tick() == {"dataset_manifest"}
 
 
-def test_a_request_is_made_once(settled: StandIns, instance, tick: Tick) -> None:
+def test_a_request_is_made_once(settled: StandIns, instance: dg.DagsterInstance, tick: Tick) -> None:
     settled.versions["prompts"] = "prompts 2"
     settled.materialize(instance, "prompts")
     tick()
     assert tick() == set()
 
 
-def test_a_change_travels_down_in_one_run(settled: StandIns, instance, tick: Tick) -> None:
+def test_a_change_travels_down_in_one_run(settled: StandIns, instance: dg.DagsterInstance, tick: Tick) -> None:
     """The dataset is not built before the prompts, and nothing that follows training moves."""
     settled.versions |= {"licensed_sources": "s2", "processed_tracks": "p2", "prompts": "r2", "dataset_manifest": "d2"}
     settled.materialize(instance, "licensed_sources")
@@ -80,7 +81,9 @@ def test_a_change_travels_down_in_one_run(settled: StandIns, instance, tick: Tic
     assert tick() == tick() == set()
 
 
-def test_a_run_of_the_whole_data_side_is_followed_by_nothing(settled: StandIns, instance, tick: Tick) -> None:
+def test_a_run_of_the_whole_data_side_is_followed_by_nothing(
+    settled: StandIns, instance: dg.DagsterInstance, tick: Tick
+) -> None:
     """What the sensor starts when a track lands."""
     data = ("licensed_sources", "processed_tracks", "prompts", "dataset_manifest")
     settled.versions |= {asset: f"{asset} 2" for asset in data}
@@ -88,14 +91,16 @@ def test_a_run_of_the_whole_data_side_is_followed_by_nothing(settled: StandIns, 
     assert tick() == tick() == set()
 
 
-def test_a_new_dataset_moves_nothing_after_training(settled: StandIns, instance, tick: Tick) -> None:
+def test_a_new_dataset_moves_nothing_after_training(
+    settled: StandIns, instance: dg.DagsterInstance, tick: Tick
+) -> None:
     settled.versions["dataset_manifest"] = "dataset_manifest 2"
     settled.materialize(instance, "dataset_manifest")
     assert tick() == tick() == set()
 
 
 def test_what_a_run_left_undone_when_it_failed_is_not_started_again_by_itself(
-    settled: StandIns, instance, tick: Tick
+    settled: StandIns, instance: dg.DagsterInstance, tick: Tick
 ) -> None:
     """A person is alerted; starting the same work at once would fail the same way."""
     settled.versions["processed_tracks"] = "processed_tracks 2"
@@ -104,7 +109,9 @@ def test_what_a_run_left_undone_when_it_failed_is_not_started_again_by_itself(
     assert tick() == tick() == set()
 
 
-def test_an_update_that_changes_nothing_travels_no_further(settled: StandIns, instance, tick: Tick) -> None:
+def test_an_update_that_changes_nothing_travels_no_further(
+    settled: StandIns, instance: dg.DagsterInstance, tick: Tick
+) -> None:
     """A new raw file that is rejected moves the inventory, not the tracks."""
     settled.versions["licensed_sources"] = "s2"
     settled.materialize(instance, "licensed_sources")
@@ -115,7 +122,7 @@ def test_an_update_that_changes_nothing_travels_no_further(settled: StandIns, in
 
 @pytest.mark.parametrize("gate_id", ["tracks.accepted", "tracks.unlicensed"])
 def test_a_failed_blocking_gate_upstream_holds_the_request(
-    settled: StandIns, instance, tick: Tick, gate_id: str
+    settled: StandIns, instance: dg.DagsterInstance, tick: Tick, gate_id: str
 ) -> None:
     settled.versions["processed_tracks"] = "processed_tracks 2"
     settled.measured[gate_id] = None
@@ -123,7 +130,9 @@ def test_a_failed_blocking_gate_upstream_holds_the_request(
     assert tick() == set()
 
 
-def test_a_held_rebuild_is_requested_once_the_gate_passes(settled: StandIns, instance, tick: Tick) -> None:
+def test_a_held_rebuild_is_requested_once_the_gate_passes(
+    settled: StandIns, instance: dg.DagsterInstance, tick: Tick
+) -> None:
     settled.versions["processed_tracks"] = "processed_tracks 2"
     settled.measured["tracks.accepted"] = 0
     settled.materialize(instance, "processed_tracks")
@@ -133,20 +142,22 @@ def test_a_held_rebuild_is_requested_once_the_gate_passes(settled: StandIns, ins
     assert tick() == {"prompts", "dataset_manifest"}
 
 
-def test_a_gate_that_does_not_block_holds_no_request(settled: StandIns, instance, tick: Tick) -> None:
+def test_a_gate_that_does_not_block_holds_no_request(
+    settled: StandIns, instance: dg.DagsterInstance, tick: Tick
+) -> None:
     settled.versions["processed_tracks"] = "processed_tracks 2"
     settled.measured["tracks.rejected_share"] = 0.9
     settled.materialize(instance, "processed_tracks")
     assert "prompts" in tick()
 
 
-def test_a_first_delivery_starts_the_lineage(stand_ins: StandIns, instance, tick: Tick) -> None:
+def test_a_first_delivery_starts_the_lineage(stand_ins: StandIns, instance: dg.DagsterInstance, tick: Tick) -> None:
     tick()
     stand_ins.materialize(instance, "licensed_sources", "style_taxonomy")
     assert tick() == {"processed_tracks", "prompts", "dataset_manifest"}
 
 
-def test_a_failing_asset_is_not_requested_for_ever(settled: StandIns, instance, tick: Tick) -> None:
+def test_a_failing_asset_is_not_requested_for_ever(settled: StandIns, instance: dg.DagsterInstance, tick: Tick) -> None:
     settled.versions["prompts"] = "prompts 2"
     settled.broken["dataset_manifest"] = RuntimeError("disk is full")
     settled.materialize(instance, "prompts")
@@ -156,7 +167,9 @@ def test_a_failing_asset_is_not_requested_for_ever(settled: StandIns, instance, 
         assert "dataset_manifest" not in tick()
 
 
-def test_features_training_and_release_are_never_started_by_automation(settled: StandIns, instance, tick: Tick) -> None:
+def test_features_training_and_release_are_never_started_by_automation(
+    settled: StandIns, instance: dg.DagsterInstance, tick: Tick
+) -> None:
     settled.versions = {name: f"{name} 2" for name in LINEAGE}
     requested = set()
     for upstream in BEFORE_RELEASE:
@@ -166,7 +179,7 @@ def test_features_training_and_release_are_never_started_by_automation(settled: 
 
 
 def test_a_new_checkpoint_is_heard_and_measured_without_being_asked_for(
-    settled: StandIns, instance, tick: Tick
+    settled: StandIns, instance: dg.DagsterInstance, tick: Tick
 ) -> None:
     """What is requested together runs together, in lineage order."""
     settled.versions |= {asset: f"{asset} 2" for asset in ("lora_checkpoints", "generated_samples", "quality_metrics")}

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ class Root:
 
 
 @pytest.fixture
-def root(tmp_path: Path):
+def root(tmp_path: Path) -> Iterator[Root]:
     with dg.DagsterInstance.ephemeral() as instance:
         root = Root(tmp_path, instance)
         for track in ("rain", "snow", *REJECTED):

@@ -48,7 +48,7 @@ TRAINING_AND_AFTER = (
 ACTIVE = [
     dg.DagsterRunStatus[name] for name in ("QUEUED", "NOT_STARTED", "STARTING", "MANAGED", "STARTED", "CANCELING")
 ]
-TINY = {
+TINY: dict[str, dict[str, object]] = {
     "base_model": {"kind": "tiny"},
     "training": {"max_steps": 4, "checkpoint_interval": 2, "preview_count": 0, "crop_frames": 40, "batch_size": 2},
     "sampling": {"count": 2, "seconds": 4, "steps": 2},

@@ -4,7 +4,7 @@
 other tests of the Dagster side use it too.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -164,7 +164,7 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
 
 
 @pytest.fixture
-def instance():
+def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
@@ -178,7 +178,9 @@ def run_checks(instance: dg.DagsterInstance, root: Path, asset: str) -> dict[str
     return evaluations(subset.execute_in_process(instance=instance, raise_on_error=False))
 
 
-def test_when_every_measure_passes_the_whole_lineage_materialises_in_order(stand_ins: StandIns, instance) -> None:
+def test_when_every_measure_passes_the_whole_lineage_materialises_in_order(
+    stand_ins: StandIns, instance: dg.DagsterInstance
+) -> None:
     result = stand_ins.materialize(instance)
     assert result.success
     assert set(materialized(result)) == set(SEAMS)
@@ -190,7 +192,7 @@ def test_when_every_measure_passes_the_whole_lineage_materialises_in_order(stand
     assert found[READY].passed and all(evaluation.passed for evaluation in found.values())
 
 
-def test_a_check_judges_what_was_recorded_and_does_no_work(stand_ins: StandIns, instance) -> None:
+def test_a_check_judges_what_was_recorded_and_does_no_work(stand_ins: StandIns, instance: dg.DagsterInstance) -> None:
     record(stand_ins.store, Measures("merged_model", "v7", values={"merge_max_error": 1e-6}))
     found = run_checks(instance, stand_ins.root, "merged_model")
     assert found["merge_parity"].passed
@@ -217,7 +219,7 @@ def test_a_check_judges_what_was_recorded_and_does_no_work(stand_ins: StandIns, 
     ],
 )
 def test_only_pass_passes_and_severity_is_the_tables(
-    tmp_path: Path, instance, gate_id: str, measure: Any, status: str, severity: str
+    tmp_path: Path, instance: dg.DagsterInstance, gate_id: str, measure: Any, status: str, severity: str
 ) -> None:
     gate = GATES[gate_id]
     record(Store(tmp_path), Measures(str(gate.asset), "v1", values={gate.measure: measure}))
@@ -231,7 +233,7 @@ def test_only_pass_passes_and_severity_is_the_tables(
 
 
 @pytest.mark.parametrize("asset", sorted({str(gate.asset) for gate in GATES.values() if gate.asset}))
-def test_an_absent_measure_never_passes(tmp_path: Path, instance, asset: str) -> None:
+def test_an_absent_measure_never_passes(tmp_path: Path, instance: dg.DagsterInstance, asset: str) -> None:
     record(Store(tmp_path), Measures(asset, "v1"))
     found = run_checks(instance, tmp_path, asset)
     assert len(found) == sum(gate.asset == asset for gate in GATES.values())
@@ -239,14 +241,18 @@ def test_an_absent_measure_never_passes(tmp_path: Path, instance, asset: str) ->
     assert not any(evaluation.passed for evaluation in found.values())
 
 
-def test_a_check_of_an_asset_that_was_never_materialised_does_not_pass(tmp_path: Path, instance) -> None:
+def test_a_check_of_an_asset_that_was_never_materialised_does_not_pass(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     found = run_checks(instance, tmp_path, "model_card")
     assert found and not any(evaluation.passed for evaluation in found.values())
     assert "not materialised yet" in str(found["card_approved"].description)
 
 
 @pytest.mark.parametrize("asset", ["licensed_sources", "processed_tracks", "prompts"])
-def test_an_accepted_track_that_violates_a_rule_fails_its_check(tmp_path: Path, instance, asset: str) -> None:
+def test_an_accepted_track_that_violates_a_rule_fails_its_check(
+    tmp_path: Path, instance: dg.DagsterInstance, asset: str
+) -> None:
     rules = [gate for gate in GATES.values() if gate.asset == asset and gate.scope == "track"]
     counts = {"accepted": 3, "violating": 1, "rejected": 2}
     record(Store(tmp_path), Measures(asset, "v1", tracks={gate.id: counts for gate in rules}))
@@ -259,7 +265,7 @@ def test_an_accepted_track_that_violates_a_rule_fails_its_check(tmp_path: Path, 
         assert str(evaluation.description).startswith("Fail: 1 accepted track breaks the rule")
 
 
-def test_rejected_tracks_alone_do_not_fail_the_asset(stand_ins: StandIns, instance) -> None:
+def test_rejected_tracks_alone_do_not_fail_the_asset(stand_ins: StandIns, instance: dg.DagsterInstance) -> None:
     stand_ins.measured["audio.clipping"] = {"accepted": 1, "violating": 0, "rejected": 40}
     found = evaluations(stand_ins.materialize(instance, "processed_tracks"))
     assert found["audio_clipping"].passed
@@ -276,7 +282,7 @@ def test_rejected_tracks_alone_do_not_fail_the_asset(stand_ins: StandIns, instan
     ids=["failed", "not measured", "false"],
 )
 def test_a_blocking_failure_stops_what_follows_in_the_same_run(
-    stand_ins: StandIns, instance, measured: Mapping[str, Any]
+    stand_ins: StandIns, instance: dg.DagsterInstance, measured: Mapping[str, Any]
 ) -> None:
     stand_ins.measured |= measured
     result = stand_ins.materialize(instance, "dataset_manifest", "feature_cache", "lora_checkpoints")
@@ -284,7 +290,9 @@ def test_a_blocking_failure_stops_what_follows_in_the_same_run(
     assert materialized(result) == ["dataset_manifest"]
 
 
-def test_a_track_that_should_have_been_rejected_stops_what_follows(stand_ins: StandIns, instance) -> None:
+def test_a_track_that_should_have_been_rejected_stops_what_follows(
+    stand_ins: StandIns, instance: dg.DagsterInstance
+) -> None:
     stand_ins.measured["licence.revoked"] = {"accepted": 3, "violating": 1, "rejected": 0}
     result = stand_ins.materialize(instance, "licensed_sources", "processed_tracks")
     assert not result.success
@@ -292,7 +300,9 @@ def test_a_track_that_should_have_been_rejected_stops_what_follows(stand_ins: St
 
 
 @pytest.mark.parametrize("gate_id", ["tracks.rejected_share", "quality.fad"])
-def test_a_failure_that_does_not_block_leaves_the_run_green(stand_ins: StandIns, instance, gate_id: str) -> None:
+def test_a_failure_that_does_not_block_leaves_the_run_green(
+    stand_ins: StandIns, instance: dg.DagsterInstance, gate_id: str
+) -> None:
     gate = GATES[gate_id]
     stand_ins.measured[gate_id] = {"value": 99.0, "encoder": "vggish", "trained": True} if gate.encoder else 0.9
     following = {"tracks.rejected_share": "prompts", "quality.fad": "human_evaluation"}[gate_id]
@@ -302,7 +312,9 @@ def test_a_failure_that_does_not_block_leaves_the_run_green(stand_ins: StandIns,
     assert following in materialized(result)
 
 
-def test_measures_name_their_build_and_the_builds_they_came_from(stand_ins: StandIns, instance) -> None:
+def test_measures_name_their_build_and_the_builds_they_came_from(
+    stand_ins: StandIns, instance: dg.DagsterInstance
+) -> None:
     stand_ins.versions = {"licensed_sources": "s1", "style_taxonomy": "t1", "processed_tracks": "p1"}
     stand_ins.materialize(instance, "licensed_sources", "style_taxonomy", "processed_tracks")
     found = verdicts.recorded(stand_ins.store, "processed_tracks")

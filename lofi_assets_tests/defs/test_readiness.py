@@ -1,5 +1,6 @@
 """Why the release is held stands on its own page, whenever a gate was judged, and opens nothing."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +22,7 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
 
 
 @pytest.fixture
-def instance():
+def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
@@ -37,7 +38,9 @@ def observations(instance: dg.DagsterInstance) -> list[dg.AssetObservation]:
     return [record.asset_observation for record in records if record.asset_observation]
 
 
-def test_judging_any_gate_brings_the_page_of_the_release_up_to_date(stand_ins: StandIns, instance) -> None:
+def test_judging_any_gate_brings_the_page_of_the_release_up_to_date(
+    stand_ins: StandIns, instance: dg.DagsterInstance
+) -> None:
     stand_ins.report(instance, *BEFORE_RELEASE)
     stand_ins.measured["quality.fad"] = {"value": 9.0, "encoder": "vggish", "trained": True}
     assert stand_ins.materialize(instance, "quality_metrics").success
@@ -50,7 +53,7 @@ def test_judging_any_gate_brings_the_page_of_the_release_up_to_date(stand_ins: S
     assert isinstance(seen.metadata["needs a person"], dg.TableMetadataValue)
 
 
-def test_nothing_is_written_while_nothing_changes(stand_ins: StandIns, instance) -> None:
+def test_nothing_is_written_while_nothing_changes(stand_ins: StandIns, instance: dg.DagsterInstance) -> None:
     stand_ins.report(instance, *BEFORE_RELEASE)
     stand_ins.measured["quality.fad"] = {"value": 9.0, "encoder": "vggish", "trained": True}
     for _ in range(3):
@@ -58,7 +61,9 @@ def test_nothing_is_written_while_nothing_changes(stand_ins: StandIns, instance)
     assert len(observations(instance)) == 1
 
 
-def test_when_the_last_gate_has_passed_the_page_says_that_a_person_may_release(stand_ins: StandIns, instance) -> None:
+def test_when_the_last_gate_has_passed_the_page_says_that_a_person_may_release(
+    stand_ins: StandIns, instance: dg.DagsterInstance
+) -> None:
     stand_ins.report(instance, *BEFORE_RELEASE)
     stand_ins.measured["card.approved"] = False
     stand_ins.materialize(instance, "model_card")
@@ -69,14 +74,15 @@ def test_when_the_last_gate_has_passed_the_page_says_that_a_person_may_release(s
     assert "needs a person" not in observations(instance)[0].metadata
 
 
-def test_gates_that_hold_for_one_reason_are_one_line(stand_ins: StandIns, instance) -> None:
+def test_gates_that_hold_for_one_reason_are_one_line(stand_ins: StandIns, instance: dg.DagsterInstance) -> None:
     stand_ins.materialize(instance, "licensed_sources", "style_taxonomy")
     table = observations(instance)[0].metadata["needs a person"]
     assert isinstance(table, dg.TableMetadataValue)
-    assert len(table.records) <= len(SEAMS) < observations(instance)[0].metadata["gates"].value
+    gates = observations(instance)[0].metadata["gates"].value
+    assert isinstance(gates, int) and len(table.records) <= len(SEAMS) < gates
 
 
-def test_a_passed_check_opens_no_release(stand_ins: StandIns, instance) -> None:
+def test_a_passed_check_opens_no_release(stand_ins: StandIns, instance: dg.DagsterInstance) -> None:
     """A person or a program that reports it as passed changes nothing: the guard asks the gates."""
     stand_ins.report(instance, *BEFORE_RELEASE)
     stand_ins.measured["card.approved"] = False
@@ -87,7 +93,7 @@ def test_a_passed_check_opens_no_release(stand_ins: StandIns, instance) -> None:
 
 
 def test_a_page_that_cannot_be_written_stops_no_check(
-    stand_ins: StandIns, instance, monkeypatch: pytest.MonkeyPatch
+    stand_ins: StandIns, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise OSError("database is locked")
@@ -97,7 +103,9 @@ def test_a_page_that_cannot_be_written_stops_no_check(
     assert result.success and all(found.passed for found in evaluations(result).values())
 
 
-def test_what_others_would_find_wrong_in_the_published_release_fails_its_check(stand_ins: StandIns, instance) -> None:
+def test_what_others_would_find_wrong_in_the_published_release_fails_its_check(
+    stand_ins: StandIns, instance: dg.DagsterInstance
+) -> None:
     found = Finding("fault", "README.md", "was changed: released was 0123")
     assert stand_ins.materialize(instance).success
     stand_ins.read_back = {"adapter": replace_findings(SOUND, found)}

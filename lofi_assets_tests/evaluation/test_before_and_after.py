@@ -168,10 +168,11 @@ def test_a_dataset_change_after_training_moves_nothing_until_it_is_trained_on(tr
 def test_a_version_that_was_trained_on_and_is_gone_is_named_and_no_other_takes_its_place(trained: Store) -> None:
     deliver_another(trained)
     (trained.datasets / DATASET).rename(trained.root / "elsewhere")
-    for ask in (
+    asks: tuple[Callable[[], object], ...] = (
         lambda: generate_samples(trained, profile()),
         lambda: evaluate_checkpoints(trained, profile(), now=NOW),
-    ):
+    )
+    for ask in asks:
         with pytest.raises(DatasetError, match=f"{DATASET}: is not there, and the checkpoints were trained on it; re"):
             ask()
 

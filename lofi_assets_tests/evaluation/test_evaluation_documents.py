@@ -54,7 +54,7 @@ def test_samples_are_read_and_written_again_byte_for_byte(store: Store) -> None:
         "0" * 64, (Clip("samples/base/000_rain.mp3", "lofi, jazz, 96 bpm", "CORE-03", 7000, ("silent",)),)
     )
     assert found is not None and clips_of(store, BASE) == found.clips and samples_key(store, BASE) == "0" * 64
-    assert found.clips[0].file(store) == store.root / CLIP["path"]
+    assert found.clips[0].file(store) == store.root / str(CLIP["path"])
     found.write(path.parent)
     assert path.read_bytes() == before
 

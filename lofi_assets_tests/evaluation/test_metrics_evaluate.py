@@ -1,24 +1,31 @@
 """Checkpoint and tier evaluation on real audio: order, determinism, and the ways in which nothing may pass."""
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 import soundfile
+from numpy.typing import NDArray
 
+from lofi_assets.audio.arrays import FloatArray
 from lofi_assets.files.typed import plain
 from lofi_assets.metrics.embedding import embed_files
 from lofi_assets.metrics.errors import MetricError
 from lofi_assets.metrics.frechet import frechet_distance
 from lofi_assets.metrics.known_music import known_music
 from lofi_assets.metrics.musicnn import MusicnnEmbedder
-from lofi_assets.metrics.results import StyleFound
+from lofi_assets.metrics.results import Evaluation, StyleFound, TierFidelity
 from lofi_assets.metrics.sample_quality import GeneratedSample, ReferenceTrack, evaluate_checkpoint, reference_sha256
 from lofi_assets.metrics.tier_fidelity import evaluate_tier
 
 RATE = 22050
 SECONDS = 4.0
+World = tuple[Path, list[ReferenceTrack], list[GeneratedSample], MusicnnEmbedder]
+Item = TypeVar("Item", ReferenceTrack, GeneratedSample)
 STYLES = {"CORE-01": "jazz, piano", "CORE-02": "ambient, synth"}
 
 
@@ -34,18 +41,18 @@ def music(seed: int, style: str) -> np.ndarray:
     return (0.12 * decay * chord + 0.1 * drums + 0.002 * r.normal(size=t.size)).astype(np.float32)
 
 
-def written(path, audio, rate=RATE):
+def written(path: Path, audio: FloatArray, rate: int = RATE) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, audio, rate, subtype="FLOAT", format="WAV")
     return path
 
 
-def sample_at(path, style, seed):
+def sample_at(path: Path, style: str, seed: int) -> GeneratedSample:
     return GeneratedSample(path=path, prompt=STYLES[style], style_id=style, seed=seed, seconds=SECONDS)
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Reference tracks, samples of two styles, the real encoder and one cache for all tests."""
     root = tmp_path_factory.mktemp("world")
     reference = [
@@ -61,7 +68,14 @@ def world(tmp_path_factory):
     return root, reference, samples, MusicnnEmbedder()
 
 
-def evaluated(world, *, samples=None, reference=None, embedder=None, **options):
+def evaluated(
+    world: World,
+    *,
+    samples: Sequence[GeneratedSample] | None = None,
+    reference: Sequence[ReferenceTrack] | None = None,
+    embedder: MusicnnEmbedder | None = None,
+    **options: Any,
+) -> Evaluation:
     root, known, made, musicnn = world
     return evaluate_checkpoint(
         checkpoint_id="epoch=0-step=10_lora",
@@ -76,7 +90,7 @@ def evaluated(world, *, samples=None, reference=None, embedder=None, **options):
     )
 
 
-def test_an_evaluation_carries_everything_that_its_numbers_depend_on(world):
+def test_an_evaluation_carries_everything_that_its_numbers_depend_on(world: World) -> None:
     result = evaluated(world)
     fad = result.fad
     assert fad.value > 0 and fad.floor > 0 and fad.over_floor == fad.value / fad.floor and not fad.note
@@ -98,13 +112,13 @@ def test_an_evaluation_carries_everything_that_its_numbers_depend_on(world):
     json.dumps(plain(result), allow_nan=False)
 
 
-def test_evaluation_is_deterministic_and_blind_to_listing_order(world):
+def test_evaluation_is_deterministic_and_blind_to_listing_order(world: World) -> None:
     first = evaluated(world)
     again = evaluated(world, samples=world[2][::-1], reference=world[1][::-1])
     assert again == first
 
 
-def test_a_tagger_that_is_not_what_it_was_judges_nothing(world, monkeypatch):
+def test_a_tagger_that_is_not_what_it_was_judges_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from lofi_assets.metrics.musicnn import MusicnnTagger
 
     monkeypatch.setattr(MusicnnTagger, "trained", False)
@@ -112,7 +126,7 @@ def test_a_tagger_that_is_not_what_it_was_judges_nothing(world, monkeypatch):
         evaluated(world)
 
 
-def test_an_untrained_encoder_has_no_distance(world):
+def test_an_untrained_encoder_has_no_distance(world: World) -> None:
     class Untrained(MusicnnEmbedder):
         trained = False
 
@@ -121,7 +135,7 @@ def test_an_untrained_encoder_has_no_distance(world):
     assert fad.by_clip == {} and fad.infinity is None and "untrained" in fad.note and fad.n_clips == 6
 
 
-def test_no_samples_one_sample_or_a_broken_one_is_none_with_a_reason(world, tmp_path):
+def test_no_samples_one_sample_or_a_broken_one_is_none_with_a_reason(world: World, tmp_path: Path) -> None:
     empty = evaluated(world, samples=[])
     assert empty.fad.value is None and "no samples" in empty.fad.note and empty.tag_alignment.auc is None
     lone = evaluated(world, samples=world[2][:1]).fad
@@ -134,14 +148,14 @@ def test_no_samples_one_sample_or_a_broken_one_is_none_with_a_reason(world, tmp_
         assert not result.style_coverage.styles["CORE-01"].generated
 
 
-def test_silence_is_measured_against_the_model_and_marked(world, tmp_path):
+def test_silence_is_measured_against_the_model_and_marked(world: World, tmp_path: Path) -> None:
     silent = sample_at(written(tmp_path / "silent.wav", np.zeros(round(SECONDS * RATE), np.float32)), "CORE-02", 9)
     result = evaluated(world, samples=[*world[2], silent])
     assert result.fad.value > evaluated(world).fad.value
     assert not result.style_coverage.styles["CORE-02"].generated and "silent" in result.problems["silent.wav"][0]
 
 
-def test_an_empty_folder_and_white_noise_cover_no_style(world, tmp_path):
+def test_an_empty_folder_and_white_noise_cover_no_style(world: World, tmp_path: Path) -> None:
     asked = ["CORE-01", "CORE-02", "CORE-02"]
     empty = evaluated(world, samples=[], asked=asked).style_coverage.styles
     assert {name: style.generated for name, style in empty.items()} == {"CORE-01": False, "CORE-02": False}
@@ -154,7 +168,7 @@ def test_an_empty_folder_and_white_noise_cover_no_style(world, tmp_path):
     assert (partly["CORE-01"].generated, partly["CORE-02"].generated) == (False, True), "three of four are there"
 
 
-def test_samples_are_checked_against_known_music(world, tmp_path):
+def test_samples_are_checked_against_known_music(world: World, tmp_path: Path) -> None:
     root, reference, made, musicnn = world
     known = known_music(
         training=[track.path for track in reference[:4]],
@@ -186,14 +200,14 @@ def test_samples_are_checked_against_known_music(world, tmp_path):
     )
 
 
-def test_a_copy_is_not_a_second_sample(world, tmp_path):
+def test_a_copy_is_not_a_second_sample(world: World, tmp_path: Path) -> None:
     copied = replace(world[2][0], path=written(tmp_path / "zz-copy.wav", music(50, "CORE-01")), seed=99)
     problems = evaluated(world, samples=[*world[2], copied]).problems
     assert list(problems) == [copied.path.name] or list(problems) == [world[2][0].path.name]
     assert "same audio as" in next(iter(problems.values()))[0]
 
 
-def test_a_reference_that_is_empty_or_unreadable_is_an_error(world, tmp_path):
+def test_a_reference_that_is_empty_or_unreadable_is_an_error(world: World, tmp_path: Path) -> None:
     with pytest.raises(MetricError, match="no tracks"):
         evaluated(world, reference=[])
     missing = ReferenceTrack(path=tmp_path / "gone.wav", prompt="jazz", style_ids=["CORE-01"])
@@ -213,29 +227,29 @@ class FakeClap:
     def __init__(self, *, trained: bool) -> None:
         self.trained = trained
 
-    def embed_text(self, texts):
+    def embed_text(self, texts: Sequence[str]) -> FloatArray:
         return np.stack([self._of(text.rpartition(",")[0]) + 0.1 * self._of(text) for text in texts])
 
-    def embed(self, audio):
+    def embed(self, audio: FloatArray) -> FloatArray:
         mono = audio.mean(axis=0)
         beat = np.abs(mono).max() / np.abs(mono).mean() > 6
         own = np.random.default_rng(int(abs(mono[:1000].sum()) * 1e6)).normal(size=16)
         return (self._of(STYLES["CORE-01" if beat else "CORE-02"]) + 0.1 * own).astype(np.float32)[None]
 
     @staticmethod
-    def _of(text):
+    def _of(text: str) -> FloatArray:
         row = np.random.default_rng(sum(map(ord, text))).normal(size=16)
         return row / np.linalg.norm(row)
 
 
-def numbered(items):
+def numbered(items: Sequence[Item]) -> list[Item]:
     """The same, each with a prompt of its own."""
     return [replace(item, prompt=f"{item.prompt}, {index}") for index, item in enumerate(items)]
 
 
-def test_clap_is_relative_and_an_untrained_clap_gives_none(world, tmp_path):
+def test_clap_is_relative_and_an_untrained_clap_gives_none(world: World, tmp_path: Path) -> None:
     more = [sample_at(written(tmp_path / f"{style}.wav", music(70, style)), style, 9) for style in STYLES]
-    items = {"samples": numbered([*world[2], *more]), "reference": numbered(world[1])}
+    items: dict[str, Any] = {"samples": numbered([*world[2], *more]), "reference": numbered(world[1])}
     aligned = evaluated(world, clap=FakeClap(trained=True), **items)
     assert aligned.clap.value == pytest.approx(1.0, abs=0.1) and 0.0 < aligned.clap.lower <= aligned.clap.value
     assert aligned.clap.raw_cosine < 1.0 and "ffff" in aligned.clap_note
@@ -252,7 +266,7 @@ class Bands:
     name, version, sample_rate, window_s, hop_s, dim = "bands", "1", RATE, 0.25, 0.25, 8
     normalized, trained, weights_sha256 = False, True, "b" * 64
 
-    def embed(self, audio):
+    def embed(self, audio: FloatArray) -> FloatArray:
         mono = audio.mean(axis=0)
         frames = mono[: len(mono) // 5512 * 5512].reshape(-1, 5512)
         spectra = np.abs(np.fft.rfft(frames, axis=1))[:, 8:]
@@ -261,7 +275,7 @@ class Bands:
 
 
 @pytest.fixture(scope="module")
-def sixteen(world):
+def sixteen(world: World) -> list[GeneratedSample]:
     """As many FP32 samples as a bound needs."""
     root = world[0]
     return [
@@ -271,7 +285,9 @@ def sixteen(world):
     ]
 
 
-def tier_of(samples, tmp_path, damage):
+def tier_of(
+    samples: Sequence[GeneratedSample], tmp_path: Path, damage: Callable[[FloatArray], FloatArray]
+) -> list[GeneratedSample]:
     made = []
     for sample in samples:
         audio, rate = soundfile.read(sample.path, dtype="float32")
@@ -279,7 +295,9 @@ def tier_of(samples, tmp_path, damage):
     return made
 
 
-def tier_fidelity(world, fp32, tier, **options):
+def tier_fidelity(
+    world: World, fp32: Sequence[GeneratedSample], tier: Sequence[GeneratedSample], **options: Any
+) -> TierFidelity:
     root, reference, *_ = world
     return evaluate_tier(
         fp32=fp32,
@@ -291,23 +309,31 @@ def tier_fidelity(world, fp32, tier, **options):
     )
 
 
-def test_a_tier_is_paired_with_fp32_and_damage_shows(world, sixteen, tmp_path):
+def test_a_tier_is_paired_with_fp32_and_damage_shows(
+    world: World, sixteen: list[GeneratedSample], tmp_path: Path
+) -> None:
     same = tier_fidelity(world, sixteen, tier_of(sixteen, tmp_path / "same", lambda a: a))
     assert same.ratio == pytest.approx(0, abs=1e-9) and same.upper == pytest.approx(0, abs=1e-6)
     assert same.fad_between == pytest.approx(0, abs=1e-6) and same.n_pairs == 16 and not same.note
-    coarse = tier_fidelity(world, sixteen, tier_of(sixteen, tmp_path / "coarse", lambda a: np.round(a * 8) / 8))
+    coarse = tier_fidelity(
+        world, sixteen, tier_of(sixteen, tmp_path / "coarse", lambda a: np.round(a * 8) / np.float32(8))
+    )
     assert coarse.fad_between > 0.1 and coarse.upper > 0.15 and coarse.fad_tier > coarse.fad_fp32
     assert coarse.upper >= coarse.ratio
 
 
-def test_fewer_than_sixteen_pairs_have_a_ratio_and_no_bound(world, sixteen, tmp_path):
+def test_fewer_than_sixteen_pairs_have_a_ratio_and_no_bound(
+    world: World, sixteen: list[GeneratedSample], tmp_path: Path
+) -> None:
     tier = tier_of(sixteen[:15], tmp_path, lambda a: a)
     few = tier_fidelity(world, sixteen[:15], tier)
     assert few.ratio == pytest.approx(0, abs=1e-9) and few.fad_between is not None
     assert few.upper is None and few.note == "inconclusive: 15 pairs, needs 16"
 
 
-def test_a_tier_without_pairs_or_without_a_trained_encoder_has_no_ratio(world, sixteen, tmp_path):
+def test_a_tier_without_pairs_or_without_a_trained_encoder_has_no_ratio(
+    world: World, sixteen: list[GeneratedSample], tmp_path: Path
+) -> None:
     tier = tier_of(sixteen, tmp_path, lambda a: a)
     for result in (
         tier_fidelity(world, sixteen, tier[:-1]),
@@ -323,7 +349,7 @@ def test_a_tier_without_pairs_or_without_a_trained_encoder_has_no_ratio(world, s
     assert tier_fidelity(world, sixteen, tier, embedder=Untrained()).upper is None
 
 
-DEGRADATIONS = {
+DEGRADATIONS: dict[str, Callable[[FloatArray, np.random.Generator], NDArray[np.floating]]] = {
     "12 bit": lambda a, r: np.round(a * 2048) / 2048,
     "noise 40 dB": lambda a, r: a + 0.01 * a.std() * r.normal(size=a.size),
     "noise 20 dB": lambda a, r: a + 0.1 * a.std() * r.normal(size=a.size),
@@ -333,7 +359,7 @@ DEGRADATIONS = {
 
 
 @pytest.mark.slow
-def test_distance_grows_with_every_step_of_degradation(world, tmp_path):
+def test_distance_grows_with_every_step_of_degradation(world: World, tmp_path: Path) -> None:
     root, reference, _, musicnn = world
     clean = embed_files([t.path for t in reference], musicnn, root / "cache", progress=False)
     target = np.concatenate([*clean.values()])

@@ -102,7 +102,10 @@ def test_what_an_earlier_version_did_not_measure_passes_nowhere() -> None:
 @pytest.mark.parametrize("part", ["copies", "diversity", "signal", "adherence"])
 def test_a_number_that_could_not_be_taken_is_inconclusive(part: str) -> None:
     sound = getattr(checks(), part)
-    kinds = {"copies": ("similarity", "nearness_p"), "diversity": ("similarity", "over_reference")}
+    kinds: dict[str, tuple[str, ...]] = {
+        "copies": ("similarity", "nearness_p"),
+        "diversity": ("similarity", "over_reference"),
+    }
     kinds |= {"signal": ("clips_with_artefacts", "share_outside"), "adherence": ("relative_tempo",)}
     lost = replace(sound, **dict.fromkeys(kinds[part], None), note="why")
     found = verdicts(judged(checks(**{part: lost})))
