@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 from base64 import b64decode
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -68,6 +69,21 @@ def trained(make_run: Callable[..., Any], tmp_path: Path, training_material: dic
     base = {"base": str(training_material["base"]), "base_fingerprint": training_material["fingerprint"]}
     write_json(store.metadata(FEATURES), {**base, "tracks": []})
     return store
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("heard") / "data"
+
+
+@pytest.fixture
+def heard(trained: Store, shelf: Path, tmp_path: Path) -> Store:
+    """`trained` with its samples and their measures, which are made once."""
+    if not shelf.is_dir():
+        generate_samples(trained, profile())
+        evaluate_checkpoints(trained, profile(), now=NOW)
+        shutil.copytree(trained.root, shelf)
+    return Store(Path(shutil.copytree(shelf, tmp_path / "heard")))
 
 
 def audio_of(store: Store, model: str) -> list[bytes]:
@@ -154,15 +170,15 @@ def deliver_another(store: Store) -> None:
     deliver(store, "ds-2", [track_record("other", split="validation", style_ids=["CORE-02"])], digest="e" * 64)
 
 
-def test_a_dataset_change_after_training_moves_nothing_until_it_is_trained_on(trained: Store) -> None:
-    made, measured = generate_samples(trained, profile()), evaluate_checkpoints(trained, profile(), now=NOW)
-    asked, compared = sample_prompts(trained, profile().sampling), reference_tracks(trained)
-    deliver_another(trained)
-    assert sample_prompts(trained, profile().sampling) == asked and reference_tracks(trained) == compared
-    again, measured_again = generate_samples(trained, profile()), evaluate_checkpoints(trained, profile(), now=NOW)
+def test_a_dataset_change_after_training_moves_nothing_until_it_is_trained_on(heard: Store) -> None:
+    made, measured = generate_samples(heard, profile()), evaluate_checkpoints(heard, profile(), now=NOW)
+    asked, compared = sample_prompts(heard, profile().sampling), reference_tracks(heard)
+    deliver_another(heard)
+    assert sample_prompts(heard, profile().sampling) == asked and reference_tracks(heard) == compared
+    again, measured_again = generate_samples(heard, profile()), evaluate_checkpoints(heard, profile(), now=NOW)
     assert (again.counts["recomputed"], measured_again.counts["recomputed"]) == (0, 0)
     assert (again.data_version, measured_again.data_version) == (made.data_version, measured.data_version)
-    assert_page_plays(comparison_path(trained), trained)
+    assert_page_plays(comparison_path(heard), heard)
 
 
 def test_a_version_that_was_trained_on_and_is_gone_is_named_and_no_other_takes_its_place(trained: Store) -> None:
@@ -183,20 +199,18 @@ def test_checkpoints_of_one_base_are_never_sampled_on_another(trained: Store) ->
         generate_samples(trained, profile())
 
 
-def test_a_clip_that_is_gone_leaves_its_row_out(trained: Store) -> None:
-    generate_samples(trained, profile())
-    clips_of(trained, BASE)[0].file(trained).unlink()
-    chosen = read_manifest(trained.checkpoints)[-1]
-    assert len(before_after.rows(trained, chosen)) == 2
+def test_a_clip_that_is_gone_leaves_its_row_out(heard: Store) -> None:
+    clips_of(heard, BASE)[0].file(heard).unlink()
+    chosen = read_manifest(heard.checkpoints)[-1]
+    assert len(before_after.rows(heard, chosen)) == 2
 
 
-def test_clips_that_are_gone_cost_their_players_and_not_the_measures(trained: Store) -> None:
-    generate_samples(trained, profile())
-    measured = evaluate_checkpoints(trained, profile(), now=NOW)
-    for clip in clips_of(trained, BASE):
-        clip.file(trained).unlink()
-    again = evaluate_checkpoints(trained, profile(), now=NOW)
-    text = comparison_path(trained).read_text(encoding="utf-8")
+def test_clips_that_are_gone_cost_their_players_and_not_the_measures(heard: Store) -> None:
+    measured = evaluate_checkpoints(heard, profile(), now=NOW)
+    for clip in clips_of(heard, BASE):
+        clip.file(heard).unlink()
+    again = evaluate_checkpoints(heard, profile(), now=NOW)
+    text = comparison_path(heard).read_text(encoding="utf-8")
     assert text.count("the file is gone") == 3, "and is said to be so"
     assert again.values == measured.values and again.rows == measured.rows
 
