@@ -23,8 +23,10 @@ test: $(VENV)/installed
 
 # What trains nothing and encodes no music: under a minute, for while one works.
 PURE := $(addprefix lofi_assets_tests/,cli constitution dataset files html lofi_onnx lyrics metrics pages sources styles)
+# Among them, but through the whole lineage, or with whole encoders.
+HEAVY := $(addprefix --ignore=lofi_assets_tests/,metrics/test_clap_conversion.py metrics/test_metrics_proof.py sources/test_revocation.py)
 fast: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu" $(PURE) lofi_assets_tests/test_*.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu" $(HEAVY) $(PURE) lofi_assets_tests/test_*.py
 
 # Which branches no test takes: a report to read, with no threshold.
 coverage: $(VENV)/installed
