@@ -55,3 +55,11 @@ class Watch:
                 description="the left channel hums",
             )
         )
+
+
+def fail(stand_ins: StandIns, instance: dg.DagsterInstance, why: str = "no space left on /srv/lofi") -> str:
+    """A run that fails; its id."""
+    stand_ins.broken["style_taxonomy"] = OSError(why)
+    result = stand_ins.materialize(instance, "style_taxonomy")
+    assert not result.success
+    return result.run_id

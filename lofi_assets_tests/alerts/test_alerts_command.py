@@ -1,19 +1,10 @@
 """`lofi alerts test`: one message of each kind to every receiver, and what became of them."""
 
-from collections.abc import Iterator
-
 import pytest
 from click.testing import CliRunner
 
 from lofi_assets.cli.main import main
 from lofi_assets_tests.alerts.alert_receiver import Receiver
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    yield receiver
-    receiver.stop()
 
 
 def test_each_receiver_gets_one_message_of_each_kind(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

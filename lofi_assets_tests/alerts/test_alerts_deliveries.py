@@ -83,13 +83,6 @@ class Library:
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    yield receiver
-    receiver.stop()
-
-
-@pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> Iterator[Library]:
     """Two tracks that people know of."""
     stand_ins = StandIns(tmp_path / "data").install(monkeypatch)
