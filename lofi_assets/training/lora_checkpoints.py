@@ -18,6 +18,7 @@ from lofi_assets.profiles import Profile
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.training import report as training_report
+from lofi_assets.training.checkpoints.begun import as_begun
 from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.checkpoints.files import (
     COMFYUI_WEIGHTS,
@@ -85,7 +86,7 @@ def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_D
             "device": profile.training.get("device", "auto"),
         }
     )
-    config = store.metadata(TRAINING_RUN)
+    run, config = as_begun(run), store.metadata(TRAINING_RUN)
     save_run(config, run)
     return PlannedRun(run, config, 0 if finished(run) else run.training.max_steps - _steps_done(run))
 
