@@ -24,7 +24,7 @@ from lofi_assets.files.writing import atomic_folder
 from lofi_assets.progress import Progress as Told
 from lofi_assets.records import Checkpoint
 from lofi_assets.training.checkpoints import manifest as checkpoints
-from lofi_assets.training.checkpoints import runs
+from lofi_assets.training.checkpoints import runs, trainer_record
 from lofi_assets.training.checkpoints import state as resume
 from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.checkpoints.files import RUN_CONFIG, checkpoint_id
@@ -157,6 +157,7 @@ class Trainer:
             adapters.write_adapter(temporary, tensors, lora=run.lora, base=str(run.base))
             save_run(temporary / RUN_CONFIG, run)
             self._description(record, losses, adapters.digest(tensors)).write(temporary)
+            trainer_record.enter(run, temporary, step=step)
         reason = fault(folder)
         record = record.model_copy(update={"is_valid": reason is None})
         checkpoints.add_record(run.checkpoints_dir, record)

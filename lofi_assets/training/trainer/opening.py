@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lofi_assets.training.checkpoints import runs
+from lofi_assets.training.checkpoints import runs, trainer_record
 from lofi_assets.training.checkpoints import state as resume
 from lofi_assets.training.config import ConfigError, TrainingRun
 from lofi_assets.training.distributed import Processes
@@ -40,9 +40,11 @@ def open_folder(run: TrainingRun, held: ExitStack, *, fresh: bool, say: Callable
     """Keep the run's folder to this process for as long as `held` is, and bring it to where the run goes on from.
 
     Raises:
-        CheckpointError: another process trains into it; checkpoints without the state to go on from.
+        CheckpointError: another process trains into it; checkpoints without the state to go on from; the documents of
+            what was written before are not whole.
     """
     held.enter_context(runs.exclusive(run.checkpoints_dir))
+    trainer_record.chain(run)  # one that is broken is told now, not after days
     archived = runs.open_run(run, fresh=fresh)
     if archived:
         say(f"a new run; the earlier one is kept in {run.checkpoints_dir.name}/{runs.ARCHIVE}/{archived}")
