@@ -161,7 +161,9 @@ def wrapped(
     mesh = init_device_mesh(device.type, (processes.count,))
     for block in blocks:
         fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    # a validation runs no backward pass, after which the parts that belong to no block would stay gathered: under
+    # an average (`ema_decay`) the next step would then see the average in them
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
     return model
 
 
