@@ -131,8 +131,9 @@ def _load(config: Path) -> TrainingRun:
     try:
         return load_run(config)
     except LofiError as error:
-        if (place := Place.here()).count > 1:
-            withdraw(Peers(place), error)
+        with suppress(ConfigError):  # they cannot be reached: this error is the one to tell
+            if (place := Place.here()).count > 1:
+                withdraw(Peers(place), error)
         raise
 
 

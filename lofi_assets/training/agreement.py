@@ -9,7 +9,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,7 +24,7 @@ from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import ConfigError, TrainingRun
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed import Store  # type: ignore[attr-defined]  # documented, but not exported by name
 
 WAIT = "LOFI_JOIN_SECONDS"
 """Environment variable: how long a process waits for the others to come."""
@@ -152,7 +153,7 @@ class Peers:
         Raises:
             ConfigError: nobody holds it at that address in time, or it cannot be held there.
         """
-        from torch.distributed import DistError, PrefixStore, TCPStore
+        from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[attr-defined]
 
         self.place = place
         self._wait_s = wait_s or seconds(WAIT, WAIT_S)
@@ -178,8 +179,13 @@ class Peers:
         self._store: Store = PrefixStore("lofi_assets", self._held)
 
     def tell(self, topic: str, value: object) -> None:
-        """Say something to all."""
-        self._store.set(f"{topic}/{self.place.rank}", json.dumps(value))
+        """Say something to all.
+
+        Raises:
+            ConfigError: the store is gone with the process that held it.
+        """
+        with self._reached():
+            self._store.set(f"{topic}/{self.place.rank}", json.dumps(value))
 
     def hear(self, topic: str, ranks: Sequence[int]) -> list[Any]:
         """What these processes said, once all of them did.
@@ -194,7 +200,8 @@ class Peers:
                 f"process {self.place.rank} waited {self._wait_s:g} s for process {names} of {self.place.count} in "
                 f"vain: start all of them, or read why they ended ({WAIT} sets how long to wait)"
             )
-        return [json.loads(self._store.get(f"{topic}/{rank}")) for rank in ranks]
+        with self._reached():
+            return [json.loads(self._store.get(f"{topic}/{rank}")) for rank in ranks]
 
     def part(self) -> None:
         """Before an end that all heard the reason of: whoever holds the store ends last."""
@@ -203,19 +210,24 @@ class Peers:
             self._missing("parting", range(self.place.count), seconds=PART_S)
 
     def _missing(self, topic: str, ranks: Sequence[int], *, seconds: float) -> list[int]:
-        from torch.distributed import DistError
-
         deadline = time.monotonic() + seconds
         while True:
-            try:
+            with self._reached():
                 missing = [rank for rank in ranks if not self._store.check([f"{topic}/{rank}"])]
-            except DistError as error:
-                raise ConfigError(
-                    f"process {self.place.rank}: process 0 ended while it was waited for; its own message says why"
-                ) from error
             if not missing or time.monotonic() > deadline:
                 return missing
             time.sleep(POLL_S)
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        from torch.distributed import DistError
+
+        try:
+            yield
+        except DistError as error:
+            raise ConfigError(
+                f"process {self.place.rank}: process 0 ended while it was waited for; its own message says why"
+            ) from error
 
 
 def agreed(peers: Peers, look: Callable[[], tuple[Stand, T]]) -> T:
@@ -241,9 +253,10 @@ def agreed(peers: Peers, look: Callable[[], tuple[Stand, T]]) -> T:
 
 
 def withdraw(peers: Peers, error: Exception) -> None:
-    """Say that this process cannot start, and why."""
-    peers.tell("stand", asdict(Stand(socket.gethostname(), fault=_sentence(error))))
-    peers.part()
+    """Say that this process cannot start, and why; to nobody, if they are gone already."""
+    with suppress(ConfigError):
+        peers.tell("stand", asdict(Stand(socket.gethostname(), fault=_sentence(error))))
+        peers.part()
 
 
 def lead(peers: Peers, work: Callable[[], None]) -> None:

@@ -49,6 +49,8 @@ def test_a_run_that_was_begun_before_goes_on_under_its_id(tmp_path: Path) -> Non
     assert as_begun(run).run_id == run.run_id, "nothing is on record"
     RunIdentity.of(former).write(tmp_path / ARCHIVE / former.run_id)
     assert as_begun(run).run_id == former.run_id, "it is in the archive"
+    RunIdentity.of(run).write(tmp_path)
+    assert as_begun(run).run_id == run.run_id, "the one that is being trained is gone on with"
     RunIdentity.of(former).write(tmp_path)
     assert as_begun(run).run_id == former.run_id
     assert as_begun(split(2, 1, checkpoints_dir=tmp_path)).run_id == run.run_id, "that one is a run of another id"
