@@ -17,6 +17,7 @@ from lofi_assets.store import Store, data_root
 @click.option("--longest", type=float, default=None, help="With --plan: seconds of the longest track, likewise.")
 @click.option("--hours", type=float, default=None, help="With --plan: hours in which the steps are wanted.")
 @click.option("--tflops", type=float, default=None, help="With --plan: the card's dense bfloat16 TFLOP/s.")
+@click.option("--only-config", is_flag=True, help="Write the run's file for torchrun, print its path, start nothing.")
 @click.option("--fresh", is_flag=True, help="Archive what this run already has, and start over.")
 @click.option("--force", is_flag=True, help="Start although the plan does not fit the free memory.")
 def train(
@@ -27,6 +28,7 @@ def train(
     longest: float | None,
     hours: float | None,
     tflops: float | None,
+    only_config: bool,
     fresh: bool,
     force: bool,
 ) -> None:
@@ -45,6 +47,9 @@ def train(
     from lofi_assets.training.lora_checkpoints import plan_training
 
     planned = plan_training(store, profile)
+    if only_config:
+        click.echo(planned.config)
+        return
     sys.exit(_run([*planned.command, *_flags(fresh=fresh, force=force)]))
 
 

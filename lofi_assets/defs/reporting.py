@@ -7,6 +7,7 @@ and longer one behind a click. Its box grows with the widest word, and then cuts
 import base64
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import dagster as dg
@@ -15,6 +16,7 @@ from lofi_assets.constitution import evidence
 from lofi_assets.constitution.made_with import profile_used
 from lofi_assets.defs.event_log import EVIDENCE, InstanceLog, shown_digest
 from lofi_assets.defs.resources import Platform
+from lofi_assets.files.writing import StoreError
 from lofi_assets.outcome import Outcome
 from lofi_assets.wording import named
 
@@ -62,6 +64,17 @@ def report(context: dg.AssetExecutionContext, platform: Platform, outcome: Outco
         context.log.warning(f"{asset}: files that a person or a program had changed:\n{mended}")
     shown = metadata(outcome) | {EVIDENCE: dg.MetadataValue.text(shown_digest(sha256))}
     return dg.MaterializeResult(metadata=shown, data_version=dg.DataVersion(outcome.data_version))
+
+
+def evidence_of_run(context: dg.AssetExecutionContext, platform: Platform) -> Mapping[str, str]:
+    """File -> sha256, of what the asset took in by the evidence that its latest run left; nothing without one."""
+    asset = context.asset_key.to_user_string()
+    latest = InstanceLog(context.instance).latest(asset)
+    if not latest or not latest.run_id or not latest.evidence:
+        return {}
+    with suppress(StoreError):  # gone or changed: it vouches for nothing, and `report` says so by name
+        return evidence.read(platform.store, asset, latest.evidence).given
+    return {}
 
 
 def metadata(outcome: Outcome) -> dict[str, dg.MetadataValue]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import hash_of
-from lofi_assets.files.writing import copy_file, make_folder
+from lofi_assets.files.writing import copy_file, locked, make_folder
 
 LOG = logging.getLogger(__name__)
 INSTALL_TIMEOUT_S = 900
@@ -86,7 +86,7 @@ def environment(requirements: str, root: Path) -> Path:
     """The interpreter of an environment that holds exactly `requirements`; made once for the same text, below `root`.
 
     pip decides where from: its configuration and PIP_FIND_LINKS, PIP_NO_INDEX, PIP_INDEX_URL hold, so a folder of
-    wheels serves a machine without network.
+    wheels serves a machine without network. A second process that asks meanwhile waits, and finds it made.
 
     Raises:
         RequirementsError: pip refuses them, they bring what they do not list, or what would be copied was changed.
@@ -96,8 +96,13 @@ def environment(requirements: str, root: Path) -> Path:
     key = hash_of(requirements, sys.version, platform.machine())[:16]
     folder = root / key
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    if (folder / _DONE).is_file() and python.exists() and versions_in(python) == wanted:
-        return python
+    with locked(root, busy=None):
+        if not ((folder / _DONE).is_file() and python.exists() and versions_in(python) == wanted):
+            _make(folder, python, requirements, wanted)
+    return python
+
+
+def _make(folder: Path, python: Path, requirements: str, wanted: Mapping[str, str]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     make_folder(folder)
     venv.EnvBuilder(symlinks=sys.platform != "win32", with_pip=False).create(folder)
@@ -112,7 +117,6 @@ def environment(requirements: str, root: Path) -> Path:
     if other:
         raise RequirementsError(f"requirements.txt is not what it brings: {', '.join(dict.fromkeys(other))}")
     listed.rename(folder / _DONE)
-    return python
 
 
 def _copy_installed(names: Iterable[str], target: Path) -> None:

@@ -5,8 +5,9 @@ Exit codes:
     2   the configuration, the base or the device is not as the run says
     3   the loss diverged; the message names step and track
     4   a file that the run needs is missing or damaged, or cannot be written; the message names it
-    75  stopped by SIGTERM or SIGINT; the state is saved, and the same command goes on from it
-Other than 0, the message is also in `<config>.ending.json` (`ending`).
+    75  stopped by SIGTERM or SIGINT; the state is saved, and the same command goes on from it. 0 where torchrun or
+        `accelerate launch` started the process, which take anything else for a failure
+Other than for a run that is complete, the message is also in `<config>.ending.json` (`ending`).
 """
 
 import argparse
@@ -23,6 +24,7 @@ from typing import Any
 
 from lofi_assets.errors import DiskError, LofiError, explanation
 from lofi_assets.files.hashing import hash_of
+from lofi_assets.training.agreement import Peers, Place, withdraw
 from lofi_assets.training.checkpoints.files import checkpoint_id
 from lofi_assets.training.checkpoints.runs import TrainingSummary, finished
 from lofi_assets.training.config import ConfigError, TrainingRun, load_run
@@ -40,6 +42,8 @@ from lofi_assets.training.launch import launch, orphaned
 
 SAME_REQUEST_S = 2.0
 """Ctrl-C reaches the whole process group, and Dagster and `accelerate launch` then forward it once more."""
+ELASTIC = "TORCHELASTIC_RUN_ID"
+"""Set by torchrun, and by `accelerate launch`, which is built on it."""
 
 Say = Callable[[str], None]
 
@@ -81,9 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _pipes() as pipes:
         say: Say = (pipes.log.info if pipes else print) if _main_process() else _say_nothing
         try:
-            run = load_run(options.config)
+            run = _load(options.config)
             stop = until(run, options.until, otherwise=asked) if options.until else asked
-            summary = None if options.fresh else finished(run)
+            # of several, the main one alone may see that there is nothing to do
+            summary = None if options.fresh or Place.here().count > 1 else finished(run)
             summary = summary or _train(run, fresh=options.fresh, force=options.force, stop=stop, say=say)
         except Ended as ended:
             return _fail(ended.ending, options.config, pipes)
@@ -97,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(sentence)
         if summary.interrupted:
             write_ending(options.config, Ending(INTERRUPTED, sentence))
-            return INTERRUPTED
+            return DONE if ELASTIC in os.environ else INTERRUPTED
         if pipes:
             _report(pipes, run, summary)
     return DONE
@@ -119,6 +124,17 @@ def _processes_to_start(config: Path, *, fresh: bool) -> int:
     except LofiError:
         return 0  # this process reports it
     return run.training.processes if waiting else 0
+
+
+def _load(config: Path) -> TrainingRun:
+    """The run; where it cannot be read, the other processes hear of it."""
+    try:
+        return load_run(config)
+    except LofiError as error:
+        with suppress(ConfigError):  # they cannot be reached: this error is the one to tell
+            if (place := Place.here()).count > 1:
+                withdraw(Peers(place), error)
+        raise
 
 
 def _main_process() -> bool:
@@ -148,11 +164,13 @@ def _train(run: TrainingRun, *, fresh: bool, force: bool, stop: Callable[[], boo
     gc.enable()
     gc.freeze()
 
-    try:
+    def check() -> None:
         reason = None if force else obstacle(run)
         if reason:
             raise ConfigError(reason)
-        return train(run, fresh=fresh, stop=stop, say=say)
+
+    try:
+        return train(run, fresh=fresh, stop=stop, say=say, check=check)
     except TrainingDiverged as error:
         raise Ended(Ending(DIVERGED, f"training diverged: {error}")) from error
     except torch.OutOfMemoryError as error:

@@ -6,8 +6,9 @@ settings and paths (`settings`, `base_model`). Imports without torch.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,6 +18,7 @@ from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.records import Sha256, Split, TrackId
 from lofi_assets.training.features.files import KEY_PATTERN
+from lofi_assets.training.process_count import AUTO, counted
 
 UNIDENTIFYING = frozenset(
     {
@@ -118,7 +120,9 @@ class TrainingSettings(Settings):
     accumulate: Positive = 1
     """Forward passes of one process per optimiser step."""
     processes: Positive = 1
-    """Processes that train together, one for each GPU; a step sees `batch_size` x `accumulate` x `processes` items."""
+    """Processes that train together, one for each GPU; a step sees `batch_size` x `accumulate` x `processes` items.
+    With the same `accumulate` x `processes` it is the same run. In a profile or a run's file `auto` is as many as a
+    launcher started, else one for each visible GPU, and 1 on the CPU."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """What the processes hold: ddp, the whole base each; fsdp, a share of it each, for a base that is too large for
     one GPU. Without effect on a single process."""
@@ -172,6 +176,11 @@ class TrainingSettings(Settings):
     def global_batch(self) -> int:
         """Items of one optimiser step, over all processes."""
         return self.batch_size * self.accumulate * self.processes
+
+    @property
+    def in_one_process(self) -> "TrainingSettings":
+        """The same steps in one process: the same forward passes over the same items, one after the other."""
+        return self.model_copy(update={"accumulate": self.accumulate * self.processes, "processes": 1})
 
     @property
     def identifying(self) -> dict[str, object]:
@@ -235,6 +244,18 @@ class TrainingRun(Settings):
     """The optimiser."""
     device: str = "auto"
     """`auto` (first GPU, or the CPU), `cpu`, `cuda`, `cuda:1`."""
+    split_identifies: bool = False
+    """Whether runs differ by how a step is shared out among processes, as they did in the version before. True for a
+    file that does not say, so that a run of that version goes on under its id."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _processes_are_counted(cls, data: Any) -> Any:
+        training = data.get("training") if isinstance(data, Mapping) else None
+        if not isinstance(training, Mapping) or training.get("processes") != AUTO:
+            return data
+        count = counted(AUTO, device=str(data.get("device", "auto")))
+        return {**data, "training": {**training, "processes": count}}
 
     @model_validator(mode="after")
     def _tracks_make_a_training_set(self) -> "TrainingRun":
@@ -261,7 +282,8 @@ class TrainingRun(Settings):
     @property
     def config_hash(self) -> str:
         """sha256 of base, adapter and training settings, less those that leave the weights at a given step alone."""
-        return hash_of(self.base_fingerprint, self.lora.identifying, self.training.identifying)
+        training = self.training if self.split_identifies else self.training.in_one_process
+        return hash_of(self.base_fingerprint, self.lora.identifying, training.identifying)
 
     @property
     def run_id(self) -> str:
@@ -285,7 +307,7 @@ def load_run(path: Path) -> TrainingRun:
     Raises:
         ConfigError: naming file, key and rule.
     """
-    return _parse(TrainingRun, path)
+    return _parse(TrainingRun, path, absent={"split_identifies": True})
 
 
 def save_run(path: Path, run: TrainingRun) -> None:
@@ -293,12 +315,13 @@ def save_run(path: Path, run: TrainingRun) -> None:
     write_json(path, run.model_dump(mode="json"))
 
 
-def _parse(kind: type[S], path: Path) -> S:
+def _parse(kind: type[S], path: Path, *, absent: Mapping[str, object] | None = None) -> S:
+    """`absent`: key -> what a file means that does not have it."""
     data = read_json(path)
     if data is None:
         raise ConfigError(f"{path}: no such file; it should hold the {kind.__name__} as JSON")
     try:
-        return kind.model_validate(data)
+        return kind.model_validate({**(absent or {}), **data} if isinstance(data, dict) else data)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or '(run)'}: {e['msg']}" for e in error.errors())
         raise ConfigError(f"{path}: {faults}") from error

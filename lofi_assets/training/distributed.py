@@ -2,12 +2,11 @@
 
 What belongs here: everything that knows of more than one process, by accelerate's process state (so `accelerate launch`
 and torchrun both start it) and torch's two wrappers. What does not: which items a process sees
-(`trainer.batches`), starting the processes of one machine (`launch`). A single process passes through untouched, and
-loads no accelerate.
+(`trainer.batches`), starting the processes of one machine (`launch`), whether they mean the same (`agreement`). A
+single process passes through untouched, and loads no accelerate.
 """
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lofi_assets.training.config import ConfigError, TrainingSettings
+from lofi_assets.training.agreement import Peers, Place, agreed, lead, stand
+from lofi_assets.training.config import ConfigError, TrainingRun, TrainingSettings
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -28,15 +28,43 @@ class Processes:
     count: int = 1
     rank: int = 0
     state: "PartialState | None" = None
+    peers: Peers | None = None
 
     @property
     def main(self) -> bool:
         """Whether this one writes checkpoints, state and log."""
         return self.rank == 0
 
-    def device(self, chosen: torch.device) -> torch.device:
-        """The GPU of this process, where a GPU was chosen."""
-        return self.state.device if self.state and chosen.type == "cuda" else chosen
+    def lead(self, work: Callable[[], None]) -> None:
+        """Let the main process do it while the others wait; what hinders it there ends all (`agreement.lead`)."""
+        if self.peers:
+            lead(self.peers, work)
+        else:
+            work()
+
+    def told(self, topic: str, value: object) -> Any:
+        """The main process's value, in all of them; JSON."""
+        if not self.peers:
+            return value
+        if self.main:
+            self.peers.tell(topic, value)
+        return self.peers.hear(topic, [0])[0]
+
+    def sent(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The main process's tensors, in all of them and on the CPU, one after the other.
+
+        Args:
+            tensors: of the main process; in the others, some of the same names, shapes and types.
+        """
+        if not self.state:
+            return dict(tensors)
+        received = {}
+        for name, tensor in tensors.items():
+            # as bytes: a backend does not know every type
+            data = tensor.contiguous().reshape(-1).view(torch.uint8).to(self.state.device)
+            torch.distributed.broadcast(data, src=0)
+            received[name] = data.cpu().view(tensor.dtype).reshape(tensor.shape)
+        return received
 
     def wait(self) -> None:
         """Until all are here."""
@@ -63,33 +91,48 @@ ALONE = Processes()
 
 
 @contextmanager
-def joined(settings: TrainingSettings, *, cpu: bool) -> Iterator[Processes]:
-    """The processes that this one belongs to, connected within the block.
+def joined(
+    run: TrainingRun, *, fresh: bool, ready: Callable[[], torch.device]
+) -> Iterator[tuple[Processes, torch.device]]:
+    """The processes that this one belongs to, agreed and connected within the block, and the device of this one.
 
+    Args:
+        fresh: the run starts over.
+        ready: the device to train on; raises what hinders this process, which then ends all.
     Raises:
-        ConfigError: more or fewer processes were started than the settings name.
+        ConfigError: more or fewer processes were started than the settings name; or they do not mean the same
+            (`agreement.agreed`).
     """
-    started = started_processes()
-    if started != settings.processes:
-        raise ConfigError(
-            f"training.processes is {settings.processes}, but {started} were started; `python -m lofi_assets.training` "
-            f"starts them on this machine, `accelerate launch --num_processes {settings.processes}` on several"
-        )
-    if started == 1:
-        yield ALONE
+    place = Place.here()
+    if place.count == 1:
+        _as_many(1, run.training)
+        yield ALONE, ready()
         return
+
+    def look() -> tuple[Any, torch.device]:
+        _as_many(place.count, run.training)
+        device = ready()
+        return stand(run, device=device.type, fresh=fresh), device
+
+    peers = Peers(place)
+    device = agreed(peers, look)
     from accelerate import PartialState
 
-    state = PartialState(cpu=cpu)
+    state = PartialState(cpu=device.type == "cpu")
     try:
-        yield Processes(state.num_processes, state.process_index, state)
+        processes = Processes(state.num_processes, state.process_index, state, peers)
+        yield processes, state.device if device.type == "cuda" else device
     finally:
         state.destroy_process_group()
 
 
-def started_processes() -> int:
-    """How many a launcher (ours, torchrun, accelerate) started of this one; reads the environment only."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+def _as_many(started: int, settings: TrainingSettings) -> None:
+    if started != settings.processes:
+        raise ConfigError(
+            f"training.processes is {settings.processes}, but {started} were started; `python -m lofi_assets.training` "
+            f"starts them on this machine, torchrun or `accelerate launch --num_processes {settings.processes}` on "
+            "several (docs/several-gpus.md)"
+        )
 
 
 def wrapped(
@@ -118,7 +161,9 @@ def wrapped(
     mesh = init_device_mesh(device.type, (processes.count,))
     for block in blocks:
         fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    # a validation runs no backward pass, after which the parts that belong to no block would stay gathered: under
+    # an average (`ema_decay`) the next step would then see the average in them
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
     return model
 
 

@@ -5,7 +5,7 @@ its own process.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,14 @@ from typing import Any
 from lofi_assets.backbones.features import FeatureError
 from lofi_assets.dataset.versions import dataset_on_record
 from lofi_assets.files.hashing import hash_of
+from lofi_assets.files.recorded_hashes import FileHashes
 from lofi_assets.outcome import Outcome, Written
 from lofi_assets.profiles import Profile
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.training import report as training_report
+from lofi_assets.training.checkpoints import trainer_record
+from lofi_assets.training.checkpoints.begun import as_begun
 from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.checkpoints.files import (
     COMFYUI_WEIGHTS,
@@ -25,6 +28,7 @@ from lofi_assets.training.checkpoints.files import (
     PEFT_CONFIG,
     PEFT_WEIGHTS,
     RUN_CONFIG,
+    CheckpointError,
 )
 from lofi_assets.training.checkpoints.manifest import pruned_records, read_manifest, update_record
 from lofi_assets.training.checkpoints.runs import current_run, finished, log_path
@@ -85,7 +89,7 @@ def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_D
             "device": profile.training.get("device", "auto"),
         }
     )
-    config = store.metadata(TRAINING_RUN)
+    run, config = as_begun(run), store.metadata(TRAINING_RUN)
     save_run(config, run)
     return PlannedRun(run, config, 0 if finished(run) else run.training.max_steps - _steps_done(run))
 
@@ -95,10 +99,17 @@ def _steps_done(run: TrainingRun) -> int:
     return point.step if point else 0
 
 
-def describe_training(store: Store, planned: PlannedRun) -> Outcome:
-    """What the checkpoints are, for the gates and for people; each is loaded to see whether it can be."""
+def describe_training(store: Store, planned: PlannedRun, *, vouched: Mapping[str, str] | None = None) -> Outcome:
+    """What the checkpoints are, for the gates and for people; each is loaded to see whether it can be.
+
+    Args:
+        vouched: file -> sha256 of what an earlier run of Dagster left as evidence.
+    Raises:
+        CheckpointError: one is not what the trainer of this run wrote, and was not evidence before; names it.
+    """
     run = planned.run
     records = [_checked(store, record) for record in read_manifest(store.checkpoints)]
+    _require_trained(store, run, records, vouched or {})
     states = {name: CheckpointDescription.read(store.checkpoints / name) for name in (r.checkpoint_id for r in records)}
     losses = read_losses(log_path(run))
     last_loss = losses[-1][1] if losses else None
@@ -124,7 +135,7 @@ def describe_training(store: Store, planned: PlannedRun) -> Outcome:
             "checkpoints_on_revoked_tracks": len(on_revoked_tracks(store)),
             "last_loss": last_loss,
         },
-        written=_written(store, records),
+        written=_written(store, run, records),
         summary=training_report.training_summary(records, loss=last_loss, wanted=run.training.max_steps),
         needs=training_report.broken_checkpoints(store.checkpoints, records),
         rows=[_shown(record, states[record.checkpoint_id]) for record in reversed(records)],
@@ -141,11 +152,26 @@ def _checked(store: Store, record: Checkpoint) -> Checkpoint:
     return update_record(store.checkpoints, record.checkpoint_id, is_valid=valid)
 
 
-def _written(store: Store, records: Sequence[Checkpoint]) -> Written:
+def _require_trained(store: Store, run: TrainingRun, records: Sequence[Checkpoint], vouched: Mapping[str, str]) -> None:
+    """One that does not load is left to its gate: nothing is made from it."""
+    hashes = FileHashes(store.root, store.cache / "evidence" / "lora_checkpoints.json")
+    names = [record.checkpoint_id for record in records if record.is_valid]
+    found = trainer_record.foreign(run, names, sha256=hashes, vouched=vouched)
+    hashes.save()
+    if found:
+        told = "; ".join(f"checkpoints/{name}: {reason}" for name, reason in found.items())
+        raise CheckpointError(
+            f"{told}. Nothing says that it was trained here, so it is not recorded as that: restore it from a copy or "
+            "move it out of checkpoints/, and materialise lora_checkpoints again"
+        )
+
+
+def _written(store: Store, run: TrainingRun, records: Sequence[Checkpoint]) -> Written:
     """What the trainer left of each checkpoint; its own record says later that it was sampled and measured."""
     folders = [store.checkpoints / record.checkpoint_id for record in records]
     names = (PEFT_WEIGHTS, PEFT_CONFIG, DIFFUSERS_WEIGHTS, COMFYUI_WEIGHTS, RUN_CONFIG)
-    return Written(given=[folder / name for folder in folders for name in names], prunable=folders)
+    files = [folder / name for folder in folders for name in names]
+    return Written(given=[*files, *trainer_record.folder_of(run).glob("*.json")], prunable=folders)
 
 
 def _reproducible(store: Store, description: CheckpointDescription) -> bool:

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from lofi_assets.profiles import Profile, ProfileError, broken_keys
 from lofi_assets.store import CONFIG_DIR
 from lofi_assets.training.config import LoraSettings, TrainingSettings, load_lora_settings
+from lofi_assets.training.process_count import counted
 
 
 def lora_settings(profile: Profile, *, config_dir: Path = CONFIG_DIR) -> LoraSettings:
@@ -30,6 +31,8 @@ def training_settings(profile: Profile) -> TrainingSettings:
         ProfileError: naming the key that is unknown or does not fit.
     """
     values = {key: value for key, value in profile.training.items() if key != "device"}
+    if "processes" in values:
+        values["processes"] = counted(values["processes"], device=str(profile.training.get("device", "auto")))
     try:
         return TrainingSettings.model_validate(values)
     except ValidationError as error:

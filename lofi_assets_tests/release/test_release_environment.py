@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,22 @@ def test_an_environment_is_made_once_for_the_same_requirements(tmp_path: Path, m
     assert first == again != other and len(calls) == 2
     assert str(first) in calls[0] and "--only-binary" in calls[0]
     assert (first.parents[1] / "requirements.txt").read_text(encoding="utf-8") == "numpy==1\n"
+
+
+def test_two_that_ask_at_once_make_one_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes: the lock is of the open file, so that threads stand for them."""
+    calls: list[list[str]] = []
+    installed = pip(calls)
+
+    def slow(command: list[str], **options: Any) -> Any:
+        if "pip" in command:
+            time.sleep(0.3)  # so that a second one would come in between
+        return installed(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", slow)
+    with ThreadPoolExecutor(2) as two:
+        first, second = two.map(environment, ["numpy==1\n"] * 2, [tmp_path] * 2)
+    assert first == second and len(calls) == 1
 
 
 @pytest.mark.parametrize(

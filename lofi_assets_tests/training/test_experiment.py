@@ -11,6 +11,7 @@ from lofi_assets.training import lora_checkpoints as experiment
 from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.checkpoints.files import checkpoint_id
 from lofi_assets.training.checkpoints.manifest import prune, write_manifest
+from lofi_assets.training.checkpoints.trainer_record import enter
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
 
 HASH = "0" * 64
@@ -53,6 +54,7 @@ def test_retention_does_not_change_what_a_run_is_said_to_have_produced(
     write_manifest(store.checkpoints, [record.model_copy(update={"is_valid": True}) for record in records])
     for record in records:
         CheckpointDescription(record=record).write(store.checkpoints / record.checkpoint_id)
+        enter(planned(store).run, store.checkpoints / record.checkpoint_id, step=record.step)
     monkeypatch.setattr(experiment, "fault", lambda folder: None)
     before = experiment.describe_training(store, planned(store))
     assert prune(store.checkpoints, keep_best=3)

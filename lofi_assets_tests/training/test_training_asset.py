@@ -174,6 +174,9 @@ def test_the_command_trains_without_dagster(place: Place, train_with, monkeypatc
     train_with(max_steps=2, checkpoint_interval=2)
     monkeypatch.setenv("LOFI_DATA_DIR", str(place.store.root))
     monkeypatch.setattr("lofi_assets.cli.train.load_profile", resources.load_profile)
+    only = CliRunner().invoke(main, ["train", "--only-config"])
+    assert only.output.strip() == str(place.config) and not place.store.checkpoints.exists()
+    assert load_run(place.config).training.max_steps == 2
     assert CliRunner().invoke(main, ["train"]).exit_code == 0
     assert [record["step"] for record in read_json(place.store.checkpoints / "manifest.json")] == [2]
 

@@ -121,9 +121,12 @@ def restore_state(
     parameters: "Mapping[str, torch.nn.Parameter]",
     optimizer: "torch.optim.Optimizer",
     average: "State | None" = None,
+    tensors: "State | None" = None,
 ) -> None:
     """Put adapter, optimiser and average back as they were after step `point.step`.
 
+    Args:
+        tensors: what the state's file holds, where this process cannot read it.
     Raises:
         StoreError: the saved tensors are not those of this adapter.
     """
@@ -133,7 +136,7 @@ def restore_state(
     from lofi_assets.training.distributed import like
 
     saved: dict[str, dict[str, Any]] = {}
-    for key, tensor in load_file(point.folder / TENSORS).items():  # `resume_point` found it whole
+    for key, tensor in (tensors or load_file(point.folder / TENSORS)).items():  # found whole by `resume_point`
         name, _, field = key.rpartition("/")
         saved.setdefault(name, {})[field] = tensor
     if saved.keys() != parameters.keys() or (average is not None) != all(

@@ -24,21 +24,22 @@ from lofi_assets.files.writing import atomic_folder
 from lofi_assets.progress import Progress as Told
 from lofi_assets.records import Checkpoint
 from lofi_assets.training.checkpoints import manifest as checkpoints
-from lofi_assets.training.checkpoints import runs
+from lofi_assets.training.checkpoints import runs, trainer_record
 from lofi_assets.training.checkpoints import state as resume
 from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.checkpoints.files import RUN_CONFIG, checkpoint_id
 from lofi_assets.training.checkpoints.provenance import provenance
 from lofi_assets.training.checkpoints.soundness import fault
-from lofi_assets.training.config import SPLITS, ConfigError, TrainingRun, save_run
+from lofi_assets.training.config import SPLITS, TrainingRun, save_run
 from lofi_assets.training.distributed import Processes, joined, synchronised, whole
 from lofi_assets.training.features.cache import CachedFeatures
 from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.averaging import Average
 from lofi_assets.training.trainer.batches import Source, validation_items
-from lofi_assets.training.trainer.device import deterministic, pick_device
+from lofi_assets.training.trainer.device import deterministic
 from lofi_assets.training.trainer.log import StepLog
 from lofi_assets.training.trainer.model import prepare_model
+from lofi_assets.training.trainer.opening import open_folder, ready, start_of_all
 from lofi_assets.training.trainer.optimizer import build_optimizer, learning_rate
 from lofi_assets.training.trainer.preview import write_previews
 from lofi_assets.training.trainer.randomness import randomness
@@ -156,6 +157,7 @@ class Trainer:
             adapters.write_adapter(temporary, tensors, lora=run.lora, base=str(run.base))
             save_run(temporary / RUN_CONFIG, run)
             self._description(record, losses, adapters.digest(tensors)).write(temporary)
+            trainer_record.enter(run, temporary, step=step)
         reason = fault(folder)
         record = record.model_copy(update={"is_valid": reason is None})
         checkpoints.add_record(run.checkpoints_dir, record)
@@ -259,7 +261,12 @@ class Trainer:
 
 
 def train(
-    run: TrainingRun, *, fresh: bool = False, stop: Callable[[], bool] = lambda: False, say: Say = print
+    run: TrainingRun,
+    *,
+    fresh: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    say: Say = print,
+    check: Callable[[], None] = lambda: None,
 ) -> runs.TrainingSummary:
     """Train until `max_steps`, or until `stop()` is true, going on from the furthest saved state.
 
@@ -270,27 +277,18 @@ def train(
         fresh: archive what this run already has, and start over.
         stop: asked after every step.
         say: told about milestones.
+        check: raises what hinders this process from starting; all of several then end.
     Raises:
-        ConfigError: base or device are not what the run says.
+        ConfigError: base or device are not what the run says; processes that do not mean the same.
         FeatureError: cached features are missing or damaged.
         CheckpointError: checkpoints without the state to go on from.
         TrainingDiverged: with a diagnosis; the last saved state stays.
     """
-    device = pick_device(run.device, precision=run.training.precision)
-    if run.backbone.fingerprint(run.base) != run.base_fingerprint:
-        raise ConfigError(
-            f"base: {run.base} has changed since the features were computed; materialise feature_cache again"
-        )
-    with joined(run.training, cpu=device.type == "cpu") as processes, deterministic(device), ExitStack() as held:
-        if processes.main:
-            held.enter_context(runs.exclusive(run.checkpoints_dir))
-            archived = runs.open_run(run, fresh=fresh)
-            if archived:
-                say(f"a new run; the earlier one is kept in {run.checkpoints_dir.name}/{runs.ARCHIVE}/{archived}")
-            for fault in resume.unsound_states(run.checkpoints_dir):
-                say(f"{fault}; the run goes on from an earlier state")
-        processes.wait()
-        trainer = _prepare(run, processes.device(device), processes, say)
+    with ExitStack() as held:
+        processes, device = held.enter_context(joined(run, fresh=fresh, ready=lambda: ready(run, check)))
+        held.enter_context(deterministic(device))
+        processes.lead(lambda: open_folder(run, held, fresh=fresh, say=say))
+        trainer = _prepare(run, device, processes, say)
         if trainer.log:
             held.enter_context(closing(trainer.log))
         processes.wait()
@@ -311,14 +309,15 @@ def _prepare(run: TrainingRun, device: torch.device, processes: Processes, say: 
     parameters = adapted.parameters
     optimizer = build_optimizer(settings, parameters.values())
     average = Average.of(parameters, decay=settings.ema_decay) if settings.ema_decay else None
-    point = resume.resume_point(run.checkpoints_dir)
-    progress = Progress()
-    if point:
-        tensors = average.tensors if average else None
-        resume.restore_state(point, parameters=parameters, optimizer=optimizer, average=tensors)
-        progress = Progress(step=point.step, **point.extra)
-    if point and processes.main:
-        say(f"going on after step {point.step}")
+    start, progress = start_of_all(run, processes), Progress()
+    if start:
+        averaged = average.tensors if average else None
+        resume.restore_state(
+            start.point, parameters=parameters, optimizer=optimizer, average=averaged, tensors=start.tensors
+        )
+        progress = Progress(step=start.point.step, **start.point.extra)
+    if start and processes.main:
+        say(f"going on after step {start.point.step}")
     source, validation = _sources(run)
     return Trainer(
         run=run,

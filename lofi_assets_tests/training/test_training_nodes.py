@@ -1,0 +1,117 @@
+"""Machines that share no folder, and steps that are shared out otherwise, train the same run to the same bits.
+
+Each process is a fork of one server that has torch imported, with the variables that a launcher sets.
+"""
+
+import multiprocessing
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lofi_assets.training import __main__ as trainer
+from lofi_assets.training.config import TrainingRun, save_run
+from lofi_assets.training.ending import DONE, INTERRUPTED, read_ending
+from lofi_assets.training.trainer.loop import train
+from lofi_assets_tests.training.test_training_agreement import free_port
+from lofi_assets_tests.training.test_training_runs import digests, logged, quiet
+
+SHORT = {"max_steps": 4, "checkpoint_interval": 2, "warmup_steps": 0, "validation_limit": 1}
+
+
+def on_nodes(runs: Sequence[TrainingRun], *, seconds: float = 200.0) -> list[Any]:
+    """What a process of each run came to, by rank: its steps, or its error's sentence."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["lofi_assets.training.trainer.loop"])
+    results, port = server.Queue(), free_port()
+    nodes = [server.Process(target=_node, args=(run, rank, len(runs), port, results)) for rank, run in enumerate(runs)]
+    for node in nodes:
+        node.start()
+    try:
+        found = dict(results.get(timeout=seconds) for _ in nodes)
+    finally:
+        for node in nodes:
+            node.join(10)
+            node.kill()
+    return [found[rank] for rank in range(len(runs))]
+
+
+def _node(run: TrainingRun, rank: int, count: int, port: int, results: Any) -> None:
+    place = {"RANK": rank, "LOCAL_RANK": 0, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()}, LOFI_JOIN_SECONDS="60", OMP_NUM_THREADS="1")
+    try:
+        summary = train(run, say=quiet)
+        results.put((rank, summary.steps_now))
+    except Exception as error:
+        results.put((rank, str(error)))
+
+
+def stopped_after(run: TrainingRun, steps: int) -> None:
+    asked = iter([False] * (steps + 1))
+    train(run, say=quiet, stop=lambda: next(asked, True))
+
+
+def test_a_run_of_one_process_goes_on_in_two_that_share_no_folder_to_the_same_bits(make_run) -> None:
+    whole, begun = make_run("whole", accumulate=2, **SHORT), make_run("a", accumulate=2, **SHORT)
+    node_a, node_b = (make_run(name, processes=2, **SHORT) for name in ("a", "b"))
+    assert node_a.run_id == node_b.run_id == whole.run_id == begun.run_id
+    train(whole, say=quiet)
+    stopped_after(begun, 2)
+    assert digests(begun).keys() == {2}
+    assert on_nodes([node_a, node_b]) == [2, 2], "both go on after step 2, of which one had nothing"
+    assert digests(node_a) == digests(whole)
+    assert logged(node_a) == logged(whole)
+    assert not node_b.checkpoints_dir.exists(), "the main process alone writes"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("parallel", "second"), [("ddp", "a"), ("fsdp", "b")], ids=["shared folder", "none shared"])
+def test_two_machines_go_on_to_the_same_bits(make_run, parallel: str, second: str) -> None:
+    settings = {**SHORT, "processes": 2, "parallel": parallel, "ema_decay": 0.9}
+    whole = make_run("whole", **settings)
+    nodes = [make_run("a", **settings), make_run(second, **settings)]
+    assert on_nodes([whole, whole]) == [4, 4]
+    short = whole.training.model_copy(update={"max_steps": 2})
+    assert on_nodes([node.model_copy(update={"training": short}) for node in nodes]) == [2, 2]
+    assert on_nodes(nodes) == [2, 2]
+    assert digests(nodes[0]) == digests(whole)
+    assert on_nodes(nodes) == [0, 0], "complete, though the second of two folders does not say so"
+
+
+@pytest.mark.slow
+def test_machines_in_another_order_are_refused_and_nothing_is_lost(make_run) -> None:
+    first, second = (make_run(name, processes=2, **SHORT) for name in ("a", "b"))
+    assert on_nodes([first, second]) == [4, 4]
+    before = digests(first)
+    told = on_nodes([second, first])
+    assert told[0] == told[1] and "has saved this run up to step 4" in told[0]
+    assert digests(first) == before and not second.checkpoints_dir.exists()
+
+
+@pytest.mark.slow
+def test_a_machine_with_another_base_ends_both_with_its_name(make_run, tmp_path: Path) -> None:
+    whole = make_run("a", processes=2, **SHORT)
+    shutil.copytree(whole.base, tmp_path / "base")
+    (tmp_path / "base" / "ace_step_transformer" / "config.json").write_text("{}", encoding="utf-8")
+    other = make_run("b", processes=2, **SHORT).model_copy(update={"base": tmp_path / "base"})
+    main, second = on_nodes([whole, other])
+    assert "process 1 on " in main and "cannot start: " in main and str(tmp_path / "base") in main
+    assert str(tmp_path / "base") in second and not whole.checkpoints_dir.exists()
+
+
+@pytest.mark.parametrize(("elastic", "code"), [(False, INTERRUPTED), (True, DONE)])
+def test_a_graceful_stop_is_a_success_for_torchrun_and_on_record_as_a_stop(
+    make_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elastic: bool, code: int
+) -> None:
+    """torchrun, and `accelerate launch` with it, start a process that ends with another code again, or report it."""
+    monkeypatch.setattr(trainer, "Stop", lambda: lambda: True)
+    if elastic:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    config = tmp_path / "run.json"
+    save_run(config, make_run())
+    assert trainer.main(["--config", str(config)]) == code
+    ending = read_ending(config)
+    assert ending is not None and ending.code == INTERRUPTED and "stopped before the first step" in ending.message
