@@ -21,6 +21,7 @@ from lofi_assets.training import report as training_report
 from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.checkpoints.files import (
     COMFYUI_WEIGHTS,
+    DESCRIPTION,
     DIFFUSERS_WEIGHTS,
     PEFT_CONFIG,
     PEFT_WEIGHTS,
@@ -142,9 +143,9 @@ def _checked(store: Store, record: Checkpoint) -> Checkpoint:
 
 
 def _written(store: Store, records: Sequence[Checkpoint]) -> Written:
-    """What the trainer left of each checkpoint; its own record says later that it was sampled and measured."""
+    """What the trainer left of each checkpoint; the manifest says later that it was sampled and measured."""
     folders = [store.checkpoints / record.checkpoint_id for record in records]
-    names = (PEFT_WEIGHTS, PEFT_CONFIG, DIFFUSERS_WEIGHTS, COMFYUI_WEIGHTS, RUN_CONFIG)
+    names = (PEFT_WEIGHTS, PEFT_CONFIG, DIFFUSERS_WEIGHTS, COMFYUI_WEIGHTS, RUN_CONFIG, DESCRIPTION)
     return Written(given=[folder / name for folder in folders for name in names], prunable=folders)
 
 
