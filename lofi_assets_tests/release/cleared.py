@@ -11,7 +11,7 @@ from lofi_assets.profiles import Profile
 from lofi_assets.release import hub_release
 from lofi_assets.store import Store
 
-RELEASED = ("export", "checkpoints", "release")
+RELEASED = ("export", "checkpoints", "release", "models")
 
 
 def cleared(store: Store) -> Clearance:
