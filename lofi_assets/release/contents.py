@@ -30,6 +30,7 @@ from lofi_assets.quantization.quantized_tiers import COMPARED
 from lofi_assets.quantization.tier_manifest import TierManifest
 from lofi_assets.records import Checkpoint
 from lofi_assets.release.adapter_files import STAGING, seal_adapter
+from lofi_assets.release.bundle_samples import FOLDER as SAMPLES
 from lofi_assets.release.comfyui_checkpoint import CHECKPOINT, TRANSFORMER, checkpoint_blocks, model_files
 from lofi_assets.release.files import (
     BUNDLE_FOLDER,
@@ -104,6 +105,7 @@ def prepared(store: Store, profile: Profile, clearance: Clearance | None = None)
                 remedy="nobody approved this text; materialise model_card, read it, then: lofi approve-card",
             )
             _seal_evidence(sealed, paths, documents, part)
+            _seal_samples(sealed, part)
         names = private_names(store, known_tracks(store, merged.checkpoint_id))
         # Who approves goes on record by name, which is then no secret.
         names = replace(names, people=frozenset(name for name in names.people if name not in approval.approved_by))
@@ -126,6 +128,14 @@ def _seal_evidence(sealed: SealedCopy, paths: Mapping[str, Path], documents: Map
         remedy = f"materialise {asset} again"
         sealed.take(path, f"{part}/{EVIDENCE}/{asset}.json", sha256=documents[asset], remedy=remedy)
     sealed.write(f"{part}/{EVIDENCE}/constitution.yaml", (CONFIG_DIR / "constitution.yaml").read_bytes())
+
+
+def _seal_samples(sealed: SealedCopy, part: Part) -> None:
+    """The bundle's clips where the card of each repository names them."""
+    bundle = f"tiers/{BUNDLE_FOLDER}"
+    for name in [name for name in sealed.files if name.startswith(f"{bundle}/{SAMPLES}/")]:
+        target = f"{part}/{name.removeprefix(f'{bundle}/')}"
+        sealed.take(sealed.path(name), target, sha256=sealed.files[name].sha256, remedy=BUNDLE_REMEDY)
 
 
 @contextmanager
