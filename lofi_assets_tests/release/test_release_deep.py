@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lofi_assets.cli.main import main
-from lofi_assets.constitution.gates import Gate, Verdict
+from lofi_assets.constitution.gates import Gate, Verdict, judge_asset
 from lofi_assets.release import deep_verification as deep_module
 from lofi_assets.release import verification as verification_module
 from lofi_assets.release.bundle_parity import FLOORS_DB, parity_measure
@@ -161,12 +161,31 @@ def test_tiers_that_are_no_graphs_are_found_by_the_proof(released: Store, tmp_pa
     assert found["tiers.snr int8"] == found["bundle.parity int8"] == found["bundle.samples"] == "not measured"
 
 
+PARITY_GATE = Gate(
+    "bundle.parity",
+    "Development Workflow / Export",
+    "asset",
+    "variants_far_from_torch",
+    "==",
+    0,
+    "A tier in its own runtime plays what the merged model plays in torch, to the decibels that its precision leaves.",
+    asset="onnx_artifacts",
+    holds=("hub_release",),
+)
+"""The row that an amendment would add."""
+
+
 def test_parity_counts_the_variants_below_their_floor_and_none_is_inconclusive() -> None:
     def report(**decibels: float | None) -> dict[str, Any]:
         told = {name: 60.0 for name in FLOORS_DB} | decibels
         return {"note": "", "tiers": {name: {"audio_snr_db": decibel} for name, decibel in told.items()}}
 
-    assert parity_measure(report())["value"] == 0
+    def status(told: dict[str, Any]) -> str:
+        (found,) = judge_asset([PARITY_GATE], {"variants_far_from_torch": parity_measure(told)})
+        return found.status
+
+    assert parity_measure(report())["value"] == 0 and status(report()) == "pass"
+    assert status(report(int4=11.0)) == "fail" and status(report(int8=None)) == status({}) == "inconclusive"
     low = parity_measure(report(fp16=39.9, int4=float("nan")))
     assert low["value"] == 2 and "below the floor: fp16, int4" in low["note"]
     assert parity_measure(report(int8=None))["value"] is None
