@@ -5,6 +5,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,6 @@ def _document(
     reports: Mapping[Path, "Report"], odd: Sequence[str], again: "Deep | None", *, deep: bool
 ) -> dict[str, Any]:
     """The report as data."""
-    from lofi_assets.files.typed import plain
     from lofi_assets.release.deep_verification import NOT_CARRIED
 
     sound = not odd and all(report.holds for report in reports.values())
@@ -132,7 +132,7 @@ def _document(
                 "holds": report.holds,
                 "files": len(report.record.files),
                 "signed_by": report.signed_by,
-                "findings": plain(report.findings),
+                "findings": [asdict(found) for found in report.findings],
                 "gates": [{"gate": v.gate.id, "verdict": v.status, "text": v.text} for v in report.verdicts],
             }
             for folder, report in reports.items()
@@ -140,7 +140,7 @@ def _document(
         "together": list(odd),
     }
     if deep:
-        told["measured_again"] = plain(again.measured) if again else None
+        told["measured_again"] = [asdict(found) for found in again.measured] if again else None
         told["complete"] = bool(again and again.complete)
         told["not_carried"] = list(NOT_CARRIED)
     return told

@@ -76,15 +76,15 @@ def torch_clip(backbone: Backbone, merged: Path, *, clip: Clip, guidance_scale: 
         BaseModelError: the model cannot be read.
     """
     sampler = backbone.sampler(merged, device="cpu")
-    audio = sampler.generate(
+    audio: NDArray[np.float32] = sampler.generate(
         [clip.prompt],
         lyrics=[clip.lyrics],
         seconds=clip.seconds,
         seeds=[clip.seed],
         steps=clip.steps,
         guidance_scale=guidance_scale,
-    )
-    return audio[0]
+    )[0]
+    return audio
 
 
 def difference(wanted: "NDArray[np.float32] | None", found: "NDArray[np.float32] | None") -> dict[str, float | None]:

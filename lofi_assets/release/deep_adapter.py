@@ -62,7 +62,7 @@ def _merge(folder: Path, record: ReleaseRecord, *, base: Path, target: Path) -> 
         return MeasuredAgain(MERGE, "differs", text=str(error)), None
     except (LofiError, OSError, RuntimeError) as error:
         return MeasuredAgain(MERGE, "not measured", text=f"{type(error).__name__}: {error}"), None
-    limit = next((float(gate.limit) for gate in load_gates() if gate.id == MERGE), 1e-4)  # type: ignore[arg-type]
+    limit = next(float(gate.limit) for gate in load_gates() if gate.id == MERGE)
     told = (
         f"largest difference of merged and adapted outputs; rank {report.rank}, scale {report.scale:g}, "
         f"{report.modules} layers; the adapter moves outputs by {report.adapter_effect:.2g}"

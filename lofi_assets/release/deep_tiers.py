@@ -11,13 +11,15 @@ from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json
 from lofi_assets.files.writing import link_or_copy
 from lofi_assets.quantization.proof import ProofError, prove_tier
-from lofi_assets.quantization.quantized_tiers import COMPARED, CPU_VARIANT, VARIANTS, tier_of
+from lofi_assets.quantization.quantized_tiers import CPU_VARIANT, VARIANTS, tier_of
 from lofi_assets.quantization.tier_manifest import PolicyReport, TierManifest, TierName
-from lofi_assets.release.bundle_parity import PARITY, Clip, difference, torch_clip
+from lofi_assets.release.bundle_parity import PARITY, difference, torch_clip
+from lofi_assets.release.bundle_runs import Clip
 from lofi_assets.release.bundle_samples import FOLDER, Samples
-from lofi_assets.release.deep_verification import MeasuredAgain, compared
+from lofi_assets.release.deep_verification import MeasuredAgain, Status, compared
 from lofi_assets.release.files import BUNDLE_FOLDER, ReleaseRecord
 
+RELEASED: tuple[TierName, ...] = ("fp16", "int8", "int4")
 SNR_WITHIN, AUDIO_WITHIN = 1.0, 3.0
 """dB by which another CPU's float32 may move them: of one component fed the same inputs, and of a whole clip, where
 rounding grows along the steps."""
@@ -39,9 +41,9 @@ def tiers_again(folder: Path, record: ReleaseRecord, *, merged: Path | None, scr
         merged: base and adapter of this release, merged here; None where they could not be.
     """
     bundle = folder / BUNDLE_FOLDER
-    manifests = {tier: TierManifest.read(bundle / tier) for tier in COMPARED}
+    manifests = {tier: TierManifest.read(bundle / tier) for tier in RELEASED}
     known = {tier: made for tier, made in manifests.items() if made is not None}
-    for tier in COMPARED:
+    for tier in RELEASED:
         if tier not in known:
             yield MeasuredAgain(f"tiers.policy {tier}", "not measured", text=f"{tier}/manifest.json is absent")
     if not known:
@@ -60,7 +62,7 @@ def tiers_again(folder: Path, record: ReleaseRecord, *, merged: Path | None, scr
 def _of_this_adapter(tier: str, made: TierManifest, record: ReleaseRecord) -> MeasuredAgain:
     """That a tier says that it was made of the adapter that the release names; only `tiers.snr` shows that it was."""
     named = made.provenance.get("merge.adapter_sha256", "")
-    status = "same" if named == record.adapter_sha256 else "differs"
+    status: Status = "same" if named == record.adapter_sha256 else "differs"
     text = "by what the tier says of itself; tiers.snr measures it"
     return MeasuredAgain(f"tiers.adapter {tier}", status, record.adapter_sha256[:12], named[:12] or "none", text)
 
@@ -185,9 +187,15 @@ def _parity(bundle: Path, backbone: Backbone, merged: Path | None) -> Iterator[M
     wanted = torch_clip(backbone, merged, clip=clip, guidance_scale=scale)
     for name in VARIANTS:
         runtime = backbone.runtime(bundle / tier_of(name), cpu_profile=name == CPU_VARIANT)
-        options = {"seconds": clip.seconds, "steps": clip.steps, "guidance_scale": scale}
         try:
-            made = runtime.generate([clip.prompt], lyrics=[clip.lyrics], seeds=[clip.seed], **options)
+            made = runtime.generate(
+                [clip.prompt],
+                lyrics=[clip.lyrics],
+                seeds=[clip.seed],
+                seconds=clip.seconds,
+                steps=clip.steps,
+                guidance_scale=scale,
+            )
         except LofiError as error:
             yield MeasuredAgain(f"bundle.parity {name}", "not measured", text=str(error))
             continue
@@ -210,10 +218,16 @@ def _samples(bundle: Path, backbone: Backbone) -> Iterator[MeasuredAgain]:
     import soundfile
 
     runtime = backbone.runtime(bundle / tier_of(samples.tier), cpu_profile=False)
-    options = {"seconds": samples.seconds, "steps": samples.steps, "guidance_scale": samples.guidance_scale}
     for clip in samples.clips:
         kept, _ = soundfile.read(bundle / FOLDER / clip.file, dtype="float32", always_2d=True)
-        made = runtime.generate([clip.prompt], lyrics=[clip.lyrics], seeds=[clip.seed], **options)
+        made = runtime.generate(
+            [clip.prompt],
+            lyrics=[clip.lyrics],
+            seeds=[clip.seed],
+            seconds=samples.seconds,
+            steps=samples.steps,
+            guidance_scale=samples.guidance_scale,
+        )
         decibel = difference(kept.T, made[0])["audio_snr_db"]
         same = decibel is not None and decibel >= SAMPLES_DB
         text = f"made again by {samples.tier} of {samples.seconds:g} s, {samples.steps} steps, seed {clip.seed}"

@@ -60,12 +60,12 @@ def compared(
     Args:
         within: largest difference at which they count as the same; the text says why it is allowed.
     """
-    shown = [_shown(number, unit) for number in (recorded, measured)]
+    was, now = _shown(recorded, unit), _shown(measured, unit)
     if recorded is None or measured is None:
         missing = "on record" if recorded is None else "measured here"
-        return MeasuredAgain(about, "not measured", *shown, text=f"no number is {missing}. {text}".strip())
+        return MeasuredAgain(about, "not measured", was, now, f"no number is {missing}. {text}".strip())
     status: Status = "same" if abs(recorded - measured) <= within else "differs"
-    return MeasuredAgain(about, status, *shown, text=f"within {within:g}{f' {unit}' if unit else ''}. {text}".strip())
+    return MeasuredAgain(about, status, was, now, f"within {within:g}{f' {unit}' if unit else ''}. {text}".strip())
 
 
 def _shown(number: float | None, unit: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 import numpy as np
@@ -29,6 +29,7 @@ from lofi_assets.files.hashing import sha256_file
 from lofi_assets.profiles import Profile, SamplingSettings
 from lofi_assets.records import SourceRecord, parse
 from lofi_assets.release.model_card import approve
+from lofi_assets.release.read_back import read_back
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.manifest import read_manifest, update_record
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings, save_run
@@ -41,9 +42,14 @@ from lofi_assets_tests.release.stand_in_release import profile_for
 from lofi_assets_tests.stage_rows import source_row, write_sources
 
 REAL = ("lora_checkpoints", "merged_model", "quantized_tiers", "onnx_artifacts", "model_card", "hub_release")
-SPLITS = {"one": "train", "two": "train", "three": "validation"}
+SPLITS: dict[str, Literal["train", "validation"]] = {"one": "train", "two": "train", "three": "validation"}
 TARGETS = ("speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0")
-SETTINGS = {"max_steps": 3, "checkpoint_interval": 3, "precision": "32", "gradient_checkpointing": False}
+SETTINGS: dict[str, Any] = {
+    "max_steps": 3,
+    "checkpoint_interval": 3,
+    "precision": "32",
+    "gradient_checkpointing": False,
+}
 PAIRS = SamplingSettings(count=16, seconds=5, steps=2, guidance_scale=3.0, seed=9000)
 BY = "R. Manager"
 
@@ -70,7 +76,9 @@ def write_material(store: Store) -> None:
     for name in SPLITS:
         write_text(folder / "audio" / f"{name}_prompt.txt", f"lofi hip hop, rhodes, 74 bpm, {name}")
         write_text(folder / "audio" / f"{name}_lyrics.txt", "[instrumental]")
-        (folder / "audio" / f"{name}.mp3").write_bytes(encode_mp3(random.normal(0, 0.1, (2, 20 * 48000))))
+        (folder / "audio" / f"{name}.mp3").write_bytes(
+            encode_mp3(random.normal(0, 0.1, (2, 20 * 48000)).astype(np.float32))
+        )
     write_sources(store, [source_row(name) for name in SPLITS])
     record = {
         "source_id": "s1", "source_type": "commissioned", "provider": "Someone", "date_acquired": "2025-01-01",
@@ -115,12 +123,11 @@ def deployed(root: Path, material: dict[str, Any]) -> Iterator[Deployment]:
     stand_ins, settings = StandIns(root), profile()
     store = stand_ins.store
     originals = {asset: getattr(*SEAMS[asset]) for asset in REAL}
-    reading_back = release_defs.read_back
     write_material(store)
     planned = trained(store, material)
     with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
         stand_ins.install(patch)
-        patch.setattr(release_defs, "read_back", reading_back)
+        patch.setattr(release_defs, "read_back", read_back)
         patch.setattr(training_defs, "plan_training", lambda *_: planned)
         patch.setattr(resources, "load_profile", lambda name=None: settings)
         for asset, function in originals.items():

@@ -64,7 +64,8 @@ def test_the_card_names_them_as_the_hub_reads_it_and_both_repositories_have_them
     make(released.export)
     list_bundle(released)
     text = front_matter(profile_for("hub"), ACE_STEP_V1, None, Samples.read(released.export))
-    widget = ModelCard(text + "\n# A\n", ignore_metadata_errors=False).data.to_dict()["widget"]
+    data: Any = ModelCard(text + "\n# A\n", ignore_metadata_errors=False).data
+    widget = data.to_dict()["widget"]
     assert [row["text"] for row in widget] == list(PROMPTS)
     publish(released, profile_for("hub"))
     for repo in REPOS.values():
