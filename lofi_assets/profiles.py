@@ -112,6 +112,10 @@ class ReleaseSettings(_Section):
     """Hub repository of the adapter."""
     tiers_repo_id: str = ""
     """Hub repository of the ONNX tiers."""
+    comfyui_checkpoint: bool = False
+    """Whether the merged model is released too, as one BF16 file for ComfyUI's checkpoint loader (7.5 GB at 3.3 B)."""
+    merged_repo_id: str = ""
+    """Hub repository of that file."""
     public: bool = False
     """Whether a repository that everybody can read may be written to. One that the release makes is private."""
     endpoint: str = ""

@@ -1,10 +1,13 @@
 """`lofi verify`: whether a downloaded release is what was let go."""
 
+import json
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +15,12 @@ from lofi_assets.cli.console import console
 from lofi_assets.errors import LofiError
 
 if TYPE_CHECKING:
+    from lofi_assets.release.deep_verification import Deep
     from lofi_assets.release.verification import Report
+
+INCOMPLETE = 3
+"""Exit status where nothing is wrong, and something could not be measured again."""
+COLOURS = {"same": "green", "differs": "red", "not measured": "yellow"}
 
 
 class DownloadError(LofiError, RuntimeError):
@@ -20,41 +28,70 @@ class DownloadError(LofiError, RuntimeError):
 
 
 @click.command()
-@click.argument("place")
+@click.argument("places", nargs=-1, required=True, metavar="PLACE...")
 @click.option("--revision", help="Commit, branch or tag of a repository on the Hub.")
 @click.option(
     "--key", "key_file", type=click.Path(path_type=Path, dir_okay=False), help="The signer's public key (PEM)."
 )
-def verify(place: str, revision: str | None, key_file: Path | None) -> None:
-    """Check a release: a folder, or a repository on the Hub (TEAM/NAME).
+@click.option("--deep", is_flag=True, help="Measure again what can be measured from the files.")
+@click.option(
+    "--base",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="With --deep: folder of the base model, for what merging takes.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of tables.")
+def verify(
+    places: Sequence[str], revision: str | None, key_file: Path | None, deep: bool, base: Path | None, as_json: bool
+) -> None:
+    """Check a release: folders, or repositories on the Hub (TEAM/NAME).
 
     Files, signature, the chain of evidence and every gate, judged again under the constitution that the release names.
-    Needs nothing of the machine that made it. Exits non-zero if anything does not hold.
+    Needs nothing of the machine that made it. Name both repositories of a release, or the folder that holds them, to
+    have them compared with each other, and for --deep.
+
+    Exit status: 0 all of it holds; 1 something does not hold, or differs where it was measured again; 3 nothing is
+    wrong, but with --deep something could not be measured here.
     """
+    if base and not deep:
+        raise click.UsageError("--base goes with --deep")
     from lofi_assets.release.signing import public_key
+    from lofi_assets.release.verification import belong_together
     from lofi_assets.release.verification import verify as check
 
     key = public_key(key_file) if key_file else None
-    with _folders(place, revision) as folders:
+    with tempfile.TemporaryDirectory() as scratch, _folders(places, revision, Path(scratch)) as folders:
         reports = {folder: check(folder, key=key) for folder in folders}
-        for folder, report in reports.items():
-            _show(folder, report)
-    if not all(report.holds for report in reports.values()):
+        odd = belong_together([report.record for report in reports.values()])
+        sound = not odd and all(report.holds for report in reports.values())
+        again = _again(reports, base, Path(scratch)) if deep and sound else None
+        if as_json:
+            click.echo(json.dumps(_document(reports, odd, again, deep=deep), indent=2, ensure_ascii=False))
+        else:
+            _print(reports, odd, again, deep=deep)
+    if not sound or (again and again.differs):
         raise SystemExit(1)
+    if again and not again.complete:
+        raise SystemExit(INCOMPLETE)
 
 
 @contextmanager
-def _folders(place: str, revision: str | None) -> Iterator[list[Path]]:
+def _folders(places: Sequence[str], revision: str | None, scratch: Path) -> Iterator[list[Path]]:
     """Every repository of the release that lies there, downloaded first if it is on the Hub."""
+    found: list[Path] = []
+    for number, place in enumerate(places):
+        folder = Path(place)
+        if folder.is_dir():
+            found += _repositories(folder)
+        else:
+            found.append(_downloaded(place, revision, scratch / f"downloaded{number}"))
+    yield found
+
+
+def _repositories(folder: Path) -> list[Path]:
     from lofi_assets.release.files import RELEASE
 
-    folder = Path(place)
-    if folder.is_dir():
-        parts = sorted(path.parent for path in folder.glob(f"*/{RELEASE}"))
-        yield [folder] if (folder / RELEASE).exists() or not parts else parts
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        yield [_downloaded(place, revision, Path(scratch))]
+    parts = sorted(path.parent for path in folder.glob(f"*/{RELEASE}"))
+    return [folder] if (folder / RELEASE).exists() or not parts else parts
 
 
 def _downloaded(repo: str, revision: str | None, folder: Path) -> Path:
@@ -65,6 +102,61 @@ def _downloaded(repo: str, revision: str | None, folder: Path) -> Path:
     except Exception as error:  # httpx, OSError, ValueError: the client has no common base
         reason = " ".join(str(error).split())[:300]
     raise DownloadError(f"{repo}: no folder here, and not to be had from the Hub ({reason})")
+
+
+def _again(reports: Mapping[Path, "Report"], base: Path | None, scratch: Path) -> "Deep":
+    from lofi_assets.release.deep_verification import measure_again
+
+    parts = {report.record.part or "adapter": folder for folder, report in reports.items()}
+    records = {part: reports[folder].record for part, folder in parts.items()}
+    return measure_again(parts, records, base=base, scratch=scratch)
+
+
+def _document(
+    reports: Mapping[Path, "Report"], odd: Sequence[str], again: "Deep | None", *, deep: bool
+) -> dict[str, Any]:
+    """The report as data."""
+    from lofi_assets.release.deep_verification import NOT_CARRIED
+
+    sound = not odd and all(report.holds for report in reports.values())
+    told: dict[str, Any] = {
+        "holds": sound and not (again and again.differs),
+        "repositories": [
+            {
+                "folder": str(folder),
+                "part": report.record.part,
+                "release": report.record.release,
+                "checkpoint": report.record.checkpoint,
+                "constitution": report.record.constitution,
+                "approved_by": report.record.approval.approved_by,
+                "holds": report.holds,
+                "files": len(report.record.files),
+                "signed_by": report.signed_by,
+                "findings": [asdict(found) for found in report.findings],
+                "gates": [{"gate": v.gate.id, "verdict": v.status, "text": v.text} for v in report.verdicts],
+            }
+            for folder, report in reports.items()
+        ],
+        "together": list(odd),
+    }
+    if deep:
+        told["measured_again"] = [asdict(found) for found in again.measured] if again else None
+        told["complete"] = bool(again and again.complete)
+        told["not_carried"] = list(NOT_CARRIED)
+    return told
+
+
+def _print(reports: Mapping[Path, "Report"], odd: Sequence[str], again: "Deep | None", *, deep: bool) -> None:
+    from rich.markup import escape
+
+    for folder, report in reports.items():
+        _show(folder, report)
+    for text in odd:
+        console.print(f"[red]fault[/] {escape(text)}")
+    if again:
+        _show_again(again)
+    elif deep:
+        console.print("Nothing was measured again: what is wrong with the files comes first.")
 
 
 def _show(folder: Path, report: "Report") -> None:
@@ -87,3 +179,25 @@ def _show(folder: Path, report: "Report") -> None:
         table.add_row("[red]fault[/]" if found.level == "fault" else "note", escape(found.about), escape(found.text))
     if report.findings:
         console.print(table)
+
+
+def _show_again(again: "Deep") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from lofi_assets.release.deep_verification import NOT_CARRIED
+
+    counts = Counter(found.status for found in again.measured)
+    total = len(again.measured)
+    said = ", ".join(f"{counts[status]} {status}" for status in ("same", "differs", "not measured") if counts[status])
+    console.print(f"Measured again, {total} checks: {said}. What was not measured says nothing.")
+    table = Table(title="", show_header=True)
+    for column in ("", "what", "on record", "here", "how, or why not"):
+        table.add_column(column, overflow="fold")
+    for found in again.measured:
+        colour = COLOURS[found.status]
+        row = (found.about, found.recorded, found.measured, found.text)
+        table.add_row(f"[{colour}]{found.status}[/]", *(escape(cell) for cell in row))
+    console.print(table)
+    for text in NOT_CARRIED:
+        console.print(f"Not measured by anybody who has the release alone: {escape(text)}")

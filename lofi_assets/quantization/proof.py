@@ -34,18 +34,18 @@ class _Request:
     directory: Path
     tier: TierName
     layout: ExportLayout
-    baseline: Path
+    baseline: Path | None
 
 
-def prove_tier(directory: Path, *, tier: TierName, layout: ExportLayout, baseline: Path) -> PolicyReport:
+def prove_tier(directory: Path, *, tier: TierName, layout: ExportLayout, baseline: Path | None) -> PolicyReport:
     """`policy.check_tier` in a fresh process.
 
     Args:
-        baseline: the FP32 tier's folder.
+        baseline: the FP32 tier's folder; None: as in `policy.check_tier`.
     Raises:
         ProofError: it ended without a report, as where a component's file is absent.
     """
-    request = _Request(directory.resolve(), tier, layout, baseline.resolve())
+    request = _Request(directory.resolve(), tier, layout, baseline.resolve() if baseline else None)
     package = str(Path(lofi_assets.__file__).parents[1])
     inherited = os.environ.get("PYTHONPATH")
     done = subprocess.run(

@@ -16,7 +16,7 @@ from lofi_assets.files.hashing import READ_BLOCK
 from lofi_assets.profiles import Profile
 from lofi_assets.quantization.merged_model import MergedModel
 from lofi_assets.records import Checkpoint
-from lofi_assets.release.comfyui import WORKFLOW, workflow
+from lofi_assets.release.comfyui import WORKFLOW, workflow_file
 from lofi_assets.release.files import ReleaseError
 from lofi_assets.release.sealed_copy import SealedCopy
 from lofi_assets.store import Store
@@ -186,7 +186,7 @@ def _write_published(
         sealed.write_blocks(f"{folder}/{form}", _with_base(staged / form, of_base))
     sealed.write(f"{folder}/{RUN_CONFIG}", as_json(_published_run(run, base)))
     if COMFYUI_WEIGHTS in forms:
-        sealed.write(f"{folder}/{WORKFLOW}", as_json(workflow()))
+        sealed.write(f"{folder}/{WORKFLOW}", workflow_file())
     if reason := fault(target):
         raise ReleaseError(f"{reason}: what was written for the release is not the adapter; report this")
 

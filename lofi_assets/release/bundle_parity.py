@@ -5,12 +5,14 @@ along the steps: a few dB of the audio say little of how a tier sounds, which is
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lofi_assets.backbones import Backbone
 from lofi_assets.errors import LofiError
 from lofi_assets.quantization.merged_model import MergedModel
-from lofi_assets.quantization.quantized_tiers import VARIANTS, TierDistances, tier_of
+from lofi_assets.quantization.quantized_tiers import CPU_VARIANT, VARIANTS, TierDistances, tier_of
 from lofi_assets.quantization.tier_manifest import TierManifest
 from lofi_assets.release.bundle_runs import Clip, Run, sings
 from lofi_assets.store import Store
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 PARITY = "parity.json"
 EQUAL_DB = 200.0
+FLOORS_DB: Mapping[str, float] = {"fp16": 40.0, "int8": 20.0, CPU_VARIANT: 20.0, "int4": 12.0}
+"""Least dB of a variant's clip against torch's (decision 036 has what honest and wrong models measure). Drift along six
+steps is part of it, so a floor tells a wrong model from a right one and says nothing of how a tier sounds."""
 
 
 def parity_report(
@@ -38,7 +43,7 @@ def parity_report(
         run, manifest = runs.get(variant), TierManifest.read(folder / tier_of(variant))
         measured = distances.fidelity.get(variant) if distances else None
         tiers[variant] = {
-            **_difference(wanted, run.audio if run else None),
+            **difference(wanted, run.audio if run else None),
             "component_snr_db_to_fp32": dict(manifest.snr_db) if manifest else {},
             "fad_increase": measured.ratio if measured else None,
             "fad_increase_upper_95": measured.upper if measured else None,
@@ -58,21 +63,31 @@ def _in_torch(
     """The clip of the merged model in torch; or None, and why."""
     try:
         merged = MergedModel.current(store)
-        sampler = merged.backbone.sampler(merged.folder(store), device="cpu")
-        audio = sampler.generate(
-            [clip.prompt],
-            lyrics=[clip.lyrics if sung else ""],
-            seconds=clip.seconds,
-            seeds=[clip.seed],
-            steps=clip.steps,
-            guidance_scale=guidance_scale,
-        )
+        asked = clip if sung else replace(clip, lyrics="")
+        return torch_clip(merged.backbone, merged.folder(store), clip=asked, guidance_scale=guidance_scale), ""
     except (LofiError, OSError) as error:
         return None, f"not compared with torch: the merged model cannot be run ({type(error).__name__})"
-    return audio[0], ""
 
 
-def _difference(wanted: "NDArray[np.float32] | None", found: "NDArray[np.float32] | None") -> dict[str, float | None]:
+def torch_clip(backbone: Backbone, merged: Path, *, clip: Clip, guidance_scale: float) -> "NDArray[np.float32]":
+    """(2, n) at 48 kHz of a merged model in torch, float32 on a CPU.
+
+    Raises:
+        BaseModelError: the model cannot be read.
+    """
+    sampler = backbone.sampler(merged, device="cpu")
+    audio: NDArray[np.float32] = sampler.generate(
+        [clip.prompt],
+        lyrics=[clip.lyrics],
+        seconds=clip.seconds,
+        seeds=[clip.seed],
+        steps=clip.steps,
+        guidance_scale=guidance_scale,
+    )[0]
+    return audio
+
+
+def difference(wanted: "NDArray[np.float32] | None", found: "NDArray[np.float32] | None") -> dict[str, float | None]:
     """dB of torch's audio over the difference (200 where they are equal), and the largest one; None without both."""
     import numpy as np
 
@@ -82,3 +97,15 @@ def _difference(wanted: "NDArray[np.float32] | None", found: "NDArray[np.float32
     power, noise = float(np.square(wanted, dtype=np.float64).sum()), float(np.square(error).sum())
     snr = 10 * float(np.log10(power / noise)) if power and noise else (None if noise else EQUAL_DB)
     return {"audio_snr_db": None if snr is None else round(snr, 2), "largest_difference": float(abs(error).max())}
+
+
+def parity_measure(report: Mapping[str, Any]) -> dict[str, Any]:
+    """How many variants are farther from torch than `FLOORS_DB`; None, with a note, where one was not compared."""
+    found = {name: report.get("tiers", {}).get(name, {}).get("audio_snr_db") for name in FLOORS_DB}
+    if missing := [name for name, decibel in found.items() if decibel is None]:
+        why = report.get("note") or "it did not run, or gave another length"
+        return {"value": None, "note": f"{', '.join(missing)}: {why}"}
+    low = [name for name, decibel in found.items() if not decibel >= FLOORS_DB[name]]
+    told = ", ".join(f"{name} {decibel:.1f} dB" for name, decibel in found.items())
+    below = f"; below the floor: {', '.join(low)}" if low else ""
+    return {"value": len(low), "note": f"{told}{below}"}

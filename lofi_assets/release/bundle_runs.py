@@ -6,7 +6,7 @@ What belongs here: running `generate.py` and listening for silence, NaN and clip
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +50,9 @@ class Run:
     """(2, n) at 48 kHz; None where there is none."""
 
 
-def run_bundle(folder: Path, *, python: Path, scratch: Path, clip: Clip = CLIP) -> Mapping[str, Run]:
+def run_bundle(
+    folder: Path, *, python: Path, scratch: Path, clip: Clip = CLIP, variants: Sequence[str] = VARIANTS
+) -> Mapping[str, Run]:
     """Variant -> what its `generate.py` did.
 
     Args:
@@ -59,7 +61,7 @@ def run_bundle(folder: Path, *, python: Path, scratch: Path, clip: Clip = CLIP) 
     """
     return {
         variant: _run(folder, variant, python=python, scratch=scratch, clip=clip)
-        for variant in over(VARIANTS, "running the bundle", unit="variant")
+        for variant in over(variants, "running the bundle", unit="variant")
     }
 
 

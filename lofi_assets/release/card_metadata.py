@@ -1,7 +1,7 @@
 """The model card's metadata block, as the Hub reads it (https://huggingface.co/docs/hub/model-cards).
 
 The numbers are read, never computed. `datasets` stays out: it names datasets on the Hub, and the training set is none.
-Nor is there a `widget`: samples are named after tracks, and none is published.
+The samples of the `widget` are the bundle's own (`bundle_samples.py`): those of the checkpoint are named after tracks.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lofi_assets.backbones import Backbone
 from lofi_assets.metrics.results import Evaluation
 from lofi_assets.profiles import Profile
+from lofi_assets.release.bundle_samples import Samples, widget
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -17,7 +18,7 @@ LICENCES = {"apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0", "mit": 
 """Where a licence can be read; of others at spdx.org."""
 
 
-def front_matter(profile: Profile, family: Backbone, quality: Evaluation | None) -> str:
+def front_matter(profile: Profile, family: Backbone, quality: Evaluation | None, samples: Samples | None = None) -> str:
     """The block with its delimiters; the same text for the same facts.
 
     Raises:
@@ -41,6 +42,7 @@ def front_matter(profile: Profile, family: Backbone, quality: Evaluation | None)
         metrics=sorted({result.metric_type for result in results}) or None,
         model_name="lofi-lora" if results else None,
         eval_results=results or None,
+        widget=widget(samples),
         **extra,
     )
     return f"---\n{data.to_yaml()}\n---\n"

@@ -4,6 +4,8 @@ Nodes and inputs follow ComfyUI's text-to-music template for ACE-Step v1 (`comfy
 be read here: neither the inputs' names nor a run was seen. What a test asks is that every link leads to a node.
 """
 
+import hashlib
+import json
 from typing import Any
 
 from lofi_assets.training.checkpoints.files import COMFYUI_WEIGHTS
@@ -41,6 +43,16 @@ def workflow() -> dict[str, Any]:
         "7": _node("VAEDecodeAudio", samples=["6", 0], vae=["1", 2]),
         "8": _node("SaveAudioMP3", audio=["7", 0], filename_prefix="audio/lofi", quality="V0"),
     }
+
+
+def workflow_file() -> bytes:
+    """The workflow as a release holds it."""
+    return (json.dumps(workflow(), indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def workflow_sha256() -> str:
+    """Of that file: no evidence names it, so a verifier compares it with what this code writes."""
+    return hashlib.sha256(workflow_file()).hexdigest()
 
 
 def _node(kind: str, **inputs: Any) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
     adapter/    the card, every form of the LoRA at the root, how it was trained
     tiers/      the card, and the bundle in a folder of its own
+    merged/     the card, and the merged model as one file, where the profile asks for it
 
 What does not belong here: where it goes (`hub_release.py`), and whether it may, which is the guard's (`defs/gates.py`).
 """
 
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,17 +30,19 @@ from lofi_assets.quantization.quantized_tiers import COMPARED
 from lofi_assets.quantization.tier_manifest import TierManifest
 from lofi_assets.records import Checkpoint
 from lofi_assets.release.adapter_files import STAGING, seal_adapter
+from lofi_assets.release.bundle_samples import FOLDER as SAMPLES
+from lofi_assets.release.comfyui_checkpoint import CHECKPOINT, TRANSFORMER, checkpoint_blocks, model_files
 from lofi_assets.release.files import (
     BUNDLE_FOLDER,
     CARD,
     EVIDENCE,
-    PARTS,
     RELEASE,
     Approver,
     Part,
     ReleasedGate,
     ReleaseError,
     ReleaseRecord,
+    parts_of,
 )
 from lofi_assets.release.model_card import Approval
 from lofi_assets.release.onnx_artifacts import MANIFEST as BUNDLE
@@ -91,8 +94,10 @@ def prepared(store: Store, profile: Profile, clearance: Clearance | None = None)
     with sealed_copy(store, cleared={**clearance.files, **read} if clearance else None) as sealed:
         with _named_by_source(sealed, store, merged):
             _seal_bundle(sealed, store, merged)
-            made_from = seal_adapter(sealed, store, profile, merged=merged, record=record, folder="adapter")
-        for part in PARTS:
+            made_from = dict(seal_adapter(sealed, store, profile, merged=merged, record=record, folder="adapter"))
+            if "merged" in parts_of(profile):
+                made_from |= _seal_checkpoint(sealed, store, merged)
+        for part in parts_of(profile):
             sealed.take(
                 store.release / CARD,
                 f"{part}/{CARD}",
@@ -100,11 +105,13 @@ def prepared(store: Store, profile: Profile, clearance: Clearance | None = None)
                 remedy="nobody approved this text; materialise model_card, read it, then: lofi approve-card",
             )
             _seal_evidence(sealed, paths, documents, part)
+            _seal_samples(sealed, part)
         names = private_names(store, known_tracks(store, merged.checkpoint_id))
         # Who approves goes on record by name, which is then no secret.
         names = replace(names, people=frozenset(name for name in names.people if name not in approval.approved_by))
         about = _about(store, merged, record, approval, names, clearance)
-        parts = _recorded(sealed, replace(about, made_from=made_from, evidence=documents))
+        about_all = replace(about, made_from=made_from, evidence=documents)
+        parts = _recorded(sealed, about_all, parts_of(profile))
         _refuse_private(sealed, parts, names)
         yield Release(sealed, about, parts)
 
@@ -121,6 +128,14 @@ def _seal_evidence(sealed: SealedCopy, paths: Mapping[str, Path], documents: Map
         remedy = f"materialise {asset} again"
         sealed.take(path, f"{part}/{EVIDENCE}/{asset}.json", sha256=documents[asset], remedy=remedy)
     sealed.write(f"{part}/{EVIDENCE}/constitution.yaml", (CONFIG_DIR / "constitution.yaml").read_bytes())
+
+
+def _seal_samples(sealed: SealedCopy, part: Part) -> None:
+    """The bundle's clips where the card of each repository names them."""
+    bundle = f"tiers/{BUNDLE_FOLDER}"
+    for name in [name for name in sealed.files if name.startswith(f"{bundle}/{SAMPLES}/")]:
+        target = f"{part}/{name.removeprefix(f'{bundle}/')}"
+        sealed.take(sealed.path(name), target, sha256=sealed.files[name].sha256, remedy=BUNDLE_REMEDY)
 
 
 @contextmanager
@@ -176,6 +191,20 @@ def _seal_bundle(sealed: SealedCopy, store: Store, merged: MergedModel) -> None:
             )
 
 
+def _seal_checkpoint(sealed: SealedCopy, store: Store, merged: MergedModel) -> dict[str, str]:
+    """The merged model as ComfyUI loads it; file -> sha256 of the merged transformer that it was made from."""
+    source, staged = merged.folder(store), "model"
+    for path in model_files(source, architecture=merged.architecture):
+        name = f"{staged}/{path.relative_to(source).as_posix()}"
+        sealed.take(path, name, sha256=None, remedy="materialise merged_model and what follows")
+    about = {"checkpoint": merged.checkpoint_id, "adapter_sha256": merged.adapter_sha256}
+    sealed.write_blocks(f"merged/{CHECKPOINT}", checkpoint_blocks(sealed.path(staged), about=about))
+    transformer = min(name for name in sealed.files if name.startswith(f"{staged}/{TRANSFORMER}/"))
+    made_from = {CHECKPOINT: sealed.files[transformer].sha256}
+    sealed.drop(staged)
+    return made_from
+
+
 def _unlisted(folder: Path, bundle: Bundle) -> list[str]:
     """Files of the bundle's folder that its manifest does not know, but for what Python caches there."""
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
@@ -207,18 +236,18 @@ def _about(
     )
 
 
-def _recorded(sealed: SealedCopy, about: ReleaseRecord) -> dict[Part, dict[str, SealedFile]]:
+def _recorded(sealed: SealedCopy, about: ReleaseRecord, wanted: Sequence[Part]) -> dict[Part, dict[str, SealedFile]]:
     """Write `release.json` into every part; the files of the parts by their path in the repository."""
-    parts = {part: _of_part(sealed, part) for part in PARTS}
+    parts = {part: _of_part(sealed, part) for part in wanted}
     listed = {part: {name: file.released for name, file in sorted(files.items())} for part, files in parts.items()}
     release = hash_of({part: {name: file.sha256 for name, file in files.items()} for part, files in listed.items()})
-    for part in PARTS:
+    for part in wanted:
         made_from = {name: digest for name, digest in about.made_from.items() if name in listed[part]}
         record = replace(about, part=part, release=release, files=listed[part], made_from=made_from)
         text = json.dumps(plain(record), indent=2, ensure_ascii=False) + "\n"
         sealed.write(f"{part}/{RELEASE}", text.encode())
         _list(sealed, part, release)
-    return {part: _of_part(sealed, part) for part in PARTS}
+    return {part: _of_part(sealed, part) for part in wanted}
 
 
 def _list(sealed: SealedCopy, part: Part, release: str) -> None:

@@ -8,10 +8,17 @@ from pydantic.dataclasses import dataclass
 
 from lofi_assets.errors import LofiError
 from lofi_assets.files.typed import STORED
+from lofi_assets.profiles import Profile
 
-Part = Literal["adapter", "tiers"]
+Part = Literal["adapter", "tiers", "merged"]
 """A repository of a release: what one application downloads as a whole."""
 PARTS: tuple[Part, ...] = get_args(Part)
+
+
+def parts_of(profile: Profile) -> tuple[Part, ...]:
+    """The repositories of a release by a profile: the merged model goes only where it is asked for."""
+    return PARTS if profile.release.comfyui_checkpoint else ("adapter", "tiers")
+
 
 CARD = "README.md"
 EVIDENCE = "evidence"

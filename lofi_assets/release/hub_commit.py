@@ -29,7 +29,7 @@ from lofi_assets.store import Store
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-ORDER: tuple[Part, ...] = ("tiers", "adapter")
+ORDER: tuple[Part, ...] = ("merged", "tiers", "adapter")
 """The adapter comes last: its card links to the tiers."""
 FIRST_COMMIT = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n*.onnx filter=lfs diff=lfs merge=lfs -text\n"
 """`.gitattributes` of a repository without any commit, which a pull request cannot be made to."""
@@ -140,10 +140,11 @@ class _Push:
         self.stands: dict[Part, PartOnHub] = {}
 
     def run(self) -> dict[Part, Pushed]:
-        found = {part: self._compared(part) for part in ORDER}  # what can be refused before anything is sent
+        order = [part for part in ORDER if part in self.repos]
+        found = {part: self._compared(part) for part in order}  # what can be refused before anything is sent
         proposals: list[Proposal] = []
         try:
-            for part in ORDER:
+            for part in order:
                 proposals.append(self._propose(part, found[part]))
                 self._expect(proposals[-1])
             pushed: dict[Part, Pushed] = {}

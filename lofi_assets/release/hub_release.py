@@ -16,7 +16,7 @@ from lofi_assets.outcome import Outcome, Written
 from lofi_assets.profiles import Profile
 from lofi_assets.progress import over
 from lofi_assets.release.contents import ASSET, Release, digest_of, prepared
-from lofi_assets.release.files import PARTS, Part, ReleaseError
+from lofi_assets.release.files import Part, ReleaseError
 from lofi_assets.release.hub_commit import Pushed, explained, push
 from lofi_assets.release.hub_repository import Comparison, compared, hub_token, repositories
 from lofi_assets.store import Store
@@ -62,7 +62,7 @@ def publish(
 
 def listed(release: Release) -> list[tuple[Part, str, Any]]:
     """Part, path and file of everything that goes, in order."""
-    return [(part, name, file) for part in PARTS for name, file in sorted(release.parts[part].items())]
+    return [(part, name, file) for part, files in release.parts.items() for name, file in sorted(files.items())]
 
 
 def _put_in_place(store: Store, release: Release) -> bool:
@@ -115,8 +115,8 @@ def _outcome(store: Store, release: Release, pushed: Mapping[Part, Pushed], *, n
 def _shown(pushed: Mapping[Part, Pushed]) -> dict[str, Any]:
     """What became of each repository, for the page of the asset."""
     shown: dict[str, Any] = {}
-    for part in PARTS:
-        found, before = pushed[part], pushed[part].proposal.before
+    for part, found in pushed.items():
+        before = found.proposal.before
         shown |= {
             f"{part} published": found.address,
             f"{part} commit": found.commit,

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from lofi_assets.files.typed import read_typed
 from lofi_assets.profiles import Profile
-from lofi_assets.release.files import PARTS, RELEASE, Part, ReleaseError, ReleaseRecord
+from lofi_assets.release.files import RELEASE, Part, ReleaseError, ReleaseRecord, parts_of
 from lofi_assets.release.sealed_copy import SealedFile
 from lofi_assets.release.signing import LIST, SIGNATURE
 
@@ -55,17 +55,23 @@ def repositories(profile: Profile) -> dict[Part, str]:
     Raises:
         ReleaseError: a setting is empty, or both name one repository.
     """
-    settings = profile.release
-    named: dict[Part, str] = {"adapter": settings.repo_id, "tiers": settings.tiers_repo_id}
+    settings, parts = profile.release, parts_of(profile)
+    known: dict[Part, str] = {
+        "adapter": settings.repo_id,
+        "tiers": settings.tiers_repo_id,
+        "merged": settings.merged_repo_id,
+    }
+    named = {part: known[part] for part in parts}
     where = f"config/profiles/{profile.name}.yaml: release"
     for part, repo in named.items():
         if not repo:
-            key = "repo_id" if part == "adapter" else "tiers_repo_id"
+            key = "repo_id" if part == "adapter" else f"{part}_repo_id"
             raise ReleaseError(f"{where}.{key} is empty; name the Hub repository of the {part}")
-    if len(set(named.values())) != len(PARTS):
+    if len(set(named.values())) != len(parts):
+        keys = " and ".join(["repo_id", *(f"{part}_repo_id" for part in parts[1:])])
         raise ReleaseError(
-            f"{where}.repo_id and tiers_repo_id are the same: who loads the adapter downloads its whole repository; "
-            "name another one for the tiers"
+            f"{where}.{keys} are the same: who loads the adapter downloads its whole repository; name another one for "
+            "the tiers"
         )
     return named
 

@@ -27,8 +27,10 @@ from lofi_assets.quantization.merged_model import MergedModel
 from lofi_assets.quantization.quantized_tiers import VARIANTS, TierDistances, tier_of
 from lofi_assets.quantization.tier_manifest import TierManifest
 from lofi_assets.records import Dataset
+from lofi_assets.release.bundle_samples import Samples
 from lofi_assets.release.card_metadata import front_matter, interval_text
 from lofi_assets.release.comfyui import BASE_CHECKPOINT, WORKFLOW
+from lofi_assets.release.comfyui_checkpoint import CHECKPOINT
 from lofi_assets.release.private_names import PrivateNames, known_tracks, private_names
 from lofi_assets.release.published_text import published_text
 from lofi_assets.sources.inventory import read_inventory
@@ -168,7 +170,8 @@ def card_text(store: Store, profile: Profile) -> str:
         "Licence and attribution": _licence(store, profile, {track.track_id for track in tracks}),
     }
     body = "\n\n".join(f"## {title}\n\n{text.strip()}" for title, text in parts.items())
-    return f"{front_matter(profile, family, quality)}\n# Lofi LoRA for {family.title}\n\n{body}\n"
+    metadata = front_matter(profile, family, quality, Samples.read(store.export))
+    return f"{metadata}\n# Lofi LoRA for {family.title}\n\n{body}\n"
 
 
 def _what(profile: Profile, family: Backbone, checkpoint: str) -> str:
@@ -199,7 +202,7 @@ loads the file was run in a test.
 
 **ComfyUI**: `comfyui_lora.safetensors` goes into `models/loras`, the base ({BASE_CHECKPOINT}) into
 `models/checkpoints`; open `{WORKFLOW}`. Strength 1.0 is the trained one. The names of the tensors were compared with
-ComfyUI's source; ComfyUI itself was not run. An adapter with DoRA has no form for it.
+ComfyUI's source; ComfyUI itself was not run. An adapter with DoRA has no form for it.{_merged_usage(profile)}
 
 **peft and diffusers**: `adapter_model.safetensors` with `adapter_config.json`, or `load_lora_adapter(folder,
 weight_name="pytorch_lora_weights.safetensors", prefix=None)`. Both were run in tests.
@@ -213,6 +216,17 @@ python generate.py "lofi hip hop, mellow, rhodes, 74 bpm, vinyl crackle" --tier 
 
 `fp16` for quality, `int8` for a balance of size and quality, `int4` for experiments on small devices. Where only a CPU
 computes, `int8` takes `transformer.cpu.onnx`: the same weights, multiplied in integers, which is faster."""
+
+
+def _merged_usage(profile: Profile) -> str:
+    """That the adapter is also there in its base, where the release has it."""
+    if not profile.release.comfyui_checkpoint:
+        return ""
+    where = profile.release.merged_repo_id or "the folder merged/"
+    return (
+        f"\n\n**ComfyUI, without a LoRA node**: `{CHECKPOINT}` of {where} is base and adapter in one file, in BF16; it "
+        "goes into `models/checkpoints`. It was not run in ComfyUI either."
+    )
 
 
 def _data(dataset: Dataset) -> str:

@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from lofi_assets.backbones import backbone_of
 from lofi_assets.backbones.export import ReleaseRuntime
 from lofi_assets.errors import LofiError
+from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import hash_of, sha256_folder
 from lofi_assets.files.typed import STORED, plain, read_typed, write_typed
 from lofi_assets.files.writing import atomic_folder, copy_file
@@ -32,13 +33,14 @@ from lofi_assets.release.bundle_environment import (
     environment,
     exact_requirements,
 )
-from lofi_assets.release.bundle_parity import PARITY, parity_report
+from lofi_assets.release.bundle_parity import PARITY, parity_measure, parity_report
 from lofi_assets.release.bundle_runs import CLIP, Run, run_bundle
+from lofi_assets.release.bundle_samples import write_samples
 from lofi_assets.release.private_strings import masked, of_this_machine, private_strings, track_ids
 from lofi_assets.store import Store
 from lofi_assets.wording import counted
 
-BUNDLE_VERSION = "3"
+BUNDLE_VERSION = "4"
 """Raised when what goes into a bundle, or how it is proven, changes."""
 MANIFEST = "bundle.json"
 README = "BUNDLE.md"
@@ -121,6 +123,7 @@ def build_bundle(store: Store, profile: Profile) -> Outcome:
             "missing_or_altered_files": {"value": len(wrong), "note": "; ".join(wrong)},
             "example_runs": {"value": bundle.example.ran, "note": bundle.example.note},
             "private_strings": {"value": len(private), "note": "; ".join(private[:5])},
+            "variants_far_from_torch": parity_measure(read_json(store.export / PARITY, default={})),
             "incomplete_attributions": {"value": len(credits.incomplete), "note": "; ".join(credits.incomplete[:5])},
         },
         written=Written([store.export / name for name in (*bundle.files, MANIFEST)]),
@@ -220,7 +223,11 @@ def _make(
     with atomic_folder(store.export) as folder:
         _write(folder, store, tiers, texts)
         with tempfile.TemporaryDirectory() as scratch:
-            example, runs = try_bundle(folder, store.cache / "bundle_environments", scratch=Path(scratch))
+            environments = store.cache / "bundle_environments"
+            example, runs = try_bundle(folder, environments, scratch=Path(scratch))
+            if runs and example.ran:
+                python = environment(texts["requirements.txt"], environments)
+                write_samples(folder, python=python, scratch=Path(scratch), settings=profile.quantization)
         example = ExampleRun(example.ran, _without_paths(example.note, folder, store.root))
         scale = profile.quantization.guidance_scale
         report = parity_report(store, folder, runs=runs, clip=CLIP, guidance_scale=scale)

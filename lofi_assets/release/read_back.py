@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lofi_assets.profiles import Profile
-from lofi_assets.release.files import PARTS, Part, ReleaseError
+from lofi_assets.release.files import Part, ReleaseError, parts_of
 from lofi_assets.release.hub_commit import OnHub
 from lofi_assets.release.signing import private_key
 from lofi_assets.release.verification import Report, verify
@@ -28,7 +28,7 @@ def read_back(store: Store, profile: Profile) -> dict[Part, Report]:
 @contextmanager
 def _folders(store: Store, profile: Profile) -> Iterator[dict[Part, Path]]:
     if profile.release.target != "hub":
-        yield {part: store.release / "published" / part for part in PARTS}
+        yield {part: store.release / "published" / part for part in parts_of(profile)}
         return
     with tempfile.TemporaryDirectory() as scratch:
         yield _downloaded(store, Path(scratch))

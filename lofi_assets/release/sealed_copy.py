@@ -113,6 +113,12 @@ class SealedCopy:
         """The same, of a file that need not fit into memory."""
         return self._write(name, blocks)
 
+    def drop(self, folder: str) -> None:
+        """Remove a folder of the copy that is not published, for the room that it takes."""
+        shutil.rmtree(self.path(folder))
+        for name in [name for name in self.files if name.startswith(f"{folder}/")]:
+            del self.files[name]
+
     def _write(self, name: str, blocks: Iterator[bytes], *, links: int = 1) -> SealedFile:
         target = self.path(name)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,8 @@ from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.typed import read_typed
 from lofi_assets.files.writing import StoreError
-from lofi_assets.release.files import CARD, EVIDENCE, RELEASE, ReleaseError, ReleaseRecord
+from lofi_assets.release.comfyui import WORKFLOW, workflow_sha256
+from lofi_assets.release.files import CARD, EVIDENCE, PARTS, RELEASE, ReleaseError, ReleaseRecord
 from lofi_assets.release.signing import LIST, SIGNATURE, SigningError, key_id, read_listing, require_signature
 from lofi_assets.store import CONFIG_DIR
 
@@ -85,6 +86,17 @@ def verify(folder: Path, *, key: "Ed25519PublicKey | None" = None, config_dir: P
         *(Finding("fault", found.gate.id, f"{found.status}: {found.text}") for found in verdicts if not found.passed),
     ]
     return Report(record, tuple(findings), verdicts, signed_by)
+
+
+def belong_together(records: Sequence[ReleaseRecord]) -> list[str]:
+    """Why repositories that somebody has are not of one release; none for a single one."""
+    names = {record.release for record in records}
+    parts = [record.part for record in records]
+    odd = []
+    if len(records) > 1 and (len(names) > 1 or "" in names):
+        odd.append(f"the repositories are of different releases ({', '.join(sorted(n[:12] or '?' for n in names))})")
+    odd += [f"the part {part} is there twice" for part in PARTS if parts.count(part) > 1]
+    return odd
 
 
 def _files(folder: Path, record: ReleaseRecord) -> Iterator[Finding]:
@@ -200,6 +212,10 @@ def _bound(record: ReleaseRecord, documents: Mapping[str, Evidence]) -> Iterator
     }
     for name, file in sorted(record.files.items()):
         if name.startswith(f"{EVIDENCE}/"):
+            continue
+        if name == WORKFLOW:  # written by this code and measured by nothing
+            if file.sha256 != workflow_sha256():
+                yield Finding("fault", name, "is not the workflow that this version of lofi_assets writes")
             continue
         source = record.made_from.get(name, file.sha256)
         if source not in made:

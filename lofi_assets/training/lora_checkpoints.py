@@ -24,6 +24,7 @@ from lofi_assets.training.checkpoints.begun import as_begun
 from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.checkpoints.files import (
     COMFYUI_WEIGHTS,
+    DESCRIPTION,
     DIFFUSERS_WEIGHTS,
     PEFT_CONFIG,
     PEFT_WEIGHTS,
@@ -167,9 +168,9 @@ def _require_trained(store: Store, run: TrainingRun, records: Sequence[Checkpoin
 
 
 def _written(store: Store, run: TrainingRun, records: Sequence[Checkpoint]) -> Written:
-    """What the trainer left of each checkpoint; its own record says later that it was sampled and measured."""
+    """What the trainer left of each checkpoint; the manifest says later that it was sampled and measured."""
     folders = [store.checkpoints / record.checkpoint_id for record in records]
-    names = (PEFT_WEIGHTS, PEFT_CONFIG, DIFFUSERS_WEIGHTS, COMFYUI_WEIGHTS, RUN_CONFIG)
+    names = (PEFT_WEIGHTS, PEFT_CONFIG, DIFFUSERS_WEIGHTS, COMFYUI_WEIGHTS, RUN_CONFIG, DESCRIPTION)
     files = [folder / name for folder in folders for name in names]
     return Written(given=[*files, *trainer_record.folder_of(run).glob("*.json")], prunable=folders)
 

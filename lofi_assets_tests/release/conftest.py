@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,20 +37,27 @@ def released(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+def hub(tmp_path: Path) -> Iterator[FakeHub]:
     """A hub on 127.0.0.1 that huggingface_hub talks to instead of the real one."""
+    with FakeHub() as hub, local_hub(hub, tmp_path):
+        yield hub
+
+
+@contextmanager
+def local_hub(hub: FakeHub, folder: Path) -> Iterator[None]:
+    """For the block, huggingface_hub talks to `hub` with its token, and keeps what it keeps below `folder`."""
     from huggingface_hub import constants
 
-    with FakeHub() as hub:
+    with pytest.MonkeyPatch.context() as patch:
         for name, value in {
             "ENDPOINT": hub.url,
             "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
             "HF_HUB_DISABLE_XET": True,
-            "HF_TOKEN_PATH": str(tmp_path / "token"),
-            "HF_STORED_TOKENS_PATH": str(tmp_path / "tokens"),
-            "AGENT_HARNESSES_PATH": str(tmp_path / "harnesses.json"),
+            "HF_TOKEN_PATH": str(folder / "token"),
+            "HF_STORED_TOKENS_PATH": str(folder / "tokens"),
+            "AGENT_HARNESSES_PATH": str(folder / "harnesses.json"),
         }.items():
-            monkeypatch.setattr(constants, name, value)
-        monkeypatch.setattr(time, "sleep", lambda seconds: None)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield hub
+            patch.setattr(constants, name, value)
+        patch.setattr(time, "sleep", lambda seconds: None)
+        patch.setenv("HF_TOKEN", TOKEN)
+        yield

@@ -115,6 +115,11 @@ class FakeHub:
             self.add_commit(repo, {".gitattributes": b"*.onnx filter=lfs\n", **(files or {})}, "initial commit")
 
 
+def requests_of(hub: FakeHub, repo: str) -> list[str]:
+    """What became of the pull requests of a repository."""
+    return [request.status for request in hub.pull_requests.get(repo, [])]
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub: FakeHub
     protocol_version = "HTTP/1.1"

@@ -21,6 +21,7 @@ from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings, save_run
 from lofi_assets_tests.quantization.stand_in_manifest import MANIFEST as MANIFEST_OF_TIER
 from lofi_assets_tests.quantization.stand_in_manifest import merged_model
+from lofi_assets_tests.release.fake_hub import FakeHub
 
 CHECKPOINT = "epoch=0-step=10_lora"
 REPOS = {"adapter": "team/lofi-lora", "tiers": "team/lofi-lora-onnx"}
@@ -181,3 +182,9 @@ def published(store: Store, part: str | None = None) -> dict[str, bytes]:
     """What lies in `release/published/`, or in the folder of one part."""
     folder = store.release / "published" / (part or "")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def on_hub(hub: FakeHub) -> dict[str, bytes]:
+    """Everything that both repositories hold on main."""
+    held = {part: hub.files(repo) for part, repo in REPOS.items() if repo in hub.repositories}
+    return {f"{part}/{name}": data for part, files in held.items() for name, data in files.items()}

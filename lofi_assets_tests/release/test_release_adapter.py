@@ -1,18 +1,22 @@
 """A checkpoint as the trainer and the installed peft write it is one that a release takes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from lofi_assets.constitution.clearance import give
 from lofi_assets.files.documents import read_json
+from lofi_assets.release import hub_release
 from lofi_assets.release.adapter_files import NEUTRAL
 from lofi_assets.release.files import ReleaseError
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.soundness import fault
-from lofi_assets_tests.release.cleared import publish
+from lofi_assets.training.lora_checkpoints import PlannedRun, describe_training
+from lofi_assets_tests.release.cleared import cleared, publish
 from lofi_assets_tests.release.stand_in_release import (
     CHECKPOINT,
     HALVES,
@@ -87,3 +91,15 @@ def test_a_base_that_is_not_the_one_trained_on_is_not_named(released: Store) -> 
     unnamed = hub.model_copy(update={"revision": None})
     with pytest.raises(ReleaseError, match=r"base_model\.revision is empty"):
         publish(released, profile.model_copy(update={"base_model": unnamed}))
+
+
+def test_everything_that_a_release_reads_of_a_checkpoint_is_in_its_evidence(trained: Path, tmp_path: Path) -> None:
+    """Or the guard's own clearance would refuse every honest release."""
+    store = Store(tmp_path / "data")
+    write_release(store, trained)
+    planned = PlannedRun(run(store.root), store.metadata("training_run.json"), 0)
+    told = {store.relative(path) for path in describe_training(store, planned).written.given}
+    allowed = cleared(store)
+    files = {name: sha for name, sha in allowed.files.items() if not name.startswith("checkpoints/") or name in told}
+    outcome = hub_release.publish(store, profile_for("folder"), give(replace(allowed, files=files)))
+    assert outcome.counts["files"]

@@ -1,113 +1,45 @@
 """The bundle: what its manifest notices, what its documents say, and what counts as making audio."""
 
-import ast
 import json
 import shutil
 import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from click.testing import CliRunner
-from onnx import TensorProto, helper
 
-from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
-from lofi_assets.cli.main import main
 from lofi_assets.constitution.gates import judge_asset, load_gates
-from lofi_assets.files.documents import read_json, write_json
-from lofi_assets.files.hashing import sha256_file, sha256_folder
-from lofi_assets.lofi_onnx.pipeline import OnnxPipeline
+from lofi_assets.files.documents import read_json
+from lofi_assets.files.hashing import sha256_folder
 from lofi_assets.outcome import Outcome
-from lofi_assets.profiles import load_profile
-from lofi_assets.release import onnx_artifacts as bundle_module
-from lofi_assets.release.bundle_documents import GraphsDifferError, attributions, licence_link, notice
-from lofi_assets.release.bundle_environment import environment, versions_in
 from lofi_assets.release.bundle_parity import PARITY
-from lofi_assets.release.bundle_runs import Run, heard
+from lofi_assets.release.bundle_runs import heard
 from lofi_assets.release.onnx_artifacts import (
     MANIFEST,
     BundleError,
     ExampleRun,
-    build_bundle,
     differences,
     try_bundle,
 )
-from lofi_assets.sources.inventory import SourceRow
 from lofi_assets.store import CONFIG_DIR, Store
-from lofi_assets_tests.dataset.stand_in_version import deliver, track_record
-from lofi_assets_tests.quantization.stand_in_manifest import MANIFEST as MANIFEST_OF_TIER
-from lofi_assets_tests.quantization.stand_in_manifest import merged_model
+from lofi_assets_tests.release.stand_in_bundle import (
+    RAN,
+    TIERS,
+    built,
+    by,
+    faults,
+    graph,
+    put,
+    runs,
+    store,
+    tried,
+    write_tier,
+)
 from lofi_assets_tests.stage_rows import source_row, write_sources
 
-TIERS = ("fp16", "int8", "int4")
-RAN = ExampleRun(True, "")
-PROFILE = load_profile("demo")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """Three tiers of two tiny files each, and the tracks that they were trained on."""
-    store = Store(tmp_path / "data")
-    for tier in TIERS:
-        write_tier(store, tier)
-    deliver(store, "lofi-0123", [track_record("rain_01"), track_record("snow_02", split="validation")])
-    write_sources(store, [source_row("rain_01"), source_row("snow_02")])
-    return store
-
-
-def put(path: Path, text: str) -> None:
-    """Write as the assets do: a new file in the place of the old one, never into it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.write_text(text, encoding="utf-8")
-
-
-def graph(about: str, *, inputs: tuple[str, ...] = ("sample",)) -> bytes:
-    """A valid ONNX file that adds nothing to its first input."""
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 8, 16, "frames"]) for name in inputs]
-    output = helper.make_tensor_value_info("velocity", TensorProto.FLOAT, ["batch", 8, 16, "frames"])
-    made = helper.make_graph([helper.make_node("Identity", [inputs[0]], ["velocity"])], "transformer", values, [output])
-    model: bytes = helper.make_model(made, doc_string=about).SerializeToString()
-    return model
-
-
-def write_tier(store: Store, tier: str, weights: str = "weights", **options: Any) -> None:
-    folder = store.quantized / tier
-    put(folder / "tokenizer.json", "{}")
-    (folder / "transformer.onnx").unlink(missing_ok=True)
-    (folder / "transformer.onnx").write_bytes(graph(f"{weights} of {tier}", **options))
-    names = ("transformer.onnx", "tokenizer.json")
-    files = {name: {"sha256": sha256_file(folder / name), "bytes": 1} for name in names}
-    put(folder / "manifest.json", json.dumps(MANIFEST_OF_TIER | {"tier": tier, "files": files}))
-
-
-def built(store: Store) -> Outcome:
-    return build_bundle(store, PROFILE)
-
-
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The bundle is taken to have run; returns the folders where it was."""
-    return tried(monkeypatch, RAN)
-
-
-def tried(monkeypatch: pytest.MonkeyPatch, example: ExampleRun) -> list[Path]:
-    folders: list[Path] = []
-
-    def stand_in(folder: Path, environments: Path, *, scratch: Path) -> tuple[ExampleRun, Mapping[str, Run]]:
-        folders.append(folder)
-        return example, {}
-
-    monkeypatch.setattr(bundle_module, "try_bundle", stand_in)
-    return folders
-
-
-def faults(store: Store) -> Any:
-    return built(store).values["missing_or_altered_files"]
+__all__ = ["runs", "store"]
 
 
 # --- the manifest ----------------------------------------------------------------------------------------------------
@@ -341,210 +273,3 @@ def test_silence_nan_clipping_and_clips_cut_short_are_no_audio(tmp_path: Path, a
 def test_a_file_that_is_no_array_is_no_audio(tmp_path: Path) -> None:
     put(tmp_path / "clip.npy", "RIFF")
     assert "no audio" in heard(tmp_path / "clip.npy", seconds=4.0).problem
-
-
-# --- what it carries --------------------------------------------------------------------------------------------------
-
-
-def test_the_runtime_imports_nothing_but_itself_its_requirements_and_python(store: Store, runs: list[Path]) -> None:
-    built(store)
-    optional = {"num2words", "pypinyin", "cutlet", "hangul_romanize", "py3langid"}
-    allowed = {"numpy", "onnxruntime", "tokenizers", "lofi_onnx"} | sys.stdlib_module_names | optional
-    for file in [*(store.export / "runtime").rglob("*.py"), store.export / "generate.py"]:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-        modules += [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
-        assert {name.partition(".")[0] for name in modules} <= allowed, file
-
-
-def test_requirements_are_exact_whole_and_without_torch(store: Store, runs: list[Path]) -> None:
-    built(store)
-    lines = (store.export / "requirements.txt").read_text(encoding="utf-8").splitlines()[1:]
-    names = {line.partition("==")[0] for line in lines}
-    assert {"numpy", "onnxruntime", "tokenizers", "protobuf", "huggingface-hub"} <= names
-    assert all("==" in line for line in lines) and not {"torch", "lofi-assets", "soundfile"} & names
-
-
-def test_the_pipeline_is_described_with_the_graphs_as_they_are(store: Store, runs: list[Path]) -> None:
-    built(store)
-    told = read_json(store.export / "pipeline.json")
-    value = {"type": "float32", "shape": ["batch", 8, 16, "frames"]}
-    assert told["graphs"] == {
-        "transformer": {"file": "transformer.onnx", "inputs": {"sample": value}, "outputs": {"velocity": value}}
-    }
-    settings = PROFILE.quantization
-    assert told["defaults"] == {"steps": settings.steps, "guidance_scale": settings.guidance_scale}
-    assert told["tiers"]["int8"]["opset"] == 17 and told["tiers"].keys() == set(TIERS)
-
-
-def test_tiers_that_are_called_differently_make_no_bundle(store: Store) -> None:
-    write_tier(store, "int4", inputs=("sample", "mask"))
-    with pytest.raises(GraphsDifferError, match="transformer: inputs or outputs of int4 are not those of fp16"):
-        built(store)
-
-
-def test_a_cpu_graph_that_is_called_differently_makes_no_bundle(store: Store) -> None:
-    (store.quantized / "int8" / "transformer.cpu.onnx").write_bytes(graph("", inputs=("noisy",)))
-    with pytest.raises(GraphsDifferError, match=r"transformer\.cpu\.onnx: its inputs or outputs are not those of"):
-        built(store)
-
-
-def test_the_licence_is_the_project_s_own() -> None:
-    own = Path(bundle_module.__file__).parents[2] / "LICENSE"
-    assert ACE_STEP_V1.release_runtime().licence.read_bytes() == own.read_bytes()
-
-
-def test_the_notice_names_base_revision_licences_and_changes() -> None:
-    carried = ACE_STEP_V1.release_runtime()
-    production = load_profile("production")
-    text = notice(carried, production)
-    assert production.base_model.path in text and "Changes:" in text
-    assert "ACE Studio" in text and "UMT5" in text and "https://www.apache.org/licenses/LICENSE-2.0" in text
-    assert "not from the Hub" in notice(carried, PROFILE)
-
-
-def by(track_id: str, source_id: str, **changes: str) -> SourceRow:
-    about = {"license_type": "CC BY 4.0", "provider": f"of {track_id}", "source_id": source_id} | changes
-    return source_row(track_id, **about)
-
-
-def test_works_under_cc_by_are_credited_with_author_source_licence_and_changes(store: Store) -> None:
-    record = {
-        "source_id": "cc", "source_type": "creative_commons", "provider": "Jo", "license_type": "CC-BY-4.0",
-        "date_acquired": "2025-01-01", "track_ids": ["rain_01"], "evidence": "https://example.org/rain",
-    }  # fmt: skip
-    write_json(store.metadata("sources.json"), [record])
-    write_sources(store, [by("rain_01", "cc", attribution='"Rain" by Jo'), by("unused", "no"), source_row("snow_02")])
-    found = attributions(store)
-    row = next(line for line in found.text.splitlines() if "Rain" in line)
-    assert row.startswith('| "Rain" by Jo | https://example.org/rain |') and "trained on" in row
-    assert "[CC-BY-4.0](https://creativecommons.org/licenses/by/4.0/)" in row
-    assert "unused" not in found.text and "rain_01" not in found.text and found.incomplete == ()
-
-
-def test_a_work_that_cannot_be_credited_as_its_licence_asks_is_counted(store: Store, runs: list[Path]) -> None:
-    write_sources(store, [by("rain_01", "cc"), source_row("snow_02")])
-    outcome = built(store)
-    note = "cc: no attribution text with title and author"
-    assert outcome.values["incomplete_attributions"] == {"value": 1, "note": note}
-    assert "of rain_01 (CC-BY-4.0)" in (store.export / "ATTRIBUTION.md").read_text(encoding="utf-8")
-
-
-def test_a_track_whose_source_is_unknown_is_counted(store: Store) -> None:
-    write_sources(store, [source_row("rain_01")])
-    assert attributions(store).incomplete == ("1 track without a source",)
-
-
-@pytest.mark.parametrize(
-    ("licence", "link"),
-    [
-        ("CC-BY-4.0", "https://creativecommons.org/licenses/by/4.0/"),
-        ("CC-BY-SA-3.0", "https://creativecommons.org/licenses/by-sa/3.0/"),
-        ("CC0-1.0", "https://creativecommons.org/publicdomain/zero/1.0/"),
-        ("Work-For-Hire-AI-Training", ""),
-    ],
-)
-def test_public_licences_are_linked_and_contracts_are_not(licence: str, link: str) -> None:
-    assert licence_link(licence) == link
-
-
-def test_parity_that_was_not_measured_is_none_with_a_note(store: Store, runs: list[Path]) -> None:
-    built(store)
-    told = read_json(store.export / PARITY)
-    assert told["note"].startswith("not compared with torch")
-    assert {row["audio_snr_db"] for row in told["tiers"].values()} == {None}
-    assert {row["fad_note"] for row in told["tiers"].values()} == {"not measured"}
-
-
-# --- a real one -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def real(tiny_base: Path, tiny_tiers: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Outcome, Path]:
-    """The bundle of the tiny base, and the interpreter of its environment, which pip made."""
-    store = Store(tmp_path_factory.mktemp("real") / "data")
-    shutil.copytree(tiny_tiers, store.quantized)
-    merged = merged_model("epoch=0-step=1_lora")
-    merged.write(store)
-    shutil.copytree(tiny_base, merged.folder(store))
-    deliver(store, "lofi-0123", [track_record("rain_01")])
-    write_sources(store, [source_row("rain_01")])
-    outcome = built(store)
-    if outcome.values["example_runs"]["value"] is None:
-        pytest.skip(outcome.values["example_runs"]["note"])
-    text = (store.export / "requirements.txt").read_text(encoding="utf-8")
-    return store, outcome, environment(text, store.cache / "bundle_environments")
-
-
-def in_its_environment(python: Path, folder: Path, *command: object) -> None:
-    done = subprocess.run([str(python), "-I", *map(str, command)], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-PROMPT = "lofi hip hop, rhodes, 74 bpm"
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("tiny_tiers")
-def test_every_tier_of_a_real_bundle_makes_audio_in_a_fresh_environment(real: tuple[Store, Outcome, Path]) -> None:
-    store, outcome, python = real
-    assert outcome.values["example_runs"] == {"value": True, "note": ""}
-    assert outcome.values["missing_or_altered_files"] == {"value": 0, "note": ""}
-    assert outcome.values["private_strings"] == {"value": 0, "note": ""}
-    listed = (store.export / "requirements.txt").read_text(encoding="utf-8").splitlines()[1:]
-    assert versions_in(python) == dict(line.split("==") for line in listed)
-    told = read_json(store.export / PARITY)["tiers"]
-    print({variant: row["audio_snr_db"] for variant, row in told.items()})
-    assert told["fp16"]["audio_snr_db"] > told["int8"]["audio_snr_db"] > 0
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("tiny_tiers")
-@pytest.mark.parametrize("tier", TIERS)
-def test_a_script_written_from_the_readme_alone_gives_the_same_latents(
-    real: tuple[Store, Outcome, Path], tmp_path: Path, tier: str
-) -> None:
-    """From an environment without torch and without lofi_assets; the script is at most 60 lines."""
-    store, _, python = real
-    script = Path(__file__).with_name("from_the_readme.py")
-    assert len(script.read_text(encoding="utf-8").splitlines()) <= 60
-    in_its_environment(python, tmp_path, script, store.export, tier, PROMPT, 5, 7, "mine.npy")
-    options = [PROMPT, "--tier", tier, "--seconds", 5, "--seed", 7, "--no-cpu-graph", "--latents", "bundle.npy"]
-    in_its_environment(python, tmp_path, store.export / "generate.py", *options, "-o", "out.wav")
-    np.testing.assert_allclose(np.load(tmp_path / "mine.npy"), np.load(tmp_path / "bundle.npy"), atol=1e-5)
-    for name in ("torch", "lofi_assets"):
-        with pytest.raises(AssertionError, match="No module named"):
-            in_its_environment(python, tmp_path, "-c", f"import {name}")
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("tiny_tiers")
-def test_the_command_of_this_package_and_the_bundle_s_own_script_give_the_same_clip(
-    real: tuple[Store, Outcome, Path], tmp_path: Path
-) -> None:
-    store, _, python = real
-    options = [PROMPT, "--tier", "int8", "--seconds", "2", "--seed", "3", "--threads", "1"]
-    in_its_environment(python, tmp_path, store.export / "generate.py", *options, "-o", "bundle.wav")
-    done = CliRunner().invoke(main, ["generate", "--bundle", str(store.export), *options, "-o", f"{tmp_path}/own.wav"])
-    assert done.exit_code == 0, done.output
-    assert (tmp_path / "own.wav").read_bytes() == (tmp_path / "bundle.wav").read_bytes()
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("tiny_tiers")
-def test_a_tier_is_called_with_the_words_that_torch_is_called_with(
-    real: tuple[Store, Outcome, Path], tiny_base: Path
-) -> None:
-    """The ids of prompt and lyrics, whatever language they are in."""
-    import torch
-
-    from lofi_assets.backbones.ace_step_v1.loading import load_base
-    from lofi_assets.backbones.ace_step_v1.sampler import conditions_for
-
-    store, _, _ = real
-    base, tier = load_base(tiny_base), OnnxPipeline(store.quantized / "fp32")
-    for words in ("", "[verse]\nrain on the window", "[Language: de]\nRegen am Fenster"):
-        wanted = conditions_for(base, prompts=[PROMPT], lyrics=[words])
-        found = tier.conditions([PROMPT], lyrics=[words])
-        assert torch.equal(wanted.lyric_token_ids, torch.from_numpy(found.lyric_token_ids)), words
-        np.testing.assert_allclose(wanted.text_hidden_states.numpy(), found.text_hidden_states, atol=1e-4)
