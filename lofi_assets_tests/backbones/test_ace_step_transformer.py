@@ -240,7 +240,7 @@ def test_linear_attention_sums_in_float32_under_autocast() -> None:
     attention = LinearSelfAttention(32, 2).to(torch.bfloat16)
     x = torch.randn(1, 2000, 32, dtype=torch.bfloat16)
     rotary = rotary_tables(torch.arange(2000), 16, 1e6)
-    attention._project_out = lambda x: x  # type: ignore[method-assign]
+    attention._project_out = lambda x, dtype: x.to(dtype)  # type: ignore[method-assign]
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         found = attention(x, rotary=rotary, mask=None)
         query, key = (rotate(attention._split(part(x)), rotary) for part in (attention.to_q, attention.to_k))

@@ -13,7 +13,7 @@ import torch
 from transformers import UMT5Config, UMT5EncoderModel
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
-from lofi_assets.backbones.ace_step_v1.export import PointwiseLinear, needs, prepare
+from lofi_assets.backbones.ace_step_v1.export import needs, pointwise_linear, prepare
 from lofi_assets.backbones.ace_step_v1.loading import TEXT_ENCODER, TRANSFORMER, encode_text, load_base
 from lofi_assets.backbones.ace_step_v1.sampler import conditions_for, sample_latents
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
@@ -128,7 +128,7 @@ def test_lowering_to_17_changes_no_bit(base_dir, built, component, tmp_path):
 def test_replacing_pointwise_convolutions_changes_nothing_but_the_kind_of_layer():
     conv = torch.nn.Conv1d(12, 20, 1)
     x = torch.randn(2, 12, 7)
-    torch.testing.assert_close(PointwiseLinear.of(conv)(x), conv(x), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(pointwise_linear(conv)(x.mT).mT, conv(x), atol=1e-6, rtol=1e-5)
 
 
 def test_every_linear_layer_is_named_after_its_module_in_every_tier(base_dir, built):

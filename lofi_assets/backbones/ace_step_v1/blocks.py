@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lofi_assets.backbones.ace_step_v1.convolution import Convolution
+from lofi_assets.backbones.ace_step_v1.projections import project
+
 NORM_EPS = 1e-6
 LINEAR_ATTENTION_EPS = 1e-15
 FINITE_MASK_FILL = -1e4
@@ -21,34 +24,39 @@ Rotary = tuple[Tensor, Tensor]
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """Root-mean-square norm over the last dimension, without a learnt scale."""
-    return F.rms_norm(x, (x.shape[-1],), eps=NORM_EPS)
+    """Root-mean-square norm over the last dimension, without a learnt scale, in the precision of x.
+
+    The mean is taken in float32 in any case; autocast would also leave the result in it, twice as large as what the
+    next matrix product reads.
+    """
+    with exact_products(x):
+        return F.rms_norm(x, (x.shape[-1],), eps=NORM_EPS)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Adaptive layer norm: normalise, then scale and shift by the timestep's embedding (B, 1, width)."""
-    return rms_norm(x) * (1 + scale) + shift
+    return torch.addcmul(shift, rms_norm(x), 1 + scale)
 
 
 def rotary_tables(positions: Tensor, head_dim: int, theta: float) -> Rotary:
     """Cosine and sine tables in float32 for positions (length,) or (B, 1, length): one more dimension, head_dim.
 
-    The tables hold the frequencies twice, one half after the other, while `rotate` turns interleaved pairs: the
-    published weights were trained with this pairing, so it stays. They are
-    computed for each call, hence no limit on the length.
+    The sines of the even places are negative, as `rotate` adds them. The tables hold the frequencies twice, one half
+    after the other, while `rotate` turns interleaved pairs: the published weights were trained with this pairing, so it
+    stays. They are computed for each call, hence no limit on the length.
     """
     exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
     angles = positions.float()[..., None] / theta**exponents
     angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos(), angles.sin()
+    signs = torch.tensor([-1.0, 1.0], device=positions.device).repeat(head_dim // 2)
+    return angles.cos(), angles.sin() * signs
 
 
 def rotate(x: Tensor, rotary: Rotary) -> Tensor:
-    """Turn each interleaved pair of x (B, heads, length, head_dim) by its position's angle."""
+    """Turn each interleaved pair of x (B, heads, length, head_dim) by its position's angle; float32 of any x."""
     cosine, sine = rotary
-    first, second = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([-second, first], dim=-1).flatten(-2)
-    return (x.float() * cosine + turned * sine).to(x.dtype)
+    swapped = torch.stack(x.unflatten(-1, (-1, 2)).unbind(-1)[::-1], dim=-1).flatten(-2)
+    return x * cosine + swapped * sine
 
 
 def exact_products(x: Tensor) -> AbstractContextManager[Any]:
@@ -73,8 +81,10 @@ class Attention(nn.Module):
         heads: Tensor = x.unflatten(-1, (self.heads, -1))
         return heads.transpose(1, 2)
 
-    def _project_out(self, x: Tensor) -> Tensor:
-        projected: Tensor = self.to_out[0](x.transpose(1, 2).flatten(-2))
+    def _project_out(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Heads (B, heads, length, head_dim) side by side again, as `dtype`, through the last projection."""
+        joined = x.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format).flatten(-2)
+        (projected,) = project(joined, self.to_out[0])
         return projected
 
 
@@ -87,21 +97,20 @@ class LinearSelfAttention(Attention):
 
     def forward(self, x: Tensor, *, rotary: Rotary, mask: Tensor | None) -> Tensor:
         """x (B, T, width), mask (B, T) of 1 for a frame and 0 for padding."""
-        query = rotate(self._split(self.to_q(x)), rotary)
-        key = rotate(self._split(self.to_k(x)), rotary)
-        value = self._split(self.to_v(x))
-        if mask is not None:
-            frames = mask[:, None, :, None].to(x.dtype)
-            query, key, value = query * frames, key * frames, value * frames
+        query, key, value = (self._split(part) for part in project(x, self.to_q, self.to_k, self.to_v))
         # float32 throughout: sums over thousands of frames overflow half precision
-        query, key, value = F.relu(query).float(), F.relu(key).float(), value.float()
         with exact_products(x):
+            query, key, value = F.relu(rotate(query, rotary)), F.relu(rotate(key, rotary)), value.float()
+            if mask is not None:
+                # without its key a padded frame adds nothing to the sums; its own output is zero
+                frames = mask[:, None, :, None].float()
+                query, key = query * frames, key * frames
             weighted = key.transpose(-1, -2) @ value
             total = key.sum(dim=-2)[..., None]
             attended = (query @ weighted) / (query @ total + self.eps)
         if x.dtype == torch.float16:
             attended = attended.clamp(-HALF_LIMIT, HALF_LIMIT)
-        return self._project_out(attended.to(x.dtype))
+        return self._project_out(attended, x.dtype)
 
 
 class CrossAttention(Attention):
@@ -109,7 +118,6 @@ class CrossAttention(Attention):
 
     def __init__(self, width: int, heads: int, *, dead_projections: bool) -> None:
         super().__init__(width, heads)
-        self.mask_fill = FINITE_MASK_FILL
         if dead_projections:
             # in the published weights, never read by the forward pass: kept only so that the file loads name by name
             self.add_q_proj = nn.Linear(width, width)
@@ -118,29 +126,16 @@ class CrossAttention(Attention):
             self.to_add_out = nn.Linear(width, width)
 
     def forward(
-        self, x: Tensor, context: Tensor, *, rotary: Rotary, context_rotary: Rotary, allowed: Tensor | None
+        self, x: Tensor, context: Tensor, *, rotary: Rotary, context_rotary: Rotary, bias: Tensor | None
     ) -> Tensor:
-        """x (B, T, width), context (B, S, width), allowed (B, 1 or T, S) true where a frame may look."""
-        query = rotate(self._split(self.to_q(x)), rotary)
-        key = rotate(self._split(self.to_k(context)), context_rotary)
-        value = self._split(self.to_v(context))
-        bias = None
-        if allowed is not None:
-            bias = torch.zeros(allowed.shape, dtype=query.dtype, device=query.device)
-            bias = bias.masked_fill(~allowed, self.mask_fill)[:, None]
-        return self._project_out(F.scaled_dot_product_attention(query, key, value, attn_mask=bias))
-
-
-class Convolution(nn.Module):
-    """A 1-d convolution under the name `conv`, over (B, channels, T)."""
-
-    def __init__(self, inputs: int, outputs: int, *, kernel: int = 1, groups: int = 1, bias: bool = True) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        convolved: Tensor = self.conv(x)
-        return convolved
+        """x (B, T, width), context (B, S, width), bias (B, 1, 1 or T, S) low where a frame may not look."""
+        (query,) = project(x, self.to_q)
+        key, value = project(context, self.to_k, self.to_v)
+        with exact_products(x):
+            turned = rotate(self._split(query), rotary).to(query.dtype)
+            context_turned = rotate(self._split(key), context_rotary).to(key.dtype)
+        attended = F.scaled_dot_product_attention(turned, context_turned, self._split(value), attn_mask=bias)
+        return self._project_out(attended, attended.dtype)
 
 
 class GatedConvolution(nn.Module):
@@ -154,11 +149,11 @@ class GatedConvolution(nn.Module):
 
     def forward(self, x: Tensor, *, mask: Tensor | None) -> Tensor:
         """x (B, T, width). With a mask (B, T), padding is zeroed before the convolution that looks at neighbours."""
-        wide = F.silu(self.inverted_conv(x.transpose(1, 2)))
+        wide = F.silu(self.inverted_conv(x))
         if mask is not None:
-            wide = wide * mask[:, None].to(wide.dtype)
-        kept, gate = self.depth_conv(wide).chunk(2, dim=1)
-        narrow: Tensor = self.point_conv(kept * F.silu(gate)).transpose(1, 2)
+            wide = wide * mask[..., None].to(wide.dtype)
+        kept, gate = self.depth_conv(wide).chunk(2, dim=-1)
+        narrow: Tensor = self.point_conv(kept * F.silu(gate))
         return narrow
 
 
@@ -180,16 +175,16 @@ class TransformerBlock(nn.Module):
         rotary: Rotary,
         context_rotary: Rotary,
         mask: Tensor | None,
-        allowed: Tensor | None,
+        bias: Tensor | None,
         zero_padding: bool,
     ) -> Tensor:
-        """x (B, T, width), context (B, S, width), modulation (B, 6 * width), mask (B, T), allowed (B, 1 or T, S)."""
+        """x (B, T, width), context (B, S, width), modulation (B, 6 * width), mask (B, T), bias (B, 1, 1 or T, S)."""
         table = self.scale_shift_table + modulation.unflatten(-1, (6, -1))
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = table.chunk(6, dim=1)
-        x = x + gate_a * self.attn(modulate(x, shift_a, scale_a), rotary=rotary, mask=mask)
-        x = x + self.cross_attn(x, context, rotary=rotary, context_rotary=context_rotary, allowed=allowed)
-        fed: Tensor = x + gate_f * self.ff(modulate(x, shift_f, scale_f), mask=mask if zero_padding else None)
-        return fed
+        x = torch.addcmul(x, gate_a, self.attn(modulate(x, shift_a, scale_a), rotary=rotary, mask=mask))
+        x = x + self.cross_attn(x, context, rotary=rotary, context_rotary=context_rotary, bias=bias)
+        fed = self.ff(modulate(x, shift_f, scale_f), mask=mask if zero_padding else None)
+        return torch.addcmul(x, gate_f, fed)
 
 
 def masked_group_norm(x: Tensor, norm: nn.GroupNorm, mask: Tensor) -> Tensor:
@@ -217,12 +212,13 @@ class PatchEmbed(nn.Module):
         )
 
     def forward(self, latents: Tensor, *, mask: Tensor | None) -> Tensor:
-        patches, norm, project = self.early_conv_layers
+        patches, norm, projection = self.early_conv_layers
         assert isinstance(norm, nn.GroupNorm)
         hidden = patches(latents)
         hidden = norm(hidden) if mask is None else masked_group_norm(hidden, norm, mask)
-        tokens: Tensor = project(hidden).flatten(2).transpose(1, 2)
-        return tokens
+        assert isinstance(projection, nn.Conv2d)
+        tokens = hidden.flatten(2).transpose(1, 2).contiguous()
+        return F.linear(tokens, projection.weight.flatten(1), projection.bias)
 
 
 class FinalLayer(nn.Module):

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lofi_assets.backbones.ace_step_v1.convolution import Convolution
 from lofi_assets.backbones.ace_step_v1.loading import Base, load_base
 from lofi_assets.backbones.export import Exportable
 
@@ -27,36 +28,23 @@ OVERFLOWS = ".wo"
 """T5's second feed-forward product overflows half precision."""
 
 
-class PointwiseLinear(nn.Linear):
-    """A convolution of kernel 1 over (B, channels, T), as the matrix product that it is: quantizers skip
-    convolutions."""
-
-    @classmethod
-    def of(cls, conv: nn.Conv1d) -> PointwiseLinear:
-        """The same map with the same weights, shared."""
-        linear = cls(conv.in_channels, conv.out_channels, bias=conv.bias is not None, device="meta")
-        linear.weight = nn.Parameter(conv.weight.detach().squeeze(-1), requires_grad=False)
-        if isinstance(conv.bias, nn.Parameter):
-            linear.bias = conv.bias
-        return linear
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+def pointwise_linear(conv: nn.Conv1d) -> nn.Linear:
+    """A convolution of one frame as the matrix product that it is, over (..., channels) and with the same weights,
+    shared: quantizers skip convolutions."""
+    linear = nn.Linear(conv.in_channels, conv.out_channels, bias=conv.bias is not None, device="meta")
+    linear.weight = nn.Parameter(conv.weight.detach().squeeze(-1), requires_grad=False)
+    if isinstance(conv.bias, nn.Parameter):
+        linear.bias = conv.bias
+    return linear
 
 
 def swap_pointwise_convolutions(module: nn.Module) -> list[str]:
-    """Replace, in place, every Conv1d of kernel 1 by a `PointwiseLinear`; returns the names of those replaced."""
-    swapped = [
-        name
-        for name, child in module.named_modules()
-        if isinstance(child, nn.Conv1d) and child.kernel_size == (1,) and child.stride == (1,) and child.groups == 1
-    ]
-    for name in swapped:
-        parent, _, leaf = name.rpartition(".")
-        conv = module.get_submodule(name)
-        assert isinstance(conv, nn.Conv1d)
-        setattr(module.get_submodule(parent), leaf, PointwiseLinear.of(conv))
-    return swapped
+    """Replace, in place, every Conv1d of kernel 1 in a `Convolution` by its `pointwise_linear`; returns the names."""
+    parents = {name: child for name, child in module.named_modules() if isinstance(child, Convolution)}
+    swapped = {name: child for name, child in parents.items() if child.conv.kernel_size == (1,)}
+    for child in swapped.values():
+        setattr(child, "conv", pointwise_linear(child.conv))  # noqa: B010 (declared as a convolution)
+    return [f"{name}.conv" for name in swapped]
 
 
 def steady_linear_attention(module: nn.Module) -> None:

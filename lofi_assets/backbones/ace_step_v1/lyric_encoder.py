@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lofi_assets.backbones.ace_step_v1.projections import project
+
 # a finite fill: a lyric that is padding throughout (dropped conditions) must not make NaN, forwards or backwards
 MASK_FILL = -1e4
 
@@ -53,8 +55,8 @@ class RelativeSelfAttention(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """x (B, L, width), positions (1, 2L - 1, width), mask (B, L) true for a token."""
-        query = self.linear_q(x).unflatten(-1, (self.heads, -1))
-        key, value = self._split(self.linear_k(x)), self._split(self.linear_v(x))
+        query, key, value = project(x, self.linear_q, self.linear_k, self.linear_v)
+        query, key, value = query.unflatten(-1, (self.heads, -1)), self._split(key), self._split(value)
         distance = self._split(self.linear_pos(positions))
         by_content = (query + self.pos_bias_u).transpose(1, 2) @ key.transpose(-1, -2)
         by_distance = (query + self.pos_bias_v).transpose(1, 2) @ distance.transpose(-1, -2)

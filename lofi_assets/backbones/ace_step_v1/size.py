@@ -6,14 +6,15 @@ The activation formulas count the tensors that autograd keeps for the backward p
 them on real models. With N = frames x batch, M = context tokens x batch (speaker, prompt, lyrics), D width, H hidden
 channels, r rank, and e bytes of a number (2 under bf16-mixed, 4 under 32), one transformer block keeps
 
-    bf16-mixed   e (N (16 D + 8 H + 6 r) + M (4 D + 2 r)) + 14 N D + 16 e D r       18 N D for a batch of several
-    32           e (N (12 D + 8 H + 6 r) + M (2 D + 2 r))                           16 D for a batch of several
+    bf16-mixed   e (N (5 D + 5 H + 6 r) + M (2 D + 2 r) + 16 D r) + 24 N D         36 N D for a batch of several
+    32           e (N (11 D + 5 H + 6 r) + M (2 D + 2 r) + 5 D r)                  14 D for a batch of several
 
-since autocast casts each input of a LoRA layer and of a matrix product anew, computes the norms and the sums of the
-linear attention in float32, and keeps a bfloat16 copy of the adapter's two matrices in 8 layers. One lyric encoder
-block keeps, for L tokens, width W, h heads and F hidden units, e (2 h L² + L (10 W + F + 3 r)); 8 W instead of 10 W
-under 32. The context and the last norm add e M D + 4 N (D + 128). While a block goes backward, up to 3 e N H of
-gradients are under way. Not in the formulas: DoRA, which keeps more, and `compile`, which keeps less.
+since the inputs of the norms and of the linear attention's sums are float32 (a norm on CUDA keeps its bfloat16 input
+instead, 4 N D less), the A matrices that share an input are laid side by side, and under bf16-mixed the adapter's
+matrices are cast. One lyric encoder block keeps, for L tokens, width W, h heads and F hidden units,
+e (2 h L² + L (8 W + F + 3 r) + 6 W r), and 3 W r under 32. The context and the last norm add e M D + 4 N (D + 128).
+While a block goes backward, up to 4 e N H of gradients are under way. Not in the formulas: DoRA, which keeps more,
+and `compile`, which keeps less.
 """
 
 from collections.abc import Callable, Mapping
@@ -75,17 +76,18 @@ class AceStepSize:
         frames, tokens = step.frames * step.batch_size, _context(step) * step.batch_size
         e, d, h, r = step.element, self.width, self.hidden, self.rank
         if step.precision == "32":
-            copies = 12 if step.batch_size == 1 else 16  # several items are laid out anew for the batched products
+            copies = 11 if step.batch_size == 1 else 14  # several items are laid out anew for the batched products
             return Amount(
-                e * (frames * (copies * d + 8 * h + 6 * r) + tokens * (2 * d + 2 * r)),
-                f"{e} B x ({frames} x ({copies} x {d} + 8 x {h} + 6 x {r}) + {tokens} x (2 x {d} + 2 x {r}))",
+                e * (frames * (copies * d + 5 * h + 6 * r) + tokens * (2 * d + 2 * r) + 5 * d * r),
+                f"{e} B x ({frames} x ({copies} x {d} + 5 x {h} + 6 x {r}) + {tokens} x (2 x {d} + 2 x {r})"
+                f" + 5 x {d} x {r})",
             )
-        in_float = 14 if step.batch_size == 1 else 18
-        kept = frames * (16 * d + 8 * h + 6 * r) + tokens * (4 * d + 2 * r)
+        in_float = 24 if step.batch_size == 1 else 36
+        kept = frames * (5 * d + 5 * h + 6 * r) + tokens * (2 * d + 2 * r) + 16 * d * r
         return Amount(
-            e * kept + in_float * frames * d + 16 * e * d * r,
-            f"{e} B x ({frames} x (16 x {d} + 8 x {h} + 6 x {r}) + {tokens} x (4 x {d} + 2 x {r}))"
-            f" + {in_float} B x {frames} x {d} + 16 x {e} B x {d} x {r}",
+            e * kept + in_float * frames * d,
+            f"{e} B x ({frames} x (5 x {d} + 5 x {h} + 6 x {r}) + {tokens} x (2 x {d} + 2 x {r}) + 16 x {d} x {r})"
+            f" + {in_float} B x {frames} x {d}",
         )
 
     def block_inputs(self, step: StepShape) -> Amount:
@@ -105,7 +107,7 @@ class AceStepSize:
 
     def gradients_under_way(self, step: StepShape) -> float:
         """Inside the gated convolution."""
-        return 3 * step.element * step.frames * step.batch_size * self.hidden
+        return 4 * step.element * step.frames * step.batch_size * self.hidden
 
     def operations(self, step: StepShape, *, recomputed: bool) -> float:
         """Of the transformer blocks only; patch embedding, lyric encoder and last layer are below 1 % at real sizes."""
@@ -123,10 +125,10 @@ class AceStepSize:
         return Amount(tokens[TEXT] * self.text_width * 4, f"{tokens[TEXT]} x {self.text_width} x 4 B")
 
     def _lyric_activations(self, step: StepShape) -> float:
-        length, copies = step.tokens[LYRICS], 10 if step.precision == "bf16-mixed" else 8
-        linear = length * (copies * self.lyric_width + self.lyric_hidden + 3 * self.rank)
-        block = step.element * (2 * self.lyric_heads * length**2 + linear)
-        return block * self.lyric_layers * step.batch_size
+        length, items = step.tokens[LYRICS], step.batch_size
+        linear = length * (8 * self.lyric_width + self.lyric_hidden + 3 * self.rank)
+        adapter = (6 if step.precision == "bf16-mixed" else 3) * self.lyric_width * self.rank
+        return step.element * self.lyric_layers * (items * (2 * self.lyric_heads * length**2 + linear) + adapter)
 
     def _ends(self, step: StepShape) -> float:
         """Bytes kept before the first block (the context) and after the last (norm and loss)."""

@@ -133,12 +133,12 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # t
         The ONNX exporter folds upstream's 1e-15 away and a fully masked row of -inf becomes NaN in ONNX Runtime, so an
         export sets `linear_eps=1e-6` and a finite fill (the default fill unless `mask_aware_padding` is off).
         """
+        if mask_fill is not None:
+            self.mask_fill = mask_fill
         for block in self.transformer_blocks:
             assert isinstance(block, TransformerBlock)
             if linear_eps is not None:
                 block.attn.eps = linear_eps
-            if mask_fill is not None:
-                block.cross_attn.mask_fill = mask_fill
 
     def encode(
         self,
@@ -253,9 +253,12 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # t
         allowed = None if context_mask is None else context_mask[:, None].bool()
         if mask is not None and allowed is not None and not exact:
             allowed = allowed & mask[:, :, None].bool()
+        bias = None
+        if allowed is not None:
+            bias = torch.zeros_like(allowed, dtype=x.dtype).masked_fill(~allowed, self.mask_fill)[:, None]
         kept: dict[int, Tensor] = {}
         for index, block in enumerate(self.transformer_blocks):
-            arguments = (x, context, modulation, rotary, context_rotary, mask, allowed, exact)
+            arguments = (x, context, modulation, rotary, context_rotary, mask, bias, exact)
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 x = self._gradient_checkpointing_func(block, *arguments)
             else:

@@ -122,7 +122,7 @@ class Memory:
 def device_memory(size: ModelSize, choices: Choices, work: Workload, *, on_gpu: bool) -> Memory:
     """Memory of one device while it trains."""
     stays = (*_frozen(size, choices), *_trained(size, choices))
-    phases = _phases(size, choices, work)
+    phases = _phases(size, choices, work, on_gpu=on_gpu)
     used = sum(term.bytes for term in stays) + max(term.bytes for term in phases)
     fixed = DEVICE_MARGIN_BYTES if on_gpu else 0.0
     margin = Term(
@@ -193,42 +193,39 @@ def _trained(size: ModelSize, choices: Choices) -> tuple[Term, ...]:
     )
 
 
-def _phases(size: ModelSize, choices: Choices, work: Workload) -> tuple[Term, ...]:
+def _phases(size: ModelSize, choices: Choices, work: Workload, *, on_gpu: bool) -> tuple[Term, ...]:
     """What comes and goes. Gradients grow while saved activations shrink, so that only the larger of them counts."""
     saved, gradients = saved_activations(size, choices, work), 4.0 * size.adapter * choices.share
-    casts = choices.element * size.adapter if choices.precision == "bf16-mixed" else 0.0
-    cast = f" + adapter in bfloat16 {amount(casts)}" if casts else ""
     held = gradients if choices.accumulate > 1 else 0.0
     what, moving = _saved_arithmetic(size, choices, work), size.gradients_under_way(work.step(choices))
     under_way = f"gradients under way {amount(moving)}"
     either, which = (saved + held, "both") if held else (max(saved, gradients), "the larger")
     ready = f"{which} of saved {amount(saved)} and the adapter's gradients {amount(gradients)}"
     kept = f" + gradients of earlier passes {amount(held)}" if held else ""
+    forward = Term("forward pass", saved + held, f"{what}{kept}")
     if choices.gradient_checkpointing:
         block = size.block_activations(work.step(choices))
-        forward = Term("forward pass", saved + casts + held, f"{what}{cast}{kept}")
         again = f"one block recomputed {amount(block.bytes)} [{block.arithmetic}]"
         backward = Term("backward pass", either + block.bytes + moving, f"{ready} + {again} + {under_way}")
     else:
-        forward = Term("forward pass", saved + held, f"{what}{kept}")
         backward = Term("backward pass", either + moving, f"{ready} + {under_way}")
-    return forward, backward, _update(choices, gradients), *_preview(size, choices, casts=casts, cast=cast)
+    return forward, backward, _update(choices, gradients, on_gpu=on_gpu), *_preview(size, choices)
 
 
-def _update(choices: Choices, gradients: float) -> Term:
-    if choices.optimizer == "adamw_8bit":
+def _update(choices: Choices, gradients: float, *, on_gpu: bool) -> Term:
+    if choices.optimizer == "adamw_8bit" or on_gpu:  # there AdamW is one kernel, without copies
         return Term("optimiser step", gradients, f"gradients {amount(gradients)}")
     return Term("optimiser step", 2 * gradients, f"gradients {amount(gradients)} + AdamW's temporary copy, the same")
 
 
-def _preview(size: ModelSize, choices: Choices, *, casts: float, cast: str) -> tuple[Term, ...]:
+def _preview(size: ModelSize, choices: Choices) -> tuple[Term, ...]:
     if not choices.preview_count:
         return ()
     work = PREVIEW_WORK_BYTES_PER_SECOND * choices.preview_seconds
     aside = 4.0 * size.adapter if choices.ema_decay else 0.0
     text = f"autoencoder and vocoder {size.decoder:,} x 4 B + {choices.preview_seconds:g} s of decoding {amount(work)}"
     kept = f" + the adapter while the average stands in {amount(aside)}" if aside else ""
-    return (Term("preview", casts + 4 * size.decoder + work + aside, f"{text}{cast}{kept}"),)
+    return (Term("preview", 4 * size.decoder + work + aside, f"{text}{kept}"),)
 
 
 def _shared(choices: Choices, count: int, each: float) -> str:

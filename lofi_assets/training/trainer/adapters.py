@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from lofi_assets.files.documents import write_json
@@ -43,6 +44,10 @@ def add_lora(model: torch.nn.Module, lora: LoraSettings, *, seed: int) -> dict[s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(_peft_config(lora), model, adapter_name=ADAPTER)
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            # autocast casts what a matrix product reads; peft would cast to the adapter's float32 before that
+            layer.cast_input_dtype_enabled = False
     parameters = trainable(model)
     for parameter in parameters.values():
         parameter.data = parameter.data.float()

@@ -13,14 +13,22 @@ from lofi_assets.training.trainer.quantized_base import bitsandbytes
 def build_optimizer(settings: TrainingSettings, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
     """AdamW, or AdamW with 8-bit moments for tensors of 4,096 numbers and more.
 
+    On a GPU AdamW is the fused one: a few launches instead of a dozen for each group of tensors, and no temporary copy.
+
     Raises:
         ConfigError: 8 bits asked for and bitsandbytes is not installed.
     """
-    kind: type[torch.optim.Optimizer] = torch.optim.AdamW
+    trained = list(parameters)
+    options: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "betas": settings.betas,
+        "weight_decay": settings.weight_decay,
+    }
     if settings.optimizer == "adamw_8bit":
-        kind = bitsandbytes("optimizer 'adamw_8bit'").optim.AdamW8bit
-    options: dict[str, Any] = {"betas": settings.betas, "weight_decay": settings.weight_decay}
-    return kind(parameters, lr=settings.learning_rate, **options)  # type: ignore[call-arg]
+        eight_bit: torch.optim.Optimizer = bitsandbytes("optimizer 'adamw_8bit'").optim.AdamW8bit(trained, **options)
+        return eight_bit
+    fused = all(parameter.device.type == "cuda" for parameter in trained)
+    return torch.optim.AdamW(trained, fused=fused or None, **options)
 
 
 def learning_rate(settings: TrainingSettings, step: int) -> float:
