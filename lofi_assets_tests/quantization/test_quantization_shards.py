@@ -13,7 +13,7 @@ from onnx import TensorProto
 from torch import nn
 
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.quantization import graph, shards
+from lofi_assets.quantization import graph, linear_weights, shards
 from lofi_assets.quantization.build import is_current, write_cpu_profile
 from lofi_assets.quantization.graph import GraphError, open_graph, save
 from lofi_assets.quantization.int4 import quantize_int4
@@ -259,3 +259,15 @@ def test_int4_numbers_stay_packed_on_disk(tmp_path: Path) -> None:
         quantize_int4(model, wanted=body, spool=spool)
         packed = [tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.INT4]
         assert [int(tensor.external_data[2].value) for tensor in packed] == [64 * 64 // 2] * 2
+
+
+def test_squares_of_a_few_numbers_at_a_time_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(5).standard_normal((7, 5)).astype(np.float32)
+    other = values.round(1)
+    whole = float(np.sqrt(np.mean(np.square(values - other, dtype=np.float64))))
+    assert linear_weights.root_mean_square(values, other) == whole
+    for count in (1, 5, 11, 34):
+        monkeypatch.setattr(linear_weights, "SQUARED", count)
+        assert linear_weights.root_mean_square(values, other) == pytest.approx(whole, rel=1e-12)
+    assert linear_weights.root_mean_square(np.float32([]).reshape(0, 3)) == 0
+    assert linear_weights.root_mean_square(np.asarray(np.float32(-2))) == 2
