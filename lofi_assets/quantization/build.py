@@ -28,7 +28,7 @@ from lofi_assets.files.writing import atomic_folder, link_or_copy
 from lofi_assets.progress import Progress
 from lofi_assets.quantization.export import Precision, export
 from lofi_assets.quantization.finite import not_finite
-from lofi_assets.quantization.graph import load, save, save_sharing
+from lofi_assets.quantization.graph import load, open_graph, save, save_sharing
 from lofi_assets.quantization.half_range import measure
 from lofi_assets.quantization.int4 import BLOCK, quantize_int4
 from lofi_assets.quantization.int8 import multiply_in_integers, quantize_int8
@@ -37,7 +37,9 @@ from lofi_assets.quantization.merge_report import read_merge_report
 from lofi_assets.quantization.opset import lower_to_17, raise_from_18
 from lofi_assets.quantization.policy import cpu_profiles
 from lofi_assets.quantization.proof import prove_tier
+from lofi_assets.quantization.shards import too_large
 from lofi_assets.quantization.signal_to_noise import below_floor, compare
+from lofi_assets.quantization.spool import Spool, spooled
 from lofi_assets.quantization.tier_manifest import (
     TIERS,
     HalfRange,
@@ -123,16 +125,19 @@ def _default_recipe(backbone: Backbone) -> Recipe:
 
 
 def write_cpu_profile(source: Path, target: Path) -> None:
-    """Write the graph that multiplies in integers beside an INT8 file whose weights are in a data file, for both."""
+    """Write the graph that multiplies in integers beside an INT8 file whose weights are in data files, for both."""
     graph = load(source, weights=False)
     multiply_in_integers(graph)
     save_sharing(graph, target)
 
 
 def is_current(directory: Path, wanted: str) -> bool:
-    """Whether a tier's folder was built under that fingerprint and every file still has its recorded hash."""
+    """Whether a tier's folder was built under that fingerprint, every file has its recorded hash, and none is so large
+    that it would be several today."""
     manifest = TierManifest.read(directory)
     if manifest is None or manifest.fingerprint != wanted:
+        return False
+    if any(too_large(file.bytes) for file in manifest.files.values()):
         return False
     return all(
         (directory / name).is_file() and sha256_file(directory / name) == file.sha256
@@ -192,10 +197,11 @@ class _Builder:
 
     def _timed(self, tier: TierName, component: str, folder: Path) -> float:
         started = time.monotonic()
-        model, stored = self._make(tier, component)
         profiles = [name for name, whose in cpu_profiles(self.layout, tier).items() if whose == component]
-        self._describe(model, tier, component, stored)
-        save(model, folder / f"{component}.onnx", weights_beside=bool(profiles))
+        with spooled(folder) as spool:
+            model, stored = self._make(tier, component, spool)
+            self._describe(model, tier, component, stored)
+            save(model, folder / f"{component}.onnx", weights_beside=bool(profiles))
         for profile in profiles:
             write_cpu_profile(folder / f"{component}.onnx", folder / f"{profile}.onnx")
         taken = time.monotonic() - started
@@ -204,23 +210,23 @@ class _Builder:
         self.say(f"{tier}: {component} {'exported' if tier.startswith('fp') else 'derived'} in {taken:.1f} s")
         return round(taken, 2)
 
-    def _make(self, tier: TierName, component: str) -> tuple[onnx.ModelProto, list[Stored]]:
+    def _make(self, tier: TierName, component: str, spool: Spool) -> tuple[onnx.ModelProto, list[Stored]]:
         if tier == "int8":
-            return self._int8(component)
+            return self._int8(component, spool)
         if tier == "int4":
-            return self._int4(component)
-        return self._export(component, "float32" if tier == "fp32" else "half"), []
+            return self._int4(component, spool)
+        return self._export(component, "float32" if tier == "fp32" else "half", spool), []
 
-    def _export(self, component: str, precision: Precision) -> onnx.ModelProto:
+    def _export(self, component: str, precision: Precision, spool: Spool) -> onnx.ModelProto:
         exportable = self.backbone.exportable(component, self.merged_dir)
         if precision == "float32":
-            return export(exportable, precision=precision)
+            return export(exportable, precision=precision, spool=spool)
         calls = [probe.inputs for probe in self._stress(self.root / "fp32") if probe.component == component]
         found = measure(exportable.module, calls, inputs=list(exportable.inputs))
         self.half[component] = found
-        model = export(exportable, precision=precision, islands=found.islands)
+        model = export(exportable, precision=precision, islands=found.islands, spool=spool)
         if component in self.layout.audio:
-            store_rest_as_half(model)
+            store_rest_as_half(model, spool=spool)
         return model
 
     def _stress(self, baseline: Path) -> list[Probe]:
@@ -228,20 +234,20 @@ class _Builder:
             self._stressed = self.backbone.stress(self.backbone.runtime(baseline))
         return self._stressed
 
-    def _int8(self, component: str) -> tuple[onnx.ModelProto, list[Stored]]:
+    def _int8(self, component: str, spool: Spool) -> tuple[onnx.ModelProto, list[Stored]]:
         if component in self.layout.audio:
-            return lower_to_17(load(self.root / "fp16" / f"{component}.onnx")), []
-        model = lower_to_17(load(self.root / "fp32" / f"{component}.onnx"))
-        stored = quantize_int8(model, wanted=self._quantizable)
-        return model, stored + store_rest_as_half(model)
+            return lower_to_17(open_graph(self.root / "fp16" / f"{component}.onnx")), []
+        model = lower_to_17(open_graph(self.root / "fp32" / f"{component}.onnx"))
+        stored = quantize_int8(model, wanted=self._quantizable, spool=spool)
+        return model, stored + store_rest_as_half(model, spool=spool)
 
-    def _int4(self, component: str) -> tuple[onnx.ModelProto, list[Stored]]:
-        model = raise_from_18(load(self.root / "fp16" / f"{component}.onnx"))
+    def _int4(self, component: str, spool: Spool) -> tuple[onnx.ModelProto, list[Stored]]:
+        model = raise_from_18(open_graph(self.root / "fp16" / f"{component}.onnx"))
         stored: list[Stored] = []
         if component == self.layout.denoiser:
-            stored = quantize_int4(model, wanted=self._in_four_bits(model))
+            stored = quantize_int4(model, wanted=self._in_four_bits(model), spool=spool)
         if component not in self.layout.audio:
-            stored += quantize_int8(model, wanted=self._quantizable)
+            stored += quantize_int8(model, wanted=self._quantizable, spool=spool)
         return model, stored
 
     def _in_four_bits(self, model: onnx.ModelProto) -> Callable[[str], bool]:

@@ -1,5 +1,8 @@
 """From torch modules to ONNX: a component exported once in float32 and once in half precision, at opset 18.
 
+Weights stay in the files that they were loaded from, half precision in files of its own, and numbers go from there to a
+spool tensor by tensor: an export takes the memory of its largest tensor, whatever the size of the model.
+
 Half precision is exported from the `.half()` module, so that sums which the model takes in float32 stay in float32; a
 converter run over a float32 graph cannot know of them. What does not belong here: which components there are
 (`backbones/`), opsets other than the exporter's own (`opset`), fewer bits (`int8`, `int4`).
@@ -14,13 +17,15 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import onnx
+import onnx_ir as ir
 import torch
-from torch import nn
 
 from lofi_assets.backbones.export import Exportable
 from lofi_assets.errors import LofiError
 from lofi_assets.quantization.graph import GraphError, opset_of
 from lofi_assets.quantization.half_range import keep_in_float
+from lofi_assets.quantization.mapped import halve
+from lofi_assets.quantization.spool import LARGE, Spool
 from lofi_assets.quantization.stable_names import give_stable_names
 
 EXPORT_OPSET = 18
@@ -32,13 +37,16 @@ class ExportError(LofiError, RuntimeError):
     """A component that could not be exported as asked; the message says which and why."""
 
 
-def export(exportable: Exportable, *, precision: Precision, islands: Sequence[str] = ()) -> onnx.ModelProto:
+def export(
+    exportable: Exportable, *, precision: Precision, islands: Sequence[str] = (), spool: Spool | None = None
+) -> onnx.ModelProto:
     """The component as an ONNX model at opset 18 with stable names.
 
     For `half`, the module is converted in place and stays so.
 
     Args:
         islands: modules that stay in float32 in half precision (`half_range`).
+        spool: takes the numbers; without it they are in the model, which ends at 2 GB.
 
     Raises:
         ExportError: the exporter returned another opset than asked for.
@@ -46,10 +54,11 @@ def export(exportable: Exportable, *, precision: Precision, islands: Sequence[st
     """
     module = exportable.module
     if precision == "half":
-        _halve(module, kept_in_float=exportable.kept_in_float)
+        halve(module, kept_in_float=exportable.kept_in_float, folder=spool.folder if spool else None)
         keep_in_float(module, islands)
     arguments = tuple(exportable.inputs.values())
-    with torch.no_grad(), _quiet():
+    # Torch's cache of what operators answer costs more here than it spares: a fifth of the time, with free dimensions.
+    with torch.no_grad(), _quiet(), torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
         program = torch.onnx.export(
             module,
             arguments,
@@ -62,6 +71,8 @@ def export(exportable: Exportable, *, precision: Precision, islands: Sequence[st
         )
     if program is None:
         raise ExportError("the exporter returned no program")
+    if spool is not None:
+        _spool(program.model.graph, spool)
     proto = program.model_proto
     if opset_of(proto) != EXPORT_OPSET:
         raise ExportError(f"asked for opset {EXPORT_OPSET}, the exporter returned {opset_of(proto)}")
@@ -71,11 +82,16 @@ def export(exportable: Exportable, *, precision: Precision, islands: Sequence[st
     return proto
 
 
-def _halve(module: nn.Module, *, kept_in_float: str) -> None:
-    module.half()
-    for name, child in module.named_modules():
-        if kept_in_float and name.endswith(kept_in_float):
-            child.float()
+def _spool(graph: ir.Graph, spool: Spool) -> None:
+    """Move the large numbers of a graph to disk; a transposed weight is until then a view of the weight."""
+    for value in graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes < LARGE:
+            continue
+        path, offset, length = spool.append(tensor.tobytes())
+        value.const_value = ir.ExternalTensor(
+            path, offset, length, tensor.dtype, shape=ir.Shape(tensor.shape), name=tensor.name or ""
+        )
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ import onnx
 from onnx import TensorProto
 
 from lofi_assets.errors import LofiError
+from lofi_assets.quantization.shards import data_files, data_names, shards
+from lofi_assets.quantization.spool import LARGE, hold, place, raw, refer
 
 BITS: dict[int, int] = {
     TensorProto.DOUBLE: 64,
@@ -126,31 +128,57 @@ def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
     return onnx.load(str(path), load_external_data=weights)
 
 
+def open_graph(path: Path) -> onnx.ModelProto:
+    """Read a model to derive another from it: external tensors stay on disk, and it refers to them by absolute path."""
+    model = load(path, weights=False)
+    for tensor in model.graph.initializer:
+        if where := place(tensor):
+            name, offset, length = where
+            refer(tensor, path.resolve().parent / name, offset, length)
+    return model
+
+
 def save(model: onnx.ModelProto, path: Path, *, weights_beside: bool = False) -> None:
-    """Write a model, its weights beside it as `<name>.data` when they are large, and check the written file.
+    """Write a model, its weights beside it in data files (`shards`) when they are large, and check the written file.
+
+    Numbers are copied tensor by tensor from wherever they lie, which must not be the files that are written. The model
+    then refers to those.
 
     Args:
         weights_beside: put them there however small they are, for other graphs to share (`save_sharing`).
     Raises:
+        GraphError: a tensor is too large for a data file.
         onnx.checker.ValidationError: the model is not valid for the opset it declares.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = path.with_name(path.name + ".data")
-    data.unlink(missing_ok=True)  # onnx appends to an existing data file
+    for before in data_files(path.parent, path.name.removesuffix(".onnx")):
+        before.unlink()
     weight_bytes = sum(elements(tensor) * BITS.get(tensor.data_type, 64) // 8 for tensor in model.graph.initializer)
     if weights_beside or weight_bytes >= EXTERNAL_DATA_FROM:
-        onnx.save_model(
-            model,
-            str(path),
-            save_as_external_data=True,
-            all_tensors_to_one_file=True,
-            location=data.name,
-            size_threshold=1024,
-        )
-        data.chmod(path.stat().st_mode)  # onnx lets nobody but its owner read it
+        _write_data(model, path)
     else:
-        onnx.save_model(model, str(path))
+        for tensor in model.graph.initializer:
+            hold(tensor)
+    onnx.save_model(model, str(path))
     onnx.checker.check_model(str(path), full_check=True)
+
+
+def _write_data(model: onnx.ModelProto, path: Path) -> None:
+    large = [
+        tensor
+        for tensor in model.graph.initializer
+        if place(tensor) is not None or (tensor.HasField("raw_data") and len(tensor.raw_data) >= LARGE)
+    ]
+    try:
+        plan = shards([len(raw(tensor)) for tensor in large])
+    except ValueError as error:
+        raise GraphError(f"{path.name}: {error}") from error
+    for name, members in zip(data_names(path.name.removesuffix(".onnx"), len(plan)), plan, strict=True):
+        with path.with_name(name).open("wb") as data:
+            for tensor in large[members.start : members.stop]:
+                offset, numbers = data.tell(), raw(tensor)
+                data.write(numbers)
+                refer(tensor, name, offset, len(numbers))
 
 
 def save_sharing(model: onnx.ModelProto, path: Path) -> None:
@@ -164,6 +192,6 @@ def save_sharing(model: onnx.ModelProto, path: Path) -> None:
 
 
 def stored_bytes(path: Path) -> int:
-    """Size on disk of a model with its external data."""
-    data = path.with_name(path.name + ".data")
-    return path.stat().st_size + (data.stat().st_size if data.is_file() else 0)
+    """Size on disk of a model with its data files."""
+    beside = data_files(path.parent, path.name.removesuffix(".onnx"))
+    return path.stat().st_size + sum(data.stat().st_size for data in beside)

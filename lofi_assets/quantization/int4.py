@@ -20,6 +20,7 @@ from lofi_assets.quantization.linear_weights import (
     replace_weights,
     weight_array,
 )
+from lofi_assets.quantization.spool import Spool, keep
 
 BLOCK = 32
 LOWEST, HIGHEST = -8, 7
@@ -74,10 +75,13 @@ def pack_int4(levels: NDArray[np.int8], name: str) -> onnx.TensorProto:
     return helper.make_tensor(name, TensorProto.INT4, levels.shape, packed.tobytes(), raw=True)
 
 
-def quantize_int4(model: onnx.ModelProto, *, wanted: Callable[[str], bool]) -> list[Stored]:
+def quantize_int4(model: onnx.ModelProto, *, wanted: Callable[[str], bool], spool: Spool | None = None) -> list[Stored]:
     """Quantize, in place, the linear weights of the modules that `wanted` accepts by name; returns what was done.
 
     Gemm with a transposed weight (N, K) is blocked along its second axis.
+
+    Args:
+        spool: takes their numbers.
     """
     chosen = [weight for weight in linear_weights(model) if wanted(weight.module)]
     stored, tensors, nodes = [], [], []
@@ -88,7 +92,8 @@ def quantize_int4(model: onnx.ModelProto, *, wanted: Callable[[str], bool]) -> l
         error = relative_error(by_rows, restore_blocks(levels, scale))
         if linear.reduce_axis == 1:
             levels, scale = np.ascontiguousarray(levels.T), np.ascontiguousarray(scale.T)
-        tensors += [pack_int4(levels, f"{linear.name}_q4"), numpy_helper.from_array(scale, f"{linear.name}_scale")]
+        made = pack_int4(levels, f"{linear.name}_q4"), numpy_helper.from_array(scale, f"{linear.name}_scale")
+        tensors += [keep(tensor, spool) for tensor in made]
         nodes.append(_dequantize(linear))
         stored.append(Stored(linear.name, 4, weight.size, error))
     replace_weights(model, [weight.name for weight in chosen], tensors, nodes)

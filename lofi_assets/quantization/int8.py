@@ -23,6 +23,7 @@ from lofi_assets.quantization.linear_weights import (
     replace_weights,
     weight_array,
 )
+from lofi_assets.quantization.spool import Spool, keep
 
 LARGEST = 127
 STEP, MIDDLE, LEAST = "rounding/step", "rounding/middle", "rounding/least"
@@ -47,10 +48,13 @@ def quantize_channels(
     return levels, scale.reshape(-1)
 
 
-def quantize_int8(model: onnx.ModelProto, *, wanted: Callable[[str], bool]) -> list[Stored]:
+def quantize_int8(model: onnx.ModelProto, *, wanted: Callable[[str], bool], spool: Spool | None = None) -> list[Stored]:
     """Quantize, in place, the linear weights of the modules that `wanted` accepts by name; returns what was done.
 
     A float16 graph needs opset 19 or later: DequantizeLinear gives float32 only before that.
+
+    Args:
+        spool: takes their numbers.
     """
     chosen = [weight for weight in linear_weights(model) if wanted(weight.module)]
     stored, tensors, nodes = [], [], []
@@ -60,8 +64,8 @@ def quantize_int8(model: onnx.ModelProto, *, wanted: Callable[[str], bool]) -> l
             weight, reduce_axis=linear.reduce_axis, scale_type=numpy_float(linear.float_type)
         )
         tensors += [
-            numpy_helper.from_array(levels, f"{linear.name}_q8"),
-            numpy_helper.from_array(scale, f"{linear.name}_scale"),
+            keep(numpy_helper.from_array(levels, f"{linear.name}_q8"), spool),
+            keep(numpy_helper.from_array(scale, f"{linear.name}_scale"), spool),
         ]
         nodes.append(_dequantize(linear))
         shape = (1, -1) if linear.reduce_axis == 0 else (-1, 1)

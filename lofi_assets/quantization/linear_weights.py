@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from lofi_assets.quantization.graph import FLOAT_TYPES, WEIGHTED, attribute_of, elements, replace_nodes
+from lofi_assets.quantization.spool import Spool, keep, numbers
 
 HALF_FROM = 1024
 """Smaller tensors stay as they are: nothing to gain."""
 
 HALF_LIMIT = 65504.0
+
+SQUARED = 2**24
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def weight_array(model: onnx.ModelProto, name: str) -> NDArray[np.float32]:
     """
     for tensor in model.graph.initializer:
         if tensor.name == name:
-            return numpy_helper.to_array(tensor).astype(np.float32)
+            return numbers(tensor).astype(np.float32)
     raise KeyError(f"the graph has no initializer {name!r}")
 
 
@@ -83,9 +86,25 @@ def numpy_float(float_type: int) -> type[np.float32] | type[np.float16]:
 
 def relative_error(weight: NDArray[np.float32], restored: NDArray[np.float32]) -> float:
     """Root mean square of the difference over that of the weight; 0 for an all-zero weight restored exactly."""
-    size = float(np.sqrt(np.mean(np.square(weight, dtype=np.float64))))
-    error = float(np.sqrt(np.mean(np.square(weight - restored, dtype=np.float64))))
+    size, error = root_mean_square(weight), root_mean_square(weight, restored)
     return error / size if size else error
+
+
+def root_mean_square(values: NDArray[np.float32], other: NDArray[np.float32] | None = None) -> float:
+    """Of an array, or of its difference to another; 0 of an empty one.
+
+    Squares are taken in float64, for `SQUARED` numbers at a time: those of an embedding table would take 1.6 GB.
+    """
+    if not values.size:
+        return 0.0
+    rows = max(1, SQUARED // max(1, values[:1].size)) if values.ndim else 1
+    total = 0.0
+    for start in range(0, len(values) if values.ndim else 1, rows):
+        part = values[start : start + rows] if values.ndim else values
+        if other is not None:
+            part = part - (other[start : start + rows] if values.ndim else other)
+        total += float(np.square(part, dtype=np.float64).sum())
+    return float(np.sqrt(total / values.size))
 
 
 def replace_weights(
@@ -105,13 +124,15 @@ def replace_weights(
     model.graph.value_info.extend(shapes)
 
 
-def store_rest_as_half(model: onnx.ModelProto) -> list[Stored]:
+def store_rest_as_half(model: onnx.ModelProto, *, spool: Spool | None = None) -> list[Stored]:
     """Store the large float32 weights that are left in float16, in place; they are cast back where they are read.
 
     Weights are what products, convolutions and look-ups read; norms and modulation tables stay in float32.
 
     An embedding table is read first and its few rows cast after, so that the table is never held in float32.
 
+    Args:
+        spool: takes their numbers.
     Raises:
         ValueError: a weight exceeds float16's range.
     """
@@ -126,11 +147,11 @@ def store_rest_as_half(model: onnx.ModelProto) -> list[Stored]:
     gathered = _tables_only_gathered(graph, set(large))
     stored, tensors, casts = [], [], []
     for name, tensor in large.items():
-        weight = numpy_helper.to_array(tensor)
+        weight = numbers(tensor)
         if np.abs(weight).max() > HALF_LIMIT:
             raise ValueError(f"weight {name} exceeds float16's range of ±{HALF_LIMIT:.0f}; keep it in float32")
         half = weight.astype(np.float16)
-        tensors.append(numpy_helper.from_array(half, f"{name}_f16"))
+        tensors.append(keep(numpy_helper.from_array(half, f"{name}_f16"), spool))
         stored.append(Stored(name, 16, weight.size, relative_error(weight, half.astype(np.float32))))
         if name not in gathered:
             casts.append(helper.make_node("Cast", [f"{name}_f16"], [name], f"{name}/cast", to=TensorProto.FLOAT))

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from peft import PeftConfig, PeftModel
 from peft.tuners.lora import LoraLayer
+from torch import Tensor
 
 from lofi_assets.backbones import Backbone
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.writing import atomic_folder
+from lofi_assets.quantization.mapped import on_disk
 from lofi_assets.quantization.merge_report import MergeReport, write_merge_report
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -51,12 +53,42 @@ def merge_lora(
     model = PeftModel.from_pretrained(base, str(adapter_dir))
     model.eval()
     layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
-    scale, rank = _scale_of(layers, adapter_dir)
+    _scale_of(layers, adapter_dir)
     adapted = velocity(base)
-    merged = model.merge_and_unload(safe_merge=True)
-    if any("lora_" in name for name, _ in merged.named_parameters()):
-        raise MergeError(f"{adapter_dir}: adapter weights are left after merging; is its adapter_config.json complete?")
-    after = velocity(merged)
+    with atomic_folder(target_dir) as partial:
+        _merge_layers(layers, partial)
+        merged = model.unload()
+        if any("lora_" in name for name, _ in merged.named_parameters()):
+            raise MergeError(f"{adapter_dir}: adapter weights are left after merging; is {ADAPTER_CONFIG} complete?")
+        report = _judged(plain, adapted, velocity(merged), layers, (base_dir, adapter_dir), backbone)
+        backbone.write_merged(merged, base_dir, partial, vocabulary=lyric_vocabulary)
+        write_merge_report(partial, report)
+    return report
+
+
+def _merge_layers(layers: Sequence[LoraLayer], folder: Path) -> None:
+    """As `merge_and_unload`, but each weight is on disk before the next is merged."""
+    for layer in layers:
+        layer.merge(safe_merge=True)
+        for weight in layer.get_base_layer().parameters(recurse=False):
+            weight.data = on_disk(weight.data, folder)
+
+
+def _judged(
+    plain: Tensor,
+    adapted: Tensor,
+    after: Tensor,
+    layers: Sequence[LoraLayer],
+    folders: tuple[Path, Path],
+    backbone: Backbone,
+) -> MergeReport:
+    """The report of a merge, from what base, base with adapter, and merged model predict.
+
+    Raises:
+        MergeError: the last two disagree, or layers differ in scale.
+    """
+    base_dir, adapter_dir = folders
+    scale, rank = _scale_of(layers, adapter_dir)
     size = float(adapted.abs().max())
     report = MergeReport(
         max_error=float((after - adapted).abs().max()) / size,
@@ -72,9 +104,6 @@ def merge_lora(
             f"{adapter_dir}: merged and adapter outputs differ by {report.max_error:.2e} of the output, "
             f"at most {MAX_RELATIVE_ERROR:.0e} is float32 rounding; check lora_alpha and use_rslora in {ADAPTER_CONFIG}"
         )
-    with atomic_folder(target_dir) as partial:
-        backbone.write_merged(merged, base_dir, partial, vocabulary=lyric_vocabulary)
-        write_merge_report(partial, report)
     return report
 
 

@@ -18,6 +18,7 @@ from onnx import numpy_helper
 from lofi_assets.quantization.graph import attribute_of
 from lofi_assets.quantization.int4 import quantize_blocks, restore_blocks
 from lofi_assets.quantization.int8 import quantize_channels
+from lofi_assets.quantization.linear_weights import root_mean_square
 from lofi_assets.quantization.weight_trace import LINEAR_OPS, Constant, Trace, Weight
 
 Array = NDArray[np.float32]
@@ -137,8 +138,8 @@ def _dequantized(levels: Array, scale: Array, node: onnx.NodeProto, name: str) -
 def _expect_near(weight: Weight, value: Array, reference: Array) -> None:
     if value.shape != reference.shape:
         raise ValueFault(f"{weight.name} is {value.shape}, in the FP32 file {reference.shape}")
-    size, error = _rms(reference), _rms(value - reference)
-    allowed = ROOM * _rms(rounded(reference, weight) - reference) + UNIT * size
+    size, error = root_mean_square(reference), root_mean_square(value, reference)
+    allowed = ROOM * root_mean_square(rounded(reference, weight), reference) + UNIT * size
     if error > allowed:
         raise ValueFault(
             f"{weight.name} differs from the FP32 file by {error / max(size, 1e-30):.2e} of its size; "
@@ -184,7 +185,3 @@ def _as_integers(reference: Array, weight: Weight, axis: int) -> Array:
     by_rows = reference if axis == 0 else reference.T
     blocks = restore_blocks(*quantize_blocks(by_rows, scale_type=kind))
     return blocks if axis == 0 else blocks.T
-
-
-def _rms(values: Array) -> float:
-    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))) if values.size else 0.0

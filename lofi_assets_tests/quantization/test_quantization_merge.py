@@ -5,10 +5,11 @@ import math
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
+from lofi_assets.backbones.ace_step_v1.export import USED_PARTS
 from lofi_assets.backbones.ace_step_v1.loading import FOLDERS, LYRIC_VOCABULARY, load_base
 from lofi_assets.quantization.merge import MergeError, merge_lora
 
@@ -62,6 +63,14 @@ def test_one_weight_is_base_plus_scaled_product(merged, base_dir, adapter_dir):
     after = load_file(target / "ace_step_transformer/diffusion_pytorch_model.safetensors")[f"{name}.weight"]
     low, high = (adapter[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
     torch.testing.assert_close(after, before + report.scale * high @ low)
+
+
+def test_merging_layer_by_layer_gives_the_bits_of_merging_at_once(merged, base_dir, adapter_dir):
+    transformer = load_base(base_dir, components=["transformer"], transformer_options=USED_PARTS).transformer
+    whole = PeftModel.from_pretrained(transformer, str(adapter_dir)).merge_and_unload(safe_merge=True).state_dict()
+    parts = load_file(merged[0] / "ace_step_transformer/diffusion_pytorch_model.safetensors")
+    assert parts.keys() == whole.keys()
+    assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
 
 
 def test_the_merged_folder_is_a_base_model_with_the_other_components_linked(merged, base_dir):

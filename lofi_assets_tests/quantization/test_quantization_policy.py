@@ -37,9 +37,12 @@ def tiers(tmp_path_factory):
 
 
 def with_file(tiers, tier, component, model, tmp_path):
-    """A copy of a tier in which one component's file is another one."""
+    """A copy of a tier in which one component's file is another one, instead of a tier that was copied before."""
+    for before in tmp_path.glob("*.onnx*"):
+        before.unlink()
     for path in (tiers / tier).iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / f"{component}.onnx.data").unlink(missing_ok=True)
     onnx.save_model(model, str(tmp_path / f"{component}.onnx"))
     return check_tier(tmp_path, tier=tier, baseline=tiers / "fp32", layout=LAYOUT)
 

@@ -274,7 +274,7 @@ def test_a_tier_that_breaks_the_policy_is_not_put_in_place(built, base_dir, tmp_
     shutil.copytree(built[0], root)
     (root / "int8" / "manifest.json").unlink()
     before = (root / "int8" / "transformer.onnx").read_bytes()
-    monkeypatch.setattr(tiers_module, "quantize_int8", lambda model, wanted: [])
+    monkeypatch.setattr(tiers_module, "quantize_int8", lambda model, wanted, spool: [])
     with pytest.raises(TierError, match="8 bits or fewer"):
         build_tiers(base_dir, root, progress=lambda line: None, backbone=ACE_STEP_V1)
     assert (root / "int8" / "transformer.onnx").read_bytes() == before
