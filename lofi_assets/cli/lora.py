@@ -74,6 +74,41 @@ def convert(file: Path, directory: Path, to: Any, **asked: Any) -> None:
     click.echo(f"from {file} ({adapter.form}), strength: {adapter.strength}")
 
 
+@lora.command()
+@click.argument("file", type=FILE)
+@click.option("--profile", "profile_name", help="Whose sampling and evaluation; default LOFI_PROFILE, else demo.")
+@click.option("--strength", type=float, help="Factor on B A, in place of what the file says.")
+@click.option("--json", "as_json", is_flag=True, help="Everything measured, as one JSON object.")
+def evaluate(file: Path, profile_name: str | None, strength: float | None, as_json: bool) -> None:
+    """Sample FILE with the prompts and seeds of the checkpoints and measure it beside them and the base.
+
+    It takes the base and the validation tracks of the data root. No gate sees it, and nothing is released.
+    """
+    from lofi_assets.evaluation.lora import evaluate_lora
+    from lofi_assets.files.typed import plain
+    from lofi_assets.training.adapter_forms.reading import layers_of, read_lora
+    from lofi_assets.training.feature_cache import FeatureRecord
+
+    store, profile = Store(data_root()), load_profile(profile_name)
+    features = FeatureRecord.read(store)
+    adapter = read_lora(file, layers_of(features.backbone, Path(features.base)), strength=strength)
+    found = evaluate_lora(store, profile, adapter)
+    if as_json:
+        click.echo(json.dumps(plain(found), ensure_ascii=False, allow_nan=False))
+        return
+    from rich.table import Table
+
+    from lofi_assets.cli.console import console
+
+    table = Table(*found.rows[0])
+    for row in found.rows:
+        table.add_row(*("-" if value is None else str(value) for value in row.values()))
+    console.print(table)
+    click.echo(f"clips: {found.clips}; strength: {adapter.strength}")
+    for note in found.notes:
+        click.echo(note)
+
+
 def _read(file: Path, *, profile_name: str | None, base: Path | None, strength: float | None) -> "Adapter":
     from lofi_assets.training.adapter_forms.adapter import AdapterError
     from lofi_assets.training.adapter_forms.reading import layers_of, read_lora
