@@ -138,6 +138,8 @@ class Profile(_Section):
     """Overrides of `config/lofi_lora_config.json`; production overrides nothing."""
     training: dict[str, Any]
     """Fields of `training.config.TrainingSettings`."""
+    init_from: str = ""
+    """Id of the LoRA that training starts from, as `lofi train --init-from FILE` says it; empty: from nothing."""
     sampling: SamplingSettings
     evaluation: EvaluationSettings
     quantization: SamplingSettings

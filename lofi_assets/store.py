@@ -110,6 +110,11 @@ class Store:
         return self.root / "checkpoints"
 
     @property
+    def adapters(self) -> Path:
+        """LoRAs that runs start from, a folder each, by content (`training.initial`)."""
+        return self.root / "adapters"
+
+    @property
     def logs(self) -> Path:
         """Training logs, one JSON object per line."""
         return self.root / "logs"

@@ -13,6 +13,7 @@ from lofi_assets.store import Store, data_root
 
 if TYPE_CHECKING:
     from lofi_assets.dataset.difference import Difference
+    from lofi_assets.records import Split
 
 REBUILD = "move it away and materialise dataset_manifest, which writes it again"
 EARLIER = "restore it from a backup; as an earlier version it is needed only to judge what was trained on it"
@@ -128,15 +129,43 @@ def verify(version: str, every: bool) -> None:
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--version", default="", help="Which version; the current one if left out.")
 @click.option("--split", type=click.Choice(["train", "validation"]), default="train", show_default=True)
+@click.option(
+    "--for",
+    "reader",
+    type=click.Choice(["ace-step", "simpletuner"]),
+    default="ace-step",
+    show_default=True,
+    help="Whose trainer.",
+)
 @click.option("--repeat-count", type=click.IntRange(1), default=1, show_default=True, help="Longer epochs, no space.")
 @click.option("--absolute", is_flag=True, help="Absolute audio paths, for a trainer started from anywhere.")
-def export(directory: Path, version: str, split: str, repeat_count: int, absolute: bool) -> None:
-    """Write DIRECTORY for the public ACE-Step v1 trainer: its dataset, and copies of the audio."""
+def export(directory: Path, version: str, split: "Split", reader: str, repeat_count: int, absolute: bool) -> None:
+    """Write DIRECTORY for a public trainer: its dataset, and copies of the audio.
+
+    For SimpleTuner: .txt and .lyrics beside each MP3, and columns for datasets.load_dataset(DIRECTORY).
+    """
     from lofi_assets.dataset.trainer_format import export_dataset
     from lofi_assets.dataset.versions import find_version
 
     folder = find_version(Store(data_root()), version)
+    if reader == "simpletuner":
+        if repeat_count > 1 or absolute:
+            raise click.UsageError("SimpleTuner takes repeats and paths from its own backend's configuration")
+        _export_for_simpletuner(folder, directory, split)
+        return
     tracks = export_dataset(folder, directory, split=split, repeat_count=repeat_count, absolute=absolute)
     click.echo(f"{directory}: {tracks} tracks of {folder.name} ({split}), {tracks * repeat_count} rows")
     start = "anywhere" if absolute else str(directory)
     click.echo(f"start the trainer from {start} with --dataset_path {directory.resolve() / 'dataset'}")
+
+
+def _export_for_simpletuner(folder: Path, directory: Path, split: "Split") -> None:
+    from lofi_assets.dataset.simpletuner_format import export_for_simpletuner
+
+    tracks = export_for_simpletuner(folder, directory, split=split)
+    click.echo(f"{directory}: {tracks} tracks of {folder.name} ({split})")
+    audio = directory.resolve() / split
+    click.echo(f"in its backend: type local, dataset_type audio, caption_strategy textfile, instance_data_dir {audio}")
+    click.echo(
+        f"or type huggingface, dataset_type audio, caption_strategy huggingface, dataset_name {directory.resolve()}"
+    )

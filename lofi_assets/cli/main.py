@@ -18,6 +18,7 @@ from lofi_assets.cli.dev import dev
 from lofi_assets.cli.features import features
 from lofi_assets.cli.inspect import inspect
 from lofi_assets.cli.listen import listen
+from lofi_assets.cli.lora import lora
 from lofi_assets.cli.measure import clap, compare, convert_clap, copies, fad, kad
 from lofi_assets.cli.pages import pages
 from lofi_assets.cli.release import approve_card, release
@@ -72,7 +73,7 @@ def main() -> None:
 
 GROUPS = (
     *(dev, demo, demo_corpus, pages, listen),
-    *(sources, inspect, review, dataset, features, train, report, reproduce, approve_card, release, verify),
+    *(sources, inspect, review, dataset, features, train, lora, report, reproduce, approve_card, release, verify),
     *(generate, tiers),
     *(fad, kad, clap, copies, compare, convert_clap),
     *(constitution, alerts, schemas, docs),

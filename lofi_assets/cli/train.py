@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 
@@ -18,6 +19,12 @@ from lofi_assets.store import Store, data_root
 @click.option("--hours", type=float, default=None, help="With --plan: hours in which the steps are wanted.")
 @click.option("--tflops", type=float, default=None, help="With --plan: the card's dense bfloat16 TFLOP/s.")
 @click.option("--only-config", is_flag=True, help="Write the run's file for torchrun, print its path, start nothing.")
+@click.option(
+    "--init-from",
+    type=click.Path(path_type=Path),
+    help="LoRA to start from: any form, a checkpoint, or the id of one that was taken in.",
+)
+@click.option("--strength", type=float, default=None, help="With --init-from: factor on B A, in place of the file's.")
 @click.option("--fresh", is_flag=True, help="Archive what this run already has, and start over.")
 @click.option("--force", is_flag=True, help="Start although the plan does not fit the free memory.")
 def train(
@@ -29,12 +36,15 @@ def train(
     hours: float | None,
     tflops: float | None,
     only_config: bool,
+    init_from: Path | None,
+    strength: float | None,
     fresh: bool,
     force: bool,
 ) -> None:
     """Train the profile's LoRA on the current dataset, going on where it stopped; exit codes as the trainer's.
 
-    The features must be cached: materialise feature_cache first.
+    The features must be cached: materialise feature_cache first. With --init-from the run is one of its own: the same
+    option, or `init_from` in the profile, goes on with it.
     """
     store, profile = Store(data_root()), load_profile(profile_name)
     if only_plan:
@@ -46,11 +56,33 @@ def train(
         sys.exit(1 if plan.fits is False else 0)
     from lofi_assets.training.lora_checkpoints import plan_training
 
-    planned = plan_training(store, profile)
+    planned = plan_training(store, profile, init_from=_taken(store, init_from, strength))
     if only_config:
         click.echo(planned.config)
         return
     sys.exit(_run([*planned.command, *_flags(fresh=fresh, force=force)]))
+
+
+def _taken(store: Store, path: Path | None, strength: float | None) -> str | None:
+    """The id of what to start from, taken in if it is a path; None leaves it to the profile."""
+    if path is None:
+        return None
+    from lofi_assets.training.feature_cache import FeatureRecord
+    from lofi_assets.training.initial import take_in
+
+    if not path.exists() and (store.adapters / path.name).is_dir() and path.name == str(path):
+        return path.name
+    features = FeatureRecord.read(store)
+    identifier = take_in(
+        store,
+        path,
+        backbone=features.backbone,
+        base=Path(features.base),
+        base_fingerprint=features.base_fingerprint,
+        strength=strength,
+    )
+    click.echo(f"starting from {store.adapters / identifier}; for Dagster, in the profile: init_from: {identifier}")
+    return identifier
 
 
 def _flags(**flags: bool) -> list[str]:

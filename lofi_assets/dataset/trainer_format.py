@@ -9,6 +9,7 @@ from lofi_assets.files.documents import write_json
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.writing import atomic_folder, copy_file
 from lofi_assets.lyrics.text import without_language
+from lofi_assets.records import Track
 
 DATA_FILE = "data-00000-of-00001.arrow"
 
@@ -66,10 +67,8 @@ def export_dataset(
     Raises:
         DatasetError: the target is not empty, the split is, or the version lacks a file.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise DatasetError(f"{target}: is not an empty folder; name another")
-    tracks = [track for track in version_tracks(version) or () if track.split == split]
-    if not tracks or repeat_count < 1:
+    tracks = tracks_to_export(version, target, split=split)
+    if repeat_count < 1:
         raise DatasetError(f"{version}: {len(tracks)} tracks in {split}, {repeat_count} times: nothing to export")
     target = target.resolve()
     with atomic_folder(target) as folder:
@@ -86,6 +85,20 @@ def export_dataset(
         audio = (target / "audio").as_posix() if absolute else "audio"
         write_hugging_face(folder / "dataset", rows, audio=audio, repeat_count=repeat_count)
     return len(tracks)
+
+
+def tracks_to_export(version: Path, target: Path, *, split: str) -> list[Track]:
+    """The tracks of a split, by id.
+
+    Raises:
+        DatasetError: there are none, or the target is not an empty folder.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise DatasetError(f"{target}: is not an empty folder; name another")
+    tracks = [track for track in version_tracks(version) or () if track.split == split]
+    if not tracks:
+        raise DatasetError(f"{version}: 0 tracks in {split}: nothing to export")
+    return tracks
 
 
 def trainer_rows(folder: Path) -> dict[str, tuple[str, str, list[str], str]]:

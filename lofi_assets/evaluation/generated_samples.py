@@ -57,13 +57,14 @@ def generate_samples(store: Store, profile: Profile) -> Outcome:
     records = [record for record in read_manifest(store.checkpoints) if record.is_valid]
     models = ([BASE] if records else []) + [record.checkpoint_id for record in records]
     base = trained_base(store, models) if models else None
-    wanted = {name: _sample_key(store, name, base, prompts, settings) for name in models} if base else {}
+    weights = {name: None if name == BASE else store.checkpoints / name / DIFFUSERS_WEIGHTS for name in models}
+    wanted = {name: sample_key(weights[name], base, prompts, settings) for name in models} if base else {}
     todo = [name for name in models if samples_key(store, name) != wanted[name]]
     broken = _leave_out_broken(store, todo)
     records = [record for record in records if record.checkpoint_id not in broken]
     models, todo = ([name for name in names if name not in broken] for names in (models, todo))
     if base and todo:
-        _generate(store, todo, base, prompts, settings, wanted)
+        generate(store, {name: weights[name] for name in todo}, base, prompts, settings, wanted)
     for record in records:
         if not record.samples_generated:
             update_record(store.checkpoints, record.checkpoint_id, samples_generated=True)
@@ -114,11 +115,15 @@ def _shown(clip: Clip) -> dict[str, Any]:
     return {"clip": path.name, "model": path.parent.name, "problems": problems, **about}
 
 
-def _sample_key(
-    store: Store, model: str, base: FeatureRecord, prompts: Sequence[SamplePrompt], settings: SamplingSettings
+def sample_key(
+    weights: Path | None, base: FeatureRecord, prompts: Sequence[SamplePrompt], settings: SamplingSettings
 ) -> str:
-    weights = store.checkpoints / model / DIFFUSERS_WEIGHTS
-    adapter = sha256_file(weights) if model != BASE and weights.is_file() else None
+    """What the clips of a model depend on.
+
+    Args:
+        weights: of its adapter, in the form of diffusers; None for the base.
+    """
+    adapter = sha256_file(weights) if weights and weights.is_file() else None
     asked = [asdict(prompt) for prompt in prompts]
     return hash_of(SAMPLING_VERSION, adapter, base.base_fingerprint, asked, settings.model_dump())
 
@@ -133,18 +138,24 @@ def _leave_out_broken(store: Store, models: Sequence[str]) -> dict[str, str]:
     return broken
 
 
-def _generate(
+def generate(
     store: Store,
-    models: Sequence[str],
+    models: Mapping[str, Path | None],
     base: FeatureRecord,
     prompts: Sequence[SamplePrompt],
     settings: SamplingSettings,
     keys: Mapping[str, str],
 ) -> None:
+    """Write `samples/<model>/`, each whole or not at all.
+
+    Args:
+        models: name -> weights of its adapter, in the form of diffusers; None for the base.
+        keys: name -> `sample_key`.
+    """
     sampler = base.backbone.sampler(Path(base.base), device=settings.device, vocabulary=base.vocabulary)
     with Progress("generating samples", total=len(models) * len(prompts), unit="clip") as progress:
-        for model in models:
-            adapted = nullcontext() if model == BASE else sampler.adapted(store.checkpoints / model / DIFFUSERS_WEIGHTS)
+        for model, weights in models.items():
+            adapted = sampler.adapted(weights) if weights else nullcontext()
             with adapted, atomic_folder(store.samples / model) as folder:
                 clips: list[Clip] = []
                 for start in range(0, len(prompts), CLIPS_AT_ONCE):

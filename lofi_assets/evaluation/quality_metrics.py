@@ -93,12 +93,12 @@ def evaluate_checkpoints(store: Store, profile: Profile, *, now: datetime) -> Ou
     """
     records = read_manifest(store.checkpoints)
     known, marks = read_measured(store), Marks.read(store)
-    wanted = {record.checkpoint_id: _metrics_key(store, profile, record.checkpoint_id) for record in records}
-    todo = [name for name, key in wanted.items() if name not in known or not _still(known[name].key, key)]
-    base_key = _metrics_key(store, profile, BASE)
-    unmarked = bool(records and samples_key(store, BASE)) and (marks is None or not _still(marks.key, base_key))
+    wanted = {record.checkpoint_id: metrics_key(store, profile, record.checkpoint_id) for record in records}
+    todo = [name for name, key in wanted.items() if name not in known or not still(known[name].key, key)]
+    base_key = metrics_key(store, profile, BASE)
+    unmarked = bool(records and samples_key(store, BASE)) and (marks is None or not still(marks.key, base_key))
     if todo or unmarked:
-        measured, noise = _evaluate(store, profile, [*todo, *([BASE] if unmarked else ())], with_noise=unmarked)
+        measured, noise = evaluate_models(store, profile, [*todo, *([BASE] if unmarked else ())], with_noise=unmarked)
         known |= {name: _entry(name, wanted[name], measured[name], now) for name in todo}
         write_measured(store, known)
         if unmarked:
@@ -119,7 +119,7 @@ def evaluate_checkpoints(store: Store, profile: Profile, *, now: datetime) -> Ou
     )
 
 
-def _metrics_key(store: Store, profile: Profile, model: str) -> str:
+def metrics_key(store: Store, profile: Profile, model: str) -> str:
     """What the numbers of a model depend on, and after a dot the bytes of its clips; none where a clip is gone."""
     from lofi_assets.metrics.encoders import content_of
 
@@ -128,7 +128,7 @@ def _metrics_key(store: Store, profile: Profile, model: str) -> str:
     return f"{others}.{content_of(files) if all(file.is_file() for file in files) else ''}"
 
 
-def _still(known: str, wanted: str) -> bool:
+def still(known: str, wanted: str) -> bool:
     """Whether numbers hold: nothing that they depend on has changed. Clips that are gone cannot have."""
     return known == wanted or (wanted.endswith(".") and known.startswith(wanted))
 
@@ -145,10 +145,10 @@ def evaluation_key(store: Store, profile: Profile) -> str:
     return hash_of(trained_dataset(store).record.hash, asked, weights)
 
 
-def _evaluate(
+def evaluate_models(
     store: Store, profile: Profile, models: Sequence[str], *, with_noise: bool
 ) -> tuple[dict[str, Evaluation], NoiseDistances]:
-    """Evaluations by model, and the distances of noise."""
+    """Evaluations by model (a folder of `samples/`), and the distances of noise."""
     from lofi_assets.metrics.errors import attempt
     from lofi_assets.metrics.known_music import known_music
     from lofi_assets.metrics.noise import noise_distances

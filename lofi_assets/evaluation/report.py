@@ -50,14 +50,14 @@ def unmeasured(evaluations: Mapping[int, Evaluation]) -> list[dict[str, Any]]:
 
 def by_step(evaluations: Mapping[int, Evaluation], marks: Marks | None) -> list[dict[str, Any]]:
     """A row per checkpoint, the latest first; the base without an adapter is step 0."""
-    rows = [_row(step, found) for step, found in sorted(evaluations.items(), reverse=True)]
-    return [*rows, *([_row(0, marks.base)] if marks else ())]
+    rows = [{"step": step} | row(found) for step, found in sorted(evaluations.items(), reverse=True)]
+    return [*rows, *([{"step": 0} | row(marks.base)] if marks else ())]
 
 
-def _row(step: int, found: Evaluation) -> dict[str, Any]:
+def row(found: Evaluation) -> dict[str, Any]:
+    """The numbers of a model in few columns."""
     fad, tags, clap = found.fad, found.tag_alignment, found.clap
     return {
-        "step": step,
         "fad": rounded(fad.value, 2),
         "fad_95_at_n": _span(fad.interval),
         "kad": rounded(fad.kad, 2),
@@ -78,10 +78,10 @@ def numbers(chosen: Checkpoint | None, judged: Evaluation | None, marks: Marks |
     """The best checkpoint's scores, as numbers that the UI plots."""
     if chosen is None or judged is None:
         return {}
-    row, tags, fad, clap = _row(chosen.step, judged), judged.tag_alignment, judged.fad, judged.clap
+    shown, tags, fad, clap = row(judged), judged.tag_alignment, judged.fad, judged.clap
     styles = judged.style_coverage.styles
     return {
-        **{name: row[name] for name in ("fad", "kad", "clap", "tag_auc")},
+        **{name: shown[name] for name in ("fad", "kad", "clap", "tag_auc")},
         "fad_floor_at_n": rounded(fad.floor, 2),
         "fad_over_floor": rounded(fad.over_floor, 2),
         "fad_infinity": rounded(fad.infinity, 2),

@@ -62,7 +62,7 @@ def beside(
 ) -> list[dict[str, Any]]:
     """The rows of the checkpoints, by step, with their checks; step 0 is the base."""
     found = dict(evaluations) | ({0: marks.base} if marks else {})
-    return [{**row, **_columns(found.get(row["step"]))} for row in rows]
+    return [{**row, **columns(found.get(row["step"]))} for row in rows]
 
 
 def numbers(judged: Evaluation | None) -> dict[str, Any]:
@@ -140,7 +140,8 @@ def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _columns(item: Evaluation | None) -> dict[str, Any]:
+def columns(item: Evaluation | None) -> dict[str, Any]:
+    """Tempo, copies and artefacts of a model in few columns; empty where it was not checked."""
     checks = item.checks if item else None
     if checks is None:
         return {"tempo": "", "copy": None, "artefacts": None}

@@ -20,6 +20,7 @@ from lofi_assets.release.comfyui import WORKFLOW, workflow_file
 from lofi_assets.release.files import ReleaseError
 from lofi_assets.release.sealed_copy import SealedCopy
 from lofi_assets.store import Store
+from lofi_assets.training.adapter_rights import RIGHTS, unlicensed
 from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.checkpoints.files import (
     ADAPTER_METADATA,
@@ -31,7 +32,7 @@ from lofi_assets.training.checkpoints.files import (
     RUN_CONFIG,
 )
 from lofi_assets.training.checkpoints.soundness import fault
-from lofi_assets.training.config import LoraSettings, TrainingRun, load_run
+from lofi_assets.training.config import InitialAdapter, LoraSettings, TrainingRun, load_run
 
 STAGING = "checkpoint"
 """Folder of the sealed copy with the checkpoint as it is, which is not published."""
@@ -69,6 +70,7 @@ def seal_adapter(
         sealed.take(source / name, f"{STAGING}/{name}", sha256=None, remedy=REMEDY)
     staged = sealed.path(STAGING)
     run = _run(staged, source, merged=merged, record=record)
+    _expect_rights(store, run, where=source / RUN_CONFIG)
     forms = (DIFFUSERS_WEIGHTS,) if run.lora.use_dora else (DIFFUSERS_WEIGHTS, COMFYUI_WEIGHTS)
     for name in (PEFT_CONFIG, *forms):
         sealed.take(source / name, f"{STAGING}/{name}", sha256=None, remedy=REMEDY)
@@ -123,6 +125,16 @@ def _run(staged: Path, source: Path, *, merged: MergedModel, record: Checkpoint)
     if wrong:
         raise ReleaseError(f"{source / RUN_CONFIG}: is not of the adapter in the tiers ({'; '.join(wrong)}); {REMEDY}")
     return run
+
+
+def _expect_rights(store: Store, run: TrainingRun, *, where: Path) -> None:
+    """Refuse an adapter that goes back to a LoRA from elsewhere whose rights are not on record as they stand now."""
+    lacking = unlicensed(store, run.initial.foreign if run.initial else ())
+    for sha256, why in lacking.items():
+        raise ReleaseError(
+            f"{where}: training started from the LoRA {sha256}, {why}; record them in {store.metadata(RIGHTS)} "
+            "(docs/loras.md), or train from nothing"
+        )
 
 
 def _expect_config(config: Any, lora: LoraSettings, *, where: Path) -> None:
@@ -228,4 +240,10 @@ def _published_run(run: TrainingRun, base: tuple[str, str] | None) -> dict[str, 
         "tracks": {split: len(run.of_split(split)) for split in ("train", "validation")},
         "lora": run.lora.model_dump(mode="json"),
         "training": run.training.model_dump(mode="json"),
+        **({"started_from": _published_start(run.initial)} if run.initial else {}),
     }
+
+
+def _published_start(initial: InitialAdapter) -> dict[str, Any]:
+    """What the adapter started from, without the tracks that this was trained on."""
+    return {"sha256": initial.sha256, "form": initial.form, "from_elsewhere": list(initial.foreign)}

@@ -43,3 +43,10 @@ def resolve_base(store: Store, settings: BaseModelSettings) -> Path:
             raise ProfileError(f"{folder}: no such folder; put a base model in the Hub's layout there, or correct path")
         return folder
     return backbone_for(settings).base_directory(settings.path, revision=settings.revision)
+
+
+def base_on_disk(store: Store, settings: BaseModelSettings) -> Path | None:
+    """The base's folder, None for a Hub model that was not downloaded yet."""
+    if settings.kind != "hub":
+        return resolve_base(store, settings)
+    return backbone_for(settings).downloaded(settings.path, revision=settings.revision)

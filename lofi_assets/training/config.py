@@ -217,6 +217,30 @@ class TrackFeatures(Settings):
     """How often the track comes in one pass over the training set."""
 
 
+class InitialAdapter(Settings):
+    """A LoRA that a run starts from, as it was taken into the data root (`training.initial`)."""
+
+    folder: Path
+    """Its copy, by content; the only field that may be another for the same run."""
+    sha256: Sha256
+    """Of the file, or of weights and configuration together."""
+    form: str
+    """Whose form it has (`adapter_forms`)."""
+    strength: float | None = None
+    """Factor on B A that was asked for; None: what the file says."""
+    checkpoint: str = ""
+    """Run and checkpoint of this data root that it is; empty for one from elsewhere."""
+    trained_on: tuple[TrackId, ...] = ()
+    """Tracks of this data root that it was trained on, by itself or by what it started from."""
+    foreign: tuple[Sha256, ...] = ()
+    """LoRAs from elsewhere that it is, or goes back to: what they were trained on, nobody here knows."""
+
+    @property
+    def identifying(self) -> dict[str, object]:
+        """Everything but where the copy lies."""
+        return {name: value for name, value in super().identifying.items() if name != "folder"}
+
+
 class TrainingRun(Settings):
     """Everything that a run is made from. Relative paths are taken from the working directory."""
 
@@ -242,6 +266,8 @@ class TrainingRun(Settings):
     """The adapter."""
     training: TrainingSettings = TrainingSettings()
     """The optimiser."""
+    initial: InitialAdapter | None = None
+    """What the adapter starts from; None: from nothing, as every run did before there was a choice."""
     device: str = "auto"
     """`auto` (first GPU, or the CPU), `cpu`, `cuda`, `cuda:1`."""
     split_identifies: bool = False
@@ -281,9 +307,11 @@ class TrainingRun(Settings):
 
     @property
     def config_hash(self) -> str:
-        """sha256 of base, adapter and training settings, less those that leave the weights at a given step alone."""
+        """sha256 of base, adapter and training settings, less those that leave the weights at a given step alone, and
+        of what the adapter starts from, if it does not start from nothing."""
         training = self.training if self.split_identifies else self.training.in_one_process
-        return hash_of(self.base_fingerprint, self.lora.identifying, training.identifying)
+        start = (self.initial.identifying,) if self.initial else ()
+        return hash_of(self.base_fingerprint, self.lora.identifying, training.identifying, *start)
 
     @property
     def run_id(self) -> str:

@@ -19,6 +19,7 @@ from lofi_assets.profiles import Profile
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.training import report as training_report
+from lofi_assets.training.adapter_rights import on_unlicensed_adapters
 from lofi_assets.training.checkpoints import trainer_record
 from lofi_assets.training.checkpoints.begun import as_begun
 from lofi_assets.training.checkpoints.description import CheckpointDescription
@@ -41,6 +42,7 @@ from lofi_assets.training.config import (
     save_run,
 )
 from lofi_assets.training.feature_cache import FeatureRecord
+from lofi_assets.training.initial import initial_adapter
 from lofi_assets.training.settings import lora_settings, training_settings
 from lofi_assets.training.trained_on import on_revoked_tracks
 from lofi_assets.training.trainer.log import read_log
@@ -61,10 +63,15 @@ class PlannedRun:
         return [sys.executable, "-m", "lofi_assets.training", "--config", str(self.config)]
 
 
-def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_DIR) -> PlannedRun:
+def plan_training(
+    store: Store, profile: Profile, *, config_dir: Path = CONFIG_DIR, init_from: str | None = None
+) -> PlannedRun:
     """Write the run's configuration file, and say how many steps are left to do.
 
+    Args:
+        init_from: id of a LoRA that was taken in (`training.initial`), in place of the profile's.
     Raises:
+        AdapterError: there is none of that id, or it does not fit the run.
         FeatureError: no features yet, or those of another version or of another dataset than the current one.
     """
     manifest, features = dataset_on_record(store), FeatureRecord.read(store)
@@ -87,12 +94,21 @@ def plan_training(store: Store, profile: Profile, *, config_dir: Path = CONFIG_D
             "logs_dir": store.logs,
             "lora": lora_settings(profile, config_dir=config_dir).model_dump(),
             "training": training_settings(profile).model_dump(),
+            "initial": _initial(store, profile.init_from if init_from is None else init_from, features),
             "device": profile.training.get("device", "auto"),
         }
     )
     run, config = as_begun(run), store.metadata(TRAINING_RUN)
     save_run(config, run)
     return PlannedRun(run, config, 0 if finished(run) else run.training.max_steps - _steps_done(run))
+
+
+def _initial(store: Store, identifier: str, features: FeatureRecord) -> dict[str, Any] | None:
+    if not identifier:
+        return None
+    validation = frozenset(track.track_id for track in features.tracks if track.split == "validation")
+    found = initial_adapter(store, identifier, base_fingerprint=features.base_fingerprint, validation=validation)
+    return found.model_dump()
 
 
 def _steps_done(run: TrainingRun) -> int:
@@ -134,6 +150,7 @@ def describe_training(store: Store, planned: PlannedRun, *, vouched: Mapping[str
             ),
             "foreign_dataset_checkpoints": sum(record.dataset_hash != run.dataset_hash for record in records),
             "checkpoints_on_revoked_tracks": len(on_revoked_tracks(store)),
+            "checkpoints_from_unlicensed_adapters": _unlicensed(store, records),
             "last_loss": last_loss,
         },
         written=_written(store, run, records),
@@ -153,6 +170,11 @@ def _checked(store: Store, record: Checkpoint) -> Checkpoint:
     return update_record(store.checkpoints, record.checkpoint_id, is_valid=valid)
 
 
+def _unlicensed(store: Store, records: Sequence[Checkpoint]) -> dict[str, Any]:
+    found = on_unlicensed_adapters(store, {r.checkpoint_id: store.checkpoints / r.checkpoint_id for r in records})
+    return {"value": len(found), "note": next(iter(found.values()), "")}
+
+
 def _require_trained(store: Store, run: TrainingRun, records: Sequence[Checkpoint], vouched: Mapping[str, str]) -> None:
     """One that does not load is left to its gate: nothing is made from it."""
     hashes = FileHashes(store.root, store.cache / "evidence" / "lora_checkpoints.json")
@@ -168,11 +190,15 @@ def _require_trained(store: Store, run: TrainingRun, records: Sequence[Checkpoin
 
 
 def _written(store: Store, run: TrainingRun, records: Sequence[Checkpoint]) -> Written:
-    """What the trainer left of each checkpoint; the manifest says later that it was sampled and measured."""
+    """What the trainer left of each checkpoint, and what the run started from.
+
+    The manifest says later that a checkpoint was sampled and measured.
+    """
     folders = [store.checkpoints / record.checkpoint_id for record in records]
     names = (PEFT_WEIGHTS, PEFT_CONFIG, DIFFUSERS_WEIGHTS, COMFYUI_WEIGHTS, RUN_CONFIG, DESCRIPTION)
     files = [folder / name for folder in folders for name in names]
-    return Written(given=[*files, *trainer_record.folder_of(run).glob("*.json")], prunable=folders)
+    start = sorted(run.initial.folder.iterdir()) if run.initial and run.initial.folder.is_dir() else []
+    return Written(given=[*start, *files, *trainer_record.folder_of(run).glob("*.json")], prunable=folders)
 
 
 def _reproducible(store: Store, description: CheckpointDescription) -> bool:

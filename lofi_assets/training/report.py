@@ -97,10 +97,17 @@ def run_details(run: TrainingRun, *, config: Path, losses: Points) -> dict[str, 
         "last_loss": round(loss, 4) if loss is not None and math.isfinite(loss) else None,
         "steps_per_hour": round(3600 / max(median(seconds), 1e-4)) if seconds else None,
         "run": run.run_id,
+        "started_from": _start(run),
         "earlier_runs": named(earlier) or None,
         "command": f"python -m lofi_assets.training --config {config}",
         "tensorboard": f"tensorboard --logdir {run.logs_dir}",
     }
+
+
+def _start(run: TrainingRun) -> str | None:
+    if run.initial is None:
+        return None
+    return run.initial.checkpoint or f"LoRA {run.initial.sha256[:12]} from elsewhere ({run.initial.form})"
 
 
 def _points(lines: Iterable[Mapping[str, Any]], name: str) -> Points:

@@ -67,12 +67,22 @@ class TrainedTrack:
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="ignore"))
+class StartedFrom:
+    """What the LoRA that a run started from goes back to (`training.config.InitialAdapter`)."""
+
+    trained_on: tuple[str, ...]
+    foreign: tuple[str, ...]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="ignore"))
 class TrainedOn:
     """The part of a run's own configuration that says what it was trained on; the settings may be another version's."""
 
     tracks: tuple[TrainedTrack, ...]
     base_fingerprint: str | None = None
     """None: not recorded."""
+    initial: StartedFrom | None = None
+    """None: the run started from nothing."""
 
     @classmethod
     def read(cls, checkpoint: Path) -> "TrainedOn":
@@ -86,8 +96,14 @@ class TrainedOn:
 
     @property
     def train(self) -> frozenset[str]:
-        """Ids of the tracks that were trained on."""
-        return frozenset(track.track_id for track in self.tracks if track.split == "train")
+        """Ids of the tracks that were trained on, by the run or by what it started from."""
+        earlier = self.initial.trained_on if self.initial else ()
+        return frozenset((*earlier, *(track.track_id for track in self.tracks if track.split == "train")))
+
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """sha256 of the LoRAs from elsewhere that it goes back to."""
+        return self.initial.foreign if self.initial else ()
 
 
 def _trained_on(store: Store, record: Checkpoint) -> frozenset[str]:

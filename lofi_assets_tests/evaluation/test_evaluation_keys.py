@@ -31,7 +31,7 @@ def measured(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
 def key(store: Store) -> str:
     profile = load_profile("demo")
     settings = profile.evaluation.model_copy(update={"encoder_weights": "models/vggish.pth", "clap": "models/clap"})
-    return quality_metrics._metrics_key(store, profile.model_copy(update={"evaluation": settings}), BASE)
+    return quality_metrics.metrics_key(store, profile.model_copy(update={"evaluation": settings}), BASE)
 
 
 @pytest.mark.parametrize("name", ["samples/base/000.mp3", "models/vggish.pth", "models/clap/model.safetensors"])

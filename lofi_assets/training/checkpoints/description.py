@@ -60,6 +60,8 @@ class CheckpointDescription:
     adapter_sha256: str = ""
     """Digest of the adapter's tensors (`trainer.adapters.digest`)."""
     lora_scale: float | None = None
+    started_from: str = ""
+    """sha256 of the LoRA that the run started from (`TrainingRun.initial`); empty: from nothing."""
     train_loss: float | None = None
     """Smoothed."""
     validation_loss: float | None = None

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from lofi_assets.backbones import Backbone
 from lofi_assets.dataset.versions import current_dataset, recorded_dataset
-from lofi_assets.profiles import BaseModelSettings, Profile
+from lofi_assets.profiles import Profile
 from lofi_assets.store import CONFIG_DIR, Store
-from lofi_assets.training.base_model import backbone_for, resolve_base
+from lofi_assets.training.base_model import backbone_for, base_on_disk
 from lofi_assets.training.config import TrackFeatures, TrainingRun
 from lofi_assets.training.feature_cache import FeatureRecord
 from lofi_assets.training.features.cache import CachedFeatures
@@ -53,7 +53,7 @@ def plan_profile(
         ProfileError, ConfigError: the profile or the adapter's settings do not fit.
     """
     backbone = backbone_for(profile.base_model)
-    size = measure(backbone, _base_on_disk(store, profile.base_model), lora_settings(profile, config_dir=config_dir))
+    size = measure(backbone, base_on_disk(store, profile.base_model), lora_settings(profile, config_dir=config_dir))
     work = _told(_workload(store, backbone), backbone, minutes=minutes, longest=longest)
     card = _card(profile.training.get("device", "auto"), asked=memory)
     if tflops is not None:
@@ -125,13 +125,6 @@ def _told(work: Workload, backbone: Backbone, *, minutes: float | None, longest:
     if minutes is not None:
         work = replace(work, minutes=minutes, source=f"{work.source}; minutes as told")
     return work
-
-
-def _base_on_disk(store: Store, settings: BaseModelSettings) -> Path | None:
-    """The base's folder, None for a Hub model that was not downloaded yet."""
-    if settings.kind != "hub":
-        return resolve_base(store, settings)
-    return backbone_for(settings).downloaded(settings.path, revision=settings.revision)
 
 
 def _card(device: str, *, asked: float | None) -> Card:

@@ -69,11 +69,12 @@ def plan_rerun(
     here = provenance(device=device or recorded_device, threads=recorded.provenance.threads)
     code = hash_of(here.packages, here.git_commit, here.git_diff_sha256, features, device)[:8]
     folder = cache / f"{recorded.run.run_id}-step={recorded.step}-{code}"
-    start = Path(recorded.provenance.working_directory)
+    start, initial = Path(recorded.provenance.working_directory), recorded.run.initial
     run = recorded.run.model_copy(
         update={
             "base": base or start / recorded.run.base,
             "features_dir": features or start / recorded.run.features_dir,
+            "initial": initial and initial.model_copy(update={"folder": start / initial.folder}),
             "checkpoints_dir": folder / "checkpoints",
             "logs_dir": folder / "logs",
             "device": device or recorded_device,

@@ -97,7 +97,7 @@ def write_adapter(folder: Path, tensors: Mapping[str, torch.Tensor], *, lora: Lo
         base: path or repository of the base model, for readers.
     """
     stored = {_stored_name(name): tensor for name, tensor in tensors.items()}
-    settings = _plain(_peft_config(lora, base=base).to_dict())
+    settings = plain(_peft_config(lora, base=base).to_dict())
     write_json(folder / PEFT_CONFIG, settings)
     prefixed = {PEFT_PREFIX + name: tensor for name, tensor in stored.items()}
     save_reproducibly(prefixed, folder / PEFT_WEIGHTS, metadata={"format": "pt"})
@@ -157,6 +157,6 @@ def _peft_config(lora: LoraSettings, *, base: str | None = None) -> LoraConfig:
     )
 
 
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as JSON, sets in order."""
     return {name: sorted(value) if isinstance(value, set) else value for name, value in sorted(settings.items())}

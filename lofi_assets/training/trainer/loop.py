@@ -252,6 +252,7 @@ class Trainer:
             randomness=randomness(self.run, step=record.step),
             adapter_sha256=digest,
             lora_scale=self.run.lora.scale,
+            started_from=self.run.initial.sha256 if self.run.initial else "",
             train_loss=self.progress.smoothed,
             validation_loss=losses.get("mean"),
             validation_by_timestep=losses,
@@ -305,11 +306,11 @@ def _sources(run: TrainingRun) -> list[Source]:
 
 def _prepare(run: TrainingRun, device: torch.device, processes: Processes, say: Say) -> Trainer:
     settings = run.training
-    adapted = prepare_model(run, device=device, processes=processes)
+    start, progress = start_of_all(run, processes), Progress()
+    adapted = prepare_model(run, device=device, processes=processes, at_start=start is None)
     parameters = adapted.parameters
     optimizer = build_optimizer(settings, parameters.values())
     average = Average.of(parameters, decay=settings.ema_decay) if settings.ema_decay else None
-    start, progress = start_of_all(run, processes), Progress()
     if start:
         averaged = average.tensors if average else None
         resume.restore_state(

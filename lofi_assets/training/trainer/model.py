@@ -11,6 +11,7 @@ import torch
 from lofi_assets.training.config import TrainingRun
 from lofi_assets.training.distributed import Processes, wrapped
 from lofi_assets.training.trainer import adapters
+from lofi_assets.training.trainer.initial_values import start_from
 from lofi_assets.training.trainer.quantized_base import quantize_base
 
 COMPILED_SIZES = 256
@@ -29,11 +30,15 @@ class AdaptedModel:
     """Of the frozen weights that are not quantized."""
 
 
-def prepare_model(run: TrainingRun, *, device: torch.device, processes: Processes) -> AdaptedModel:
-    """Load the base of a run and put a fresh adapter on it.
+def prepare_model(
+    run: TrainingRun, *, device: torch.device, processes: Processes, at_start: bool = True
+) -> AdaptedModel:
+    """Load the base of a run and put an adapter on it, with the values that the run starts from.
 
+    Args:
+        at_start: no state of the run is loaded afterwards; else what the run started from is not needed any more.
     Raises:
-        ConfigError: an optional dependency is absent.
+        ConfigError: an optional dependency is absent, or what the run starts from does not fit its adapter.
         BaseModelError: the base cannot be read.
     """
     backbone, settings = run.backbone, run.training
@@ -45,6 +50,8 @@ def prepare_model(run: TrainingRun, *, device: torch.device, processes: Processe
         quantize_base(base, settings.base_quantization, quantizable=backbone.quantizable, compute=dtype, device=device)
         torch.nn.Module.to(base, device)
     parameters = adapters.add_lora(base, run.lora, seed=settings.seed)
+    if run.initial and at_start:
+        start_from(base, parameters, run)
     blocks = backbone.blocks(base)
     if settings.compile:
         for block in blocks:
