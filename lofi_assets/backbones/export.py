@@ -149,7 +149,8 @@ class Exports(Protocol):
     def layout(self) -> ExportLayout: ...
 
     def mergeable(self, base: Path) -> "nn.Module":
-        """The module of a base that takes the adapter, in float32, without what no finished model reads.
+        """The module of a base that takes the adapter, in float32 or as it is stored, without what no finished model
+        reads.
 
         Raises:
             BaseModelError: the base cannot be read.

@@ -7,7 +7,8 @@ ONNX, with `stable_names` and what `half_range` keeps in float32), `opset` (down
 and `data_files`; `proof` runs it in a process of its own), `signal_to_noise` and `finite` (what the files answer),
 `build` (all of it, per directory), `tier_tolerance` (how well a tier's FAD has to be known).
 
-`graph` holds what they share about ONNX files. Only `merge`, `export`, `half_range` and `build` need torch. What runs a
-tier is the runtime of its backbone (`backbones.export.Runtime`); its quality (FAD) is measured in
-`lofi_assets.metrics`.
+`graph` holds what they share about ONNX files. Numbers stay on disk while they are worked on: `spool` of graphs,
+`mapped` of torch modules; `shards` says which data files they end in. Only `merge`, `export`, `half_range`, `mapped`
+and `build` need torch. What runs a tier is the runtime of its backbone (`backbones.export.Runtime`); its quality (FAD)
+is measured in `lofi_assets.metrics`.
 """

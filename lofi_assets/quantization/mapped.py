@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -34,17 +36,34 @@ def halve(module: nn.Module, *, kept_in_float: str, folder: Path | None) -> None
         kept_in_float: how the names of modules end that compute in float32; their numbers are rounded all the same.
         folder: for files that hold the numbers; None keeps them in memory.
     """
+
+    def halved(name: str, tensor: Tensor) -> Tensor:
+        return tensor.half().float() if kept_in_float and name.endswith(kept_in_float) else tensor.half()
+
+    _recast(module, halved, folder)
+
+
+def widen(module: nn.Module, *, folder: Path) -> None:
+    """`module.float()`, tensor by tensor, in place; what is in float32 stays where it is."""
+    _recast(module, lambda _, tensor: tensor.float(), folder)
+
+
+def _recast(module: nn.Module, change: Callable[[str, Tensor], Tensor], folder: Path | None) -> None:
     made: dict[int, Tensor] = {}
     for name, child in module.named_modules():
-        kept = bool(kept_in_float) and name.endswith(kept_in_float)
         for own in (child._parameters, child._buffers):
             for key, tensor in own.items():
                 if tensor is None or not tensor.is_floating_point():
                     continue
                 if id(tensor) not in made:  # a tensor of two modules stays one
-                    rounded = tensor.detach().half()
-                    rounded = rounded.float() if kept else rounded
-                    rounded = rounded if folder is None else on_disk(rounded, folder)
-                    parameter = isinstance(tensor, nn.Parameter)
-                    made[id(tensor)] = nn.Parameter(rounded, requires_grad=False) if parameter else rounded
+                    made[id(tensor)] = _changed(tensor, partial(change, name), folder)
                 own[key] = made[id(tensor)]
+
+
+def _changed(tensor: Tensor, change: Callable[[Tensor], Tensor], folder: Path | None) -> Tensor:
+    given = tensor.detach()
+    after = change(given)
+    if after is given:
+        return tensor
+    after = after if folder is None else on_disk(after, folder)
+    return nn.Parameter(after, requires_grad=False) if isinstance(tensor, nn.Parameter) else after

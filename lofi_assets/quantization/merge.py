@@ -1,7 +1,8 @@
 """A trained LoRA merged into its base: the one float32 model that every tier is made from.
 
 The scale comes from the adapter's own configuration (rank-stabilised or not), as it was trained. Merging into weights
-that are already quantized is not possible here: the merge is the first step.
+that are already quantized is not possible here: the merge is the first step. One weight at a time is in memory, the
+others are on disk.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from lofi_assets.backbones import Backbone
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.writing import atomic_folder
-from lofi_assets.quantization.mapped import on_disk
+from lofi_assets.quantization.mapped import on_disk, widen
 from lofi_assets.quantization.merge_report import MergeReport, write_merge_report
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -48,14 +49,15 @@ def merge_lora(
     """
     _expect_adapter(adapter_dir)
     base = backbone.mergeable(base_dir)
-    velocity = backbone.velocity_probe(base)
-    plain = velocity(base)
-    model = PeftModel.from_pretrained(base, str(adapter_dir))
-    model.eval()
-    layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
-    _scale_of(layers, adapter_dir)
-    adapted = velocity(base)
     with atomic_folder(target_dir) as partial:
+        widen(base, folder=partial)
+        velocity = backbone.velocity_probe(base)
+        plain = velocity(base)
+        model = PeftModel.from_pretrained(base, str(adapter_dir))
+        model.eval()
+        layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+        _scale_of(layers, adapter_dir)
+        adapted = velocity(base)
         _merge_layers(layers, partial)
         merged = model.unload()
         if any("lora_" in name for name, _ in merged.named_parameters()):

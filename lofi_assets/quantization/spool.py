@@ -95,7 +95,7 @@ def raw(tensor: TensorProto) -> bytes | memoryview:
     if where is None:
         return bytes(tensor.raw_data)
     path, offset, length = where
-    return memoryview(np.memmap(path, mode="r", offset=offset, shape=(length,)))
+    return np.memmap(path, mode="r", offset=offset, shape=(length,)).data
 
 
 def hold(tensor: TensorProto) -> None:

@@ -25,7 +25,7 @@ BUDGETS = (
     "quantization",
 )
 """Modules of this package with a function `rows`; lighter ones first, so that none finds the memory full."""
-ON_REQUEST = ("throughput",)
+ON_REQUEST = ("throughput", "export_memory")
 """Measured only when named: minutes each."""
 
 

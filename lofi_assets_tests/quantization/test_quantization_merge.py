@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.export import USED_PARTS
 from lofi_assets.backbones.ace_step_v1.loading import FOLDERS, LYRIC_VOCABULARY, load_base
+from lofi_assets.backbones.ace_step_v1.merging import stored_precision
 from lofi_assets.quantization.merge import MergeError, merge_lora
 
 TARGETS = ["speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0"]
@@ -71,6 +73,22 @@ def test_merging_layer_by_layer_gives_the_bits_of_merging_at_once(merged, base_d
     parts = load_file(merged[0] / "ace_step_transformer/diffusion_pytorch_model.safetensors")
     assert parts.keys() == whole.keys()
     assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
+
+
+def test_a_base_in_bfloat16_is_widened_before_it_is_merged(base_dir, adapter_dir, tmp_path):
+    for name, stored in (("narrow", torch.bfloat16), ("wide", torch.float32)):
+        shutil.copytree(base_dir, tmp_path / name)
+        transformer = load_base(base_dir, components=["transformer"]).transformer
+        transformer.bfloat16().to(stored).save_pretrained(tmp_path / name / "ace_step_transformer")
+    assert stored_precision(tmp_path / "narrow" / "ace_step_transformer") == "bfloat16"
+    assert stored_precision(tmp_path / "wide" / "ace_step_transformer") == "float32"
+    reports = [
+        merge_lora(tmp_path / name, adapter_dir, tmp_path / f"{name} merged", backbone=ACE_STEP_V1)
+        for name in ("narrow", "wide")
+    ]
+    assert reports[0].max_error == reports[1].max_error < 1e-5
+    file = "ace_step_transformer/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "narrow merged" / file).read_bytes() == (tmp_path / "wide merged" / file).read_bytes()
 
 
 def test_the_merged_folder_is_a_base_model_with_the_other_components_linked(merged, base_dir):

@@ -1,6 +1,8 @@
 """Data files under 2 GB, numbers that stay on disk, and what is refused of them."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from lofi_assets.files.hashing import sha256_file
@@ -271,3 +273,48 @@ def test_squares_of_a_few_numbers_at_a_time_are_those_of_all(monkeypatch: pytest
         assert linear_weights.root_mean_square(values, other) == pytest.approx(whole, rel=1e-12)
     assert linear_weights.root_mean_square(np.float32([]).reshape(0, 3)) == 0
     assert linear_weights.root_mean_square(np.asarray(np.float32(-2))) == 2
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import numpy as np, onnx, onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from lofi_assets.quantization.graph import load, open_graph, save
+from lofi_assets.quantization.int4 import quantize_int4
+from lofi_assets.quantization.int8 import quantize_int8
+from lofi_assets.quantization.opset import raise_from_18
+from lofi_assets.quantization.spool import spooled
+
+folder, room, opened = Path(sys.argv[1]), int(sys.argv[2]), {"disk": open_graph, "memory": load}[sys.argv[3]]
+np.square(np.ones(2), dtype=np.float64)
+mapped = next(line for line in open("/proc/self/status") if line.startswith("VmData"))
+limit = int(mapped.split()[1]) * 1024 + room
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+for bits, quantize in ((8, quantize_int8), (4, quantize_int4)):
+    with spooled(folder) as spool:
+        model = raise_from_18(opened(folder / "fp32.onnx"))
+        quantize(model, wanted=lambda module: True, spool=spool if opened is open_graph else None)
+        save(model, folder / f"int{bits}.onnx", weights_beside=True)
+"""
+"""Private memory ends at so many bytes above what the imports take: beyond that, an allocation fails."""
+
+
+def _quantized_within(folder: Path, room: int, where: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", LIMITED, str(folder), str(room), where]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_a_model_larger_than_memory_is_quantized(tmp_path: Path) -> None:
+    """24 weights of 4 MB each; quantizing one takes a dozen times its size."""
+    weights = [np.random.default_rng(n).standard_normal((1024, 1024)).astype(np.float32) for n in range(24)]
+    nodes = [helper.make_node("MatMul", [f"x{n}", f"l{n}.weight"], [f"x{n + 1}"], f"l{n}") for n in range(24)]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("n", 1024)) for name in ("x0", "x24")]
+    constants = [numpy_helper.from_array(weight, f"l{n}.weight") for n, weight in enumerate(weights)]
+    chain = helper.make_graph(nodes, "chain", ends[:1], ends[1:], constants)
+    model = helper.make_model(chain, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    save(model, tmp_path / "fp32.onnx", weights_beside=True)
+    assert graph.stored_bytes(tmp_path / "fp32.onnx") > 96 * 2**20
+    done = _quantized_within(tmp_path, 72 * 2**20, "disk")
+    assert done.returncode == 0, done.stderr
+    assert _quantized_within(tmp_path, 72 * 2**20, "memory").returncode != 0, "the limit is none"

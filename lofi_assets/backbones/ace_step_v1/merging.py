@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from lofi_assets.backbones.ace_step_v1.export import USED_PARTS
@@ -16,10 +17,21 @@ from lofi_assets.files.writing import link_or_copy
 
 
 def mergeable(base: Path) -> nn.Module:
-    """The transformer of a base in float32, without what no forward pass of a finished model reads."""
-    transformer = load_base(base, components=["transformer"], transformer_options=USED_PARTS).transformer
-    assert transformer is not None
-    return transformer
+    """The transformer of a base as it is stored, its weights views of the file, without what no forward pass of a
+    finished model reads."""
+    dtype = stored_precision(base / TRANSFORMER)
+    loaded = load_base(base, dtype=dtype, components=["transformer"], transformer_options=USED_PARTS)
+    assert loaded.transformer is not None
+    return loaded.transformer
+
+
+def stored_precision(folder: Path) -> str:
+    """ "bfloat16" if all weights of a folder are, else "float32", which holds any."""
+    kinds: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            kinds |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    return "bfloat16" if kinds == {"BF16"} else "float32"
 
 
 def velocity_probe(model: nn.Module) -> Callable[[nn.Module], Tensor]:
