@@ -19,6 +19,7 @@ from typing import Any
 
 from lofi_assets.files.hashing import READ_BLOCK
 from lofi_assets.release.files import ReleaseError
+from lofi_assets.release.needles import SHORTEST, Needles
 from lofi_assets.sources.inventory import read_inventory
 from lofi_assets.store import PACKAGE, Store
 from lofi_assets.training.trained_on import TrainedOn
@@ -43,6 +44,8 @@ _LONGEST_HEADER = 100_000_000
 _LONGEST_RUN = 4096
 """Characters of a path that a block of a binary file may cut in two."""
 _RUN = re.compile(rb"[\t\x20-\x7e]{6,}")
+_HOME_SIGNS = ("/home/", "/Users/", "/root/", "Users\\")
+"""What `_HOMES` begins with."""
 _HOMES = re.compile(r"(?:/home/|/Users/|/root/|[A-Za-z]:\\+Users\\+)[\w.-]+")
 _PATH = re.compile(r"(?<![\w:/.~-])/(?!path/to/)(?:[\w.@=+-]+/){2,}[\w.@=+-]+")
 """An absolute path, on whichever machine. Names of nodes in ONNX graphs and chance in weights look like one."""
@@ -124,7 +127,8 @@ def private_in(path: Path, names: PrivateNames, *, name: str | None = None) -> l
     name = name or path.name
     found: dict[str, None] = {}
     searched = replace(names, tracks=frozenset(), people=frozenset()) if name in VOCABULARIES else names
-    for text, written in texts_of(path):
+    needles = needles_of(searched)
+    for text, written in texts_of(path, needles):
         found |= dict.fromkeys(names_in(text, searched))
         if written:
             found |= dict.fromkeys(f"the path {address}" for address in _PATH.findall(text))
@@ -135,13 +139,25 @@ def private_in(path: Path, names: PrivateNames, *, name: str | None = None) -> l
 
 def names_in(text: str, names: PrivateNames) -> list[str]:
     """What a text says of this machine, its people and its tracks, each in words."""
+    if not text:
+        return []
     return [*_folders_in(text, names.folders), *_words_in(text, names.telling_tracks, names.people)]
 
 
-def texts_of(path: Path) -> Iterator[tuple[str, bool]]:
+def needles_of(names: PrivateNames) -> Needles:
+    """What stands wherever `names_in` finds something: each name, and how a path of somebody's home begins.
+
+    A folder or name of fewer than four characters is found by its surroundings alone, or not at all.
+    """
+    texts = [*names.folders, *names.telling_tracks, *names.people, *_HOME_SIGNS]
+    texts += [text.replace("/", "\\/") for text in texts if "/" in text]
+    return Needles(text.encode() for text in texts if len(text.encode()) >= SHORTEST)
+
+
+def texts_of(path: Path, needles: Needles) -> Iterator[tuple[str, bool]]:
     """What can be read in a file, and whether somebody wrote it as text: a text file, or the header of safetensors.
 
-    Otherwise it is the runs of at least six printable characters, some of which are chance.
+    Otherwise it is the runs of at least six printable characters in which a needle stands.
     """
     with path.open("rb") as file:
         if path.suffix == ".safetensors":
@@ -153,8 +169,22 @@ def texts_of(path: Path) -> Iterator[tuple[str, bool]]:
             if path.suffix in _TEXT or (not kept and len(block) < READ_BLOCK and b"\0" not in block):
                 yield data.decode("utf-8", errors="replace"), True
             else:
-                yield "\n".join(run.decode("ascii") for run in _RUN.findall(data)), False
+                yield "\n".join(_runs(data, needles)), False
             kept = data[-_LONGEST_RUN:]
+
+
+def _runs(data: bytes, needles: Needles) -> Iterator[str]:
+    """The printable runs around what was found, each once, cut to what a path may be long."""
+    end = -1
+    for place in needles.places(data):
+        if place < end:
+            continue
+        start, limit = max(0, place - _LONGEST_RUN), place + 2 * _LONGEST_RUN
+        for run in _RUN.finditer(data, start, limit):
+            if run.start() <= place < run.end():
+                end = run.end() if run.end() < limit else limit - _LONGEST_RUN  # what is cut is looked at again
+                yield run[0].decode("ascii")
+                break
 
 
 def _folders_in(text: str, folders: tuple[str, ...]) -> Iterator[str]:
