@@ -35,7 +35,7 @@ def edit(config_dir: Path, **changes: Any) -> None:
 # --- profiles --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["demo", "production"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIG_DIR / "profiles").glob("*.yaml")))
 def test_the_shipped_profiles_load(name: str) -> None:
     profile = load_profile(name)
     assert profile.name == name
@@ -92,6 +92,23 @@ def test_a_profile_that_is_no_table_is_named(config_dir: Path, text: str) -> Non
     (config_dir / "profiles" / "demo.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ProfileError, match=r"demo\.yaml"):
         load_profile("demo", config_dir=config_dir)
+
+
+def test_a_profile_may_change_single_settings_of_another(config_dir: Path) -> None:
+    path = config_dir / "profiles" / "own.yaml"
+    path.write_text("extends: demo\ntraining: {max_steps: 7}\nsampling: {count: 3}\n", encoding="utf-8")
+    own, demo = load_profile("own", config_dir=config_dir), load_profile("demo", config_dir=config_dir)
+    assert own.training == {**demo.training, "max_steps": 7}
+    assert own.sampling == demo.sampling.model_copy(update={"count": 3})
+    assert own.model_copy(update={"name": "demo", "training": demo.training, "sampling": demo.sampling}) == demo
+
+
+@pytest.mark.parametrize("other", ["../profiles/demo", "absent", "own", "further", "[demo]"])
+def test_a_profile_extends_a_whole_one_beside_it(other: str, config_dir: Path) -> None:
+    (config_dir / "profiles" / "further.yaml").write_text("extends: demo\n", encoding="utf-8")
+    (config_dir / "profiles" / "own.yaml").write_text(f"extends: {other}\n", encoding="utf-8")
+    with pytest.raises(ProfileError, match=r"own\.yaml: extends is"):
+        load_profile("own", config_dir=config_dir)
 
 
 def test_a_training_setting_that_does_not_exist_is_named() -> None:
