@@ -9,10 +9,13 @@ import yaml
 
 from lofi_assets.dataset.versions import DatasetError
 from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.typed import write_typed
 from lofi_assets.profiles import Profile, ProfileError, load_profile
 from lofi_assets.store import CONFIG_DIR, Store, data_root
+from lofi_assets.training.adapter_forms.adapter import AdapterError
 from lofi_assets.training.config import load_run
 from lofi_assets.training.feature_cache import FEATURES
+from lofi_assets.training.initial import Taken
 from lofi_assets.training.lora_checkpoints import PlannedRun, plan_training
 from lofi_assets.training.settings import training_settings
 from lofi_assets_tests.dataset.stand_in_version import deliver
@@ -184,6 +187,44 @@ def test_the_planned_run_is_on_disk_as_it_will_be_executed(tmp_path: Path) -> No
     plan = planned(tmp_path)
     assert load_run(plan.config) == plan.run
     assert read_json(plan.config)["lora"]["r"] == plan.run.lora.r == load_profile("demo").lora["r"]
+
+
+def took_in(root: Path, **record: Any) -> Taken:
+    """A LoRA from elsewhere as it stands in `adapters/`; planning reads its record and not its weights."""
+    sha256 = "a" * 64
+    about = {"sha256": sha256, "form": "comfyui", "source": "x", "base_fingerprint": "f" * 64, "foreign": (sha256,)}
+    taken = Taken(**{**about, **record})
+    write_typed(Store(root).adapters / taken.identifier / "taken.json", taken)
+    return taken
+
+
+def test_a_profile_may_name_the_lora_that_training_starts_from(tmp_path: Path) -> None:
+    taken = took_in(tmp_path)
+    named = load_profile("demo").model_copy(update={"init_from": taken.identifier})
+    run = planned(tmp_path, named).run
+    assert run.initial == taken.initial(Store(tmp_path).adapters / taken.identifier)
+    assert run.run_id != planned(tmp_path).run.run_id
+    asked = plan_training(a_store(tmp_path), load_profile("demo"), init_from=taken.identifier)
+    assert asked.run.run_id == run.run_id == load_run(asked.config).run_id
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"base_fingerprint": "0" * 64}, "was read for the base"),
+        ({"checkpoint": "run/x", "foreign": (), "trained_on": ("two",)}, "validates with"),
+        ({"foreign": ()}, "was changed since"),
+    ],
+)
+def test_a_lora_that_a_run_cannot_start_from_is_refused(tmp_path: Path, record: dict[str, Any], said: str) -> None:
+    taken = took_in(tmp_path, **record)
+    with pytest.raises(AdapterError, match=said):
+        planned(tmp_path, load_profile("demo").model_copy(update={"init_from": taken.identifier}))
+
+
+def test_a_lora_that_was_never_taken_in_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match=r"no LoRA '\.\./\.\.' was taken in"):
+        planned(tmp_path, load_profile("demo").model_copy(update={"init_from": "../.."}))
 
 
 def test_production_trains_by_the_constitutions_table(tmp_path: Path) -> None:
