@@ -12,9 +12,11 @@ def start_line(run: TrainingRun | None) -> str:
         return ""
     of = run.initial
     whose = "an earlier checkpoint of this project" if of.checkpoint else "a LoRA that others trained"
-    more = (
-        f" It goes back to {_listed(of.foreign)}, and what that was trained on is not known here." if of.foreign else ""
+    back = (
+        f" It goes back to {_listed(of.foreign)}; what that was trained on is not known here, and copies of it were "
+        "not looked for."
     )
+    more = back if of.foreign else ""
     return f"Training started from {whose} (sha256 `{of.sha256}`), not from nothing.{more}"
 
 
