@@ -19,6 +19,9 @@ from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_yaml
 from lofi_assets.records import Sha256
 from lofi_assets.store import CONFIG_DIR, require_config
 
+EXTENDS = "extends"
+"""Key of a profile's file that names another, whose sections it changes."""
+
 
 class ProfileError(LofiError, ValueError):
     """A profile cannot be read; the message names the file and the key."""
@@ -166,13 +169,32 @@ def _read_profile(name: str, config_dir: Path) -> Profile:
     if name not in known:  # `../x` is a file too, but none that is audited
         raise ProfileError(f"{path}: no such profile; LOFI_PROFILE can be {', '.join(known)}")
     try:
-        return Profile(name=name, **parse_yaml(decoded(path.read_bytes(), where=str(path)), where=str(path)))
+        return Profile(name=name, **_sections(path))
     except HandWrittenError as error:
         raise ProfileError(str(error)) from error
     except ValidationError as error:
         raise ProfileError(f"{path}: {broken_keys(error)}") from error
     except TypeError as error:
         raise ProfileError(f"{path}: not YAML with the profile's keys ({' '.join(str(error).split())})") from error
+
+
+def _sections(path: Path) -> dict[str, Any]:
+    """What a profile's file says, over the sections of the one that it extends; a key of a section replaces one."""
+    said = parse_yaml(decoded(path.read_bytes(), where=str(path)), where=str(path))
+    if not isinstance(said, dict) or EXTENDS not in said:
+        return said
+    name = said.pop(EXTENDS)
+    known = {file.stem: file for file in path.parent.glob("*.yaml") if file != path}
+    if not isinstance(name, str) or name not in known:
+        raise ProfileError(f"{path}: {EXTENDS} is {name!r}; it can be {', '.join(sorted(known))}")
+    below = parse_yaml(decoded(known[name].read_bytes(), where=str(known[name])), where=str(known[name]))
+    if not isinstance(below, dict) or EXTENDS in below:
+        raise ProfileError(f"{path}: {EXTENDS} is {name!r}, which is no whole profile; name one that is")
+    merged = dict(below)
+    for key, value in said.items():
+        both = isinstance(value, dict) and isinstance(below.get(key), dict)
+        merged[key] = {**below[key], **value} if both else value
+    return merged
 
 
 def broken_keys(error: ValidationError, *, below: str = "") -> str:

@@ -9,10 +9,13 @@ import yaml
 
 from lofi_assets.dataset.versions import DatasetError
 from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.typed import write_typed
 from lofi_assets.profiles import Profile, ProfileError, load_profile
 from lofi_assets.store import CONFIG_DIR, Store, data_root
+from lofi_assets.training.adapter_forms.adapter import AdapterError
 from lofi_assets.training.config import load_run
 from lofi_assets.training.feature_cache import FEATURES
+from lofi_assets.training.initial import Taken
 from lofi_assets.training.lora_checkpoints import PlannedRun, plan_training
 from lofi_assets.training.settings import training_settings
 from lofi_assets_tests.dataset.stand_in_version import deliver
@@ -35,7 +38,7 @@ def edit(config_dir: Path, **changes: Any) -> None:
 # --- profiles --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["demo", "production"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIG_DIR / "profiles").glob("*.yaml")))
 def test_the_shipped_profiles_load(name: str) -> None:
     profile = load_profile(name)
     assert profile.name == name
@@ -92,6 +95,23 @@ def test_a_profile_that_is_no_table_is_named(config_dir: Path, text: str) -> Non
     (config_dir / "profiles" / "demo.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ProfileError, match=r"demo\.yaml"):
         load_profile("demo", config_dir=config_dir)
+
+
+def test_a_profile_may_change_single_settings_of_another(config_dir: Path) -> None:
+    path = config_dir / "profiles" / "own.yaml"
+    path.write_text("extends: demo\ntraining: {max_steps: 7}\nsampling: {count: 3}\n", encoding="utf-8")
+    own, demo = load_profile("own", config_dir=config_dir), load_profile("demo", config_dir=config_dir)
+    assert own.training == {**demo.training, "max_steps": 7}
+    assert own.sampling == demo.sampling.model_copy(update={"count": 3})
+    assert own.model_copy(update={"name": "demo", "training": demo.training, "sampling": demo.sampling}) == demo
+
+
+@pytest.mark.parametrize("other", ["../profiles/demo", "absent", "own", "further", "[demo]"])
+def test_a_profile_extends_a_whole_one_beside_it(other: str, config_dir: Path) -> None:
+    (config_dir / "profiles" / "further.yaml").write_text("extends: demo\n", encoding="utf-8")
+    (config_dir / "profiles" / "own.yaml").write_text(f"extends: {other}\n", encoding="utf-8")
+    with pytest.raises(ProfileError, match=r"own\.yaml: extends is"):
+        load_profile("own", config_dir=config_dir)
 
 
 def test_a_training_setting_that_does_not_exist_is_named() -> None:
@@ -167,6 +187,44 @@ def test_the_planned_run_is_on_disk_as_it_will_be_executed(tmp_path: Path) -> No
     plan = planned(tmp_path)
     assert load_run(plan.config) == plan.run
     assert read_json(plan.config)["lora"]["r"] == plan.run.lora.r == load_profile("demo").lora["r"]
+
+
+def took_in(root: Path, **record: Any) -> Taken:
+    """A LoRA from elsewhere as it stands in `adapters/`; planning reads its record and not its weights."""
+    sha256 = "a" * 64
+    about = {"sha256": sha256, "form": "comfyui", "source": "x", "base_fingerprint": "f" * 64, "foreign": (sha256,)}
+    taken = Taken(**{**about, **record})
+    write_typed(Store(root).adapters / taken.identifier / "taken.json", taken)
+    return taken
+
+
+def test_a_profile_may_name_the_lora_that_training_starts_from(tmp_path: Path) -> None:
+    taken = took_in(tmp_path)
+    named = load_profile("demo").model_copy(update={"init_from": taken.identifier})
+    run = planned(tmp_path, named).run
+    assert run.initial == taken.initial(Store(tmp_path).adapters / taken.identifier)
+    assert run.run_id != planned(tmp_path).run.run_id
+    asked = plan_training(a_store(tmp_path), load_profile("demo"), init_from=taken.identifier)
+    assert asked.run.run_id == run.run_id == load_run(asked.config).run_id
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"base_fingerprint": "0" * 64}, "was read for the base"),
+        ({"checkpoint": "run/x", "foreign": (), "trained_on": ("two",)}, "validates with"),
+        ({"foreign": ()}, "was changed since"),
+    ],
+)
+def test_a_lora_that_a_run_cannot_start_from_is_refused(tmp_path: Path, record: dict[str, Any], said: str) -> None:
+    taken = took_in(tmp_path, **record)
+    with pytest.raises(AdapterError, match=said):
+        planned(tmp_path, load_profile("demo").model_copy(update={"init_from": taken.identifier}))
+
+
+def test_a_lora_that_was_never_taken_in_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match=r"no LoRA '\.\./\.\.' was taken in"):
+        planned(tmp_path, load_profile("demo").model_copy(update={"init_from": "../.."}))
 
 
 def test_production_trains_by_the_constitutions_table(tmp_path: Path) -> None:

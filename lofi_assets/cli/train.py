@@ -43,8 +43,8 @@ def train(
 ) -> None:
     """Train the profile's LoRA on the current dataset, going on where it stopped; exit codes as the trainer's.
 
-    The features must be cached: materialise feature_cache first. With --init-from the run is one of its own: the same
-    option, or `init_from` in the profile, goes on with it.
+    The features must be cached: materialise feature_cache first. With --init-from the run is one of its own: the id
+    that it prints, as --init-from or as `init_from` in the profile, goes on with it.
     """
     store, profile = Store(data_root()), load_profile(profile_name)
     if only_plan:

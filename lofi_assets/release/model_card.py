@@ -29,6 +29,7 @@ from lofi_assets.quantization.tier_manifest import TierManifest
 from lofi_assets.records import Dataset
 from lofi_assets.release.bundle_samples import Samples
 from lofi_assets.release.card_metadata import front_matter, interval_text
+from lofi_assets.release.card_start import foreign_licences, start_line
 from lofi_assets.release.comfyui import BASE_CHECKPOINT, WORKFLOW
 from lofi_assets.release.comfyui_checkpoint import CHECKPOINT
 from lofi_assets.release.private_names import PrivateNames, known_tracks, private_names
@@ -38,7 +39,7 @@ from lofi_assets.sources.licences import attribution_of, load_licences
 from lofi_assets.sources.raw_files import raw_track_id
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.training.base_model import backbone_for
-from lofi_assets.training.config import load_run
+from lofi_assets.training.config import TrainingRun, load_run
 from lofi_assets.training.trained_on import trained_dataset
 
 SECTIONS = (
@@ -159,15 +160,17 @@ def card_text(store: Store, profile: Profile) -> str:
     measured = read_measured(store).get(checkpoint)
     quality = measured.evaluation if measured else None
     family = merged.backbone if merged else backbone_for(profile.base_model)
+    run = _run(store, merged)
+    used = {track.track_id for track in tracks} | set(run.initial.trained_on if run and run.initial else ())
     parts = {
         "What it is": _what(profile, family, checkpoint),
         "Usage": _usage(profile),
         "Training data": _data(dataset),
-        "Training": _training(store, merged),
+        "Training": _training(run, merged),
         "Quality": _quality(store, quality, private_names(store, known_tracks(store, checkpoint))),
         "Tiers": _tiers(store),
         "Intended use and limits": _limits(),
-        "Licence and attribution": _licence(store, profile, {track.track_id for track in tracks}),
+        "Licence and attribution": "\n".join([_licence(store, profile, used), *foreign_licences(store, run)]),
     }
     body = "\n\n".join(f"## {title}\n\n{text.strip()}" for title, text in parts.items())
     metadata = front_matter(profile, family, quality, Samples.read(store.export))
@@ -238,17 +241,21 @@ def _data(dataset: Dataset) -> str:
     )
 
 
-def _training(store: Store, merged: MergedModel | None) -> str:
+def _run(store: Store, merged: MergedModel | None) -> TrainingRun | None:
     config = store.checkpoints / merged.checkpoint_id / "config.json" if merged else None
-    run = load_run(config) if config and config.is_file() else None
+    return load_run(config) if config and config.is_file() else None
+
+
+def _training(run: TrainingRun | None, merged: MergedModel | None) -> str:
     settings = {**run.lora.model_dump(mode="json"), **run.training.model_dump(mode="json")} if run else {}
     shown = ("r", "lora_alpha", "use_rslora", "learning_rate", "max_steps", "precision", "gradient_clip", "seed")
     rows = "\n".join(f"| {name} | {settings.get(name)} |" for name in shown)
     base, adapter, scale = (merged.base_fingerprint, merged.adapter_sha256, merged.scale) if merged else (None,) * 3
-    return (
+    text = (
         f"| setting | value |\n|---|---|\n{rows}\n\n"
         f"Base fingerprint `{base}`, adapter sha256 `{adapter}`, applied scale {scale}."
     )
+    return "\n\n".join(filter(None, [text, start_line(run)]))
 
 
 def _quality(store: Store, quality: Evaluation | None, names: PrivateNames) -> str:

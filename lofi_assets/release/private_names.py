@@ -88,8 +88,9 @@ def private_names(store: Store, tracks: Iterable[str]) -> PrivateNames:
 
 def known_tracks(store: Store, checkpoint: str) -> set[str]:
     """Ids of what a checkpoint was trained on and validated with, and of every raw file."""
-    trained = TrainedOn.read(store.checkpoints / checkpoint).tracks if checkpoint else ()
-    return {track.track_id for track in trained} | {row.track_id for row in read_inventory(store)}
+    trained = TrainedOn.read(store.checkpoints / checkpoint) if checkpoint else TrainedOn(())
+    own = {track.track_id for track in trained.tracks} | trained.train
+    return own | {row.track_id for row in read_inventory(store)}
 
 
 def _people() -> Iterator[str]:

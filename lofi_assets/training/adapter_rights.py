@@ -8,14 +8,16 @@ What the tracks of this data root allow is in the ledger (`sources/`); this is a
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import StrictBool
 from pydantic.dataclasses import dataclass
 
-from lofi_assets.files.documents import read_json
+from lofi_assets.files.hand_written import decoded, parse_json
 from lofi_assets.files.typed import STORED, parsed
 from lofi_assets.files.writing import StoreError
 from lofi_assets.near_names import says_nothing
 from lofi_assets.sources.rights import evidence_path, is_address
 from lofi_assets.store import Store
+from lofi_assets.training.checkpoints.files import RUN_CONFIG
 from lofi_assets.training.trained_on import TrainedOn
 
 RIGHTS = "adapters.json"
@@ -28,7 +30,7 @@ class AdapterRights:
 
     licence: str
     """Of the weights, an SPDX id or a name."""
-    release_permitted: bool
+    release_permitted: StrictBool
     """Whether what was trained further from it may be published; nothing but true is consent."""
     verified_by: str
     evidence: str
@@ -40,10 +42,12 @@ def read_rights(store: Store) -> dict[str, AdapterRights]:
     """sha256 -> rights on record; empty without the file.
 
     Raises:
-        StoreError: it is broken.
+        HandWrittenError, StoreError: it is broken.
     """
     path = store.metadata(RIGHTS)
-    data = read_json(path, default={}, remedy=_REMEDY)
+    if not path.is_file():
+        return {}
+    data = parse_json(decoded(path.read_bytes(), where=str(path)), where=str(path))
     if not isinstance(data, dict):
         raise StoreError(f"{path}: not an object; {_REMEDY}")
     return {
@@ -71,10 +75,13 @@ def on_unlicensed_adapters(store: Store, checkpoints: Mapping[str, Path]) -> dic
     """
     found = {}
     for name, folder in checkpoints.items():
+        if not (folder / RUN_CONFIG).is_file():
+            found[name] = f"its {RUN_CONFIG} is absent, which says what it started from; restore the folder from a copy"
+            continue
         lacking = unlicensed(store, TrainedOn.read(folder).foreign)
         if lacking:
             sha256, why = next(iter(lacking.items()))
-            found[name] = f"started from the LoRA {sha256[:12]}, {why} ({store.metadata(RIGHTS)})"
+            found[name] = f"started from the LoRA {sha256[:12]}, {why} (metadata/{RIGHTS})"
     return found
 
 

@@ -144,12 +144,13 @@ def initial_adapter(
 def _described(
     adapter: Adapter, path: Path, run: TrainingRun | None, *, base_fingerprint: str, strength: float | None
 ) -> Taken:
-    checkpoint, trained_on, foreign = "", frozenset[str](), (adapter.sha256,)
+    foreign: tuple[str, ...] = (adapter.sha256,)
+    checkpoint, trained_on = "", set[str]()
     if run:
         before = run.initial
         checkpoint = f"{run.run_id}/{path.resolve().name}"
-        trained_on = {track.track_id for track in run.of_split("train")} | set(before.trained_on if before else ())
         foreign = before.foreign if before else ()
+        trained_on = {track.track_id for track in run.of_split("train")} | set(before.trained_on if before else ())
     return Taken(
         sha256=adapter.sha256,
         form=adapter.form,
@@ -158,7 +159,7 @@ def _described(
         strength=strength,
         checkpoint=checkpoint,
         trained_on=tuple(sorted(trained_on)),
-        foreign=tuple(foreign),
+        foreign=foreign,
     )
 
 
@@ -168,8 +169,10 @@ def _own_run(store: Store, path: Path, adapter: Adapter) -> TrainingRun | None:
     One of another data root is from elsewhere: the rights in its tracks stand in another ledger.
     """
     folder = path.resolve()
-    if not (folder.is_dir() and folder.is_relative_to(store.checkpoints.resolve())):
+    if not folder.is_relative_to(store.checkpoints.resolve()):
         return None
+    if not folder.is_dir():
+        raise AdapterError(f"{path}: is a file of a checkpoint; name its folder, which says what it was trained on")
     from lofi_assets.training.trainer.adapters import digest, read_adapter
 
     described, run = CheckpointDescription.read(folder), load_run(folder / RUN_CONFIG)
@@ -182,4 +185,14 @@ def _own_run(store: Store, path: Path, adapter: Adapter) -> TrainingRun | None:
             f"{folder}: {' and '.join(wrong) or 'its form'} is not what {DESCRIPTION} says, so that what it was "
             "trained on is unknown; restore the checkpoint's folder from a copy"
         )
+    if run.initial and folder.parent == store.checkpoints.resolve() and _same_place(run.initial, folder):
+        raise AdapterError(
+            f"{path}: is a checkpoint of the run that started from one of this name, which is in the archive; to go on "
+            f"with that run: --init-from {run.initial.folder.name}; to start another from it, name another step"
+        )
     return run
+
+
+def _same_place(initial: InitialAdapter, folder: Path) -> bool:
+    """Whether a command that named what a run starts from would now name a checkpoint of that run itself."""
+    return initial.checkpoint.rpartition("/")[2] == folder.name

@@ -1,7 +1,9 @@
 """`lofi lora` says what a file is, and writes it so that another program applies it at the same strength."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +11,9 @@ from click.testing import CliRunner, Result
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.cli.main import main
+from lofi_assets.files.documents import write_json
+from lofi_assets.profiles import Profile
+from lofi_assets.store import Store
 from lofi_assets.training.adapter_forms.reading import layers_of, read_lora
 from lofi_assets_tests.training.foreign_loras import LAYERS, ace_step_with_header, comfyui, random_pairs
 
@@ -67,3 +72,27 @@ def test_a_lora_for_another_base_says_for_which_it_was_read(layers: dict[str, tu
     refused = lofi_lora("inspect", path)
     assert refused.exit_code == 1
     assert "the base of the profile demo" in refused.output
+
+
+def test_train_takes_a_file_in_and_says_how_to_go_on(
+    layers: dict[str, tuple[int, ...]], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = comfyui(tmp_path, random_pairs(layers))
+    data = tmp_path / "data"
+    record = {"base": str(tiny_base), "base_fingerprint": "f" * 64, "dataset_hash": "d" * 64, "tracks": []}
+    write_json(data / "metadata" / "feature_cache.json", record)
+    asked: list[str | None] = []
+
+    def planned(store: Store, profile: Profile, *, init_from: str | None = None) -> SimpleNamespace:
+        asked.append(init_from)
+        return SimpleNamespace(command=[sys.executable, "-c", ""])
+
+    monkeypatch.setattr("lofi_assets.training.lora_checkpoints.plan_training", planned)
+    first = CliRunner().invoke(main, ["train", "--init-from", str(path)])
+    assert first.exit_code == 0, first.output
+    (folder,) = (data / "adapters").iterdir()
+    assert f"init_from: {folder.name}" in first.output
+    assert sorted(file.name for file in folder.iterdir()) == ["lora.safetensors", "taken.json"]
+    CliRunner().invoke(main, ["train", "--init-from", folder.name])
+    CliRunner().invoke(main, ["train"])
+    assert asked == [folder.name, folder.name, None]

@@ -174,6 +174,8 @@ def test_a_tensor_of_a_name_with_control_characters_is_shown_escaped(
         ({"use_rslora": "yes"}, "use_rslora"),
         ({"lora_alpha": "32"}, "lora_alpha"),
         ({"lora_alpha": float("nan")}, "lora_alpha"),
+        ({"lora_alpha": 10**400}, "lora_alpha"),
+        ({"lora_alpha": True}, "lora_alpha"),
         ({"r": 8}, "says rank 8"),
         ({"rank_pattern": {}}, "whose matrices have rank 3"),
         ({"alpha_pattern": {"(a+)+b": 3}}, "only names"),

@@ -225,3 +225,33 @@ def test_the_command_prints_the_plan_of_the_real_model_before_there_is_data(
     assert "of 24.0 GB: fits" in result.output and "asked for: 100,000 steps in 24 h" in result.output
     assert list(tmp_path.iterdir()) == []
     assert CliRunner().invoke(main, [*options[:4], "--memory", "6"]).exit_code == 1
+
+
+SIZES = {"8gb": 8e9, "12gb": 12e9, "16gb": 16e9, "24gb": 24e9, "80gb": 80e9}
+COSTLY: dict[str, dict[str, object]] = {
+    "8gb": {"base_quantization": "int8", "optimizer": "adamw"},
+    "12gb": {"gradient_checkpointing": False},
+    "16gb": {"crop_frames": None},
+    "24gb": {},
+    "80gb": {},
+}
+"""What a profile gives up -> what `production` has, or the next better."""
+
+
+def test_a_profile_for_a_card_fits_it_by_the_plan_and_gives_up_nothing_that_it_need_not(published: ModelSize):
+    """GB as 10^9 bytes: a card sold as 8 GB has 8.6 of these. On the longest track that the constitution allows."""
+    production, work = load_profile("production"), training_plan.assumed_workload(ACE_STEP_V1)
+    assert production.lora == {}
+
+    def total(settings: TrainingSettings) -> float:
+        return device_memory(published, Choices.of(settings), work, on_gpu=True).total
+
+    for card, memory in SIZES.items():
+        profile = load_profile(f"production-{card}")
+        settings = training_settings(profile)
+        assert profile.lora == production.lora, card
+        assert 0.6 * memory < total(settings) <= memory, card
+        given_up = {name: value for name, value in COSTLY[card].items() if getattr(settings, name) != value}
+        assert given_up == COSTLY[card], card
+        for name, value in given_up.items():
+            assert total(settings.model_copy(update={name: value})) > memory, f"{card}: {name} could be {value}"

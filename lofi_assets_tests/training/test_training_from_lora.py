@@ -10,7 +10,9 @@ import torch
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.constitution.gates import Gate
 from lofi_assets.constitution.verdicts import judge
+from lofi_assets.errors import LofiError
 from lofi_assets.release.adapter_files import _expect_rights
+from lofi_assets.release.card_start import foreign_licences, start_line
 from lofi_assets.release.files import ReleaseError
 from lofi_assets.store import Store
 from lofi_assets.training.adapter_forms.adapter import AdapterError
@@ -104,6 +106,8 @@ def test_a_checkpoint_goes_on_under_another_learning_rate_with_its_own_bits(make
     assert found.adapter_sha256 != recorded.adapter_sha256
     assert TrainedOn.read(second.checkpoints_dir / checkpoint_id(3)).foreign == ()
     assert second.initial.checkpoint == f"{first.run_id}/{checkpoint_id(6)}"
+    with pytest.raises(AdapterError, match=f"to go on with that run: --init-from {second.initial.folder.name}"):
+        started(folder)  # by now another checkpoint of this name
 
 
 def test_a_killed_run_goes_on_without_what_it_started_from(layers, tmp_path: Path, started):
@@ -268,3 +272,32 @@ def test_a_release_asks_for_the_rights_as_they_stand(layers, tmp_path: Path, sta
     write_rights(store, **{run.initial.sha256: {**RIGHTS, "release_permitted": False}})
     with pytest.raises(ReleaseError, match="not permitted"):
         _expect_rights(store, run, where=tmp_path / RUN_CONFIG)
+
+
+def test_the_model_card_says_where_the_adapter_comes_from(layers, tmp_path: Path, started, store: Store, make_run):
+    run = started(ace_step(tmp_path, random_pairs(layers))[0], lora={"r": 6})
+    write_rights(store, **{run.initial.sha256: {**RIGHTS, "name": "rap-lora"}})
+    assert "what that was trained on is not known here, and copies of it were not looked for" in start_line(run)
+    assert foreign_licences(store, run)[-1] == f"- rap-lora, sha256 `{run.initial.sha256}`: Apache-2.0 ({EVIDENCE})"
+    assert (start_line(make_run()), foreign_licences(store, make_run())) == ("", [])
+
+
+@pytest.mark.parametrize("consent", ["true", 1, "yes", None])
+def test_nothing_but_true_is_consent(consent: object, store: Store):
+    write_rights(store, **{"a" * 64: {**RIGHTS, "release_permitted": consent}})
+    with pytest.raises(LofiError, match="release_permitted"):
+        unlicensed(store, ("a" * 64,))
+
+
+def test_a_checkpoint_without_its_configuration_has_no_rights(store: Store):
+    folder = store.checkpoints / checkpoint_id(3)
+    folder.mkdir(parents=True)
+    assert "is absent" in on_unlicensed_adapters(store, {"x": folder})["x"]
+
+
+def test_a_file_of_a_checkpoint_is_no_lora_from_elsewhere(layers, store: Store, started):
+    folder = store.checkpoints / checkpoint_id(3)
+    folder.mkdir(parents=True)
+    path, _ = ace_step(folder, random_pairs(layers))
+    with pytest.raises(AdapterError, match="name its folder"):
+        started(path)

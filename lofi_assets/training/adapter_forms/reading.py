@@ -63,10 +63,11 @@ def read_lora(path: Path, layers: Layers, *, strength: float | None = None) -> A
         names = resolve(file.keys(), layers, where=where)
         _expect_shapes(file, names, layers, where=where)
         ranks = {layer: int(file.get_slice(names.parts[layer, "down"]).get_shape()[0]) for layer in names.layers}
+        header = header_settings(metadata, where=where) if strength is None else None
+        _expect_whole_dora(names, source, header)
         factors, said = dict.fromkeys(ranks, strength or 0.0), "as asked for"
         if strength is None:
-            factors, said = _strength(file, names, ranks, source, metadata)
-        _expect_whole_dora(names, source, header_settings(metadata, where=where))
+            factors, said = _strength(file, names, ranks, source, header)
         pairs = {
             layer: _pair(file, names, layer, layers[layer], scale=factors[layer], where=where) for layer in names.layers
         }
@@ -85,7 +86,7 @@ def read_lora(path: Path, layers: Layers, *, strength: float | None = None) -> A
 
 
 def _strength(
-    file: Any, names: Names, ranks: Mapping[str, int], source: Source, metadata: Mapping[str, str]
+    file: Any, names: Names, ranks: Mapping[str, int], source: Source, header: Settings | None
 ) -> tuple[dict[str, float], str]:
     where = str(source.weights)
     alphas = {
@@ -96,7 +97,7 @@ def _strength(
         ranks,
         alphas=alphas,
         config=source.settings,
-        header=header_settings(metadata, where=where),
+        header=header,
         where=where,
     )
 

@@ -115,7 +115,7 @@ def _configured(config: Settings, ranks: Mapping[str, int], *, where: str) -> di
         said = _matched(rank_pattern, layer, rank)
         if said != has:
             raise AdapterError(f"{where}: says rank {said:g} for {layer}, whose matrices have rank {has}")
-        found[layer] = _matched(alpha_pattern, layer, alpha) / (has**0.5 if rooted else has)
+        found[layer] = _matched(alpha_pattern, layer, alpha) / (math.sqrt(has) if rooted else has)
     return found
 
 
@@ -157,6 +157,10 @@ def _matched(patterns: Mapping[str, float], layer: str, otherwise: float) -> flo
 
 
 def _finite(value: object, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError:  # JSON knows whole numbers of any size
+        number = math.inf
+    if not 0 <= number < math.inf:
         raise AdapterError(f"{what} is {quoted(str(value))}, no number from 0 on")
-    return float(value)
+    return number
