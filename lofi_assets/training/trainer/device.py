@@ -1,5 +1,6 @@
 """Where training runs, and that it runs there the same way twice: the choice of a device, and deterministic kernels."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,11 +27,14 @@ def pick_device(name: str, *, precision: str) -> torch.device:
 
 @contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
-    """Deterministic kernels within the block; on a GPU those that exist, with a warning for the others."""
+    """Deterministic kernels within the block; what has none raises RuntimeError with the operation's name."""
     before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic
     filled = memory.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+    if device.type == "cuda":
+        # cuBLAS reads it when it is first used; without, some of its products depend on the stream
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
     # no kernel here reads memory that it did not write, and filling it costs a pass over every new tensor
     memory.fill_uninitialized_memory = False
     try:
