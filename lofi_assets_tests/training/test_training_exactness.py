@@ -9,10 +9,10 @@ from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 from lofi_assets.backbones.ace_step_v1.transformer import _stretched
+from lofi_assets.backbones.determinism import deterministic
 from lofi_assets.backbones.training import Item
 from lofi_assets.training.config import ConfigError, TrainingSettings
 from lofi_assets.training.trainer import model as models
-from lofi_assets.training.trainer.device import deterministic
 from lofi_assets.training.trainer.exactness import prove_exact
 from lofi_assets.training.trainer.loop import train
 from lofi_assets.training.trainer.model import compile_blocks, compiles

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from lofi_assets.backbones.determinism import deterministic
 from lofi_assets.backbones.training import TIMESTEPS, Item, Objective
 from lofi_assets.errors import LofiError
 from lofi_assets.files.writing import atomic_folder
@@ -36,7 +37,7 @@ from lofi_assets.training.features.cache import CachedFeatures
 from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.averaging import Average
 from lofi_assets.training.trainer.batches import Source, validation_items
-from lofi_assets.training.trainer.device import deterministic, pick_device
+from lofi_assets.training.trainer.device import pick_device
 from lofi_assets.training.trainer.exactness import prove_exact
 from lofi_assets.training.trainer.log import StepLog
 from lofi_assets.training.trainer.model import prepare_model
