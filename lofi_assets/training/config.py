@@ -157,10 +157,11 @@ class TrainingSettings(Settings):
     """Longest crop in latent frames (10.77 per second), placed at random; null trains on whole tracks."""
     gradient_checkpointing: bool = True
     """Recompute block activations in the backward pass: less memory, about a third more time, same gradients."""
-    compile: bool = False
+    compile: bool | Literal["auto"] = "auto"
     """Compile the transformer blocks (torch.compile): fuses the element-wise work between the matrix products, which
     pays on a GPU over thousands of steps, best where `crop_frames` makes the items equally long: every new size is
-    compiled for a minute. Items are padded to a few sizes. Needs a C++ compiler."""
+    compiled for a minute. Items are padded to a few sizes. Needs a C compiler. auto: on a GPU that has one, over an
+    unquantized base that is not shared out; by its id such a run is one that is not compiled."""
     validation_limit: Annotated[int, Field(ge=0)] = 32
     """Most validation tracks per validation loss."""
     preview_count: Annotated[int, Field(ge=0)] = 2
@@ -188,9 +189,10 @@ class TrainingSettings(Settings):
         free = set(UNIDENTIFYING)
         if self.schedule != "constant":
             free.discard("max_steps")
-        if self.compile:
+        if self.compile is True:
             free.discard("gradient_checkpointing")
-        return {name: value for name, value in super().identifying.items() if name not in free}
+        values = super().identifying | {"compile": self.compile is True}
+        return {name: value for name, value in values.items() if name not in free}
 
     @model_validator(mode="after")
     def _parts_work_together(self) -> "TrainingSettings":
@@ -199,7 +201,7 @@ class TrainingSettings(Settings):
                 "parallel 'fsdp' shares out plain tensors only: set base_quantization 'none' and optimizer 'adamw', "
                 "or parallel 'ddp'"
             )
-        if self.compile and (self.parallel == "fsdp" or self.base_quantization != "none"):
+        if self.compile is True and (self.parallel == "fsdp" or self.base_quantization != "none"):
             raise ValueError("compile takes a whole, unquantized base: set parallel 'ddp' and base_quantization 'none'")
         return self
 

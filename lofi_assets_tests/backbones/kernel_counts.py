@@ -25,7 +25,7 @@ class Kernels(TorchDispatchMode):
     """Counts operations by name, and the leading dimensions of what matrix products read."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: Counter[str] = Counter()
         self.leading: Counter[int] = Counter()
 

@@ -64,12 +64,17 @@ def adapted(dtype: torch.dtype, **options: Any) -> nn.ModuleDict:
     return layers
 
 
+def gradient_of(tensor: torch.Tensor) -> torch.Tensor:
+    assert tensor.grad is not None
+    return tensor.grad.clone()
+
+
 def gradients(layers: nn.ModuleDict, outputs: list[torch.Tensor]) -> dict[str, torch.Tensor]:
     random = torch.Generator().manual_seed(3)
-    loss = sum((output.float() * torch.randn(output.shape, generator=random)).sum() for output in outputs)
+    loss = torch.stack([(o.float() * torch.randn(o.shape, generator=random)).sum() for o in outputs]).sum()
     layers.zero_grad()
     loss.backward()
-    return {name: parameter.grad.clone() for name, parameter in layers.named_parameters() if "lora_" in name}
+    return {name: gradient_of(parameter) for name, parameter in layers.named_parameters() if "lora_" in name}
 
 
 @pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"lora_dropout": 0.5}, {"use_rslora": True}], ids=str)
@@ -85,15 +90,16 @@ def test_layers_together_are_what_peft_computes_one_by_one(options: dict[str, An
 
 
 def test_an_adapter_that_is_switched_off_or_merged_is_left_to_peft() -> None:
-    layers, x = adapted(torch.float32), torch.randn(1, 3, 24)
+    layer: Any = adapted(torch.float32)["q"]
+    x = torch.randn(1, 3, 24)
     with torch.no_grad():
-        before = project(x, layers["q"])[0]
-        layers["q"].merge()
-        torch.testing.assert_close(project(x, layers["q"])[0], before, atol=1e-5, rtol=1e-5)
-        layers["q"].unmerge()
-        layers["q"].enable_adapters(False)
-        torch.testing.assert_close(project(x, layers["q"])[0], layers["q"].base_layer(x))
-        assert (project(x, layers["q"])[0] - before).abs().max() > 0.01
+        before = project(x, layer)[0]
+        layer.merge()
+        torch.testing.assert_close(project(x, layer)[0], before, atol=1e-5, rtol=1e-5)
+        layer.unmerge()
+        layer.enable_adapters(False)
+        torch.testing.assert_close(project(x, layer)[0], layer.base_layer(x))
+        assert (project(x, layer)[0] - before).abs().max() > 0.01
 
 
 def test_in_half_precision_layers_together_are_nearer_to_the_truth_than_one_by_one() -> None:
@@ -102,7 +108,7 @@ def test_in_half_precision_layers_together_are_nearer_to_the_truth_than_one_by_o
     with torch.no_grad():
         together = project(x, *(layers[name] for name in "qkv"))
         for name, ours in zip("qkv", together, strict=True):
-            layer = layers[name]
+            layer: Any = layers[name]
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 theirs = layer(x)
             low = layer.lora_B["default"].weight.double() @ layer.lora_A["default"].weight.double()
@@ -119,12 +125,13 @@ def test_a_convolution_is_torchs_with_its_gradients(frozen: bool) -> None:
     for inputs, outputs, kernel, groups in ((12, 20, 1, 1), (12, 12, 3, 12), (12, 6, 3, 1)):
         ours = Convolution(inputs, outputs, kernel=kernel, groups=groups).requires_grad_(not frozen)
         x, weights = torch.randn(2, 9, inputs, requires_grad=True), torch.randn(2, 9, outputs)
-        found, expected = [], []
+        found: list[torch.Tensor] = []
+        expected: list[torch.Tensor] = []
         for results, output in ((found, ours(x)), (expected, ours.conv(x.mT).mT)):
             x.grad = None
             ours.zero_grad()
             (output * weights).sum().backward()
-            results += [output.detach(), x.grad.clone(), *(p.grad.clone() for p in ours.parameters() if not frozen)]
+            results += [output.detach(), gradient_of(x), *(gradient_of(p) for p in ours.parameters() if not frozen)]
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
@@ -138,7 +145,10 @@ def test_bfloat16_loss_and_gradient_are_those_of_float32_to_rounding() -> None:
     for loss in losses:
         loss.backward()
     assert abs(losses[1].item() / losses[0].item() - 1) < BF16_EPS
-    flat = [torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad]) for model in (exact, rounded)]
+    flat = [
+        torch.cat([gradient_of(p).flatten() for p in model.parameters() if p.requires_grad])
+        for model in (exact, rounded)
+    ]
     assert float((flat[0] - flat[1]).norm() / flat[0].norm()) < 8 * BF16_EPS
 
 
@@ -166,8 +176,9 @@ def test_names_on_the_disk_are_upstreams() -> None:
 @pytest.mark.parametrize(("device", "fused"), [("cuda", True), ("cpu", None)])
 def test_adamw_is_fused_on_a_gpu(monkeypatch: pytest.MonkeyPatch, device: str, fused: bool | None) -> None:
     asked: dict[str, Any] = {}
-    monkeypatch.setattr(optimizers.torch.optim, "AdamW", lambda trained, **options: asked.update(options))
-    optimizers.build_optimizer(TrainingSettings(), [SimpleNamespace(device=torch.device(device))])
+    monkeypatch.setattr("torch.optim.AdamW", lambda trained, **options: asked.update(options))
+    parameter: Any = SimpleNamespace(device=torch.device(device))
+    optimizers.build_optimizer(TrainingSettings(), [parameter])
     assert asked["fused"] is fused and asked["lr"] == 1e-4 and asked["weight_decay"] == 1e-2
 
 

@@ -194,6 +194,20 @@ def test_an_item_does_not_depend_on_its_company(base: loading.Base, guidance: st
     torch.testing.assert_close(pair[1], single[0], atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("guidance", ["apg", "cfg", "cfg_zero_star"])
+def test_guidance_in_one_batch_gives_the_same_latents_to_100_db(base: loading.Base, guidance: str) -> None:
+    conditions = conditions_for(base, prompts=PROMPTS, lyrics=LYRICS)
+    options: dict[str, Any] = {"frames": 30, "steps": 8, "guidance": guidance, "seeds": [1, 2]}
+    apart, together = (
+        sample_latents(base.transformer, conditions, together=choice, **options) for choice in (False, True)
+    )
+    error = (apart - together).square().mean() / apart.square().mean()
+    assert 10 * torch.log10(error.clamp(min=1e-30)) < -100
+    assert torch.equal(
+        sample_latents(base.transformer, conditions, **options), apart
+    )  # a CPU takes one after the other
+
+
 def test_prompt_and_lyrics_change_the_latents(base: loading.Base) -> None:
     def latents(prompt: str, lyric: str) -> torch.Tensor:
         conditions = conditions_for(base, prompts=[prompt], lyrics=[lyric])

@@ -58,7 +58,7 @@ def reference_forward(self: LinearSelfAttention, x: Tensor, *, rotary: Rotary, m
     value = F.pad(self._split(self.to_v(x)).transpose(-1, -2).float(), (0, 0, 0, 1), value=1.0)
     summed = (value @ F.relu(key).float().transpose(-1, -2)) @ F.relu(query).float()
     attended = summed[:, :, :-1] / (summed[:, :, -1:] + self.eps)
-    return self._project_out(attended.transpose(-1, -2).to(x.dtype))
+    return self._project_out(attended.transpose(-1, -2), x.dtype)
 
 
 def _step(model: ACEStepTransformer2DModel) -> Tensor:

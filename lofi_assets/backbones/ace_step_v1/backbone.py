@@ -151,7 +151,7 @@ class AceStepV1:
         """Flow matching."""
         from lofi_assets.backbones.ace_step_v1.objective import Objective
 
-        return Objective(model, dtype, device, ssl_weight=settings.ssl_weight, stepped=settings.compile)
+        return Objective(model, dtype, device, ssl_weight=settings.ssl_weight, stepped=settings.compile is True)
 
     # --- the plan -----------------------------------------------------------------------------------------------------
 

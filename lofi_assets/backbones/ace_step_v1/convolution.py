@@ -28,7 +28,7 @@ class Convolution(nn.Module):
         if type(conv) is nn.Conv1d and conv.kernel_size == (1,):
             return F.linear(x, conv.weight.squeeze(-1), conv.bias)
         if type(conv) is nn.Conv1d and _of_neighbours(conv) and not torch.compiler.is_exporting():
-            return _neighbours(x, conv.weight, conv.bias)
+            return _neighbours(x, conv)
         convolved: Tensor = conv(x.transpose(1, 2)).transpose(1, 2)
         return convolved
 
@@ -39,11 +39,13 @@ def _of_neighbours(conv: nn.Conv1d) -> bool:
     return alone and conv.kernel_size == (TAPS,) and conv.padding == (1,) and conv.bias is not None
 
 
-def _neighbours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Depthwise convolution of x (B, T, C) by weight (C, 1, 3) and bias (C,), with zeros outside."""
+def _neighbours(x: Tensor, conv: nn.Conv1d) -> Tensor:
+    """Depthwise convolution of x (B, T, C) by weights (C, 1, 3) and bias (C,), with zeros outside."""
+    weight, bias = conv.weight, conv.bias
+    assert bias is not None
     if torch.is_autocast_enabled(x.device.type):
         weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-    convolved: Tensor = _Neighbours.apply(x, weight[:, 0].t().contiguous(), bias)  # type: ignore[no-untyped-call]
+    convolved: Tensor = _Neighbours.apply(x, weight[:, 0].t().contiguous(), bias)
     return convolved
 
 

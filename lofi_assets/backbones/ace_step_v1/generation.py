@@ -20,6 +20,7 @@ from lofi_assets.backbones.ace_step_v1.sampler import (
     text_to_music,
 )
 from lofi_assets.backbones.ace_step_v1.sampler import Conditions as Batch
+from lofi_assets.backbones.determinism import deterministic
 from lofi_assets.backbones.features import Conditions
 
 _ADAPTER = "evaluated"
@@ -52,16 +53,18 @@ class AceStepSampler:
         steps: int,
         guidance_scale: float,
     ) -> np.ndarray:
-        """Music for each prompt with its lyrics and seed (`text_to_music`)."""
-        return text_to_music(
-            self.base,
-            prompts=prompts,
-            lyrics=lyrics,
-            seconds=seconds,
-            seeds=seeds,
-            steps=steps,
-            guidance_scale=guidance_scale,
-        )
+        """Music for each prompt with its lyrics and seed (`text_to_music`), the same bits each time on one machine."""
+        assert self.base.transformer is not None
+        with deterministic(self.base.transformer.device):
+            return text_to_music(
+                self.base,
+                prompts=prompts,
+                lyrics=lyrics,
+                seconds=seconds,
+                seeds=seeds,
+                steps=steps,
+                guidance_scale=guidance_scale,
+            )
 
 
 def decoder(base: Path, *, device: str) -> Callable[[Tensor], np.ndarray]:

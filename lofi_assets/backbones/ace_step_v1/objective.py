@@ -27,7 +27,7 @@ from lofi_assets.backbones.ace_step_v1.transformer import TransformerOutput
 from lofi_assets.backbones.features import Conditions
 from lofi_assets.backbones.training import Item, ObjectiveSettings
 
-FRAME_STEP, CONTEXT_STEP = 256, 128
+FRAME_STEP, CONTEXT_STEP = 128, 128
 """Sizes in which compiled blocks grow: they are compiled for each size anew, and padding costs less than that."""
 DROPPED = {"text": ("text",), "speaker": ("speaker",), "lyrics": ("lyric_ids", "lyric_mask")}
 """Group of conditions -> those that are zeros without it."""

@@ -7,6 +7,7 @@ once instead of three times. What peft offers beyond plain LoRA goes through pef
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
@@ -47,11 +48,13 @@ def _plain_adapter(layer: nn.Module) -> LowRank | None:
     if type(layer) is not LoraLinear or layer.disable_adapters or layer.merged or layer.fan_in_fan_out:
         return None
     active = [name for name in layer.active_adapters if name in layer.lora_A]
-    base = layer.base_layer
+    base: Any = layer.base_layer
     if len(active) != 1 or type(base) is not nn.Linear:
         return None
     (name,) = active
     plain = name not in layer.lora_variant and not layer.lora_bias[name]
     if not plain or not isinstance(layer.lora_dropout[name], nn.Identity):
         return None
-    return LowRank(base, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name])
+    first: Any = layer.lora_A[name]
+    second: Any = layer.lora_B[name]
+    return LowRank(base, first.weight, second.weight, layer.scaling[name])

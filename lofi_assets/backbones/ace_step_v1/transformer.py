@@ -298,9 +298,22 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # t
             frames = projected[index]
             if mask is not None and self.config.mask_aware_padding:
                 frames = frames[mask[index].bool()]
-            stretched = F.interpolate(frames.T[None], size=len(target), mode="linear", align_corners=False)[0].T
+            stretched = _stretched(frames, len(target))
             losses.append((1 - F.cosine_similarity(stretched.float(), target.float(), dim=-1)).mean())
         return torch.stack(losses).mean()
+
+
+def _stretched(frames: Tensor, count: int) -> Tensor:
+    """Frames (n, width) -> (count, width), linear in time, half a frame beyond the ends held.
+
+    `F.interpolate` gives the same numbers; its backward pass on CUDA has no deterministic kernel.
+    """
+    places = (torch.arange(count, device=frames.device, dtype=torch.float32) + 0.5) * (len(frames) / count) - 0.5
+    places = places.clamp(0, len(frames) - 1)
+    before = places.long()
+    after = (before + 1).clamp(max=len(frames) - 1)
+    share = (places - before)[:, None].to(frames.dtype)
+    return torch.lerp(frames.index_select(0, before), frames.index_select(0, after), share)
 
 
 def _projector(width: int, outputs: int) -> nn.Sequential:

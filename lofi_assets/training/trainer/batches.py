@@ -89,6 +89,12 @@ class Source:
             targets={name: crop_target(target, share=share, place=draw.place) for name, target in targets.items()},
         )
 
+    def longest(self) -> Item:
+        """An item as long as any that training sees."""
+        frames = [self.features.frames(track.key) for track in self.tracks]
+        order = _order(self._repeats, self._lengths, self.settings.seed, 0, self.settings.global_batch)
+        return self.item(order.index(frames.index(max(frames))))
+
     def track(self, position: int) -> TrackFeatures:
         """The track at `position`.
 

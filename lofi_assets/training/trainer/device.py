@@ -1,8 +1,4 @@
-"""Where training runs, and that it runs there the same way twice: the choice of a device, and deterministic kernels."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+"""Where training runs."""
 
 import torch
 
@@ -22,19 +18,3 @@ def pick_device(name: str, *, precision: str) -> torch.device:
     if device.type == "cuda" and precision == "bf16-mixed" and not torch.cuda.is_bf16_supported():
         raise ConfigError("training.precision: this GPU has no bfloat16; use '32'")
     return device
-
-
-@contextmanager
-def deterministic(device: torch.device) -> Iterator[None]:
-    """Deterministic kernels within the block; on a GPU those that exist, with a warning for the others."""
-    before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    memory: Any = torch.utils.deterministic
-    filled = memory.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
-    # no kernel here reads memory that it did not write, and filling it costs a pass over every new tensor
-    memory.fill_uninitialized_memory = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warned)
-        memory.fill_uninitialized_memory = filled

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from lofi_assets.backbones.determinism import deterministic
 from lofi_assets.backbones.training import TIMESTEPS, Item, Objective
 from lofi_assets.errors import LofiError
 from lofi_assets.files.writing import atomic_folder
@@ -36,7 +37,7 @@ from lofi_assets.training.features.cache import CachedFeatures
 from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.averaging import Average
 from lofi_assets.training.trainer.batches import Source, validation_items
-from lofi_assets.training.trainer.device import deterministic
+from lofi_assets.training.trainer.exactness import prove_exact
 from lofi_assets.training.trainer.log import StepLog
 from lofi_assets.training.trainer.model import prepare_model
 from lofi_assets.training.trainer.opening import open_folder, ready, start_of_all
@@ -64,6 +65,8 @@ class Progress:
     step: int = 0
     smoothed: float | None = None
     lowest: float | None = None
+    kernels: str | None = None
+    """Compiled or not, activations recomputed or not: other last bits. None in a state of an earlier version."""
     last_loss: float | None = None
     validation_loss: float | None = None
 
@@ -311,6 +314,7 @@ def _prepare(run: TrainingRun, device: torch.device, processes: Processes, say: 
     parameters = adapted.parameters
     optimizer = build_optimizer(settings, parameters.values())
     average = Average.of(parameters, decay=settings.ema_decay) if settings.ema_decay else None
+    kernels = f"compiled {adapted.compiled}, recomputed {settings.gradient_checkpointing}"
     if start:
         averaged = average.tensors if average else None
         resume.restore_state(
@@ -319,6 +323,10 @@ def _prepare(run: TrainingRun, device: torch.device, processes: Processes, say: 
         progress = Progress(step=start.point.step, **start.point.extra)
     if start and processes.main:
         say(f"going on after step {start.point.step}")
+        if adapted.compiled and progress.kernels not in (kernels, None):
+            say(f"kernels were: {progress.kernels}, are: {kernels}; the last bits differ from a run in one go")
+    progress.kernels = kernels
+    settings = settings.model_copy(update={"compile": adapted.compiled})
     source, validation = _sources(run)
     return Trainer(
         run=run,
@@ -339,6 +347,8 @@ def _run(trainer: Trainer, stop: Callable[[], bool]) -> runs.TrainingSummary:
     settings, progress, first = trainer.run.training, trainer.progress, trainer.progress.step
     processes = trainer.processes
     started = time.perf_counter()
+    if trainer.objective.device.type == "cuda" and first < settings.max_steps:
+        prove_exact(trainer.objective, [trainer.source.longest()], trainer.parameters)
     if first == 0:
         trainer.save_state()
         if not processes.any(stop()):

@@ -3,12 +3,15 @@
 Only the order of these is here; each is done in `backbones/`, `adapters`, `quantized_base` or `training.distributed`.
 """
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
 
-from lofi_assets.training.config import TrainingRun
+from lofi_assets.training.config import TrainingRun, TrainingSettings
 from lofi_assets.training.distributed import Processes, wrapped
 from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.initial_values import start_from
@@ -16,6 +19,8 @@ from lofi_assets.training.trainer.quantized_base import quantize_base
 
 COMPILED_SIZES = 256
 """Most sizes and kinds of input that blocks are compiled for; beyond, they run uncompiled."""
+C_COMPILERS = ("cc", "gcc", "clang")
+"""Triton needs one to load its kernels."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class AdaptedModel:
     """The adapter's, by the names of `adapters.trainable`."""
     dtype: torch.dtype
     """Of the frozen weights that are not quantized."""
+    compiled: bool
+    """Whether its blocks are."""
 
 
 def prepare_model(
@@ -53,13 +60,38 @@ def prepare_model(
     if run.initial and at_start:
         start_from(base, parameters, run)
     blocks = backbone.blocks(base)
-    if settings.compile:
-        for block in blocks:
-            block.compile(dynamic=False, recompile_limit=COMPILED_SIZES)
+    compiled = compiles(settings, device)
+    if compiled:
+        compile_blocks(blocks)
     model = wrapped(base, settings, processes, device, blocks=blocks)
     if _sharded(run, processes):
         parameters = adapters.trainable(base)
-    return AdaptedModel(model, parameters, dtype)
+    return AdaptedModel(model, parameters, dtype, compiled)
+
+
+def compiles(settings: TrainingSettings, device: torch.device) -> bool:
+    """What `compile` comes to on a device; the same for every process and every resume on one machine."""
+    if settings.compile != "auto":
+        return settings.compile
+    whole = settings.base_quantization == "none" and settings.parallel == "ddp"
+    return device.type == "cuda" and whole and bool(find_spec("triton")) and any(map(shutil.which, C_COMPILERS))
+
+
+def compile_blocks(blocks: Sequence[torch.nn.Module], *, backend: str = "inductor") -> None:
+    """Compile each block for every size that it meets; they share what is compiled.
+
+    Args:
+        backend: of torch.compile; "aot_eager" traces forward and backward pass and needs no C compiler.
+    """
+    import torch._dynamo.config as dynamo
+    import torch._inductor.config as inductor
+
+    # otherwise the compiler times its kernels, and which one wins may differ after a resume
+    inductor.deterministic = True
+    dynamo.recompile_limit = max(dynamo.recompile_limit, COMPILED_SIZES)
+    dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, COMPILED_SIZES)
+    for block in blocks:
+        block.compile(dynamic=False, backend=backend)
 
 
 def _sharded(run: TrainingRun, processes: Processes) -> bool:

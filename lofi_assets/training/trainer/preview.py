@@ -15,6 +15,7 @@ passed over. Imports without torch.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,7 +121,10 @@ def _sampled(
     from lofi_assets.training.features.cache import CachedFeatures
 
     backbone, mixed = run.backbone, run.training.precision == "bf16-mixed"
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
+    compiled = any(getattr(module, "_compiled_call_impl", None) for module in model.modules())
+    # a size that training does not have is not worth a minute of compiling
+    eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    with eager, torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
         return backbone.sample_latents(
             model,
             CachedFeatures(backbone, run.features_dir).conditions(track.key),
