@@ -37,6 +37,7 @@ from lofi_assets.training.ending import (
     write_ending,
 )
 from lofi_assets.training.launch import launch, orphaned
+from lofi_assets.wording import counted
 
 SAME_REQUEST_S = 2.0
 """Ctrl-C reaches the whole process group, and Dagster and `accelerate launch` then forward it once more."""
@@ -179,7 +180,8 @@ def _sentence(run: TrainingRun, summary: TrainingSummary) -> str:
     state = "interrupted and saved; the same command goes on from here" if summary.interrupted else "complete"
     speed = f", {summary.seconds_per_step:.3g} s per step" if summary.seconds_per_step else ""
     loss = f"mean loss {summary.mean_loss:.4f}" if summary.mean_loss is not None else "no loss"
-    return f"{where}: {state}; {summary.steps_now} steps now{speed}, {loss}; checkpoints in {run.checkpoints_dir}"
+    left = f", {counted(summary.skipped_items, 'item')} of the run skipped" if summary.skipped_items else ""
+    return f"{where}: {state}; {summary.steps_now} steps now{speed}, {loss}{left}; checkpoints in {run.checkpoints_dir}"
 
 
 def _report(pipes: Any, run: TrainingRun, summary: TrainingSummary) -> None:

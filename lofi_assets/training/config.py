@@ -35,7 +35,7 @@ Two of them depend on others (`TrainingSettings.identifying`): under a schedule 
 on `max_steps`, and a compiler fuses other kernels, with other last bits, where activations are computed again.
 """
 
-ADDED_LATER: frozenset[str] = frozenset()
+ADDED_LATER: frozenset[str] = frozenset({"skip_share"})
 """Settings of training or adapter that came after runs were first named by their settings. At its default such a one is
 left out of the hash, so that a run of an earlier version goes on under its id."""
 
@@ -165,6 +165,9 @@ class TrainingSettings(Settings):
     """Length of a preview."""
     divergence_factor: Annotated[float, Field(gt=1)] = 10.0
     """Stop when the smoothed loss exceeds its lowest value by this factor."""
+    skip_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Leave an item out of its step if its loss is no finite number, say which, and end the run once more than this
+    share of the items was left out. 0: the first one ends the run."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Every random number of the run follows from it."""
 

@@ -51,6 +51,8 @@ class TrainingSummary:
     """JSON-lines log of the run."""
     interrupted: bool = False
     """Stopped by a signal; the state is saved and the next call goes on."""
+    skipped_items: int = 0
+    """Items of the whole run that were left out because their loss was no finite number."""
 
     def as_metadata(self) -> dict[str, Any]:
         """Plain JSON data without the values that are unknown."""
@@ -132,6 +134,7 @@ def finished(run: TrainingRun) -> TrainingSummary | None:
         seconds_per_step=None,
         checkpoints=tuple(record.checkpoint_id for record in manifest),
         log=str(log_path(run)),
+        skipped_items=extra.get("skipped", 0),
     )
 
 

@@ -17,12 +17,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from lofi_assets.backbones.features import FeatureError
 from lofi_assets.backbones.training import TIMESTEPS, Item, Objective
 from lofi_assets.errors import LofiError
 from lofi_assets.files.writing import atomic_folder
 from lofi_assets.progress import Progress as Told
 from lofi_assets.records import Checkpoint
+from lofi_assets.training import track_losses
 from lofi_assets.training.checkpoints import manifest as checkpoints
 from lofi_assets.training.checkpoints import runs
 from lofi_assets.training.checkpoints import state as resume
@@ -33,49 +36,27 @@ from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.config import SPLITS, ConfigError, TrainingRun, save_run
 from lofi_assets.training.distributed import Processes, joined, synchronised, whole
 from lofi_assets.training.features.cache import CachedFeatures
+from lofi_assets.training.features.latents import measured_latents
 from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.averaging import Average
 from lofi_assets.training.trainer.batches import Source, validation_items
 from lofi_assets.training.trainer.device import deterministic, pick_device
+from lofi_assets.training.trainer.item_losses import StepItems, finite_losses, skipping
 from lofi_assets.training.trainer.log import StepLog
 from lofi_assets.training.trainer.model import prepare_model
 from lofi_assets.training.trainer.optimizer import build_optimizer, learning_rate
 from lofi_assets.training.trainer.preview import write_previews
+from lofi_assets.training.trainer.progress import RECENT, Progress
 from lofi_assets.training.trainer.randomness import randomness
 
 NOISE_LEVELS = 4
 """Timesteps at which the validation loss is taken, evenly spread over the schedule."""
-SMOOTHING = 0.98
-"""Memory of the smoothed loss, about 50 steps: as many as it takes to even out the timesteps drawn."""
-RECENT = 50
 
 Say = Callable[[str], None]
 
 
 class TrainingDiverged(LofiError, RuntimeError):
     """The loss is no longer a number, or far above what it was; the message is the diagnosis."""
-
-
-@dataclass
-class Progress:
-    """What the loop remembers besides weights and optimiser; saved with them."""
-
-    step: int = 0
-    smoothed: float | None = None
-    lowest: float | None = None
-    last_loss: float | None = None
-    validation_loss: float | None = None
-
-    def extra(self) -> dict[str, Any]:
-        """Everything but the step, as JSON."""
-        return {name: value for name, value in vars(self).items() if name != "step"}
-
-    def observe(self, loss: float) -> None:
-        """Take in the loss of a step."""
-        self.last_loss = loss
-        self.smoothed = loss if self.smoothed is None else SMOOTHING * self.smoothed + (1 - SMOOTHING) * loss
-        if self.step >= RECENT:
-            self.lowest = self.smoothed if self.lowest is None else min(self.lowest, self.smoothed)
 
 
 @dataclass
@@ -100,24 +81,24 @@ class Trainer:
         """One optimiser step; raises TrainingDiverged before the weights are touched."""
         settings, step = self.run.training, self.progress.step + 1
         started, rate = time.perf_counter(), learning_rate(settings, step)
-        loss, seen = self._accumulate(step)
+        loss, items = self._accumulate(step)
         norm = self._clip(settings.gradient_clip)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingDiverged(_diagnosis(step, loss=loss, norm=norm, rate=rate, seen=seen))
+        if not (loss is None or math.isfinite(loss)) or not math.isfinite(norm):
+            raise TrainingDiverged(_diagnosis(step, loss=loss, norm=norm, rate=rate, seen=items.suspects))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.step()
+        if loss is not None:  # with nothing to learn from, momentum and weight decay would still move the weights
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average:
             self.average.update(step)
-        self.progress.step = step
-        self.progress.observe(loss)
-        self.recent.append(loss)
+        self.progress.observe(step, loss, skipped=len(items.skipped))
+        if loss is not None:
+            self.recent.append(loss)
         seconds = round(time.perf_counter() - started, 4)
-        smoothed = self.progress.smoothed
-        line = {"loss": loss, "smoothed": smoothed, "lr": rate, "grad_norm": norm, "items": seen, "seconds": seconds}
-        self._write(line)
-        self._judge(rate, seen)
+        line = {"loss": loss, "smoothed": self.progress.smoothed, "lr": rate, "grad_norm": norm, **items.line()}
+        self._write({**line, "seconds": seconds})
+        self._judge(rate, items)
 
     def validate(self) -> dict[str, float]:
         """Loss per timestep (`t=<timestep>`) and their mean (`mean`), on the same noise every time."""
@@ -160,7 +141,8 @@ class Trainer:
         record = record.model_copy(update={"is_valid": reason is None})
         checkpoints.add_record(run.checkpoints_dir, record)
         mean = f", validation loss {losses['mean']:.4f}" if losses else ""
-        self.say(reason or f"{identifier}: loss {self.progress.smoothed:.4f}{mean}")
+        loss = "none" if self.progress.smoothed is None else f"{self.progress.smoothed:.4f}"
+        self.say(reason or f"{identifier}: loss {loss}{mean}")
 
     def save_state(self) -> None:
         """Save what the next step depends on."""
@@ -189,19 +171,35 @@ class Trainer:
         with self._released():
             write_previews(self.run, model, device=self.objective.device, step=self.progress.step, say=self.say)
 
-    def _accumulate(self, step: int) -> tuple[float, list[str]]:
-        """Gradients of one step; returns its mean loss and what it saw in all processes, as `track@timestep`."""
-        accumulate, positions = self.run.training.accumulate, self.source.positions(step)
+    def _accumulate(self, step: int) -> tuple[float | None, StepItems]:
+        """Gradients of one step; returns its mean loss, None if all was skipped, and its items in all processes.
+
+        A skipped item counts in the divisor: the gradient is the same however a step is divided into passes.
+        """
+        settings, positions = self.run.training, self.source.positions(step)
+        found = torch.zeros(2, len(positions), device=self.objective.device)
         losses = []
-        for pass_number in range(accumulate):
-            items = [self.source.item(position) for position in self._share(positions, pass_number)]
-            with synchronised(self.objective.model, last=pass_number == accumulate - 1):
-                loss = self.objective.losses(items).mean() / accumulate
+        for pass_number in range(settings.accumulate):
+            share = self._share(positions, pass_number)
+            items = [self.source.item(position) for position in share]
+            with synchronised(self.objective.model, last=pass_number == settings.accumulate - 1):
+                each, skipped = self._losses(items)
+                loss = each.mean() / settings.accumulate
                 loss.backward()
             losses.append(loss.detach())
-        total = self.processes.sum(torch.stack(losses).sum()) / self.processes.count
-        draws = [self.source.draw(position) for position in positions]
-        return float(total), [f"{draw.track.track_id}@{draw.sigma * TIMESTEPS:.0f}" for draw in draws]
+            here = slice(share.start - positions.start, share.stop - positions.start)
+            found[0, here], found[1, here] = each.detach(), skipped
+        mean, *rest = self.processes.sum(torch.cat([torch.stack(losses).sum()[None], found.flatten()])).tolist()
+        each, left = rest[: len(positions)], [bool(flag) for flag in rest[len(positions) :]]
+        seen = StepItems.of([self.source.draw(position) for position in positions], each, skipped=left)
+        return seen.mean(mean / self.processes.count), seen
+
+    def _losses(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Losses (B,), and which of them were skipped."""
+        if self.run.training.skip_share:
+            return finite_losses(self.objective, items, self.processes)
+        losses = self.objective.losses(items)
+        return losses, torch.zeros_like(losses, dtype=torch.bool)
 
     def _share(self, positions: range, pass_number: int) -> range:
         """What this process takes in a forward pass: neighbours in the step's order, which are of similar length."""
@@ -235,11 +233,14 @@ class Trainer:
         if self.log:
             self.log.write(self.progress.step, values)
 
-    def _judge(self, rate: float, seen: list[str]) -> None:
+    def _judge(self, rate: float, items: StepItems) -> None:
+        if items.skipped and (reason := skipping(items, self.progress, self.source, say=self.say)):
+            raise TrainingDiverged(f"step {self.progress.step}: {reason}")
         smoothed, lowest, factor = self.progress.smoothed, self.progress.lowest, self.run.training.divergence_factor
         if smoothed is not None and lowest is not None and smoothed > factor * lowest:
             reached = f"{smoothed:.4g} smoothed, {factor:g} times its lowest value {lowest:.4g}"
-            raise TrainingDiverged(_diagnosis(self.progress.step, loss=reached, norm="finite", rate=rate, seen=seen))
+            step, suspects = self.progress.step, items.suspects
+            raise TrainingDiverged(_diagnosis(step, loss=reached, norm="finite", rate=rate, seen=suspects))
 
     def _description(self, record: Checkpoint, losses: dict[str, float], digest: str) -> CheckpointDescription:
         return CheckpointDescription(
@@ -272,7 +273,7 @@ def train(
         say: told about milestones.
     Raises:
         ConfigError: base or device are not what the run says.
-        FeatureError: cached features are missing or damaged.
+        FeatureError: cached features are missing or damaged, or a track would outweigh or waste the training.
         CheckpointError: checkpoints without the state to go on from.
         TrainingDiverged: with a diagnosis; the last saved state stays.
     """
@@ -281,6 +282,9 @@ def train(
         raise ConfigError(
             f"base: {run.base} has changed since the features were computed; materialise feature_cache again"
         )
+    keys = {track.track_id: track.key for track in run.tracks}
+    if refusal := measured_latents(run.backbone, run.features_dir, keys).refusal():
+        raise FeatureError(refusal)
     with joined(run.training, cpu=device.type == "cpu") as processes, deterministic(device), ExitStack() as held:
         if processes.main:
             held.enter_context(runs.exclusive(run.checkpoints_dir))
@@ -347,12 +351,13 @@ def _run(trainer: Trainer, stop: Callable[[], bool]) -> runs.TrainingSummary:
     with Told("training", total=settings.max_steps, unit="step", first=first, say=say) as told:
         while progress.step < settings.max_steps and not processes.any(stop()):
             trainer.step()
-            told.advance(note=f"loss {progress.smoothed:.4f}")
+            told.advance(note="" if progress.smoothed is None else f"loss {progress.smoothed:.4f}")
             if progress.step % settings.checkpoint_interval == 0:
                 trainer.save_checkpoint()
                 trainer.save_state()
                 if processes.main:
                     resume.keep_beside_checkpoint(trainer.run.checkpoints_dir)
+                    track_losses.report(runs.log_path(trainer.run), say=say)
                 if not stop():
                     trainer.preview()
     done = progress.step - first
@@ -363,6 +368,7 @@ def _run(trainer: Trainer, stop: Callable[[], bool]) -> runs.TrainingSummary:
         step=progress.step,
         steps_now=done,
         last_loss=progress.last_loss,
+        skipped_items=progress.skipped,
         mean_loss=math.fsum(trainer.recent) / len(trainer.recent) if trainer.recent else None,
         validation_loss=progress.validation_loss,
         seconds_per_step=(time.perf_counter() - started) / done if done else None,
@@ -372,7 +378,7 @@ def _run(trainer: Trainer, stop: Callable[[], bool]) -> runs.TrainingSummary:
     )
 
 
-def _diagnosis(step: int, *, loss: float | str, norm: float | str, rate: float, seen: list[str]) -> str:
+def _diagnosis(step: int, *, loss: float | str, norm: float | str, rate: float, seen: Sequence[str]) -> str:
     return (
         f"step {step}: loss {loss}, gradient norm {norm}, learning rate {rate:.3g}, on {', '.join(seen)} "
         "(track@timestep). If one track keeps coming up, listen to it and look at its measures; otherwise lower "
