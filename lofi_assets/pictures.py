@@ -115,8 +115,8 @@ def ranked(values: Mapping[str, float], *, label: str, marked: Collection[str] =
     for place, (name, value) in enumerate(values.items()):
         axis.plot([place], [value], ".", color=ACCENT if name in marked else SOFT)
         if name in marked:
-            beside = {"xytext": (4, 0), "textcoords": "offset points"}
-            axis.annotate(name[:24], (place, value), fontsize=LABEL, color=ACCENT, **beside)
+            beside = (4.0, 0.0)
+            axis.annotate(name[:24], (place, value), beside, textcoords="offset points", fontsize=LABEL, color=ACCENT)
     axis.set_yscale("log")
     axis.set_xticks([])
     axis.set(xlabel=f"{len(values)} tracks", ylabel=label)

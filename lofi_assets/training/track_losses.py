@@ -193,7 +193,8 @@ def _usual(timesteps: "np.ndarray", logs: "np.ndarray") -> "np.ndarray":
     bins = min(max(len(logs) // ITEMS_PER_BIN, 1), MOST_BINS)
     parts = np.array_split(np.argsort(timesteps, kind="stable"), bins)
     places = [float(np.median(timesteps[part])) for part in parts]
-    return np.interp(timesteps, places, [float(np.median(logs[part])) for part in parts])
+    usual: np.ndarray = np.interp(timesteps, places, [float(np.median(logs[part])) for part in parts])
+    return usual
 
 
 def _scores(medians: Mapping[str, float], items: "Mapping[str, np.ndarray]") -> dict[str, float]:

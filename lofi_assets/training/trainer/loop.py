@@ -37,6 +37,7 @@ from lofi_assets.training.config import SPLITS, ConfigError, TrainingRun, save_r
 from lofi_assets.training.distributed import Processes, joined, synchronised, whole
 from lofi_assets.training.features.cache import CachedFeatures
 from lofi_assets.training.features.latents import measured_latents
+from lofi_assets.training.planning.cards import device_name
 from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.averaging import Average
 from lofi_assets.training.trainer.batches import Source, validation_items
@@ -45,6 +46,7 @@ from lofi_assets.training.trainer.item_losses import StepItems, finite_losses, s
 from lofi_assets.training.trainer.log import StepLog
 from lofi_assets.training.trainer.model import prepare_model
 from lofi_assets.training.trainer.optimizer import build_optimizer, learning_rate
+from lofi_assets.training.trainer.pace import FirstSteps
 from lofi_assets.training.trainer.preview import write_previews
 from lofi_assets.training.trainer.progress import RECENT, Progress
 from lofi_assets.training.trainer.randomness import randomness
@@ -75,6 +77,8 @@ class Trainer:
     """Of the main process."""
     progress: Progress
     say: Say
+    pace: FirstSteps | None = None
+    """Of the main process."""
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
 
     def step(self) -> None:
@@ -83,8 +87,8 @@ class Trainer:
         started, rate = time.perf_counter(), learning_rate(settings, step)
         loss, items = self._accumulate(step)
         norm = self._clip(settings.gradient_clip)
-        if not (loss is None or math.isfinite(loss)) or not math.isfinite(norm):
-            raise TrainingDiverged(_diagnosis(step, loss=loss, norm=norm, rate=rate, seen=items.suspects))
+        if not (math.isfinite(loss or 0.0) and math.isfinite(norm)):
+            raise TrainingDiverged(_diagnosis(step, loss=loss or 0.0, norm=norm, rate=rate, seen=items.suspects))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if loss is not None:  # with nothing to learn from, momentum and weight decay would still move the weights
@@ -98,6 +102,8 @@ class Trainer:
         seconds = round(time.perf_counter() - started, 4)
         line = {"loss": loss, "smoothed": self.progress.smoothed, "lr": rate, "grad_norm": norm, **items.line()}
         self._write({**line, "seconds": seconds})
+        if pace := self.pace and self.pace.observe(step, seconds, say=self.say):
+            self._write(pace)
         self._judge(rate, items)
 
     def validate(self) -> dict[str, float]:
@@ -190,8 +196,8 @@ class Trainer:
             here = slice(share.start - positions.start, share.stop - positions.start)
             found[0, here], found[1, here] = each.detach(), skipped
         mean, *rest = self.processes.sum(torch.cat([torch.stack(losses).sum()[None], found.flatten()])).tolist()
-        each, left = rest[: len(positions)], [bool(flag) for flag in rest[len(positions) :]]
-        seen = StepItems.of([self.source.draw(position) for position in positions], each, skipped=left)
+        draws, size = [self.source.draw(position) for position in positions], len(positions)
+        seen = StepItems.of(draws, rest[:size], skipped=[bool(flag) for flag in rest[size:]])
         return seen.mean(mean / self.processes.count), seen
 
     def _losses(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
@@ -336,6 +342,7 @@ def _prepare(run: TrainingRun, device: torch.device, processes: Processes, say: 
         log=StepLog(runs.log_path(run), after_step=progress.step or -1) if processes.main else None,
         progress=progress,
         say=say,
+        pace=FirstSteps(run, source, device_name(str(device)), adapted.layers) if processes.main else None,
     )
 
 

@@ -27,6 +27,8 @@ class AdaptedModel:
     """The adapter's, by the names of `adapters.trainable`."""
     dtype: torch.dtype
     """Of the frozen weights that are not quantized."""
+    layers: int
+    """Blocks of the model."""
 
 
 def prepare_model(run: TrainingRun, *, device: torch.device, processes: Processes) -> AdaptedModel:
@@ -52,7 +54,7 @@ def prepare_model(run: TrainingRun, *, device: torch.device, processes: Processe
     model = wrapped(base, settings, processes, device, blocks=blocks)
     if _sharded(run, processes):
         parameters = adapters.trainable(base)
-    return AdaptedModel(model, parameters, dtype)
+    return AdaptedModel(model, parameters, dtype, len(blocks))
 
 
 def _sharded(run: TrainingRun, processes: Processes) -> bool:
