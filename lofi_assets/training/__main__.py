@@ -173,11 +173,12 @@ def _fail(ending: Ending, config: Path, pipes: Any) -> int:
 
 
 def _sentence(run: TrainingRun, summary: TrainingSummary) -> str:
+    complete = "complete (ended early)" if summary.ended_early else "complete"
     where = f"run {summary.run_id}, step {summary.step} of {run.training.max_steps}"
     if not summary.steps_now:
-        state = "stopped before the first step" if summary.interrupted else "already complete, nothing to do"
+        state = "stopped before the first step" if summary.interrupted else f"already {complete}, nothing to do"
         return f"{where}: {state}; checkpoints in {run.checkpoints_dir}"
-    state = "interrupted and saved; the same command goes on from here" if summary.interrupted else "complete"
+    state = "interrupted and saved; the same command goes on from here" if summary.interrupted else complete
     speed = f", {summary.seconds_per_step:.3g} s per step" if summary.seconds_per_step else ""
     loss = f"mean loss {summary.mean_loss:.4f}" if summary.mean_loss is not None else "no loss"
     left = f", {counted(summary.skipped_items, 'item')} of the run skipped" if summary.skipped_items else ""

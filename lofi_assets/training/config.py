@@ -24,6 +24,9 @@ UNIDENTIFYING = frozenset(
         "keep_best",
         "gradient_checkpointing",
         "validation_limit",
+        "validation_interval",
+        "early_stopping",
+        "keep_best_validation",
         "divergence_factor",
         "preview_count",
         "preview_seconds",
@@ -159,6 +162,13 @@ class TrainingSettings(Settings):
     compiled for a minute. Items are padded to a few sizes. Needs a C++ compiler."""
     validation_limit: Annotated[int, Field(ge=0)] = 32
     """Most validation tracks per validation loss."""
+    validation_interval: Positive | None = None
+    """Steps between validation losses, besides those of the checkpoints; null: only those."""
+    early_stopping: Positive | None = None
+    """End the run after this many validation losses in a row that are not below the lowest before them, the first
+    checkpoint at the earliest. null: never."""
+    keep_best_validation: bool = False
+    """Keep the checkpoint with the lowest validation loss too, besides `keep_best` by FAD and the latest."""
     preview_count: Annotated[int, Field(ge=0)] = 2
     """Validation tracks whose conditions are sampled at every checkpoint, to be heard beside the track; 0: none."""
     preview_seconds: Annotated[float, Field(gt=0)] = 10.0
@@ -175,6 +185,10 @@ class TrainingSettings(Settings):
     def global_batch(self) -> int:
         """Items of one optimiser step, over all processes."""
         return self.batch_size * self.accumulate * self.processes
+
+    def ends_early(self, *, step: int, stale: int) -> bool:
+        """Whether early stopping ends a run at `step`, after `stale` validation losses in a row without a lower one."""
+        return self.early_stopping is not None and stale >= self.early_stopping and step >= self.checkpoint_interval
 
     @property
     def identifying(self) -> dict[str, object]:

@@ -16,7 +16,8 @@ from lofi_assets.html.links import page_url
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import Store
 from lofi_assets.training import track_losses
-from lofi_assets.training.checkpoints.runs import ARCHIVE, companion_folder, log_path
+from lofi_assets.training.checkpoints.manifest import best_by_validation
+from lofi_assets.training.checkpoints.runs import ARCHIVE, companion_folder, finished, log_path
 from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.config import TrackFeatures, TrainingRun
 from lofi_assets.training.features.latents import MeasuredLatents
@@ -121,6 +122,8 @@ def run_details(run: TrainingRun, *, config: Path, losses: Points, tracks_seen: 
         "steps_per_hour": round(3600 / max(median(seconds), 1e-4)) if seconds else None,
         "run": run.run_id,
         "earlier_runs": named(earlier) or None,
+        "best_by_validation": best_by_validation(run.checkpoints_dir),
+        "ended_early": True if (end := finished(run)) and end.ended_early else None,
         "losses of tracks": track_losses.markdown(tracks_seen) or None,
         "table of all tracks": str(companion_folder(run) / track_losses.TABLE) if tracks_seen else None,
         "command": f"python -m lofi_assets.training --config {config}",

@@ -226,7 +226,7 @@ def _disk(size: ModelSize, choices: Choices, work: Workload, settings: TrainingS
     state = state_bytes(size, choices)
     checkpoint = ADAPTER_FILES * 4.0 * size.adapter + state
     count = max(1, settings.max_steps // settings.checkpoint_interval)
-    kept = min(count, settings.keep_best + 1)
+    kept = min(count, settings.keep_best + 1 + settings.keep_best_validation)
     one = f"({ADAPTER_FILES} files x {size.adapter:,} x 4 B + state {amount(state)} = {amount(checkpoint)})"
     each, texts = _latent_bytes_per_minute(size.latents), size.cached_conditions(work.tokens)
     clips = choices.preview_count * choices.preview_seconds * PREVIEW_BYTES_PER_SECOND * (count + 1)

@@ -103,6 +103,15 @@ def skipping(items: StepItems, progress: Progress, source: Source, *, say: Calla
     )
 
 
+def diagnosis(items: StepItems, *, step: int, loss: float | str | None, norm: float | str, rate: float) -> str:
+    """Why a run diverged at a step, and what to do."""
+    return (
+        f"step {step}: loss {loss}, gradient norm {norm}, learning rate {rate:.3g}, on {', '.join(items.suspects)} "
+        "(track@timestep). If one track keeps coming up, listen to it and look at its measures; otherwise lower "
+        "training.learning_rate, or set training.precision to '32'. What was saved before this step is kept."
+    )
+
+
 def _blank(item: Item) -> Item:
     return replace(
         item,

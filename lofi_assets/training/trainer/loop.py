@@ -42,7 +42,7 @@ from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.averaging import Average
 from lofi_assets.training.trainer.batches import Source, validation_items
 from lofi_assets.training.trainer.device import deterministic, pick_device
-from lofi_assets.training.trainer.item_losses import StepItems, finite_losses, skipping
+from lofi_assets.training.trainer.item_losses import StepItems, diagnosis, finite_losses, skipping
 from lofi_assets.training.trainer.log import StepLog
 from lofi_assets.training.trainer.model import prepare_model
 from lofi_assets.training.trainer.optimizer import build_optimizer, learning_rate
@@ -88,7 +88,7 @@ class Trainer:
         loss, items = self._accumulate(step)
         norm = self._clip(settings.gradient_clip)
         if not (math.isfinite(loss or 0.0) and math.isfinite(norm)):
-            raise TrainingDiverged(_diagnosis(step, loss=loss or 0.0, norm=norm, rate=rate, seen=items.suspects))
+            raise TrainingDiverged(diagnosis(items, step=step, loss=loss, norm=norm, rate=rate))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if loss is not None:  # with nothing to learn from, momentum and weight decay would still move the weights
@@ -116,7 +116,7 @@ class Trainer:
                 losses[f"t={items[0].sigma * TIMESTEPS:.0f}"] = math.fsum(values) / len(values)
         if losses:
             losses["mean"] = math.fsum(losses.values()) / len(losses)
-            self.progress.validation_loss = losses["mean"]
+            self.progress.observe_validation(losses["mean"])
             self._write({"validation_loss": losses["mean"], "validation_by_timestep": losses})
         return losses
 
@@ -245,8 +245,8 @@ class Trainer:
         smoothed, lowest, factor = self.progress.smoothed, self.progress.lowest, self.run.training.divergence_factor
         if smoothed is not None and lowest is not None and smoothed > factor * lowest:
             reached = f"{smoothed:.4g} smoothed, {factor:g} times its lowest value {lowest:.4g}"
-            step, suspects = self.progress.step, items.suspects
-            raise TrainingDiverged(_diagnosis(step, loss=reached, norm="finite", rate=rate, seen=suspects))
+            step = self.progress.step
+            raise TrainingDiverged(diagnosis(items, step=step, loss=reached, norm="finite", rate=rate))
 
     def _description(self, record: Checkpoint, losses: dict[str, float], digest: str) -> CheckpointDescription:
         return CheckpointDescription(
@@ -356,7 +356,7 @@ def _run(trainer: Trainer, stop: Callable[[], bool]) -> runs.TrainingSummary:
             trainer.validate()
     say = trainer.say if processes.main else lambda line: None
     with Told("training", total=settings.max_steps, unit="step", first=first, say=say) as told:
-        while progress.step < settings.max_steps and not processes.any(stop()):
+        while progress.step < settings.max_steps and not (progress.ends(settings) or processes.any(stop())):
             trainer.step()
             told.advance(note="" if progress.smoothed is None else f"loss {progress.smoothed:.4f}")
             if progress.step % settings.checkpoint_interval == 0:
@@ -367,7 +367,11 @@ def _run(trainer: Trainer, stop: Callable[[], bool]) -> runs.TrainingSummary:
                     track_losses.report(runs.log_path(trainer.run), say=say)
                 if not stop():
                     trainer.preview()
-    done = progress.step - first
+            elif settings.validation_interval and progress.step % settings.validation_interval == 0:
+                trainer.validate()
+    done, early = progress.step - first, progress.ends(settings) and progress.step < settings.max_steps
+    if early:
+        say(progress.why_early())
     if done and progress.step % settings.checkpoint_interval:
         trainer.save_state()
     return runs.TrainingSummary(
@@ -381,13 +385,6 @@ def _run(trainer: Trainer, stop: Callable[[], bool]) -> runs.TrainingSummary:
         seconds_per_step=(time.perf_counter() - started) / done if done else None,
         checkpoints=tuple(r.checkpoint_id for r in checkpoints.read_manifest(trainer.run.checkpoints_dir)),
         log=str(runs.log_path(trainer.run)),
-        interrupted=progress.step < settings.max_steps,
-    )
-
-
-def _diagnosis(step: int, *, loss: float | str, norm: float | str, rate: float, seen: Sequence[str]) -> str:
-    return (
-        f"step {step}: loss {loss}, gradient norm {norm}, learning rate {rate:.3g}, on {', '.join(seen)} "
-        "(track@timestep). If one track keeps coming up, listen to it and look at its measures; otherwise lower "
-        "training.learning_rate, or set training.precision to '32'. What was saved before this step is kept."
+        interrupted=progress.step < settings.max_steps and not early,
+        ended_early=early,
     )
