@@ -1,5 +1,6 @@
 """The plan knows cards by name, says what it does not know, and goes by what a run measured."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -164,6 +165,14 @@ def test_a_run_measures_its_first_steps_and_the_next_plan_goes_by_them(
     )
     assert plan.seconds_per_step == pytest.approx(found.seconds, rel=0.2)
     assert recorded(run.logs_dir, card="RTX 4090") == []
+
+
+def test_a_run_on_a_card_is_found_by_the_name_that_a_person_gives_it(tmp_path: Path) -> None:
+    driver = Calibration("NVIDIA GeForce RTX 4090", 0.5, 800.0, 24, "ace_step_v1", {})
+    lines = [{"step": 50, **driver.line()}, {"step": 50, "calibration": {"card": "RTX 4090", "of": "another version"}}]
+    (tmp_path / "train-abc.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert recorded(tmp_path, card="RTX 4090") == [driver]
+    assert recorded(tmp_path, card="NVIDIA GeForce RTX 4090 Laptop GPU") == [] == recorded(tmp_path, card="RTX 3090")
 
 
 def test_what_is_still_to_be_written_is_held_against_the_free_disk(planned: Callable[..., Plan]) -> None:

@@ -13,7 +13,7 @@ from lofi_assets.audio.synth.song import Song, render
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.loading import load_base
 from lofi_assets.backbones.features import LATENTS, FeatureError
-from lofi_assets.constitution.gates import Gate, judge
+from lofi_assets.constitution.gates import Gate, judge, load_gates
 from lofi_assets.training.__main__ import FILES, main
 from lofi_assets.training.config import TrainingRun, save_run
 from lofi_assets.training.features.files import FeatureKey, write_features
@@ -24,6 +24,7 @@ from lofi_assets.training.features.latents import (
     statistics_of,
     unusual,
 )
+from lofi_assets.training.track_losses import outlying_tracks, skipped_items
 from lofi_assets.training.trainer.loop import train
 from lofi_assets_tests.conftest import REPOSITORY
 
@@ -147,9 +148,65 @@ def test_a_gate_stops_what_outlies_and_says_which(altered) -> None:
     row = {"article": "III", "scope": "asset", "measure": "outlying_latents", "op": "==", "limit": 0, "why": ""}
     gate = Gate("features.latents", asset="feature_cache", blocking=True, **row)
     verdict = judge(gate, measured.values()["outlying_latents"])
-    assert verdict.status == "fail" and "one: standard deviation" in verdict.text
+    assert verdict.status == "fail" and "standard deviation" in verdict.text
+    assert "one" not in measured.values()["outlying_latents"]["note"].split(), "evidence may be published"
     assert [(need["track"], need["what"]) for need in measured.needs()] == [("one", "not trained on")]
     assert measured.rows()[0]["deviation"] > 5
+
+
+ROWS = """
+- id: features.latents
+  article: "II. Reproducibility"
+  asset: feature_cache
+  scope: asset
+  measure: outlying_latents
+  op: "=="
+  limit: 0
+  blocking: true
+  why: The loss is squared, so latents at 30 times their scale weigh as much as 900 tracks.
+- id: features.latents_usual
+  article: "II. Reproducibility"
+  asset: feature_cache
+  scope: asset
+  measure: unusual_latents
+  op: "=="
+  limit: 0
+  severity: WARN
+  why: Latents unlike all others may be noise, silence or clipping; somebody should listen.
+- id: checkpoint.track_losses
+  article: "II. Reproducibility"
+  asset: lora_checkpoints
+  scope: asset
+  measure: outlying_track_losses
+  op: "=="
+  limit: 0
+  severity: WARN
+  why: A track whose loss stands out at its timesteps outweighs the others or is no music.
+- id: checkpoint.skipped
+  article: "II. Reproducibility"
+  asset: lora_checkpoints
+  scope: asset
+  measure: skipped_items
+  op: "=="
+  limit: 0
+  severity: WARN
+  why: What was left out of a step was not learnt, and its cause is in the data or in the settings.
+"""
+"""The rows of the table that judge these measures."""
+
+
+def test_rows_of_the_table_judge_every_measure_of_tracks_that_hurt(altered, tmp_path: Path) -> None:
+    table = (REPOSITORY / "config" / "constitution.yaml").read_text(encoding="utf-8")
+    (tmp_path / "config").mkdir()
+    text = table if "- id: features.latents\n" in table else table.replace("\ngates:\n", f"\ngates:{ROWS}", 1)
+    (tmp_path / "config" / "constitution.yaml").write_text(text, encoding="utf-8")
+    gates = {gate.id: gate for gate in load_gates(tmp_path / "config")}
+    run = altered(lambda latents: latents * 30)
+    measured = measured_latents(run.backbone, run.features_dir, {track.track_id: track.key for track in run.tracks})
+    values = {**measured.values(), "skipped_items": skipped_items([]), "outlying_track_losses": outlying_tracks([])}
+    rows = ("features.latents", "features.latents_usual", "checkpoint.track_losses", "checkpoint.skipped")
+    verdicts = [judge(gates[name], values[gates[name].measure]).status for name in rows]
+    assert verdicts == ["fail", *["inconclusive"] * 3] and gates["features.latents"].blocking
 
 
 def song(seed: int) -> np.ndarray:

@@ -68,7 +68,12 @@ def test_a_track_that_stands_out_is_named(factor: float) -> None:
     rows = track_losses(a_log({**a_set(), "odd": factor}, passes=6))
     assert [row.track_id for row in rows if row.outlying] == ["odd"]
     verdict = judge(GATE, outlying_tracks(rows))
-    assert verdict.status == "fail" and "odd: loss" in verdict.text and "**listen**" in markdown(rows)
+    assert (
+        verdict.status == "fail"
+        and "the first: loss" in verdict.text
+        and "odd" not in verdict.note
+        and "**listen**" in markdown(rows)
+    )
 
 
 def test_much_noise_is_not_mistaken_for_a_bad_track() -> None:
@@ -139,7 +144,7 @@ def test_it_can_be_skipped_by_setting_and_is_counted_and_named(
     assert all(line["skipped"] == [name for name in line["items"] if "two" in name] for line in lines)
     assert all(math.isfinite(line["loss"]) and math.isfinite(line["grad_norm"]) for line in lines)
     assert sum("skipped two@" in line for line in said) == 6
-    assert skipped_items(lines) == {"value": 6, "note": "two"}
+    assert skipped_items(lines) == {"value": 6, "note": "of 1 track"}
     again = finished(run)
     assert again is not None and again.skipped_items == 6
 

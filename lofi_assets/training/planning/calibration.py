@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from lofi_assets.training.planning.cards import same_card
 from lofi_assets.training.planning.memory import Choices
 from lofi_assets.training.trainer.log import read_log
 
@@ -75,4 +76,6 @@ def recorded(logs_dir: Path, *, card: str) -> list[Calibration]:
     logs = sorted(logs_dir.glob("train-*.jsonl"), key=lambda path: path.stat().st_mtime)
     found = [line[LINE] for log in logs for line in read_log(log) if LINE in line]
     names = {field.name for field in fields(Calibration)}
-    return [Calibration(**entry) for entry in reversed(found) if entry.keys() == names and entry["card"] == card]
+    return [
+        Calibration(**entry) for entry in reversed(found) if entry.keys() == names and same_card(entry["card"], card)
+    ]

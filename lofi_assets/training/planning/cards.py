@@ -128,6 +128,11 @@ def matching(name: str) -> list[CardSheet]:
     return exact or [sheet for sheet in CARDS if wanted in (*map(_words, sheet.drivers), _without_size(sheet.name))]
 
 
+def same_card(one: str, other: str) -> bool:
+    """Whether two names, of a person or a driver, may mean one card of the table; else whether they are equal."""
+    return one == other or any(sheet in matching(other) for sheet in matching(one))
+
+
 def card_named(name: str, *, headless: bool) -> Card:
     """The card that a person names, as sold.
 
