@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from lofi_assets import pictures
 from lofi_assets.files.writing import atomic_path
-from lofi_assets.training.features.latents import FEW, MAD_TO_SIGMA, UNUSUAL
+from lofi_assets.training.features.latents import FEW, MAD_TO_SIGMA, UNUSUAL, of_others
 from lofi_assets.training.trainer.log import read_log
 from lofi_assets.wording import counted, named
 
@@ -216,10 +216,13 @@ def _scores(medians: Mapping[str, float], items: "Mapping[str, np.ndarray]") -> 
     spread = MAD_TO_SIGMA * median(
         float(value) for track, found in items.items() for value in np.abs(found - medians[track])
     )
-    scores = {}
+    scores, others = {}, of_others(medians, _median_and_spread)
     for track, own in medians.items():
-        others = [value for name, value in medians.items() if name != track]
-        usual = median(others)
-        among = MAD_TO_SIGMA * median(abs(value - usual) for value in others)
+        usual, among = others(track) or (own, 0.0)
         scores[track] = (own - usual) / max(math.hypot(among, 1.2533 * spread / math.sqrt(len(items[track]))), 1e-9)
     return scores
+
+
+def _median_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    usual = median(values)
+    return usual, MAD_TO_SIGMA * median(abs(value - usual) for value in values)

@@ -97,6 +97,14 @@ def test_a_whole_set_on_another_scale_is_held_against_the_noise() -> None:
     assert outlying({"only": DEMO["felt_keys_01"]}) == []
 
 
+def test_a_library_of_thousands_is_judged_as_a_small_one() -> None:
+    """From 64 tracks on the median is taken once; what it says stays the same."""
+    many = {f"{name} {copy}": own for copy in range(250) for name, own in DEMO.items()}
+    assert outlying(many) == [] and unusual(many) == []
+    tracks = {**many, "loud": scaled(DEMO["felt_keys_01"], 4.0), "noise": ALTERED["white noise"]}
+    assert named(outlying(tracks)) == ["loud"] and named(unusual(tracks)) == ["noise"]
+
+
 def test_the_right_one_of_two_is_named_too_since_nothing_says_which_it_is() -> None:
     pair = {"one": DEMO["felt_keys_01"], "two": scaled(DEMO["golden_hour_01"], 6.0)}
     assert named(outlying(pair)) == ["one", "two"]

@@ -8,11 +8,11 @@ The loss is a squared error, so that latents at 30 times their scale weigh 900 t
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lofi_assets.backbones import Backbone
 from lofi_assets.backbones.features import LATENTS, FeatureError
@@ -21,6 +21,9 @@ from lofi_assets.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 UNIT_RANGE = (1 / 16, 5.0)
 """Standard deviations that latents may have whatever other tracks have, in units of `LatentShape.deviation`. Flow
@@ -41,6 +44,8 @@ REMEDY = (
     "Listen to it: mend its raw file, or take it out with `lofi review reject`, and materialise the dataset and "
     "feature_cache again. If the audio is fine, delete the named file and materialise feature_cache again"
 )
+MANY = 64
+"""From so many tracks on, a median with a track and one without it are the same for every purpose here."""
 MAD_TO_SIGMA = 1.4826
 """A normal distribution's standard deviation over its median absolute deviation."""
 
@@ -99,9 +104,10 @@ def outlying(statistics: Mapping[str, LatentStatistics], *, scale: float = 1.0) 
         scale: `LatentShape.deviation`.
     """
     found, sound = [], {name: own for name, own in statistics.items() if not _off_scale(own, scale)}
+    medians = of_others(sound, _medians)
     for track_id, own in sorted(statistics.items()):
-        others = [other for name, other in sound.items() if name != track_id]
-        if reasons := [*_off_scale(own, scale), *_far_from(own, others)]:
+        usual = medians(track_id)
+        if reasons := [*_off_scale(own, scale), *(_far_from(own, usual) if usual else ())]:
             found.append(Finding(track_id, "; ".join(reasons)))
     return found
 
@@ -112,9 +118,11 @@ def unusual(statistics: Mapping[str, LatentStatistics], *, scale: float = 1.0) -
     if len(statistics) <= FEW:
         return None
     stopped, found = {finding.track_id for finding in outlying(statistics, scale=scale)}, []
-    for track_id, own in sorted(statistics.items()):
-        others = [_coordinates(other) for name, other in statistics.items() if name != track_id]
-        if track_id not in stopped and (reasons := _unlike(_coordinates(own), others)):
+    places = {name: _coordinates(own) for name, own in statistics.items()}
+    spreads = of_others(places, _spreads)
+    for track_id, own in sorted(places.items()):
+        usual = spreads(track_id)
+        if usual and track_id not in stopped and (reasons := _unlike(own, usual)):
             found.append(Finding(track_id, "; ".join(reasons)))
     return found
 
@@ -196,10 +204,24 @@ def _off_scale(own: LatentStatistics, scale: float) -> list[str]:
     return [f"standard deviation {own.deviation:.3g}, where latents have {low:.3g} to {high:.3g} beside noise of 1"]
 
 
-def _far_from(own: LatentStatistics, others: Sequence[LatentStatistics]) -> list[str]:
-    if not others:
-        return []
-    usual = {name: median(getattr(other, name) for other in others) for name in ("deviation", "largest", "movement")}
+def of_others(values: Mapping[str, T], summary: Callable[[Sequence[T]], U]) -> Callable[[str], U | None]:
+    """Name -> summary of the values of all others; None where there are none."""
+    if len(values) > MANY:
+        whole = summary(list(values.values()))
+        return lambda name: whole
+
+    def others(name: str) -> U | None:
+        found = [value for key, value in values.items() if key != name]
+        return summary(found) if found else None
+
+    return others
+
+
+def _medians(others: Sequence[LatentStatistics]) -> dict[str, float]:
+    return {name: median(getattr(other, name) for other in others) for name in ("deviation", "largest", "movement")}
+
+
+def _far_from(own: LatentStatistics, usual: Mapping[str, float]) -> list[str]:
     reasons = []
     for name, most, least in (("deviation", FAR, 1 / FAR), ("largest", FAR_PEAK, 0.0), ("movement", FAR, STILL)):
         value, ratio = getattr(own, name), getattr(own, name) / max(usual[name], 1e-12)
@@ -222,16 +244,21 @@ def _coordinates(own: LatentStatistics) -> dict[str, float]:
     return {"mean": own.mean, **logs}
 
 
-def _unlike(own: Mapping[str, float], others: Sequence[Mapping[str, float]]) -> list[str]:
-    common = math.exp(median(other["deviation"] for other in others))
+def _spreads(others: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+    """Median and robust standard deviation of each coordinate."""
+    found = {}
+    for name in _NOTICEABLE:
+        usual = median(other[name] for other in others)
+        found[name] = usual, MAD_TO_SIGMA * median(abs(other[name] - usual) for other in others)
+    return found
+
+
+def _unlike(own: Mapping[str, float], spreads: Mapping[str, tuple[float, float]]) -> list[str]:
+    common = math.exp(spreads["deviation"][0])
     reasons = []
     for name, least in _NOTICEABLE.items():
-        usual = median(other[name] for other in others)
-        spread = MAD_TO_SIGMA * median(abs(other[name] - usual) for other in others)
-        away = own[name] - usual
-        enough = least * (common if name == "mean" else 1.0)
-        if abs(away) > max(enough, UNUSUAL * spread):
-            shown = f"{own[name]:.3g}" if name == "mean" else f"{math.exp(own[name]):.3g}"
-            expected = f"{usual:.3g}" if name == "mean" else f"{math.exp(usual):.3g}"
-            reasons.append(f"{_WORDS[name]} {shown}, usually {expected}")
+        usual, spread = spreads[name]
+        if abs(own[name] - usual) > max(least * (common if name == "mean" else 1.0), UNUSUAL * spread):
+            shown, expected = (number if name == "mean" else math.exp(number) for number in (own[name], usual))
+            reasons.append(f"{_WORDS[name]} {shown:.3g}, usually {expected:.3g}")
     return reasons
