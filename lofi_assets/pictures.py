@@ -103,6 +103,26 @@ def curves_by_step(curves: Mapping[str, Sequence[tuple[int, float]]], *, label: 
     return _png(figure)
 
 
+def ranked(values: Mapping[str, float], *, label: str, marked: Collection[str] = (), at: float = 1.0) -> bytes:
+    """One point per name, in the order given, on a logarithmic scale; `marked` ones stand out and are named.
+
+    Args:
+        at: a horizontal line, where a value is as usual.
+    """
+    figure = _figure(width=6.4, height=2.4)
+    axis = figure.subplots()
+    axis.axhline(at, color=INK, linestyle=":", linewidth=1)
+    for place, (name, value) in enumerate(values.items()):
+        axis.plot([place], [value], ".", color=ACCENT if name in marked else SOFT)
+        if name in marked:
+            beside = (4.0, 0.0)
+            axis.annotate(name[:24], (place, value), beside, textcoords="offset points", fontsize=LABEL, color=ACCENT)
+    axis.set_yscale("log")
+    axis.set_xticks([])
+    axis.set(xlabel=f"{len(values)} tracks", ylabel=label)
+    return _png(figure)
+
+
 def score_by_step(
     points: Mapping[int, float],
     *,

@@ -53,6 +53,8 @@ class LatentShape:
     shape: tuple[int | None, ...]
     """Of one track; None at the axis of frames."""
     frames_per_second: float
+    deviation: float = 1.0
+    """Standard deviation that latents of music have, about, beside noise of 1: the scale that the family gives them."""
 
     @property
     def frame_axis(self) -> int:

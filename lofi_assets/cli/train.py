@@ -13,6 +13,8 @@ from lofi_assets.store import Store, data_root
 @click.command()
 @click.option("--profile", "profile_name", default=None, help="Profile; default LOFI_PROFILE, else demo.")
 @click.option("--plan", "only_plan", is_flag=True, help="Print memory, time and disk, and start nothing.")
+@click.option("--card", default=None, help="With --plan: the card by name, as 4090, L40S, 'A100 80GB'.")
+@click.option("--headless", is_flag=True, help="With --plan --card: the card drives no screens.")
 @click.option("--memory", type=float, default=None, help="With --plan: memory of the card in GB.")
 @click.option("--minutes", type=float, default=None, help="With --plan: minutes of audio, in place of the dataset's.")
 @click.option("--longest", type=float, default=None, help="With --plan: seconds of the longest track, likewise.")
@@ -30,6 +32,8 @@ from lofi_assets.store import Store, data_root
 def train(
     profile_name: str | None,
     only_plan: bool,
+    card: str | None,
+    headless: bool,
     memory: float | None,
     minutes: float | None,
     longest: float | None,
@@ -48,12 +52,22 @@ def train(
     """
     store, profile = Store(data_root()), load_profile(profile_name)
     if only_plan:
-        from lofi_assets.training.planning.plan import plan_text
         from lofi_assets.training.planning.profile_plan import plan_profile
+        from lofi_assets.training.planning.text import plan_text
 
-        plan = plan_profile(store, profile, memory=memory, minutes=minutes, longest=longest, hours=hours, tflops=tflops)
+        plan = plan_profile(
+            store,
+            profile,
+            card=card,
+            headless=headless,
+            memory=memory,
+            tflops=tflops,
+            minutes=minutes,
+            longest=longest,
+            hours=hours,
+        )
         click.echo(plan_text(plan))
-        sys.exit(1 if plan.fits is False else 0)
+        sys.exit(1 if plan.fits is False or plan.disk_fits is False else 0)
     from lofi_assets.training.lora_checkpoints import plan_training
 
     planned = plan_training(store, profile, init_from=_taken(store, init_from, strength))

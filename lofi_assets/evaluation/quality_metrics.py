@@ -40,7 +40,7 @@ from lofi_assets.profiles import Profile, setting
 from lofi_assets.progress import over
 from lofi_assets.records import Checkpoint, QualityMetrics
 from lofi_assets.store import Store
-from lofi_assets.training.checkpoints.manifest import best, prune, read_manifest, update_record
+from lofi_assets.training.checkpoints.manifest import best, best_by_validation, prune, read_manifest, update_record
 from lofi_assets.training.settings import training_settings
 from lofi_assets.training.trained_on import trained_dataset
 
@@ -112,7 +112,9 @@ def evaluate_checkpoints(store: Store, profile: Profile, *, now: datetime) -> Ou
             fad_score=scores.fad_score,
             clap_score=scores.clap_score,
         )
-    pruned = prune(store.checkpoints, keep_best=training_settings(profile).keep_best)
+    settings = training_settings(profile)
+    kept = best_by_validation(store.checkpoints) if settings.keep_best_validation else None
+    pruned = prune(store.checkpoints, keep_best=settings.keep_best, keep=[kept] if kept else [])
     recomputed = len(todo) + unmarked
     return _quality_outcome(
         store, records, known, marks if records else None, pruned=len(pruned), recomputed=recomputed

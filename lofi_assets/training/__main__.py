@@ -39,6 +39,7 @@ from lofi_assets.training.ending import (
     write_ending,
 )
 from lofi_assets.training.launch import launch, orphaned
+from lofi_assets.wording import counted
 
 SAME_REQUEST_S = 2.0
 """Ctrl-C reaches the whole process group, and Dagster and `accelerate launch` then forward it once more."""
@@ -190,14 +191,16 @@ def _fail(ending: Ending, config: Path, pipes: Any) -> int:
 
 
 def _sentence(run: TrainingRun, summary: TrainingSummary) -> str:
+    complete = "complete (ended early)" if summary.ended_early else "complete"
     where = f"run {summary.run_id}, step {summary.step} of {run.training.max_steps}"
     if not summary.steps_now:
-        state = "stopped before the first step" if summary.interrupted else "already complete, nothing to do"
+        state = "stopped before the first step" if summary.interrupted else f"already {complete}, nothing to do"
         return f"{where}: {state}; checkpoints in {run.checkpoints_dir}"
-    state = "interrupted and saved; the same command goes on from here" if summary.interrupted else "complete"
+    state = "interrupted and saved; the same command goes on from here" if summary.interrupted else complete
     speed = f", {summary.seconds_per_step:.3g} s per step" if summary.seconds_per_step else ""
     loss = f"mean loss {summary.mean_loss:.4f}" if summary.mean_loss is not None else "no loss"
-    return f"{where}: {state}; {summary.steps_now} steps now{speed}, {loss}; checkpoints in {run.checkpoints_dir}"
+    left = f", {counted(summary.skipped_items, 'item')} of the run skipped" if summary.skipped_items else ""
+    return f"{where}: {state}; {summary.steps_now} steps now{speed}, {loss}{left}; checkpoints in {run.checkpoints_dir}"
 
 
 def _report(pipes: Any, run: TrainingRun, summary: TrainingSummary) -> None:

@@ -26,6 +26,9 @@ UNIDENTIFYING = frozenset(
         "keep_best",
         "gradient_checkpointing",
         "validation_limit",
+        "validation_interval",
+        "early_stopping",
+        "keep_best_validation",
         "divergence_factor",
         "preview_count",
         "preview_seconds",
@@ -37,7 +40,7 @@ Two of them depend on others (`TrainingSettings.identifying`): under a schedule 
 on `max_steps`, and a compiler fuses other kernels, with other last bits, where activations are computed again.
 """
 
-ADDED_LATER: frozenset[str] = frozenset()
+ADDED_LATER: frozenset[str] = frozenset({"skip_share"})
 """Settings of training or adapter that came after runs were first named by their settings. At its default such a one is
 left out of the hash, so that a run of an earlier version goes on under its id."""
 
@@ -164,12 +167,22 @@ class TrainingSettings(Settings):
     unquantized base that is not shared out; by its id such a run is one that is not compiled."""
     validation_limit: Annotated[int, Field(ge=0)] = 32
     """Most validation tracks per validation loss."""
+    validation_interval: Positive | None = None
+    """Steps between validation losses, besides those of the checkpoints; null: only those."""
+    early_stopping: Positive | None = None
+    """End the run after this many validation losses in a row that are not below the lowest before them, the first
+    checkpoint at the earliest. null: never."""
+    keep_best_validation: bool = False
+    """Keep the checkpoint with the lowest validation loss too, besides `keep_best` by FAD and the latest."""
     preview_count: Annotated[int, Field(ge=0)] = 2
     """Validation tracks whose conditions are sampled at every checkpoint, to be heard beside the track; 0: none."""
     preview_seconds: Annotated[float, Field(gt=0)] = 10.0
     """Length of a preview."""
     divergence_factor: Annotated[float, Field(gt=1)] = 10.0
     """Stop when the smoothed loss exceeds its lowest value by this factor."""
+    skip_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Leave an item out of its step if its loss is no finite number, say which, and end the run once more than this
+    share of the items was left out. 0: the first one ends the run."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Every random number of the run follows from it."""
 
@@ -177,6 +190,10 @@ class TrainingSettings(Settings):
     def global_batch(self) -> int:
         """Items of one optimiser step, over all processes."""
         return self.batch_size * self.accumulate * self.processes
+
+    def ends_early(self, *, step: int, stale: int) -> bool:
+        """Whether early stopping ends a run at `step`, after `stale` validation losses in a row without a lower one."""
+        return self.early_stopping is not None and stale >= self.early_stopping and step >= self.checkpoint_interval
 
     @property
     def in_one_process(self) -> "TrainingSettings":

@@ -83,6 +83,7 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
     """Features of every track of the current dataset version; what is cached is read, not computed again."""
     from lofi_assets.training.features.cache import cache_features
     from lofi_assets.training.features.jobs import feature_jobs, lyric_vocabulary, ssl_folders
+    from lofi_assets.training.features.latents import measured_latents
 
     folder, manifest, tracks = current_dataset(store)
     with setting(profile, "base_model"):
@@ -103,6 +104,7 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
         ),
         cache_dir=store.features,
     )
+    latents = measured_latents(backbone, store.features, {row.track_id: row.key for row in rows})
     splits = {track.track_id: track.split for track in tracks}
     languages = {row.track_id: row.notes["language"] for row in rows if row.notes.get("language")}
     FeatureRecord(
@@ -119,7 +121,9 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
     return Outcome(
         # The dataset's hash covers what no key does: which tracks are trained on, and which validate.
         data_version=hash_of(identity, manifest.hash, [(row.track_id, row.key) for row in rows]),
-        summary=training_report.features_summary(len(rows), computed=computed, orphaned=orphaned),
+        summary=training_report.features_summary(len(rows), computed=computed, orphaned=orphaned, latents=latents),
+        needs=latents.needs(),
+        rows=latents.rows(),
         counts={
             "tracks": len(rows),
             "latent_frames": sum(row.frames for row in rows),
@@ -128,7 +132,10 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
         },
         # Not the features: they can be deleted at any time, and are found by what they were made of.
         written=Written([FeatureRecord.path(store)]),
-        values={"missing_features": sum(not all(path.is_file() for path in row.files.values()) for row in rows)},
+        values={
+            "missing_features": sum(not all(path.is_file() for path in row.files.values()) for row in rows),
+            **latents.values(),
+        },
         details={"base": f"{base.name} {identity[:12]}", "languages": tallied(languages.values()) or None},
     )
 

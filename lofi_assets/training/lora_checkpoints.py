@@ -19,6 +19,7 @@ from lofi_assets.profiles import Profile
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.training import report as training_report
+from lofi_assets.training import track_losses
 from lofi_assets.training.adapter_rights import on_unlicensed_adapters
 from lofi_assets.training.checkpoints import trainer_record
 from lofi_assets.training.checkpoints.begun import as_begun
@@ -33,7 +34,7 @@ from lofi_assets.training.checkpoints.files import (
     CheckpointError,
 )
 from lofi_assets.training.checkpoints.manifest import pruned_records, read_manifest, update_record
-from lofi_assets.training.checkpoints.runs import current_run, finished, log_path
+from lofi_assets.training.checkpoints.runs import companion_folder, current_run, finished, log_path
 from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import (
@@ -128,7 +129,9 @@ def describe_training(store: Store, planned: PlannedRun, *, vouched: Mapping[str
     records = [_checked(store, record) for record in read_manifest(store.checkpoints)]
     _require_trained(store, run, records, vouched or {})
     states = {name: CheckpointDescription.read(store.checkpoints / name) for name in (r.checkpoint_id for r in records)}
-    losses = read_losses(log_path(run))
+    lines = list(read_log(log_path(run)))
+    losses, tracks_seen = read_losses(log_path(run)), track_losses.track_losses(lines)
+    track_losses.write(companion_folder(run), tracks_seen)
     last_loss = losses[-1][1] if losses else None
     interval = run.training.checkpoint_interval
     return Outcome(
@@ -152,14 +155,18 @@ def describe_training(store: Store, planned: PlannedRun, *, vouched: Mapping[str
             "checkpoints_on_revoked_tracks": len(on_revoked_tracks(store)),
             "checkpoints_from_unlicensed_adapters": _unlicensed(store, records),
             "last_loss": last_loss,
+            "outlying_track_losses": track_losses.outlying_tracks(tracks_seen),
+            "skipped_items": track_losses.skipped_items(lines),
         },
         written=_written(store, run, records),
-        summary=training_report.training_summary(records, loss=last_loss, wanted=run.training.max_steps),
-        needs=training_report.broken_checkpoints(store.checkpoints, records),
+        summary=training_report.training_summary(
+            records, loss=last_loss, wanted=run.training.max_steps, tracks_seen=tracks_seen
+        ),
+        needs=training_report.waiting(store.checkpoints, records, tracks_seen),
         rows=[_shown(record, states[record.checkpoint_id]) for record in reversed(records)],
         links=training_report.run_links(store, run),
-        details=training_report.run_details(run, config=planned.config, losses=losses),
-        pictures=training_report.run_pictures(run),
+        details=training_report.run_details(run, config=planned.config, losses=losses, tracks_seen=tracks_seen),
+        pictures=training_report.run_pictures(run, tracks_seen),
     )
 
 

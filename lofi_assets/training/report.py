@@ -15,9 +15,13 @@ from lofi_assets import pictures
 from lofi_assets.html.links import page_url
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import Store
-from lofi_assets.training.checkpoints.runs import ARCHIVE, log_path
+from lofi_assets.training import track_losses
+from lofi_assets.training.checkpoints.manifest import best_by_validation
+from lofi_assets.training.checkpoints.runs import ARCHIVE, companion_folder, finished, log_path
 from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.config import TrackFeatures, TrainingRun
+from lofi_assets.training.features.latents import MeasuredLatents
+from lofi_assets.training.track_losses import TrackLoss
 from lofi_assets.training.trainer.curves import BY_TIMESTEP
 from lofi_assets.training.trainer.log import read_log
 from lofi_assets.training.trainer.preview import (
@@ -37,13 +41,15 @@ RECENT_STEPS = 200
 Points = list[tuple[int, float]]
 
 
-def run_pictures(run: TrainingRun) -> dict[str, Callable[[], bytes]]:
-    """Title -> drawing: loss, validation loss per timestep, learning rate, previews beside their originals."""
+def run_pictures(run: TrainingRun, tracks_seen: Sequence[TrackLoss]) -> dict[str, Callable[[], bytes]]:
+    """Title -> drawing: loss, by track too, validation loss per timestep, learning rate, previews beside originals."""
     lines = list(read_log(log_path(run)))
     losses, rates = _points(lines, "loss"), _points(lines, "lr")
     drawn: dict[str, Callable[[], bytes]] = {}
     if losses:
         drawn["loss"] = partial(pictures.loss_curve, losses)
+    if by_track := track_losses.picture(tracks_seen):
+        drawn["loss by track"] = lambda: by_track
     if rates:
         drawn["learning rate"] = partial(pictures.curves_by_step, {"learning rate": rates}, label="learning rate")
     if validation := _by_timestep(lines):
@@ -55,31 +61,49 @@ def run_pictures(run: TrainingRun) -> dict[str, Callable[[], bytes]]:
     return drawn
 
 
-def features_summary(tracks: int, *, computed: int, orphaned: int) -> str:
+def features_summary(tracks: int, *, computed: int, orphaned: int, latents: MeasuredLatents) -> str:
     """What to look at of the cached features."""
+    if latents.outlying:
+        stopped = counted(len(latents.outlying), "track")
+        return (
+            f"{stopped} of {tracks} cannot be trained on: {latents.outlying[0].track_id} and what else is listed below."
+        )
+    if latents.unusual:
+        odd = counted(len(latents.unusual), "track")
+        return f"{counted(tracks, 'track')} ready to train on, {computed} computed now; {odd} to listen to: see below."
     unused = f"{counted(orphaned, 'cached file')} no longer needed: lofi features prune." if orphaned else ""
     ready = f"{counted(tracks, 'track')} ready to train on, {computed} computed now."
     return f"{ready} {unused or 'Nothing waits for a person.'}"
 
 
-def training_summary(records: Sequence[Checkpoint], *, loss: float | None, wanted: int) -> str:
-    """What to look at of a run: how far it is, its loss, and checkpoints that cannot be used."""
+def training_summary(
+    records: Sequence[Checkpoint], *, loss: float | None, wanted: int, tracks_seen: Sequence[TrackLoss]
+) -> str:
+    """What to look at of a run: how far it is, its loss, checkpoints that cannot be used, tracks that stand out."""
     last = max((record.step for record in records), default=0)
     broken = sum(not record.is_valid for record in records)
     told = "no loss was logged" if loss is None else f"the last loss is {loss:.4g}"
     waits = f"{broken} of them cannot be loaded: see below" if broken else "all of them load"
+    odd = [row.track_id for row in tracks_seen if row.outlying]
+    heard = f" Listen to {named(odd)}: the loss stands out." if odd else ""
     return f"Step {last:,} of {wanted:,}, {told}; {counted(len(records), 'checkpoint')}" + (
-        f", {waits}." if records else "."
+        f", {waits}.{heard}" if records else f".{heard}"
     )
 
 
-def broken_checkpoints(folder: Path, records: Sequence[Checkpoint]) -> list[dict[str, str]]:
-    """Checkpoints that cannot be loaded, and why."""
-    return [
-        {"checkpoint": record.checkpoint_id, "why": str(fault(folder / record.checkpoint_id))}
+def waiting(folder: Path, records: Sequence[Checkpoint], tracks_seen: Sequence[TrackLoss]) -> list[dict[str, str]]:
+    """Checkpoints that cannot be loaded, and tracks whose loss stands out, each with the reason."""
+    broken = [
+        {"checkpoint or track": record.checkpoint_id, "why": str(fault(folder / record.checkpoint_id))}
         for record in records
         if not record.is_valid
     ]
+    heard = [
+        {"checkpoint or track": row.track_id, "why": f"listen to it: {track_losses.told(row)}"}
+        for row in tracks_seen
+        if row.outlying
+    ]
+    return broken + heard
 
 
 def run_links(store: Store, run: TrainingRun) -> dict[str, str | None]:
@@ -88,8 +112,8 @@ def run_links(store: Store, run: TrainingRun) -> dict[str, str | None]:
     return {"previews of every checkpoint": page_url(store, page) if page.is_file() else None}
 
 
-def run_details(run: TrainingRun, *, config: Path, losses: Points) -> dict[str, Any]:
-    """Loss, speed, and how to look closer."""
+def run_details(run: TrainingRun, *, config: Path, losses: Points, tracks_seen: Sequence[TrackLoss]) -> dict[str, Any]:
+    """Loss, speed, the tracks, and how to look closer."""
     seconds = [line["seconds"] for line in read_log(log_path(run)) if "seconds" in line][-RECENT_STEPS:]
     earlier = sorted(folder.name for folder in (run.checkpoints_dir / ARCHIVE).glob("*") if folder.is_dir())
     loss = losses[-1][1] if losses else None
@@ -99,6 +123,10 @@ def run_details(run: TrainingRun, *, config: Path, losses: Points) -> dict[str, 
         "run": run.run_id,
         "started_from": _start(run),
         "earlier_runs": named(earlier) or None,
+        "best_by_validation": best_by_validation(run.checkpoints_dir),
+        "ended_early": True if (end := finished(run)) and end.ended_early else None,
+        "losses of tracks": track_losses.markdown(tracks_seen) or None,
+        "table of all tracks": str(companion_folder(run) / track_losses.TABLE) if tracks_seen else None,
         "command": f"python -m lofi_assets.training --config {config}",
         "tensorboard": f"tensorboard --logdir {run.logs_dir}",
     }

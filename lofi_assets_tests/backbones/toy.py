@@ -300,7 +300,7 @@ class Toy:
     architecture = "toy"
     title = "a toy"
     hub_tag = "toy"
-    latents = LatentShape((None, CHANNELS), frames_per_second=RATE / FRAME)
+    latents = LatentShape((None, CHANNELS), frames_per_second=RATE / FRAME, deviation=0.07)
     feature_kinds: Mapping[str, FeatureKind] = {
         LATENTS: FeatureKind((None, CHANNELS), "latents", heard=True),
         "caption": FeatureKind((None, WORD), "condition"),

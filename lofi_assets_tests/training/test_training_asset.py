@@ -39,7 +39,7 @@ from lofi_assets.training.ending import CONFIGURATION, INTERRUPTED, read_ending
 from lofi_assets.training.feature_cache import FEATURES
 from lofi_assets.training.lora_checkpoints import plan_training
 from lofi_assets.training.planning import profile_plan as training_plan
-from lofi_assets.training.planning.plan import Card
+from lofi_assets.training.planning.cards import Card
 from lofi_assets.training.trainer.log import read_log
 from lofi_assets_tests.dataset.stand_in_version import deliver
 from lofi_assets_tests.feature_material import encoded

@@ -21,9 +21,11 @@ from lofi_assets.cli.main import main
 from lofi_assets.profiles import load_profile
 from lofi_assets.training.config import LoraSettings, TrainingSettings, load_lora_settings
 from lofi_assets.training.planning import profile_plan as training_plan
+from lofi_assets.training.planning.cards import Card
 from lofi_assets.training.planning.memory import Choices, Workload, device_memory, saved_activations, step_operations
 from lofi_assets.training.planning.model_size import measure
-from lofi_assets.training.planning.plan import Card, does_not_fit, make_plan, plan_text, remedies
+from lofi_assets.training.planning.plan import make_plan, remedies
+from lofi_assets.training.planning.text import does_not_fit, plan_text
 from lofi_assets.training.settings import training_settings
 from lofi_assets.training.trainer.adapters import add_lora
 from lofi_assets_tests.conftest import REPOSITORY
@@ -218,6 +220,7 @@ def test_the_command_prints_the_plan_of_the_real_model_before_there_is_data(
 ):
     monkeypatch.setenv("LOFI_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr(training_plan, "_free_disk", lambda folder: 200e9)
     options = ["train", "--plan", "--profile", "production", "--memory", "24", "--longest", "240", "--hours", "24"]
     result = CliRunner().invoke(main, options)
     assert result.exit_code == 0, result.output

@@ -15,7 +15,7 @@ state (`state`), which run a checkpoint belongs to (`runs`). Imports without tor
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,24 +88,42 @@ def best(manifest: Sequence[Checkpoint]) -> Checkpoint | None:
 
 
 def retention(
-    manifest: Sequence[Checkpoint], *, keep_best: int = 3
+    manifest: Sequence[Checkpoint], *, keep_best: int = 3, keep: Collection[str] = ()
 ) -> tuple[tuple[Checkpoint, ...], tuple[Checkpoint, ...]]:
     """Split into what is kept and what may be pruned (data model, Retention Policy).
 
     Kept: the best by FAD, the latest, and everything that has no FAD yet, since it may turn out the best.
+
+    Args:
+        keep: ids that are kept besides.
     """
     latest = max(manifest, key=lambda record: record.step, default=None)
-    chosen = {record.checkpoint_id for record in _ranked(manifest)[:keep_best]}
+    chosen = {*(record.checkpoint_id for record in _ranked(manifest)[:keep_best]), *keep}
     kept = [r for r in manifest if r is latest or r.fad_score is None or r.checkpoint_id in chosen]
     return tuple(kept), tuple(record for record in manifest if record not in kept)
 
 
-def prune(checkpoints_dir: Path, *, keep_best: int = 3) -> tuple[Checkpoint, ...]:
+def best_by_validation(checkpoints_dir: Path) -> str | None:
+    """The valid checkpoint in the manifest with the lowest validation loss, the later one of a tie; None without any.
+
+    Raises:
+        CheckpointError, StoreError: a checkpoint does not describe itself.
+    """
+    losses = [
+        (CheckpointDescription.read(checkpoints_dir / record.checkpoint_id).validation_loss, -record.step, record)
+        for record in read_manifest(checkpoints_dir)
+        if record.is_valid
+    ]
+    found = [(loss, step, record.checkpoint_id) for loss, step, record in losses if loss is not None]
+    return min(found)[2] if found else None
+
+
+def prune(checkpoints_dir: Path, *, keep_best: int = 3, keep: Collection[str] = ()) -> tuple[Checkpoint, ...]:
     """Remove the folders that retention gives up; their records move to `pruned.json`. Returns those records.
 
     The records move first, so that a killed process leaves folders without a record, which the next call removes.
     """
-    kept, given_up = retention(read_manifest(checkpoints_dir), keep_best=keep_best)
+    kept, given_up = retention(read_manifest(checkpoints_dir), keep_best=keep_best, keep=keep)
     pruned = {record.checkpoint_id: record for record in (*pruned_records(checkpoints_dir), *given_up)}
     if given_up:
         _write(checkpoints_dir / PRUNED, list(pruned.values()))

@@ -51,6 +51,10 @@ class TrainingSummary:
     """JSON-lines log of the run."""
     interrupted: bool = False
     """Stopped by a signal; the state is saved and the next call goes on."""
+    ended_early: bool = False
+    """Ended before `max_steps` since the validation loss no longer fell."""
+    skipped_items: int = 0
+    """Items of the whole run that were left out because their loss was no finite number."""
 
     def as_metadata(self) -> dict[str, Any]:
         """Plain JSON data without the values that are unknown."""
@@ -119,9 +123,10 @@ def finished(run: TrainingRun) -> TrainingSummary | None:
     point = resume_point(run.checkpoints_dir)
     manifest = read_manifest(run.checkpoints_dir)
     step = max([point.step if point else 0, *(record.step for record in manifest)])
-    if step < run.training.max_steps:
-        return None
     extra = point.extra if point else {}
+    early = step < run.training.max_steps
+    if early and not run.training.ends_early(step=point.step if point else 0, stale=extra.get("stale", 0)):
+        return None
     return TrainingSummary(
         run_id=run.run_id,
         step=step,
@@ -132,6 +137,8 @@ def finished(run: TrainingRun) -> TrainingSummary | None:
         seconds_per_step=None,
         checkpoints=tuple(record.checkpoint_id for record in manifest),
         log=str(log_path(run)),
+        ended_early=early,
+        skipped_items=extra.get("skipped", 0),
     )
 
 

@@ -28,6 +28,7 @@ from lofi_assets.training.features.files import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 DECODED_AHEAD = 2
@@ -192,8 +193,9 @@ def _fill_from_audio(missing: _Missing, backbone: Backbone, encoders: Encoders) 
         if kinds[kind].heard:
             tracks.setdefault(job.audio_sha256, (job, {}))[1][kind] = path
     decoded = _decoded_ahead([job for job, _ in tracks.values()])
-    for (_, files), audio in zip(over(list(tracks.values()), "encoding audio", unit="track"), decoded, strict=True):
+    for (job, files), audio in zip(over(list(tracks.values()), "encoding audio", unit="track"), decoded, strict=True):
         for kind, array in encoders.listen(audio, files).items():
+            _refuse_broken(kind, array, job)
             write_features(files[kind], array, shape=kinds[kind].shape)
 
 
@@ -204,6 +206,16 @@ def _fill_from_text(missing: _Missing, backbone: Backbone, encoders: Encoders) -
     for path, (kind, job) in over(list(todo.items()), "encoding text", unit="file"):
         array, note = encoders.read(kind, job)
         write_features(path, array, shape=kinds[kind].shape, note=note)
+
+
+def _refuse_broken(kind: str, array: "np.ndarray", job: FeatureJob) -> None:
+    import numpy as np
+
+    if broken := int((~np.isfinite(array)).sum()):
+        raise FeatureError(
+            f"{job.track_id}: {job.audio}: {broken:,} of {array.size:,} numbers of its {kind} are not finite; "
+            "mend its raw file or take it out with `lofi review reject`, and materialise the dataset again"
+        )
 
 
 def _decoded_ahead(jobs: Sequence[FeatureJob]) -> Iterator[Decoded]:

@@ -95,6 +95,19 @@ def read_features(path: Path, *, shape: Shape) -> "torch.Tensor":
     return _mapped(path, _stat_key(path), shape)
 
 
+def read_array(path: Path, *, shape: Shape) -> "np.ndarray":
+    """A copy of the array of a file; loads no torch.
+
+    Raises:
+        FeatureError: absent or damaged.
+    """
+    from safetensors.numpy import load_file
+
+    check(path, shape=shape)
+    array: np.ndarray = load_file(path)[path.parent.name]
+    return array
+
+
 def check(path: Path, *, shape: Shape) -> None:
     """Checksum, shapes and numbers of a file; asked again in the same process only if the file has changed.
 

@@ -76,6 +76,10 @@ class Workload:
     """Of all tracks."""
     source: str
     """Where these numbers come from, for people."""
+    mean_frames: int = 0
+    """Latent frames of a track on average; 0 where only the longest is known."""
+    cached: bool = False
+    """Whether the features are in the cache already."""
 
     def step_frames(self, choices: Choices) -> int:
         """Frames that one item of a step has at most."""
@@ -146,6 +150,17 @@ def step_operations(size: ModelSize, choices: Choices, work: Workload) -> float:
     """Floating-point operations of one optimiser step of one process (a multiply-add counts two)."""
     once = size.operations(work.step(choices), recomputed=choices.gradient_checkpointing)
     return once * choices.accumulate
+
+
+def step_traffic(size: ModelSize, choices: Choices) -> float:
+    """Bytes of weights, gradients and moments that one optimiser step of one process moves, activations left out.
+
+    Every pass reads the frozen weights: forward, backward, and once more if activations are computed again. The
+    optimiser reads and writes adapter and moments, and reads the gradients that were written.
+    """
+    passes = choices.accumulate * (3 if choices.gradient_checkpointing else 2)
+    frozen = choices.element * sum(size.parts.values()) * passes
+    return frozen + size.adapter * (2 * 4 + 2 * 4 + 2 * _moment_bytes(choices))
 
 
 def host_memory(size: ModelSize, choices: Choices, *, on_gpu: bool) -> tuple[Term, ...]:

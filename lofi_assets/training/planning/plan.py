@@ -1,9 +1,10 @@
 """The plan of a run before it starts: does it fit, how long, how much disk, and what to change, with the arithmetic.
 
-What belongs here: from sizes and settings to a `Plan`, and its text. What does not: the memory formulas (`memory`),
-where a profile's numbers come from (`profile_plan`).
+What belongs here: from sizes and settings to a `Plan`. What does not: the memory formulas (`memory`), its text
+(`text`), where a profile's numbers come from (`profile_plan`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 from lofi_assets.backbones.features import LatentShape
 from lofi_assets.backbones.sizes import ModelSize
 from lofi_assets.training.config import TrainingSettings
+from lofi_assets.training.planning.calibration import Calibration
+from lofi_assets.training.planning.cards import Card, launch_floor
 from lofi_assets.training.planning.memory import (
-    GB,
     Choices,
     Memory,
     Term,
@@ -21,6 +23,7 @@ from lofi_assets.training.planning.memory import (
     host_memory,
     state_bytes,
     step_operations,
+    step_traffic,
 )
 from lofi_assets.wording import amount
 
@@ -37,22 +40,6 @@ PREVIEW_BYTES_PER_SECOND = 40_000
 """A preview is an MP3 at 320 kbit/s."""
 LOG_BYTES_PER_STEP = 600
 """A line of the log and its TensorBoard events."""
-
-
-@dataclass(frozen=True)
-class Card:
-    """What trains."""
-
-    name: str
-    memory: float | None
-    """Bytes, None where nothing says."""
-    tflops: float | None
-    """Dense bfloat16 throughput by the data sheet, TFLOP/s; None for a CPU."""
-
-    @property
-    def is_gpu(self) -> bool:
-        """Whether it has memory of its own."""
-        return self.tflops is not None
 
 
 @dataclass(frozen=True)
@@ -89,6 +76,11 @@ class Plan:
     """Of one step of one process."""
     hours: float | None
     """In which the steps are wanted."""
+    architecture: str = ""
+    calibrations: tuple[Calibration, ...] = ()
+    """What runs on this card measured, the latest first."""
+    free_disk: float | None = None
+    """Bytes; None where nobody looked."""
 
     @property
     def fits(self) -> bool | None:
@@ -96,13 +88,74 @@ class Plan:
         return None if self.card.memory is None else self.memory.total <= self.card.memory
 
     @property
+    def disk_needed(self) -> float:
+        """Bytes that are not there yet."""
+        there = ("feature cache",) if self.work.cached else ()
+        return sum(term.bytes for term in self.disk if term.part not in there)
+
+    @property
+    def disk_fits(self) -> bool | None:
+        """Whether the free disk is enough, None where nobody looked."""
+        return None if self.free_disk is None else self.disk_needed <= self.free_disk
+
+    @property
+    def floor_seconds(self) -> float:
+        """What the host takes to start the kernels of a step; 0 for a CPU."""
+        return launch_floor(self.size, passes=self.choices.accumulate) if self.card.is_gpu else 0.0
+
+    @property
+    def assumed_seconds(self) -> float | None:
+        """Per step, at the assumed utilisation or the higher floor; None where nobody knows the card's speed."""
+        if self.card.tflops is None:
+            return None
+        computed = self.operations / (self.card.tflops * 1e12 * UTILISATION)
+        return max(computed, self.floor_seconds, self.traffic_seconds)
+
+    @property
+    def traffic_seconds(self) -> float:
+        """What the card's memory takes to hand out the weights of a step; 0 where nobody says its bandwidth."""
+        return step_traffic(self.size, self.choices) / (self.card.bandwidth * 1e9) if self.card.bandwidth else 0.0
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What a run measured whose steps compute what these will."""
+        alike = (
+            found
+            for found in self.calibrations
+            if found.of_step_like(architecture=self.architecture, layers=self.size.layers, choices=self.choices)
+        )
+        return next(alike, None)
+
+    @property
     def seconds_per_step(self) -> float | None:
-        """At the assumed utilisation; None for a CPU."""
-        return None if self.card.tflops is None else self.operations / (self.card.tflops * 1e12 * UTILISATION)
+        """As a run on this card measured it, for items as long as this run's; else as assumed.
+
+        Measured time grows with the operations, and does not fall below the launch floor.
+        """
+        found = self.calibration
+        if found is None:
+            return self.assumed_seconds
+        then = replace(self.work, frames=round(found.frames))
+        ratio = self.typical_operations / step_operations(self.size, replace(self.choices, crop_frames=None), then)
+        return max(found.seconds * ratio, min(self.floor_seconds, found.seconds))
+
+    @property
+    def typical_operations(self) -> float:
+        """Of a step whose items have the mean length of a track."""
+        usual = replace(self.work, frames=min(self.work.frames, self.work.mean_frames or self.work.frames))
+        return step_operations(self.size, self.choices, usual)
 
 
 def make_plan(
-    size: ModelSize, settings: TrainingSettings, work: Workload, card: Card, *, hours: float | None = None
+    size: ModelSize,
+    settings: TrainingSettings,
+    work: Workload,
+    card: Card,
+    *,
+    hours: float | None = None,
+    architecture: str = "",
+    calibrations: Sequence[Calibration] = (),
+    free_disk: float | None = None,
 ) -> Plan:
     """The plan of a run with these settings, on this card."""
     choices = Choices.of(settings)
@@ -117,6 +170,9 @@ def make_plan(
         disk=_disk(size, choices, work, settings),
         operations=step_operations(size, choices, work),
         hours=hours,
+        architecture=architecture,
+        calibrations=tuple(calibrations),
+        free_disk=free_disk,
     )
 
 
@@ -170,7 +226,7 @@ def _disk(size: ModelSize, choices: Choices, work: Workload, settings: TrainingS
     state = state_bytes(size, choices)
     checkpoint = ADAPTER_FILES * 4.0 * size.adapter + state
     count = max(1, settings.max_steps // settings.checkpoint_interval)
-    kept = min(count, settings.keep_best + 1)
+    kept = min(count, settings.keep_best + 1 + settings.keep_best_validation)
     one = f"({ADAPTER_FILES} files x {size.adapter:,} x 4 B + state {amount(state)} = {amount(checkpoint)})"
     each, texts = _latent_bytes_per_minute(size.latents), size.cached_conditions(work.tokens)
     clips = choices.preview_count * choices.preview_seconds * PREVIEW_BYTES_PER_SECOND * (count + 1)
@@ -201,131 +257,3 @@ def _disk(size: ModelSize, choices: Choices, work: Workload, settings: TrainingS
 def _latent_bytes_per_minute(latents: LatentShape) -> float:
     """Of the feature cache, which holds float32."""
     return 60 * latents.frames_per_second * 4 * prod(size for size in latents.shape if size is not None)
-
-
-def plan_text(plan: Plan) -> str:
-    """The plan for people, with its arithmetic."""
-    where = plan.card.name if plan.card.is_gpu else f"{plan.card.name} (memory of the host)"
-    lines = [
-        _model_line(plan),
-        _work_line(plan),
-        "1 GB = 10^9 bytes. The formulas: lofi_assets/training/planning/memory.py",
-        "",
-        f"Memory of {where}",
-        *_rows(plan.memory.stays),
-        "  then the largest of:",
-        *_rows(plan.memory.phases, marked=plan.memory.peak_phase),
-        *_rows((plan.memory.margin,)),
-        f"{_total(plan.memory.total)}   {_verdict(plan)}",
-        "",
-        *_advice(plan),
-        "Memory of the host",
-        *_rows(plan.host),
-        _total(sum(term.bytes for term in plan.host)),
-        "",
-        "Disk",
-        *_rows(plan.disk),
-        _total(sum(term.bytes for term in plan.disk)),
-        "",
-        *_time(plan),
-    ]
-    return "\n".join(lines)
-
-
-def does_not_fit(plan: Plan, *, free: float) -> str:
-    """Why a run should not be started with `free` bytes left on its device, and what to change."""
-    short = replace(plan, card=replace(plan.card, memory=free))
-    return "\n".join(
-        [
-            f"{plan.card.name} has {free / GB:.1f} GB free, and this run takes {plan.memory.total / GB:.1f} GB.",
-            *_advice(short),
-            "`lofi train --plan` prints the arithmetic; --force starts all the same.",
-        ]
-    )
-
-
-def _model_line(plan: Plan) -> str:
-    sizes = "the published sizes, since the base is not on this machine yet" if plan.size.download_bytes else "the base"
-    return (
-        f"Model: {sizes}; {sum(plan.size.parts.values()):,} frozen parameters (what training does not read is not "
-        f"loaded), adapter of {plan.size.adapter:,}"
-    )
-
-
-def _work_line(plan: Plan) -> str:
-    work = plan.work
-    seconds = work.frames / plan.size.latents.frames_per_second
-    tokens = ", ".join(f"{kind} {count}" for kind, count in work.tokens.items())
-    return (
-        f"Data: longest track {work.frames} frames ({seconds:.0f} s), most tokens: {tokens}; {work.tracks} tracks, "
-        f"{work.minutes:.0f} min ({work.source})"
-    )
-
-
-def _rows(terms: tuple[Term, ...], *, marked: Term | None = None) -> list[str]:
-    return [
-        f"{'> ' if term is marked else '  '}{term.part:32}{amount(term.bytes):>12}   {term.arithmetic}"
-        for term in terms
-    ]
-
-
-def _total(count: float) -> str:
-    return f"  {'total':32}{amount(count):>12}"
-
-
-def _verdict(plan: Plan) -> str:
-    if plan.card.memory is None:
-        return "give --memory to compare"
-    left = plan.card.memory - plan.memory.total
-    of = f"of {plan.card.memory / GB:.1f} GB"
-    return f"{of}: fits, {amount(left)} to spare" if left >= 0 else f"{of}: does not fit, {amount(-left)} short"
-
-
-def _advice(plan: Plan) -> list[str]:
-    if plan.fits is None:
-        return []
-    if plan.fits:
-        faster = _without_checkpointing(plan)
-        return [faster, ""] if faster else []
-    offers = remedies(plan)
-    enough = offers and plan.card.memory is not None and offers[-1].total <= plan.card.memory
-    lines = ["To make it fit, cheapest first, each with those before it (profile, section training):"]
-    lines += [f"  {offer.change:34}{offer.total / GB:7.3f} GB   {offer.cost}" for offer in offers]
-    lines.append(f"  A lower rank is not offered: the constitution fixes r = 256 (this adapter: {plan.size.rank}).")
-    if not enough:
-        lines.append("  Even all of this does not fit: it takes a larger card, or parallel: fsdp over several.")
-    return [*lines, ""]
-
-
-def _without_checkpointing(plan: Plan) -> str | None:
-    """That recomputing is not needed, where it is not."""
-    if not plan.choices.gradient_checkpointing or plan.card.memory is None:
-        return None
-    choices = replace(plan.choices, gradient_checkpointing=False)
-    total = device_memory(plan.size, choices, plan.work, on_gpu=plan.card.is_gpu).total
-    if total > plan.card.memory:
-        return None
-    saved = 1 - step_operations(plan.size, choices, plan.work) / plan.operations
-    return f"gradient_checkpointing: false fits too, at {amount(total)}, and saves {saved:.0%} of the operations"
-
-
-def _time(plan: Plan) -> list[str]:
-    tera, steps = plan.operations / 1e12, plan.settings.max_steps
-    items = plan.choices.batch_size * plan.choices.accumulate
-    each = f"{items} x the longest track" if items > 1 else "the longest track"
-    lines = ["Time", f"  {tera:.3g} TFLOP per step of {each}, validation and checkpoints not counted"]
-    seconds = plan.seconds_per_step
-    if seconds and plan.card.tflops:
-        lines.append(
-            f"  {plan.card.name}: {plan.card.tflops:g} TFLOP/s by the data sheet, {UTILISATION:.0%} of it assumed: "
-            f"{seconds:.2f} s per step, {3600 / seconds:,.0f} steps per hour, {steps:,} steps in "
-            f"{steps * seconds / 3600:,.1f} h"
-        )
-    if plan.hours:
-        wanted = steps / plan.hours
-        speed = tera * wanted / 3600
-        share = f", {speed / plan.card.tflops:.0%} of the card" if plan.card.tflops else ""
-        lines.append(
-            f"  asked for: {steps:,} steps in {plan.hours:g} h = {wanted:,.0f} steps/h = {speed:.3g} TFLOP/s{share}"
-        )
-    return lines

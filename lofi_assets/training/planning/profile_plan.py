@@ -4,6 +4,7 @@ The plan's numbers come from the base on disk, the feature cache, the dataset, o
 with them. The check before a start is here too.
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +17,14 @@ from lofi_assets.training.base_model import backbone_for, base_on_disk
 from lofi_assets.training.config import TrackFeatures, TrainingRun
 from lofi_assets.training.feature_cache import FeatureRecord
 from lofi_assets.training.features.cache import CachedFeatures
+from lofi_assets.training.planning.calibration import recorded
+from lofi_assets.training.planning.cards import Card, card_named, card_present, device_name
 from lofi_assets.training.planning.memory import GB, Workload
 from lofi_assets.training.planning.model_size import measure
-from lofi_assets.training.planning.plan import Card, Plan, does_not_fit, make_plan
+from lofi_assets.training.planning.plan import Plan, make_plan
+from lofi_assets.training.planning.text import does_not_fit
 from lofi_assets.training.settings import lora_settings, training_settings
 
-CARDS = {"RTX 3090": 71.0, "RTX 4090": 165.2, "L40S": 362.0, "A100": 312.0, "H100": 989.0}
-"""Dense bfloat16 TFLOP/s with float32 sums, by NVIDIA's data sheets."""
-DEFAULT_CARD = "RTX 4090"
-"""What the constitution's training table is made for."""
 CLEARLY_LESS = 0.9
 """A start is refused when less than this share of what the tensors take is free: the formulas are good to 5 %."""
 LONGEST_S = 180
@@ -40,25 +40,41 @@ def plan_profile(
     longest: float | None = None,
     hours: float | None = None,
     tflops: float | None = None,
+    card: str | None = None,
+    headless: bool = False,
     config_dir: Path = CONFIG_DIR,
 ) -> Plan:
     """The plan of the profile's run.
 
     Args:
-        memory: of the card in GB; by default what this machine has, where the profile trains on it.
+        memory: of the card in GB; by default that of `card`, or what this machine has, where the profile trains on it.
         minutes, longest: of the dataset (min) and of its longest track (s), in place of what the data says.
         hours: in which the steps are wanted.
         tflops: data sheet throughput of the card, in place of what its name says.
+        card: its name, where it is another than this machine's.
+        headless: it drives no screens.
     Raises:
+        UnknownCardError: no table has that card.
         ProfileError, ConfigError: the profile or the adapter's settings do not fit.
     """
+    planned = card_named(card, headless=headless) if card else _card(_device(profile), asked=memory)
+    if card and memory is not None:
+        planned = replace(planned, memory=memory * GB, desktop=0.0)
+    if tflops is not None:
+        planned = replace(planned, tflops=tflops, unknown=False, source="given")
     backbone = backbone_for(profile.base_model)
     size = measure(backbone, base_on_disk(store, profile.base_model), lora_settings(profile, config_dir=config_dir))
     work = _told(_workload(store, backbone), backbone, minutes=minutes, longest=longest)
-    card = _card(profile.training.get("device", "auto"), asked=memory)
-    if tflops is not None:
-        card = replace(card, tflops=tflops)
-    return make_plan(size, training_settings(profile), work, card, hours=hours)
+    return make_plan(
+        size,
+        training_settings(profile),
+        work,
+        planned,
+        hours=hours,
+        architecture=backbone.architecture,
+        calibrations=recorded(store.logs, card=planned.name),
+        free_disk=_free_disk(store.root),
+    )
 
 
 def obstacle(run: TrainingRun) -> str | None:
@@ -86,6 +102,8 @@ def cached_workload(backbone: Backbone, features_dir: Path, tracks: Sequence[Tra
         tracks=len(tracks),
         minutes=sum(frames) / backbone.latents.frames_per_second / 60,
         source="feature cache",
+        mean_frames=round(sum(frames) / len(frames)),
+        cached=True,
     )
 
 
@@ -104,6 +122,7 @@ def _workload(store: Store, backbone: Backbone) -> Workload:
         tracks=len(durations),
         minutes=sum(durations) / 60,
         source=f"dataset {manifest.dataset_id}; tokens assumed until feature_cache is materialised",
+        mean_frames=int(sum(durations) / len(durations) * backbone.latents.frames_per_second),
     )
 
 
@@ -114,6 +133,7 @@ def assumed_workload(backbone: Backbone) -> Workload:
         tokens=backbone.longest_tokens,
         tracks=500,
         minutes=1000.0,
+        mean_frames=int(120 * backbone.latents.frames_per_second),
         source=f"assumed: 500 instrumental tracks of 2 min, the longest the constitution's {LONGEST_S} s",
     )
 
@@ -127,18 +147,27 @@ def _told(work: Workload, backbone: Backbone, *, minutes: float | None, longest:
     return work
 
 
+def _device(profile: Profile) -> str:
+    return str(profile.training.get("device", "auto"))
+
+
+def _free_disk(folder: Path) -> float | None:
+    """Bytes that a data root may still take, by its nearest folder that exists."""
+    there = next((place for place in (folder, *folder.absolute().parents) if place.is_dir()), None)
+    return float(shutil.disk_usage(there).free) if there else None
+
+
 def _card(device: str, *, asked: float | None) -> Card:
-    """The device as this machine has it; a GPU that is not here is the default card, with the memory asked for."""
+    """The device as this machine has it; of a GPU that is not here only the memory asked for is known."""
     import torch
 
     gpu = device.startswith("cuda") or (device == "auto" and (torch.cuda.is_available() or asked is not None))
     if not gpu:
         import psutil
 
-        return Card("CPU", psutil.virtual_memory().available if asked is None else asked * GB, None)
+        return Card(device_name("cpu"), psutil.virtual_memory().available if asked is None else asked * GB, None)
     if asked is not None or not torch.cuda.is_available():
-        return Card(DEFAULT_CARD, asked * GB if asked is not None else None, CARDS[DEFAULT_CARD])
+        return Card("a GPU without a name", asked * GB if asked is not None else None, None, unknown=True)
     chosen = torch.device("cuda" if device == "auto" else device)
-    name = torch.cuda.get_device_name(chosen)
-    speed = next((tflops for known, tflops in CARDS.items() if known in name), CARDS[DEFAULT_CARD])
-    return Card(name, float(torch.cuda.mem_get_info(chosen)[0]), speed)
+    free, total = torch.cuda.mem_get_info(chosen)
+    return card_present(device_name(str(chosen)), total=float(total), free=float(free))

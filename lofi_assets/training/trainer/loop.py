@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lofi_assets.backbones.determinism import deterministic
 from lofi_assets.backbones.training import TIMESTEPS, Item, Objective
@@ -24,6 +25,7 @@ from lofi_assets.errors import LofiError
 from lofi_assets.files.writing import atomic_folder
 from lofi_assets.progress import Progress as Told
 from lofi_assets.records import Checkpoint
+from lofi_assets.training import track_losses
 from lofi_assets.training.checkpoints import manifest as checkpoints
 from lofi_assets.training.checkpoints import runs, trainer_record
 from lofi_assets.training.checkpoints import state as resume
@@ -34,52 +36,29 @@ from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.config import SPLITS, TrainingRun, save_run
 from lofi_assets.training.distributed import Processes, joined, synchronised, whole
 from lofi_assets.training.features.cache import CachedFeatures
+from lofi_assets.training.planning.cards import device_name
 from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.averaging import Average
 from lofi_assets.training.trainer.batches import Source, validation_items
 from lofi_assets.training.trainer.exactness import prove_exact
+from lofi_assets.training.trainer.item_losses import StepItems, diagnosis, finite_losses, skipping
 from lofi_assets.training.trainer.log import StepLog
 from lofi_assets.training.trainer.model import prepare_model
 from lofi_assets.training.trainer.opening import open_folder, ready, start_of_all
 from lofi_assets.training.trainer.optimizer import build_optimizer, learning_rate
+from lofi_assets.training.trainer.pace import FirstSteps
 from lofi_assets.training.trainer.preview import write_previews
+from lofi_assets.training.trainer.progress import RECENT, Progress
 from lofi_assets.training.trainer.randomness import randomness
 
 NOISE_LEVELS = 4
 """Timesteps at which the validation loss is taken, evenly spread over the schedule."""
-SMOOTHING = 0.98
-"""Memory of the smoothed loss, about 50 steps: as many as it takes to even out the timesteps drawn."""
-RECENT = 50
 
 Say = Callable[[str], None]
 
 
 class TrainingDiverged(LofiError, RuntimeError):
     """The loss is no longer a number, or far above what it was; the message is the diagnosis."""
-
-
-@dataclass
-class Progress:
-    """What the loop remembers besides weights and optimiser; saved with them."""
-
-    step: int = 0
-    smoothed: float | None = None
-    lowest: float | None = None
-    kernels: str | None = None
-    """Compiled or not, activations recomputed or not: other last bits. None in a state of an earlier version."""
-    last_loss: float | None = None
-    validation_loss: float | None = None
-
-    def extra(self) -> dict[str, Any]:
-        """Everything but the step, as JSON."""
-        return {name: value for name, value in vars(self).items() if name != "step"}
-
-    def observe(self, loss: float) -> None:
-        """Take in the loss of a step."""
-        self.last_loss = loss
-        self.smoothed = loss if self.smoothed is None else SMOOTHING * self.smoothed + (1 - SMOOTHING) * loss
-        if self.step >= RECENT:
-            self.lowest = self.smoothed if self.lowest is None else min(self.lowest, self.smoothed)
 
 
 @dataclass
@@ -98,30 +77,34 @@ class Trainer:
     """Of the main process."""
     progress: Progress
     say: Say
+    pace: FirstSteps | None = None
+    """Of the main process."""
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
 
     def step(self) -> None:
         """One optimiser step; raises TrainingDiverged before the weights are touched."""
         settings, step = self.run.training, self.progress.step + 1
         started, rate = time.perf_counter(), learning_rate(settings, step)
-        loss, seen = self._accumulate(step)
+        loss, items = self._accumulate(step)
         norm = self._clip(settings.gradient_clip)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingDiverged(_diagnosis(step, loss=loss, norm=norm, rate=rate, seen=seen))
+        if not (math.isfinite(loss or 0.0) and math.isfinite(norm)):
+            raise TrainingDiverged(diagnosis(items, step=step, loss=loss, norm=norm, rate=rate))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.step()
+        if loss is not None:  # with nothing to learn from, momentum and weight decay would still move the weights
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average:
             self.average.update(step)
-        self.progress.step = step
-        self.progress.observe(loss)
-        self.recent.append(loss)
+        self.progress.observe(step, loss, skipped=len(items.skipped))
+        if loss is not None:
+            self.recent.append(loss)
         seconds = round(time.perf_counter() - started, 4)
-        smoothed = self.progress.smoothed
-        line = {"loss": loss, "smoothed": smoothed, "lr": rate, "grad_norm": norm, "items": seen, "seconds": seconds}
-        self._write(line)
-        self._judge(rate, seen)
+        line = {"loss": loss, "smoothed": self.progress.smoothed, "lr": rate, "grad_norm": norm, **items.line()}
+        self._write({**line, "seconds": seconds})
+        if pace := self.pace and self.pace.observe(step, seconds, say=self.say):
+            self._write(pace)
+        self._judge(rate, items)
 
     def validate(self) -> dict[str, float]:
         """Loss per timestep (`t=<timestep>`) and their mean (`mean`), on the same noise every time."""
@@ -133,7 +116,7 @@ class Trainer:
                 losses[f"t={items[0].sigma * TIMESTEPS:.0f}"] = math.fsum(values) / len(values)
         if losses:
             losses["mean"] = math.fsum(losses.values()) / len(losses)
-            self.progress.validation_loss = losses["mean"]
+            self.progress.observe_validation(losses["mean"])
             self._write({"validation_loss": losses["mean"], "validation_by_timestep": losses})
         return losses
 
@@ -165,7 +148,8 @@ class Trainer:
         record = record.model_copy(update={"is_valid": reason is None})
         checkpoints.add_record(run.checkpoints_dir, record)
         mean = f", validation loss {losses['mean']:.4f}" if losses else ""
-        self.say(reason or f"{identifier}: loss {self.progress.smoothed:.4f}{mean}")
+        loss = "none" if self.progress.smoothed is None else f"{self.progress.smoothed:.4f}"
+        self.say(reason or f"{identifier}: loss {loss}{mean}")
 
     def save_state(self) -> None:
         """Save what the next step depends on."""
@@ -194,19 +178,35 @@ class Trainer:
         with self._released():
             write_previews(self.run, model, device=self.objective.device, step=self.progress.step, say=self.say)
 
-    def _accumulate(self, step: int) -> tuple[float, list[str]]:
-        """Gradients of one step; returns its mean loss and what it saw in all processes, as `track@timestep`."""
-        accumulate, positions = self.run.training.accumulate, self.source.positions(step)
+    def _accumulate(self, step: int) -> tuple[float | None, StepItems]:
+        """Gradients of one step; returns its mean loss, None if all was skipped, and its items in all processes.
+
+        A skipped item counts in the divisor: the gradient is the same however a step is divided into passes.
+        """
+        settings, positions = self.run.training, self.source.positions(step)
+        found = torch.zeros(2, len(positions), device=self.objective.device)
         losses = []
-        for pass_number in range(accumulate):
-            items = [self.source.item(position) for position in self._share(positions, pass_number)]
-            with synchronised(self.objective.model, last=pass_number == accumulate - 1):
-                loss = self.objective.losses(items).mean() / accumulate
+        for pass_number in range(settings.accumulate):
+            share = self._share(positions, pass_number)
+            items = [self.source.item(position) for position in share]
+            with synchronised(self.objective.model, last=pass_number == settings.accumulate - 1):
+                each, skipped = self._losses(items)
+                loss = each.mean() / settings.accumulate
                 loss.backward()
             losses.append(loss.detach())
-        total = self.processes.sum(torch.stack(losses).sum()) / self.processes.count
-        draws = [self.source.draw(position) for position in positions]
-        return float(total), [f"{draw.track.track_id}@{draw.sigma * TIMESTEPS:.0f}" for draw in draws]
+            here = slice(share.start - positions.start, share.stop - positions.start)
+            found[0, here], found[1, here] = each.detach(), skipped
+        mean, *rest = self.processes.sum(torch.cat([torch.stack(losses).sum()[None], found.flatten()])).tolist()
+        draws, size = [self.source.draw(position) for position in positions], len(positions)
+        seen = StepItems.of(draws, rest[:size], skipped=[bool(flag) for flag in rest[size:]])
+        return seen.mean(mean / self.processes.count), seen
+
+    def _losses(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Losses (B,), and which of them were skipped."""
+        if self.run.training.skip_share:
+            return finite_losses(self.objective, items, self.processes)
+        losses = self.objective.losses(items)
+        return losses, torch.zeros_like(losses, dtype=torch.bool)
 
     def _share(self, positions: range, pass_number: int) -> range:
         """What this process takes in a forward pass: neighbours in the step's order, which are of similar length."""
@@ -240,11 +240,14 @@ class Trainer:
         if self.log:
             self.log.write(self.progress.step, values)
 
-    def _judge(self, rate: float, seen: list[str]) -> None:
+    def _judge(self, rate: float, items: StepItems) -> None:
+        if items.skipped and (reason := skipping(items, self.progress, self.source, say=self.say)):
+            raise TrainingDiverged(f"step {self.progress.step}: {reason}")
         smoothed, lowest, factor = self.progress.smoothed, self.progress.lowest, self.run.training.divergence_factor
         if smoothed is not None and lowest is not None and smoothed > factor * lowest:
             reached = f"{smoothed:.4g} smoothed, {factor:g} times its lowest value {lowest:.4g}"
-            raise TrainingDiverged(_diagnosis(self.progress.step, loss=reached, norm="finite", rate=rate, seen=seen))
+            step = self.progress.step
+            raise TrainingDiverged(diagnosis(items, step=step, loss=reached, norm="finite", rate=rate))
 
     def _description(self, record: Checkpoint, losses: dict[str, float], digest: str) -> CheckpointDescription:
         return CheckpointDescription(
@@ -284,7 +287,7 @@ def train(
         check: raises what hinders this process from starting; all of several then end.
     Raises:
         ConfigError: base or device are not what the run says; processes that do not mean the same.
-        FeatureError: cached features are missing or damaged.
+        FeatureError: cached features are missing or damaged, or a track would outweigh or waste the training.
         CheckpointError: checkpoints without the state to go on from.
         TrainingDiverged: with a diagnosis; the last saved state stays.
     """
@@ -340,6 +343,7 @@ def _prepare(run: TrainingRun, device: torch.device, processes: Processes, say: 
         log=StepLog(runs.log_path(run), after_step=progress.step or -1) if processes.main else None,
         progress=progress,
         say=say,
+        pace=FirstSteps(run, source, device_name(str(device)), adapted.layers) if processes.main else None,
     )
 
 
@@ -355,17 +359,22 @@ def _run(trainer: Trainer, stop: Callable[[], bool]) -> runs.TrainingSummary:
             trainer.validate()
     say = trainer.say if processes.main else lambda line: None
     with Told("training", total=settings.max_steps, unit="step", first=first, say=say) as told:
-        while progress.step < settings.max_steps and not processes.any(stop()):
+        while progress.step < settings.max_steps and not (progress.ends(settings) or processes.any(stop())):
             trainer.step()
-            told.advance(note=f"loss {progress.smoothed:.4f}")
+            told.advance(note="" if progress.smoothed is None else f"loss {progress.smoothed:.4f}")
             if progress.step % settings.checkpoint_interval == 0:
                 trainer.save_checkpoint()
                 trainer.save_state()
                 if processes.main:
                     resume.keep_beside_checkpoint(trainer.run.checkpoints_dir)
+                    track_losses.report(runs.log_path(trainer.run), say=say)
                 if not stop():
                     trainer.preview()
-    done = progress.step - first
+            elif settings.validation_interval and progress.step % settings.validation_interval == 0:
+                trainer.validate()
+    done, early = progress.step - first, progress.ends(settings) and progress.step < settings.max_steps
+    if early:
+        say(progress.why_early())
     if done and progress.step % settings.checkpoint_interval:
         trainer.save_state()
     return runs.TrainingSummary(
@@ -373,18 +382,12 @@ def _run(trainer: Trainer, stop: Callable[[], bool]) -> runs.TrainingSummary:
         step=progress.step,
         steps_now=done,
         last_loss=progress.last_loss,
+        skipped_items=progress.skipped,
         mean_loss=math.fsum(trainer.recent) / len(trainer.recent) if trainer.recent else None,
         validation_loss=progress.validation_loss,
         seconds_per_step=(time.perf_counter() - started) / done if done else None,
         checkpoints=tuple(r.checkpoint_id for r in checkpoints.read_manifest(trainer.run.checkpoints_dir)),
         log=str(runs.log_path(trainer.run)),
-        interrupted=progress.step < settings.max_steps,
-    )
-
-
-def _diagnosis(step: int, *, loss: float | str, norm: float | str, rate: float, seen: list[str]) -> str:
-    return (
-        f"step {step}: loss {loss}, gradient norm {norm}, learning rate {rate:.3g}, on {', '.join(seen)} "
-        "(track@timestep). If one track keeps coming up, listen to it and look at its measures; otherwise lower "
-        "training.learning_rate, or set training.precision to '32'. What was saved before this step is kept."
+        interrupted=progress.step < settings.max_steps and not early,
+        ended_early=early,
     )

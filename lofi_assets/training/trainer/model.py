@@ -35,6 +35,8 @@ class AdaptedModel:
     """Of the frozen weights that are not quantized."""
     compiled: bool
     """Whether its blocks are."""
+    layers: int
+    """Blocks of the model."""
 
 
 def prepare_model(
@@ -66,7 +68,7 @@ def prepare_model(
     model = wrapped(base, settings, processes, device, blocks=blocks)
     if _sharded(run, processes):
         parameters = adapters.trainable(base)
-    return AdaptedModel(model, parameters, dtype, compiled)
+    return AdaptedModel(model, parameters, dtype, compiled, len(blocks))
 
 
 def compiles(settings: TrainingSettings, device: torch.device) -> bool:

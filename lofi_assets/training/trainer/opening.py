@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lofi_assets.backbones.features import FeatureError
 from lofi_assets.training.checkpoints import runs, trainer_record
 from lofi_assets.training.checkpoints import state as resume
 from lofi_assets.training.config import ConfigError, TrainingRun
 from lofi_assets.training.distributed import Processes
+from lofi_assets.training.features.latents import measured_latents
 from lofi_assets.training.trainer.device import pick_device
 
 
@@ -26,6 +28,7 @@ def ready(run: TrainingRun, check: Callable[[], None]) -> torch.device:
         check: raises what else hinders it.
     Raises:
         ConfigError: base or device are not what the run says.
+        FeatureError: a track would outweigh or waste the training.
     """
     check()
     device = pick_device(run.device, precision=run.training.precision)
@@ -33,6 +36,9 @@ def ready(run: TrainingRun, check: Callable[[], None]) -> torch.device:
         raise ConfigError(
             f"base: {run.base} has changed since the features were computed; materialise feature_cache again"
         )
+    keys = {track.track_id: track.key for track in run.tracks}
+    if refusal := measured_latents(run.backbone, run.features_dir, keys).refusal():
+        raise FeatureError(refusal)
     return device
 
 
