@@ -20,7 +20,6 @@ from lofi_assets.backbones.ace_step_v1.loading import load_base
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.training.__main__ import CONFIGURATION, DIVERGED, DONE, FILES, INTERRUPTED
 from lofi_assets.training.checkpoints import state as resume
 from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.checkpoints.files import DESCRIPTION, DIFFUSERS_WEIGHTS, PEFT_WEIGHTS, checkpoint_id
@@ -35,9 +34,11 @@ from lofi_assets.training.config import (
     load_run,
     save_run,
 )
+from lofi_assets.training.ending import CONFIGURATION, DIVERGED, DONE, FILES, INTERRUPTED
 from lofi_assets.training.trainer import adapters
+from lofi_assets.training.trainer.diverged import TrainingDiverged
 from lofi_assets.training.trainer.log import read_log
-from lofi_assets.training.trainer.loop import TrainingDiverged, train
+from lofi_assets.training.trainer.loop import train
 from lofi_assets.training.trainer.optimizer import learning_rate
 from lofi_assets_tests.conftest import REPOSITORY
 from lofi_assets_tests.feature_material import read

@@ -1,8 +1,9 @@
 """The training loop: from a `TrainingRun` to checkpoints, going on where an earlier call stopped.
 
-What belongs here: the optimiser, the rhythm of log, validation, checkpoints and resumable state, and when to stop. What
-does not: what a step sees (`batches`), its loss (`backbones/`), the model (`model`), the learning rate (`optimizer`),
-how files are written (`adapters`, `training.checkpoints`), signals and the command line (`training.__main__`).
+What belongs here: the optimiser, the rhythm of log and checkpoints, and when to stop. What does not: what a step sees
+(`batches`), its loss (`backbones/`), the model (`model`), the learning rate (`optimizer`), what is saved and when
+(`saving`), how files are written (`adapters`, `training.checkpoints`), signals and the command line
+(`training.__main__`).
 
 Every process of a run goes through the same calls; only the main one writes.
 """
@@ -13,35 +14,26 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
 
 from lofi_assets.backbones.training import TIMESTEPS, Item, Objective
-from lofi_assets.errors import LofiError
-from lofi_assets.files.writing import atomic_folder
 from lofi_assets.progress import Progress as Told
-from lofi_assets.records import Checkpoint
 from lofi_assets.training.checkpoints import manifest as checkpoints
 from lofi_assets.training.checkpoints import runs
 from lofi_assets.training.checkpoints import state as resume
-from lofi_assets.training.checkpoints.description import CheckpointDescription
-from lofi_assets.training.checkpoints.files import RUN_CONFIG, checkpoint_id
-from lofi_assets.training.checkpoints.provenance import provenance
-from lofi_assets.training.checkpoints.soundness import fault
-from lofi_assets.training.config import SPLITS, ConfigError, TrainingRun, save_run
+from lofi_assets.training.config import SPLITS, ConfigError, TrainingRun
 from lofi_assets.training.distributed import Processes, joined, synchronised, whole
 from lofi_assets.training.features.cache import CachedFeatures
-from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.averaging import Average
 from lofi_assets.training.trainer.batches import Source, validation_items
 from lofi_assets.training.trainer.device import deterministic, pick_device
+from lofi_assets.training.trainer.diverged import TrainingDiverged
 from lofi_assets.training.trainer.log import StepLog
 from lofi_assets.training.trainer.model import prepare_model
 from lofi_assets.training.trainer.optimizer import build_optimizer, learning_rate
-from lofi_assets.training.trainer.preview import write_previews
-from lofi_assets.training.trainer.randomness import randomness
+from lofi_assets.training.trainer.saving import Saving
 
 NOISE_LEVELS = 4
 """Timesteps at which the validation loss is taken, evenly spread over the schedule."""
@@ -50,10 +42,6 @@ SMOOTHING = 0.98
 RECENT = 50
 
 Say = Callable[[str], None]
-
-
-class TrainingDiverged(LofiError, RuntimeError):
-    """The loss is no longer a number, or far above what it was; the message is the diagnosis."""
 
 
 @dataclass
@@ -95,6 +83,8 @@ class Trainer:
     progress: Progress
     say: Say
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    between_steps: bool = True
+    """Weights, optimiser, average and log are all those of `progress.step`; False if an error came within an update."""
 
     def step(self) -> None:
         """One optimiser step; raises TrainingDiverged before the weights are touched."""
@@ -106,6 +96,7 @@ class Trainer:
             raise TrainingDiverged(_diagnosis(step, loss=loss, norm=norm, rate=rate, seen=seen))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        self.between_steps = False
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average:
@@ -117,13 +108,14 @@ class Trainer:
         smoothed = self.progress.smoothed
         line = {"loss": loss, "smoothed": smoothed, "lr": rate, "grad_norm": norm, "items": seen, "seconds": seconds}
         self._write(line)
+        self.between_steps = True
         self._judge(rate, seen)
 
     def validate(self) -> dict[str, float]:
         """Loss per timestep (`t=<timestep>`) and their mean (`mean`), on the same noise every time."""
         levels = validation_items(self.validation, levels=NOISE_LEVELS, limit=self.run.training.validation_limit)
         losses: dict[str, float] = {}
-        with self._released(), torch.no_grad():
+        with self.released(), torch.no_grad():
             for items in filter(None, levels):
                 values = self._validation_losses(items)
                 losses[f"t={items[0].sigma * TIMESTEPS:.0f}"] = math.fsum(values) / len(values)
@@ -132,62 +124,6 @@ class Trainer:
             self.progress.validation_loss = losses["mean"]
             self._write({"validation_loss": losses["mean"], "validation_by_timestep": losses})
         return losses
-
-    def save_checkpoint(self) -> None:
-        """Write `epoch=0-step={N}_lora/`, read it back, and enter it into the manifest."""
-        losses = self.validate()
-        with self._released():
-            tensors = adapters.snapshot(self.parameters)
-        if not self.processes.main:
-            return
-        run, step = self.run, self.progress.step
-        identifier = checkpoint_id(step)
-        folder = run.checkpoints_dir / identifier
-        record = Checkpoint(
-            checkpoint_id=identifier,
-            step=step,
-            path=f"{run.checkpoints_dir.name}/{identifier}",
-            timestamp=datetime.now(UTC),
-            is_valid=True,
-            config_hash=run.config_hash,
-            dataset_hash=run.dataset_hash,
-        )
-        with atomic_folder(folder) as temporary:
-            adapters.write_adapter(temporary, tensors, lora=run.lora, base=str(run.base))
-            save_run(temporary / RUN_CONFIG, run)
-            self._description(record, losses, adapters.digest(tensors)).write(temporary)
-        reason = fault(folder)
-        record = record.model_copy(update={"is_valid": reason is None})
-        checkpoints.add_record(run.checkpoints_dir, record)
-        mean = f", validation loss {losses['mean']:.4f}" if losses else ""
-        self.say(reason or f"{identifier}: loss {self.progress.smoothed:.4f}{mean}")
-
-    def save_state(self) -> None:
-        """Save what the next step depends on."""
-        average = self.average.tensors if self.average else None
-        tensors = resume.collect_state(self.parameters, self.optimizer, average=average)
-        if self.log:
-            self.log.sync()
-            resume.save_state(
-                self.run.checkpoints_dir,
-                run_id=self.run.run_id,
-                step=self.progress.step,
-                tensors=tensors,
-                extra=self.progress.extra(),
-            )
-
-    def preview(self) -> None:
-        """Let the adapter be heard as it is released; never changes or ends the run.
-
-        Not under fsdp, where no process has the whole base: sampling would need all of them, step by step.
-        """
-        sharded = self.processes.count > 1 and self.run.training.parallel == "fsdp"
-        if not self.processes.main or sharded:
-            return
-        wrapped: Any = self.objective.model
-        model = getattr(wrapped, "module", wrapped)
-        with self._released():
-            write_previews(self.run, model, device=self.objective.device, step=self.progress.step, say=self.say)
 
     def _accumulate(self, step: int) -> tuple[float, list[str]]:
         """Gradients of one step; returns its mean loss and what it saw in all processes, as `track@timestep`."""
@@ -227,7 +163,7 @@ class Trainer:
                 losses[batch] = found
         return [float(loss) for loss in processes.sum(losses)]
 
-    def _released(self) -> AbstractContextManager[None]:
+    def released(self) -> AbstractContextManager[None]:
         """Within the block the model is what a checkpoint holds: the average where one is kept."""
         return self.average.applied() if self.average else nullcontext()
 
@@ -241,22 +177,6 @@ class Trainer:
             reached = f"{smoothed:.4g} smoothed, {factor:g} times its lowest value {lowest:.4g}"
             raise TrainingDiverged(_diagnosis(self.progress.step, loss=reached, norm="finite", rate=rate, seen=seen))
 
-    def _description(self, record: Checkpoint, losses: dict[str, float], digest: str) -> CheckpointDescription:
-        return CheckpointDescription(
-            record=record,
-            run_id=self.run.run_id,
-            dataset_id=self.run.dataset_id,
-            seed=self.run.training.seed,
-            randomness=randomness(self.run, step=record.step),
-            adapter_sha256=digest,
-            lora_scale=self.run.lora.scale,
-            train_loss=self.progress.smoothed,
-            validation_loss=losses.get("mean"),
-            validation_by_timestep=losses,
-            log=str(runs.log_path(self.run)),
-            provenance=provenance(device=str(self.objective.device), threads=torch.get_num_threads()),
-        )
-
 
 def train(
     run: TrainingRun, *, fresh: bool = False, stop: Callable[[], bool] = lambda: False, say: Say = print
@@ -264,7 +184,8 @@ def train(
     """Train until `max_steps`, or until `stop()` is true, going on from the furthest saved state.
 
     The result at a step depends on the run alone: killed and resumed or in one go, the adapter has the same bits on the
-    same machine (constitution II). State is saved at every checkpoint, at the last step, and on a stop.
+    same machine (constitution II). State is saved every `state_minutes`, at every checkpoint, at the last step, on a
+    stop, and where an error ends the run between two steps.
 
     Args:
         fresh: archive what this run already has, and start over.
@@ -275,6 +196,7 @@ def train(
         FeatureError: cached features are missing or damaged.
         CheckpointError: checkpoints without the state to go on from.
         TrainingDiverged: with a diagnosis; the last saved state stays.
+        DiskError: no room for a checkpoint or a state; the last saved state stays.
     """
     device = pick_device(run.device, precision=run.training.precision)
     if run.backbone.fingerprint(run.base) != run.base_fingerprint:
@@ -284,11 +206,9 @@ def train(
     with joined(run.training, cpu=device.type == "cpu") as processes, deterministic(device), ExitStack() as held:
         if processes.main:
             held.enter_context(runs.exclusive(run.checkpoints_dir))
-            archived = runs.open_run(run, fresh=fresh)
+            archived = runs.open_run(run, fresh=fresh, say=say)
             if archived:
                 say(f"a new run; the earlier one is kept in {run.checkpoints_dir.name}/{runs.ARCHIVE}/{archived}")
-            for fault in resume.unsound_states(run.checkpoints_dir):
-                say(f"{fault}; the run goes on from an earlier state")
         processes.wait()
         trainer = _prepare(run, processes.device(device), processes, say)
         if trainer.log:
@@ -338,26 +258,14 @@ def _prepare(run: TrainingRun, device: torch.device, processes: Processes, say: 
 def _run(trainer: Trainer, stop: Callable[[], bool]) -> runs.TrainingSummary:
     settings, progress, first = trainer.run.training, trainer.progress, trainer.progress.step
     processes = trainer.processes
-    started = time.perf_counter()
-    if first == 0:
-        trainer.save_state()
-        if not processes.any(stop()):
-            trainer.validate()
-    say = trainer.say if processes.main else lambda line: None
-    with Told("training", total=settings.max_steps, unit="step", first=first, say=say) as told:
-        while progress.step < settings.max_steps and not processes.any(stop()):
-            trainer.step()
-            told.advance(note=f"loss {progress.smoothed:.4f}")
-            if progress.step % settings.checkpoint_interval == 0:
-                trainer.save_checkpoint()
-                trainer.save_state()
-                if processes.main:
-                    resume.keep_beside_checkpoint(trainer.run.checkpoints_dir)
-                if not stop():
-                    trainer.preview()
+    started, saving = time.perf_counter(), Saving(trainer)
+    with saving.before_an_error():
+        if first == 0:
+            saving.save_state()
+            if not processes.any(stop()):
+                trainer.validate()
+        _steps(trainer, saving, stop)
     done = progress.step - first
-    if done and progress.step % settings.checkpoint_interval:
-        trainer.save_state()
     return runs.TrainingSummary(
         run_id=trainer.run.run_id,
         step=progress.step,
@@ -370,6 +278,26 @@ def _run(trainer: Trainer, stop: Callable[[], bool]) -> runs.TrainingSummary:
         log=str(runs.log_path(trainer.run)),
         interrupted=progress.step < settings.max_steps,
     )
+
+
+def _steps(trainer: Trainer, saving: Saving, stop: Callable[[], bool]) -> None:
+    """Steps until `max_steps` or a stop; what they came to is saved."""
+    settings, progress, processes = trainer.run.training, trainer.progress, trainer.processes
+    say = trainer.say if processes.main else lambda line: None
+    with Told("training", total=settings.max_steps, unit="step", first=progress.step, say=say) as told:
+        while progress.step < settings.max_steps:
+            stopping, due = processes.any_of(stop(), saving.due())
+            if stopping:
+                break
+            if due:
+                saving.save_state()
+            trainer.step()
+            told.advance(note=f"loss {progress.smoothed:.4f}")
+            if progress.step % settings.checkpoint_interval == 0:
+                saving.save_checkpoint()
+                if not stop():
+                    saving.preview()
+    saving.save_state()
 
 
 def _diagnosis(step: int, *, loss: float | str, norm: float | str, rate: float, seen: list[str]) -> str:
