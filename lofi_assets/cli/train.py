@@ -1,10 +1,12 @@
 """`lofi train`: the profile's training run without Dagster, and its plan."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
+from lofi_assets.errors import DiskError
 from lofi_assets.profiles import load_profile
 from lofi_assets.store import Store, data_root
 
@@ -64,6 +66,8 @@ def _run(command: list[str], config: Path) -> int:
     if code in SAID or read_ending(config) is not None:
         return shell_code(code)
     ending = killed(code, watch.account(code))
-    click.echo(f"error: {ending.message}", err=True)
-    write_ending(config, ending, start=start_of(config))
+    with suppress(DiskError):
+        write_ending(config, ending, start=start_of(config))
+    with suppress(OSError):  # the terminal may be gone
+        click.echo(f"error: {ending.message}", err=True)
     return ending.code

@@ -103,14 +103,14 @@ def _ending(run: PlannedRun, watch: Watch, code: re.Match[str] | None) -> Ending
 
 
 def _failure(run: PlannedRun, ending: Ending) -> dg.Failure:
-    metadata = {"command": " ".join(run.command), "exit_code": ending.code, "ending": ending.kind}
+    metadata: dict[str, Any] = {"command": " ".join(run.command), "exit_code": ending.code, "ending": ending.kind}
     again = {
         "killed": ". Materialise lora_checkpoints again to go on from what was saved; its output is under this step's "
         "stderr",
         "unknown": ". Its output is under this step's stderr",
     }
-    more = " Materialise lora_checkpoints again to go on." if ending.code == INTERRUPTED else ""
-    return dg.Failure(ending.message + again.get(ending.kind, more), metadata=metadata, allow_retries=False)
+    more = ". Materialise lora_checkpoints again to go on." if ending.code == INTERRUPTED else "."
+    return dg.Failure(ending.message.rstrip(".") + again.get(ending.kind, more), metadata=metadata, allow_retries=False)
 
 
 feature_cache_gates = gate_checks(feature_cache)

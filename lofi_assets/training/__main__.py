@@ -60,7 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run = load_run(options.config)
             stop = until(run, options.until, otherwise=asked) if options.until else asked
             summary = None if options.fresh else finished(run)
-            summary = summary or _train(run, fresh=options.fresh, force=options.force, stop=stop, say=say)
+            if summary is None:
+                if not options.force:
+                    _require_room(run, fresh=options.fresh, all_steps=options.until is None)
+                summary = _train(run, fresh=options.fresh, stop=stop, say=say)
         except Exception as error:
             ending = ending_of(error, run)
             _fail(ending, options.config, pipes)
@@ -70,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sentence = _sentence(run, summary, why=asked.reason)
         say(sentence)
         if _main_process():
-            kind, code = ("interrupted", INTERRUPTED) if summary.interrupted else ("complete", DONE)
-            _keep(Ending(code, sentence, kind), options.config)
+            complete, interrupted = Ending(DONE, sentence, "complete"), Ending(INTERRUPTED, sentence, "interrupted")
+            _keep(interrupted if summary.interrupted else complete, options.config)
         if summary.interrupted:
             return INTERRUPTED
         if pipes:
@@ -127,21 +130,43 @@ def _say_nothing(message: str) -> None:
     """What only the main process says."""
 
 
-def _train(run: TrainingRun, *, fresh: bool, force: bool, stop: Callable[[], bool], say: Say) -> TrainingSummary:
-    gc.disable()  # what is imported stays; looking through it again and again takes a sixth of the start
-    from lofi_assets.training.planning.limits import require_disk
-    from lofi_assets.training.planning.profile_plan import obstacle
-    from lofi_assets.training.trainer.loop import train
+def _train(run: TrainingRun, *, fresh: bool, stop: Callable[[], bool], say: Say) -> TrainingSummary:
+    with _imports():
+        from lofi_assets.training.trainer.loop import train
 
-    gc.enable()
-    gc.freeze()
-
-    if not force:
-        reason = obstacle(run)
-        if reason:
-            raise ConfigError(reason)
-        require_disk(run, fresh=fresh)
     return train(run, fresh=fresh, stop=stop, say=say)
+
+
+def _require_room(run: TrainingRun, *, fresh: bool, all_steps: bool) -> None:
+    """Before a start: memory for a step, and disk for all that the run still writes.
+
+    Args:
+        all_steps: the run goes to `max_steps`. One that ends before is a reproduction, which removes checkpoints on
+            its way; the disk is asked before each of them.
+    Raises:
+        ConfigError: too little memory.
+        DiskError: too little disk.
+    """
+    with _imports():
+        from lofi_assets.training.planning.limits import require_disk
+        from lofi_assets.training.planning.profile_plan import obstacle
+
+    reason = obstacle(run)
+    if reason:
+        raise ConfigError(reason)
+    if all_steps:
+        require_disk(run, fresh=fresh)
+
+
+@contextmanager
+def _imports() -> Iterator[None]:
+    """What is imported within stays; looking through it for garbage again and again takes a sixth of the start."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def _told(pipes: Any) -> Say:

@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from lofi_assets.errors import DiskError
 from lofi_assets.files.typed import STORED, read_typed, write_typed
+from lofi_assets.files.writing import StoreError
 
 DONE, CRASHED, CONFIGURATION, DIVERGED, FILES, INTERRUPTED = 0, 1, 2, 3, 4, 75
 KILLED = 128
@@ -75,7 +76,7 @@ def shell_code(code: int) -> int:
 def begin(config: Path) -> None:
     """Put down that the trainer starts, in place of how the last call ended; a copy of this start leaves it alone."""
     with suppress(DiskError):
-        found = _read(config)
+        found = _replaced(config)
         if found is not None and found.start == _this_start() and _is_copy():
             return
         _file(config).unlink(missing_ok=True)  # a full disk takes no other sentence, and this one is not of this call
@@ -97,7 +98,7 @@ def write_ending(config: Path, ending: Ending, *, start: str | None = None) -> N
         DiskError: the disk is full.
     """
     start = _this_start() if start is None else start
-    found = _read(config)
+    found = _replaced(config)
     if found is None or found.kind == "started" or found.start != start:
         write_typed(_file(config), replace(ending, start=start))
 
@@ -120,6 +121,13 @@ def start_of(config: Path) -> str:
 
 def _read(config: Path) -> Ending | None:
     return read_typed(_file(config), Ending, remedy="remove it; the next start writes it anew")
+
+
+def _replaced(config: Path) -> Ending | None:
+    """What a start or an end takes the place of; a broken file is one that nobody reads any more."""
+    with suppress(StoreError):
+        return _read(config)
+    return None
 
 
 def _this_start() -> str:

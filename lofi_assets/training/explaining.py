@@ -28,7 +28,7 @@ def ending_of(error: Exception, run: TrainingRun | None) -> Ending:
         run: None where the error is that it could not be read.
     """
     ending = _ending(error, run)
-    return Ending(ending.code, ending.message + _kept(run), ending.kind)
+    return Ending(ending.code, ending.message.rstrip(".") + _kept(run), ending.kind)
 
 
 def _ending(error: Exception, run: TrainingRun | None) -> Ending:
@@ -52,8 +52,8 @@ def _kept(run: TrainingRun | None) -> str:
     try:
         point = resume_point(run.checkpoints_dir) if run and current_run(run.checkpoints_dir) == run.run_id else None
     except LofiError:
-        return ""  # the error says already what is broken
-    return f". The state of step {point.step} is saved" if point else ""
+        return "."  # the error says already what is broken
+    return f". The state of step {point.step} is saved." if point else "."
 
 
 def _out_of_memory(error: BaseException) -> bool:

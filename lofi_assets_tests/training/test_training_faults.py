@@ -36,6 +36,7 @@ from lofi_assets.training.ending import (
     read_ending,
     write_ending,
 )
+from lofi_assets.training.explaining import ending_of
 from lofi_assets.training.launch import STOPPING
 from lofi_assets.training.stopping import Stop
 from lofi_assets.training.trainer import saving
@@ -120,7 +121,7 @@ def assert_it_ends_as_without(run: TrainingRun, config: Path, make_run: Any, who
     assert digests(run) == whole["digests"] and logged(run) == whole["logged"]
 
 
-@pytest.mark.parametrize("number", STOPPING, ids=lambda number: signal.Signals(number).name)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda number: signal.Signals(number).name)
 def test_a_signal_saves_the_step_that_it_came_in(
     run: TrainingRun, config: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -141,8 +142,16 @@ def test_an_error_that_nothing_explains_saves_the_step_before_it(
     ending = read_ending(config)
     assert ending is not None and (ending.code, ending.kind) == (CRASHED, "unknown")
     assert "KeyError: 'a defect' (test_training_faults.py, line " in ending.message
-    assert ending.message.endswith("The state of step 2 is saved") and saved(run) == 2
+    assert ending.message.endswith("The state of step 2 is saved.") and saved(run) == 2
     assert_it_ends_as_without(run, config, make_run, whole)
+
+
+@pytest.mark.parametrize("number", STOPPING, ids=lambda number: signal.Signals(number).name)
+def test_every_signal_that_announces_an_end_asks_the_trainer_to_save(number: int) -> None:
+    stop = Stop()
+    assert not stop()
+    signal.raise_signal(number)
+    assert stop() and stop.reason == signal.Signals(number).name
 
 
 OUT_OF_MEMORY = (
@@ -153,13 +162,17 @@ OUT_OF_MEMORY = (
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_memory_that_runs_out_is_known_whoever_says_it(error: Exception) -> None:
+    ending = ending_of(error, None)
+    assert (ending.code, ending.kind) == (CONFIGURATION, "out of memory") and str(error) in ending.message
+
+
 def test_memory_that_runs_out_says_what_to_change(
-    run: TrainingRun, config: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    run: TrainingRun, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Trainer, "_accumulate", at_step(3, raising(error)))
+    monkeypatch.setattr(Trainer, "_accumulate", at_step(3, raising(OUT_OF_MEMORY[0])))
     code, ending = start(config)
     assert (code, ending.kind) == (CONFIGURATION, "out of memory")
-    assert str(error).splitlines()[0] in ending.message
     assert "by the plan this run takes " in ending.message and "base_quantization: int8 (then " in ending.message
     assert saved(run) == 2
 
@@ -329,7 +342,7 @@ def test_weights_that_are_no_numbers_are_never_saved_to_go_on_from(
     code, ending = start(config)
     assert (code, ending.kind) == (DIVERGED, "diverged")
     assert "training diverged: step 3: " in ending.message and "not finite" in ending.message
-    assert ending.message.endswith("The state of step 2 is saved") and saved(run) == 2
+    assert ending.message.endswith("The state of step 2 is saved.") and saved(run) == 2
 
 
 def test_a_second_trainer_is_refused_and_the_first_goes_on(run: TrainingRun, config: Path) -> None:
@@ -364,32 +377,35 @@ def test_states_are_saved_by_minutes_apart_from_checkpoints(
 # --- endings that the trainer cannot write ----------------------------------------------------------------------------
 
 CHILD = """
-import os, signal, sys, time
+import signal, sys, time
 from lofi_assets.training.stopping import Stop
-stop = Stop()
-print(os.getpid(), flush=True)
-until = time.monotonic() + 60
+stop, came = Stop(), []
+for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGINT):
+    signal.signal(number, lambda number, frame: came.append(signal.Signals(number).name))
+print("ready", flush=True)
+until = time.monotonic() + 100
 while not stop() and time.monotonic() < until:
     time.sleep(0.02)
 with open(sys.argv[1], "w") as file:
-    file.write(str(stop.reason))
+    file.write(" ".join([*came, str(stop.reason)]))
 sys.exit(75)
 """
+"""Notes three signals, and ends by the fourth or without its parent."""
 PARENT = """
 import sys
-from pathlib import Path
-from lofi_assets.cli.train import _run
-sys.exit(_run(sys.argv[2:], Path(sys.argv[1])))
+from lofi_assets.training.launch import run_in_foreground
+sys.exit(run_in_foreground(sys.argv[1:]))
 """
+"""`lofi train`, without the time that its imports take."""
 
 
 @contextmanager
 def started(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """`lofi train` over a child that waits to be asked, and is there when the block begins."""
+    """A process that runs another in the foreground; both are there when the block begins."""
     child = [sys.executable, "-c", CHILD, str(tmp_path / "reason")]
-    line = [sys.executable, "-c", PARENT, str(tmp_path / "run.json"), *child]
+    line = [sys.executable, "-c", PARENT, *child]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None and int(parent.stdout.readline())
+        assert parent.stdout is not None and parent.stdout.readline() == "ready\n"
         yield parent
 
 
@@ -401,12 +417,13 @@ def wait_for(path: Path) -> str:
     return path.read_text()
 
 
-@pytest.mark.parametrize("number", STOPPING, ids=lambda number: signal.Signals(number).name)
-def test_lofi_train_passes_signals_on_and_waits(tmp_path: Path, number: int) -> None:
+def test_lofi_train_passes_every_signal_on_and_waits(tmp_path: Path) -> None:
     with started(tmp_path) as parent:
-        parent.send_signal(number)
-        assert parent.wait(timeout=60) == INTERRUPTED
-    assert wait_for(tmp_path / "reason") == signal.Signals(number).name
+        for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+            parent.send_signal(number)
+            time.sleep(0.2)  # in this order
+        assert parent.wait(timeout=100) == INTERRUPTED
+    assert set(wait_for(tmp_path / "reason").split()) == {"SIGUSR1", "SIGHUP", "SIGINT", "SIGTERM"}
 
 
 def test_a_trainer_whose_lofi_train_is_killed_saves_and_ends(tmp_path: Path) -> None:

@@ -86,10 +86,10 @@ def kill_at(run: TrainingRun, path: Path, step: int) -> None:
 def test_a_killed_and_resumed_run_gives_the_same_bits(make_run, tmp_path: Path):
     whole, killed = (
         make_run("whole", max_steps=40, checkpoint_interval=8),
-        make_run("killed", max_steps=40, checkpoint_interval=8),
+        make_run("killed", max_steps=40, checkpoint_interval=8, state_minutes=1e-9),
     )
     kill_at(killed, tmp_path / "run.json", 13)
-    assert resume_point(killed.checkpoints_dir).step < 40
+    assert 12 <= resume_point(killed.checkpoints_dir).step < 40, "a state each step: lost is one at most"
     summary = train(killed, say=quiet)
     assert 0 < summary.steps_now < 40
     train(whole, say=quiet)

@@ -65,6 +65,6 @@ def _blocks(tensors: "Mapping[str, torch.Tensor]") -> Iterator[memoryview]:
     text = text.ljust(-(-len(text) // 8) * 8)
     yield memoryview(len(text).to_bytes(8, "little") + text)
     for _, tensor in ordered:
-        content = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+        content = tensor.reshape(-1).view(torch.uint8).numpy().data
         for first in range(0, len(content), BLOCK):
             yield content[first : first + BLOCK]
