@@ -124,7 +124,7 @@ def _passed_on() -> Iterator[_Passing]:
 
 def _watch(started: Sequence[subprocess.Popen[bytes]], stop: Callable[[], bool]) -> Launched:
     asked, deadline, failed = False, float("inf"), None
-    while any(process.poll() is None for process in started) and time.monotonic() < deadline:
+    while None in [process.poll() for process in started] and time.monotonic() < deadline:  # each is asked
         if stop() and not asked:
             asked = True
             for process in started:

@@ -1,5 +1,6 @@
 """Training through Dagster: cancelled, diverged, grown, started anew; what the UI is told."""
 
+import os
 import shutil
 import signal
 import sys
@@ -36,6 +37,7 @@ from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import load_run
 from lofi_assets.training.ending import CONFIGURATION, INTERRUPTED, read_ending
 from lofi_assets.training.feature_cache import FEATURES
+from lofi_assets.training.launch import PARENT
 from lofi_assets.training.lora_checkpoints import plan_training
 from lofi_assets.training.planning import profile_plan as training_plan
 from lofi_assets.training.planning.plan import Card
@@ -281,6 +283,7 @@ class Fragile(dg.PipesSubprocessClient):
 
     def run(self, *, command, **options):
         self.kills -= 1
+        assert options["env"] == {PARENT: str(os.getpid())}, "a trainer that outlives its step saves and ends"
         die = [
             sys.executable,
             "-c",

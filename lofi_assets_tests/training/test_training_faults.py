@@ -17,7 +17,7 @@ import torch
 from lofi_assets.cli import train as command
 from lofi_assets.errors import DiskError
 from lofi_assets.training import __main__ as trainer
-from lofi_assets.training import stopping
+from lofi_assets.training import launch, stopping
 from lofi_assets.training.checkpoints import room
 from lofi_assets.training.checkpoints import state as resume
 from lofi_assets.training.checkpoints.manifest import read_manifest
@@ -37,7 +37,7 @@ from lofi_assets.training.ending import (
     write_ending,
 )
 from lofi_assets.training.explaining import ending_of
-from lofi_assets.training.launch import STOPPING
+from lofi_assets.training.launch import STOPPING, Launched
 from lofi_assets.training.stopping import Stop
 from lofi_assets.training.trainer import saving
 from lofi_assets.training.trainer.log import StepLog
@@ -440,6 +440,28 @@ def test_a_killed_trainer_is_explained_by_lofi_train(tmp_path: Path, capfd: Any)
     assert ending is not None and (ending.code, ending.kind) == (137, "killed")
     assert ending.message.startswith("the trainer was ended by SIGKILL; ") and "CUDA is gone" in ending.message
     assert f"error: {ending.message}" in capfd.readouterr().err
+
+
+def test_of_several_processes_the_one_that_was_killed_is_named(
+    make_run: Any, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_run(config, make_run(processes=2))
+
+    def killed(arguments: Any, *, processes: int, stop: Any) -> Launched:
+        monkeypatch.setattr("lofi_assets.training.launch.GRACE_SECONDS", 0.1)
+        lives = ("import time; time.sleep(100)", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+        started = [subprocess.Popen([sys.executable, "-c", life]) for life in lives]
+        try:
+            return launch._watch(started, stop)
+        finally:
+            for process in started:
+                process.kill()
+                process.wait()
+
+    monkeypatch.setattr(trainer, "launch", killed)
+    code, ending = start(config)
+    assert (code, ending.kind) == (128 + signal.SIGKILL, "killed")
+    assert ending.message.startswith("process 1 of 2: the trainer was ended by SIGKILL; ")
 
 
 def test_a_machine_that_stops_leaves_a_sentence_too(tmp_path: Path) -> None:

@@ -93,21 +93,23 @@ def choose_state(checkpoints_dir: Path, *, run_id: str, say: Say) -> list[str]:
     Returns:
         What is wrong with every state that there is, and nothing if one of them is sound or there is none.
     """
-    faults, damaged = [], []
+    faults: dict[Path, str] = {}
+    beside = None
     for folder, found in zip(_by_step(checkpoints_dir), _states(checkpoints_dir), strict=True):
         fault = found if isinstance(found, str) else changed(found)
         if fault is None:
             break
-        faults.append(fault)
-        damaged.append(folder)
+        faults[folder] = fault
     else:
-        if not recover(checkpoints_dir, run_id=run_id, aside=damaged):
-            return faults
-        damaged = []
-    for folder in damaged:
+        beside = _sound_beside(checkpoints_dir, run_id=run_id)
+        if beside is None:
+            return list(faults.values())
+    for folder in faults:
         _set_aside(folder)
+    if beside:
+        _link(beside.folder, checkpoints_dir / FOLDER / f"step={beside.step}")
     point = resume_point(checkpoints_dir)
-    for fault in faults:
+    for fault in faults.values():
         say(f"{fault}; the run goes on from step {point.step if point else 0}, and what came after is done again")
     if point and point.tensors_sha256 is None:
         say(f"{point.folder}: an earlier version saved it without a digest, so its tensors are not checked")
@@ -141,22 +143,6 @@ def keep_beside_checkpoint(checkpoints_dir: Path) -> None:
     beside = _beside(checkpoints_dir)
     for step in sorted(beside)[:-BESIDE_KEPT]:
         shutil.rmtree(beside[step])
-
-
-def recover(checkpoints_dir: Path, *, run_id: str, aside: "list[Path] | None" = None) -> bool:
-    """Make the state of the run's furthest checkpoint with a sound one the state to go on from; False if none has.
-
-    Args:
-        aside: damaged states, which are set aside if there is a sound one.
-    """
-    for step, folder in sorted(_beside(checkpoints_dir).items(), reverse=True):
-        state = _read(folder)
-        if isinstance(state, ResumePoint) and state.run_id == run_id and changed(state) is None:
-            for damaged in aside or []:
-                _set_aside(damaged)
-            _link(folder, checkpoints_dir / FOLDER / f"step={step}")
-            return True
-    return False
 
 
 def save_state(checkpoints_dir: Path, *, run_id: str, step: int, tensors: "State", extra: Mapping[str, Any]) -> None:
@@ -264,6 +250,15 @@ def _link(source: Path, target: Path) -> None:
     with atomic_folder(target) as folder:
         for name in (TENSORS, STATE):
             link_or_copy(source / name, folder / name)
+
+
+def _sound_beside(checkpoints_dir: Path, *, run_id: str) -> ResumePoint | None:
+    """The furthest sound state of the run that a checkpoint holds."""
+    for _, folder in sorted(_beside(checkpoints_dir).items(), reverse=True):
+        state = _read(folder)
+        if isinstance(state, ResumePoint) and state.run_id == run_id and changed(state) is None:
+            return state
+    return None
 
 
 def _set_aside(folder: Path) -> None:
