@@ -34,7 +34,6 @@ from lofi_assets.training.ending import (
     begin,
     killed,
     read_ending,
-    shell_code,
     write_ending,
 )
 from lofi_assets.training.explaining import ending_of
@@ -97,8 +96,8 @@ def _launch(arguments: Sequence[str], config: Path, *, processes: int, stop: Sto
     """Train in several processes; one that was killed left no word, so this one says it."""
     with watched() as watch:
         launched = launch(arguments, processes=processes, stop=stop)
-    if launched.code in SAID or read_ending(config):
-        return shell_code(launched.code)
+    if launched.code in SAID or (launched.code >= 0 and read_ending(config)):
+        return launched.code
     ending = killed(launched.code, watch.account(launched.code), who=f"process {launched.rank} of {processes}: ")
     _fail(ending, config, None)
     return ending.code

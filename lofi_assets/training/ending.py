@@ -92,6 +92,8 @@ def begin(config: Path) -> None:
 def write_ending(config: Path, ending: Ending, *, start: str | None = None) -> None:
     """Keep how the run of `config` ended. Of one start the first word stays: the other processes end because of it.
 
+    That one was killed is an exception: its parent says it last, and it came first.
+
     Args:
         start: of the call that ended, if that is another process's than this one's (`start_of`).
     Raises:
@@ -99,7 +101,7 @@ def write_ending(config: Path, ending: Ending, *, start: str | None = None) -> N
     """
     start = _this_start() if start is None else start
     found = _replaced(config)
-    if found is None or found.kind == "started" or found.start != start:
+    if found is None or found.kind == "started" or found.start != start or ending.kind == "killed":
         write_typed(_file(config), replace(ending, start=start))
 
 

@@ -35,7 +35,8 @@ class Launched:
     """How processes ended."""
 
     code: int
-    """As `subprocess` has it, negative for a signal: of the one that failed first, else of the main one."""
+    """As `subprocess` has it, negative for a signal: of the one that failed first, a killed one before others, else of
+    the main one."""
     rank: int = 0
     """Of that process."""
 
@@ -136,9 +137,13 @@ def _watch(started: Sequence[subprocess.Popen[bytes]], stop: Callable[[], bool])
 
 
 def _failed(started: Sequence[subprocess.Popen[bytes]]) -> Launched | None:
-    """The first process by rank that has ended, and not as it should."""
-    ended = ((rank, process.returncode) for rank, process in enumerate(started))
-    return next((Launched(code, rank) for rank, code in ended if code not in (None, 0, INTERRUPTED)), None)
+    """A process that has ended, and not as it should: one that was killed, since others then fail because of it."""
+    failed = [
+        Launched(process.returncode, rank)
+        for rank, process in enumerate(started)
+        if process.returncode not in (None, 0, INTERRUPTED)
+    ]
+    return min(failed, key=lambda ended: (ended.code > 0, ended.rank), default=None)
 
 
 def _free_port() -> int:

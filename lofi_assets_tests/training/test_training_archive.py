@@ -1,5 +1,6 @@
 """A process that is killed while runs are archived and brought back loses nothing, wherever it is killed."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,30 @@ def killed_after(calls: int, monkeypatch: pytest.MonkeyPatch, run: TrainingRun, 
     return False
 
 
-def runs_in(root: Path) -> tuple[TrainingRun, TrainingRun, TrainingRun]:
+Runs = tuple[TrainingRun, TrainingRun, TrainingRun]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `runs_in` copies."""
+    root = tmp_path_factory.mktemp("template")
+    fill(*runs_over(root)[:2])
+    return root
+
+
+def runs_in(root: Path, template: Path) -> Runs:
     """Three runs over one folder: the first is archived, the second is the folder's, the third never was there."""
+    shutil.copytree(template, root)
+    return runs_over(root)
+
+
+def runs_over(root: Path) -> Runs:
     places = {"checkpoints_dir": root / "checkpoints", "logs_dir": root / "logs"}
     first, second, third = (a_run(**places, dataset_hash=letter * 64) for letter in "abc")
+    return first, second, third
+
+
+def fill(first: TrainingRun, second: TrainingRun) -> None:
     for run, steps in ((first, (5, 10, 15)), (second, (20, 25))):
         open_run(run)
         for step in steps:
@@ -67,7 +88,6 @@ def runs_in(root: Path) -> tuple[TrainingRun, TrainingRun, TrainingRun]:
         log_path(run).parent.mkdir(exist_ok=True)
         log_path(run).write_text(run.run_id)
         write_json(companion_folder(run) / "previews" / "clip.json", run.run_id)
-    return first, second, third
 
 
 def held(folder: Path) -> tuple[Any, ...]:
@@ -85,12 +105,12 @@ def place_of(run: TrainingRun) -> Path:
 
 @pytest.mark.parametrize("after", ["the first", "the second", "the third"])
 def test_a_run_that_is_brought_back_is_whole_wherever_the_process_was_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str
+    tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch, after: str
 ) -> None:
-    first, second, _ = runs_in(tmp_path / "whole")
+    first, second, _ = runs_in(tmp_path / "whole", template)
     expected = [held(place_of(run)) for run in (first, second)]
     for calls in range(MOST_CALLS):
-        first, second, third = runs_in(tmp_path / f"{calls}")
+        first, second, third = runs_in(tmp_path / f"{calls}", template)
         killed = killed_after(calls, monkeypatch, first)
         opened = {"the first": first, "the second": second, "the third": third}[after]
         open_run(opened)
@@ -107,10 +127,10 @@ def test_a_run_that_is_brought_back_is_whole_wherever_the_process_was_killed(
 
 @pytest.mark.parametrize("fresh", [False, True])
 def test_starting_over_loses_neither_checkpoints_nor_log_wherever_it_is_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: bool
+    tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch, fresh: bool
 ) -> None:
     for calls in range(MOST_CALLS):
-        _, run, _ = runs_in(tmp_path / f"{calls}")
+        _, run, _ = runs_in(tmp_path / f"{calls}", template)
         before = held(run.checkpoints_dir)
         killed = killed_after(calls, monkeypatch, run, fresh=True)
         open_run(run, fresh=fresh)
@@ -124,8 +144,8 @@ def test_starting_over_loses_neither_checkpoints_nor_log_wherever_it_is_killed(
     pytest.fail("never came to its end")
 
 
-def test_of_two_runs_of_one_id_the_one_that_was_left_last_is_brought_back(tmp_path: Path) -> None:
-    _, run, other = runs_in(tmp_path)
+def test_of_two_runs_of_one_id_the_one_that_was_left_last_is_brought_back(tmp_path: Path, template: Path) -> None:
+    _, run, other = runs_in(tmp_path / "runs", template)
     open_run(run, fresh=True)
     with_state(run.checkpoints_dir, run.run_id, 2)
     open_run(other)
@@ -134,8 +154,8 @@ def test_of_two_runs_of_one_id_the_one_that_was_left_last_is_brought_back(tmp_pa
     assert read_manifest(run.checkpoints_dir / ARCHIVE / run.run_id)
 
 
-def test_a_list_of_moves_that_does_not_fit_the_folder_overwrites_nothing(tmp_path: Path) -> None:
-    first, second, _ = runs_in(tmp_path)
+def test_a_list_of_moves_that_does_not_fit_the_folder_overwrites_nothing(tmp_path: Path, template: Path) -> None:
+    first, second, _ = runs_in(tmp_path / "runs", template)
     folder = first.checkpoints_dir
     write_json(folder / MOVES, {"pairs": [["manifest.json", f"archive/{first.run_id}/manifest.json"]]})
     before = held(place_of(first)), held(folder)

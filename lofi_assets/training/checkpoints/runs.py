@@ -5,6 +5,7 @@
 it stopped, also if a process was killed while its files were moved (`moves`). Imports without torch.
 """
 
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -208,10 +209,12 @@ def _log(run: TrainingRun) -> list[Path]:
 
 def _bring_back(folder: Path, run_id: str) -> None:
     """Move a run out of the archive, the latest of those with its id: `--fresh` leaves earlier ones there."""
-    archived = [path for path in (folder / ARCHIVE).glob(f"{run_id}*") if (path / RUN).is_file()]
+    archived = {}
+    for path in (folder / ARCHIVE).glob(f"{run_id}*"):
+        if (match := re.fullmatch(rf"{run_id}(?:-(\d+))?", path.name)) and (path / RUN).is_file():
+            archived[int(match[1] or 1)] = path
     if archived:
-        latest = max(archived, key=lambda path: int(path.name.removeprefix(run_id).removeprefix("-") or 1))
-        move_all(folder, [(path, folder / path.name) for path in _contents(latest)])
+        move_all(folder, [(path, folder / path.name) for path in _contents(archived[max(archived)])])
 
 
 def _remove_empty_archives(folder: Path) -> None:
