@@ -1,11 +1,12 @@
 """`lofi train`: the profile's training run without Dagster, and its plan."""
 
-import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
+from lofi_assets.errors import DiskError
 from lofi_assets.profiles import load_profile
 from lofi_assets.store import Store, data_root
 
@@ -28,7 +29,7 @@ from lofi_assets.store import Store, data_root
 )
 @click.option("--strength", type=float, default=None, help="With --init-from: factor on B A, in place of the file's.")
 @click.option("--fresh", is_flag=True, help="Archive what this run already has, and start over.")
-@click.option("--force", is_flag=True, help="Start although the plan does not fit the free memory.")
+@click.option("--force", is_flag=True, help="Start although the plan does not fit the free memory, or the disk.")
 def train(
     profile_name: str | None,
     only_plan: bool,
@@ -74,7 +75,7 @@ def train(
     if only_config:
         click.echo(planned.config)
         return
-    sys.exit(_run([*planned.command, *_flags(fresh=fresh, force=force)]))
+    sys.exit(_run([*planned.command, *_flags(fresh=fresh, force=force)], planned.config))
 
 
 def _taken(store: Store, path: Path | None, strength: float | None) -> str | None:
@@ -103,11 +104,20 @@ def _flags(**flags: bool) -> list[str]:
     return [f"--{name}" for name, given in flags.items() if given]
 
 
-def _run(command: list[str]) -> int:
-    """Run the trainer; Ctrl-C reaches it through the terminal, and its end is waited for."""
-    with subprocess.Popen(command) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                continue
+def _run(command: list[str], config: Path) -> int:
+    """Run the trainer, pass signals on to it, and say how it ended if it could not; returns the exit code."""
+    from lofi_assets.training.death import watched
+    from lofi_assets.training.ending import SAID, begin, killed, read_ending, shell_code, start_of, write_ending
+    from lofi_assets.training.launch import run_in_foreground
+
+    begin(config)
+    with watched() as watch:
+        code = run_in_foreground(command)
+    if code in SAID or read_ending(config) is not None:
+        return shell_code(code)
+    ending = killed(code, watch.account(code))
+    with suppress(DiskError):
+        write_ending(config, ending, start=start_of(config))
+    with suppress(OSError):  # the terminal may be gone
+        click.echo(f"error: {ending.message}", err=True)
+    return ending.code

@@ -5,6 +5,7 @@ its step, saves its state, and the next materialisation goes on from there.
 """
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import dagster as dg
@@ -16,9 +17,11 @@ from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks
 from lofi_assets.defs.reporting import evidence_of_run, report
 from lofi_assets.defs.resources import Platform
-from lofi_assets.training.death import watched
-from lofi_assets.training.ending import INTERRUPTED, Ending, forget_ending, read_ending
+from lofi_assets.errors import DiskError
+from lofi_assets.training.death import Watch, watched
+from lofi_assets.training.ending import INTERRUPTED, Ending, begin, killed, read_ending, start_of, write_ending
 from lofi_assets.training.feature_cache import cache_dataset_features
+from lofi_assets.training.launch import started_by_this
 from lofi_assets.training.lora_checkpoints import PlannedRun, describe_training, plan_training
 
 TRAINER = dg.PipesSubprocessClient(termination_timeout_seconds=300)
@@ -69,34 +72,45 @@ def train(context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient, ru
         dg.RetryRequested: it crashed or was killed, for the first time.
     """
     context.log.info(f"{run.remaining_steps} steps to do; `tensorboard --logdir {run.run.logs_dir}` shows the curves")
-    forget_ending(run.config)
+    begin(run.config)
     with watched() as watch:
         try:
-            pipes.run(context=context, command=run.command).get_results()
+            pipes.run(context=context, command=run.command, env=started_by_this()).get_results()
             return
         except DagsterPipesExecutionError as error:
             failed = error
-    found = _EXIT_CODE.search(str(failed))
-    ending, account = read_ending(run.config), watch.account(int(found[1]) if found else None)
-    if ending is None and context.retry_number == 0:
-        context.log.warning(f"{account}. It is started once more, and goes on from its last state")
+    ending = _ending(run, watch, _EXIT_CODE.search(str(failed)))
+    if not ending.explained and context.retry_number == 0:
+        context.log.warning(f"{ending.message}. It is started once more, and goes on from its last state")
         raise dg.RetryRequested(max_retries=1, seconds_to_wait=RETRY_AFTER_S) from failed
-    raise _failure(run, ending, account) from failed
+    raise _failure(run, ending) from failed
 
 
 _EXIT_CODE = re.compile(r"code (-?\d+)")
 """In the message of Dagster's error, which has no field for it."""
 
 
-def _failure(run: PlannedRun, ending: Ending | None, account: str) -> dg.Failure:
-    command = {"command": " ".join(run.command)}
-    if ending is None:
-        again = (
-            "Materialise lora_checkpoints again to go on from what was saved; its output is under this step's stderr"
-        )
-        return dg.Failure(f"{account}. {again}", metadata=command, allow_retries=False)
-    more = " Materialise lora_checkpoints again to go on." if ending.code == INTERRUPTED else ""
-    return dg.Failure(ending.message + more, metadata={**command, "exit_code": ending.code}, allow_retries=False)
+def _ending(run: PlannedRun, watch: Watch, code: re.Match[str] | None) -> Ending:
+    """The trainer's own words, else what is known of its end, which is then kept where its words would be."""
+    said = read_ending(run.config)
+    if said is not None:
+        return said
+    number = int(code[1]) if code else None
+    ending = killed(number, watch.account(number))
+    with suppress(DiskError):
+        write_ending(run.config, ending, start=start_of(run.config))
+    return ending
+
+
+def _failure(run: PlannedRun, ending: Ending) -> dg.Failure:
+    metadata: dict[str, Any] = {"command": " ".join(run.command), "exit_code": ending.code, "ending": ending.kind}
+    again = {
+        "killed": ". Materialise lora_checkpoints again to go on from what was saved; its output is under this step's "
+        "stderr",
+        "unknown": ". Its output is under this step's stderr",
+    }
+    more = ". Materialise lora_checkpoints again to go on." if ending.code == INTERRUPTED else "."
+    return dg.Failure(ending.message.rstrip(".") + again.get(ending.kind, more), metadata=metadata, allow_retries=False)
 
 
 feature_cache_gates = gate_checks(feature_cache)

@@ -208,14 +208,15 @@ def _cloned(source: Path, target: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, busy: Exception | None) -> Iterator[None]:
+def locked(folder: Path, *, busy: Exception | None, name: str = ".lock") -> Iterator[None]:
     """Keep a folder to this process for the block; the lock ends with the process, however it ends.
 
     Args:
         busy: raised if another process holds it; None waits until it does not.
+        name: of the lock's file; locks of different names are independent.
     """
     make_folder(folder)
-    with (folder / ".lock").open("w") as file:
+    with (folder / name).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError as error:

@@ -2,111 +2,109 @@
 
 Exit codes:
     0   reached `max_steps`, now or in an earlier call
-    2   the configuration, the base or the device is not as the run says
+    1   an error that nothing explains; its traceback is on standard error
+    2   the configuration, the base or the device is not as the run says, or memory ran out
     3   the loss diverged; the message names step and track
-    4   a file that the run needs is missing or damaged, or cannot be written; the message names it
-    75  stopped by SIGTERM or SIGINT; the state is saved, and the same command goes on from it. 0 where torchrun or
-        `accelerate launch` started the process, which take anything else for a failure
-Other than for a run that is complete, the message is also in `<config>.ending.json` (`ending`).
+    4   a file that the run needs is missing or damaged, or cannot be written, or the disk is full: the message names it
+    75  stopped by SIGTERM, SIGINT, SIGHUP or SIGUSR1, or since the process that started it is gone; the state is saved,
+        and the same command goes on from it. 0 where torchrun or `accelerate launch` started the process, which take
+        anything else for a failure
+However it ends, `<config>.ending.json` says so (`ending`).
 """
 
 import argparse
 import gc
 import os
-import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from lofi_assets.errors import DiskError, LofiError, explanation
+from lofi_assets.errors import DiskError, LofiError
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.training.agreement import Peers, Place, withdraw
 from lofi_assets.training.checkpoints.files import checkpoint_id
 from lofi_assets.training.checkpoints.runs import TrainingSummary, finished
 from lofi_assets.training.config import ConfigError, TrainingRun, load_run
+from lofi_assets.training.death import watched
 from lofi_assets.training.ending import (
-    CONFIGURATION,
-    DIVERGED,
     DONE,
-    FILES,
     INTERRUPTED,
+    SAID,
     Ending,
-    forget_ending,
+    begin,
+    killed,
+    read_ending,
     write_ending,
 )
-from lofi_assets.training.launch import launch, orphaned
+from lofi_assets.training.explaining import ending_of
+from lofi_assets.training.launch import launch
+from lofi_assets.training.stopping import Stop
 from lofi_assets.wording import counted
 
-SAME_REQUEST_S = 2.0
-"""Ctrl-C reaches the whole process group, and Dagster and `accelerate launch` then forward it once more."""
 ELASTIC = "TORCHELASTIC_RUN_ID"
 """Set by torchrun, and by `accelerate launch`, which is built on it."""
 
 Say = Callable[[str], None]
 
 
-class Stop:
-    """Whether SIGTERM or SIGINT came. The first asks the loop to save and end; one more, after 2 s, ends at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._first = 0.0
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
-
-    def __call__(self) -> bool:
-        return self.asked or orphaned()
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self.asked and now - self._first >= SAME_REQUEST_S:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        elif not self.asked:
-            self.asked, self._first = True, now
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m lofi_assets.training", description="Train a LoRA.")
-    parser.add_argument("--config", type=Path, required=True, help="the TrainingRun as JSON")
-    parser.add_argument("--fresh", action="store_true", help="archive what this run already has, and start over")
-    parser.add_argument("--until", type=int, metavar="STEP", help="stop once the checkpoint of this step is written")
-    parser.add_argument("--force", action="store_true", help="start although the plan does not fit the free memory")
-    options = parser.parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
     if _main_process():
-        forget_ending(options.config)
+        begin(options.config)
     asked = Stop()
     if processes := _processes_to_start(options.config, fresh=options.fresh):
-        return launch(sys.argv[1:] if arguments is None else arguments, processes=processes, stop=asked)
+        return _launch(given, options.config, processes=processes, stop=asked)
     with _pipes() as pipes:
-        say: Say = (pipes.log.info if pipes else print) if _main_process() else _say_nothing
+        say: Say = _told(pipes) if _main_process() else _say_nothing
+        run = None
         try:
             run = _load(options.config)
             stop = until(run, options.until, otherwise=asked) if options.until else asked
             # of several, the main one alone may see that there is nothing to do
             summary = None if options.fresh or Place.here().count > 1 else finished(run)
-            summary = summary or _train(run, fresh=options.fresh, force=options.force, stop=stop, say=say)
-        except Ended as ended:
-            return _fail(ended.ending, options.config, pipes)
+            summary = summary or _train(run, options, stop=stop, say=say)
         except Exception as error:
-            sentence = explanation(error)
-            if sentence is None:
+            ending = ending_of(error, run)
+            _fail(ending, options.config, pipes)
+            if ending.kind == "unknown":
                 raise
-            code = CONFIGURATION if isinstance(error, ConfigError) else FILES
-            return _fail(Ending(code, sentence), options.config, pipes)
-        sentence = _sentence(run, summary)
+            return ending.code
+        sentence = _sentence(run, summary, why=asked.reason)
         say(sentence)
+        if _main_process():
+            complete, interrupted = Ending(DONE, sentence, "complete"), Ending(INTERRUPTED, sentence, "interrupted")
+            _keep(interrupted if summary.interrupted else complete, options.config)
         if summary.interrupted:
-            write_ending(options.config, Ending(INTERRUPTED, sentence))
             return DONE if ELASTIC in os.environ else INTERRUPTED
         if pipes:
             _report(pipes, run, summary)
     return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lofi_assets.training", description="Train a LoRA.")
+    parser.add_argument("--config", type=Path, required=True, help="the TrainingRun as JSON")
+    parser.add_argument("--fresh", action="store_true", help="archive what this run already has, and start over")
+    parser.add_argument("--until", type=int, metavar="STEP", help="stop once the checkpoint of this step is written")
+    parser.add_argument(
+        "--force", action="store_true", help="start although the plan does not fit the free memory, or the disk"
+    )
+    return parser
+
+
+def _launch(arguments: Sequence[str], config: Path, *, processes: int, stop: Stop) -> int:
+    """Train in several processes; one that was killed left no word, so this one says it."""
+    with watched() as watch:
+        launched = launch(arguments, processes=processes, stop=stop)
+    if launched.code in SAID or (launched.code >= 0 and read_ending(config)):
+        return launched.code
+    ending = killed(launched.code, watch.account(launched.code), who=f"process {launched.rank} of {processes}: ")
+    _fail(ending, config, None)
+    return ending.code
 
 
 def until(run: TrainingRun, step: int, *, otherwise: Callable[[], bool]) -> Callable[[], bool]:
@@ -146,57 +144,81 @@ def _say_nothing(message: str) -> None:
     """What only the main process says."""
 
 
-class Ended(Exception):
-    """The run cannot go on, for a reason that has an exit code of its own."""
-
-    def __init__(self, ending: Ending) -> None:
-        super().__init__(ending.message)
-        self.ending = ending
-
-
-def _train(run: TrainingRun, *, fresh: bool, force: bool, stop: Callable[[], bool], say: Say) -> TrainingSummary:
-    gc.disable()  # what is imported stays; looking through it again and again takes a sixth of the start
-    import torch
-
-    from lofi_assets.backbones import BaseModelError
-    from lofi_assets.training.planning.profile_plan import obstacle
-    from lofi_assets.training.trainer.loop import TrainingDiverged, train
-
-    gc.enable()
-    gc.freeze()
+def _train(run: TrainingRun, options: argparse.Namespace, *, stop: Callable[[], bool], say: Say) -> TrainingSummary:
+    with _imports():
+        from lofi_assets.training.trainer.loop import train
 
     def check() -> None:
-        reason = None if force else obstacle(run)
-        if reason:
-            raise ConfigError(reason)
+        if not options.force:
+            _require_room(run, fresh=options.fresh, all_steps=options.until is None)
 
+    return train(run, fresh=options.fresh, stop=stop, say=say, check=check)
+
+
+def _require_room(run: TrainingRun, *, fresh: bool, all_steps: bool) -> None:
+    """Before a start: memory for a step, and disk for all that the run still writes.
+
+    Args:
+        all_steps: the run goes to `max_steps`. One that ends before is a reproduction, which removes checkpoints on
+            its way; the disk is asked before each of them.
+    Raises:
+        ConfigError: too little memory.
+        DiskError: too little disk.
+    """
+    with _imports():
+        from lofi_assets.training.planning.limits import require_disk
+        from lofi_assets.training.planning.profile_plan import obstacle
+
+    reason = obstacle(run)
+    if reason:
+        raise ConfigError(reason)
+    if all_steps:
+        require_disk(run, fresh=fresh)
+
+
+@contextmanager
+def _imports() -> Iterator[None]:
+    """What is imported within stays; looking through it for garbage again and again takes a sixth of the start."""
+    gc.disable()
     try:
-        return train(run, fresh=fresh, stop=stop, say=say, check=check)
-    except TrainingDiverged as error:
-        raise Ended(Ending(DIVERGED, f"training diverged: {error}")) from error
-    except torch.OutOfMemoryError as error:
-        raise ConfigError(f"out of memory ({error}); `lofi train --plan` says what to change") from error
-    except BaseModelError as error:
-        raise ConfigError(f"base: {error}") from error
+        yield
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
-def _fail(ending: Ending, config: Path, pipes: Any) -> int:
+def _told(pipes: Any) -> Say:
+    """A line for people, where they are: a reader that is gone, or a full disk under the log, ends no run."""
+
+    def say(message: str) -> None:
+        with suppress(OSError):
+            (pipes.log.info if pipes else print)(message)
+
+    return say
+
+
+def _fail(ending: Ending, config: Path, pipes: Any) -> None:
     who = "" if _main_process() else f"process {os.environ['RANK']}: "
-    print(f"{who}error: {ending.message}", file=sys.stderr)
-    with suppress(DiskError):  # the same full disk; the sentence is in the log
-        write_ending(config, ending)
+    with suppress(OSError):
+        print(f"{who}error: {ending.message}", file=sys.stderr)
+    _keep(ending, config)
     if pipes:
         pipes.log.error(ending.message)
-    return ending.code
 
 
-def _sentence(run: TrainingRun, summary: TrainingSummary) -> str:
-    complete = "complete (ended early)" if summary.ended_early else "complete"
+def _keep(ending: Ending, config: Path) -> None:
+    with suppress(DiskError):  # the same full disk; the sentence is in the log
+        write_ending(config, ending)
+
+
+def _sentence(run: TrainingRun, summary: TrainingSummary, *, why: str | None) -> str:
     where = f"run {summary.run_id}, step {summary.step} of {run.training.max_steps}"
+    asked = f" ({why})" if why else ""
+    complete = "complete (ended early)" if summary.ended_early else "complete"
     if not summary.steps_now:
-        state = "stopped before the first step" if summary.interrupted else f"already {complete}, nothing to do"
+        state = f"stopped before the first step{asked}" if summary.interrupted else f"already {complete}, nothing to do"
         return f"{where}: {state}; checkpoints in {run.checkpoints_dir}"
-    state = "interrupted and saved; the same command goes on from here" if summary.interrupted else complete
+    state = f"interrupted and saved{asked}; the same command goes on from here" if summary.interrupted else complete
     speed = f", {summary.seconds_per_step:.3g} s per step" if summary.seconds_per_step else ""
     loss = f"mean loss {summary.mean_loss:.4f}" if summary.mean_loss is not None else "no loss"
     left = f", {counted(summary.skipped_items, 'item')} of the run skipped" if summary.skipped_items else ""

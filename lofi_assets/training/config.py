@@ -32,6 +32,7 @@ UNIDENTIFYING = frozenset(
         "divergence_factor",
         "preview_count",
         "preview_seconds",
+        "state_minutes",
     }
 )
 """Training settings that do not change the weights at a given step, so that a run may go on under other values.
@@ -107,6 +108,8 @@ class TrainingSettings(Settings):
     """Optimiser steps (constitution: 500 tracks x 200 repeats)."""
     checkpoint_interval: Positive = 5_000
     """Steps between checkpoints (constitution)."""
+    state_minutes: Annotated[float, Field(gt=0)] = 10.0
+    """Minutes between saved states, which a killed run goes on from; the checkpoints have their own interval."""
     keep_best: Positive = 3
     """Checkpoints kept by FAD, besides the latest (constitution, Checkpoint Management)."""
     precision: Literal["bf16-mixed", "32"] = "bf16-mixed"

@@ -10,7 +10,7 @@ import re
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +25,8 @@ class Watch:
 
     kills_before: int | None = field(default_factory=lambda: memory_kills())
     """`memory_kills` at its start."""
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=20))
-    """The last lines of its standard error."""
+    lines: deque[str] | None = field(default_factory=lambda: deque(maxlen=20))
+    """The last lines of its standard error; None where a person reads it on the terminal."""
 
     def account(self, code: int | None) -> str:
         """One sentence or two: how it ended, what the kernel says, its last line.
@@ -34,7 +34,8 @@ class Watch:
         Args:
             code: as `subprocess` has it, negative for a signal; None if it is not known.
         """
-        return f"the trainer {_ended(code)}; {self._memory(code)}; {self._last_words()}"
+        words = "" if self.lines is None else f"; {_last_words(self.lines)}"
+        return f"the trainer {_ended(code)}; {self._memory(code)}{words}"
 
     def _memory(self, code: int | None) -> str:
         after = memory_kills()
@@ -45,9 +46,10 @@ class Watch:
             return f"{ended}: `lofi train --plan` says what the run needs and what to lower"
         return "the kernel ended no process for want of memory meanwhile"
 
-    def _last_words(self) -> str:
-        last = next((line.strip() for line in reversed(self.lines) if line.strip()), "")
-        return f"its last line was: {last[-MOST_CHARACTERS:]}" if last else "it wrote nothing to its standard error"
+
+def _last_words(lines: Sequence[str]) -> str:
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f"its last line was: {last[-MOST_CHARACTERS:]}" if last else "it wrote nothing to its standard error"
 
 
 def memory_kills() -> int | None:
@@ -87,13 +89,14 @@ def watched() -> Iterator[Watch]:
 
     On a terminal it is left alone: the bar would be none through a pipe, and whoever sits there reads it.
     """
-    watch = Watch()
     if os.isatty(2):
-        yield watch
+        yield Watch(lines=None)
         return
+    watch, lines = Watch(), deque[str](maxlen=20)
+    watch.lines = lines
     reading, writing = os.pipe()
     outside = os.dup(2)
-    reader = threading.Thread(target=_pass_on, args=(reading, outside, watch.lines), daemon=True)
+    reader = threading.Thread(target=_pass_on, args=(reading, outside, lines), daemon=True)
     reader.start()
     os.dup2(writing, 2)
     os.close(writing)

@@ -82,9 +82,13 @@ class Processes:
 
     def any(self, flag: bool) -> bool:
         """Whether it is true for one of them: they stop at the same step or not at all."""
+        return self.any_of(flag)[0]
+
+    def any_of(self, *flags: bool) -> list[bool]:
+        """`any` of each flag, in one exchange."""
         if not self.state:
-            return flag
-        return bool(self.sum(torch.tensor(float(flag), device=self.state.device)))
+            return list(flags)
+        return [bool(count) for count in self.sum(torch.tensor(flags, dtype=torch.float32, device=self.state.device))]
 
 
 ALONE = Processes()

@@ -16,7 +16,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -52,11 +54,11 @@ ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
 def rows() -> list[Row]:
     """The largest peak of each size, and of the published model by the line through them."""
     found = [_measured(blocks) for blocks in BLOCKS]
-    parameters = [float(one["parameters"]) for one in found]
-    peaks = [float(max(one["peaks"].values())) for one in found]
+    parameters = [one.parameters for one in found]
+    peaks = [max(one.peaks.values()) for one in found]
     slope, start = np.polyfit(parameters, peaks, 1)
     told = [
-        f"{one['parameters'] / 1e6:.0f} M: {', '.join(f'{step} {peak:.0f}' for step, peak in one['peaks'].items())}"
+        f"{one.parameters / 1e6:.0f} M: {', '.join(f'{step} {peak:.0f}' for step, peak in one.peaks.items())}"
         for one in found
     ]
     line = f"{slope * 1e6:.2f} MB for each million parameters, FP32 has 4; MB by step at {'; '.join(told)}"
@@ -67,14 +69,21 @@ def rows() -> list[Row]:
     ]
 
 
-def _measured(blocks: int) -> dict[str, dict[str, float]]:
+class Built(NamedTuple):
+    """What a process that built all tiers printed."""
+
+    parameters: int
+    peaks: dict[str, float]
+    """MB of host memory by step."""
+
+
+def _measured(blocks: int) -> Built:
     with tempfile.TemporaryDirectory(prefix="lofi-bench-") as folder:
         for part in ("model", "tiers"):  # random weights are made in another process than that which is measured
             done = subprocess.run(
                 [sys.executable, "-m", __name__, part, str(blocks), folder], check=True, capture_output=True, text=True
             )
-    found: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return Built(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def _write_model(blocks: int, folder: Path) -> None:
@@ -89,7 +98,7 @@ def _write_model(blocks: int, folder: Path) -> None:
     for old in (folder / "base" / TRANSFORMER).iterdir():
         old.unlink()
     model.save_pretrained(folder / "base" / TRANSFORMER, max_shard_size="100GB")
-    adapted = get_peft_model(model, LoraConfig(r=16, lora_alpha=16, target_modules=ADAPTED))  # type: ignore[arg-type]
+    adapted = get_peft_model(model, LoraConfig(r=16, lora_alpha=16, target_modules=ADAPTED))
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
@@ -134,7 +143,7 @@ def _write_tiers(folder: Path) -> dict[str, object]:
     peaks.step("int4", lambda: _int4(folder))
     tiers: tuple[TierName, ...] = ("fp16", "int8", "int4")
     for tier in tiers:
-        peaks.step(f"proof of {tier}", lambda tier=tier: _prove(folder, tier))
+        peaks.step(f"proof of {tier}", partial(_prove, folder, tier))
     exportable = ACE_STEP_V1.exportable("transformer", merged)
     return {"parameters": sum(weight.numel() for weight in exportable.module.parameters()), "peaks": peaks.of}
 

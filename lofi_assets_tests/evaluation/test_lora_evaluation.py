@@ -25,7 +25,7 @@ def test_the_weights_of_a_checkpoint_in_another_form_have_its_clips_and_its_numb
     trained: Store,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     style = tmp_path / "style.safetensors"
     style.write_bytes((trained.checkpoints / LAST / COMFYUI_WEIGHTS).read_bytes())
     generate_samples(trained, profile())

@@ -1,5 +1,6 @@
 """Training through Dagster: cancelled, diverged, grown, started anew; what the UI is told."""
 
+import os
 import shutil
 import signal
 import sys
@@ -30,16 +31,17 @@ from lofi_assets.files.hashing import sha256_file
 from lofi_assets.profiles import load_profile
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.training import death
-from lofi_assets.training.__main__ import Stop
 from lofi_assets.training.__main__ import main as trainer
 from lofi_assets.training.checkpoints.runs import ARCHIVE, current_run, log_path
 from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import load_run
 from lofi_assets.training.ending import CONFIGURATION, INTERRUPTED, read_ending
 from lofi_assets.training.feature_cache import FEATURES
+from lofi_assets.training.launch import PARENT
 from lofi_assets.training.lora_checkpoints import plan_training
 from lofi_assets.training.planning import profile_plan as training_plan
 from lofi_assets.training.planning.cards import Card
+from lofi_assets.training.stopping import Stop
 from lofi_assets.training.trainer.log import read_log
 from lofi_assets_tests.dataset.stand_in_version import deliver
 from lofi_assets_tests.feature_material import encoded
@@ -191,7 +193,7 @@ def test_a_run_that_does_not_fit_is_not_started_unless_forced(place: Place, trai
         assert "a full card has 0.0 GB free" in capsys.readouterr().err
         assert "--force" in read_ending(planned.config).message
         assert trainer(["--config", str(planned.config), "--force"]) == 0
-        assert read_ending(planned.config) is None
+        assert (read_ending(planned.config).code, read_ending(planned.config).kind) == (0, "complete")
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -284,6 +286,7 @@ class Fragile(dg.PipesSubprocessClient):
 
     def run(self, *, command, **options):
         self.kills -= 1
+        assert options["env"] == {PARENT: str(os.getpid())}, "a trainer that outlives its step saves and ends"
         die = [
             sys.executable,
             "-c",

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lofi_assets.training.__main__ import CONFIGURATION, DONE, INTERRUPTED
 from lofi_assets.training.checkpoints.files import DIFFUSERS_WEIGHTS, checkpoint_id
 from lofi_assets.training.checkpoints.runs import log_path
 from lofi_assets.training.checkpoints.soundness import is_valid
 from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import ConfigError, TrainingRun
+from lofi_assets.training.ending import CONFIGURATION, DONE, INTERRUPTED
 from lofi_assets.training.trainer.log import read_log
 from lofi_assets.training.trainer.loop import train
 from lofi_assets_tests.training.test_training_runs import quiet, start

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lofi_assets.training.ending import Ending, forget_ending, read_ending, write_ending
+from lofi_assets.training.ending import Ending, begin, read_ending, write_ending
 from lofi_assets.training.trainer.curves import open_curves
 from lofi_assets.training.trainer.log import StepLog, read_log
 
@@ -49,6 +49,10 @@ def test_an_ending_is_kept_until_the_next_start(tmp_path: Path) -> None:
     config = tmp_path / "training_run.json"
     assert read_ending(config) is None
     write_ending(config, Ending(3, "training diverged: step 7"))
-    assert read_ending(config) == Ending(3, "training diverged: step 7")
-    forget_ending(config)
+    found = read_ending(config)
+    assert found is not None and (found.code, found.message) == (3, "training diverged: step 7")
+    config.with_suffix(".ending.json").write_text('{"code": 4, "message": "an earlier version\'s"}')
+    found = read_ending(config)
+    assert found is not None and (found.code, found.kind) == (4, "unsaid")
+    begin(config)
     assert read_ending(config) is None

@@ -10,20 +10,24 @@ state (`state`), which run a checkpoint belongs to (`runs`). Imports without tor
                                                pytorch_lora_weights.safetensors (diffusers, ACE-Step),
                                                comfyui_lora.safetensors (ComfyUI; the same bytes),
                                                config.json (the TrainingRun), checkpoint.json (record and provenance),
-                                               state/ (adapter, optimiser and position, to go on from: `state`)
+                                               state/ (adapter, optimiser and position, to go on from: `state`; the
+                                               last two only)
 """
 
 import math
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.writing import locked
 from lofi_assets.records import Checkpoint, dump, parse
 from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.checkpoints.files import DESCRIPTION, MANIFEST, PRUNED, CheckpointError
 
+LOCK = ".manifest.lock"
 REMOVABLE = f"mend it or remove it: every checkpoint's folder holds its own record ({DESCRIPTION})"
 """What to do about a broken manifest."""
 
@@ -54,15 +58,38 @@ def pruned_records(checkpoints_dir: Path) -> list[Checkpoint]:
     return _read(checkpoints_dir / PRUNED)
 
 
+@contextmanager
+def changing(checkpoints_dir: Path) -> Iterator[None]:
+    """Around reading and writing what the manifest says: the trainer and `quality_metrics` write it at the same time.
+
+    Waits for the other. Not to be nested: the functions below that change a record take it themselves.
+    """
+    with locked(checkpoints_dir, busy=None, name=LOCK):
+        yield
+
+
 def write_manifest(checkpoints_dir: Path, records: Sequence[Checkpoint]) -> None:
-    """Replace the manifest atomically."""
+    """Replace the manifest atomically; whoever read it before holds `changing`."""
     _write(checkpoints_dir / MANIFEST, records)
 
 
 def add_record(checkpoints_dir: Path, record: Checkpoint) -> None:
     """Put a record into the manifest, in place of one with the same id."""
-    others = [known for known in read_manifest(checkpoints_dir) if known.checkpoint_id != record.checkpoint_id]
-    write_manifest(checkpoints_dir, [*others, record])
+    with changing(checkpoints_dir):
+        others = [known for known in read_manifest(checkpoints_dir) if known.checkpoint_id != record.checkpoint_id]
+        write_manifest(checkpoints_dir, [*others, record])
+
+
+def expect(checkpoints_dir: Path, identifier: str) -> None:
+    """Before a checkpoint is written: retention, which runs meanwhile, is not to remove it as one that it gave up.
+
+    A run that goes on from an earlier state writes a checkpoint again that may have been pruned.
+    """
+    with changing(checkpoints_dir):
+        pruned = pruned_records(checkpoints_dir)
+        others = [known for known in pruned if known.checkpoint_id != identifier]
+        if len(others) < len(pruned):
+            _write(checkpoints_dir / PRUNED, others)
 
 
 def update_record(checkpoints_dir: Path, identifier: str, **changes: Any) -> Checkpoint:
@@ -72,13 +99,14 @@ def update_record(checkpoints_dir: Path, identifier: str, **changes: Any) -> Che
         CheckpointError: no such checkpoint.
         RecordError: the change breaks the schema.
     """
-    records = read_manifest(checkpoints_dir)
-    index = next((i for i, known in enumerate(records) if known.checkpoint_id == identifier), None)
-    if index is None:
-        raise CheckpointError(f"{checkpoints_dir / MANIFEST}: no checkpoint {identifier!r} to update")
-    records[index] = parse(Checkpoint, {**dump(records[index]), **_plain(changes)}, where=identifier)
-    write_manifest(checkpoints_dir, records)
-    return records[index]
+    with changing(checkpoints_dir):
+        records = read_manifest(checkpoints_dir)
+        index = next((i for i, known in enumerate(records) if known.checkpoint_id == identifier), None)
+        if index is None:
+            raise CheckpointError(f"{checkpoints_dir / MANIFEST}: no checkpoint {identifier!r} to update")
+        records[index] = parse(Checkpoint, {**dump(records[index]), **_plain(changes)}, where=identifier)
+        write_manifest(checkpoints_dir, records)
+        return records[index]
 
 
 def best(manifest: Sequence[Checkpoint]) -> Checkpoint | None:
@@ -123,14 +151,15 @@ def prune(checkpoints_dir: Path, *, keep_best: int = 3, keep: Collection[str] = 
 
     The records move first, so that a killed process leaves folders without a record, which the next call removes.
     """
-    kept, given_up = retention(read_manifest(checkpoints_dir), keep_best=keep_best, keep=keep)
-    pruned = {record.checkpoint_id: record for record in (*pruned_records(checkpoints_dir), *given_up)}
-    if given_up:
-        _write(checkpoints_dir / PRUNED, list(pruned.values()))
-        write_manifest(checkpoints_dir, kept)
-    for identifier in pruned.keys() - {record.checkpoint_id for record in kept}:
-        shutil.rmtree(checkpoints_dir / identifier, ignore_errors=True)
-    return given_up
+    with changing(checkpoints_dir):
+        kept, given_up = retention(read_manifest(checkpoints_dir), keep_best=keep_best, keep=keep)
+        pruned = {record.checkpoint_id: record for record in (*pruned_records(checkpoints_dir), *given_up)}
+        if given_up:
+            _write(checkpoints_dir / PRUNED, list(pruned.values()))
+            write_manifest(checkpoints_dir, kept)
+        for identifier in pruned.keys() - {record.checkpoint_id for record in kept}:
+            shutil.rmtree(checkpoints_dir / identifier, ignore_errors=True)
+        return given_up
 
 
 def _ranked(manifest: Sequence[Checkpoint]) -> list[Checkpoint]:

@@ -2,11 +2,12 @@
 
 `checkpoints/run.json` says which; an earlier run keeps its manifest, checkpoints and resumable state in
 `checkpoints/archive/<run id>/`. Nothing is deleted, and a run whose dataset and configuration come back goes on where
-it stopped. Imports without torch.
+it stopped, also if a process was killed while its files were moved (`moves`). Imports without torch.
 """
 
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,14 +18,17 @@ from pydantic.dataclasses import dataclass as record
 from lofi_assets.files.typed import STORED, read_typed, write_typed
 from lofi_assets.files.writing import StoreError, locked
 from lofi_assets.training.checkpoints.files import DESCRIPTION, MANIFEST, PRUNED, CheckpointError
-from lofi_assets.training.checkpoints.manifest import read_manifest
+from lofi_assets.training.checkpoints.manifest import changing, read_manifest
+from lofi_assets.training.checkpoints.moves import finish_moves, move_all
 from lofi_assets.training.checkpoints.state import FOLDER as RESUME
-from lofi_assets.training.checkpoints.state import keep_beside_checkpoint, recover, resume_point, unsound_states
+from lofi_assets.training.checkpoints.state import choose_state, keep_beside_checkpoint, resume_point
 from lofi_assets.training.config import TrainingRun
 
 RUN = "run.json"
 ARCHIVE = "archive"
 UNIDENTIFIED = "unidentified"
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -154,34 +158,38 @@ def exclusive(checkpoints_dir: Path) -> Iterator[None]:
         yield
 
 
-def open_run(run: TrainingRun, *, fresh: bool = False) -> str | None:
+def open_run(run: TrainingRun, *, fresh: bool = False, say: Say = lambda line: None) -> str | None:
     """Make the checkpoints folder this run's own; returns the id of the run that was archived, if one was.
+
+    A process that was killed within an earlier call has lost nothing: what it had begun to move is moved first.
 
     Args:
         fresh: archive even the same run, and start over.
+        say: told of damaged states, and where the run goes on from instead.
     Raises:
         CheckpointError: the run has done something, and neither `.resume` nor a checkpoint holds a sound state to go on
             from.
     """
     folder = run.checkpoints_dir
     _sweep(folder)
-    here = current_run(folder)
-    archived = None
-    if here != run.run_id or fresh:
-        archived = _archive(folder, here)
-        if fresh:
-            _archive_log(run, folder / ARCHIVE / (archived or run.run_id))
-        else:
-            _bring_back(folder, run.run_id)
-    RunIdentity.of(run).write(folder)
-    if resume_point(folder):
-        keep_beside_checkpoint(folder)
-    elif (unsound_states(folder) or read_manifest(folder)) and not recover(folder, run_id=run.run_id):
-        why = "; ".join(unsound_states(folder)) or f"{folder / RESUME}: absent"
+    with changing(folder):
+        finish_moves(folder)
+        here = current_run(folder)
+        archived = None
+        if here != run.run_id or fresh:
+            archived = _archive(folder, here, log=_log(run) if fresh else [])
+            if not fresh:
+                _bring_back(folder, run.run_id)
+        _remove_empty_archives(folder)
+        RunIdentity.of(run).write(folder)
+    faults = choose_state(folder, run_id=run.run_id, say=say)
+    if faults or (resume_point(folder) is None and read_manifest(folder)):
+        why = "; ".join(faults) or f"{folder / RESUME}: absent"
         raise CheckpointError(
             f"{why}, and no checkpoint holds a sound state/, so the run cannot go on (weights alone are not enough to "
             "continue exactly); restore either, or start over with `lofi train --fresh`, which archives what there is"
         )
+    keep_beside_checkpoint(folder)
     return archived
 
 
@@ -192,46 +200,54 @@ def _sweep(folder: Path) -> None:
             shutil.rmtree(path)
 
 
-def _archive(folder: Path, run_id: str | None) -> str | None:
-    """Move what lies in `folder` into the archive, its run.json last: a killed move goes on at the next call."""
-    contents = _contents(folder)
-    if not contents:
+def _archive(folder: Path, run_id: str | None, *, log: Sequence[Path]) -> str | None:
+    """Move what lies in `folder` into the archive, with the log that starting over would write anew."""
+    moved = [*_contents(folder), *log]
+    if not moved:
         return None
-    target = _archive_folder(folder, run_id or UNIDENTIFIED)
-    _move(contents, target)
+    target = _archive_folder(folder, run_id or UNIDENTIFIED, [path.name for path in moved])
+    move_all(folder, [(path, target / path.name) for path in moved])
     return target.name
 
 
-def _archive_log(run: TrainingRun, target: Path) -> None:
-    """Starting over writes the log of the same name anew, so the old one goes with the checkpoints it tells of."""
-    written = [path for path in (log_path(run), companion_folder(run)) if path.exists()]
-    if written:
-        _move(written, target)
+def _log(run: TrainingRun) -> list[Path]:
+    return [path for path in (log_path(run), companion_folder(run)) if path.exists()]
 
 
 def _bring_back(folder: Path, run_id: str) -> None:
-    archived = folder / ARCHIVE / run_id
-    if (archived / RUN).is_file():
-        _move(_contents(archived), folder)
-        archived.rmdir()
+    """Move a run out of the archive, the latest of those with its id: `--fresh` leaves earlier ones there."""
+    archived = {}
+    for path in (folder / ARCHIVE).glob(f"{run_id}*"):
+        if (match := re.fullmatch(rf"{run_id}(?:-(\d+))?", path.name)) and (path / RUN).is_file():
+            archived[int(match[1] or 1)] = path
+    if archived:
+        move_all(folder, [(path, folder / path.name) for path in _contents(archived[max(archived)])])
 
 
-def _archive_folder(folder: Path, name: str) -> Path:
-    """`archive/<name>`, or with a number where a complete archive of that name exists."""
+def _remove_empty_archives(folder: Path) -> None:
+    """What a run that was brought back leaves behind."""
+    for path in (folder / ARCHIVE).glob("*"):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def _archive_folder(folder: Path, name: str, moved: Sequence[str]) -> Path:
+    """`archive/<name>`, or with a number where another archive of that name exists.
+
+    One without run.json is what a version without `moves` left of a killed move, and is filled up.
+    """
     target, number = folder / ARCHIVE / name, 1
-    while (target / RUN).exists() or (name == UNIDENTIFIED and target.exists()):
+    while (
+        (target / RUN).exists()
+        or (name == UNIDENTIFIED and target.exists())
+        or any((target / part).exists() for part in moved)
+    ):
         number += 1
         target = folder / ARCHIVE / f"{name}-{number}"
     return target
 
 
 def _contents(folder: Path) -> list[Path]:
-    """What belongs to a run, in the order in which it is safe to move."""
+    """What belongs to a run."""
     named = [folder / name for name in (RESUME, MANIFEST, PRUNED, RUN)]
     return [path for path in (*sorted(folder.glob("epoch=0-step=*_lora")), *named) if path.exists()]
-
-
-def _move(paths: list[Path], target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        path.rename(target / path.name)

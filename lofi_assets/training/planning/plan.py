@@ -11,6 +11,7 @@ from typing import Any
 
 from lofi_assets.backbones.features import LatentShape
 from lofi_assets.backbones.sizes import ModelSize
+from lofi_assets.training.checkpoints.state import BESIDE_KEPT, GENERATIONS
 from lofi_assets.training.config import TrainingSettings
 from lofi_assets.training.planning.calibration import Calibration
 from lofi_assets.training.planning.cards import Card, launch_floor
@@ -29,6 +30,8 @@ from lofi_assets.wording import amount
 
 ADAPTER_FILES = 2
 """Files of a checkpoint that hold the whole adapter in float32: PEFT and diffusers; ComfyUI's is a hard link."""
+STATES_HELD = GENERATIONS + BESIDE_KEPT + 1
+"""Resumable states on the disk at most: the last ones, those of the last checkpoints, and the one that is written."""
 UTILISATION = 0.3
 """Assumed share of the data sheet's throughput that a step reaches; public ACE-Step v1 trainers report 0.1 to 0.3."""
 CROP_GRID = 64
@@ -224,10 +227,10 @@ def _candidates(plan: Plan) -> list[_Offer]:
 
 def _disk(size: ModelSize, choices: Choices, work: Workload, settings: TrainingSettings) -> tuple[Term, ...]:
     state = state_bytes(size, choices)
-    checkpoint = ADAPTER_FILES * 4.0 * size.adapter + state
+    checkpoint = ADAPTER_FILES * 4.0 * size.adapter
     count = max(1, settings.max_steps // settings.checkpoint_interval)
     kept = min(count, settings.keep_best + 1 + settings.keep_best_validation)
-    one = f"({ADAPTER_FILES} files x {size.adapter:,} x 4 B + state {amount(state)} = {amount(checkpoint)})"
+    one = f"({ADAPTER_FILES} files x {size.adapter:,} x 4 B = {amount(checkpoint)})"
     each, texts = _latent_bytes_per_minute(size.latents), size.cached_conditions(work.tokens)
     clips = choices.preview_count * choices.preview_seconds * PREVIEW_BYTES_PER_SECOND * (count + 1)
     download = (Term("base model", size.download_bytes, "to be downloaded"),) if size.download_bytes else ()
@@ -239,7 +242,12 @@ def _disk(size: ModelSize, choices: Choices, work: Workload, settings: TrainingS
             f"{count} x {one}; once they have their FAD, the best {settings.keep_best} and the latest stay: "
             f"{amount(kept * checkpoint)}",
         ),
-        Term("resumable state", 2 * state, f"2 x {amount(state)}: the new one is whole before the old one goes"),
+        Term(
+            "resumable state",
+            STATES_HELD * state,
+            f"{STATES_HELD} x {amount(state)}: the last {GENERATIONS}, those of the last {BESIDE_KEPT} checkpoints, "
+            "and the one that is written",
+        ),
         Term(
             "feature cache",
             work.minutes * each + work.tracks * texts.bytes,

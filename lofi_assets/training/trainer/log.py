@@ -3,12 +3,14 @@
 A run that goes on cuts the log back to the step it goes on from. Progress for people is in `lofi_assets.progress`.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lofi_assets.errors import name_disk_fault
 from lofi_assets.files.writing import atomic_path
 from lofi_assets.training.trainer.curves import open_curves
 
@@ -21,6 +23,7 @@ class StepLog:
 
     def __init__(self, path: Path, *, after_step: int) -> None:
         """Open `path`, keeping only lines up to `after_step`: later ones come again."""
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in read_log(path) if line["step"] <= after_step]
         with atomic_path(path) as temporary:
@@ -29,9 +32,17 @@ class StepLog:
         self._curves = open_curves(path.with_suffix(""), after_step=after_step)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Append one line."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        """Append one line.
+
+        Raises:
+            DiskError: the disk takes no more.
+        """
+        try:
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            name_disk_fault(error, self._path, partial=self._path)
+            raise
         if self._curves:
             self._curves.write(step, values)
 
@@ -42,8 +53,9 @@ class StepLog:
             self._curves.sync()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; a line that a full disk did not take is gone."""
+        with contextlib.suppress(OSError):
+            self._file.close()
         if self._curves:
             self._curves.close()
 

@@ -1,8 +1,9 @@
 """The training loop: from a `TrainingRun` to checkpoints, going on where an earlier call stopped.
 
-What belongs here: the optimiser, the rhythm of log, validation, checkpoints and resumable state, and when to stop. What
-does not: what a step sees (`batches`), its loss (`backbones/`), the model (`model`), the learning rate (`optimizer`),
-how files are written (`adapters`, `training.checkpoints`), signals and the command line (`training.__main__`).
+What belongs here: the optimiser, the rhythm of log, validation and checkpoints, and when to stop. What does not: what a
+step sees (`batches`), its loss (`backbones/`), the model (`model`), the learning rate (`optimizer`), what is saved and
+when (`saving`), how files are written (`adapters`, `training.checkpoints`), signals and the command line
+(`training.__main__`).
 
 Every process of a run goes through the same calls; only the main one writes.
 """
@@ -13,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -21,25 +21,18 @@ from torch import Tensor
 
 from lofi_assets.backbones.determinism import deterministic
 from lofi_assets.backbones.training import TIMESTEPS, Item, Objective
-from lofi_assets.errors import LofiError
-from lofi_assets.files.writing import atomic_folder
 from lofi_assets.progress import Progress as Told
-from lofi_assets.records import Checkpoint
 from lofi_assets.training import track_losses
 from lofi_assets.training.checkpoints import manifest as checkpoints
-from lofi_assets.training.checkpoints import runs, trainer_record
+from lofi_assets.training.checkpoints import runs
 from lofi_assets.training.checkpoints import state as resume
-from lofi_assets.training.checkpoints.description import CheckpointDescription
-from lofi_assets.training.checkpoints.files import RUN_CONFIG, checkpoint_id
-from lofi_assets.training.checkpoints.provenance import provenance
-from lofi_assets.training.checkpoints.soundness import fault
-from lofi_assets.training.config import SPLITS, TrainingRun, save_run
+from lofi_assets.training.config import SPLITS, TrainingRun
 from lofi_assets.training.distributed import Processes, joined, synchronised, whole
 from lofi_assets.training.features.cache import CachedFeatures
 from lofi_assets.training.planning.cards import device_name
-from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.averaging import Average
 from lofi_assets.training.trainer.batches import Source, validation_items
+from lofi_assets.training.trainer.diverged import TrainingDiverged
 from lofi_assets.training.trainer.exactness import prove_exact
 from lofi_assets.training.trainer.item_losses import StepItems, diagnosis, finite_losses, skipping
 from lofi_assets.training.trainer.log import StepLog
@@ -47,18 +40,13 @@ from lofi_assets.training.trainer.model import prepare_model
 from lofi_assets.training.trainer.opening import open_folder, ready, start_of_all
 from lofi_assets.training.trainer.optimizer import build_optimizer, learning_rate
 from lofi_assets.training.trainer.pace import FirstSteps
-from lofi_assets.training.trainer.preview import write_previews
 from lofi_assets.training.trainer.progress import RECENT, Progress
-from lofi_assets.training.trainer.randomness import randomness
+from lofi_assets.training.trainer.saving import Saving
 
 NOISE_LEVELS = 4
 """Timesteps at which the validation loss is taken, evenly spread over the schedule."""
 
 Say = Callable[[str], None]
-
-
-class TrainingDiverged(LofiError, RuntimeError):
-    """The loss is no longer a number, or far above what it was; the message is the diagnosis."""
 
 
 @dataclass
@@ -80,6 +68,8 @@ class Trainer:
     pace: FirstSteps | None = None
     """Of the main process."""
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    between_steps: bool = True
+    """Weights, optimiser, average and log are all those of `progress.step`; False if an error came within an update."""
 
     def step(self) -> None:
         """One optimiser step; raises TrainingDiverged before the weights are touched."""
@@ -91,6 +81,7 @@ class Trainer:
             raise TrainingDiverged(diagnosis(items, step=step, loss=loss, norm=norm, rate=rate))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        self.between_steps = False
         if loss is not None:  # with nothing to learn from, momentum and weight decay would still move the weights
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -104,13 +95,14 @@ class Trainer:
         self._write({**line, "seconds": seconds})
         if pace := self.pace and self.pace.observe(step, seconds, say=self.say):
             self._write(pace)
+        self.between_steps = True
         self._judge(rate, items)
 
     def validate(self) -> dict[str, float]:
         """Loss per timestep (`t=<timestep>`) and their mean (`mean`), on the same noise every time."""
         levels = validation_items(self.validation, levels=NOISE_LEVELS, limit=self.run.training.validation_limit)
         losses: dict[str, float] = {}
-        with self._released(), torch.no_grad():
+        with self.released(), torch.no_grad():
             for items in filter(None, levels):
                 values = self._validation_losses(items)
                 losses[f"t={items[0].sigma * TIMESTEPS:.0f}"] = math.fsum(values) / len(values)
@@ -119,64 +111,6 @@ class Trainer:
             self.progress.observe_validation(losses["mean"])
             self._write({"validation_loss": losses["mean"], "validation_by_timestep": losses})
         return losses
-
-    def save_checkpoint(self) -> None:
-        """Write `epoch=0-step={N}_lora/`, read it back, and enter it into the manifest."""
-        losses = self.validate()
-        with self._released():
-            tensors = adapters.snapshot(self.parameters)
-        if not self.processes.main:
-            return
-        run, step = self.run, self.progress.step
-        identifier = checkpoint_id(step)
-        folder = run.checkpoints_dir / identifier
-        record = Checkpoint(
-            checkpoint_id=identifier,
-            step=step,
-            path=f"{run.checkpoints_dir.name}/{identifier}",
-            timestamp=datetime.now(UTC),
-            is_valid=True,
-            config_hash=run.config_hash,
-            dataset_hash=run.dataset_hash,
-        )
-        with atomic_folder(folder) as temporary:
-            adapters.write_adapter(temporary, tensors, lora=run.lora, base=str(run.base))
-            save_run(temporary / RUN_CONFIG, run)
-            self._description(record, losses, adapters.digest(tensors)).write(temporary)
-            trainer_record.enter(run, temporary, step=step)
-        reason = fault(folder)
-        record = record.model_copy(update={"is_valid": reason is None})
-        checkpoints.add_record(run.checkpoints_dir, record)
-        mean = f", validation loss {losses['mean']:.4f}" if losses else ""
-        loss = "none" if self.progress.smoothed is None else f"{self.progress.smoothed:.4f}"
-        self.say(reason or f"{identifier}: loss {loss}{mean}")
-
-    def save_state(self) -> None:
-        """Save what the next step depends on."""
-        average = self.average.tensors if self.average else None
-        tensors = resume.collect_state(self.parameters, self.optimizer, average=average)
-        if self.log:
-            self.log.sync()
-            resume.save_state(
-                self.run.checkpoints_dir,
-                run_id=self.run.run_id,
-                step=self.progress.step,
-                tensors=tensors,
-                extra=self.progress.extra(),
-            )
-
-    def preview(self) -> None:
-        """Let the adapter be heard as it is released; never changes or ends the run.
-
-        Not under fsdp, where no process has the whole base: sampling would need all of them, step by step.
-        """
-        sharded = self.processes.count > 1 and self.run.training.parallel == "fsdp"
-        if not self.processes.main or sharded:
-            return
-        wrapped: Any = self.objective.model
-        model = getattr(wrapped, "module", wrapped)
-        with self._released():
-            write_previews(self.run, model, device=self.objective.device, step=self.progress.step, say=self.say)
 
     def _accumulate(self, step: int) -> tuple[float | None, StepItems]:
         """Gradients of one step; returns its mean loss, None if all was skipped, and its items in all processes.
@@ -232,7 +166,7 @@ class Trainer:
                 losses[batch] = found
         return [float(loss) for loss in processes.sum(losses)]
 
-    def _released(self) -> AbstractContextManager[None]:
+    def released(self) -> AbstractContextManager[None]:
         """Within the block the model is what a checkpoint holds: the average where one is kept."""
         return self.average.applied() if self.average else nullcontext()
 
@@ -249,23 +183,6 @@ class Trainer:
             step = self.progress.step
             raise TrainingDiverged(diagnosis(items, step=step, loss=reached, norm="finite", rate=rate))
 
-    def _description(self, record: Checkpoint, losses: dict[str, float], digest: str) -> CheckpointDescription:
-        return CheckpointDescription(
-            record=record,
-            run_id=self.run.run_id,
-            dataset_id=self.run.dataset_id,
-            seed=self.run.training.seed,
-            randomness=randomness(self.run, step=record.step),
-            adapter_sha256=digest,
-            lora_scale=self.run.lora.scale,
-            started_from=self.run.initial.sha256 if self.run.initial else "",
-            train_loss=self.progress.smoothed,
-            validation_loss=losses.get("mean"),
-            validation_by_timestep=losses,
-            log=str(runs.log_path(self.run)),
-            provenance=provenance(device=str(self.objective.device), threads=torch.get_num_threads()),
-        )
-
 
 def train(
     run: TrainingRun,
@@ -278,7 +195,8 @@ def train(
     """Train until `max_steps`, or until `stop()` is true, going on from the furthest saved state.
 
     The result at a step depends on the run alone: killed and resumed or in one go, the adapter has the same bits on the
-    same machine (constitution II). State is saved at every checkpoint, at the last step, and on a stop.
+    same machine (constitution II). State is saved every `state_minutes`, at every checkpoint, at the last step, on a
+    stop, and where an error ends the run between two steps.
 
     Args:
         fresh: archive what this run already has, and start over.
@@ -290,6 +208,7 @@ def train(
         FeatureError: cached features are missing or damaged, or a track would outweigh or waste the training.
         CheckpointError: checkpoints without the state to go on from.
         TrainingDiverged: with a diagnosis; the last saved state stays.
+        DiskError: no room for a checkpoint or a state; the last saved state stays.
     """
     with ExitStack() as held:
         processes, device = held.enter_context(joined(run, fresh=fresh, ready=lambda: ready(run, check)))
@@ -350,33 +269,18 @@ def _prepare(run: TrainingRun, device: torch.device, processes: Processes, say: 
 def _run(trainer: Trainer, stop: Callable[[], bool]) -> runs.TrainingSummary:
     settings, progress, first = trainer.run.training, trainer.progress, trainer.progress.step
     processes = trainer.processes
-    started = time.perf_counter()
-    if trainer.objective.device.type == "cuda" and first < settings.max_steps:
-        prove_exact(trainer.objective, [trainer.source.longest()], trainer.parameters)
-    if first == 0:
-        trainer.save_state()
-        if not processes.any(stop()):
-            trainer.validate()
-    say = trainer.say if processes.main else lambda line: None
-    with Told("training", total=settings.max_steps, unit="step", first=first, say=say) as told:
-        while progress.step < settings.max_steps and not (progress.ends(settings) or processes.any(stop())):
-            trainer.step()
-            told.advance(note="" if progress.smoothed is None else f"loss {progress.smoothed:.4f}")
-            if progress.step % settings.checkpoint_interval == 0:
-                trainer.save_checkpoint()
-                trainer.save_state()
-                if processes.main:
-                    resume.keep_beside_checkpoint(trainer.run.checkpoints_dir)
-                    track_losses.report(runs.log_path(trainer.run), say=say)
-                if not stop():
-                    trainer.preview()
-            elif settings.validation_interval and progress.step % settings.validation_interval == 0:
+    started, saving = time.perf_counter(), Saving(trainer)
+    with saving.before_an_error():
+        if trainer.objective.device.type == "cuda" and first < settings.max_steps:
+            prove_exact(trainer.objective, [trainer.source.longest()], trainer.parameters)
+        if first == 0:
+            saving.save_state()
+            if not processes.any(stop()):
                 trainer.validate()
+        _steps(trainer, saving, stop)
     done, early = progress.step - first, progress.ends(settings) and progress.step < settings.max_steps
-    if early:
-        say(progress.why_early())
-    if done and progress.step % settings.checkpoint_interval:
-        trainer.save_state()
+    if early and processes.main:
+        trainer.say(progress.why_early())
     return runs.TrainingSummary(
         run_id=trainer.run.run_id,
         step=progress.step,
@@ -391,3 +295,27 @@ def _run(trainer: Trainer, stop: Callable[[], bool]) -> runs.TrainingSummary:
         interrupted=progress.step < settings.max_steps and not early,
         ended_early=early,
     )
+
+
+def _steps(trainer: Trainer, saving: Saving, stop: Callable[[], bool]) -> None:
+    """Steps until `max_steps`, an early end or a stop; what they came to is saved."""
+    settings, progress, processes = trainer.run.training, trainer.progress, trainer.processes
+    say = trainer.say if processes.main else lambda line: None
+    with Told("training", total=settings.max_steps, unit="step", first=progress.step, say=say) as told:
+        while progress.step < settings.max_steps and not progress.ends(settings):
+            stopping, due = processes.any_of(stop(), saving.due())
+            if stopping:
+                break
+            if due:
+                saving.save_state()
+            trainer.step()
+            told.advance(note="" if progress.smoothed is None else f"loss {progress.smoothed:.4f}")
+            if progress.step % settings.checkpoint_interval == 0:
+                saving.save_checkpoint()
+                if processes.main:
+                    track_losses.report(runs.log_path(trainer.run), say=say)
+                if not stop():
+                    saving.preview()
+            elif settings.validation_interval and progress.step % settings.validation_interval == 0:
+                saving.validate()
+    saving.save_state()

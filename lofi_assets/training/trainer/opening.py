@@ -51,11 +51,9 @@ def open_folder(run: TrainingRun, held: ExitStack, *, fresh: bool, say: Callable
     """
     held.enter_context(runs.exclusive(run.checkpoints_dir))
     trainer_record.chain(run)  # one that is broken is told now, not after days
-    archived = runs.open_run(run, fresh=fresh)
+    archived = runs.open_run(run, fresh=fresh, say=say)
     if archived:
         say(f"a new run; the earlier one is kept in {run.checkpoints_dir.name}/{runs.ARCHIVE}/{archived}")
-    for fault in resume.unsound_states(run.checkpoints_dir):
-        say(f"{fault}; the run goes on from an earlier state")
 
 
 @dataclass(frozen=True)
