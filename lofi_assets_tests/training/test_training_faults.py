@@ -182,10 +182,10 @@ def test_an_error_within_an_update_keeps_the_state_before_it(
 ) -> None:
     plain = Progress.observe
 
-    def broken(self: Progress, loss: float) -> None:
-        if self.step == 3:
+    def broken(self: Progress, step: int, loss: float | None, *, skipped: int) -> None:
+        if step == 3:
             raise RuntimeError("weights of one step, optimiser of another")
-        plain(self, loss)
+        plain(self, step, loss, skipped=skipped)
 
     with monkeypatch.context() as patched:
         patched.setattr(Progress, "observe", broken)
@@ -331,8 +331,8 @@ def test_weights_that_are_no_numbers_are_never_saved_to_go_on_from(
         found[:] = [self]
         plain_step(self)
 
-    def spoil(self: Progress, loss: float) -> None:
-        plain(self, loss)
+    def spoil(self: Progress, step: int, loss: float | None, *, skipped: int) -> None:
+        plain(self, step, loss, skipped=skipped)
         if self.step == 3:
             with torch.no_grad():
                 next(iter(found[0].parameters.values()))[0, 0] = float("nan")

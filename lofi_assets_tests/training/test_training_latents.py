@@ -14,8 +14,9 @@ from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.loading import load_base
 from lofi_assets.backbones.features import LATENTS, FeatureError
 from lofi_assets.constitution.gates import Gate, judge, load_gates
-from lofi_assets.training.__main__ import FILES, main
+from lofi_assets.training.__main__ import main
 from lofi_assets.training.config import TrainingRun, save_run
+from lofi_assets.training.ending import FILES
 from lofi_assets.training.features.files import FeatureKey, write_features
 from lofi_assets.training.features.latents import (
     LatentStatistics,

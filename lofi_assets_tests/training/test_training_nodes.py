@@ -102,12 +102,19 @@ def test_a_machine_with_another_base_ends_both_with_its_name(make_run, tmp_path:
     assert str(tmp_path / "base") in second and not whole.checkpoints_dir.exists()
 
 
+class AskedAtOnce:
+    reason = "SIGTERM"
+
+    def __call__(self) -> bool:
+        return True
+
+
 @pytest.mark.parametrize(("elastic", "code"), [(False, INTERRUPTED), (True, DONE)])
 def test_a_graceful_stop_is_a_success_for_torchrun_and_on_record_as_a_stop(
     make_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elastic: bool, code: int
 ) -> None:
     """torchrun, and `accelerate launch` with it, start a process that ends with another code again, or report it."""
-    monkeypatch.setattr(trainer, "Stop", lambda: lambda: True)
+    monkeypatch.setattr(trainer, "Stop", AskedAtOnce)
     if elastic:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     config = tmp_path / "run.json"

@@ -230,8 +230,8 @@ def test_each_kept_checkpoint_holds_its_own_state(make_run):
     train(run, say=quiet)
     states = [folder_of(run, step) / "state" for step in (3, 6)]
     assert [read_json(state / "state.json")["step"] for state in states] == [3, 6]
-    assert (states[1] / "tensors.safetensors").stat().st_nlink == 2
-    assert (states[0] / "tensors.safetensors").stat().st_nlink == 1
+    # the two generations in .resume are the same files
+    assert [(state / "tensors.safetensors").stat().st_nlink for state in states] == [2, 2]
     assert sha256_folder(states[0]) != sha256_folder(states[1])
     weights = {name.rpartition("/")[0] for name in load_file(states[0] / "tensors.safetensors")}
     assert len(weights) == len(load_file(folder_of(run, 3) / PEFT_WEIGHTS))
