@@ -90,7 +90,7 @@ def _spool(graph: ir.Graph, spool: Spool) -> None:
             continue
         path, offset, length = spool.append(tensor.tobytes())
         value.const_value = ir.ExternalTensor(
-            path, offset, length, tensor.dtype, shape=ir.Shape(tensor.shape), name=tensor.name or ""
+            path, offset, length, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name or ""
         )
 
 

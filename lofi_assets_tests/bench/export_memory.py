@@ -16,6 +16,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,32 +51,43 @@ LAYOUT = ACE_STEP_V1.layout
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """One size."""
+
+    parameters: int
+    peaks: dict[str, float]
+    """Step -> MB."""
+
+    @property
+    def largest(self) -> float:
+        """MB of the step that takes most."""
+        return max(self.peaks.values())
+
+
 def rows() -> list[Row]:
     """The largest peak of each size, and of the published model by the line through them."""
     found = [_measured(blocks) for blocks in BLOCKS]
-    parameters = [float(one["parameters"]) for one in found]
-    peaks = [float(max(one["peaks"].values())) for one in found]
-    slope, start = np.polyfit(parameters, peaks, 1)
+    slope, start = np.polyfit([one.parameters for one in found], [one.largest for one in found], 1)
     told = [
-        f"{one['parameters'] / 1e6:.0f} M: {', '.join(f'{step} {peak:.0f}' for step, peak in one['peaks'].items())}"
+        f"{one.parameters / 1e6:.0f} M: {', '.join(f'{step} {peak:.0f}' for step, peak in one.peaks.items())}"
         for one in found
     ]
     line = f"{slope * 1e6:.2f} MB for each million parameters, FP32 has 4; MB by step at {'; '.join(told)}"
-    largest = Row(f"merge, export and tiers, {parameters[-1] / 1e6:.0f} M parameters", peaks[-1], "MB")
+    at_most = float(start + slope * PUBLISHED)
     return [
-        largest,
-        Row("the same at the published size, by the line", start + slope * PUBLISHED, "MB", MOST_MB, note=line),
+        Row(f"merge, export and tiers, {found[-1].parameters / 1e6:.0f} M parameters", found[-1].largest, "MB"),
+        Row("the same at the published size, by the line", at_most, "MB", MOST_MB, note=line),
     ]
 
 
-def _measured(blocks: int) -> dict[str, dict[str, float]]:
+def _measured(blocks: int) -> Measured:
     with tempfile.TemporaryDirectory(prefix="lofi-bench-") as folder:
         for part in ("model", "tiers"):  # random weights are made in another process than that which is measured
             done = subprocess.run(
                 [sys.executable, "-m", __name__, part, str(blocks), folder], check=True, capture_output=True, text=True
             )
-    found: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def _write_model(blocks: int, folder: Path) -> None:
@@ -89,7 +102,7 @@ def _write_model(blocks: int, folder: Path) -> None:
     for old in (folder / "base" / TRANSFORMER).iterdir():
         old.unlink()
     model.save_pretrained(folder / "base" / TRANSFORMER, max_shard_size="100GB")
-    adapted = get_peft_model(model, LoraConfig(r=16, lora_alpha=16, target_modules=ADAPTED))  # type: ignore[arg-type]
+    adapted = get_peft_model(model, LoraConfig(r=16, lora_alpha=16, target_modules=ADAPTED))
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
@@ -123,7 +136,7 @@ def _private() -> float:
     return int(found[1]) / 1024
 
 
-def _write_tiers(folder: Path) -> dict[str, object]:
+def _write_tiers(folder: Path) -> Measured:
     """All steps of one component, as `build_tiers` takes them."""
     merged, peaks = folder / "merged", Peaks()
     peaks.step("merge", lambda: merge_lora(folder / "base", folder / "adapter", merged, backbone=ACE_STEP_V1))
@@ -134,9 +147,9 @@ def _write_tiers(folder: Path) -> dict[str, object]:
     peaks.step("int4", lambda: _int4(folder))
     tiers: tuple[TierName, ...] = ("fp16", "int8", "int4")
     for tier in tiers:
-        peaks.step(f"proof of {tier}", lambda tier=tier: _prove(folder, tier))
+        peaks.step(f"proof of {tier}", partial(_prove, folder, tier))
     exportable = ACE_STEP_V1.exportable("transformer", merged)
-    return {"parameters": sum(weight.numel() for weight in exportable.module.parameters()), "peaks": peaks.of}
+    return Measured(sum(weight.numel() for weight in exportable.module.parameters()), peaks.of)
 
 
 def _export(merged: Path, folder: Path, precision: Precision) -> None:
@@ -199,4 +212,4 @@ if __name__ == "__main__":
     if part == "model":
         _write_model(int(blocks), Path(root))
     else:
-        print(json.dumps(_write_tiers(Path(root))))
+        print(json.dumps(asdict(_write_tiers(Path(root)))))
