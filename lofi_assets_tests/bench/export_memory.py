@@ -16,9 +16,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -51,39 +51,43 @@ LAYOUT = ACE_STEP_V1.layout
 ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """One size."""
+
+    parameters: int
+    peaks: dict[str, float]
+    """Step -> MB."""
+
+    @property
+    def largest(self) -> float:
+        """MB of the step that takes most."""
+        return max(self.peaks.values())
+
+
 def rows() -> list[Row]:
     """The largest peak of each size, and of the published model by the line through them."""
     found = [_measured(blocks) for blocks in BLOCKS]
-    parameters = [one.parameters for one in found]
-    peaks = [max(one.peaks.values()) for one in found]
-    slope, start = np.polyfit(parameters, peaks, 1)
+    slope, start = np.polyfit([one.parameters for one in found], [one.largest for one in found], 1)
     told = [
         f"{one.parameters / 1e6:.0f} M: {', '.join(f'{step} {peak:.0f}' for step, peak in one.peaks.items())}"
         for one in found
     ]
     line = f"{slope * 1e6:.2f} MB for each million parameters, FP32 has 4; MB by step at {'; '.join(told)}"
-    largest = Row(f"merge, export and tiers, {parameters[-1] / 1e6:.0f} M parameters", peaks[-1], "MB")
+    at_most = float(start + slope * PUBLISHED)
     return [
-        largest,
-        Row("the same at the published size, by the line", start + slope * PUBLISHED, "MB", MOST_MB, note=line),
+        Row(f"merge, export and tiers, {found[-1].parameters / 1e6:.0f} M parameters", found[-1].largest, "MB"),
+        Row("the same at the published size, by the line", at_most, "MB", MOST_MB, note=line),
     ]
 
 
-class Built(NamedTuple):
-    """What a process that built all tiers printed."""
-
-    parameters: int
-    peaks: dict[str, float]
-    """MB of host memory by step."""
-
-
-def _measured(blocks: int) -> Built:
+def _measured(blocks: int) -> Measured:
     with tempfile.TemporaryDirectory(prefix="lofi-bench-") as folder:
         for part in ("model", "tiers"):  # random weights are made in another process than that which is measured
             done = subprocess.run(
                 [sys.executable, "-m", __name__, part, str(blocks), folder], check=True, capture_output=True, text=True
             )
-    return Built(**json.loads(done.stdout.splitlines()[-1]))
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def _write_model(blocks: int, folder: Path) -> None:
@@ -132,7 +136,7 @@ def _private() -> float:
     return int(found[1]) / 1024
 
 
-def _write_tiers(folder: Path) -> dict[str, object]:
+def _write_tiers(folder: Path) -> Measured:
     """All steps of one component, as `build_tiers` takes them."""
     merged, peaks = folder / "merged", Peaks()
     peaks.step("merge", lambda: merge_lora(folder / "base", folder / "adapter", merged, backbone=ACE_STEP_V1))
@@ -145,7 +149,7 @@ def _write_tiers(folder: Path) -> dict[str, object]:
     for tier in tiers:
         peaks.step(f"proof of {tier}", partial(_prove, folder, tier))
     exportable = ACE_STEP_V1.exportable("transformer", merged)
-    return {"parameters": sum(weight.numel() for weight in exportable.module.parameters()), "peaks": peaks.of}
+    return Measured(sum(weight.numel() for weight in exportable.module.parameters()), peaks.of)
 
 
 def _export(merged: Path, folder: Path, precision: Precision) -> None:
@@ -208,4 +212,4 @@ if __name__ == "__main__":
     if part == "model":
         _write_model(int(blocks), Path(root))
     else:
-        print(json.dumps(_write_tiers(Path(root))))
+        print(json.dumps(asdict(_write_tiers(Path(root)))))
