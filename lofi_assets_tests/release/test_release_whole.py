@@ -98,7 +98,7 @@ def named(folder: Path) -> str:
     if done.output.startswith("{"):
         (found,) = json.loads(done.output)["repositories"]
         assert not found["holds"]
-        return " ".join(row["about"] for row in found["findings"] if row["level"] == "fault")
+        return " ".join(f"{row['about']} {row['text']}" for row in found["findings"] if row["level"] == "fault")
     return done.output.replace("\n", "")
 
 
