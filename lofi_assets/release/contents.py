@@ -22,7 +22,7 @@ from lofi_assets.constitution.made_with import installed_version
 from lofi_assets.constitution.verdicts import verdicts
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import hash_of
-from lofi_assets.files.typed import plain
+from lofi_assets.files.typed import plain, read_typed
 from lofi_assets.profiles import Profile
 from lofi_assets.progress import over
 from lofi_assets.quantization.merged_model import MergedModel, NoMergedModelError
@@ -87,11 +87,12 @@ def prepared(store: Store, profile: Profile, clearance: Clearance | None = None)
     record = next((row for row in read_manifest(store.checkpoints) if row.checkpoint_id == merged.checkpoint_id), None)
     if record is None:
         raise ReleaseError(f"{store.checkpoints}: has no record of {merged.checkpoint_id}, which the tiers are made of")
-    approval = _approved(store)
+    _approved(store)
     documents = dict(clearance.evidence) if clearance else _evidence_now(store)
     paths = {asset: document_path(store, asset, sha256) for asset, sha256 in documents.items()}
     read = {store.relative(paths[asset]): sha256 for asset, sha256 in documents.items()}
     with sealed_copy(store, cleared={**clearance.files, **read} if clearance else None) as sealed:
+        approval = _sealed_approval(sealed, store)
         with _named_by_source(sealed, store, merged):
             _seal_bundle(sealed, store, merged)
             made_from = dict(seal_adapter(sealed, store, profile, merged=merged, record=record, folder="adapter"))
@@ -166,6 +167,16 @@ def _approved(store: Store) -> Approval:
     if approval is None or not path.is_file():
         raise ReleaseError(f"{path}: nobody approved it; materialise model_card, read it, then: lofi approve-card")
     return approval
+
+
+def _sealed_approval(sealed: SealedCopy, store: Store) -> Approval:
+    """Who approved the card, from bytes that the guard hashed: a name put there afterwards is nobody's word."""
+    name = f"approval/{Approval.path(store).name}"
+    sealed.take(Approval.path(store), name, sha256=None, remedy="materialise model_card again")
+    found = read_typed(sealed.path(name), Approval, remedy="approve the card again: lofi approve-card")
+    if found is None:
+        raise ReleaseError(f"{Approval.path(store)}: changed while it was read; publish again")
+    return found
 
 
 def _seal_bundle(sealed: SealedCopy, store: Store, merged: MergedModel) -> None:

@@ -26,6 +26,7 @@ rounding grows along the steps."""
 SAMPLES_DB = 30.0
 """Least dB of a clip that is made again over its difference from the one that is carried: 16 bits have 80 and more,
 another precision than the tier's has less."""
+LONGEST_S, MOST_STEPS = 300.0, 200
 EXPORTERS = ("torch", "onnx", "onnxscript")
 """What FP32's graphs are exported with: another version of one writes other graphs of the same model."""
 JUDGED = ("violations", "size_ratio")
@@ -181,9 +182,16 @@ def _parity(bundle: Path, backbone: Backbone, merged: Path | None) -> Iterator[M
         text = "needs the adapter's repository and --base FOLDER"
         yield from (MeasuredAgain(f"bundle.parity {name}", "not measured", text=text) for name in VARIANTS)
         return
-    asked = told.get("asked", {})
-    clip = Clip(asked["prompt"], asked["lyrics"], asked["seconds"], asked["steps"], asked["seed"])
-    scale = float(asked["guidance_scale"])
+    try:
+        asked = told["asked"]
+        clip = Clip(asked["prompt"], asked["lyrics"], float(asked["seconds"]), int(asked["steps"]), int(asked["seed"]))
+        scale = float(asked["guidance_scale"])
+    except (KeyError, TypeError, ValueError) as error:
+        yield MeasuredAgain("bundle.parity", "not measured", text=f"{PARITY} does not say what was asked ({error!r})")
+        return
+    if too_long(clip.seconds, clip.steps):
+        yield MeasuredAgain("bundle.parity", "not measured", text=f"{PARITY} asks for more than is made again here")
+        return
     wanted = torch_clip(backbone, merged, clip=clip, guidance_scale=scale)
     for name in VARIANTS:
         runtime = backbone.runtime(bundle / tier_of(name), cpu_profile=name == CPU_VARIANT)
@@ -201,7 +209,7 @@ def _parity(bundle: Path, backbone: Backbone, merged: Path | None) -> Iterator[M
             continue
         yield compared(
             f"bundle.parity {name}",
-            recorded=told["tiers"].get(name, {}).get("audio_snr_db"),
+            recorded=told.get("tiers", {}).get(name, {}).get("audio_snr_db"),
             measured=difference(wanted, made[0])["audio_snr_db"],
             within=AUDIO_WITHIN,
             unit="dB",
@@ -209,11 +217,19 @@ def _parity(bundle: Path, backbone: Backbone, merged: Path | None) -> Iterator[M
         )
 
 
+def too_long(seconds: float, steps: int) -> bool:
+    """Whether a clip asks for more than anybody releases: a forged record must not take a verifier's machine."""
+    return not (0 < seconds <= LONGEST_S and 0 < steps <= MOST_STEPS)
+
+
 def _samples(bundle: Path, backbone: Backbone) -> Iterator[MeasuredAgain]:
     """The clips that the card plays, made again from their prompts and seeds by the tier that made them."""
     samples = Samples.read(bundle)
     if samples is None:
         yield MeasuredAgain("bundle.samples", "not measured", text="the release carries none")
+        return
+    if too_long(samples.seconds, samples.steps):
+        yield MeasuredAgain("bundle.samples", "not measured", text="they are longer than what is made again here")
         return
     import soundfile
 

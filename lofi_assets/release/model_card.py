@@ -81,14 +81,15 @@ class Approval:
         Raises:
             StoreError: it is broken, or of another version.
         """
-        return read_typed(cls._path(store), cls, remedy="remove it, read the card and approve it: lofi approve-card")
+        return read_typed(cls.path(store), cls, remedy="remove it, read the card and approve it: lofi approve-card")
 
     def write(self, store: Store) -> None:
         """Put on record, in the place of an earlier one."""
-        write_typed(self._path(store), self)
+        write_typed(self.path(store), self)
 
     @staticmethod
-    def _path(store: Store) -> Path:
+    def path(store: Store) -> Path:
+        """Where it is on record."""
         return store.release / "approval.json"
 
 
@@ -111,7 +112,7 @@ def write_card(store: Store, profile: Profile) -> Outcome:
             "missing_sections": len(lacks),
             "approved": {"value": approved, "note": by},
         },
-        written=Written([store.release / "README.md"]),
+        written=Written([store.release / "README.md"], given=[Approval.path(store)] if approval else []),
         details={"card": text, "approved": approved},
     )
 

@@ -82,6 +82,7 @@ def verify(folder: Path, *, key: "Ed25519PublicKey | None" = None, config_dir: P
         *_chain(documents),
         *_bound(record, documents),
         *unknown,
+        *_told(record, verdicts),
         *_admission(folder, documents),
         *(Finding("fault", found.gate.id, f"{found.status}: {found.text}") for found in verdicts if not found.passed),
     ]
@@ -234,11 +235,14 @@ def _gates(folder: Path, record: ReleaseRecord, config_dir: Path) -> tuple[list[
     except (ConstitutionError, StoreError) as error:
         return [], [Finding("fault", f"{EVIDENCE}/constitution.yaml", str(error))]
     known = {row["version"]: row["gates_sha256"] for row in read_json(config_dir / "amendments.json", default=[])}
+    latest = next(reversed(known), record.constitution)
     if known.get(record.constitution) != digest:
         said = "has other gates" if record.constitution in known else "is not known here (a newer version?)"
         return gates, [Finding("fault", "constitution", f"version {record.constitution} {said}")]
     if not gates:
         return gates, [Finding("fault", "constitution", "no gate holds a release")]
+    if record.constitution != latest:
+        return gates, [Finding("note", "constitution", f"version {record.constitution}; in force here is {latest}")]
     return gates, []
 
 
@@ -252,6 +256,15 @@ def _admission(folder: Path, documents: Mapping[str, Evidence]) -> Iterator[Find
         if document.tracks and document.constitution.gates_sha256 != digest:
             said = document.constitution.version
             yield Finding("fault", asset, f"let its tracks in by another table of gates (version {said})")
+
+
+def _told(record: ReleaseRecord, verdicts: Sequence[Verdict]) -> Iterator[Finding]:
+    """What `release.json` says of the gates is what its evidence says: people read the first."""
+    told, found = {gate.gate: gate.verdict for gate in record.gates}, {v.gate.id: v.status for v in verdicts}
+    for gate in sorted(told.keys() | found.keys()):
+        if told.get(gate) != found.get(gate):
+            said = f"{RELEASE} says {told.get(gate) or 'nothing'}, the evidence {found.get(gate) or 'nothing'}"
+            yield Finding("fault", gate, said)
 
 
 def _judged(gate: Gate, documents: Mapping[str, Evidence]) -> Verdict:

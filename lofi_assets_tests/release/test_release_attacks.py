@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from lofi_assets.constitution.clearance import give
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.quantization.merged_model import MergedModel
+from lofi_assets.release import hub_release
 from lofi_assets.release import sealed_copy as sealed_module
 from lofi_assets.release.files import ReleaseError
 from lofi_assets.store import Store
 from lofi_assets.training.config import save_run
 from lofi_assets_tests.quantization.stand_in_manifest import merged_model
-from lofi_assets_tests.release.cleared import FOLDER, adapter, publish, refused_by_name, secret
+from lofi_assets_tests.release.cleared import FOLDER, adapter, cleared, publish, refused_by_name, secret
 from lofi_assets_tests.release.fake_hub import FakeHub
 from lofi_assets_tests.release.stand_in_release import (
     CARD,
@@ -330,3 +333,18 @@ def test_a_source_that_grows_while_it_is_copied_is_not_what_the_record_says(
     monkeypatch.setattr(sealed_module, "open_below", growing)
     with pytest.raises(ReleaseError, match=r"int8/transformer\.onnx: has sha256 .* it was changed since"):
         publish(released, FOLDER)
+
+
+def test_the_approvers_name_is_that_of_the_file_which_the_guard_read(released: Store) -> None:
+    allowed = cleared(released)
+    path = released.release / "approval.json"
+    write_json(path, read_json(path) | {"approved_by": "The Boss"})
+    with pytest.raises(ReleaseError, match=r"approval\.json: was changed since the guard read it"):
+        hub_release.publish(released, FOLDER, allowed)
+
+
+def test_an_approval_that_no_evidence_names_is_nobodys_word(released: Store) -> None:
+    allowed = cleared(released)
+    without = {name: digest for name, digest in allowed.files.items() if name != "release/approval.json"}
+    with pytest.raises(ReleaseError, match=r"approval\.json: no evidence says what made it"):
+        hub_release.publish(released, FOLDER, give(replace(allowed, files=without)))

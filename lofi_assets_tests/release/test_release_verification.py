@@ -321,6 +321,22 @@ def test_another_table_of_gates(plain_release: Path, change: Callable[[str], str
     assert said in " ".join(f"{name} {text}" for name, text in found.items())
 
 
+def test_a_gate_that_the_record_calls_passed_and_its_evidence_does_not(plain_release: Path) -> None:
+    first, *_, last = [row["gate"] for row in read_json(plain_release / RELEASE)["gates"]]
+    reseal(plain_release, lambda about: (about["gates"][0].update(verdict="fail"), about["gates"].pop()))
+    said = {first: "release.json says fail, the evidence pass", last: "release.json says nothing, the evidence pass"}
+    assert faults(verify(plain_release)) == said
+
+
+def test_an_earlier_constitution_is_said_to_be_one(plain_release: Path, tmp_path: Path) -> None:
+    known = read_json(CONFIG_DIR / "amendments.json")
+    later = [*known, known[-1] | {"version": "99.0.0", "gates_sha256": "0" * 64}]
+    (tmp_path / "amendments.json").write_text(json.dumps(later))
+    report = verify(plain_release, config_dir=tmp_path)
+    said = f"version {known[-1]['version']}; in force here is 99.0.0"
+    assert report.holds and said in [found.text for found in report.findings]
+
+
 def test_tracks_that_were_let_in_by_another_table(plain_release: Path) -> None:
     other = {"version": "1.0.0", "gates_sha256": "0" * 64}
     sha256 = edit_document(plain_release, "processed_tracks", lambda data: data["predicate"].update(constitution=other))
