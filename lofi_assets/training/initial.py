@@ -10,6 +10,7 @@ so a run starts from the copy. What belongs here: taking in, and the lineage. Wh
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic.dataclasses import dataclass
@@ -85,8 +86,9 @@ def take_in(
         )
     taken = _described(adapter, path, run, base_fingerprint=base_fingerprint, strength=strength)
     folder = store.adapters / taken.identifier
-    if folder.is_dir() and read_typed(folder / TAKEN, Taken, remedy=_AGAIN) != taken:
-        shutil.rmtree(folder)
+    known = read_typed(folder / TAKEN, Taken, remedy=f"remove {folder} and {_AGAIN}")
+    if folder.is_dir() and (known is None or replace(known, source=taken.source) != taken):
+        shutil.rmtree(folder)  # else it stays as it is: evidence has its hashes
     if not folder.is_dir():
         with atomic_folder(folder) as partial:
             for file in adapter.files:

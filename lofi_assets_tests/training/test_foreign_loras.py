@@ -190,6 +190,14 @@ def test_peft_settings_that_compute_something_else_are_refused(
     assert said in refusal(tmp_path, layers)
 
 
+def test_a_strength_that_is_asked_for_makes_no_other_base_fit(layers: dict[str, tuple[int, ...]], tmp_path: Path):
+    peft(tmp_path, random_pairs(layers, ranks=RANKS["peft"]))
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "init_lora_weights": "pissa"}), encoding="utf-8")
+    with pytest.raises(AdapterError, match="changes the base too"):
+        read_lora(tmp_path, layers, strength=1.0)
+
+
 def test_pefts_weights_without_their_settings_have_no_strength(layers: dict[str, tuple[int, ...]], tmp_path: Path):
     peft(tmp_path, random_pairs(layers, ranks=RANKS["peft"]))
     (tmp_path / "adapter_config.json").unlink()

@@ -123,7 +123,9 @@ def test_the_run_is_named_by_content_strength_and_lineage(layers, tmp_path: Path
     run = started(path, lora={"r": 6})
     (tmp_path / "elsewhere").mkdir()
     moved = path.rename(tmp_path / "elsewhere" / "x.safetensors")
+    record = (run.initial.folder / TAKEN).read_bytes()
     assert started(moved, lora={"r": 6}).run_id == run.run_id
+    assert (run.initial.folder / TAKEN).read_bytes() == record  # evidence has its hash
     assert started(moved, strength=2.0, lora={"r": 6}).run_id != run.run_id
     assert make_run(lora={"r": 6}).run_id != run.run_id
     forged = run.model_copy(update={"initial": run.initial.model_copy(update={"foreign": ()})})

@@ -9,7 +9,7 @@ from lofi_assets.backbones import Backbone
 from lofi_assets.training.adapter_forms.adapter import Adapter, AdapterError, Layers, Pair, Settings
 from lofi_assets.training.adapter_forms.names import Names, resolve
 from lofi_assets.training.adapter_forms.source import Source, find_source, opened, quoted
-from lofi_assets.training.adapter_forms.strength import header_settings, scales
+from lofi_assets.training.adapter_forms.strength import expect_plain, header_settings, scales
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -63,7 +63,9 @@ def read_lora(path: Path, layers: Layers, *, strength: float | None = None) -> A
         names = resolve(file.keys(), layers, where=where)
         _expect_shapes(file, names, layers, where=where)
         ranks = {layer: int(file.get_slice(names.parts[layer, "down"]).get_shape()[0]) for layer in names.layers}
-        header = header_settings(metadata, where=where) if strength is None else None
+        header = header_settings(metadata, where=where)
+        for settings in filter(None, (source.settings, header)):
+            expect_plain(settings, where=where)
         _expect_whole_dora(names, source, header)
         factors, said = dict.fromkeys(ranks, strength or 0.0), "as asked for"
         if strength is None:

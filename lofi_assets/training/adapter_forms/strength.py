@@ -89,22 +89,19 @@ def header_settings(metadata: Mapping[str, str], *, where: str) -> Settings | No
     """The LoraConfig in a file's header; diffusers' pipelines put the component in front of every field.
 
     Raises:
-        AdapterError: it is no JSON object, or no LoraConfig.
+        AdapterError: it is no JSON object.
     """
     text = metadata.get(ADAPTER_METADATA)
     if text is None:
         return None
     data = as_settings(text, where=f"{where}, {ADAPTER_METADATA}")
     plain = {name.removeprefix("ace_step_").removeprefix("transformer."): value for name, value in data.items()}
-    if "r" not in plain or "lora_alpha" not in plain:
-        raise AdapterError(
-            f"{where}, {ADAPTER_METADATA}: lacks r or lora_alpha, so that its strength is unknown; {REMEDY}"
-        )
     return plain
 
 
 def _configured(config: Settings, ranks: Mapping[str, int], *, where: str) -> dict[str, float]:
-    _expect_plain(config, where=where)
+    if "r" not in config or "lora_alpha" not in config:
+        raise AdapterError(f"{where}: lacks r or lora_alpha, so that its strength is unknown; {REMEDY}")
     rank, alpha = _number(config, "r", where), _number(config, "lora_alpha", where)
     rank_pattern, alpha_pattern = _patterns(config, "rank_pattern", where), _patterns(config, "alpha_pattern", where)
     rooted = config.get("use_rslora", False)
@@ -119,8 +116,12 @@ def _configured(config: Settings, ranks: Mapping[str, int], *, where: str) -> di
     return found
 
 
-def _expect_plain(config: Settings, *, where: str) -> None:
-    """Refuse what would be computed otherwise than W + scale * B A."""
+def expect_plain(config: Settings, *, where: str) -> None:
+    """Refuse what would be computed otherwise than W + scale * B A, however strongly.
+
+    Raises:
+        AdapterError: naming the field.
+    """
     for name, wanted in NEUTRAL.items():
         if config.get(name, wanted) != wanted:
             raise AdapterError(f"{where}: {name} is {quoted(str(config[name]))}; only {wanted!r} is read")
