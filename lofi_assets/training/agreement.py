@@ -260,7 +260,7 @@ def withdraw(peers: Peers, error: Exception) -> None:
 
 
 def lead(peers: Peers, work: Callable[[], None]) -> None:
-    """Let the main process do `work` while the others wait; what hinders it there ends all.
+    """Let the main process do `work` while the others wait, once in a run; what hinders it there ends all.
 
     Raises:
         ConfigError: the main process could not; in the others.

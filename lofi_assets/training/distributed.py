@@ -43,7 +43,7 @@ class Processes:
             work()
 
     def told(self, topic: str, value: object) -> Any:
-        """The main process's value, in all of them; JSON."""
+        """The main process's value, in all of them; JSON, and each topic once in a run."""
         if not self.peers:
             return value
         if self.main:

@@ -191,8 +191,9 @@ def _require_trained(store: Store, run: TrainingRun, records: Sequence[Checkpoin
     if found:
         told = "; ".join(f"checkpoints/{name}: {reason}" for name, reason in found.items())
         raise CheckpointError(
-            f"{told}. Nothing says that it was trained here, so it is not recorded as that: restore it from a copy or "
-            "move it out of checkpoints/, and materialise lora_checkpoints again"
+            f"{told}. Nothing says that it was trained here, so it is not recorded as that: restore it from a copy, or "
+            "move it and manifest.json out of checkpoints/ (each folder has its own record), and materialise "
+            "lora_checkpoints again"
         )
 
 

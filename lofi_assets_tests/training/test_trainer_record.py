@@ -184,7 +184,7 @@ def test_a_document_under_a_stolen_signature_counts_for_nothing(
     assert "none that the key in LOFI_SIGNING_KEY signed" in foreign(trained)[checkpoint_id(6)]
 
 
-def test_the_asset_refuses_a_foreign_checkpoint_by_name(make_run: Callable[..., TrainingRun]) -> None:
+def test_the_asset_refuses_a_foreign_checkpoint_by_name(make_run: Callable[..., TrainingRun], tmp_path: Path) -> None:
     trained = make_run(validation_limit=1)
     train(trained, say=quiet)
     store = Store(trained.checkpoints_dir.parent)
@@ -204,3 +204,7 @@ def test_the_asset_refuses_a_foreign_checkpoint_by_name(make_run: Callable[..., 
     described = asset.describe_training(store, planned)
     assert described.values["invalid_checkpoints"] == 1, "one that does not load opens nothing, and has its own gate"
     assert [one.is_valid for one in read_manifest(store.checkpoints)] == [True, True, False]
+
+    for name in (checkpoint_id(9), "manifest.json"):
+        (store.checkpoints / name).rename(tmp_path / f"moved-{name}")
+    assert asset.describe_training(store, planned).counts["checkpoints"] == 2, "the way out that the message names"

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lofi_assets.training import agreement
 from lofi_assets.training.agreement import Peers, Place, Stand, agreed, disagreement, lead, stand
 from lofi_assets.training.checkpoints.files import CheckpointError
+from lofi_assets.training.checkpoints.runs import RunIdentity
+from lofi_assets.training.checkpoints.state import save_state
 from lofi_assets.training.config import ConfigError
-from lofi_assets.training.trainer.loop import train
+from lofi_assets_tests.training.test_training_config import a_run
 
 
 def free_port() -> int:
@@ -90,13 +93,13 @@ def test_a_main_process_that_is_not_there_is_named_with_what_to_check() -> None:
         Peers(Place(1, 2, "127.0.0.1", free_port()), wait_s=1)
 
 
-def test_a_further_state_elsewhere_is_never_trained_over(make_run) -> None:
+def test_a_further_state_elsewhere_is_never_trained_over(tmp_path: Path) -> None:
     """The machines were named in another order than at the last start, and share no folder."""
-    behind, ahead = make_run("a"), make_run("b")
-    train(ahead, say=lambda line: None, stop=lambda: True)
+    behind, ahead = a_run(checkpoints_dir=tmp_path / "a"), a_run(checkpoints_dir=tmp_path / "b")
     stands = [stand(run, device="cpu", fresh=False) for run in (behind, ahead)]
     assert disagreement(stands) == "" and [one.step for one in stands] == [0, 0]
-    train(ahead, say=lambda line: None)
+    RunIdentity.of(ahead).write(ahead.checkpoints_dir)
+    save_state(ahead.checkpoints_dir, run_id=ahead.run_id, step=6, tensors={"a/weight": torch.ones(1)}, extra={})
     stands = [stand(run, device="cpu", fresh=False) for run in (behind, ahead)]
     assert [one.step for one in stands] == [0, 6]
     assert f"has saved this run up to step 6, process 0 on {stands[0].host} up to step 0" in disagreement(stands)
@@ -104,8 +107,8 @@ def test_a_further_state_elsewhere_is_never_trained_over(make_run) -> None:
     assert disagreement([stand(run, device="cpu", fresh=True) for run in (behind, ahead)]) == ""
 
 
-def test_a_stand_names_what_the_processes_have_to_share(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = make_run()
+def test_a_stand_names_what_the_processes_have_to_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run()
     longer = run.model_copy(update={"training": run.training.model_copy(update={"max_steps": 7})})
     mine, theirs = (stand(which, device="cpu", fresh=False) for which in (run, longer))
     assert mine.facts["run"] == theirs.facts["run"], "a run may go on to more steps, but not in one of its processes"

@@ -6,9 +6,12 @@ import dagster as dg
 import pytest
 
 from lofi_assets.constitution import evidence
+from lofi_assets.defs import resources
 from lofi_assets.training.checkpoints import trainer_record
 from lofi_assets.training.checkpoints.files import PEFT_WEIGHTS, checkpoint_id
 from lofi_assets.training.config import load_run
+from lofi_assets.training.lora_checkpoints import plan_training
+from lofi_assets.training.trainer.loop import train
 from lofi_assets_tests.training.test_training_asset import (
     Place,
     failure_of,
@@ -41,6 +44,8 @@ def test_the_asset_trains_in_two_processes_and_goes_on_in_one(place: Place, trai
 def test_foreign_weights_are_not_recorded_as_trained(place: Place, train_with) -> None:
     """Put there before a real run, as somebody would who wants them released."""
     train_with(max_steps=2, checkpoint_interval=2)
+    planned = plan_training(place.store, resources.load_profile(None))
+    train(planned.run, say=lambda line: None)  # what the asset would start a process for
     assert place.materialize().success
     weights = place.store.checkpoints / checkpoint_id(2) / PEFT_WEIGHTS
     genuine = weights.read_bytes()
