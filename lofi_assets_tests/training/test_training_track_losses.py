@@ -2,6 +2,7 @@
 skipped."""
 
 import csv
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ from lofi_assets.training.track_losses import (
     TABLE,
     markdown,
     outlying_tracks,
+    report,
     skipped_items,
     track_losses,
     write,
@@ -100,6 +102,16 @@ def test_table_and_picture_lie_beside_the_log(tmp_path: Path) -> None:
         table = list(csv.DictReader(file))
     assert table[0]["track"] == "odd" and table[0]["outlying"] == "yes" and len(table) == 41
     assert (tmp_path / "train-abc" / PICTURE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_trainer_says_which_track_to_listen_to(tmp_path: Path) -> None:
+    said: list[str] = []
+    for name, tracks in (("clean", a_set()), ("altered", {**a_set(), "odd": 30.0})):
+        log = tmp_path / f"train-{name}.jsonl"
+        log.write_text("".join(json.dumps(line) + "\n" for line in a_log(tracks, passes=5)), encoding="utf-8")
+        report(log, say=said.append)
+    (line,) = said
+    assert line.startswith("listen to odd: loss ") and line.endswith(f"train-altered/{TABLE}")
 
 
 def test_the_log_has_the_loss_of_every_item(make_run: Callable[..., TrainingRun]) -> None:
