@@ -11,7 +11,7 @@ override DAGSTER_HOME := $(CURDIR)/.dagster
 endif
 export DAGSTER_HOME
 
-.PHONY: demo fast test coverage slow dev lint bench clap-parity fadtk-published
+.PHONY: demo fast test coverage slow dev lint bench bench-gpu clap-parity fadtk-published
 
 demo: $(VENV)/installed
 	$(BIN)/lofi demo
@@ -45,6 +45,10 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m lofi_assets_tests.bench
+
+# Steps, memory, kernels, sampling and exactness at the real size on this machine's GPU, as JSON. UPSTREAM=DIR: its classes beside.
+bench-gpu: $(VENV)/installed
+	$(BIN)/python -m lofi_assets_tests.bench.gpu $(if $(UPSTREAM),--upstream $(UPSTREAM)) --to bench-gpu.json
 
 # FAD against what fadtk 1.1.0 publishes, from its own wheel's clips: fetches 180 MB from PyPI, takes half an hour.
 fadtk-published: $(VENV)/installed

@@ -135,8 +135,9 @@ def test_blocks_compile_without_a_graph_break_over_three_lengths(backend: str, d
 @needs_gpu
 @pytest.mark.parametrize("compiled", [False, True])
 def test_on_cuda_a_killed_and_resumed_run_gives_the_same_bits(make_run, compiled: bool):
-    settings = {"precision": "bf16-mixed", "compile": compiled, "device": "cuda"}
-    whole, again, stopped = (make_run(name, **settings) for name in ("whole", "again", "stopped"))
+    settings = {"precision": "bf16-mixed", "compile": compiled}
+    runs = (make_run(name, **settings) for name in ("whole", "again", "stopped"))
+    whole, again, stopped = (run.model_copy(update={"device": "cuda"}) for run in runs)
     train(whole, say=quiet)
     train(again, say=quiet)
     assert train(stopped, say=quiet, stop=stop_after(4)).interrupted
