@@ -47,13 +47,19 @@ class Saving:
     saved_step: int | None = None
     """The last step whose state this call saved, or that it went on from."""
     saved_at: float = field(default_factory=lambda: time.monotonic())
-    owed: bool = False
-    """The checkpoint of this step is being written: gone on from its state, a run would leave it out."""
+    checkpoint_step: int | None = None
+    """The last step whose checkpoint this call wrote, or that it went on from."""
 
     def __post_init__(self) -> None:
-        """A run that goes on has the state of its step on the disk."""
+        """A run that goes on has the state of its step on the disk, and its checkpoint if there is to be one."""
         if self.trainer.progress.step:
-            self.saved_step = self.trainer.progress.step
+            self.saved_step = self.checkpoint_step = self.trainer.progress.step
+
+    @property
+    def owes_checkpoint(self) -> bool:
+        """Whether the step has to have a checkpoint that is not written: gone on from, a run would leave it out."""
+        step, interval = self.trainer.progress.step, self.trainer.run.training.checkpoint_interval
+        return step > 0 and step % interval == 0 and self.checkpoint_step != step
 
     def due(self) -> bool:
         """Whether `state_minutes` have passed; asked of the main process, whose clock counts."""
@@ -83,13 +89,13 @@ class Saving:
 
     def save_checkpoint(self) -> None:
         """Write `epoch=0-step={N}_lora/`, read it back, enter it into the manifest, and save the state beside it."""
-        trainer, self.owed = self.trainer, True
+        trainer = self.trainer
         losses = trainer.validate()
         with trainer.released():
             tensors = adapters.snapshot(trainer.parameters)
         if trainer.processes.main:
             self._write_checkpoint(tensors, losses)
-        self.owed = False
+        self.checkpoint_step = trainer.progress.step
         self.save_state()
         if trainer.processes.main:
             resume.keep_beside_checkpoint(trainer.run.checkpoints_dir)
@@ -128,7 +134,7 @@ class Saving:
         except BaseException as error:
             trainer = self.trainer
             sharded = trainer.processes.count > 1 and trainer.run.training.parallel == "fsdp"
-            sound = trainer.between_steps and not self.owed and not isinstance(error, TrainingDiverged)
+            sound = trainer.between_steps and not self.owes_checkpoint and not isinstance(error, TrainingDiverged)
             if trainer.processes.main and sound and not sharded:
                 self._save_all_the_same()
             raise
