@@ -24,6 +24,7 @@ from lofi_assets.training.checkpoints.manifest import read_manifest
 from lofi_assets.training.checkpoints.runs import exclusive
 from lofi_assets.training.checkpoints.state import FOLDER, TENSORS, resume_point
 from lofi_assets.training.config import TrainingRun, save_run
+from lofi_assets.training.distributed import ALONE
 from lofi_assets.training.ending import (
     CONFIGURATION,
     CRASHED,
@@ -195,6 +196,15 @@ def test_an_error_within_an_update_keeps_the_state_before_it(
     assert_it_ends_as_without(run, config, make_run, whole)
 
 
+def test_an_error_before_a_checkpoint_is_written_leaves_it_to_be_written(
+    run: TrainingRun, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(saving.Saving, "save_checkpoint", raising(OSError(errno.EIO, "the terminal is gone")))
+        assert start(config)[0] == FILES
+    assert saved(run) == 0, "gone on from the state of step 4, the run would have no checkpoint of it"
+
+
 # --- the disk ---------------------------------------------------------------------------------------------------------
 
 
@@ -239,17 +249,11 @@ def test_a_preview_without_room_is_left_out_and_said(
     shown = run.model_copy(update={"training": settings})
 
     class Stand:
-        run, say, processes, progress = shown, staticmethod(said.append), trainer_processes(), Progress(step=4)
+        run, say, processes, progress = shown, staticmethod(said.append), ALONE, Progress(step=4)
 
     saving.Saving(Stand()).preview()  # type: ignore[arg-type]
     (line,) = said
     assert "the preview of step 4 takes" in line and line.endswith("training goes on without")
-
-
-def trainer_processes() -> Any:
-    from lofi_assets.training.distributed import ALONE
-
-    return ALONE
 
 
 @pytest.mark.parametrize("written", ["state", "log"])

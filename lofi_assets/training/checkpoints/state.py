@@ -142,7 +142,7 @@ def keep_beside_checkpoint(checkpoints_dir: Path) -> None:
         _link(point.folder, checkpoint / BESIDE)
     beside = _beside(checkpoints_dir)
     for step in sorted(beside)[:-BESIDE_KEPT]:
-        shutil.rmtree(beside[step])
+        shutil.rmtree(beside[step], ignore_errors=True)  # retention may remove the checkpoint meanwhile
 
 
 def save_state(checkpoints_dir: Path, *, run_id: str, step: int, tensors: "State", extra: Mapping[str, Any]) -> None:

@@ -47,14 +47,25 @@ class Saving:
     saved_step: int | None = None
     """The last step whose state this call saved, or that it went on from."""
     saved_at: float = field(default_factory=lambda: time.monotonic())
-    owed: bool = False
-    """The checkpoint of this step, or its validation loss, is under way: gone on from its state, a run would leave it
-    out."""
+    checkpoint_step: int | None = None
+    """The last step whose checkpoint this call wrote, or that it went on from."""
+    validated_step: int | None = None
+    """The last step at which this call took the validation loss, or that it went on from."""
 
     def __post_init__(self) -> None:
-        """A run that goes on has the state of its step on the disk."""
+        """A run that goes on has the state of its step on the disk, and its checkpoint if there is to be one."""
         if self.trainer.progress.step:
-            self.saved_step = self.trainer.progress.step
+            self.saved_step = self.checkpoint_step = self.validated_step = self.trainer.progress.step
+
+    @property
+    def owes(self) -> bool:
+        """Whether the step is to have a checkpoint or a validation loss that it has not: gone on from, a run would leave
+        it out."""
+        step, settings = self.trainer.progress.step, self.trainer.run.training
+        checkpoint = step % settings.checkpoint_interval == 0 and self.checkpoint_step != step
+        interval = settings.validation_interval
+        validation = interval is not None and step % interval == 0 and self.validated_step != step
+        return step > 0 and (checkpoint or validation)
 
     def due(self) -> bool:
         """Whether `state_minutes` have passed; asked of the main process, whose clock counts."""
@@ -84,22 +95,21 @@ class Saving:
 
     def save_checkpoint(self) -> None:
         """Write `epoch=0-step={N}_lora/`, read it back, enter it into the manifest, and save the state beside it."""
-        trainer, self.owed = self.trainer, True
+        trainer = self.trainer
         losses = trainer.validate()
         with trainer.released():
             tensors = adapters.snapshot(trainer.parameters)
         if trainer.processes.main:
             self._write_checkpoint(tensors, losses)
-        self.owed = False
+        self.checkpoint_step = self.validated_step = trainer.progress.step
         self.save_state()
         if trainer.processes.main:
             resume.keep_beside_checkpoint(trainer.run.checkpoints_dir)
 
     def validate(self) -> None:
-        """Take the validation loss between checkpoints; gone on from the state before it, a run takes it again."""
-        self.owed = True
+        """Take the validation loss between checkpoints."""
         self.trainer.validate()
-        self.owed = False
+        self.validated_step = self.trainer.progress.step
 
     def preview(self) -> None:
         """Let the adapter be heard as it is released; never changes or ends the run.
@@ -135,7 +145,7 @@ class Saving:
         except BaseException as error:
             trainer = self.trainer
             sharded = trainer.processes.count > 1 and trainer.run.training.parallel == "fsdp"
-            sound = trainer.between_steps and not self.owed and not isinstance(error, TrainingDiverged)
+            sound = trainer.between_steps and not self.owes and not isinstance(error, TrainingDiverged)
             if trainer.processes.main and sound and not sharded:
                 self._save_all_the_same()
             raise
