@@ -59,8 +59,7 @@ class Saving:
 
     @property
     def owes(self) -> bool:
-        """Whether the step is to have a checkpoint or a validation loss that it has not: gone on from, a run would leave
-        it out."""
+        """Whether the step lacks a checkpoint or validation loss: gone on from its state, a run would leave that out."""
         step, settings = self.trainer.progress.step, self.trainer.run.training
         checkpoint = step % settings.checkpoint_interval == 0 and self.checkpoint_step != step
         interval = settings.validation_interval
