@@ -59,7 +59,7 @@ class Saving:
 
     @property
     def owes(self) -> bool:
-        """Whether the step lacks a checkpoint or validation loss: gone on from its state, a run would leave that out."""
+        """Whether the step lacks a checkpoint or validation loss, which a run that goes on from it would leave out."""
         step, settings = self.trainer.progress.step, self.trainer.run.training
         checkpoint = step % settings.checkpoint_interval == 0 and self.checkpoint_step != step
         interval = settings.validation_interval
