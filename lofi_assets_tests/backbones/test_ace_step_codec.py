@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from lofi_assets.backbones.ace_step_v1 import encoding_parts
+from lofi_assets.backbones.ace_step_v1.encoding_parts import encode_in_parts
 from lofi_assets.backbones.ace_step_v1.loading import DCAE, VOCODER
 from lofi_assets.backbones.ace_step_v1.mel import LogMel
 from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE, latent_frames
 from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
+from lofi_assets_tests.backbones.test_ace_step_weights import published_dcae
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,36 @@ def test_decoding_returns_the_length_asked_for(codec: MusicDCAE) -> None:
 def test_an_item_is_encoded_as_if_alone(codec: MusicDCAE) -> None:
     audio = torch.randn(2, 2, 24000) * 0.1
     assert torch.equal(codec.encode(audio)[0][1], codec.encode(audio[1:])[0][0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frames", [128, 384, 392])
+def test_a_track_in_parts_has_the_latents_of_the_whole(codec: MusicDCAE, frames: int) -> None:
+    encoder, image = codec.dcae.encoder, torch.randn(1, 2, 128, frames)
+    whole = encoder(image)
+    found = encode_in_parts(encoder, image, part_frames=128)
+    assert found.shape == whole.shape
+    torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_parts_that_overlap_too_little_would_show(codec: MusicDCAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, image = codec.dcae.encoder, torch.randn(1, 2, 128, 384)
+    monkeypatch.setattr(encoding_parts, "_compression_and_reach", lambda stages: (ratio, 0))
+    local, _ = encoding_parts._split(encoder)
+    ratio = 2 ** (len(local) - 1)
+    error = (encode_in_parts(encoder, image, part_frames=128) - encoder(image)).abs().max()
+    assert len(local) > 1 and error > 1e-3
+
+
+def test_the_published_encoder_sees_less_than_a_second_to_each_side() -> None:
+    with torch.device("meta"):
+        encoder = published_dcae().encoder
+    local, rest = encoding_parts._split(encoder)
+    ratio, reach = encoding_parts._compression_and_reach(local)
+    # first convolution, then (residual blocks of two, one that halves) at the rates 1, 2 and 4
+    assert (len(local), len(rest), ratio) == (4, 1, 8)
+    assert 1 + (4 + 1) + 2 * (4 + 1) + 4 * (6 + 1) <= reach < 86
 
 
 def test_mono_audio_is_refused_with_the_remedy(codec: MusicDCAE) -> None:

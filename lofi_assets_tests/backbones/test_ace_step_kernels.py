@@ -89,6 +89,14 @@ def test_layers_together_are_what_peft_computes_one_by_one(options: dict[str, An
         torch.testing.assert_close(gradient, expected[name], atol=1e-4, rtol=1e-5)
 
 
+def test_a_float32_base_under_autocast_is_half_precision_as_by_peft() -> None:
+    layers, x = adapted(torch.float32), torch.randn(2, 7, 24)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        (together,), apart = project(x, layers["q"]), layers["q"](x)
+    assert together.dtype == apart.dtype == torch.bfloat16
+    torch.testing.assert_close(together, apart, atol=0.05, rtol=0.02)
+
+
 def test_an_adapter_that_is_switched_off_or_merged_is_left_to_peft() -> None:
     layer: Any = adapted(torch.float32)["q"]
     x = torch.randn(1, 3, 24)

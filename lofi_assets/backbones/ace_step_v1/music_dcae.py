@@ -7,7 +7,7 @@ by diffusers' `AutoencoderDC`; the vocoder turns mel images back into audio.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.transforms import Resample
 
+from lofi_assets.backbones.ace_step_v1.encoding_parts import encode_in_parts
 from lofi_assets.backbones.ace_step_v1.strict import strict
 from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
 
@@ -127,7 +128,10 @@ class MusicDCAE(nn.Module):
 
     def _encode_one(self, audio: Tensor, sample_rate: int) -> Tensor:
         image = self.mel_image(_resample(audio.float(), sample_rate, MEL_RATE))
-        encoded: Tensor = self.dcae.encoder(image[None].to(self.dcae.dtype))[0].float()
+        whole = image[None].to(self.dcae.dtype)
+        # the memory of a GPU may be small beside a long track
+        encode = partial(encode_in_parts, self.dcae.encoder) if whole.device.type == "cuda" else self.dcae.encoder
+        encoded: Tensor = encode(whole)[0].float()
         return (encoded - self.shift_factor) * self.scale_factor
 
     def _decode_one(self, latents: Tensor) -> Tensor:

@@ -39,9 +39,9 @@ def project(x: Tensor, *layers: nn.Module) -> list[Tensor]:
     outputs = []
     for part, share in zip(parts, narrow.split([len(part.first) for part in parts], dim=-1), strict=True):
         base: Tensor = part.base(flat)
-        # under autocast the product is of another precision than the weights
-        low_rank = share.to(base.dtype), part.second.to(base.dtype).t()
-        outputs.append(base.addmm_(*low_rank).unflatten(0, x.shape[:-1]))
+        # autocast may have taken a float32 layer's output to half precision, and leaves an addition in place alone
+        second = part.second.to(base.dtype).t()
+        outputs.append(base.addmm_(share.to(base.dtype), second).unflatten(0, x.shape[:-1]))
     return outputs
 
 
