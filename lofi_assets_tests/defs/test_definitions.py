@@ -48,6 +48,7 @@ BLOCKING = {
     "dataset.durations",
     "dataset.hash",
     "features.complete",
+    "features.latents",
     "checkpoint.exists",
     "checkpoint.valid",
     "checkpoint.interval",
@@ -78,6 +79,7 @@ HOLDS_THE_RELEASE = {
     "checkpoint.valid",
     "checkpoint.configuration",
     "checkpoint.dataset",
+    "checkpoint.initial_adapter",
     "checkpoint.revoked",
     "quality.fad",
     "quality.clap",
@@ -100,6 +102,7 @@ HOLDS_THE_RELEASE = {
     "bundle.runs",
     "bundle.private",
     "bundle.attribution",
+    "bundle.parity",
     "card.sections",
     "card.approved",
 }
