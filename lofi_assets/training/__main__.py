@@ -172,7 +172,7 @@ def _require_room(run: TrainingRun, *, fresh: bool, all_steps: bool) -> None:
     reason = obstacle(run)
     if reason:
         raise ConfigError(reason)
-    if all_steps:
+    if all_steps and _main_process():  # the others write nothing
         require_disk(run, fresh=fresh)
 
 
