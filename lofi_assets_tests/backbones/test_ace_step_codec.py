@@ -54,9 +54,9 @@ def test_a_track_in_parts_has_the_latents_of_the_whole(codec: MusicDCAE, frames:
 @torch.no_grad()
 def test_parts_that_overlap_too_little_would_show(codec: MusicDCAE, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, image = codec.dcae.encoder, torch.randn(1, 2, 128, 384)
-    monkeypatch.setattr(encoding_parts, "_compression_and_reach", lambda stages: (ratio, 0))
     local, _ = encoding_parts._split(encoder)
     ratio = 2 ** (len(local) - 1)
+    monkeypatch.setattr(encoding_parts, "_compression_and_reach", lambda stages: (ratio, 0))
     error = (encode_in_parts(encoder, image, part_frames=128) - encoder(image)).abs().max()
     assert len(local) > 1 and error > 1e-3
 
