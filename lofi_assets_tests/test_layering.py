@@ -163,7 +163,7 @@ def test_nothing_pickled_from_outside_is_loaded() -> None:
 
 
 def test_the_location_loads_light() -> None:
-    """The budget is 3 s (design.md section 8, `make bench`); a test asks for 10 s of its own, whatever else is running."""
+    """The budget is 3 s (design.md section 8, `make bench`); a test asks for 10 s of CPU time, on any machine."""
     done = subprocess.run(
         [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=300, check=True, cwd=PACKAGE.parent
     )
