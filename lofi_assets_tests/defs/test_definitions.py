@@ -68,6 +68,7 @@ BLOCKING = {
     "bundle.complete",
     "bundle.runs",
     "bundle.private",
+    "bundle.parity",
     "card.sections",
 }
 

@@ -17,6 +17,7 @@ from lofi_assets.records import Checkpoint, parse
 from lofi_assets.release.model_card import approve
 from lofi_assets.release.onnx_artifacts import MANIFEST, Bundle, ExampleRun
 from lofi_assets.store import Store
+from lofi_assets.training.checkpoints import trainer_record
 from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings, save_run
 from lofi_assets_tests.quantization.stand_in_manifest import MANIFEST as MANIFEST_OF_TIER
@@ -77,6 +78,7 @@ def write_records(folder: Path, run: TrainingRun) -> None:
     save_run(folder / "config.json", run)
     row = parse(Checkpoint, checkpoint_row(run), where="test")
     CheckpointDescription(record=row, run_id=run.run_id).write(folder)
+    trainer_record.enter(run, folder, step=10)
 
 
 def checkpoint_row(run: TrainingRun) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from lofi_assets.store import Store
 from lofi_assets.tracks.curation import curated_tempo_ranges
 from lofi_assets.tracks.process_track import ProcessJob, ProcessResult
 from lofi_assets.tracks.tagged_tracks import categories
+from lofi_assets.training.checkpoints import trainer_record
 from lofi_assets.training.checkpoints.files import checkpoint_id
 from lofi_assets.training.checkpoints.manifest import add_record
 from lofi_assets.training.checkpoints.runs import current_run, log_path, open_run
@@ -173,6 +174,7 @@ class Lineage(StandIns):
         write_json(folder / "config.json", run.model_dump(mode="json"))
         state = {"record": dump(checkpoint), "seed": 1, "provenance": {"command": "train", "packages": {"torch": "2"}}}
         write_json(folder / "checkpoint.json", state)
+        trainer_record.enter(run, folder, step=step)
         add_record(self.store.checkpoints, checkpoint)
 
     def run(self, *assets: str) -> dg.ExecuteInProcessResult:
