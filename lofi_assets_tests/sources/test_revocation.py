@@ -145,7 +145,8 @@ class Lineage(StandIns):
         ]
         features = {"base": "base", "base_fingerprint": "f" * 64, "dataset_hash": manifest.hash, "tracks": rows}
         write_json(self.store.metadata(FEATURES), features)
-        return Outcome(hash_of(rows), {"recomputed": 0}, values={"missing_features": 0})
+        measured = {"missing_features": 0, "outlying_latents": 0, "unusual_latents": 0}
+        return Outcome(hash_of(rows), {"recomputed": 0}, values=measured)
 
     def train(self, profile: Any) -> PlannedRun:
         """What the trainer leaves behind for the run that is planned, without its hours."""
