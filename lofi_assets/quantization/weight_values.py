@@ -91,7 +91,10 @@ def read_value(constant: Constant, folder: Path) -> Array:
     for node in constant.steps:
         if node.op_type == "Transpose":
             order = attribute_of(node, "perm")
-            value = np.transpose(value, order if isinstance(order, list) else None)
+            try:
+                value = np.transpose(value, order if isinstance(order, list) else None)
+            except ValueError as error:
+                raise ValueFault(f"{kept} of {value.shape} is transposed by {order}, which it has not") from error
         elif node.op_type == "DequantizeLinear" and constant.scale is not None:
             value = _dequantized(value, _array(constant.scale, folder), node, kept)
         elif node.op_type == "Cast" and constant.type == onnx.TensorProto.FLOAT16:

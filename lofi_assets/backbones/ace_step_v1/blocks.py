@@ -216,8 +216,10 @@ class PatchEmbed(nn.Module):
         assert isinstance(norm, nn.GroupNorm)
         hidden = patches(latents)
         hidden = norm(hidden) if mask is None else masked_group_norm(hidden, norm, mask)
-        assert isinstance(projection, nn.Conv2d)
         tokens = hidden.flatten(2).transpose(1, 2).contiguous()
+        if isinstance(projection, nn.Linear):  # what an export puts in place of a convolution of one patch
+            return projection(tokens)  # type: ignore[no-any-return]
+        assert isinstance(projection, nn.Conv2d)
         return F.linear(tokens, projection.weight.flatten(1), projection.bias)
 
 

@@ -7,6 +7,7 @@ caller sees no difference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lofi_assets.backbones.ace_step_v1.convolution import Convolution
 from lofi_assets.backbones.ace_step_v1.loading import Base, load_base
 from lofi_assets.backbones.export import Exportable
 
@@ -24,27 +24,33 @@ MASK_FILL = -1e4
 LATENT_HEIGHT = 16
 USED_PARTS = {"drop_dead_projections": True, "build_projectors": False}
 """What no forward pass of a finished model reads, 22 % of the published weights, stays behind."""
+PATCHES = "early_conv_layers"
+"""Of `PatchEmbed`."""
 OVERFLOWS = ".wo"
 """T5's second feed-forward product overflows half precision."""
 
 
-def pointwise_linear(conv: nn.Conv1d) -> nn.Linear:
+def pointwise_linear(conv: nn.Conv1d | nn.Conv2d) -> nn.Linear:
     """A convolution of one frame as the matrix product that it is, over (..., channels) and with the same weights,
-    shared: quantizers skip convolutions."""
+    shared: quantizers skip convolutions, and the proof of precision a weight that is laid out anew."""
     linear = nn.Linear(conv.in_channels, conv.out_channels, bias=conv.bias is not None, device="meta")
-    linear.weight = nn.Parameter(conv.weight.detach().squeeze(-1), requires_grad=False)
+    linear.weight = nn.Parameter(conv.weight.detach().flatten(1), requires_grad=False)
     if isinstance(conv.bias, nn.Parameter):
         linear.bias = conv.bias
     return linear
 
 
 def swap_pointwise_convolutions(module: nn.Module) -> list[str]:
-    """Replace, in place, every Conv1d of kernel 1 in a `Convolution` by its `pointwise_linear`; returns the names."""
-    parents = {name: child for name, child in module.named_modules() if isinstance(child, Convolution)}
-    swapped = {name: child for name, child in parents.items() if child.conv.kernel_size == (1,)}
-    for child in swapped.values():
-        setattr(child, "conv", pointwise_linear(child.conv))  # noqa: B010 (declared as a convolution)
-    return [f"{name}.conv" for name in swapped]
+    """Replace, in place, every convolution of one frame in a `Convolution` or a `PatchEmbed` by its `pointwise_linear`;
+    returns the names."""
+    swapped = []
+    for name, conv in list(module.named_modules()):
+        pointwise = isinstance(conv, nn.Conv1d | nn.Conv2d) and math.prod(conv.kernel_size) == 1
+        holder, _, kept = name.rpartition(".")
+        if pointwise and (kept == "conv" or holder.endswith(PATCHES)):
+            setattr(module.get_submodule(holder), kept, pointwise_linear(conv))
+            swapped.append(name)
+    return swapped
 
 
 def steady_linear_attention(module: nn.Module) -> None:
