@@ -86,7 +86,7 @@ def take_in(
             f"{path}: was trained on the base {run.base_fingerprint[:12]}, this is {base_fingerprint[:12]}; "
             "start from a checkpoint of this base"
         )
-    documented = bool(run) and _trained_here(store, path, run)
+    documented = run is not None and _trained_here(store, path, run)
     taken = _described(adapter, path, run, documented=documented, base_fingerprint=base_fingerprint, strength=strength)
     folder = store.adapters / taken.identifier
     known = read_typed(folder / TAKEN, Taken, remedy=f"remove {folder} and {_AGAIN}")

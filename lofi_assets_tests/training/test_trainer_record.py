@@ -176,7 +176,7 @@ def test_a_run_of_the_version_before_that_comes_back_from_the_archive_is_what_it
     """The evidence since then is of the run in between, whose checkpoints have the same names."""
     first = make_run(validation_limit=1)
     other = make_run(validation_limit=1, learning_rate=3e-5)
-    store, left = Store(first.checkpoints_dir.parent), []
+    store, left = Store(first.checkpoints_dir.parent), list[evidence.Evidence]()
     for run in (first, other):
         train(run, say=quiet)
         outcome = asset.describe_training(store, planned_of(store, run))
