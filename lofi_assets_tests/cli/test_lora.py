@@ -85,7 +85,7 @@ def test_train_takes_a_file_in_and_says_how_to_go_on(
 
     def planned(store: Store, profile: Profile, *, init_from: str | None = None) -> SimpleNamespace:
         asked.append(init_from)
-        return SimpleNamespace(command=[sys.executable, "-c", ""])
+        return SimpleNamespace(command=[sys.executable, "-c", ""], config=tmp_path / "run.json")
 
     monkeypatch.setattr("lofi_assets.training.lora_checkpoints.plan_training", planned)
     first = CliRunner().invoke(main, ["train", "--init-from", str(path)])
