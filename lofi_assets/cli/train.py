@@ -82,8 +82,9 @@ def _taken(store: Store, path: Path | None, strength: float | None) -> str | Non
     """The id of what to start from, taken in if it is a path; None leaves it to the profile."""
     if path is None:
         return None
+    from lofi_assets.training.checkpoints.trainer_record import FOLDER as WRITTEN
     from lofi_assets.training.feature_cache import FeatureRecord
-    from lofi_assets.training.initial import take_in
+    from lofi_assets.training.initial import take_in, taken
 
     if not path.exists() and (store.adapters / path.name).is_dir() and path.name == str(path):
         return path.name
@@ -96,6 +97,13 @@ def _taken(store: Store, path: Path | None, strength: float | None) -> str | Non
         base_fingerprint=features.base_fingerprint,
         strength=strength,
     )
+    found = taken(store, identifier)[1]
+    if found.checkpoint and found.sha256 in found.foreign:
+        click.echo(
+            f"{path}: no document in {store.checkpoints / WRITTEN} says that it was trained here (an earlier version's "
+            "has none): its tracks count, and it counts as a LoRA from elsewhere, whose rights have to be on record "
+            "before a release (docs/loras.md)"
+        )
     click.echo(f"starting from {store.adapters / identifier}; for Dagster, in the profile: init_from: {identifier}")
     return identifier
 

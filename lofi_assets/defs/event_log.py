@@ -1,7 +1,6 @@
 """Dagster's event log as the guard reads it: which run materialised what, with which evidence."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import dagster as dg
 
@@ -46,14 +45,15 @@ class InstanceLog:
 
     def with_evidence(self, asset: str, sha256: str) -> Materialized | None:
         """The latest one that carries a document's hash; None if none does."""
-        found = (self._materialized(event.run_id, event.asset_materialization) for event in self._history(asset))
-        return next((one for one in found if one.evidence == sha256), None)
+        return next((one for one in self.history(asset) if one.evidence == sha256), None)
 
-    def _history(self, asset: str) -> Iterator[Any]:
+    def history(self, asset: str) -> Iterator[Materialized]:
+        """Every materialisation, the latest first."""
         cursor = None
         while True:
             page = self._instance.fetch_materializations(dg.AssetKey(asset), limit=EVENTS_AT_ONCE, cursor=cursor)
-            yield from page.records
+            for event in page.records:
+                yield self._materialized(event.run_id, event.asset_materialization)
             if not page.has_more:
                 return
             cursor = page.cursor

@@ -6,7 +6,7 @@ and longer one behind a click. Its box grows with the widest word, and then cuts
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +18,7 @@ from lofi_assets.defs.event_log import EVIDENCE, InstanceLog, shown_digest
 from lofi_assets.defs.resources import Platform
 from lofi_assets.files.writing import StoreError
 from lofi_assets.outcome import Outcome
+from lofi_assets.store import Store
 from lofi_assets.wording import named
 
 MAX_ROWS = 50
@@ -66,15 +67,12 @@ def report(context: dg.AssetExecutionContext, platform: Platform, outcome: Outco
     return dg.MaterializeResult(metadata=shown, data_version=dg.DataVersion(outcome.data_version))
 
 
-def evidence_of_run(context: dg.AssetExecutionContext, platform: Platform) -> Mapping[str, str]:
-    """File -> sha256, of what the asset took in by the evidence that its latest run left; nothing without one."""
-    asset = context.asset_key.to_user_string()
-    latest = InstanceLog(context.instance).latest(asset)
-    if not latest or not latest.run_id or not latest.evidence:
-        return {}
-    with suppress(StoreError):  # gone or changed: it vouches for nothing, and `report` says so by name
-        return evidence.read(platform.store, asset, latest.evidence).given
-    return {}
+def evidence_of_runs(instance: dg.DagsterInstance, store: Store, asset: str) -> Iterator[evidence.Evidence]:
+    """What the runs of an asset left as evidence, the latest first."""
+    for made in InstanceLog(instance).history(asset):
+        if made.run_id and made.evidence:
+            with suppress(StoreError):  # gone or changed: it vouches for nothing, and `report` says so by name
+                yield evidence.read(store, asset, made.evidence)
 
 
 def metadata(outcome: Outcome) -> dict[str, dg.MetadataValue]:

@@ -15,7 +15,7 @@ from lofi_assets.backbones.features import FEATURES_VERSION
 from lofi_assets.defs.dataset import dataset_manifest
 from lofi_assets.defs.faults import explained
 from lofi_assets.defs.gates import gate_checks
-from lofi_assets.defs.reporting import evidence_of_run, report
+from lofi_assets.defs.reporting import evidence_of_runs, report
 from lofi_assets.defs.resources import Platform
 from lofi_assets.errors import DiskError
 from lofi_assets.training.death import Watch, watched
@@ -61,7 +61,8 @@ def lora_checkpoints(
     run = plan_training(platform.store, platform.profile)
     if run.remaining_steps:
         train(context, pipes, run)
-    return report(context, platform, describe_training(platform.store, run, vouched=evidence_of_run(context, platform)))
+    earlier = evidence_of_runs(context.instance, platform.store, context.asset_key.to_user_string())
+    return report(context, platform, describe_training(platform.store, run, earlier=earlier))
 
 
 def train(context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient, run: PlannedRun) -> None:

@@ -5,6 +5,7 @@
 What the tracks of this data root allow is in the ledger (`sources/`); this is about weights that others trained.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from lofi_assets.training.checkpoints.files import RUN_CONFIG
 from lofi_assets.training.trained_on import TrainedOn
 
 RIGHTS = "adapters.json"
+_SHA256 = re.compile("[0-9a-f]{64}")
 _REMEDY = "mend it: sha256 -> licence, release_permitted, verified_by, evidence (docs/loras.md)"
 
 
@@ -50,6 +52,11 @@ def read_rights(store: Store) -> dict[str, AdapterRights]:
     data = parse_json(decoded(path.read_bytes(), where=str(path)), where=str(path))
     if not isinstance(data, dict):
         raise StoreError(f"{path}: not an object; {_REMEDY}")
+    for sha256 in data:
+        if not _SHA256.fullmatch(sha256):
+            raise StoreError(
+                f"{path}: {sha256!r} is no sha256 of 64 small hex digits, as `lofi lora inspect` prints it"
+            )
     return {
         sha256: parsed(AdapterRights, entry, where=f"{path}, {sha256}", remedy=_REMEDY)
         for sha256, entry in data.items()
@@ -81,7 +88,7 @@ def on_unlicensed_adapters(store: Store, checkpoints: Mapping[str, Path]) -> dic
         lacking = unlicensed(store, TrainedOn.read(folder).foreign)
         if lacking:
             sha256, why = next(iter(lacking.items()))
-            found[name] = f"started from the LoRA {sha256[:12]}, {why} (metadata/{RIGHTS})"
+            found[name] = f"started from the LoRA {sha256}, {why} (metadata/{RIGHTS}, docs/loras.md)"
     return found
 
 

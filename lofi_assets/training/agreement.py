@@ -19,7 +19,7 @@ from lofi_assets.constitution.made_with import code, installed_version
 from lofi_assets.environment import seconds
 from lofi_assets.errors import explanation
 from lofi_assets.training.checkpoints.provenance import PACKAGES
-from lofi_assets.training.checkpoints.runs import ARCHIVE, current_run
+from lofi_assets.training.checkpoints.runs import archived_run, current_run
 from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import ConfigError, TrainingRun
 
@@ -112,7 +112,8 @@ def stand(run: TrainingRun, *, device: str, fresh: bool) -> Stand:
 
 def _saved_step(run: TrainingRun) -> int:
     folder = run.checkpoints_dir
-    point = resume_point(folder if current_run(folder) == run.run_id else folder / ARCHIVE / run.run_id)
+    place = folder if current_run(folder) == run.run_id else archived_run(folder, run.run_id)
+    point = resume_point(place) if place else None
     return point.step if point else 0
 
 

@@ -21,6 +21,7 @@ from lofi_assets.files.typed import STORED, read_typed, write_typed
 from lofi_assets.files.writing import atomic_folder, copy_file
 from lofi_assets.store import Store
 from lofi_assets.training.adapter_forms.adapter import Adapter, AdapterError
+from lofi_assets.training.checkpoints import trainer_record
 from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.checkpoints.files import DESCRIPTION, RUN_CONFIG
 from lofi_assets.training.config import InitialAdapter, TrainingRun, load_run
@@ -74,6 +75,7 @@ def take_in(
         path: file or folder of a LoRA in any form, or a checkpoint's folder, in the archive too.
     Raises:
         AdapterError: it cannot be read for this base, or is a checkpoint that is not what its record says.
+        CheckpointError: the documents of the checkpoint's run are not whole.
     """
     from lofi_assets.training.adapter_forms.reading import layers_of, read_lora
 
@@ -84,7 +86,8 @@ def take_in(
             f"{path}: was trained on the base {run.base_fingerprint[:12]}, this is {base_fingerprint[:12]}; "
             "start from a checkpoint of this base"
         )
-    taken = _described(adapter, path, run, base_fingerprint=base_fingerprint, strength=strength)
+    documented = run is not None and _trained_here(store, path, run)
+    taken = _described(adapter, path, run, documented=documented, base_fingerprint=base_fingerprint, strength=strength)
     folder = store.adapters / taken.identifier
     known = read_typed(folder / TAKEN, Taken, remedy=f"remove {folder} and {_AGAIN}")
     if folder.is_dir() and (known is None or replace(known, source=taken.source) != taken):
@@ -144,14 +147,21 @@ def initial_adapter(
 
 
 def _described(
-    adapter: Adapter, path: Path, run: TrainingRun | None, *, base_fingerprint: str, strength: float | None
+    adapter: Adapter,
+    path: Path,
+    run: TrainingRun | None,
+    *,
+    documented: bool,
+    base_fingerprint: str,
+    strength: float | None,
 ) -> Taken:
+    """A checkpoint without a document has the tracks that it names, and counts as a LoRA from elsewhere besides."""
     foreign: tuple[str, ...] = (adapter.sha256,)
     checkpoint, trained_on = "", set[str]()
     if run:
         before = run.initial
         checkpoint = f"{run.run_id}/{path.resolve().name}"
-        foreign = before.foreign if before else ()
+        foreign = (*(() if documented else (adapter.sha256,)), *(before.foreign if before else ()))
         trained_on = {track.track_id for track in run.of_split("train")} | set(before.trained_on if before else ())
     return Taken(
         sha256=adapter.sha256,
@@ -193,6 +203,12 @@ def _own_run(store: Store, path: Path, adapter: Adapter) -> TrainingRun | None:
             f"with that run: --init-from {run.initial.folder.name}; to start another from it, name another step"
         )
     return run
+
+
+def _trained_here(store: Store, path: Path, run: TrainingRun) -> bool:
+    """Whether the trainer left a document of the checkpoint: a folder copied from another data root has none."""
+    here, folder = run.model_copy(update={"checkpoints_dir": store.checkpoints}), path.resolve()
+    return trainer_record.wrote(here, folder, checkpoint=folder.name)
 
 
 def _same_place(initial: InitialAdapter, folder: Path) -> bool:

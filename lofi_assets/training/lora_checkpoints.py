@@ -4,13 +4,15 @@ The run's configuration file, and what a finished run says to the gates. The opt
 its own process.
 """
 
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lofi_assets.backbones.features import FeatureError
+from lofi_assets.constitution.evidence import Evidence
 from lofi_assets.dataset.versions import dataset_on_record
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.recorded_hashes import FileHashes
@@ -117,17 +119,17 @@ def _steps_done(run: TrainingRun) -> int:
     return point.step if point else 0
 
 
-def describe_training(store: Store, planned: PlannedRun, *, vouched: Mapping[str, str] | None = None) -> Outcome:
+def describe_training(store: Store, planned: PlannedRun, *, earlier: Iterable[Evidence] = ()) -> Outcome:
     """What the checkpoints are, for the gates and for people; each is loaded to see whether it can be.
 
     Args:
-        vouched: file -> sha256 of what an earlier run of Dagster left as evidence.
+        earlier: what runs of Dagster left as evidence of this asset, the latest first; read as far as it has to be.
     Raises:
         CheckpointError: one is not what the trainer of this run wrote, and was not evidence before; names it.
     """
     run = planned.run
     records = [_checked(store, record) for record in read_manifest(store.checkpoints)]
-    _require_trained(store, run, records, vouched or {})
+    _require_trained(store, run, records, earlier)
     states = {name: CheckpointDescription.read(store.checkpoints / name) for name in (r.checkpoint_id for r in records)}
     lines = list(read_log(log_path(run)))
     losses, tracks_seen = read_losses(log_path(run)), track_losses.track_losses(lines)
@@ -135,7 +137,7 @@ def describe_training(store: Store, planned: PlannedRun, *, vouched: Mapping[str
     last_loss = losses[-1][1] if losses else None
     interval = run.training.checkpoint_interval
     return Outcome(
-        data_version=hash_of(run.run_id, max((record.step for record in records), default=0)),
+        data_version=_data_version(run, max((record.step for record in records), default=0)),
         counts={
             "checkpoints": len(records),
             "steps": max((record.step for record in records), default=0),
@@ -170,6 +172,19 @@ def describe_training(store: Store, planned: PlannedRun, *, vouched: Mapping[str
     )
 
 
+def _data_version(run: TrainingRun, last_step: int) -> str:
+    """Evidence with it is of this run: checkpoints of another have the same names."""
+    return hash_of(run.run_id, last_step)
+
+
+def _last_step(files: Iterable[str]) -> int:
+    """Of the checkpoints that files belong to; 0 for none."""
+    return max((int(found[1]) for name in files if (found := _STEP.search(name))), default=0)
+
+
+_STEP = re.compile(r"/epoch=0-step=(\d+)_lora/")
+
+
 def _checked(store: Store, record: Checkpoint) -> Checkpoint:
     valid = fault(store.checkpoints / record.checkpoint_id) is None
     if valid == record.is_valid:
@@ -182,10 +197,13 @@ def _unlicensed(store: Store, records: Sequence[Checkpoint]) -> dict[str, Any]:
     return {"value": len(found), "note": next(iter(found.values()), "")}
 
 
-def _require_trained(store: Store, run: TrainingRun, records: Sequence[Checkpoint], vouched: Mapping[str, str]) -> None:
+def _require_trained(
+    store: Store, run: TrainingRun, records: Sequence[Checkpoint], earlier: Iterable[Evidence]
+) -> None:
     """One that does not load is left to its gate: nothing is made from it."""
     hashes = FileHashes(store.root, store.cache / "evidence" / "lora_checkpoints.json")
     names = [record.checkpoint_id for record in records if record.is_valid]
+    vouched = (one.given for one in earlier if one.data_version == _data_version(run, _last_step(one.given)))
     found = trainer_record.foreign(run, names, sha256=hashes, vouched=vouched)
     hashes.save()
     if found:

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from lofi_assets.constitution.verdicts import recorded
+from lofi_assets.defs.reporting import evidence_of_runs
 from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.sources import (
     licensed_sources,
@@ -211,3 +212,18 @@ def test_the_taxonomys_data_version_is_stable(root: Root) -> None:
         assert found is not None
         versions.append(found.data_version)
     assert versions[0] == versions[1] != ""
+
+
+def test_an_asset_reads_the_evidence_of_all_its_runs_the_latest_first(root: Root) -> None:
+    versions = [root.version()]
+    root.raw("more.wav", b"more")
+    versions.append(root.version())
+
+    def read() -> list[str]:
+        return [one.data_version for one in evidence_of_runs(root.instance, root.store, "licensed_sources")]
+
+    assert read() == versions[::-1] and len(set(versions)) == 2
+    for document in (root.store.root / "metadata" / "evidence" / "licensed_sources").glob("*.json"):
+        if versions[0] in document.read_text("utf-8"):
+            document.write_text("{}", encoding="utf-8")
+    assert read() == versions[1:]

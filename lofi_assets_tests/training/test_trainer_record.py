@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lofi_assets.constitution import evidence
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.store import Store
@@ -25,12 +26,14 @@ from lofi_assets.training.checkpoints.files import (
     checkpoint_id,
 )
 from lofi_assets.training.checkpoints.manifest import read_manifest
+from lofi_assets.training.checkpoints.runs import open_run
 from lofi_assets.training.config import TrainingRun, TrainingSettings
 from lofi_assets.training.trainer.loop import train
 from lofi_assets.training.trainer.opening import open_folder
 from lofi_assets_tests.training.test_training_config import a_run
 
 FILES = (PEFT_WEIGHTS, PEFT_CONFIG, DIFFUSERS_WEIGHTS, COMFYUI_WEIGHTS, RUN_CONFIG, DESCRIPTION)
+ASSET = "lora_checkpoints"
 
 
 def quiet(message: str) -> None:
@@ -41,9 +44,9 @@ def hashed(path: Path) -> str:
     return sha256_file(path) if path.is_file() else ""
 
 
-def foreign(run: TrainingRun, vouched: Mapping[str, str] | None = None) -> dict[str, str]:
+def foreign(run: TrainingRun, *vouched: Mapping[str, str]) -> dict[str, str]:
     names = [path.name for path in sorted(run.checkpoints_dir.glob("epoch=0-step=*_lora"))]
-    return trainer_record.foreign(run, names, sha256=hashed, vouched=vouched or {})
+    return trainer_record.foreign(run, names, sha256=hashed, vouched=vouched)
 
 
 def save(run: TrainingRun, step: int) -> None:
@@ -138,6 +141,22 @@ def test_the_chain_goes_on_when_a_run_does_and_when_it_starts_over(trained: Trai
     assert foreign(trained) == {}
 
 
+def test_what_an_earlier_start_of_a_run_wrote_is_still_what_the_trainer_wrote(trained: TrainingRun) -> None:
+    """`--fresh` puts it into the archive, from where it comes back to the same name."""
+    folder, archived = trained.checkpoints_dir / checkpoint_id(6), trained.checkpoints_dir / "archive" / "x"
+    shutil.copytree(folder, archived)
+    (folder / DESCRIPTION).write_text("written at another time", encoding="utf-8")
+    trainer_record.enter(trained, folder, step=6)
+    assert foreign(trained) == {}
+    assert trainer_record.wrote(trained, archived, checkpoint=checkpoint_id(6))
+    assert not trainer_record.wrote(trained, archived, checkpoint=checkpoint_id(3))
+    shutil.rmtree(folder)
+    shutil.copytree(archived, folder)
+    assert foreign(trained) == {}
+    (folder / PEFT_WEIGHTS).write_bytes(b"foreign")
+    assert set(foreign(trained)) == {checkpoint_id(6)}
+
+
 def test_what_was_evidence_before_there_were_documents_is_still_what_it_was(trained: TrainingRun) -> None:
     shutil.rmtree(trained.checkpoints_dir / trainer_record.FOLDER)
     names = [f"checkpoints/{checkpoint_id(step)}/{name}" for step in (3, 6) for name in FILES if name != DESCRIPTION]
@@ -148,6 +167,37 @@ def test_what_was_evidence_before_there_were_documents_is_still_what_it_was(trai
     path.write_bytes(path.read_bytes() + b" ")
     assert set(foreign(trained, vouched)) == {checkpoint_id(6)}
     assert set(foreign(trained, dict(list(vouched.items())[:4]))) == {checkpoint_id(3), checkpoint_id(6)}
+    assert set(foreign(trained, {}, vouched)) == {checkpoint_id(6)}
+
+
+def test_a_run_of_the_version_before_that_comes_back_from_the_archive_is_what_its_own_evidence_says(
+    make_run: Callable[..., TrainingRun],
+) -> None:
+    """The evidence since then is of the run in between, whose checkpoints have the same names."""
+    first = make_run(validation_limit=1)
+    other = make_run(validation_limit=1, learning_rate=3e-5)
+    store, left = Store(first.checkpoints_dir.parent), list[evidence.Evidence]()
+    for run in (first, other):
+        train(run, say=quiet)
+        outcome = asset.describe_training(store, planned_of(store, run))
+        left.append(evidence.read(store, ASSET, evidence.write(store, outcome, asset=ASSET, upstream=[])))
+    kept = store.checkpoints / "kept"
+    shutil.copytree(store.checkpoints / checkpoint_id(6), kept)
+    shutil.rmtree(store.checkpoints / trainer_record.FOLDER)  # the version before kept none
+    open_run(first)
+    back = planned_of(store, first)
+    with pytest.raises(CheckpointError, match="Nothing says that it was trained here"):
+        asset.describe_training(store, back, earlier=left[1:])
+    assert asset.describe_training(store, back, earlier=left[::-1]).values["checkpoints"] == 2
+
+    shutil.rmtree(store.checkpoints / checkpoint_id(6))
+    kept.rename(store.checkpoints / checkpoint_id(6))
+    with pytest.raises(CheckpointError, match=f"checkpoints/{checkpoint_id(6)}: the trainer left no document"):
+        asset.describe_training(store, back, earlier=left[::-1])
+
+
+def planned_of(store: Store, run: TrainingRun) -> asset.PlannedRun:
+    return asset.PlannedRun(run, store.metadata("training_run.json"), 0)
 
 
 def key(path: Path) -> str:

@@ -12,7 +12,7 @@ import torch
 from lofi_assets.training import agreement
 from lofi_assets.training.agreement import Peers, Place, Stand, agreed, disagreement, lead, stand
 from lofi_assets.training.checkpoints.files import CheckpointError
-from lofi_assets.training.checkpoints.runs import RunIdentity
+from lofi_assets.training.checkpoints.runs import RunIdentity, open_run
 from lofi_assets.training.checkpoints.state import save_state
 from lofi_assets.training.config import ConfigError
 from lofi_assets_tests.training.test_training_config import a_run
@@ -105,6 +105,17 @@ def test_a_further_state_elsewhere_is_never_trained_over(tmp_path: Path) -> None
     assert f"has saved this run up to step 6, process 0 on {stands[0].host} up to step 0" in disagreement(stands)
     assert disagreement(list(reversed(stands))) == "", "the main process hands its state on"
     assert disagreement([stand(run, device="cpu", fresh=True) for run in (behind, ahead)]) == ""
+
+
+def test_of_a_run_in_the_archive_the_latest_start_counts_as_it_does_for_whoever_brings_it_back(tmp_path: Path) -> None:
+    run = a_run(checkpoints_dir=tmp_path)
+    for name, step in ((run.run_id, 3), (f"{run.run_id}-2", 6)):
+        folder = tmp_path / "archive" / name
+        RunIdentity.of(run).write(folder)
+        save_state(folder, run_id=run.run_id, step=step, tensors={"a/weight": torch.ones(1)}, extra={})
+    assert stand(run, device="cpu", fresh=False).step == 6
+    open_run(run)
+    assert stand(run, device="cpu", fresh=False).step == 6
 
 
 def test_a_stand_names_what_the_processes_have_to_share(monkeypatch: pytest.MonkeyPatch) -> None:

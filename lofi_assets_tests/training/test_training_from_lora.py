@@ -1,6 +1,7 @@
 """A run that starts from a LoRA computes what that computes, keeps its lineage, and is released with rights only."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.constitution.gates import Gate
 from lofi_assets.constitution.verdicts import judge
 from lofi_assets.errors import LofiError
+from lofi_assets.files.writing import StoreError
 from lofi_assets.release.adapter_files import _expect_rights
 from lofi_assets.release.card_start import foreign_licences, start_line
 from lofi_assets.release.files import ReleaseError
@@ -159,6 +161,21 @@ def test_a_checkpoint_of_another_data_root_is_from_elsewhere(make_run, started):
     assert (run.initial.checkpoint, run.initial.trained_on, run.initial.foreign) == ("", (), (run.initial.sha256,))
 
 
+def test_a_checkpoint_put_among_this_data_roots_own_is_from_elsewhere_and_keeps_its_tracks(make_run, started, store):
+    other, own = make_run("other", max_steps=3), make_run(max_steps=3, learning_rate=3e-5)
+    for run in (other, own):
+        train(run, say=quiet)
+    folder = store.checkpoints / "archive" / other.run_id / checkpoint_id(3)
+    shutil.copytree(other.checkpoints_dir / checkpoint_id(3), folder)
+    run = started(folder)
+    assert (run.initial.trained_on, run.initial.foreign) == (("one", "two"), (run.initial.sha256,))
+    mine = started(own.checkpoints_dir / checkpoint_id(3))
+    assert mine.initial.foreign == ()
+    document = next((store.checkpoints / "written" / own.run_id).glob("*.json"))
+    document.unlink()
+    assert started(own.checkpoints_dir / checkpoint_id(3)).initial.foreign == (mine.initial.sha256,)
+
+
 def test_a_checkpoint_whose_record_was_changed_is_not_started_from(make_run, started):
     run = make_run(max_steps=3)
     train(run, say=quiet)
@@ -241,6 +258,13 @@ def test_absence_of_rights_is_never_consent(changes: dict | None, said: str | No
     assert (said is None and not found) or said in found[sha256]
 
 
+@pytest.mark.parametrize("written", ["a" * 12, "A" * 64, "sha256:" + "a" * 64])
+def test_rights_under_what_is_no_sha256_are_named(written: str, store: Store):
+    write_rights(store, **{written: RIGHTS})
+    with pytest.raises(StoreError, match=rf"adapters\.json: '{written}' is no sha256"):
+        unlicensed(store, ("a" * 64,))
+
+
 GATE = Gate(
     id="checkpoint.initial_adapter",
     article="I. Data Integrity & Licensing",
@@ -259,7 +283,7 @@ def test_a_model_that_goes_back_to_a_lora_without_rights_fails_its_gate(layers, 
     train(run, say=quiet)
     records = read_manifest(store.checkpoints)
     verdict = judge(GATE, _unlicensed(store, records))
-    assert verdict.status == "fail" and run.initial.sha256[:12] in verdict.note
+    assert verdict.status == "fail" and run.initial.sha256 in verdict.note  # the key to write
     write_rights(store, **{run.initial.sha256: RIGHTS})
     assert judge(GATE, _unlicensed(store, records)).passed
     assert on_unlicensed_adapters(store, {"x": store.checkpoints / checkpoint_id(3)}) == {}

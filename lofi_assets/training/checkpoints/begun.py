@@ -1,6 +1,6 @@
 """Under which id a run was begun: the version before told runs apart by their processes, too. Imports without torch."""
 
-from lofi_assets.training.checkpoints.runs import ARCHIVE, RUN, current_run
+from lofi_assets.training.checkpoints.runs import archived_run, current_run
 from lofi_assets.training.config import TrainingRun
 
 
@@ -10,4 +10,4 @@ def as_begun(run: TrainingRun) -> TrainingRun:
     here = current_run(folder)
     if here == run.run_id:
         return run
-    return former if here == former.run_id or (folder / ARCHIVE / former.run_id / RUN).is_file() else run
+    return former if here == former.run_id or archived_run(folder, former.run_id) else run

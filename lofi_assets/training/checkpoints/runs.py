@@ -146,6 +146,15 @@ def finished(run: TrainingRun) -> TrainingSummary | None:
     )
 
 
+def archived_run(checkpoints_dir: Path, run_id: str) -> Path | None:
+    """Where the archive has a run, the latest of those with its id: `--fresh` leaves earlier ones there."""
+    found = {}
+    for path in (checkpoints_dir / ARCHIVE).glob(f"{run_id}*"):
+        if (match := re.fullmatch(rf"{run_id}(?:-(\d+))?", path.name)) and (path / RUN).is_file():
+            found[int(match[1] or 1)] = path
+    return found[max(found)] if found else None
+
+
 @contextmanager
 def exclusive(checkpoints_dir: Path) -> Iterator[None]:
     """Keep the folder to this process for the block; the lock ends with the process, however it ends.
@@ -215,13 +224,9 @@ def _log(run: TrainingRun) -> list[Path]:
 
 
 def _bring_back(folder: Path, run_id: str) -> None:
-    """Move a run out of the archive, the latest of those with its id: `--fresh` leaves earlier ones there."""
-    archived = {}
-    for path in (folder / ARCHIVE).glob(f"{run_id}*"):
-        if (match := re.fullmatch(rf"{run_id}(?:-(\d+))?", path.name)) and (path / RUN).is_file():
-            archived[int(match[1] or 1)] = path
-    if archived:
-        move_all(folder, [(path, folder / path.name) for path in _contents(archived[max(archived)])])
+    """Move a run out of the archive."""
+    if archive := archived_run(folder, run_id):
+        move_all(folder, [(path, folder / path.name) for path in _contents(archive)])
 
 
 def _remove_empty_archives(folder: Path) -> None:

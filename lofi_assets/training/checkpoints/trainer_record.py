@@ -13,7 +13,7 @@ their reach. Imports without torch.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from lofi_assets.constitution import dsse
 from lofi_assets.constitution.evidence import STATEMENT
 from lofi_assets.constitution.made_with import code
 from lofi_assets.files.documents import read_json, write_text
-from lofi_assets.files.hashing import sha256_folder
+from lofi_assets.files.hashing import sha256_file, sha256_folder
 from lofi_assets.files.typed import STORED, parsed, plain
 from lofi_assets.files.writing import StoreError
 from lofi_assets.training.checkpoints.files import (
@@ -99,52 +99,72 @@ def enter(run: TrainingRun, folder: Path, *, step: int) -> None:
     write_text(path, text)
 
 
-def chain(run: TrainingRun) -> dict[str, Trained]:
-    """Checkpoint -> its latest document, once all of the run's follow from each other.
+def chain(run: TrainingRun) -> dict[str, list[Trained]]:
+    """Checkpoint -> its documents, first to last, once all of the run's follow from each other.
 
-    Where the environment names a key, what is not signed by it counts for nothing.
+    A checkpoint has several where the run went on from an earlier state or started over, which leaves the one before in
+    the archive. Where the environment names a key, what is not signed by it counts for nothing.
 
     Raises:
         CheckpointError: one is gone, was changed or put in between; names it.
         SigningError: the key that the environment names is none.
     """
-    found: dict[str, Trained] = {}
+    found: dict[str, list[Trained]] = {}
     key, previous = dsse.private_key(), ""
     for number, path in enumerate(documents(run), start=1):
         document, text = _read(path), path.read_bytes()
         if (document.previous, document.run_id) != (previous, run.run_id) or not path.name.startswith(f"{number:06d}-"):
             raise CheckpointError(f"{path}: does not follow from the document before it; {_REMEDY}")
         previous = _sha256(text)
-        found.pop(document.checkpoint_id, None)
         if key is None or dsse.signed_by(key.public_key(), _signature(path), text.decode()):
-            found[document.checkpoint_id] = document
+            found.setdefault(document.checkpoint_id, []).append(document)
     return found
 
 
 def foreign(
-    run: TrainingRun, checkpoints: Iterable[str], *, sha256: Callable[[Path], str], vouched: Mapping[str, str]
+    run: TrainingRun,
+    checkpoints: Iterable[str],
+    *,
+    sha256: Callable[[Path], str],
+    vouched: Iterable[Mapping[str, str]] = (),
 ) -> dict[str, str]:
     """Checkpoint -> why it is not what this run's trainer wrote, for each that is not.
 
     Args:
         sha256: of a file, "" if it is absent.
-        vouched: file of `checkpoints/`, relative to its parent -> sha256, of what a run of Dagster already had as
-            evidence: the version before kept no documents.
+        vouched: file of `checkpoints/`, relative to its parent -> sha256, of what each run of Dagster already had as
+            evidence of this training run: the version before kept no documents. Read as far as it has to be.
     """
     known = chain(run)
-    reasons = {name: _reason(run.checkpoints_dir / name, known.get(name), sha256) for name in checkpoints}
-    return {
-        name: reason
-        for name, reason in reasons.items()
-        if reason and not _vouched(run.checkpoints_dir / name, sha256, vouched)
-    }
+    reasons = {name: _reason(run.checkpoints_dir / name, known.get(name, []), sha256) for name in checkpoints}
+    found = {name: reason for name, reason in reasons.items() if reason}
+    evidence = iter(vouched)
+    while found and (given := next(evidence, None)) is not None:
+        found = {name: why for name, why in found.items() if not _vouched(run.checkpoints_dir / name, sha256, given)}
+    return found
 
 
-def _reason(folder: Path, document: Trained | None, sha256: Callable[[Path], str]) -> str:
-    if document is None:
+def wrote(run: TrainingRun, folder: Path, *, checkpoint: str) -> bool:
+    """Whether a document of the run is of a checkpoint as it lies in `folder`, which may be in the archive.
+
+    Raises:
+        CheckpointError, SigningError: as `chain`.
+    """
+    return not _reason(folder, chain(run).get(checkpoint, []), _hashed)
+
+
+def _hashed(path: Path) -> str:
+    return sha256_file(path) if path.is_file() else ""
+
+
+def _reason(folder: Path, documents: Sequence[Trained], sha256: Callable[[Path], str]) -> str:
+    """ "" if the files are those of one of the documents."""
+    if not documents:
         signed = ", or none that the key in LOFI_SIGNING_KEY signed" if dsse.private_key() else ""
         return f"the trainer left no document of it in {FOLDER}/{signed}"
-    changed = [name for name in NAMED if sha256(folder / name) != document.files.get(name, "")]
+    hashes = {name: sha256(folder / name) for name in NAMED}
+    differing = [[name for name in NAMED if hashes[name] != one.files.get(name, "")] for one in documents]
+    changed = [] if [] in differing else differing[-1]
     return f"{', '.join(changed)} {'is' if len(changed) == 1 else 'are'} not what the trainer wrote" if changed else ""
 
 
