@@ -4,14 +4,17 @@ import gc
 import json
 import random
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from lofi_assets.store import Store
 from lofi_assets_tests.once_per_run import once_per_run, run_folder
+
+if TYPE_CHECKING:
+    from lofi_assets_tests.training.fixtures import MakeRun, TrainingMaterial
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REFERENCE = REPOSITORY.parent / "shared" / "reference"
@@ -109,7 +112,7 @@ SECONDS = {"one": 1.5, "two": 2.0, "three": 1.0}
 
 
 @pytest.fixture(scope="session")
-def training_material(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def training_material(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[TrainingMaterial]":
     """The tiny base and its fingerprint, cached features of three short tracks and their keys; to be read only."""
     import numpy as np
     import soundfile
@@ -136,7 +139,7 @@ def training_material(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def make_run(training_material: dict[str, Any], tmp_path: Path) -> Callable[..., Any]:
+def make_run(training_material: "TrainingMaterial", tmp_path: Path) -> "MakeRun":
     """Runs on the tiny base, with checkpoints below this test's folder."""
     from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
 

@@ -15,13 +15,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lofi_assets.quantization.graph import attribute_of, load, save
 from lofi_assets.quantization.int4 import pack_int4
+from lofi_assets.quantization.tier_manifest import TierName
 
-INT8, INT4, VOICE, SOUND = (
-    ("int8", "transformer"),
-    ("int4", "transformer"),
-    ("int4", "condition_encoder"),
-    ("fp16", "vocoder"),
-)
+Where = tuple[TierName, str]
+"""A tier and the component of it."""
+INT8: Where = ("int8", "transformer")
+INT4: Where = ("int4", "transformer")
+VOICE: Where = ("int4", "condition_encoder")
+SOUND: Where = ("fp16", "vocoder")
 FP8 = TensorProto.FLOAT8E4M3FN
 
 
@@ -30,7 +31,7 @@ class Alteration:
     """A change of a component's file, and the words of the violation that it must be refused with."""
 
     name: str
-    where: tuple[str, str]
+    where: Where
     change: Callable[[onnx.ModelProto], None]
     reason: str
 
@@ -220,6 +221,7 @@ def wide_blocks(model: onnx.ModelProto) -> None:
     node = dequantize(model, TensorProto.INT4)
     levels, scale = value_of(model, node.input[0]).astype(np.float32), value_of(model, node.input[1])
     axis = attribute_of(node, "axis", 1)
+    assert isinstance(axis, int)
     weight = levels * np.take(np.repeat(scale, 32, axis=axis), range(levels.shape[axis]), axis=axis)
     rows = np.moveaxis(weight.astype(np.float32), axis, 0)
     blocks = -(-len(rows) // 64)
@@ -514,7 +516,7 @@ def extra_layer(model: onnx.ModelProto) -> None:
     between(model, node, 0, [helper.make_node("MatMul", ["", "more.layer.weight"], ["again_"], "more.layer")])
 
 
-def at(where: tuple[str, str], *rows: tuple[str, Callable[[onnx.ModelProto], None], str]) -> list[Alteration]:
+def at(where: Where, *rows: tuple[str, Callable[[onnx.ModelProto], None], str]) -> list[Alteration]:
     return [Alteration(f"{where[0]} {where[1]}: {name}", where, change, reason) for name, change, reason in rows]
 
 

@@ -1,6 +1,10 @@
 """Four tiers of models that are made in milliseconds: chains of linear layers with the components' names."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
+import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
@@ -10,6 +14,7 @@ from lofi_assets.quantization.int4 import quantize_int4
 from lofi_assets.quantization.int8 import quantize_int8
 from lofi_assets.quantization.linear_weights import store_rest_as_half
 from lofi_assets.quantization.opset import lower_to_17, raise_from_18
+from lofi_assets.quantization.tier_manifest import TierName
 
 LAYOUT = ACE_STEP_V1.layout
 WIDTH = 64
@@ -22,7 +27,7 @@ LAYERS = {
 }
 
 
-def component_model(component, *, half=False):
+def component_model(component: str, *, half: bool = False) -> onnx.ModelProto:
     """A chain of linear layers with the component's names, and one reduction that 17 and 18 write differently."""
     rng = np.random.default_rng(1)
     kind, element = (np.float16, TensorProto.FLOAT16) if half else (np.float32, TensorProto.FLOAT)
@@ -35,7 +40,7 @@ def component_model(component, *, half=False):
         constants.append(numpy_helper.from_array(weight, f"{layer}.weight"))
         nodes.append(helper.make_node("MatMul", [value, f"{layer}.weight"], [f"{layer}_out"], layer))
         value = f"{layer}_out"
-    constants.append(numpy_helper.from_array(np.int64([-1]), "axes"))
+    constants.append(numpy_helper.from_array(np.array([-1], np.int64), "axes"))
     nodes.append(helper.make_node("ReduceMean", [value, "axes"], ["mean" if half else "y"], "mean"))
     if half:
         nodes.append(helper.make_node("Cast", ["mean"], ["y"], "widen", to=TensorProto.FLOAT))
@@ -49,15 +54,15 @@ def component_model(component, *, half=False):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def everything(module):
+def everything(module: str) -> bool:
     return True
 
 
-def body(module):
+def body(module: str) -> bool:
     return not module.startswith("t_block")
 
 
-def int8_model(component):
+def int8_model(component: str) -> onnx.ModelProto:
     if component in ("dcae_decoder", "vocoder"):
         return lower_to_17(component_model(component, half=True))
     model = lower_to_17(component_model(component))
@@ -66,7 +71,7 @@ def int8_model(component):
     return model
 
 
-def int4_model(component):
+def int4_model(component: str) -> onnx.ModelProto:
     model = raise_from_18(component_model(component, half=True))
     if component == "transformer":
         quantize_int4(model, wanted=body)
@@ -75,7 +80,7 @@ def int4_model(component):
     return model
 
 
-MAKERS = {
+MAKERS: dict[TierName, Callable[[str], onnx.ModelProto]] = {
     "fp32": component_model,
     "fp16": lambda component: component_model(component, half=True),
     "int8": int8_model,
@@ -83,7 +88,7 @@ MAKERS = {
 }
 
 
-def write_small_tiers(root):
+def write_small_tiers(root: Path) -> None:
     """All four tiers of small models, each as its recipe makes it."""
     for tier, make in MAKERS.items():
         for component in LAYOUT.components:

@@ -140,7 +140,7 @@ def _all_in_one(folder: Path) -> None:
     _refer(folder, SECOND, "transformer.onnx.data")
 
 
-ALTERED: dict[str, tuple[Callable[[Path], None], str]] = {
+ALTERED: dict[str, tuple[Callable[[Path], object], str]] = {
     "absent": (lambda folder: (folder / SECOND).unlink(), f"{SECOND} is absent"),
     "a link": (_linked, f"{SECOND} is a link"),
     "longer": (_longer, "its tensors need"),
@@ -271,7 +271,7 @@ def test_squares_of_a_few_numbers_at_a_time_are_those_of_all(monkeypatch: pytest
     for count in (1, 5, 11, 34):
         monkeypatch.setattr(linear_weights, "SQUARED", count)
         assert linear_weights.root_mean_square(values, other) == pytest.approx(whole, rel=1e-12)
-    assert linear_weights.root_mean_square(np.float32([]).reshape(0, 3)) == 0
+    assert linear_weights.root_mean_square(np.array([], np.float32).reshape(0, 3)) == 0
     assert linear_weights.root_mean_square(np.asarray(np.float32(-2))) == 2
 
 

@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,12 +19,12 @@ from lofi_assets.backbones.ace_step_v1.export import needs, pointwise_linear, pr
 from lofi_assets.backbones.ace_step_v1.loading import TEXT_ENCODER, TRANSFORMER, encode_text, load_base
 from lofi_assets.backbones.ace_step_v1.sampler import conditions_for, sample_latents
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
+from lofi_assets.backbones.export import Exportable
 from lofi_assets.files.writing import copy_file
 from lofi_assets.lofi_onnx.flow import seeded_noise
 from lofi_assets.lofi_onnx.pipeline import OnnxPipeline, RuntimeFolderError
 from lofi_assets.quantization import build as tiers_module
-from lofi_assets.quantization import export as export_module
-from lofi_assets.quantization.build import Recipe, TierError, build_tiers, is_current, tier_fingerprint
+from lofi_assets.quantization.build import Recipe, TierError, TierReport, build_tiers, is_current, tier_fingerprint
 from lofi_assets.quantization.export import ExportError, export
 from lofi_assets.quantization.graph import load, opset_of
 from lofi_assets.quantization.opset import lower_to_17
@@ -30,6 +32,8 @@ from lofi_assets.quantization.policy import check_tier
 from lofi_assets.quantization.tier_manifest import TIERS, TierManifest
 from lofi_assets.quantization.weight_trace import trace
 
+Built = tuple[Path, dict[str, TierReport]]
+"""The folder of the tiers, and what was said of each."""
 LAYOUT = ACE_STEP_V1.layout
 PROMPTS = ["lofi hip hop, piano, rain", "chill"]
 
@@ -42,7 +46,7 @@ SMALLER = {
 
 
 @pytest.fixture(scope="module")
-def base_dir(tiny_base, tmp_path_factory):
+def base_dir(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = shutil.copytree(tiny_base, tmp_path_factory.mktemp("base") / "small")
     torch.manual_seed(2)
     for folder, (model, sizes) in SMALLER.items():
@@ -57,7 +61,7 @@ def base_dir(tiny_base, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def built(base_dir, tmp_path_factory):
+def built(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     root = tmp_path_factory.mktemp("quantized")
     reports = build_tiers(
         base_dir, root, provenance={"checkpoint": "test"}, progress=lambda line: None, backbone=ACE_STEP_V1
@@ -66,15 +70,15 @@ def built(base_dir, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def fp32(built):
+def fp32(built: Built) -> OnnxPipeline:
     return OnnxPipeline(built[0] / "fp32", threads=1)
 
 
-def wrapped(base_dir, component):
+def wrapped(base_dir: Path, component: str) -> Exportable:
     return prepare(component, load_base(base_dir, components=[needs(component)]))
 
 
-def at_another_length(exportable):
+def at_another_length(exportable: Exportable) -> dict[str, torch.Tensor]:
     """Example inputs with random values and every free dimension changed, alike dimensions alike."""
     sizes = {"batch": 3, "tokens": 11, "lyrics": 4, "frames": 41, "context": 6, "mel_frames": 19}
     generator = torch.Generator().manual_seed(9)
@@ -94,7 +98,7 @@ def at_another_length(exportable):
     return inputs
 
 
-def run(path, inputs):
+def run(path: Path, inputs: dict[str, torch.Tensor]) -> list[np.ndarray]:
     """Without onnxruntime's own rewriting, which differs by opset."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -103,7 +107,9 @@ def run(path, inputs):
 
 
 @pytest.mark.parametrize("component", LAYOUT.components)
-def test_a_float32_export_computes_what_torch_computes_at_other_lengths(base_dir, built, component):
+def test_a_float32_export_computes_what_torch_computes_at_other_lengths(
+    base_dir: Path, built: Built, component: str
+) -> None:
     exportable = wrapped(base_dir, component)
     inputs = at_another_length(exportable)
     with torch.no_grad():
@@ -115,7 +121,7 @@ def test_a_float32_export_computes_what_torch_computes_at_other_lengths(base_dir
 
 
 @pytest.mark.parametrize("component", LAYOUT.components)
-def test_lowering_to_17_changes_no_bit(base_dir, built, component, tmp_path):
+def test_lowering_to_17_changes_no_bit(base_dir: Path, built: Built, component: str, tmp_path: Path) -> None:
     path = built[0] / "fp32" / f"{component}.onnx"
     lowered = lower_to_17(load(path))
     assert opset_of(lowered) == 17
@@ -125,13 +131,13 @@ def test_lowering_to_17_changes_no_bit(base_dir, built, component, tmp_path):
         np.testing.assert_array_equal(before, after)
 
 
-def test_replacing_pointwise_convolutions_changes_nothing_but_the_kind_of_layer():
+def test_replacing_pointwise_convolutions_changes_nothing_but_the_kind_of_layer() -> None:
     conv = torch.nn.Conv1d(12, 20, 1)
     x = torch.randn(2, 12, 7)
     torch.testing.assert_close(pointwise_linear(conv)(x.mT).mT, conv(x), atol=1e-6, rtol=1e-5)
 
 
-def test_every_linear_layer_is_named_after_its_module_in_every_tier(base_dir, built):
+def test_every_linear_layer_is_named_after_its_module_in_every_tier(base_dir: Path, built: Built) -> None:
     transformer = load_base(base_dir, components=["transformer"]).transformer
     living = {
         name
@@ -143,7 +149,7 @@ def test_every_linear_layer_is_named_after_its_module_in_every_tier(base_dir, bu
         assert {f"{name}.weight" for name in living} <= weights
 
 
-def test_no_dead_module_and_no_machine_path_is_in_a_file(built):
+def test_no_dead_module_and_no_machine_path_is_in_a_file(built: Built) -> None:
     for tier in TIERS:
         for path in (built[0] / tier).glob("*.onnx"):
             text = path.read_bytes()
@@ -153,14 +159,14 @@ def test_no_dead_module_and_no_machine_path_is_in_a_file(built):
     assert not any(name.startswith(("lyric", "speaker", "genre")) for name in names)
 
 
-def test_free_dimensions_have_names(built):
+def test_free_dimensions_have_names(built: Built) -> None:
     graph = load(built[0] / "fp16" / "transformer.onnx").graph
     dims = {value.name: [dim.dim_param for dim in value.type.tensor_type.shape.dim] for value in graph.input}
     assert dims["hidden_states"] == ["batch", "", "", "frames"]
     assert dims["encoder_hidden_states"] == ["batch", "context", ""]
 
 
-def test_half_precision_keeps_long_sums_in_float32(built):
+def test_half_precision_keeps_long_sums_in_float32(built: Built) -> None:
     model = load(built[0] / "fp16" / "transformer.onnx")
     kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
     division = next(node for node in model.graph.node if node.name.startswith("transformer_blocks.0.attn/Div"))
@@ -169,18 +175,18 @@ def test_half_precision_keeps_long_sums_in_float32(built):
     assert kinds[products[0].output[0]] == onnx.TensorProto.FLOAT16
 
 
-def test_an_exporter_that_returns_another_opset_is_caught(base_dir, monkeypatch):
+def test_an_exporter_that_returns_another_opset_is_caught(base_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Program:
         model_proto = onnx.helper.make_model(
             onnx.helper.make_graph([], "g", [], []), opset_imports=[onnx.helper.make_opsetid("", 19)]
         )
 
-    monkeypatch.setattr(export_module.torch.onnx, "export", lambda *a, **k: Program)
+    monkeypatch.setattr("torch.onnx.export", lambda *a, **k: Program)
     with pytest.raises(ExportError, match="asked for opset 18, the exporter returned 19"):
         export(wrapped(base_dir, "text_encoder"), precision="float32")
 
 
-def test_all_four_tiers_keep_the_policy_at_their_opsets(built):
+def test_all_four_tiers_keep_the_policy_at_their_opsets(built: Built) -> None:
     root, reports = built
     assert [reports[tier].policy.violations for tier in TIERS] == [()] * 4
     assert [reports[tier].policy.opset for tier in TIERS] == [18, 18, 17, 21]
@@ -193,7 +199,7 @@ def test_all_four_tiers_keep_the_policy_at_their_opsets(built):
     assert int4.components[2].int4_share > 0.5
 
 
-def test_every_tier_was_asked_for_numbers_and_its_range_in_half_is_on_record(built):
+def test_every_tier_was_asked_for_numbers_and_its_range_in_half_is_on_record(built: Built) -> None:
     root, reports = built
     assert [reports[tier].not_finite for tier in TIERS] == [()] * 4
     halves = [TierManifest.read(root / tier).half for tier in TIERS]
@@ -202,14 +208,14 @@ def test_every_tier_was_asked_for_numbers_and_its_range_in_half_is_on_record(bui
     assert halves[1]["dcae_decoder"].islands == () and max(halves[1]["dcae_decoder"].largest.values()) > 0
 
 
-def test_fidelity_falls_with_the_bits_and_stays_usable(built):
+def test_fidelity_falls_with_the_bits_and_stays_usable(built: Built) -> None:
     decibel = {tier: report.snr_db["transformer"] for tier, report in built[1].items()}
     assert decibel["fp32"] == 200 > decibel["fp16"] > decibel["int8"] > decibel["int4"] > 25
     assert all(report.snr_db["vocoder"] > 40 for report in built[1].values())
     assert all(report.snr_db["condition_encoder"] > 30 for report in built[1].values())
 
 
-def test_a_cpu_runs_int8_in_integers_and_other_providers_do_not(built):
+def test_a_cpu_runs_int8_in_integers_and_other_providers_do_not(built: Built) -> None:
     root, reports = built
     folder = root / "int8"
     assert reports["int8"].snr_db["transformer"] > reports["int8"].snr_db["transformer.cpu"] > 30
@@ -230,7 +236,7 @@ def test_a_cpu_runs_int8_in_integers_and_other_providers_do_not(built):
     assert OnnxPipeline(root / "int4").component_file("transformer").name == "transformer.onnx"
 
 
-def test_a_tier_that_was_bundled_is_still_read_and_judged(built, tmp_path):
+def test_a_tier_that_was_bundled_is_still_read_and_judged(built: Built, tmp_path: Path) -> None:
     folder, baseline = tmp_path / "int8", built[0] / "fp32"
     for path in (built[0] / "int8").iterdir():
         copy_file(path, folder / path.name)
@@ -240,7 +246,9 @@ def test_a_tier_that_was_bundled_is_still_read_and_judged(built, tmp_path):
     assert (folder / "transformer.onnx.data").stat().st_mode & 0o044
 
 
-def test_a_manifest_accounts_for_every_file_and_the_files_say_where_they_come_from(built, base_dir):
+def test_a_manifest_accounts_for_every_file_and_the_files_say_where_they_come_from(
+    built: Built, base_dir: Path
+) -> None:
     directory = built[0] / "int4"
     manifest = json.loads((directory / "manifest.json").read_text())
     assert set(manifest["files"]) == {path.name for path in directory.iterdir()} - {"manifest.json"}
@@ -252,10 +260,12 @@ def test_a_manifest_accounts_for_every_file_and_the_files_say_where_they_come_fr
     assert properties["fingerprint"] == manifest["fingerprint"] == tier_fingerprint(base_dir, backbone=ACE_STEP_V1)
 
 
-def test_unchanged_tiers_are_left_alone_and_a_damaged_one_is_derived_again(built, base_dir, tmp_path):
+def test_unchanged_tiers_are_left_alone_and_a_damaged_one_is_derived_again(
+    built: Built, base_dir: Path, tmp_path: Path
+) -> None:
     root = tmp_path / "quantized"
     shutil.copytree(built[0], root)
-    lines = []
+    lines: list[str] = []
     again = build_tiers(base_dir, root, provenance={"checkpoint": "test"}, progress=lines.append, backbone=ACE_STEP_V1)
     assert [report.rebuilt for report in again] == [False] * 4
     assert lines == ["fp32: unchanged", "fp16: unchanged", "int8: unchanged", "int4: unchanged"]
@@ -269,7 +279,9 @@ def test_unchanged_tiers_are_left_alone_and_a_damaged_one_is_derived_again(built
     assert sorted(path.name for path in root.iterdir()) == sorted(TIERS)
 
 
-def test_a_tier_that_breaks_the_policy_is_not_put_in_place(built, base_dir, tmp_path, monkeypatch):
+def test_a_tier_that_breaks_the_policy_is_not_put_in_place(
+    built: Built, base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "quantized"
     shutil.copytree(built[0], root)
     (root / "int8" / "manifest.json").unlink()
@@ -281,7 +293,7 @@ def test_a_tier_that_breaks_the_policy_is_not_put_in_place(built, base_dir, tmp_
     assert sorted(path.name for path in root.iterdir()) == sorted(TIERS)
 
 
-def test_another_recipe_or_model_is_another_fingerprint(base_dir, tmp_path):
+def test_another_recipe_or_model_is_another_fingerprint(base_dir: Path, tmp_path: Path) -> None:
     assert tier_fingerprint(base_dir, backbone=ACE_STEP_V1) != tier_fingerprint(
         base_dir, backbone=ACE_STEP_V1, recipe=Recipe(())
     )
@@ -291,11 +303,11 @@ def test_another_recipe_or_model_is_another_fingerprint(base_dir, tmp_path):
     assert tier_fingerprint(other, backbone=ACE_STEP_V1) != tier_fingerprint(base_dir, backbone=ACE_STEP_V1)
 
 
-def test_the_numpy_sampler_gives_the_latents_of_the_torch_sampler(base_dir, fp32):
+def test_the_numpy_sampler_gives_the_latents_of_the_torch_sampler(base_dir: Path, fp32: OnnxPipeline) -> None:
     base = load_base(base_dir)
     noise = torch.randn(2, 8, 16, 21, generator=torch.Generator().manual_seed(1))
     lyrics = ["", "[verse]\nhello there"]
-    settings = {"steps": 6, "guidance_scale": 7.0, "guidance_interval": 0.8}
+    settings: dict[str, Any] = {"steps": 6, "guidance_scale": 7.0, "guidance_interval": 0.8}
     wanted = sample_latents(
         base.transformer, conditions_for(base, prompts=PROMPTS, lyrics=lyrics), noise=noise, **settings
     )
@@ -305,14 +317,14 @@ def test_the_numpy_sampler_gives_the_latents_of_the_torch_sampler(base_dir, fp32
     np.testing.assert_allclose(audio, base.music_dcae.decode(wanted).clamp(-1, 1).numpy(), atol=2e-3)
 
 
-def test_text_is_tokenised_and_encoded_as_in_training(base_dir, fp32):
+def test_text_is_tokenised_and_encoded_as_in_training(base_dir: Path, fp32: OnnxPipeline) -> None:
     wanted, mask = encode_text(load_base(base_dir, components=["text_encoder"]), PROMPTS)
     states, got_mask = fp32.encode_text(PROMPTS)
     np.testing.assert_array_equal(got_mask, mask.numpy())
     np.testing.assert_allclose(states, wanted.numpy(), atol=1e-5)
 
 
-def test_music_has_the_asked_length_and_depends_on_its_own_seed_only(fp32):
+def test_music_has_the_asked_length_and_depends_on_its_own_seed_only(fp32: OnnxPipeline) -> None:
     pair = fp32.generate(PROMPTS, seconds=1.5, seeds=[3, 4], steps=3)
     assert pair.shape == (2, 2, 72000) and pair.dtype == np.float32
     assert np.isfinite(pair).all() and np.abs(pair).max() <= 1
@@ -323,7 +335,7 @@ def test_music_has_the_asked_length_and_depends_on_its_own_seed_only(fp32):
         fp32.generate(PROMPTS, seconds=1.5, seeds=[3])
 
 
-def test_a_tier_runs_without_torch(built):
+def test_a_tier_runs_without_torch(built: Built) -> None:
     code = f"""
 import sys
 from pathlib import Path
@@ -335,19 +347,21 @@ assert not {{"torch", "transformers", "diffusers", "onnx"}} & set(sys.modules), 
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-def test_the_runtime_multiplies_stored_integers_as_numbers(fp32):
+def test_the_runtime_multiplies_stored_integers_as_numbers(fp32: OnnxPipeline) -> None:
     options = fp32.session("transformer").get_session_options()
     assert options.get_session_config_entry("session.qdq_matmulnbits_accuracy_level") == "1"
 
 
-def test_an_incomplete_folder_is_named(tmp_path):
+def test_an_incomplete_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(RuntimeFolderError, match=r"tokenizer\.json is absent"):
         OnnxPipeline(tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("tiny_tiers")
-def test_the_tiny_base_of_the_demo_goes_through_all_tiers_and_twice_to_the_same_bytes(tiny_base, tiny_tiers, tmp_path):
+def test_the_tiny_base_of_the_demo_goes_through_all_tiers_and_twice_to_the_same_bytes(
+    tiny_base: Path, tiny_tiers: Path, tmp_path: Path
+) -> None:
     again = build_tiers(tiny_base, tmp_path, backbone=ACE_STEP_V1)
     assert all(report.rebuilt and report.policy.holds for report in again)
     assert {path.relative_to(tiny_tiers) for path in tiny_tiers.rglob("*.*")} == {

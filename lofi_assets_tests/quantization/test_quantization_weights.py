@@ -16,11 +16,13 @@ START = RNG.bit_generator.state
 
 
 @pytest.fixture(autouse=True)
-def rng_from_its_start():
+def rng_from_its_start() -> None:
     RNG.bit_generator.state = START
 
 
-def linear_model(*, inputs=48, outputs=24, opset=21, half=False):
+def linear_model(
+    *, inputs: int = 48, outputs: int = 24, opset: int = 21, half: bool = False
+) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     """y = Gemm(MatMul(x, a.weight), b.weight^T), and rows of a table added to it."""
     kind = np.float16 if half else np.float32
     weights = {
@@ -48,7 +50,7 @@ def linear_model(*, inputs=48, outputs=24, opset=21, half=False):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10), weights
 
 
-def run(model, x, ids):
+def run(model: onnx.ModelProto, x: np.ndarray, ids: np.ndarray) -> np.ndarray:
     import onnxruntime as ort
 
     onnx.checker.check_model(model, full_check=True)
@@ -56,18 +58,18 @@ def run(model, x, ids):
     return session.run(None, {"x": x, "ids": ids})[0]
 
 
-def signal_to_noise(reference, other):
+def signal_to_noise(reference: np.ndarray, other: np.ndarray) -> float:
     reference = reference.astype(np.float64)
     return 10 * np.log10(np.sum(reference**2) / np.sum((reference - other) ** 2))
 
 
-def inputs(half=False):
+def inputs(half: bool = False) -> tuple[np.ndarray, np.ndarray]:
     x = RNG.standard_normal((5, 48)).astype(np.float16 if half else np.float32)
     return x, np.arange(5, dtype=np.int64)
 
 
 @pytest.mark.parametrize(("opset", "half"), [(17, False), (21, False), (21, True)])
-def test_int8_runs_in_float32_at_17_and_in_float16_at_21(opset, half):
+def test_int8_runs_in_float32_at_17_and_in_float16_at_21(opset: int, half: bool) -> None:
     model, _ = linear_model(opset=opset, half=half)
     x, ids = inputs(half)
     before = run(model, x, ids)
@@ -80,7 +82,7 @@ def test_int8_runs_in_float32_at_17_and_in_float16_at_21(opset, half):
     assert signal_to_noise(before, run(model, x, ids)) > 40
 
 
-def test_products_in_integers_are_those_of_rounded_activations():
+def test_products_in_integers_are_those_of_rounded_activations() -> None:
     model, _ = linear_model(opset=17)
     quantize_int8(model, wanted=lambda module: True)
     x, ids = inputs()
@@ -98,7 +100,7 @@ def test_products_in_integers_are_those_of_rounded_activations():
     assert 40 < signal_to_noise(plain, found) < 60
 
 
-def test_a_row_is_rounded_by_itself_and_zeros_stay_zero():
+def test_a_row_is_rounded_by_itself_and_zeros_stay_zero() -> None:
     model, _ = linear_model(opset=17)
     quantize_int8(model, wanted=lambda module: True)
     multiply_in_integers(model)
@@ -112,7 +114,7 @@ def test_a_row_is_rounded_by_itself_and_zeros_stay_zero():
     np.testing.assert_array_equal(together[2], table[2])
 
 
-def test_an_activation_is_rounded_once_for_all_its_readers_and_half_precision_stays():
+def test_an_activation_is_rounded_once_for_all_its_readers_and_half_precision_stays() -> None:
     weights = [numpy_helper.from_array(RNG.standard_normal((48, 24)).astype(np.float32), f"{n}.weight") for n in "qk"]
     nodes = [helper.make_node("MatMul", ["x", f"{name}.weight"], [name], name) for name in "qk"]
     graph = helper.make_graph(
@@ -136,7 +138,7 @@ def test_an_activation_is_rounded_once_for_all_its_readers_and_half_precision_st
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("inputs_wide", [64, 48, 20])
-def test_int4_computes_what_its_integers_mean_also_when_the_last_block_is_short(inputs_wide, half):
+def test_int4_computes_what_its_integers_mean_also_when_the_last_block_is_short(inputs_wide: int, half: bool) -> None:
     model, weights = linear_model(inputs=inputs_wide, half=half)
     kind = np.float16 if half else np.float32
     x = RNG.standard_normal((5, inputs_wide)).astype(kind)
@@ -152,13 +154,13 @@ def test_int4_computes_what_its_integers_mean_also_when_the_last_block_is_short(
     assert sum(t.data_type == TensorProto.INT4 for t in model.graph.initializer) == 2
 
 
-def test_only_wanted_modules_change():
+def test_only_wanted_modules_change() -> None:
     model, _ = linear_model()
     assert [s.name for s in quantize_int4(model, wanted=lambda module: module == "a")] == ["a.weight"]
     assert [s.name for s in quantize_int8(model, wanted=lambda module: True)] == ["b.weight"]
 
 
-def test_channels_are_exact_at_their_largest_value_and_zero_channels_stay_zero():
+def test_channels_are_exact_at_their_largest_value_and_zero_channels_stay_zero() -> None:
     weight = RNG.standard_normal((40, 6)).astype(np.float32)
     weight[:, 2] = 0
     levels, scale = quantize_channels(weight, reduce_axis=0)
@@ -169,7 +171,7 @@ def test_channels_are_exact_at_their_largest_value_and_zero_channels_stay_zero()
     assert np.abs(restored - weight).max() <= scale.max() / 2 + 1e-6
 
 
-def test_blocks_use_the_level_of_eight_for_the_largest_value_of_either_sign():
+def test_blocks_use_the_level_of_eight_for_the_largest_value_of_either_sign() -> None:
     for sign in (1, -1):
         weight = np.zeros((32, 1), np.float32)
         weight[5], weight[6] = sign * 8.0, -sign * 4.0
@@ -178,7 +180,7 @@ def test_blocks_use_the_level_of_eight_for_the_largest_value_of_either_sign():
         assert levels.min() == -8
 
 
-def test_the_scale_search_never_loses_against_plain_rounding():
+def test_the_scale_search_never_loses_against_plain_rounding() -> None:
     weight = RNG.standard_t(3, (256, 32)).astype(np.float32)
     levels, scale = quantize_blocks(weight)
     grouped = weight.reshape(8, 32, 32)
@@ -188,12 +190,12 @@ def test_the_scale_search_never_loses_against_plain_rounding():
     assert np.square(restore_blocks(levels, scale) - weight).sum() <= np.square(rounded - grouped).sum()
 
 
-def test_packing_is_read_back_by_onnx():
+def test_packing_is_read_back_by_onnx() -> None:
     levels = RNG.integers(-8, 8, (5, 3)).astype(np.int8)
     np.testing.assert_array_equal(numpy_helper.to_array(pack_int4(levels, "w")).astype(np.int8), levels)
 
 
-def test_the_rest_is_stored_in_half_and_a_table_is_cast_row_by_row():
+def test_the_rest_is_stored_in_half_and_a_table_is_cast_row_by_row() -> None:
     model, _ = linear_model(opset=17)
     x, ids = inputs()
     before = run(model, x, ids)
@@ -206,7 +208,7 @@ def test_the_rest_is_stored_in_half_and_a_table_is_cast_row_by_row():
     assert signal_to_noise(before, run(model, x, ids)) > 60
 
 
-def test_a_weight_beyond_half_range_is_refused():
+def test_a_weight_beyond_half_range_is_refused() -> None:
     model, _ = linear_model()
     big = np.full((48, 24), 1e5, np.float32)
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(big, "a.weight"))

@@ -8,7 +8,7 @@ from lofi_assets.quantization.tier_tolerance import judged, pairs_needed, tolera
 from lofi_assets_tests.metrics.stand_in_results import fidelity
 
 
-def test_the_tolerances_are_those_of_the_constitution():
+def test_the_tolerances_are_those_of_the_constitution() -> None:
     assert (tolerance("int8"), tolerance("int4"), tolerance("fp16")) == (0.05, 0.15, None)
 
 
@@ -24,11 +24,13 @@ def test_the_tolerances_are_those_of_the_constitution():
         (None, None, None),
     ],
 )
-def test_a_wide_interval_decides_nothing_unless_it_lies_beyond_the_tolerance(ratio, upper, value):
+def test_a_wide_interval_decides_nothing_unless_it_lies_beyond_the_tolerance(
+    ratio: float | None, upper: float | None, value: float | None
+) -> None:
     assert judged(fidelity(ratio=ratio, upper=upper, n_pairs=16), 0.05).value == value
 
 
-def test_the_note_says_how_many_pairs_it_takes():
+def test_the_note_says_how_many_pairs_it_takes() -> None:
     wide = fidelity(ratio=0.0, upper=0.2, n_pairs=16, note="")
     assert judged(wide, 0.05).note == (
         "inconclusive: the bound lies 20.0 % above the ratio, the tolerance is 5 %; "
@@ -39,7 +41,7 @@ def test_the_note_says_how_many_pairs_it_takes():
     assert judged(fidelity(ratio=0.0, upper=None, note="too few"), 0.05).note == "too few"
 
 
-def test_the_width_goes_with_the_square_root_of_the_pairs():
+def test_the_width_goes_with_the_square_root_of_the_pairs() -> None:
     """What `pairs_needed` rests on: four times the pairs, half the width, within a third."""
     random = np.random.default_rng(0)
     reference = random.standard_normal((400, 6))

@@ -79,7 +79,7 @@ def simpletuner(folder: Path, pairs: Pairs) -> tuple[Path, Deltas]:
     }
     metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(config), "modelspec.architecture": "ace_step/lora"}
     save_file(tensors, path, metadata=metadata)
-    rounded = {layer: tuple(part.to(torch.bfloat16).float() for part in p) for layer, p in pairs.items()}
+    rounded = {layer: (down.bfloat16().float(), up.bfloat16().float()) for layer, (down, up) in pairs.items()}
     return path, deltas(rounded, lambda layer, rank: 9 / rank)
 
 
@@ -109,7 +109,8 @@ def peft(folder: Path, pairs: Pairs) -> tuple[Path, Deltas]:
 def comfyui(folder: Path, pairs: Pairs) -> tuple[Path, Deltas]:
     """kohya's and ComfyUI's names; alpha / rank where there is an alpha, which one layer lacks, and 1 there."""
     path = folder / "style.safetensors"
-    tensors, without = {}, "speaker_embedder"
+    tensors: dict[str, torch.Tensor] = {}
+    without = "speaker_embedder"
     for layer, (down, up) in pairs.items():
         tensors |= {f"diffusion_model.{layer}.lora_down.weight": down, f"diffusion_model.{layer}.lora_up.weight": up}
         if layer != without:
@@ -120,7 +121,8 @@ def comfyui(folder: Path, pairs: Pairs) -> tuple[Path, Deltas]:
 
 def kohya(folder: Path, pairs: Pairs) -> tuple[Path, Deltas]:
     """`lora_unet_` with underscores, as ComfyUI maps it for every model."""
-    path, tensors = folder / "kohya.safetensors", {}
+    path = folder / "kohya.safetensors"
+    tensors: dict[str, torch.Tensor] = {}
     for layer, (down, up) in pairs.items():
         name = f"lora_unet_{layer.replace('.', '_')}"
         tensors |= {

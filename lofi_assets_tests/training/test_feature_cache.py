@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.outcome import Outcome
 from lofi_assets.profiles import BaseModelSettings, LyricVocabularySettings, Profile, ProfileError, load_profile
+from lofi_assets.records import Track
 from lofi_assets.store import SPEAKERS, Store
 from lofi_assets.training.feature_cache import FEATURES, cache_dataset_features, unneeded_features
 from lofi_assets.training.features.jobs import SpeakersError, feature_jobs
@@ -36,7 +38,7 @@ def store(tmp_path: Path) -> Store:
     made = Store(tmp_path / "data")
     folder = made.datasets / "lofi-1"
     (folder / "audio").mkdir(parents=True)
-    tracks = []
+    tracks: list[Track] = []
     for name in LYRICS:
         audio = folder / "audio" / f"{name}.mp3"
         noise = np.random.default_rng(len(tracks)).uniform(-0.5, 0.5, (48_000, 2))
@@ -52,12 +54,12 @@ def write_texts(store: Store, name: str, *, prompt: str) -> None:
         (store.datasets / "lofi-1" / "audio" / f"{name}_{kind}.txt").write_text(text)
 
 
-def a_profile(base: Path, **changes) -> Profile:
+def a_profile(base: Path, **changes: Any) -> Profile:
     base_model = BaseModelSettings(kind="folder", path=str(base))
     return load_profile("demo").model_copy(update={"base_model": base_model, **changes})
 
 
-def cached(store: Store, base: Path, **changes) -> Outcome:
+def cached(store: Store, base: Path, **changes: Any) -> Outcome:
     return cache_dataset_features(store, a_profile(base, **changes))
 
 

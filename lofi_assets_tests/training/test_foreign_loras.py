@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transformer
 from lofi_assets.training.adapter_forms.adapter import Adapter, AdapterError
 from lofi_assets.training.adapter_forms.reading import layers_of, read_lora
-from lofi_assets.training.adapter_forms.writing import write_lora
+from lofi_assets.training.adapter_forms.writing import Target, write_lora
 from lofi_assets_tests.training.foreign_loras import LAYERS, MAKERS, Deltas, ace_step, comfyui, peft, random_pairs
 from lofi_assets_tests.training.test_training_forms import comfyui_weights, velocity
 
@@ -51,7 +52,7 @@ def error(found: torch.Tensor, wanted: torch.Tensor, untrained: torch.Tensor) ->
 @pytest.mark.parametrize("form", MAKERS)
 def test_every_form_is_applied_as_its_own_reader_does(
     form: str, tiny_base: Path, layers: dict[str, tuple[int, ...]], untrained: torch.Tensor, tmp_path: Path
-):
+) -> None:
     path, added = MAKERS[form](tmp_path, random_pairs(layers, ranks=RANKS.get(form)))
     wanted = theirs(tiny_base, added)
     adapter = read_lora(path, layers)
@@ -73,7 +74,9 @@ def test_every_form_is_applied_as_its_own_reader_does(
 
 
 @pytest.mark.parametrize("to", ["peft", "diffusers", "comfyui"])
-def test_what_is_written_is_read_again_as_the_same(to, layers: dict[str, tuple[int, ...]], tmp_path: Path):
+def test_what_is_written_is_read_again_as_the_same(
+    to: Target, layers: dict[str, tuple[int, ...]], tmp_path: Path
+) -> None:
     adapter = read_lora(peft(tmp_path, random_pairs(layers, ranks=RANKS["peft"]))[0], layers)
     write_lora(adapter, tmp_path / "other", to=to)
     again = read_lora(tmp_path / "other", layers)
@@ -82,7 +85,7 @@ def test_what_is_written_is_read_again_as_the_same(to, layers: dict[str, tuple[i
         assert torch.equal(again.pairs[layer].up * again.pairs[layer].scale, pair.up * pair.scale)
 
 
-def test_the_strength_may_be_said_where_the_file_does_not(layers: dict[str, tuple[int, ...]], tmp_path: Path):
+def test_the_strength_may_be_said_where_the_file_does_not(layers: dict[str, tuple[int, ...]], tmp_path: Path) -> None:
     path, _ = ace_step(tmp_path, random_pairs(layers))
     assert {pair.scale for pair in read_lora(path, layers).pairs.values()} == {1.0}
     assert {pair.scale for pair in read_lora(path, layers, strength=2.0).pairs.values()} == {2.0}
@@ -113,9 +116,9 @@ A = "transformer_blocks__0__attn__to_q__lora_A__weight"
 B = "transformer_blocks__0__attn__to_q__lora_B__weight"
 
 
-def test_a_pickle_is_never_opened(layers: dict[str, tuple[int, ...]], tmp_path: Path):
+def test_a_pickle_is_never_opened(layers: dict[str, tuple[int, ...]], tmp_path: Path) -> None:
     class Trap:
-        def __reduce__(self):
+        def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
             return (Path.touch, (tmp_path / "ran",))
 
     (tmp_path / "lora.bin").write_bytes(pickle.dumps(Trap()))
@@ -150,13 +153,13 @@ def test_a_pickle_is_never_opened(layers: dict[str, tuple[int, ...]], tmp_path: 
 )
 def test_every_tensor_is_used_or_named(
     changes: dict[str, torch.Tensor | None], said: str, layers: dict[str, tuple[int, ...]], tmp_path: Path
-):
+) -> None:
     assert said in refusal(changed(tmp_path, layers, **changes), layers)
 
 
 def test_a_tensor_of_a_name_with_control_characters_is_shown_escaped(
     layers: dict[str, tuple[int, ...]], tmp_path: Path
-):
+) -> None:
     path = changed(tmp_path, layers, **{"\x1b[2Jspeaker": torch.zeros(1)})
     assert "\x1b" not in refusal(path, layers)
 
@@ -183,14 +186,16 @@ def test_a_tensor_of_a_name_with_control_characters_is_shown_escaped(
 )
 def test_peft_settings_that_compute_something_else_are_refused(
     changes: dict[str, object], said: str, layers: dict[str, tuple[int, ...]], tmp_path: Path
-):
+) -> None:
     peft(tmp_path, random_pairs(layers, ranks=RANKS["peft"]))
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changes}), encoding="utf-8")
     assert said in refusal(tmp_path, layers)
 
 
-def test_a_strength_that_is_asked_for_makes_no_other_base_fit(layers: dict[str, tuple[int, ...]], tmp_path: Path):
+def test_a_strength_that_is_asked_for_makes_no_other_base_fit(
+    layers: dict[str, tuple[int, ...]], tmp_path: Path
+) -> None:
     peft(tmp_path, random_pairs(layers, ranks=RANKS["peft"]))
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "init_lora_weights": "pissa"}), encoding="utf-8")
@@ -198,7 +203,9 @@ def test_a_strength_that_is_asked_for_makes_no_other_base_fit(layers: dict[str, 
         read_lora(tmp_path, layers, strength=1.0)
 
 
-def test_pefts_weights_without_their_settings_have_no_strength(layers: dict[str, tuple[int, ...]], tmp_path: Path):
+def test_pefts_weights_without_their_settings_have_no_strength(
+    layers: dict[str, tuple[int, ...]], tmp_path: Path
+) -> None:
     peft(tmp_path, random_pairs(layers, ranks=RANKS["peft"]))
     (tmp_path / "adapter_config.json").unlink()
     assert "adapter_config.json is absent" in refusal(tmp_path, layers)
@@ -207,7 +214,7 @@ def test_pefts_weights_without_their_settings_have_no_strength(layers: dict[str,
 @pytest.mark.parametrize("alpha", [None, 2.5])
 def test_two_places_that_say_another_strength_are_refused(
     alpha: float | None, layers: dict[str, tuple[int, ...]], tmp_path: Path
-):
+) -> None:
     path, _ = comfyui(tmp_path, random_pairs(layers))
     tensors = {name: tensor for name, tensor in load_file(path).items() if alpha or not name.endswith(".alpha")}
     config = json.dumps({"r": 6, "lora_alpha": 32, "use_rslora": True})
@@ -216,19 +223,19 @@ def test_two_places_that_say_another_strength_are_refused(
     assert {pair.scale for pair in read_lora(path, layers, strength=0.5).pairs.values()} == {0.5}
 
 
-def test_a_file_that_was_cut_off_is_named(layers: dict[str, tuple[int, ...]], tmp_path: Path):
+def test_a_file_that_was_cut_off_is_named(layers: dict[str, tuple[int, ...]], tmp_path: Path) -> None:
     path, _ = ace_step(tmp_path, random_pairs(layers))
     path.write_bytes(path.read_bytes()[:-100])
     assert "damaged" in refusal(path, layers)
 
 
-def test_several_files_in_a_folder_are_not_chosen_from(layers: dict[str, tuple[int, ...]], tmp_path: Path):
+def test_several_files_in_a_folder_are_not_chosen_from(layers: dict[str, tuple[int, ...]], tmp_path: Path) -> None:
     for name in ("a", "b"):
         save_file({"x": torch.zeros(1)}, tmp_path / f"{name}.safetensors")
     assert "name the file" in refusal(tmp_path, layers)
 
 
-def test_a_dora_has_no_form_for_comfyui(layers: dict[str, tuple[int, ...]], tmp_path: Path):
+def test_a_dora_has_no_form_for_comfyui(layers: dict[str, tuple[int, ...]], tmp_path: Path) -> None:
     tensors = {f"{layer}.lora_magnitude_vector": torch.ones(layers[layer][0]) for layer in LAYERS}
     path = changed(tmp_path, layers, **{name.replace(".", "__"): tensor for name, tensor in tensors.items()})
     adapter: Adapter = read_lora(path, layers)

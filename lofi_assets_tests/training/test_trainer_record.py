@@ -30,6 +30,7 @@ from lofi_assets.training.checkpoints.runs import open_run
 from lofi_assets.training.config import TrainingRun, TrainingSettings
 from lofi_assets.training.trainer.loop import train
 from lofi_assets.training.trainer.opening import open_folder
+from lofi_assets_tests.training.fixtures import MakeRun
 from lofi_assets_tests.training.test_training_config import a_run
 
 FILES = (PEFT_WEIGHTS, PEFT_CONFIG, DIFFUSERS_WEIGHTS, COMFYUI_WEIGHTS, RUN_CONFIG, DESCRIPTION)
@@ -128,7 +129,8 @@ def test_a_chain_that_is_not_whole_is_named_and_nothing_is_trained_onto_it(train
         second.write_text("{", encoding="utf-8")
     else:
         write_json(second, {**read_json(second), "predicateType": "urn:lofi-assets:evidence:1"})
-    for ask in (lambda: foreign(trained), lambda: go_on(trained)):
+    asks: tuple[Callable[[], object], ...] = (lambda: foreign(trained), lambda: go_on(trained))
+    for ask in asks:
         with pytest.raises(CheckpointError, match=r"written/.*\.json: (does not follow|no document of a trainer)"):
             ask()
 
@@ -234,7 +236,7 @@ def test_a_document_under_a_stolen_signature_counts_for_nothing(
     assert "none that the key in LOFI_SIGNING_KEY signed" in foreign(trained)[checkpoint_id(6)]
 
 
-def test_the_asset_refuses_a_foreign_checkpoint_by_name(make_run: Callable[..., TrainingRun], tmp_path: Path) -> None:
+def test_the_asset_refuses_a_foreign_checkpoint_by_name(make_run: MakeRun, tmp_path: Path) -> None:
     trained = make_run(validation_limit=1)
     train(trained, say=quiet)
     store = Store(trained.checkpoints_dir.parent)

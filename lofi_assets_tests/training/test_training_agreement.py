@@ -163,7 +163,7 @@ def test_a_file_that_one_process_cannot_read_is_told_to_the_others(
     with pytest.raises(ConfigError, match="no such file"):
         trainer._load(tmp_path / "run.json")
     heard: list[str] = []
-    monkeypatch.setattr(trainer.Place, "here", classmethod(lambda cls: Place(1, 2, "127.0.0.1", 1)))
+    monkeypatch.setattr(Place, "here", classmethod(lambda cls: Place(1, 2, "127.0.0.1", 1)))
     monkeypatch.setattr(trainer, "Peers", lambda place: place)
     monkeypatch.setattr(trainer, "withdraw", lambda peers, error: heard.append(str(error)))
     with pytest.raises(ConfigError, match="no such file"):

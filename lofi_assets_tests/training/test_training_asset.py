@@ -5,7 +5,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import soundfile
 import yaml
 from click.testing import CliRunner
 from dagster._core.instance_for_test import instance_for_test
+from dagster._core.pipes.client import PipesClientCompletedInvocation
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster_graphql.test.utils import execute_dagster_graphql
@@ -28,7 +29,7 @@ from lofi_assets.defs.resources import Platform
 from lofi_assets.defs.training import TRAINER, lora_checkpoints
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.profiles import load_profile
+from lofi_assets.profiles import Profile, load_profile
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.training import death
 from lofi_assets.training.__main__ import main as trainer
@@ -45,6 +46,7 @@ from lofi_assets.training.stopping import Stop
 from lofi_assets.training.trainer.log import read_log
 from lofi_assets_tests.dataset.stand_in_version import deliver
 from lofi_assets_tests.feature_material import encoded
+from lofi_assets_tests.training.fixtures import TrainWith
 
 RATE = 48_000
 LAUNCH = """
@@ -110,19 +112,20 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, prepared: dict[str, Any]):
+def place(tmp_path: Path, prepared: dict[str, Any]) -> Iterator[Place]:
     with dg.DagsterInstance.ephemeral() as instance:
         yield Place(tmp_path / "data", prepared, instance)
 
 
 @pytest.fixture
-def train_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def train_with(monkeypatch: pytest.MonkeyPatch) -> TrainWith:
     """Set the profile's training section."""
 
-    def use(**changes: Any) -> None:
+    def use(**changes: Any) -> Profile:
         settings = {"precision": "32", "preview_count": 0, "gradient_checkpointing": False, **changes}
         profile = load_profile("demo").model_copy(update={"training": settings})
         monkeypatch.setattr(resources, "load_profile", lambda name: profile)
+        return profile
 
     return use
 
@@ -137,7 +140,7 @@ def failure_of(result: dg.ExecuteInProcessResult) -> Any:
     return event.step_failure_data
 
 
-def test_the_ui_shows_curves_previews_and_where_to_listen(place: Place, train_with):
+def test_the_ui_shows_curves_previews_and_where_to_listen(place: Place, train_with: TrainWith) -> None:
     train_with(max_steps=4, checkpoint_interval=2, preview_count=1, preview_seconds=1.0)
     result = place.materialize()
     shown = metadata_of(result)
@@ -152,7 +155,9 @@ def test_the_ui_shows_curves_previews_and_where_to_listen(place: Place, train_wi
 
 
 @pytest.mark.slow
-def test_more_steps_continue_and_a_new_dataset_starts_anew_beside_the_old_records(place: Place, train_with):
+def test_more_steps_continue_and_a_new_dataset_starts_anew_beside_the_old_records(
+    place: Place, train_with: TrainWith
+) -> None:
     train_with(max_steps=4, checkpoint_interval=2)
     first = place.materialize()
     assert first.success and metadata_of(first)["steps"] == 4
@@ -172,10 +177,12 @@ def test_more_steps_continue_and_a_new_dataset_starts_anew_beside_the_old_record
     assert (place.store.logs / f"train-{started}.jsonl").is_file()
 
 
-def test_the_command_trains_without_dagster(place: Place, train_with, monkeypatch: pytest.MonkeyPatch):
-    train_with(max_steps=2, checkpoint_interval=2)
+def test_the_command_trains_without_dagster(
+    place: Place, train_with: TrainWith, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = train_with(max_steps=2, checkpoint_interval=2)
     monkeypatch.setenv("LOFI_DATA_DIR", str(place.store.root))
-    monkeypatch.setattr("lofi_assets.cli.train.load_profile", resources.load_profile)
+    monkeypatch.setattr("lofi_assets.cli.train.load_profile", lambda name: profile)
     only = CliRunner().invoke(main, ["train", "--only-config"])
     assert only.output.strip() == str(place.config) and not place.store.checkpoints.exists()
     assert load_run(place.config).training.max_steps == 2
@@ -183,9 +190,10 @@ def test_the_command_trains_without_dagster(place: Place, train_with, monkeypatc
     assert [record["step"] for record in read_json(place.store.checkpoints / "manifest.json")] == [2]
 
 
-def test_a_run_that_does_not_fit_is_not_started_unless_forced(place: Place, train_with, monkeypatch, capsys):
-    train_with(max_steps=1, checkpoint_interval=1)
-    planned = plan_training(place.store, resources.load_profile(None))
+def test_a_run_that_does_not_fit_is_not_started_unless_forced(
+    place: Place, train_with: TrainWith, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned = plan_training(place.store, train_with(max_steps=1, checkpoint_interval=1))
     monkeypatch.setattr(training_plan, "_card", lambda device, *, asked: Card("a full card", 1e5, 100.0))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -199,7 +207,7 @@ def test_a_run_that_does_not_fit_is_not_started_unless_forced(place: Place, trai
             signal.signal(number, handler)
 
 
-def test_an_interrupt_that_comes_twice_at_once_still_saves():
+def test_an_interrupt_that_comes_twice_at_once_still_saves() -> None:
     """Ctrl-C reaches the trainer and Dagster, and Dagster sends it on."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -212,7 +220,9 @@ def test_an_interrupt_that_comes_twice_at_once_still_saves():
             signal.signal(number, handler)
 
 
-def test_a_diverged_run_fails_with_the_trainers_diagnosis_and_is_not_tried_again(place: Place, train_with):
+def test_a_diverged_run_fails_with_the_trainers_diagnosis_and_is_not_tried_again(
+    place: Place, train_with: TrainWith
+) -> None:
     train_with(max_steps=200, checkpoint_interval=100, learning_rate=1e18, gradient_clip=1e30)
     result = place.materialize()
     assert not result.success
@@ -237,8 +247,8 @@ def logged_steps(place: Place) -> int:
 
 @pytest.mark.slow
 def test_terminating_a_run_in_the_ui_saves_it_and_the_next_goes_on(
-    tmp_path: Path, prepared: dict[str, Any], monkeypatch: pytest.MonkeyPatch, train_with
-):
+    tmp_path: Path, prepared: dict[str, Any], monkeypatch: pytest.MonkeyPatch, train_with: TrainWith
+) -> None:
     """The UI's own requests, the default launcher, the location's executor, the real trainer."""
     shutil.copytree(CONFIG_DIR, tmp_path / "config")
     path = tmp_path / "config" / "profiles" / "demo.yaml"
@@ -284,7 +294,8 @@ class Fragile(dg.PipesSubprocessClient):
         super().__init__()
         self.kills = kills
 
-    def run(self, *, command, **options):
+    # asks for a command, as dagster's own client does
+    def run(self, *, command: Sequence[str], **options: Any) -> PipesClientCompletedInvocation:  # type: ignore[override]
         self.kills -= 1
         assert options["env"] == {PARENT: str(os.getpid())}, "a trainer that outlives its step saves and ends"
         die = [
@@ -295,7 +306,9 @@ class Fragile(dg.PipesSubprocessClient):
         return super().run(command=die if self.kills >= 0 else command, **options)
 
 
-def test_a_killed_trainer_is_started_once_more(place: Place, train_with, monkeypatch: pytest.MonkeyPatch):
+def test_a_killed_trainer_is_started_once_more(
+    place: Place, train_with: TrainWith, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train_with(max_steps=1, checkpoint_interval=1)
     monkeypatch.setattr(training, "RETRY_AFTER_S", 0)
     assert metadata_of(place.materialize(Fragile(1)))["steps"] == 1
@@ -311,7 +324,9 @@ def test_a_killed_trainer_is_started_once_more(place: Place, train_with, monkeyp
     assert "SIGKILL; the kernel ended no process for want of memory" in told
 
 
-def test_features_of_another_version_are_to_be_made_again(place: Place, train_with, prepared: dict[str, Any]):
+def test_features_of_another_version_are_to_be_made_again(
+    place: Place, train_with: TrainWith, prepared: dict[str, Any]
+) -> None:
     train_with(max_steps=2, checkpoint_interval=2)
     features = read_json(place.store.metadata(FEATURES))
     features["tracks"][0]["key"] = f"{'0' * 32}.{'0' * 32}"
@@ -320,27 +335,31 @@ def test_features_of_another_version_are_to_be_made_again(place: Place, train_wi
         plan_training(place.store, load_profile("demo"))
 
 
-def test_features_of_another_dataset_are_never_trained_on(place: Place, train_with, monkeypatch: pytest.MonkeyPatch):
+def test_features_of_another_dataset_are_never_trained_on(
+    place: Place, train_with: TrainWith, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A track that was rejected since would be trained on, under the name of a dataset that lacks it."""
-    train_with(max_steps=2, checkpoint_interval=2)
+    profile = train_with(max_steps=2, checkpoint_interval=2)
     place.deliver("e" * 64)
     description = failure_of(place.materialize()).error_display_string
     assert "the features are of ds-d, the current dataset is ds-e: materialise feature_cache" in description
     monkeypatch.setenv("LOFI_DATA_DIR", str(place.store.root))
-    monkeypatch.setattr("lofi_assets.cli.train.load_profile", resources.load_profile)
+    monkeypatch.setattr("lofi_assets.cli.train.load_profile", lambda name: profile)
     asked = CliRunner().invoke(main, ["train"])
     assert asked.exit_code == 1 and "Error: " in asked.output and "the current dataset is ds-e" in asked.output
     assert not place.config.exists() and not place.store.checkpoints.exists()
 
 
-def test_features_that_do_not_say_of_which_dataset_they_are_are_never_trained_on(place: Place, train_with):
+def test_features_that_do_not_say_of_which_dataset_they_are_are_never_trained_on(
+    place: Place, train_with: TrainWith
+) -> None:
     train_with(max_steps=2, checkpoint_interval=2)
     write_json(place.store.metadata(FEATURES), place.features)
     with pytest.raises(FeatureError, match="current dataset is ds-d: materialise feature_cache"):
         plan_training(place.store, load_profile("demo"))
 
 
-def test_a_damaged_feature_fails_with_its_file(place: Place, train_with, prepared: dict[str, Any]):
+def test_a_damaged_feature_fails_with_its_file(place: Place, train_with: TrainWith, prepared: dict[str, Any]) -> None:
     train_with(max_steps=2, checkpoint_interval=2)
     features = read_json(place.store.metadata(FEATURES))
     features["tracks"][0]["key"] = "0" * 32 + features["tracks"][0]["key"][32:]

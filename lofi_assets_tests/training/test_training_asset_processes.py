@@ -6,12 +6,12 @@ import dagster as dg
 import pytest
 
 from lofi_assets.constitution import evidence
-from lofi_assets.defs import resources
 from lofi_assets.training.checkpoints import trainer_record
 from lofi_assets.training.checkpoints.files import PEFT_WEIGHTS, checkpoint_id
 from lofi_assets.training.config import load_run
 from lofi_assets.training.lora_checkpoints import plan_training
 from lofi_assets.training.trainer.loop import train
+from lofi_assets_tests.training.fixtures import TrainWith
 from lofi_assets_tests.training.test_training_asset import (
     Place,
     failure_of,
@@ -25,7 +25,7 @@ __all__ = ["place", "prepared", "train_with"]
 
 
 @pytest.mark.slow
-def test_the_asset_trains_in_two_processes_and_goes_on_in_one(place: Place, train_with) -> None:
+def test_the_asset_trains_in_two_processes_and_goes_on_in_one(place: Place, train_with: TrainWith) -> None:
     train_with(max_steps=2, checkpoint_interval=2, processes=2)
     result = place.materialize()
     shown = metadata_of(result)
@@ -41,10 +41,9 @@ def test_the_asset_trains_in_two_processes_and_goes_on_in_one(place: Place, trai
     assert (more["steps"], more["recomputed"], more["run"]) == (4, 2, run.run_id)
 
 
-def test_foreign_weights_are_not_recorded_as_trained(place: Place, train_with) -> None:
+def test_foreign_weights_are_not_recorded_as_trained(place: Place, train_with: TrainWith) -> None:
     """Put there before a real run, as somebody would who wants them released."""
-    train_with(max_steps=2, checkpoint_interval=2)
-    planned = plan_training(place.store, resources.load_profile(None))
+    planned = plan_training(place.store, train_with(max_steps=2, checkpoint_interval=2))
     train(planned.run, say=lambda line: None)  # what the asset would start a process for
     assert place.materialize().success
     weights = place.store.checkpoints / checkpoint_id(2) / PEFT_WEIGHTS

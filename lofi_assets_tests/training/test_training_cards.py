@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -12,7 +13,7 @@ from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.sizes import ModelSize
 from lofi_assets.cli.main import main
 from lofi_assets.training.checkpoints.runs import log_path
-from lofi_assets.training.config import TrainingRun, TrainingSettings, load_lora_settings
+from lofi_assets.training.config import TrainingSettings, load_lora_settings
 from lofi_assets.training.planning import profile_plan
 from lofi_assets.training.planning.calibration import Calibration, recorded, step_choices
 from lofi_assets.training.planning.cards import (
@@ -33,6 +34,7 @@ from lofi_assets.training.trainer import pace
 from lofi_assets.training.trainer.log import read_log
 from lofi_assets.training.trainer.loop import train
 from lofi_assets_tests.conftest import REPOSITORY
+from lofi_assets_tests.training.fixtures import MakeRun
 
 WORK = assumed_workload(ACE_STEP_V1)
 
@@ -44,7 +46,7 @@ def published() -> ModelSize:
 
 @pytest.fixture
 def planned(published: ModelSize) -> Callable[..., Plan]:
-    def plan(card: Card, **changes: object) -> Plan:
+    def plan(card: Card, **changes: Any) -> Plan:
         return make_plan(published, TrainingSettings(), WORK, card, architecture="ace_step_v1", **changes)
 
     return plan
@@ -142,10 +144,11 @@ def test_what_a_run_measured_on_the_card_counts_and_grows_with_the_tracks(planne
 
 
 def test_a_run_measures_its_first_steps_and_the_next_plan_goes_by_them(
-    make_run: Callable[..., TrainingRun], monkeypatch: pytest.MonkeyPatch
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pace, "STEPS", 10)
-    run, said = make_run(max_steps=12, checkpoint_interval=12, validation_limit=0), []
+    run = make_run(max_steps=12, checkpoint_interval=12, validation_limit=0)
+    said: list[str] = []
     train(run, say=said.append)
     lines = [line for line in read_log(log_path(run)) if "calibration" in line]
     assert [line["step"] for line in lines] == [10]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def a_record(step: int, fad: float | None = None, *, valid: bool = True) -> Chec
     )
 
 
-def steps_of(records) -> list[int]:
+def steps_of(records: Iterable[Checkpoint]) -> list[int]:
     return [record.step for record in records]
 
 
@@ -78,36 +79,36 @@ def a_folder_with(tmp_path: Path, *records: Checkpoint) -> Path:
     return tmp_path
 
 
-def test_the_best_three_by_fad_and_the_latest_are_kept():
+def test_the_best_three_by_fad_and_the_latest_are_kept() -> None:
     manifest = [a_record(step, fad) for step, fad in [(5, 4.0), (10, 1.0), (15, 3.0), (20, 2.0), (25, 9.0)]]
     kept, given_up = retention(manifest)
     assert steps_of(kept) == [10, 15, 20, 25]
     assert steps_of(given_up) == [5]
 
 
-def test_what_was_not_evaluated_is_never_given_up():
+def test_what_was_not_evaluated_is_never_given_up() -> None:
     manifest = [a_record(5), a_record(10, 1.0), a_record(15, 2.0), a_record(20, 3.0), a_record(25, 4.0), a_record(30)]
     assert steps_of(retention(manifest)[1]) == [25]
 
 
-def test_a_later_checkpoint_wins_a_tie_and_the_earlier_one_of_many_equals_goes():
+def test_a_later_checkpoint_wins_a_tie_and_the_earlier_one_of_many_equals_goes() -> None:
     manifest = [a_record(step, 2.0) for step in (5, 10, 15, 20)]
     assert best(manifest) == manifest[-1]
     assert steps_of(retention(manifest, keep_best=3)[1]) == [5]
 
 
-def test_a_checkpoint_that_broke_before_it_was_evaluated_is_not_given_up():
+def test_a_checkpoint_that_broke_before_it_was_evaluated_is_not_given_up() -> None:
     manifest = [a_record(5, valid=False), a_record(10, 1.0), a_record(15, 2.0)]
     assert steps_of(retention(manifest, keep_best=1)[1]) == []
 
 
-def test_the_first_pruning_before_any_evaluation_removes_nothing(tmp_path: Path):
+def test_the_first_pruning_before_any_evaluation_removes_nothing(tmp_path: Path) -> None:
     folder = a_folder_with(tmp_path, a_record(5), a_record(10), a_record(15), a_record(20), a_record(25))
     assert prune(folder, keep_best=1) == ()
     assert all((folder / checkpoint_id(step)).is_dir() for step in (5, 10, 15, 20, 25))
 
 
-def test_a_checkpoint_that_does_not_load_is_not_among_the_best():
+def test_a_checkpoint_that_does_not_load_is_not_among_the_best() -> None:
     manifest = [
         a_record(5, 1.0, valid=False),
         a_record(10, 2.0),
@@ -119,12 +120,12 @@ def test_a_checkpoint_that_does_not_load_is_not_among_the_best():
     assert best(manifest) == manifest[1]
 
 
-def test_nothing_is_best_before_any_evaluation():
+def test_nothing_is_best_before_any_evaluation() -> None:
     assert best([a_record(5)]) is None
     assert retention([]) == ((), ())
 
 
-def test_pruning_removes_folders_and_keeps_their_records(tmp_path: Path):
+def test_pruning_removes_folders_and_keeps_their_records(tmp_path: Path) -> None:
     records = [a_record(step, fad) for step, fad in [(5, 4.0), (10, 1.0), (15, 2.0)]]
     folder = a_folder_with(tmp_path, *records)
     assert steps_of(prune(folder, keep_best=1)) == [5]
@@ -134,7 +135,7 @@ def test_pruning_removes_folders_and_keeps_their_records(tmp_path: Path):
     assert checkpoint_id(5) in (folder / "pruned.json").read_text()
 
 
-def test_a_pruning_that_was_killed_half_way_is_finished_by_the_next(tmp_path: Path):
+def test_a_pruning_that_was_killed_half_way_is_finished_by_the_next(tmp_path: Path) -> None:
     folder = a_folder_with(tmp_path, a_record(5, 4.0), a_record(10, 1.0))
     prune(folder, keep_best=1)
     write_weights(folder / checkpoint_id(5))
@@ -142,7 +143,7 @@ def test_a_pruning_that_was_killed_half_way_is_finished_by_the_next(tmp_path: Pa
     assert not (folder / checkpoint_id(5)).exists()
 
 
-def test_scores_are_entered_into_the_manifest(tmp_path: Path):
+def test_scores_are_entered_into_the_manifest(tmp_path: Path) -> None:
     folder = a_folder_with(tmp_path, a_record(5), a_record(10))
     update_record(folder, checkpoint_id(5), fad_score=3.5, samples_generated=True)
     assert [record.fad_score for record in read_manifest(folder)] == [3.5, None]
@@ -150,12 +151,12 @@ def test_scores_are_entered_into_the_manifest(tmp_path: Path):
         update_record(folder, checkpoint_id(7), fad_score=1.0)
 
 
-def test_a_sound_checkpoint_is_valid(tmp_path: Path):
+def test_a_sound_checkpoint_is_valid(tmp_path: Path) -> None:
     assert is_valid(write_weights(tmp_path))
 
 
 @pytest.mark.parametrize("name", [PEFT_WEIGHTS, *UNSCALED])
-def test_a_form_that_is_cut_short_or_absent_is_not_valid(tmp_path: Path, name: str):
+def test_a_form_that_is_cut_short_or_absent_is_not_valid(tmp_path: Path, name: str) -> None:
     path = write_weights(tmp_path) / name
     path.write_bytes(path.read_bytes()[:-1])
     assert "does not load" in str(fault(tmp_path))
@@ -172,13 +173,13 @@ def test_a_form_that_is_cut_short_or_absent_is_not_valid(tmp_path: Path, name: s
         ("x.to_q.lora_magnitude_vector", np.ones(4, np.float32), "does not fit its lora_B"),
     ],
 )
-def test_a_damaged_adapter_is_not_valid_and_says_why(tmp_path: Path, name: str, value: np.ndarray, reason: str):
+def test_a_damaged_adapter_is_not_valid_and_says_why(tmp_path: Path, name: str, value: np.ndarray, reason: str) -> None:
     write_form(write_weights(tmp_path) / PEFT_WEIGHTS, pair(2) | {name: value}, prefix=PEFT_PREFIX)
     assert reason in str(fault(tmp_path))
 
 
 @pytest.mark.parametrize("name", UNSCALED)
-def test_a_form_that_would_be_applied_at_another_strength_is_not_valid(tmp_path: Path, name: str):
+def test_a_form_that_would_be_applied_at_another_strength_is_not_valid(tmp_path: Path, name: str) -> None:
     said = {"r": 2, "lora_alpha": 2, "use_rslora": False}
     folder = write_weights(tmp_path)
     write_form(folder / name, pair(2), said=said)
@@ -189,7 +190,7 @@ def test_a_form_that_would_be_applied_at_another_strength_is_not_valid(tmp_path:
     assert "different adapters" in str(fault(folder))
 
 
-def test_names_that_peft_would_not_find_are_not_valid(tmp_path: Path):
+def test_names_that_peft_would_not_find_are_not_valid(tmp_path: Path) -> None:
     write_form(write_weights(tmp_path) / PEFT_WEIGHTS, pair(2))
     assert "prefix" in str(fault(tmp_path))
 
@@ -201,7 +202,7 @@ def with_state(folder: Path, run_id: str, step: int) -> Path:
     return state
 
 
-def test_a_checkpoint_holds_the_state_to_go_on_from_without_a_second_copy(tmp_path: Path):
+def test_a_checkpoint_holds_the_state_to_go_on_from_without_a_second_copy(tmp_path: Path) -> None:
     run = a_run(checkpoints_dir=tmp_path)
     open_run(run)
     a_folder_with(tmp_path, a_record(5))
@@ -213,7 +214,7 @@ def test_a_checkpoint_holds_the_state_to_go_on_from_without_a_second_copy(tmp_pa
     assert all(path.samefile(state / path.name) for path in beside.iterdir())
 
 
-def test_a_run_that_lost_its_state_goes_on_from_the_furthest_checkpoint(tmp_path: Path):
+def test_a_run_that_lost_its_state_goes_on_from_the_furthest_checkpoint(tmp_path: Path) -> None:
     run = a_run(checkpoints_dir=tmp_path)
     open_run(run)
     for step in (5, 10):
@@ -225,7 +226,7 @@ def test_a_run_that_lost_its_state_goes_on_from_the_furthest_checkpoint(tmp_path
     assert resume_point(tmp_path).step == 10
 
 
-def test_the_state_of_another_run_is_not_gone_on_from(tmp_path: Path):
+def test_the_state_of_another_run_is_not_gone_on_from(tmp_path: Path) -> None:
     run = a_run(checkpoints_dir=tmp_path)
     open_run(run)
     a_folder_with(tmp_path, a_record(5))
@@ -236,7 +237,7 @@ def test_the_state_of_another_run_is_not_gone_on_from(tmp_path: Path):
         open_run(run)
 
 
-def test_a_state_that_a_killed_process_had_not_put_beside_its_checkpoint_is_put_there(tmp_path: Path):
+def test_a_state_that_a_killed_process_had_not_put_beside_its_checkpoint_is_put_there(tmp_path: Path) -> None:
     run = a_run(checkpoints_dir=tmp_path)
     open_run(run)
     a_folder_with(tmp_path, a_record(5))
@@ -245,7 +246,7 @@ def test_a_state_that_a_killed_process_had_not_put_beside_its_checkpoint_is_put_
     assert (tmp_path / checkpoint_id(5) / "state" / "tensors.safetensors").is_file()
 
 
-def test_retention_frees_the_state_with_the_checkpoint(tmp_path: Path):
+def test_retention_frees_the_state_with_the_checkpoint(tmp_path: Path) -> None:
     run = a_run(checkpoints_dir=tmp_path)
     open_run(run)
     for step, fad in ((5, 4.0), (10, 1.0)):
@@ -259,7 +260,7 @@ def test_retention_frees_the_state_with_the_checkpoint(tmp_path: Path):
     assert (tmp_path / checkpoint_id(10) / "state").is_dir() and resume_point(tmp_path).step == 10
 
 
-def test_a_changed_dataset_archives_the_run_and_its_return_brings_it_back(tmp_path: Path):
+def test_a_changed_dataset_archives_the_run_and_its_return_brings_it_back(tmp_path: Path) -> None:
     first = a_run(checkpoints_dir=tmp_path)
     second = a_run(checkpoints_dir=tmp_path, dataset_hash="e" * 64)
     open_run(first)
@@ -274,7 +275,7 @@ def test_a_changed_dataset_archives_the_run_and_its_return_brings_it_back(tmp_pa
     assert current_run(tmp_path) == first.run_id
 
 
-def test_starting_over_archives_the_same_run_each_time_anew(tmp_path: Path):
+def test_starting_over_archives_the_same_run_each_time_anew(tmp_path: Path) -> None:
     run = a_run(checkpoints_dir=tmp_path / "checkpoints", logs_dir=tmp_path / "logs")
     for _ in range(2):
         open_run(run, fresh=True)
@@ -288,13 +289,13 @@ def test_starting_over_archives_the_same_run_each_time_anew(tmp_path: Path):
     assert read_manifest(tmp_path / "checkpoints") == []
 
 
-def test_checkpoints_of_an_unknown_run_are_archived_too(tmp_path: Path):
+def test_checkpoints_of_an_unknown_run_are_archived_too(tmp_path: Path) -> None:
     a_folder_with(tmp_path, a_record(5))
     open_run(a_run(checkpoints_dir=tmp_path))
     assert steps_of(read_manifest(tmp_path / ARCHIVE / "unidentified")) == [5]
 
 
-def test_checkpoints_without_their_state_are_not_silently_trained_again(tmp_path: Path):
+def test_checkpoints_without_their_state_are_not_silently_trained_again(tmp_path: Path) -> None:
     run = a_run(checkpoints_dir=tmp_path)
     open_run(run)
     a_folder_with(tmp_path, a_record(5))
@@ -302,7 +303,7 @@ def test_checkpoints_without_their_state_are_not_silently_trained_again(tmp_path
         open_run(run)
 
 
-def test_a_run_that_reached_its_steps_is_finished_until_more_are_asked_for(tmp_path: Path):
+def test_a_run_that_reached_its_steps_is_finished_until_more_are_asked_for(tmp_path: Path) -> None:
     run = a_run(checkpoints_dir=tmp_path, training={"max_steps": 7})
     open_run(run)
     assert finished(run) is None
@@ -311,7 +312,7 @@ def test_a_run_that_reached_its_steps_is_finished_until_more_are_asked_for(tmp_p
     assert finished(a_run(checkpoints_dir=tmp_path, training={"max_steps": 8})) is None
 
 
-def test_what_a_killed_process_left_half_written_is_swept_up(tmp_path: Path):
+def test_what_a_killed_process_left_half_written_is_swept_up(tmp_path: Path) -> None:
     left = [tmp_path / ".epoch=0-step=5_lora.0a1b2c3d.part", tmp_path / ".resume" / ".step=5.0a1b2c3d.part"]
     for folder in left:
         write_weights(folder)
@@ -319,7 +320,7 @@ def test_what_a_killed_process_left_half_written_is_swept_up(tmp_path: Path):
     assert not any(folder.exists() for folder in left)
 
 
-def test_two_processes_never_train_into_one_folder(tmp_path: Path):
+def test_two_processes_never_train_into_one_folder(tmp_path: Path) -> None:
     with exclusive(tmp_path), pytest.raises(CheckpointError, match="another process"), exclusive(tmp_path):
         pass
     with exclusive(tmp_path):
@@ -328,7 +329,7 @@ def test_two_processes_never_train_into_one_folder(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
 @pytest.mark.parametrize("keep", [0, 0.5])
-def test_a_run_goes_on_from_an_earlier_state_when_the_last_is_cut_short(tmp_path: Path, name: str, keep: float):
+def test_a_run_goes_on_from_an_earlier_state_when_the_last_is_cut_short(tmp_path: Path, name: str, keep: float) -> None:
     run = a_run(checkpoints_dir=tmp_path)
     open_run(run)
     a_folder_with(tmp_path, a_record(5), a_record(10))
@@ -344,7 +345,7 @@ def test_a_run_goes_on_from_an_earlier_state_when_the_last_is_cut_short(tmp_path
 
 
 @pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
-def test_a_run_whose_only_state_is_cut_short_names_it_and_never_starts_from_zero(tmp_path: Path, name: str):
+def test_a_run_whose_only_state_is_cut_short_names_it_and_never_starts_from_zero(tmp_path: Path, name: str) -> None:
     run = a_run(checkpoints_dir=tmp_path)
     open_run(run)
     state = with_state(tmp_path, run.run_id, 3)
@@ -362,7 +363,7 @@ def cut(path: Path, keep: float) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", '[{"checkpoint', "{}", '"text"'])
-def test_a_broken_manifest_is_named_and_may_be_removed_as_it_says(tmp_path: Path, content: str):
+def test_a_broken_manifest_is_named_and_may_be_removed_as_it_says(tmp_path: Path, content: str) -> None:
     a_folder_with(tmp_path, a_record(5), a_record(10))
     for record in read_manifest(tmp_path):
         write_json(tmp_path / record.checkpoint_id / "checkpoint.json", {"record": dump(record)})
@@ -378,7 +379,7 @@ def test_a_broken_manifest_is_named_and_may_be_removed_as_it_says(tmp_path: Path
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"run_id": 3}'])
-def test_a_broken_name_of_the_run_is_named_with_where_to_find_it(tmp_path: Path, content: str):
+def test_a_broken_name_of_the_run_is_named_with_where_to_find_it(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content, encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"run\.json: is of another version .*; write .*checkpoint\.json"):
         current_run(tmp_path)

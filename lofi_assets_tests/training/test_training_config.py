@@ -37,7 +37,7 @@ def a_run(**changes: object) -> TrainingRun:
     return TrainingRun(**{**values, **changes})
 
 
-def test_the_shipped_settings_are_the_constitutions():
+def test_the_shipped_settings_are_the_constitutions() -> None:
     lora = load_lora_settings(REPOSITORY / "config" / "lofi_lora_config.json")
     training = TrainingSettings()
     assert (lora.r, lora.lora_alpha, lora.use_rslora, lora.scale) == (256, 32, True, 2.0)
@@ -45,17 +45,17 @@ def test_the_shipped_settings_are_the_constitutions():
     assert (training.precision, training.gradient_clip, training.keep_best) == ("bf16-mixed", 0.5, 3)
 
 
-def test_a_run_file_gives_back_the_run(tmp_path: Path):
+def test_a_run_file_gives_back_the_run(tmp_path: Path) -> None:
     save_run(tmp_path / "run.json", a_run())
     assert load_run(tmp_path / "run.json") == a_run()
 
 
-def test_a_run_of_an_earlier_version_goes_on_under_its_id():
+def test_a_run_of_an_earlier_version_goes_on_under_its_id() -> None:
     """A setting that is added belongs into ADDED_LATER or UNIDENTIFYING; this id was given before there were any."""
     assert a_run().run_id == "528464d39c1a"
 
 
-def test_a_later_setting_makes_another_run_only_where_it_is_used(monkeypatch: pytest.MonkeyPatch):
+def test_a_later_setting_makes_another_run_only_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     class Later(TrainingSettings):
         noise_offset: float = 0.0
 
@@ -68,7 +68,7 @@ def test_a_later_setting_makes_another_run_only_where_it_is_used(monkeypatch: py
     ("key", "value"),
     [("training.learning_rate", -1), ("training.precision", "fp8"), ("lora.rank", 4), ("dataset_hash", "short")],
 )
-def test_a_broken_run_file_names_file_and_key(tmp_path: Path, key: str, value: object):
+def test_a_broken_run_file_names_file_and_key(tmp_path: Path, key: str, value: object) -> None:
     path = tmp_path / "run.json"
     save_run(path, a_run())
     data = read_json(path)
@@ -83,17 +83,17 @@ def test_a_broken_run_file_names_file_and_key(tmp_path: Path, key: str, value: o
     assert str(path) in str(caught.value)
 
 
-def test_a_missing_run_file_says_so(tmp_path: Path):
+def test_a_missing_run_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load_run(tmp_path / "run.json")
 
 
-def test_a_run_without_training_tracks_is_refused():
+def test_a_run_without_training_tracks_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing to train on"):
         a_run(tracks=(TrackFeatures(track_id="one", key=KEY, split="validation"),))
 
 
-def test_more_steps_continue_the_run_under_a_constant_rate_only():
+def test_more_steps_continue_the_run_under_a_constant_rate_only() -> None:
     longer = a_run(training=TrainingSettings(max_steps=200_000))
     assert longer.run_id == a_run().run_id
     for schedule in ("linear", "cosine"):
@@ -101,7 +101,7 @@ def test_more_steps_continue_the_run_under_a_constant_rate_only():
         assert decaying[0].run_id != decaying[1].run_id
 
 
-def test_recomputing_activations_is_the_same_run_unless_a_compiler_fuses_them():
+def test_recomputing_activations_is_the_same_run_unless_a_compiler_fuses_them() -> None:
     for compiled in (False, True):
         runs = [
             a_run(training=TrainingSettings(gradient_checkpointing=choice, compile=compiled))
@@ -110,7 +110,7 @@ def test_recomputing_activations_is_the_same_run_unless_a_compiler_fuses_them():
         assert (runs[0].run_id == runs[1].run_id) is not compiled
 
 
-def test_order_of_tracks_and_place_of_files_do_not_make_another_run():
+def test_order_of_tracks_and_place_of_files_do_not_make_another_run() -> None:
     moved = a_run(
         tracks=a_run().tracks[::-1], base=Path("/elsewhere"), checkpoints_dir=Path("/elsewhere"), device="cpu"
     )
@@ -135,5 +135,5 @@ def test_order_of_tracks_and_place_of_files_do_not_make_another_run():
         {"tracks": (TrackFeatures(track_id="one", key=KEY, repeat=2), a_run().tracks[1])},
     ],
 )
-def test_what_changes_the_weights_makes_another_run(change: dict):
+def test_what_changes_the_weights_makes_another_run(change: dict) -> None:
     assert a_run(**change).run_id != a_run().run_id

@@ -16,6 +16,7 @@ from lofi_assets.training.config import ConfigError, TrainingRun
 from lofi_assets.training.ending import CONFIGURATION, DONE, INTERRUPTED
 from lofi_assets.training.trainer.log import read_log
 from lofi_assets.training.trainer.loop import train
+from lofi_assets_tests.training.fixtures import MakeRun, Settings
 from lofi_assets_tests.training.test_training_runs import quiet, start
 
 
@@ -42,8 +43,10 @@ def validation(run: TrainingRun) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_agree_with_one_at_the_same_global_batch(make_run, tmp_path: Path, parallel: str):
-    shared = {"max_steps": 4, "checkpoint_interval": 2, "warmup_steps": 0, "ema_decay": 0.9}
+def test_two_processes_agree_with_one_at_the_same_global_batch(
+    make_run: MakeRun, tmp_path: Path, parallel: str
+) -> None:
+    shared: Settings = {"max_steps": 4, "checkpoint_interval": 2, "warmup_steps": 0, "ema_decay": 0.9}
     one = make_run("one", batch_size=4, **shared)
     two = make_run("two", batch_size=1, accumulate=2, processes=2, parallel=parallel, **shared)
     train(one, say=quiet)
@@ -59,8 +62,8 @@ def test_two_processes_agree_with_one_at_the_same_global_batch(make_run, tmp_pat
 
 
 @pytest.mark.slow
-def test_terminated_processes_save_once_and_go_on_to_the_same_bits(make_run, tmp_path: Path):
-    shared = {"processes": 2, "parallel": "fsdp", "max_steps": 12, "checkpoint_interval": 6}
+def test_terminated_processes_save_once_and_go_on_to_the_same_bits(make_run: MakeRun, tmp_path: Path) -> None:
+    shared: Settings = {"processes": 2, "parallel": "fsdp", "max_steps": 12, "checkpoint_interval": 6}
     shared |= {"precision": "bf16-mixed", "gradient_checkpointing": True}
     whole, stopped = make_run("whole", **shared), make_run("stopped", **shared)
     finish(whole, tmp_path / "whole.json")
@@ -81,13 +84,13 @@ def test_terminated_processes_save_once_and_go_on_to_the_same_bits(make_run, tmp
     assert [line["items"] for line in steps(whole)] == [line["items"] for line in steps(stopped)]
 
 
-def test_a_run_for_several_processes_does_not_silently_run_in_one(make_run):
+def test_a_run_for_several_processes_does_not_silently_run_in_one(make_run: MakeRun) -> None:
     with pytest.raises(ConfigError, match="accelerate launch"):
         train(make_run(processes=2), say=quiet)
 
 
 @pytest.mark.slow
-def test_what_is_wrong_is_reported_by_the_main_process_of_several(make_run, tmp_path: Path):
+def test_what_is_wrong_is_reported_by_the_main_process_of_several(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(processes=2).model_copy(update={"base_fingerprint": "0" * 64})
     process = start(run, tmp_path / "run.json")
     _, errors = process.communicate(timeout=60)

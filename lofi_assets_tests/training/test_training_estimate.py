@@ -2,8 +2,9 @@
 
 import itertools
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -102,11 +103,17 @@ class LiveBytes(TorchDispatchMode):
     """Bytes of the storages that operations made and that are still alive, and their peak."""
 
     def __init__(self, known: Iterable[torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._seen = {tensor.untyped_storage()._cdata for tensor in known}
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self,
+        function: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         result = function(*args, **(kwargs or {}))
         for tensor in (leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)):
             storage = tensor.untyped_storage()
@@ -122,7 +129,7 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
-def test_the_published_model_is_counted_as_the_facts_say(published: ModelSize):
+def test_the_published_model_is_counted_as_the_facts_say(published: ModelSize) -> None:
     dead, projectors = 629_391_360, 87_840_512
     assert sum(published.parts.values()) == 3_305_659_264 - dead - projectors
     assert published.adapter == 261_881_856
@@ -132,7 +139,9 @@ def test_the_published_model_is_counted_as_the_facts_say(published: ModelSize):
 @pytest.mark.parametrize("checkpointing", [True, False], ids=["recomputed", "kept"])
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32"])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_saved_activations_are_what_autograd_keeps(medium, precision: str, checkpointing: bool, batch: int):
+def test_saved_activations_are_what_autograd_keeps(
+    medium: tuple[Path, ModelSize], precision: Literal["bf16-mixed", "32"], checkpointing: bool, batch: int
+) -> None:
     base, size = medium
     choices = Choices(precision=precision, gradient_checkpointing=checkpointing, batch_size=batch)
     transformer = trainable(base, choices)
@@ -154,7 +163,9 @@ def test_saved_activations_are_what_autograd_keeps(medium, precision: str, check
 
 @pytest.mark.parametrize("checkpointing", [True, False], ids=["recomputed", "kept"])
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32"])
-def test_the_largest_phase_is_the_peak_of_a_step(medium, precision: str, checkpointing: bool):
+def test_the_largest_phase_is_the_peak_of_a_step(
+    medium: tuple[Path, ModelSize], precision: Literal["bf16-mixed", "32"], checkpointing: bool
+) -> None:
     base, size = medium
     choices = Choices(precision=precision, gradient_checkpointing=checkpointing)
     transformer = trainable(base, choices)
@@ -168,7 +179,7 @@ def test_the_largest_phase_is_the_peak_of_a_step(medium, precision: str, checkpo
 
 
 @pytest.mark.parametrize("checkpointing", [True, False], ids=["recomputed", "kept"])
-def test_the_operations_of_a_step_are_counted_right(medium, checkpointing: bool):
+def test_the_operations_of_a_step_are_counted_right(medium: tuple[Path, ModelSize], checkpointing: bool) -> None:
     base, size = medium
     choices = Choices(precision="32", gradient_checkpointing=checkpointing, batch_size=2)
     transformer = trainable(base, choices)
@@ -178,7 +189,7 @@ def test_the_operations_of_a_step_are_counted_right(medium, checkpointing: bool)
     assert step_operations(size, choices, WORK) == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
-def test_production_fits_a_24_gb_card(published: ModelSize):
+def test_production_fits_a_24_gb_card(published: ModelSize) -> None:
     plan = make_plan(
         published, training_settings(load_profile("production")), training_plan.assumed_workload(ACE_STEP_V1), CARD
     )
@@ -187,7 +198,7 @@ def test_production_fits_a_24_gb_card(published: ModelSize):
     assert "261,881,856 x 8 B" in text and "fits" in text and "TFLOP per step" in text
 
 
-def test_rank_is_never_offered_to_make_it_fit(published: ModelSize):
+def test_rank_is_never_offered_to_make_it_fit(published: ModelSize) -> None:
     settings = TrainingSettings(gradient_checkpointing=False, batch_size=2)
     plan = make_plan(published, settings, training_plan.assumed_workload(ACE_STEP_V1), Card("a small card", 9e9, 100.0))
     offers = remedies(plan)
@@ -199,7 +210,7 @@ def test_rank_is_never_offered_to_make_it_fit(published: ModelSize):
     assert "the constitution fixes r = 256" in said and "adamw_8bit" in said and "--force" in said
 
 
-def test_a_change_that_does_not_lower_the_peak_is_not_offered(published: ModelSize):
+def test_a_change_that_does_not_lower_the_peak_is_not_offered(published: ModelSize) -> None:
     """The step of an optimiser without a fused kernel is the peak here, and it has no frames to crop."""
     plan = make_plan(
         published, TrainingSettings(), training_plan.assumed_workload(ACE_STEP_V1), Card("a small machine", 10e9, None)
@@ -207,7 +218,7 @@ def test_a_change_that_does_not_lower_the_peak_is_not_offered(published: ModelSi
     assert [offer.change for offer in remedies(plan)] == ["optimizer: adamw_8bit"]
 
 
-def test_more_than_everything_offered_says_so(published: ModelSize):
+def test_more_than_everything_offered_says_so(published: ModelSize) -> None:
     plan = make_plan(
         published, TrainingSettings(), training_plan.assumed_workload(ACE_STEP_V1), Card("a tiny card", 3e9, 30.0)
     )
@@ -217,7 +228,7 @@ def test_more_than_everything_offered_says_so(published: ModelSize):
 
 def test_the_command_prints_the_plan_of_the_real_model_before_there_is_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setenv("LOFI_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.setattr(training_plan, "_free_disk", lambda folder: 200e9)
@@ -241,7 +252,7 @@ COSTLY: dict[str, dict[str, object]] = {
 """What a profile gives up -> what `production` has, or the next better."""
 
 
-def test_a_profile_for_a_card_fits_it_by_the_plan_and_gives_up_nothing_that_it_need_not(published: ModelSize):
+def test_a_profile_for_a_card_fits_it_by_the_plan_and_gives_up_nothing_that_it_need_not(published: ModelSize) -> None:
     """GB as 10^9 bytes: a card sold as 8 GB has 8.6 of these. On the longest track that the constitution allows."""
     production, work = load_profile("production"), training_plan.assumed_workload(ACE_STEP_V1)
     assert production.lora == {}

@@ -1,7 +1,9 @@
 """The same bits twice: proven before the first step, refused by name, kept by what is compiled."""
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from lofi_assets.training.trainer.exactness import prove_exact
 from lofi_assets.training.trainer.loop import train
 from lofi_assets.training.trainer.model import compile_blocks, compiles
 from lofi_assets_tests.backbones.kernel_counts import loss_of, model_of
+from lofi_assets_tests.training.fixtures import MakeRun, Settings
 from lofi_assets_tests.training.test_training_options import stop_after
 from lofi_assets_tests.training.test_training_runs import digests, quiet
 
@@ -34,10 +37,10 @@ class Loss:
     device: torch.device = CPU
 
     @property
-    def model(self):
+    def model(self) -> Callable[..., Any]:
         return None
 
-    def losses(self, items):
+    def losses(self, items: Sequence[Item]) -> torch.Tensor:
         if self.refuses:
             raise RuntimeError(self.refuses)
         return (self.parameter * (1 + self.noise * torch.rand(()))).square().sum()[None]
@@ -46,19 +49,19 @@ class Loss:
 ITEM = Item("song", torch.zeros(1), torch.zeros(1), 0.5, {})
 
 
-def test_a_pass_that_gives_the_same_bits_is_let_through_and_leaves_no_gradient():
+def test_a_pass_that_gives_the_same_bits_is_let_through_and_leaves_no_gradient() -> None:
     parameter = torch.nn.Parameter(torch.ones(3))
     prove_exact(Loss(parameter), [ITEM], {"x": parameter})
     assert parameter.grad is None
 
 
-def test_gradients_that_differ_by_a_bit_are_named_before_the_first_step():
+def test_gradients_that_differ_by_a_bit_are_named_before_the_first_step() -> None:
     parameter = torch.nn.Parameter(torch.ones(3))
     with pytest.raises(ConfigError, match="song gave other bits in 1 of 1 gradients, first in x"):
         prove_exact(Loss(parameter, noise=1e-6), [ITEM], {"x": parameter})
 
 
-def test_an_operation_without_a_deterministic_kernel_is_named():
+def test_an_operation_without_a_deterministic_kernel_is_named() -> None:
     parameter = torch.nn.Parameter(torch.ones(3))
     told = "upsample_linear1d_backward_out_cuda does not have a deterministic implementation, but you set ..."
     with pytest.raises(ConfigError, match="no deterministic kernel for upsample_linear1d_backward_out_cuda"):
@@ -67,7 +70,7 @@ def test_an_operation_without_a_deterministic_kernel_is_named():
         prove_exact(Loss(parameter, refuses="CUDA out of memory"), [ITEM], {"x": parameter})
 
 
-def test_a_gpu_is_held_to_it_as_a_cpu_is(monkeypatch):
+def test_a_gpu_is_held_to_it_as_a_cpu_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     for device in (CPU, CUDA):
         with deterministic(device):
@@ -78,7 +81,7 @@ def test_a_gpu_is_held_to_it_as_a_cpu_is(monkeypatch):
 
 
 @pytest.mark.parametrize(("frames", "count"), [(7, 20), (20, 7), (9, 9), (1, 4)])
-def test_frames_are_stretched_as_interpolate_does(frames: int, count: int):
+def test_frames_are_stretched_as_interpolate_does(frames: int, count: int) -> None:
     x = torch.randn(frames, 5, requires_grad=True)
     found, expected = _stretched(x, count), F.interpolate(x.T[None], size=count, mode="linear")[0].T
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
@@ -87,19 +90,19 @@ def test_frames_are_stretched_as_interpolate_does(frames: int, count: int):
     torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
-def test_auto_leaves_the_id_of_a_run_alone_and_a_compiler_asked_for_does_not():
+def test_auto_leaves_the_id_of_a_run_alone_and_a_compiler_asked_for_does_not() -> None:
     auto, off, on = (TrainingSettings(compile=choice).identifying for choice in ("auto", False, True))
     assert auto == off == TrainingSettings().identifying and off["compile"] is False and on["compile"] is True
 
 
-def test_auto_compiles_where_it_can(monkeypatch):
+def test_auto_compiles_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "find_spec", lambda name: name == "triton")
-    monkeypatch.setattr(models.shutil, "which", lambda name: name == "gcc")
+    monkeypatch.setattr("shutil.which", lambda name: name == "gcc")
     assert compiles(TrainingSettings(), CUDA) and not compiles(TrainingSettings(), CPU)
     assert compiles(TrainingSettings(compile=True), CPU) and not compiles(TrainingSettings(compile=False), CUDA)
     assert not compiles(TrainingSettings(base_quantization="nf4"), CUDA)
     assert not compiles(TrainingSettings(parallel="fsdp", processes=2), CUDA)
-    monkeypatch.setattr(models.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     assert not compiles(TrainingSettings(), CUDA)
 
 
@@ -113,11 +116,11 @@ def test_auto_compiles_where_it_can(monkeypatch):
         pytest.param("aot_eager", torch.float32, marks=pytest.mark.slow),
     ],
 )
-def test_blocks_compile_without_a_graph_break_over_three_lengths(backend: str, dtype: torch.dtype):
+def test_blocks_compile_without_a_graph_break_over_three_lengths(backend: str, dtype: torch.dtype) -> None:
     torch._dynamo.reset()
     layers = 1 if backend == "eager" else 2
     plain, compiled = (model_of(layers=layers, dtype=dtype) for _ in range(2))
-    compile_blocks(compiled.transformer_blocks, backend=backend)
+    compile_blocks(list(compiled.transformer_blocks), backend=backend)
     counters.clear()
     for frames, length in ((16, 11), (32, 25), (48, 41)):
         losses = [loss_of(model, frames=frames, length=length) for model in (plain, compiled)]
@@ -134,8 +137,8 @@ def test_blocks_compile_without_a_graph_break_over_three_lengths(backend: str, d
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("compiled", [False, True])
-def test_on_cuda_a_killed_and_resumed_run_gives_the_same_bits(make_run, compiled: bool):
-    settings = {"precision": "bf16-mixed", "compile": compiled}
+def test_on_cuda_a_killed_and_resumed_run_gives_the_same_bits(make_run: MakeRun, compiled: bool) -> None:
+    settings: Settings = {"precision": "bf16-mixed", "compile": compiled}
     runs = (make_run(name, **settings) for name in ("whole", "again", "stopped"))
     whole, again, stopped = (run.model_copy(update={"device": "cuda"}) for run in runs)
     train(whole, say=quiet)
@@ -147,7 +150,7 @@ def test_on_cuda_a_killed_and_resumed_run_gives_the_same_bits(make_run, compiled
 
 @pytest.mark.gpu
 @needs_gpu
-def test_on_cuda_gradients_are_the_same_twice_on_a_context_of_800_tokens():
+def test_on_cuda_gradients_are_the_same_twice_on_a_context_of_800_tokens() -> None:
     from lofi_assets.backbones.ace_step_v1.objective import Objective, conditions_of
 
     model = model_of(layers=4, dtype=torch.bfloat16).cuda()

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from lofi_assets.training.checkpoints import state as resume
 from lofi_assets.training.checkpoints.manifest import read_manifest
 from lofi_assets.training.checkpoints.runs import exclusive
 from lofi_assets.training.checkpoints.state import FOLDER, TENSORS, resume_point
+from lofi_assets.training.checkpoints.tensor_file import write_hashed
 from lofi_assets.training.config import TrainingRun, save_run
 from lofi_assets.training.distributed import ALONE
 from lofi_assets.training.ending import (
@@ -42,11 +43,13 @@ from lofi_assets.training.launch import STOPPING, Launched
 from lofi_assets.training.stopping import Stop
 from lofi_assets.training.trainer import saving
 from lofi_assets.training.trainer.log import StepLog
-from lofi_assets.training.trainer.loop import Progress, Trainer
+from lofi_assets.training.trainer.loop import Trainer
+from lofi_assets.training.trainer.progress import Progress
+from lofi_assets_tests.training.fixtures import MakeRun, Settings
 from lofi_assets_tests.training.test_training_runs import digests, logged
 from lofi_assets_tests.training.test_training_state import flip
 
-SETTINGS = {"max_steps": 5, "checkpoint_interval": 4, "validation_limit": 0}
+SETTINGS: Settings = {"max_steps": 5, "checkpoint_interval": 4, "validation_limit": 0}
 EVERY_STEP = 1e-9
 """Minutes between states."""
 
@@ -65,7 +68,7 @@ def config(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(make_run: Callable[..., TrainingRun], config: Path) -> TrainingRun:
+def run(make_run: MakeRun, config: Path) -> TrainingRun:
     made = make_run(**SETTINGS)
     save_run(config, made)
     return made
@@ -110,7 +113,7 @@ def saved(run: TrainingRun) -> int:
     return point.step
 
 
-def assert_it_ends_as_without(run: TrainingRun, config: Path, make_run: Any, whole: dict[str, Any]) -> None:
+def assert_it_ends_as_without(run: TrainingRun, config: Path, make_run: MakeRun, whole: dict[str, Any]) -> None:
     """The same call again goes on to the same bits and the same log as a run that nothing happened to."""
     if not whole:
         untouched = make_run("untouched", **SETTINGS)
@@ -134,7 +137,7 @@ def test_a_signal_saves_the_step_that_it_came_in(
 
 
 def test_an_error_that_nothing_explains_saves_the_step_before_it(
-    run: TrainingRun, config: Path, monkeypatch: pytest.MonkeyPatch, make_run: Any, whole: dict[str, Any]
+    run: TrainingRun, config: Path, monkeypatch: pytest.MonkeyPatch, make_run: MakeRun, whole: dict[str, Any]
 ) -> None:
     with monkeypatch.context() as broken:
         broken.setattr(Trainer, "_accumulate", at_step(3, raising(KeyError("a defect"))))
@@ -179,7 +182,7 @@ def test_memory_that_runs_out_says_what_to_change(
 
 
 def test_an_error_within_an_update_keeps_the_state_before_it(
-    run: TrainingRun, config: Path, monkeypatch: pytest.MonkeyPatch, make_run: Any, whole: dict[str, Any]
+    run: TrainingRun, config: Path, monkeypatch: pytest.MonkeyPatch, make_run: MakeRun, whole: dict[str, Any]
 ) -> None:
     plain = Progress.observe
 
@@ -222,7 +225,7 @@ def test_a_run_that_the_disk_has_no_room_for_is_not_started_unless_forced(
 
 @pytest.mark.parametrize(("step", "minutes", "what"), [(4, 10, "checkpoint"), (2, EVERY_STEP, "state")])
 def test_a_disk_that_fills_up_is_seen_before_something_is_half_written(
-    make_run: Any, config: Path, monkeypatch: pytest.MonkeyPatch, step: int, minutes: float, what: str
+    make_run: MakeRun, config: Path, monkeypatch: pytest.MonkeyPatch, step: int, minutes: float, what: str
 ) -> None:
     run = make_run(**SETTINGS, state_minutes=minutes)
     save_run(config, run)
@@ -258,20 +261,20 @@ def test_a_preview_without_room_is_left_out_and_said(
 
 @pytest.mark.parametrize("written", ["state", "log"])
 def test_a_disk_that_is_full_all_the_same_keeps_the_state_before(
-    make_run: Any, config: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, Any], written: str
+    make_run: MakeRun, config: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, Any], written: str
 ) -> None:
     run = make_run(**SETTINGS, state_minutes=EVERY_STEP)
     save_run(config, run)
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    plain_log, plain_write = StepLog.write, resume.write_hashed
+    plain_log, plain_write = StepLog.write, write_hashed
 
-    def log(self: StepLog, step: int, values: Any) -> None:
+    def log(self: StepLog, step: int, values: Mapping[str, Any]) -> None:
         if step == 3:
             self._file.write('{"step": 3, "lo')  # what a disk takes before it is full
             raise DiskError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
         plain_log(self, step, values)
 
-    def write(tensors: Any, path: Path) -> str:
+    def write(tensors: Mapping[str, torch.Tensor], path: Path) -> str:
         if ".step=3." in str(path):
             path.write_bytes(b"the first part")
             raise full
@@ -291,7 +294,12 @@ def test_a_disk_that_is_full_all_the_same_keeps_the_state_before(
 
 @pytest.mark.parametrize("damage", ["flipped", "cut short"])
 def test_a_damaged_state_costs_what_came_since_the_one_before(
-    make_run: Any, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, whole: dict[str, Any], damage: str
+    make_run: MakeRun,
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    whole: dict[str, Any],
+    damage: str,
 ) -> None:
     run = make_run(**SETTINGS, state_minutes=EVERY_STEP)
     save_run(config, run)
@@ -323,7 +331,7 @@ def test_states_that_are_all_damaged_end_the_run_by_name(
 
 
 def test_weights_that_are_no_numbers_are_never_saved_to_go_on_from(
-    make_run: Any, config: Path, monkeypatch: pytest.MonkeyPatch
+    make_run: MakeRun, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(**SETTINGS, state_minutes=EVERY_STEP)
     save_run(config, run)
@@ -357,7 +365,7 @@ def test_a_second_trainer_is_refused_and_the_first_goes_on(run: TrainingRun, con
 
 
 def test_states_are_saved_by_minutes_apart_from_checkpoints(
-    make_run: Any, config: Path, monkeypatch: pytest.MonkeyPatch
+    make_run: MakeRun, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(10_000))
     run = make_run(max_steps=9, checkpoint_interval=5, validation_limit=0, state_minutes=2.5 / 60)
@@ -436,7 +444,7 @@ def test_a_trainer_whose_lofi_train_is_killed_saves_and_ends(tmp_path: Path) -> 
     assert wait_for(tmp_path / "reason") == "the process that started it is gone"
 
 
-def test_a_killed_trainer_is_explained_by_lofi_train(tmp_path: Path, capfd: Any) -> None:
+def test_a_killed_trainer_is_explained_by_lofi_train(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "run.json"
     die = "import os, signal; os.write(2, b'CUDA is gone\\n'); os.kill(os.getpid(), signal.SIGKILL)"
     assert command._run([sys.executable, "-c", die], config) == 128 + signal.SIGKILL
@@ -447,11 +455,11 @@ def test_a_killed_trainer_is_explained_by_lofi_train(tmp_path: Path, capfd: Any)
 
 
 def test_of_several_processes_the_one_that_was_killed_is_named(
-    make_run: Any, config: Path, monkeypatch: pytest.MonkeyPatch
+    make_run: MakeRun, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_run(config, make_run(processes=2))
 
-    def killed(arguments: Any, *, processes: int, stop: Any) -> Launched:
+    def killed(arguments: Sequence[str], *, processes: int, stop: Callable[[], bool]) -> Launched:
         monkeypatch.setattr("lofi_assets.training.launch.GRACE_SECONDS", 0.1)
         lives = ("import time; time.sleep(100)", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
         started = [subprocess.Popen([sys.executable, "-c", life]) for life in lives]
@@ -484,11 +492,11 @@ def test_of_several_processes_the_first_word_stays(tmp_path: Path, monkeypatch: 
     write_ending(config, Ending(FILES, "a file of rank 1", "files"))
     begin(config)
     write_ending(config, Ending(CRASHED, "rank 0: connection closed by peer", "unknown"))
-    assert read_ending(config).message == "a file of rank 1"  # type: ignore[union-attr]
+    assert read_ending(config).message == "a file of rank 1"
     monkeypatch.delenv("WORLD_SIZE")
     begin(config)
     write_ending(config, Ending(DONE, "another start", "complete"))
-    assert read_ending(config).message == "another start"  # type: ignore[union-attr]
+    assert read_ending(config).message == "another start"
 
 
 def test_a_warning_that_the_end_announces_never_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transformer
+from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.quantization.merge import merge_lora
 from lofi_assets.training.checkpoints.files import (
     COMFYUI_WEIGHTS,
@@ -27,7 +29,7 @@ from lofi_assets.training.trainer.adapters import add_lora, digest, read_adapter
 
 TARGETS = ("speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0")
 ROUNDING = 1e-5
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "shipped scale": {"r": 16, "lora_alpha": 8, "use_rslora": True},
     "uneven scale": {"r": 6, "lora_alpha": 7, "use_rslora": True},
     "alpha over r": {"r": 4, "lora_alpha": 32, "use_rslora": False},
@@ -45,7 +47,7 @@ class Trained:
     output: torch.Tensor
     untrained: torch.Tensor
 
-    def transformer(self) -> torch.nn.Module:
+    def transformer(self) -> ACEStepTransformer2DModel:
         return load_transformer(self.base / TRANSFORMER)
 
     def error(self, transformer: torch.nn.Module) -> float:
@@ -128,49 +130,50 @@ def names(path: Path) -> Iterator[str]:
         yield from file.keys()
 
 
-def test_every_form_is_read_back_to_the_trained_strength(trained: Trained):
+def test_every_form_is_read_back_to_the_trained_strength(trained: Trained) -> None:
     assert fault(trained.folder) is None
 
 
-def test_peft_applies_the_trained_adapter(trained: Trained):
+def test_peft_applies_the_trained_adapter(trained: Trained) -> None:
     assert trained.error(PeftModel.from_pretrained(trained.transformer(), str(trained.folder))) < ROUNDING
 
 
-def test_pefts_state_dict_loader_applies_the_trained_adapter(trained: Trained):
+def test_pefts_state_dict_loader_applies_the_trained_adapter(trained: Trained) -> None:
     transformer = trained.transformer()
     inject_adapter_in_model(LoraConfig.from_pretrained(str(trained.folder)), transformer)
     state = load_file(trained.folder / PEFT_WEIGHTS)
-    loaded = set_peft_model_state_dict(transformer, {k.removeprefix(PEFT_PREFIX): v for k, v in state.items()})
+    # PEFT names the function `namedtuple` as the type of what it returns
+    loaded: Any = set_peft_model_state_dict(transformer, {k.removeprefix(PEFT_PREFIX): v for k, v in state.items()})
     assert not loaded.unexpected_keys
     assert trained.error(transformer) < ROUNDING
 
 
-def test_diffusers_applies_the_trained_adapter(trained: Trained):
+def test_diffusers_applies_the_trained_adapter(trained: Trained) -> None:
     transformer = trained.transformer()
     transformer.load_lora_adapter(str(trained.folder), weight_name=DIFFUSERS_WEIGHTS, prefix=None)
     assert trained.error(transformer) < ROUNDING
 
 
-def test_ace_steps_own_pipeline_applies_the_trained_adapter_although_it_drops_the_scale(trained: Trained):
+def test_ace_steps_own_pipeline_applies_the_trained_adapter_although_it_drops_the_scale(trained: Trained) -> None:
     transformer = trained.transformer()
     path = str(trained.folder / DIFFUSERS_WEIGHTS)
     transformer.load_lora_adapter(path, adapter_name="ace_step_lora", with_alpha=True, prefix=None)
     assert trained.error(transformer) < ROUNDING
 
 
-def test_comfyui_applies_the_trained_adapter(trained: Trained):
+def test_comfyui_applies_the_trained_adapter(trained: Trained) -> None:
     transformer = trained.transformer()
     transformer.load_state_dict(comfyui_weights(trained.folder / COMFYUI_WEIGHTS, transformer.state_dict()))
     assert trained.error(transformer) < ROUNDING
 
 
-def test_comfyui_finds_a_weight_for_every_tensor_of_its_file(trained: Trained):
+def test_comfyui_finds_a_weight_for_every_tensor_of_its_file(trained: Trained) -> None:
     weights = trained.transformer().state_dict()
     layers = {name.split(".lora_")[0] for name in names(trained.folder / COMFYUI_WEIGHTS)}
     assert layers and all(f"{layer}.weight" in weights for layer in layers)
 
 
-def test_a_merged_model_and_the_adapter_agree(trained: Trained, tmp_path: Path):
+def test_a_merged_model_and_the_adapter_agree(trained: Trained, tmp_path: Path) -> None:
     report = merge_lora(trained.base, trained.folder, tmp_path / "merged", backbone=ACE_STEP_V1)
     assert report.scale == pytest.approx(trained.lora.scale)
     merged = load_transformer(tmp_path / "merged" / TRANSFORMER, drop_dead_projections=True, build_projectors=False)
@@ -178,7 +181,7 @@ def test_a_merged_model_and_the_adapter_agree(trained: Trained, tmp_path: Path):
     assert trained.error(merged) < 1e-4
 
 
-def test_a_scale_that_is_a_power_of_two_leaves_every_bit_of_the_trained_product(base: Path, tmp_path: Path):
+def test_a_scale_that_is_a_power_of_two_leaves_every_bit_of_the_trained_product(base: Path, tmp_path: Path) -> None:
     trained = write(base, tmp_path, "shipped scale")
     assert trained.lora.scale == 2.0
     peft, unscaled = load_file(tmp_path / PEFT_WEIGHTS), load_file(tmp_path / COMFYUI_WEIGHTS)
@@ -188,11 +191,11 @@ def test_a_scale_that_is_a_power_of_two_leaves_every_bit_of_the_trained_product(
     )
 
 
-def test_the_comfyui_file_takes_no_room_of_its_own(trained: Trained):
+def test_the_comfyui_file_takes_no_room_of_its_own(trained: Trained) -> None:
     assert (trained.folder / COMFYUI_WEIGHTS).samefile(trained.folder / DIFFUSERS_WEIGHTS)
 
 
-def test_the_same_adapter_is_written_to_the_same_bytes(base: Path, tmp_path: Path):
+def test_the_same_adapter_is_written_to_the_same_bytes(base: Path, tmp_path: Path) -> None:
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         write(base, tmp_path / name, "uneven scale")
@@ -200,7 +203,7 @@ def test_the_same_adapter_is_written_to_the_same_bytes(base: Path, tmp_path: Pat
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
 
 
-def test_a_dora_is_applied_by_peft_and_by_both_calls_of_diffusers(dora: Trained):
+def test_a_dora_is_applied_by_peft_and_by_both_calls_of_diffusers(dora: Trained) -> None:
     assert dora.error(PeftModel.from_pretrained(dora.transformer(), str(dora.folder))) < 1e-4
     for source, options in (
         (dora.folder, {"weight_name": DIFFUSERS_WEIGHTS}),
@@ -211,13 +214,13 @@ def test_a_dora_is_applied_by_peft_and_by_both_calls_of_diffusers(dora: Trained)
         assert dora.error(transformer) < 1e-4
 
 
-def test_a_dora_has_no_comfyui_form_and_is_valid_without_one(dora: Trained):
+def test_a_dora_has_no_comfyui_form_and_is_valid_without_one(dora: Trained) -> None:
     assert not (dora.folder / COMFYUI_WEIGHTS).exists()
     assert fault(dora.folder) is None
     assert json.loads((dora.folder / PEFT_CONFIG).read_text())["use_dora"] is True
 
 
-def test_a_dora_merges_into_the_base_for_those_who_need_one_file(dora: Trained, tmp_path: Path):
+def test_a_dora_merges_into_the_base_for_those_who_need_one_file(dora: Trained, tmp_path: Path) -> None:
     merge_lora(dora.base, dora.folder, tmp_path / "merged", backbone=ACE_STEP_V1)
     merged = load_transformer(tmp_path / "merged" / TRANSFORMER, drop_dead_projections=True, build_projectors=False)
     assert float((velocity(merged) - dora.output).abs().max()) < 1e-5

@@ -4,13 +4,13 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
-from lofi_assets.constitution.gates import Gate
-from lofi_assets.constitution.verdicts import judge
+from lofi_assets.constitution.gates import Gate, judge
 from lofi_assets.errors import LofiError
 from lofi_assets.files.writing import StoreError
 from lofi_assets.release.adapter_files import _expect_rights
@@ -33,10 +33,15 @@ from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.log import read_log
 from lofi_assets.training.trainer.loop import train
 from lofi_assets.training.trainer.model import prepare_model
+from lofi_assets_tests.training.fixtures import MakeRun, TrainingMaterial
 from lofi_assets_tests.training.foreign_loras import MAKERS, ace_step, peft, random_pairs
 from lofi_assets_tests.training.test_foreign_loras import RANKS, error, theirs
 from lofi_assets_tests.training.test_training_forms import velocity
 
+Layers = dict[str, tuple[int, ...]]
+"""The layers that an adapter may have, and the shapes of their weights."""
+Started = Callable[..., TrainingRun]
+"""A run with these settings that starts from a file."""
 CPU = torch.device("cpu")
 ROUNDING = 1e-5
 EVIDENCE = "https://example.org/licence"
@@ -53,10 +58,12 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def started(make_run, store: Store, training_material) -> Callable[..., TrainingRun]:
+def started(make_run: MakeRun, store: Store, training_material: TrainingMaterial) -> Started:
     """A run that starts from a file."""
 
-    def start(path: Path, *, strength: float | None = None, validation=frozenset({"three"}), **settings) -> TrainingRun:
+    def start(
+        path: Path, *, strength: float | None = None, validation: frozenset[str] = frozenset({"three"}), **settings: Any
+    ) -> TrainingRun:
         base, fingerprint = training_material["base"], training_material["fingerprint"]
         identifier = take_in(
             store, path, backbone=ACE_STEP_V1, base=base, base_fingerprint=fingerprint, strength=strength
@@ -68,7 +75,7 @@ def started(make_run, store: Store, training_material) -> Callable[..., Training
 
 
 @pytest.fixture
-def layers(tiny_base: Path) -> dict[str, tuple[int, ...]]:
+def layers(tiny_base: Path) -> Layers:
     return layers_of(ACE_STEP_V1, tiny_base)
 
 
@@ -78,10 +85,10 @@ def test_a_run_starts_from_what_the_lora_computes(
     form: str,
     rank: int,
     tiny_base: Path,
-    layers,
+    layers: Layers,
     tmp_path: Path,
-    started,
-):
+    started: Started,
+) -> None:
     if rank != 6 and form not in ("peft", "comfyui"):
         pytest.skip("a larger rank is filled up in the same way whatever the form")
     path, added = MAKERS[form](tmp_path, random_pairs(layers, ranks=RANKS.get(form)))
@@ -90,7 +97,9 @@ def test_a_run_starts_from_what_the_lora_computes(
     assert error(velocity(model.model), theirs(tiny_base, added), theirs(tiny_base, {})) < ROUNDING
 
 
-def test_a_checkpoint_goes_on_under_another_learning_rate_with_its_own_bits(make_run, store: Store, started):
+def test_a_checkpoint_goes_on_under_another_learning_rate_with_its_own_bits(
+    make_run: MakeRun, store: Store, started: Started
+) -> None:
     first = make_run()
     train(first, say=quiet)
     folder = first.checkpoints_dir / checkpoint_id(6)
@@ -112,7 +121,7 @@ def test_a_checkpoint_goes_on_under_another_learning_rate_with_its_own_bits(make
         started(folder)  # by now another checkpoint of this name
 
 
-def test_a_killed_run_goes_on_without_what_it_started_from(layers, tmp_path: Path, started):
+def test_a_killed_run_goes_on_without_what_it_started_from(layers: Layers, tmp_path: Path, started: Started) -> None:
     run = started(ace_step(tmp_path, random_pairs(layers))[0], lora={"r": 6})
     train(run, say=quiet, stop=lambda: True)
     for file in run.initial.folder.iterdir():
@@ -120,7 +129,9 @@ def test_a_killed_run_goes_on_without_what_it_started_from(layers, tmp_path: Pat
     assert train(run, say=quiet).step == 6
 
 
-def test_the_run_is_named_by_content_strength_and_lineage(layers, tmp_path: Path, started, make_run):
+def test_the_run_is_named_by_content_strength_and_lineage(
+    layers: Layers, tmp_path: Path, started: Started, make_run: MakeRun
+) -> None:
     path, _ = ace_step(tmp_path, random_pairs(layers))
     run = started(path, lora={"r": 6})
     (tmp_path / "elsewhere").mkdir()
@@ -138,8 +149,12 @@ def test_the_run_is_named_by_content_strength_and_lineage(layers, tmp_path: Path
 
 
 def test_what_a_checkpoint_goes_back_to_stays_with_what_starts_from_it(
-    layers, tmp_path: Path, started, store: Store, make_run
-):
+    layers: Layers,
+    tmp_path: Path,
+    started: Started,
+    store: Store,
+    make_run: MakeRun,
+) -> None:
     """Foreign LoRA -> run -> run: the third knows the first, and the tracks of the second."""
     foreign = started(ace_step(tmp_path, random_pairs(layers))[0], lora={"r": 6})
     train(foreign, say=quiet)
@@ -154,14 +169,16 @@ def test_what_a_checkpoint_goes_back_to_stays_with_what_starts_from_it(
     assert TrainedOn.read(folder).train == {"one", "two"}
 
 
-def test_a_checkpoint_of_another_data_root_is_from_elsewhere(make_run, started):
+def test_a_checkpoint_of_another_data_root_is_from_elsewhere(make_run: MakeRun, started: Started) -> None:
     other = make_run("other", max_steps=3)
     train(other, say=quiet)
     run = started(other.checkpoints_dir / checkpoint_id(3))
     assert (run.initial.checkpoint, run.initial.trained_on, run.initial.foreign) == ("", (), (run.initial.sha256,))
 
 
-def test_a_checkpoint_put_among_this_data_roots_own_is_from_elsewhere_and_keeps_its_tracks(make_run, started, store):
+def test_a_checkpoint_put_among_this_data_roots_own_is_from_elsewhere_and_keeps_its_tracks(
+    make_run: MakeRun, started: Started, store: Store
+) -> None:
     other, own = make_run("other", max_steps=3), make_run(max_steps=3, learning_rate=3e-5)
     for run in (other, own):
         train(run, say=quiet)
@@ -176,7 +193,7 @@ def test_a_checkpoint_put_among_this_data_roots_own_is_from_elsewhere_and_keeps_
     assert started(own.checkpoints_dir / checkpoint_id(3)).initial.foreign == (mine.initial.sha256,)
 
 
-def test_a_checkpoint_whose_record_was_changed_is_not_started_from(make_run, started):
+def test_a_checkpoint_whose_record_was_changed_is_not_started_from(make_run: MakeRun, started: Started) -> None:
     run = make_run(max_steps=3)
     train(run, say=quiet)
     folder = run.checkpoints_dir / checkpoint_id(3)
@@ -185,14 +202,18 @@ def test_a_checkpoint_whose_record_was_changed_is_not_started_from(make_run, sta
         started(folder)
 
 
-def test_a_checkpoint_that_learnt_the_validation_tracks_is_not_started_from(make_run, started):
+def test_a_checkpoint_that_learnt_the_validation_tracks_is_not_started_from(
+    make_run: MakeRun, started: Started
+) -> None:
     run = make_run(max_steps=3)
     train(run, say=quiet)
     with pytest.raises(AdapterError, match=r"trained on 1 of the tracks that this run validates with \(one\)"):
         started(run.checkpoints_dir / checkpoint_id(3), validation=frozenset({"one"}))
 
 
-def test_a_record_that_hides_where_a_lora_came_from_is_refused(layers, tmp_path: Path, started):
+def test_a_record_that_hides_where_a_lora_came_from_is_refused(
+    layers: Layers, tmp_path: Path, started: Started
+) -> None:
     path, _ = ace_step(tmp_path, random_pairs(layers))
     run = started(path)
     record = run.initial.folder / TAKEN
@@ -217,13 +238,19 @@ def test_a_record_that_hides_where_a_lora_came_from_is_refused(layers, tmp_path:
         ({"r": 6, "use_dora": True}, "is no DoRA, and lora.use_dora is true"),
     ],
 )
-def test_a_lora_that_does_not_fit_the_adapter_is_refused(lora, said: str, layers, tmp_path: Path, started):
+def test_a_lora_that_does_not_fit_the_adapter_is_refused(
+    lora: dict[str, Any],
+    said: str,
+    layers: Layers,
+    tmp_path: Path,
+    started: Started,
+) -> None:
     run = started(ace_step(tmp_path, random_pairs(layers))[0], lora=lora)
     with pytest.raises(ConfigError, match=said):
         train(run, say=quiet)
 
 
-def test_a_copy_that_was_changed_is_refused(layers, tmp_path: Path, started):
+def test_a_copy_that_was_changed_is_refused(layers: Layers, tmp_path: Path, started: Started) -> None:
     run = started(peft(tmp_path, random_pairs(layers, ranks=RANKS["peft"]))[0], lora={"r": 6})
     config = run.initial.folder / "adapter_config.json"
     config.write_text(config.read_text("utf-8").replace('"lora_alpha": 12', '"lora_alpha": 13'), encoding="utf-8")
@@ -251,7 +278,7 @@ def write_rights(store: Store, **rights: dict) -> None:
         ({}, None),
     ],
 )
-def test_absence_of_rights_is_never_consent(changes: dict | None, said: str | None, store: Store):
+def test_absence_of_rights_is_never_consent(changes: dict | None, said: str | None, store: Store) -> None:
     sha256 = "a" * 64
     write_rights(store, **({} if changes is None else {sha256: {**RIGHTS, **changes}}))
     found = unlicensed(store, (sha256,))
@@ -259,7 +286,7 @@ def test_absence_of_rights_is_never_consent(changes: dict | None, said: str | No
 
 
 @pytest.mark.parametrize("written", ["a" * 12, "A" * 64, "sha256:" + "a" * 64])
-def test_rights_under_what_is_no_sha256_are_named(written: str, store: Store):
+def test_rights_under_what_is_no_sha256_are_named(written: str, store: Store) -> None:
     write_rights(store, **{written: RIGHTS})
     with pytest.raises(StoreError, match=rf"adapters\.json: '{written}' is no sha256"):
         unlicensed(store, ("a" * 64,))
@@ -278,7 +305,9 @@ GATE = Gate(
 )
 
 
-def test_a_model_that_goes_back_to_a_lora_without_rights_fails_its_gate(layers, tmp_path: Path, started, store: Store):
+def test_a_model_that_goes_back_to_a_lora_without_rights_fails_its_gate(
+    layers: Layers, tmp_path: Path, started: Started, store: Store
+) -> None:
     run = started(ace_step(tmp_path, random_pairs(layers))[0], lora={"r": 6})
     train(run, say=quiet)
     records = read_manifest(store.checkpoints)
@@ -289,7 +318,9 @@ def test_a_model_that_goes_back_to_a_lora_without_rights_fails_its_gate(layers, 
     assert on_unlicensed_adapters(store, {"x": store.checkpoints / checkpoint_id(3)}) == {}
 
 
-def test_a_release_asks_for_the_rights_as_they_stand(layers, tmp_path: Path, started, store: Store):
+def test_a_release_asks_for_the_rights_as_they_stand(
+    layers: Layers, tmp_path: Path, started: Started, store: Store
+) -> None:
     run = started(ace_step(tmp_path, random_pairs(layers))[0], lora={"r": 6})
     with pytest.raises(ReleaseError, match=r"whose rights are not on record.*adapters\.json"):
         _expect_rights(store, run, where=tmp_path / RUN_CONFIG)
@@ -300,7 +331,13 @@ def test_a_release_asks_for_the_rights_as_they_stand(layers, tmp_path: Path, sta
         _expect_rights(store, run, where=tmp_path / RUN_CONFIG)
 
 
-def test_the_model_card_says_where_the_adapter_comes_from(layers, tmp_path: Path, started, store: Store, make_run):
+def test_the_model_card_says_where_the_adapter_comes_from(
+    layers: Layers,
+    tmp_path: Path,
+    started: Started,
+    store: Store,
+    make_run: MakeRun,
+) -> None:
     run = started(ace_step(tmp_path, random_pairs(layers))[0], lora={"r": 6})
     write_rights(store, **{run.initial.sha256: {**RIGHTS, "name": "rap-lora"}})
     assert "what that was trained on is not known here, and copies of it were not looked for" in start_line(run)
@@ -309,19 +346,19 @@ def test_the_model_card_says_where_the_adapter_comes_from(layers, tmp_path: Path
 
 
 @pytest.mark.parametrize("consent", ["true", 1, "yes", None])
-def test_nothing_but_true_is_consent(consent: object, store: Store):
+def test_nothing_but_true_is_consent(consent: object, store: Store) -> None:
     write_rights(store, **{"a" * 64: {**RIGHTS, "release_permitted": consent}})
     with pytest.raises(LofiError, match="release_permitted"):
         unlicensed(store, ("a" * 64,))
 
 
-def test_a_checkpoint_without_its_configuration_has_no_rights(store: Store):
+def test_a_checkpoint_without_its_configuration_has_no_rights(store: Store) -> None:
     folder = store.checkpoints / checkpoint_id(3)
     folder.mkdir(parents=True)
     assert "is absent" in on_unlicensed_adapters(store, {"x": folder})["x"]
 
 
-def test_a_file_of_a_checkpoint_is_no_lora_from_elsewhere(layers, store: Store, started):
+def test_a_file_of_a_checkpoint_is_no_lora_from_elsewhere(layers: Layers, store: Store, started: Started) -> None:
     folder = store.checkpoints / checkpoint_id(3)
     folder.mkdir(parents=True)
     path, _ = ace_step(folder, random_pairs(layers))

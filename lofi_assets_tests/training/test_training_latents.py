@@ -1,6 +1,6 @@
 """Latents that would outweigh or waste a training are named with their file and never trained on; music is not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from lofi_assets.training.config import TrainingRun, save_run
 from lofi_assets.training.ending import FILES
 from lofi_assets.training.features.files import FeatureKey, write_features
 from lofi_assets.training.features.latents import (
+    Finding,
     LatentStatistics,
     measured_latents,
     outlying,
@@ -28,10 +29,13 @@ from lofi_assets.training.features.latents import (
 from lofi_assets.training.track_losses import outlying_tracks, skipped_items
 from lofi_assets.training.trainer.loop import train
 from lofi_assets_tests.conftest import REPOSITORY
+from lofi_assets_tests.training.fixtures import MakeRun, TrainingMaterial
 
 WEIGHTS = REPOSITORY / "lofi_assets" / "demo" / "base_recipe" / "weights"
 SHAPE = (8, 16, None)
 
+Altered = Callable[[Callable[[np.ndarray], np.ndarray]], TrainingRun]
+"""A run whose first track has these latents instead of its own."""
 DEMO = {
     "rainy_window_02": LatentStatistics(-0.048, 0.550, 3.808, 0.320),
     "rainy_window_01": LatentStatistics(-0.055, 0.550, 5.085, 0.354),
@@ -64,7 +68,7 @@ def scaled(of: LatentStatistics, factor: float) -> LatentStatistics:
     return LatentStatistics(of.mean * factor, of.deviation * factor, of.largest * factor, of.movement * factor)
 
 
-def named(findings: Any) -> list[str]:
+def named(findings: Iterable[Finding]) -> list[str]:
     return [finding.track_id for finding in findings]
 
 
@@ -111,7 +115,7 @@ def test_the_right_one_of_two_is_named_too_since_nothing_says_which_it_is() -> N
     assert named(outlying(pair)) == ["one", "two"]
 
 
-def test_among_few_tracks_nothing_is_usual(training_material: dict[str, Any]) -> None:
+def test_among_few_tracks_nothing_is_usual(training_material: TrainingMaterial) -> None:
     measured = measured_latents(ACE_STEP_V1, training_material["features"], training_material["keys"])
     assert measured.unusual is None and measured.refusal() is None
     gate = Gate("features.latents_usual", "III", "asset", "unusual_latents", "==", 0, "", asset="feature_cache")
@@ -119,7 +123,7 @@ def test_among_few_tracks_nothing_is_usual(training_material: dict[str, Any]) ->
 
 
 @pytest.fixture
-def altered(make_run: Callable[..., TrainingRun], tmp_path: Path) -> Callable[..., TrainingRun]:
+def altered(make_run: MakeRun, tmp_path: Path) -> Altered:
     """A run whose first track has other latents, as sound in the cache as the rest."""
 
     def make(change: Callable[[np.ndarray], np.ndarray]) -> TrainingRun:
@@ -141,7 +145,9 @@ def altered(make_run: Callable[..., TrainingRun], tmp_path: Path) -> Callable[..
     return make
 
 
-def test_a_track_at_thirty_times_its_scale_is_never_trained(altered, tmp_path: Path, capsys) -> None:
+def test_a_track_at_thirty_times_its_scale_is_never_trained(
+    altered: Altered, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = altered(lambda latents: latents * 30)
     with pytest.raises(FeatureError, match=r"one \(.*/latents/0{32}\.safetensors\): standard deviation"):
         train(run, say=lambda line: None)
@@ -151,10 +157,17 @@ def test_a_track_at_thirty_times_its_scale_is_never_trained(altered, tmp_path: P
     assert not run.checkpoints_dir.exists()
 
 
-def test_a_gate_stops_what_outlies_and_says_which(altered) -> None:
+def test_a_gate_stops_what_outlies_and_says_which(altered: Altered) -> None:
     run = altered(lambda latents: latents * 30)
     measured = measured_latents(run.backbone, run.features_dir, {track.track_id: track.key for track in run.tracks})
-    row = {"article": "III", "scope": "asset", "measure": "outlying_latents", "op": "==", "limit": 0, "why": ""}
+    row: dict[str, Any] = {
+        "article": "III",
+        "scope": "asset",
+        "measure": "outlying_latents",
+        "op": "==",
+        "limit": 0,
+        "why": "",
+    }
     gate = Gate("features.latents", asset="feature_cache", blocking=True, **row)
     verdict = judge(gate, measured.values()["outlying_latents"])
     assert verdict.status == "fail" and "standard deviation" in verdict.text
@@ -204,7 +217,7 @@ ROWS = """
 """The rows of the table that judge these measures."""
 
 
-def test_rows_of_the_table_judge_every_measure_of_tracks_that_hurt(altered, tmp_path: Path) -> None:
+def test_rows_of_the_table_judge_every_measure_of_tracks_that_hurt(altered: Altered, tmp_path: Path) -> None:
     table = (REPOSITORY / "config" / "constitution.yaml").read_text(encoding="utf-8")
     (tmp_path / "config").mkdir()
     text = table if "- id: features.latents\n" in table else table.replace("\ngates:\n", f"\ngates:{ROWS}", 1)

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -12,9 +11,10 @@ import pytest
 
 from lofi_assets.training.checkpoints.runs import log_path
 from lofi_assets.training.checkpoints.state import resume_point
-from lofi_assets.training.config import TrainingRun, save_run
+from lofi_assets.training.config import save_run
 from lofi_assets.training.ending import INTERRUPTED, read_ending
 from lofi_assets.training.trainer.log import read_log
+from lofi_assets_tests.training.fixtures import MakeRun
 from lofi_assets_tests.training.test_training_agreement import free_port
 
 LAUNCHERS = {
@@ -33,9 +33,7 @@ def launched(name: str, config: Path) -> "subprocess.Popen[str]":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(LAUNCHERS))
-def test_a_stop_is_a_success_and_the_next_start_goes_on(
-    make_run: Callable[..., TrainingRun], tmp_path: Path, name: str
-) -> None:
+def test_a_stop_is_a_success_and_the_next_start_goes_on(make_run: MakeRun, tmp_path: Path, name: str) -> None:
     run, config = make_run(processes=2, max_steps=100_000, checkpoint_interval=50_000), tmp_path / "run.json"
     save_run(config, run)
     launcher = launched(name, config)

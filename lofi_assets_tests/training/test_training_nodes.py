@@ -16,10 +16,11 @@ from lofi_assets.training import __main__ as trainer
 from lofi_assets.training.config import TrainingRun, save_run
 from lofi_assets.training.ending import DONE, INTERRUPTED, read_ending
 from lofi_assets.training.trainer.loop import train
+from lofi_assets_tests.training.fixtures import MakeRun, Settings
 from lofi_assets_tests.training.test_training_agreement import free_port
 from lofi_assets_tests.training.test_training_runs import digests, logged, quiet
 
-SHORT = {"max_steps": 4, "checkpoint_interval": 2, "warmup_steps": 0, "validation_limit": 1}
+SHORT: Settings = {"max_steps": 4, "checkpoint_interval": 2, "warmup_steps": 0, "validation_limit": 1}
 
 
 def on_nodes(runs: Sequence[TrainingRun], *, seconds: float = 200.0) -> list[Any]:
@@ -54,7 +55,7 @@ def stopped_after(run: TrainingRun, steps: int) -> None:
     train(run, say=quiet, stop=lambda: next(asked, True))
 
 
-def test_a_run_of_one_process_goes_on_in_two_that_share_no_folder_to_the_same_bits(make_run) -> None:
+def test_a_run_of_one_process_goes_on_in_two_that_share_no_folder_to_the_same_bits(make_run: MakeRun) -> None:
     whole, begun = make_run("whole", accumulate=2, **SHORT), make_run("a", accumulate=2, **SHORT)
     node_a, node_b = (make_run(name, processes=2, **SHORT) for name in ("a", "b"))
     assert node_a.run_id == node_b.run_id == whole.run_id == begun.run_id
@@ -69,8 +70,8 @@ def test_a_run_of_one_process_goes_on_in_two_that_share_no_folder_to_the_same_bi
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("parallel", "second"), [("ddp", "a"), ("fsdp", "b")], ids=["shared folder", "none shared"])
-def test_two_machines_go_on_to_the_same_bits(make_run, parallel: str, second: str) -> None:
-    settings = {**SHORT, "processes": 2, "parallel": parallel, "ema_decay": 0.9}
+def test_two_machines_go_on_to_the_same_bits(make_run: MakeRun, parallel: str, second: str) -> None:
+    settings: Settings = {**SHORT, "processes": 2, "parallel": parallel, "ema_decay": 0.9}
     whole = make_run("whole", **settings)
     nodes = [make_run("a", **settings), make_run(second, **settings)]
     assert on_nodes([whole, whole]) == [4, 4]
@@ -82,7 +83,7 @@ def test_two_machines_go_on_to_the_same_bits(make_run, parallel: str, second: st
 
 
 @pytest.mark.slow
-def test_machines_in_another_order_are_refused_and_nothing_is_lost(make_run) -> None:
+def test_machines_in_another_order_are_refused_and_nothing_is_lost(make_run: MakeRun) -> None:
     first, second = (make_run(name, processes=2, **SHORT) for name in ("a", "b"))
     assert on_nodes([first, second]) == [4, 4]
     before = digests(first)
@@ -92,7 +93,7 @@ def test_machines_in_another_order_are_refused_and_nothing_is_lost(make_run) -> 
 
 
 @pytest.mark.slow
-def test_a_machine_with_another_base_ends_both_with_its_name(make_run, tmp_path: Path) -> None:
+def test_a_machine_with_another_base_ends_both_with_its_name(make_run: MakeRun, tmp_path: Path) -> None:
     whole = make_run("a", processes=2, **SHORT)
     shutil.copytree(whole.base, tmp_path / "base")
     (tmp_path / "base" / "ace_step_transformer" / "config.json").write_text("{}", encoding="utf-8")
@@ -111,7 +112,7 @@ class AskedAtOnce:
 
 @pytest.mark.parametrize(("elastic", "code"), [(False, INTERRUPTED), (True, DONE)])
 def test_a_graceful_stop_is_a_success_for_torchrun_and_on_record_as_a_stop(
-    make_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elastic: bool, code: int
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elastic: bool, code: int
 ) -> None:
     """torchrun, and `accelerate launch` with it, start a process that ends with another code again, or report it."""
     monkeypatch.setattr(trainer, "Stop", AskedAtOnce)

@@ -13,6 +13,7 @@ from lofi_assets.training.config import LoraSettings
 from lofi_assets.training.trainer.adapters import add_lora
 from lofi_assets.training.trainer.batches import generator
 from lofi_assets_tests.conftest import TARGETS
+from lofi_assets_tests.training.fixtures import TrainingMaterial
 
 SIGMAS = training_schedule().sigmas.tolist()
 LENGTHS = (40, 25, 7, 33)
@@ -41,7 +42,7 @@ class Trained:
 
 
 @pytest.fixture(params=[False, True], ids=["lora", "dora"])
-def trained(training_material, request) -> Trained:
+def trained(training_material: TrainingMaterial, request: pytest.FixtureRequest) -> Trained:
     return Trained(load_transformer(training_material["base"] / TRANSFORMER), dora=request.param)
 
 
@@ -64,7 +65,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("place", range(1, 4))
-def test_a_padded_item_has_the_output_and_the_gradient_that_it_has_alone(trained: Trained, place: int):
+def test_a_padded_item_has_the_output_and_the_gradient_that_it_has_alone(trained: Trained, place: int) -> None:
     longest, padded = items()[0], items()[place]
     alone = trained.gradient([[padded]])
     company = trained.gradient([[longest]])
@@ -75,20 +76,20 @@ def test_a_padded_item_has_the_output_and_the_gradient_that_it_has_alone(trained
     assert relative(2 * together - company, alone) < 1e-5
 
 
-def test_a_batch_of_four_has_the_gradient_of_four_batches_of_one(trained: Trained):
+def test_a_batch_of_four_has_the_gradient_of_four_batches_of_one(trained: Trained) -> None:
     batched = trained.gradient([items()])
     single = trained.gradient([[item] for item in items()])
     assert relative(batched, single) < 1e-5
 
 
-def test_what_lies_in_the_padding_has_no_part_in_the_loss(trained: Trained):
+def test_what_lies_in_the_padding_has_no_part_in_the_loss(trained: Trained) -> None:
     batch = items()
     before = trained.objective.losses(batch)
     alone = torch.cat([trained.objective.losses([item]) for item in batch])
     assert before.shape == (4,) and torch.allclose(before, alone, rtol=1e-5)
 
 
-def test_padding_to_a_few_sizes_for_a_compiler_changes_no_gradient(trained: Trained):
+def test_padding_to_a_few_sizes_for_a_compiler_changes_no_gradient(trained: Trained) -> None:
     expected = trained.gradient([items()])
     trained.objective = replace(trained.objective, stepped=True)
     assert relative(trained.gradient([items()]), expected) < 1e-5

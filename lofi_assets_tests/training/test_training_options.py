@@ -1,7 +1,10 @@
 """What can be chosen for a run: each choice trains, is resumed to the same bits, and is saved as others read it."""
 
 import importlib.util
+import itertools
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,13 +26,14 @@ from lofi_assets.training.trainer.log import read_log
 from lofi_assets.training.trainer.loop import train
 from lofi_assets.training.trainer.model import prepare_model
 from lofi_assets.training.trainer.optimizer import learning_rate
+from lofi_assets_tests.training.fixtures import MakeRun, Settings
 from lofi_assets_tests.training.test_training_runs import digests, quiet
 
 CPU = torch.device("cpu")
 needs_bitsandbytes = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes absent: 8-bit choices are NOT run here"
 )
-CHOICES = {
+CHOICES: dict[str, Settings] = {
     "average": {"ema_decay": 0.9},
     "dora": {"lora": {"use_dora": True}},
     "cosine": {"schedule": "cosine"},
@@ -49,14 +53,15 @@ def validation(run: TrainingRun) -> list[float]:
     return [line["validation_loss"] for line in read_log(log_path(run)) if "validation_loss" in line]
 
 
-def stop_after(calls: int):
+def stop_after(calls: int) -> Callable[[], bool]:
     """Asked twice before the first step of a run, and then after each."""
-    return lambda left=[calls]: left.append(left.pop() - 1) or left[0] < 0
+    asked = itertools.count(1)
+    return lambda: next(asked) > calls
 
 
 @needs_bitsandbytes
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_trains_and_is_resumed_to_the_same_bits(make_run, choice: str):
+def test_every_choice_trains_and_is_resumed_to_the_same_bits(make_run: MakeRun, choice: str) -> None:
     whole, stopped = (make_run(name, learning_rate=1e-3, **CHOICES[choice]) for name in ("whole", "stopped"))
     train(whole, say=quiet)
     assert train(stopped, say=quiet, stop=stop_after(6)).interrupted
@@ -86,7 +91,7 @@ def velocity(transformer: torch.nn.Module) -> torch.Tensor:
     ).sample
 
 
-def test_an_average_is_what_is_judged_and_saved_and_leaves_training_alone(make_run):
+def test_an_average_is_what_is_judged_and_saved_and_leaves_training_alone(make_run: MakeRun) -> None:
     plain, averaged = make_run("plain", learning_rate=1e-3), make_run("averaged", learning_rate=1e-3, ema_decay=0.5)
     for run in (plain, averaged):
         train(run, say=quiet)
@@ -102,7 +107,7 @@ def test_an_average_is_what_is_judged_and_saved_and_leaves_training_alone(make_r
     assert curves[0][0] == curves[1][0] and curves[0][1:] != curves[1][1:]
 
 
-def test_an_average_forgets_its_start_and_gives_the_weights_back():
+def test_an_average_forgets_its_start_and_gives_the_weights_back() -> None:
     parameter = torch.nn.Parameter(torch.zeros(1))
     average = Average.of({"x": parameter}, decay=0.9)
     parameter.data.fill_(1.0)
@@ -117,7 +122,9 @@ def test_an_average_forgets_its_start_and_gives_the_weights_back():
     assert parameter.detach().tolist() == [1.0]
 
 
-def test_a_dora_checkpoint_is_read_by_peft_and_merged_at_its_trained_strength(make_run, tmp_path):
+def test_a_dora_checkpoint_is_read_by_peft_and_merged_at_its_trained_strength(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
     run = make_run(learning_rate=1e-2, max_steps=3, lora={"use_dora": True})
     train(run, say=quiet)
     folder = run.checkpoints_dir / checkpoint_id(3)
@@ -137,7 +144,7 @@ def test_a_dora_checkpoint_is_read_by_peft_and_merged_at_its_trained_strength(ma
 
 @needs_bitsandbytes
 @pytest.mark.parametrize(("bits", "dtype"), [("int8", torch.int8), ("nf4", torch.uint8)])
-def test_only_what_may_go_below_8_bits_is_quantized(make_run, bits: str, dtype: torch.dtype):
+def test_only_what_may_go_below_8_bits_is_quantized(make_run: MakeRun, bits: str, dtype: torch.dtype) -> None:
     run = make_run(base_quantization=bits, precision="bf16-mixed")
     backbone = prepare_model(run, device=CPU, processes=ALONE)
     dtypes = {name: weight.dtype for name, weight in backbone.model.named_parameters() if not weight.requires_grad}
@@ -154,7 +161,7 @@ def test_only_what_may_go_below_8_bits_is_quantized(make_run, bits: str, dtype: 
 
 
 @needs_bitsandbytes
-def test_8_bit_moments_are_kept_in_8_bits(make_run):
+def test_8_bit_moments_are_kept_in_8_bits(make_run: MakeRun) -> None:
     run = make_run(optimizer="adamw_8bit", lora={"r": 64})
     train(run, say=quiet)
     kinds = {tensor.dtype for name, tensor in state_of(run).items() if name.endswith("/state1")}
@@ -162,7 +169,9 @@ def test_8_bit_moments_are_kept_in_8_bits(make_run):
 
 
 @pytest.mark.parametrize("choice", [{"optimizer": "adamw_8bit"}, {"base_quantization": "nf4"}])
-def test_an_absent_library_is_named_with_the_setting_that_needs_it(make_run, monkeypatch, choice: dict):
+def test_an_absent_library_is_named_with_the_setting_that_needs_it(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, choice: dict
+) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     ((setting, value),) = choice.items()
     with pytest.raises(ConfigError, match=rf"training\.{setting} '{value}' needs .*pip install"):
@@ -170,8 +179,8 @@ def test_an_absent_library_is_named_with_the_setting_that_needs_it(make_run, mon
 
 
 @pytest.mark.slow
-def test_compiled_blocks_give_the_same_loss_and_names_and_are_compiled_once_for_all_lengths(make_run):
-    steps = {"max_steps": 3, "checkpoint_interval": 3, "validation_limit": 0}
+def test_compiled_blocks_give_the_same_loss_and_names_and_are_compiled_once_for_all_lengths(make_run: MakeRun) -> None:
+    steps: Settings = {"max_steps": 3, "checkpoint_interval": 3, "validation_limit": 0}
     plain, compiled = (make_run(str(choice), compile=choice, **steps) for choice in (False, True))
     before = counters["stats"]["unique_graphs"]
     for run in (plain, compiled):
@@ -185,7 +194,7 @@ def test_compiled_blocks_give_the_same_loss_and_names_and_are_compiled_once_for_
     assert model.state_dict().keys() == prepare_model(plain, device=CPU, processes=ALONE).model.state_dict().keys()
 
 
-def test_a_cosine_falls_slowly_at_both_ends():
+def test_a_cosine_falls_slowly_at_both_ends() -> None:
     settings = TrainingSettings(warmup_steps=10, max_steps=109, schedule="cosine")
     rates = [learning_rate(settings, step) for step in range(10, 111)]
     assert rates[0] == pytest.approx(1e-4) and rates[-2] > 0 and rates[-1] == 0
@@ -202,6 +211,6 @@ def test_a_cosine_falls_slowly_at_both_ends():
         {"compile": True, "parallel": "fsdp"},
     ],
 )
-def test_choices_that_do_not_work_together_are_refused_before_anything_is_loaded(choice: dict):
+def test_choices_that_do_not_work_together_are_refused_before_anything_is_loaded(choice: Settings) -> None:
     with pytest.raises(ValueError, match=r"set .*parallel 'ddp'"):
         TrainingSettings(**choice)

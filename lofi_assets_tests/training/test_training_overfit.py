@@ -19,7 +19,9 @@ TARGETS = ("speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k
 
 
 @pytest.mark.slow
-def test_four_tracks_learnt_by_heart_lower_the_validation_loss_in_every_timestep_bin(tiny_base: Path, tmp_path: Path):
+def test_four_tracks_learnt_by_heart_lower_the_validation_loss_in_every_timestep_bin(
+    tiny_base: Path, tmp_path: Path
+) -> None:
     jobs = []
     for seed in range(4):
         path = tmp_path / f"song-{seed}.wav"

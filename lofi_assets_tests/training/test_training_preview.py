@@ -1,6 +1,8 @@
 """Previews let a run be heard while it trains, and change nothing about it."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,8 +39,8 @@ def prepared(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 @pytest.fixture
-def make_run(prepared: dict, tmp_path: Path):
-    def make(name: str, **training) -> TrainingRun:
+def make_run(prepared: dict, tmp_path: Path) -> Callable[..., TrainingRun]:
+    def make(name: str, **training: Any) -> TrainingRun:
         keys, folder = prepared["keys"], prepared["folder"]
         settings = {"max_steps": 4, "checkpoint_interval": 2, "precision": "32", "preview_seconds": 1.0, **training}
         return TrainingRun(
@@ -70,7 +72,7 @@ def digests(run: TrainingRun) -> list[str]:
     return [CheckpointDescription.read(folder).adapter_sha256 for folder in folders]
 
 
-def test_previews_leave_the_adapters_bit_identical(make_run):
+def test_previews_leave_the_adapters_bit_identical(make_run: Callable[..., TrainingRun]) -> None:
     heard, unheard = make_run("heard", preview_count=1), make_run("unheard", preview_count=0)
     assert heard.run_id == unheard.run_id
     train(heard, say=quiet)
@@ -80,8 +82,9 @@ def test_previews_leave_the_adapters_bit_identical(make_run):
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
-def test_every_checkpoint_is_heard_beside_the_original(make_run, precision: str):
-    run, said = make_run("run", preview_count=1, precision=precision), []
+def test_every_checkpoint_is_heard_beside_the_original(make_run: Callable[..., TrainingRun], precision: str) -> None:
+    run = make_run("run", preview_count=1, precision=precision)
+    said: list[str] = []
     train(run, say=said.append)
     assert not [message for message in said if "no preview" in message], said
     folders = preview_steps(run)
@@ -94,7 +97,7 @@ def test_every_checkpoint_is_heard_beside_the_original(make_run, precision: str)
     assert "step=4/held-out.mp3" in page and "original/held-out.mp3" in page
 
 
-def test_the_same_run_is_heard_the_same(make_run):
+def test_the_same_run_is_heard_the_same(make_run: Callable[..., TrainingRun]) -> None:
     first, second = make_run("first", preview_count=1), make_run("second", preview_count=1)
     for run in (first, second):
         train(run, say=quiet)
@@ -102,12 +105,15 @@ def test_the_same_run_is_heard_the_same(make_run):
     assert sums[0] == sums[1]
 
 
-def test_a_preview_that_fails_is_told_and_training_goes_on(make_run, monkeypatch: pytest.MonkeyPatch):
-    def broken(*arguments, **options):
+def test_a_preview_that_fails_is_told_and_training_goes_on(
+    make_run: Callable[..., TrainingRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object, **options: object) -> None:
         raise RuntimeError("no memory for the vocoder")
 
     monkeypatch.setattr(preview, "_sampled", broken)
-    run, said = make_run("run", preview_count=1), []
+    run = make_run("run", preview_count=1)
+    said: list[str] = []
     assert train(run, say=said.append).step == 4
     assert [message for message in said if "no preview at step 4" in message and "no memory for the vocoder" in message]
     assert len(digests(run)) == 2 and preview_steps(run) == {}

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,14 +29,18 @@ from lofi_assets.training.trainer.log import read_log
 from lofi_assets.training.trainer.loop import train
 from lofi_assets.training.trainer.randomness import randomness
 from lofi_assets_tests.feature_material import read
+from lofi_assets_tests.training.fixtures import MakeRun
 from lofi_assets_tests.training.test_training_runs import digests, quiet
+
+Trained = Callable[..., TrainingRun]
+"""A run with these settings of its training section, trained."""
 
 
 @pytest.fixture
-def made(make_run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def made(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trained:
     """Runs that were trained below a data root that `lofi` finds."""
 
-    def make(**training) -> TrainingRun:
+    def make(**training: Any) -> TrainingRun:
         run = make_run("data", **training)
         train(run, say=quiet)
         return run
@@ -67,7 +73,9 @@ def start(run: TrainingRun, step: int) -> subprocess.Popen:
     return process
 
 
-def test_a_checkpoint_is_made_again_with_the_same_bits_and_the_original_is_left_alone(made):
+def test_a_checkpoint_is_made_again_with_the_same_bits_and_the_original_is_left_alone(
+    made: Trained,
+) -> None:
     run = made()
     before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in run.checkpoints_dir.rglob("*")}
     result = reproduced(checkpoint_id(6))
@@ -77,13 +85,13 @@ def test_a_checkpoint_is_made_again_with_the_same_bits_and_the_original_is_left_
     assert work_folders(run) == []
 
 
-def test_an_earlier_checkpoint_of_a_decaying_schedule_is_made_again(made):
+def test_an_earlier_checkpoint_of_a_decaying_schedule_is_made_again(made: Trained) -> None:
     run = made(schedule="linear", max_steps=9)
     result = reproduced(folder_of(run, 3))
     assert result.exit_code == IDENTICAL, result.output
 
 
-def test_a_killed_reproduction_goes_on_and_leaves_no_process_behind(made):
+def test_a_killed_reproduction_goes_on_and_leaves_no_process_behind(made: Trained) -> None:
     run = made(max_steps=24, checkpoint_interval=6)
     process = start(run, 24)
     process.kill()
@@ -93,7 +101,7 @@ def test_a_killed_reproduction_goes_on_and_leaves_no_process_behind(made):
     assert "going on after step" in result.output
 
 
-def test_an_interrupted_reproduction_says_that_it_is_saved(made):
+def test_an_interrupted_reproduction_says_that_it_is_saved(made: Trained) -> None:
     run = made(max_steps=60, checkpoint_interval=10)
     process = start(run, 60)
     process.send_signal(signal.SIGTERM)
@@ -114,7 +122,9 @@ def with_own_features(run: TrainingRun, folder: Path) -> Path:
     return Path(shutil.copytree(run.features_dir, folder))
 
 
-def test_other_bits_are_found_at_the_first_checkpoint_with_what_differs_and_what_is_not_as_it_was(made, tmp_path: Path):
+def test_other_bits_are_found_at_the_first_checkpoint_with_what_differs_and_what_is_not_as_it_was(
+    made: Trained, tmp_path: Path
+) -> None:
     run = made()
     description = read_json(folder_of(run, 6) / DESCRIPTION)
     description["provenance"]["packages"]["torch"] = "2.0.0"
@@ -132,7 +142,7 @@ def test_other_bits_are_found_at_the_first_checkpoint_with_what_differs_and_what
     assert "lora_" in result.output and work_folders(run)
 
 
-def test_differences_come_in_the_order_of_their_likelihood():
+def test_differences_come_in_the_order_of_their_likelihood() -> None:
     recorded = Provenance(device="cuda:0", packages={"torch": "1", "numpy": "1"}, machine="a", command="x")
     here = Provenance(device="cpu", packages={"torch": "2", "numpy": "1"}, machine="b", command="y")
     assert [line.partition(":")[0] for line in provenance_changes(recorded, here)] == [
@@ -143,7 +153,7 @@ def test_differences_come_in_the_order_of_their_likelihood():
 
 
 @pytest.mark.parametrize("wrong", ["base gone", "base other", "features gone", "weights changed", "settings unknown"])
-def test_what_stands_in_the_way_is_named_with_the_remedy(made, tmp_path: Path, wrong: str):
+def test_what_stands_in_the_way_is_named_with_the_remedy(made: Trained, tmp_path: Path, wrong: str) -> None:
     run = made(max_steps=3)
     folder, options, reason = folder_of(run, 3), [], ""
     if wrong == "base gone":
@@ -168,14 +178,14 @@ def test_what_stands_in_the_way_is_named_with_the_remedy(made, tmp_path: Path, w
     assert reason in result.output and not work_folders(run)
 
 
-def test_an_unknown_checkpoint_is_refused_with_those_that_are_known(made):
+def test_an_unknown_checkpoint_is_refused_with_those_that_are_known(made: Trained) -> None:
     run = made(max_steps=3)
     result = reproduced(checkpoint_id(7))
     assert result.exit_code == IMPOSSIBLE and checkpoint_id(3) in result.output
     assert not work_folders(run)
 
 
-def test_a_checkpoint_of_an_archived_run_is_found_by_its_id_unless_two_have_one(tmp_path: Path):
+def test_a_checkpoint_of_an_archived_run_is_found_by_its_id_unless_two_have_one(tmp_path: Path) -> None:
     first = tmp_path / ARCHIVE / "one" / checkpoint_id(5)
     first.mkdir(parents=True)
     assert find_checkpoint(tmp_path, checkpoint_id(5)) == first
@@ -184,7 +194,7 @@ def test_a_checkpoint_of_an_archived_run_is_found_by_its_id_unless_two_have_one(
         find_checkpoint(tmp_path, checkpoint_id(5))
 
 
-def test_a_checkpoint_says_where_its_sampler_stands(made):
+def test_a_checkpoint_says_where_its_sampler_stands(made: Trained) -> None:
     run = made(max_steps=6, batch_size=2, accumulate=2)
     recorded = read_json(folder_of(run, 3) / DESCRIPTION)["randomness"]
     assert recorded == randomness(run, step=3)
@@ -193,14 +203,14 @@ def test_a_checkpoint_says_where_its_sampler_stands(made):
     assert sum(len(line["items"]) for line in lines[:3]) == recorded["next_position"]
 
 
-def test_a_checkpoint_records_where_and_with_what_it_was_made(made):
+def test_a_checkpoint_records_where_and_with_what_it_was_made(made: Trained) -> None:
     run = made(max_steps=3)
     provenance = json.loads((folder_of(run, 3) / DESCRIPTION).read_text())["provenance"]
     assert {"git_commit", "git_diff_sha256", "packages", "command", "kernels", "threads"} <= provenance.keys()
     assert provenance["kernels"]["cpu"] and {"accelerate", "bitsandbytes"} <= provenance["packages"].keys()
 
 
-def test_the_global_generators_do_not_touch_a_weight(make_run):
+def test_the_global_generators_do_not_touch_a_weight(make_run: MakeRun) -> None:
     """What a checkpoint says of its randomness: their state is not part of it, since nothing reads them."""
     import random
 
@@ -215,7 +225,7 @@ def test_the_global_generators_do_not_touch_a_weight(make_run):
     assert found[0] == found[1]
 
 
-def test_a_run_goes_on_exactly_from_a_checkpoint_alone(make_run):
+def test_a_run_goes_on_exactly_from_a_checkpoint_alone(make_run: MakeRun) -> None:
     whole, alone = make_run("whole", max_steps=9), make_run("alone", max_steps=6)
     train(whole, say=quiet)
     train(alone, say=quiet)
@@ -225,7 +235,7 @@ def test_a_run_goes_on_exactly_from_a_checkpoint_alone(make_run):
     assert digests(longer) == digests(whole)
 
 
-def test_each_kept_checkpoint_holds_its_own_state(make_run):
+def test_each_kept_checkpoint_holds_its_own_state(make_run: MakeRun) -> None:
     run = make_run()
     train(run, say=quiet)
     states = [folder_of(run, step) / "state" for step in (3, 6)]

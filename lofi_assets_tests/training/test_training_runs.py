@@ -42,6 +42,7 @@ from lofi_assets.training.trainer.loop import train
 from lofi_assets.training.trainer.optimizer import learning_rate
 from lofi_assets_tests.conftest import REPOSITORY
 from lofi_assets_tests.feature_material import read
+from lofi_assets_tests.training.fixtures import MakeRun, Settings
 
 LORA_CONFIG = REPOSITORY / "config" / "lofi_lora_config.json"
 
@@ -83,7 +84,7 @@ def kill_at(run: TrainingRun, path: Path, step: int) -> None:
     process.communicate()
 
 
-def test_a_killed_and_resumed_run_gives_the_same_bits(make_run, tmp_path: Path):
+def test_a_killed_and_resumed_run_gives_the_same_bits(make_run: MakeRun, tmp_path: Path) -> None:
     whole, killed = (
         make_run("whole", max_steps=40, checkpoint_interval=8),
         make_run("killed", max_steps=40, checkpoint_interval=8, state_minutes=1e-9),
@@ -103,8 +104,14 @@ def test_a_killed_and_resumed_run_gives_the_same_bits(make_run, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_twenty_killed_runs_give_the_same_bits(make_run):
-    settings = {"max_steps": 12, "checkpoint_interval": 4, "ema_decay": 0.9, "batch_size": 2, "validation_limit": 0}
+def test_twenty_killed_runs_give_the_same_bits(make_run: MakeRun) -> None:
+    settings: Settings = {
+        "max_steps": 12,
+        "checkpoint_interval": 4,
+        "ema_decay": 0.9,
+        "batch_size": 2,
+        "validation_limit": 0,
+    }
     whole = make_run("whole", **settings)
     train(whole, say=quiet)
     server = multiprocessing.get_context("forkserver")  # one import of torch for all of them
@@ -122,7 +129,7 @@ def test_twenty_killed_runs_give_the_same_bits(make_run):
         assert logged(killed) == logged(whole)
 
 
-def test_a_terminated_run_saves_its_last_step_and_goes_on(make_run, tmp_path: Path):
+def test_a_terminated_run_saves_its_last_step_and_goes_on(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(max_steps=100_000, checkpoint_interval=50_000)
     process = start(run, tmp_path / "run.json")
     wait_for_step(lambda: process.poll() is None, run, 3)
@@ -138,7 +145,7 @@ def test_a_terminated_run_saves_its_last_step_and_goes_on(make_run, tmp_path: Pa
     assert train(longer, say=quiet).steps_now == 2
 
 
-def test_a_complete_run_does_nothing_and_says_so_without_torch(make_run, tmp_path: Path):
+def test_a_complete_run_does_nothing_and_says_so_without_torch(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run()
     assert train(run, say=quiet).steps_now == 6
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -156,7 +163,7 @@ def test_a_complete_run_does_nothing_and_says_so_without_torch(make_run, tmp_pat
     assert finished(run).checkpoints == (checkpoint_id(3), checkpoint_id(6))
 
 
-def test_more_steps_continue_from_the_last_state(make_run):
+def test_more_steps_continue_from_the_last_state(make_run: MakeRun) -> None:
     whole, grown = make_run("whole", max_steps=10), make_run("grown", max_steps=4)
     train(whole, say=quiet)
     train(grown, say=quiet)
@@ -165,7 +172,7 @@ def test_more_steps_continue_from_the_last_state(make_run):
     assert digests(longer) == digests(whole)
 
 
-def test_a_changed_dataset_starts_a_new_run_and_keeps_the_old_one(make_run):
+def test_a_changed_dataset_starts_a_new_run_and_keeps_the_old_one(make_run: MakeRun) -> None:
     first, second = make_run(), make_run(dataset_hash="e" * 64)
     train(first, say=quiet)
     kept = digests(first)
@@ -180,7 +187,7 @@ def test_a_changed_dataset_starts_a_new_run_and_keeps_the_old_one(make_run):
     assert digests(first) == kept
 
 
-def test_the_loss_falls_when_two_tracks_are_learnt_by_heart(make_run):
+def test_the_loss_falls_when_two_tracks_are_learnt_by_heart(make_run: MakeRun) -> None:
     run = make_run(max_steps=120, checkpoint_interval=60, learning_rate=1e-2, batch_size=2)
     train_tracks = run.of_split("train")
     same = [t.model_copy(update={"track_id": f"{t.track_id}-again", "split": "validation"}) for t in train_tracks]
@@ -194,7 +201,7 @@ def test_the_loss_falls_when_two_tracks_are_learnt_by_heart(make_run):
     assert all(fall < 1.0 for fall in falls.values()), falls
 
 
-def test_checkpoints_hold_everything_that_made_them(make_run):
+def test_checkpoints_hold_everything_that_made_them(make_run: MakeRun) -> None:
     run = make_run()
     train(run, say=quiet)
     folder = run.checkpoints_dir / checkpoint_id(3)
@@ -226,11 +233,11 @@ def velocity(transformer: torch.nn.Module, run: TrainingRun) -> torch.Tensor:
     return output.sample
 
 
-def transformer_of(run: TrainingRun):
+def transformer_of(run: TrainingRun) -> ACEStepTransformer2DModel:
     return load_base(run.base, components=("transformer",)).transformer
 
 
-def trained(run: TrainingRun):
+def trained(run: TrainingRun) -> ACEStepTransformer2DModel:
     """The transformer as it was in memory when the run ended."""
     transformer = transformer_of(run)
     parameters = adapters.add_lora(transformer, run.lora, seed=0)
@@ -239,7 +246,7 @@ def trained(run: TrainingRun):
     return transformer
 
 
-def test_every_reader_applies_the_trained_strength(make_run):
+def test_every_reader_applies_the_trained_strength(make_run: MakeRun) -> None:
     run = make_run(learning_rate=1e-2)
     assert run.lora.scale == 16.0
     train(run, say=quiet)
@@ -255,7 +262,7 @@ def test_every_reader_applies_the_trained_strength(make_run):
     assert (velocity(by_peft, run) - expected).abs().max() < 1e-5 * moved
 
 
-def test_the_shipped_adapter_fits_the_published_model():
+def test_the_shipped_adapter_fits_the_published_model() -> None:
     with torch.device("meta"):
         transformer = ACEStepTransformer2DModel(drop_dead_projections=True, build_projectors=False)
         parameters = adapters.add_lora(transformer, load_lora_settings(LORA_CONFIG), seed=0)
@@ -263,7 +270,7 @@ def test_the_shipped_adapter_fits_the_published_model():
     assert sum(parameter.numel() for parameter in parameters.values()) == 261_881_856
 
 
-def test_a_batch_has_the_gradient_of_its_items_one_by_one(make_run):
+def test_a_batch_has_the_gradient_of_its_items_one_by_one(make_run: MakeRun) -> None:
     batched = make_run("batched", batch_size=4, max_steps=1, checkpoint_interval=1, gradient_clip=1e9)
     single = make_run("single", accumulate=4, max_steps=1, checkpoint_interval=1, gradient_clip=1e9)
     for run in (batched, single):
@@ -274,7 +281,7 @@ def test_a_batch_has_the_gradient_of_its_items_one_by_one(make_run):
     assert lines[0]["grad_norm"] == pytest.approx(lines[1]["grad_norm"], rel=1e-4)
 
 
-def test_the_validation_loss_is_that_of_the_tracks_one_by_one(make_run):
+def test_the_validation_loss_is_that_of_the_tracks_one_by_one(make_run: MakeRun) -> None:
     losses = []
     for size in (1, 3):
         run = make_run(f"by-{size}", batch_size=size, max_steps=1, checkpoint_interval=2)
@@ -285,14 +292,14 @@ def test_the_validation_loss_is_that_of_the_tracks_one_by_one(make_run):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and len(losses[0]) == 5
 
 
-def test_gradient_checkpointing_changes_memory_and_nothing_else(make_run):
+def test_gradient_checkpointing_changes_memory_and_nothing_else(make_run: MakeRun) -> None:
     plain, frugal = make_run("plain"), make_run("frugal", gradient_checkpointing=True)
     for run in (plain, frugal):
         train(run, say=quiet)
     assert digests(plain) == digests(frugal)
 
 
-def test_mixed_precision_keeps_the_adapter_in_float32(make_run):
+def test_mixed_precision_keeps_the_adapter_in_float32(make_run: MakeRun) -> None:
     run = make_run(precision="bf16-mixed", max_steps=3)
     train(run, say=quiet)
     assert is_valid(run.checkpoints_dir / checkpoint_id(3))
@@ -305,7 +312,7 @@ def adapters_of(run: TrainingRun) -> dict[str, torch.Tensor]:
     return load_file(run.checkpoints_dir / checkpoint_id(3) / DIFFUSERS_WEIGHTS)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_track(make_run):
+def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_track(make_run: MakeRun) -> None:
     run = make_run(learning_rate=1e30, max_steps=50, checkpoint_interval=50, warmup_steps=0)
     with pytest.raises(TrainingDiverged, match=r"step \d+: .*(one|two)@\d+") as caught:
         train(run, say=quiet)
@@ -313,7 +320,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_track(make_ru
     assert resume_point(run.checkpoints_dir).step == 0
 
 
-def test_the_learning_rate_warms_up_and_then_stays_or_decays():
+def test_the_learning_rate_warms_up_and_then_stays_or_decays() -> None:
     constant = TrainingSettings(warmup_steps=10, max_steps=100)
     assert [learning_rate(constant, step) for step in (1, 5, 10, 100)] == pytest.approx([1e-5, 5e-5, 1e-4, 1e-4])
     linear = TrainingSettings(warmup_steps=10, max_steps=100, schedule="linear")
@@ -323,11 +330,17 @@ def test_the_learning_rate_warms_up_and_then_stays_or_decays():
 
 
 @pytest.mark.parametrize(("spoil", "code"), [("config", CONFIGURATION), ("base", CONFIGURATION), ("features", FILES)])
-def test_what_is_wrong_decides_the_exit_code(make_run, tmp_path: Path, capsys, spoil: str, code: int):
+def test_what_is_wrong_decides_the_exit_code(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: str, code: int
+) -> None:
     from lofi_assets.training.__main__ import main
 
     run = make_run()
-    changes = {"config": {}, "base": {"base_fingerprint": "0" * 64}, "features": {"features_dir": tmp_path / "nowhere"}}
+    changes: dict[str, dict[str, object]] = {
+        "config": {},
+        "base": {"base_fingerprint": "0" * 64},
+        "features": {"features_dir": tmp_path / "nowhere"},
+    }
     save_run(tmp_path / "run.json", run.model_copy(update=changes[spoil]))
     if spoil == "config":
         (tmp_path / "run.json").write_text("{}")
@@ -341,7 +354,7 @@ def test_what_is_wrong_decides_the_exit_code(make_run, tmp_path: Path, capsys, s
     assert code != DIVERGED
 
 
-def test_a_run_started_by_dagster_reports_its_materialization(make_run, tmp_path: Path):
+def test_a_run_started_by_dagster_reports_its_materialization(make_run: MakeRun, tmp_path: Path) -> None:
     from dagster_pipes import encode_param
 
     run = make_run(max_steps=3)
@@ -349,7 +362,9 @@ def test_a_run_started_by_dagster_reports_its_materialization(make_run, tmp_path
     save_run(tmp_path / "run.json", run)
     (tmp_path / "messages").touch()
     absent = dict.fromkeys(("partition_key", "partition_key_range", "partition_time_window"))
-    empty = {name: {} for name in ("provenance_by_asset_key", "code_version_by_asset_key", "extras")}
+    empty: dict[str, dict[str, str]] = {
+        name: {} for name in ("provenance_by_asset_key", "code_version_by_asset_key", "extras")
+    }
     context = {"asset_keys": ["lora_checkpoints"], "run_id": "r", "job_name": "j", "retry_number": 0, **absent, **empty}
     environment = {
         **os.environ,

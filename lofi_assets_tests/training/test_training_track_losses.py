@@ -4,18 +4,20 @@ skipped."""
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lofi_assets.backbones.ace_step_v1 import objective
+from lofi_assets.backbones.training import Item
 from lofi_assets.constitution.gates import Gate, judge
 from lofi_assets.training.checkpoints.runs import companion_folder, finished, log_path
-from lofi_assets.training.config import TrainingRun, TrainingSettings
+from lofi_assets.training.config import TrainingSettings
 from lofi_assets.training.track_losses import (
     PICTURE,
     TABLE,
@@ -26,8 +28,10 @@ from lofi_assets.training.track_losses import (
     track_losses,
     write,
 )
+from lofi_assets.training.trainer.diverged import TrainingDiverged
 from lofi_assets.training.trainer.log import read_log
-from lofi_assets.training.trainer.loop import TrainingDiverged, train
+from lofi_assets.training.trainer.loop import train
+from lofi_assets_tests.training.fixtures import MakeRun, Settings
 
 GATE = Gate("checkpoint.track_losses", "III", "asset", "outlying_track_losses", "==", 0, "", asset="lora_checkpoints")
 
@@ -46,7 +50,7 @@ def a_log(
     for _ in range(passes):
         for track in random.permutation(sorted(factors)):
             step += 1
-            timestep = random.integers(930, 1000) if track == noisiest else random.integers(50, 1000)
+            timestep = int(random.integers(930, 1000) if track == noisiest else random.integers(50, 1000))
             loss = expected(timestep) * factors[track] * math.exp(random.normal(0, item_spread))
             yield {"step": step, "loss": loss, "items": [f"{track}@{timestep}"], "losses": [loss]}
 
@@ -114,7 +118,7 @@ def test_the_trainer_says_which_track_to_listen_to(tmp_path: Path) -> None:
     assert line.startswith("listen to odd: loss ") and line.endswith(f"train-altered/{TABLE}")
 
 
-def test_the_log_has_the_loss_of_every_item(make_run: Callable[..., TrainingRun]) -> None:
+def test_the_log_has_the_loss_of_every_item(make_run: MakeRun) -> None:
     run = make_run(batch_size=2, accumulate=2)
     train(run, say=lambda line: None)
     lines = [line for line in read_log(log_path(run)) if "loss" in line]
@@ -130,7 +134,7 @@ def spoiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model makes no number of the track `two`, as an overflow would: even its gradient is none."""
     honest = objective.Objective.losses
 
-    def losses(self: Any, items: Any) -> Any:
+    def losses(self: objective.Objective, items: Sequence[Item]) -> torch.Tensor:
         spoil = [item.track_id == "two" and bool(item.latents.any()) for item in items]
         return honest(
             self, [replace(i, noise=i.noise * math.inf) if s else i for i, s in zip(items, spoil, strict=True)]
@@ -139,17 +143,14 @@ def spoiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objective.Objective, "losses", losses)
 
 
-def test_an_item_that_is_no_number_ends_the_run_and_is_named(
-    make_run: Callable[..., TrainingRun], spoiled: None
-) -> None:
+def test_an_item_that_is_no_number_ends_the_run_and_is_named(make_run: MakeRun, spoiled: None) -> None:
     with pytest.raises(TrainingDiverged, match=r"step 1: .* on two@\d+(, two@\d+)* \(track@timestep\)"):
         train(make_run(batch_size=4), say=lambda line: None)
 
 
-def test_it_can_be_skipped_by_setting_and_is_counted_and_named(
-    make_run: Callable[..., TrainingRun], spoiled: None
-) -> None:
-    run, said = make_run(batch_size=2, skip_share=0.6, weight_decay=0.0), []
+def test_it_can_be_skipped_by_setting_and_is_counted_and_named(make_run: MakeRun, spoiled: None) -> None:
+    run = make_run(batch_size=2, skip_share=0.6, weight_decay=0.0)
+    said: list[str] = []
     summary = train(run, say=said.append)
     lines = [line for line in read_log(log_path(run)) if "loss" in line]
     assert [line["losses"].count(None) for line in lines] == [1] * 6 and summary.skipped_items == 6
@@ -161,9 +162,9 @@ def test_it_can_be_skipped_by_setting_and_is_counted_and_named(
     assert again is not None and again.skipped_items == 6
 
 
-def test_a_skipped_item_has_the_gradient_of_nothing(make_run: Callable[..., TrainingRun], spoiled: None) -> None:
+def test_a_skipped_item_has_the_gradient_of_nothing(make_run: MakeRun, spoiled: None) -> None:
     """Divided into passes or not, the step is the same, though one of the passes has nothing in it."""
-    settings = {"skip_share": 0.6, "max_steps": 1, "checkpoint_interval": 1, "gradient_clip": 1e9}
+    settings: Settings = {"skip_share": 0.6, "max_steps": 1, "checkpoint_interval": 1, "gradient_clip": 1e9}
     together, apart = make_run("a", batch_size=2, **settings), make_run("b", accumulate=2, **settings)
     norms = []
     for run in (together, apart):
@@ -172,7 +173,7 @@ def test_a_skipped_item_has_the_gradient_of_nothing(make_run: Callable[..., Trai
     assert norms[0] == pytest.approx(norms[1], rel=1e-4) and norms[0] > 0
 
 
-def test_more_than_the_share_ends_the_run(make_run: Callable[..., TrainingRun], spoiled: None) -> None:
+def test_more_than_the_share_ends_the_run(make_run: MakeRun, spoiled: None) -> None:
     with pytest.raises(TrainingDiverged, match=r"step 1: 1 item of 2 .* more than training.skip_share 0.4"):
         train(make_run(batch_size=2, skip_share=0.4), say=lambda line: None)
 

@@ -1,10 +1,11 @@
 """Validation on its own interval changes no weight; a run may end where it no longer helps, and its best is kept."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from lofi_assets.backbones.training import Item
 from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.checkpoints.files import checkpoint_id
 from lofi_assets.training.checkpoints.manifest import best_by_validation, prune, read_manifest, update_record
@@ -14,6 +15,7 @@ from lofi_assets.training.trainer import loop
 from lofi_assets.training.trainer.log import read_log
 from lofi_assets.training.trainer.loop import train
 from lofi_assets.training.trainer.progress import Progress
+from lofi_assets_tests.training.fixtures import MakeRun, Settings
 
 
 def quiet(message: str) -> None:
@@ -32,7 +34,7 @@ def with_settings(run: TrainingRun, **changes: Any) -> TrainingRun:
     return run.model_copy(update={"training": run.training.model_copy(update=changes)})
 
 
-def test_more_validation_is_the_same_run_with_the_same_weights(make_run: Callable[..., TrainingRun]) -> None:
+def test_more_validation_is_the_same_run_with_the_same_weights(make_run: MakeRun) -> None:
     usual, often = make_run("usual"), make_run("often", validation_interval=2)
     assert usual.run_id == often.run_id
     for run in (usual, often):
@@ -42,17 +44,18 @@ def test_more_validation_is_the_same_run_with_the_same_weights(make_run: Callabl
 
 
 def test_a_run_ends_when_validation_no_longer_falls_and_stays_ended(
-    make_run: Callable[..., TrainingRun], monkeypatch: pytest.MonkeyPatch
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lowest at step 4; two that are not below it follow."""
     by_step = {0: 0.9, 2: 0.8, 4: 0.5, 6: 0.5, 8: 0.6}
 
-    def losses(self: Any, items: Any) -> list[float]:
+    def losses(self: loop.Trainer, items: Sequence[Item]) -> list[float]:
         return [by_step[self.progress.step]] * len(items)
 
     monkeypatch.setattr(loop.Trainer, "_validation_losses", losses)
-    settings = {"max_steps": 20, "checkpoint_interval": 4, "validation_interval": 2}
-    run, said = make_run(**settings, early_stopping=2), []
+    settings: Settings = {"max_steps": 20, "checkpoint_interval": 4, "validation_interval": 2}
+    run = make_run(**settings, early_stopping=2)
+    said: list[str] = []
     summary = train(run, say=said.append)
     assert summary.step == 8 and summary.ended_early and not summary.interrupted
     assert "ended early at step 8: no validation loss below 0.5 (step 4) in the last 2" in said
@@ -79,7 +82,7 @@ def test_a_validation_loss_that_is_no_number_is_no_lower_one() -> None:
 
 
 def test_the_best_by_validation_is_kept_besides_the_best_by_fad(
-    make_run: Callable[..., TrainingRun], monkeypatch: pytest.MonkeyPatch
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by_step = {0: 0.9, 1: 0.3, 2: 0.5, 3: 0.5, 4: 0.6}
     monkeypatch.setattr(
