@@ -19,7 +19,7 @@ from lofi_assets.profiles import SamplingSettings
 
 LEAST_SNR_DB = 40.0
 """Of the audio at 8 steps and guidance 3, measured: 45.2 dB without an adapter, 44.7 with one."""
-BEFORE = {"count": 2, "seconds": 5.0, "steps": 3, "guidance_scale": 3.0, "seed": 1, "device": "cpu"}
+BEFORE: dict[str, Any] = {"count": 2, "seconds": 5.0, "steps": 3, "guidance_scale": 3.0, "seed": 1, "device": "cpu"}
 """Settings as they were hashed when float32 was all there was."""
 
 
@@ -32,7 +32,8 @@ def samplers(tiny_base: Path) -> dict[Precision, AceStepSampler]:
 @pytest.fixture
 def adapter(samplers: dict[Precision, AceStepSampler], tmp_path: Path) -> Path:
     """Of rank 4 on q and v of every block, strong enough to be heard."""
-    random, tensors = torch.Generator().manual_seed(0), {}
+    random = torch.Generator().manual_seed(0)
+    tensors: dict[str, Tensor] = {}
     transformer = samplers["32"].base.transformer
     assert transformer is not None
     width = transformer.width
@@ -76,7 +77,8 @@ def test_an_adapter_is_heard_as_in_float32(samplers: dict[Precision, AceStepSamp
 def test_only_the_transformer_is_in_bfloat16_and_every_sum_in_float32(
     samplers: dict[Precision, AceStepSampler], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base, seen = samplers["bf16"].base, []
+    base = samplers["bf16"].base
+    seen: list[torch.dtype] = []
     assert base.transformer is not None and base.text_encoder is not None and base.music_dcae is not None
     assert {parameter.dtype for parameter in base.transformer.parameters()} == {torch.bfloat16}
     others = (base.text_encoder, base.music_dcae)

@@ -142,7 +142,6 @@ def test_samples_in_bfloat16_are_others_and_say_so(heard: Store) -> None:
     assert made.data_version != said.data_version
     found = ModelSamples.read(heard, BASE)
     assert found is not None and found.precision == "bf16" and audio_of(heard, BASE) != exact
-    assert evaluate_checkpoints(heard, profile(precision="bf16"), now=NOW).counts["recomputed"] == 3
     generate_samples(heard, profile())
     assert record.read_bytes() == before and audio_of(heard, BASE) == exact
 

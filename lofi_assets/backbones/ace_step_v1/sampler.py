@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -257,7 +257,8 @@ def _velocity(transformer: VelocityModel, sample: Tensor, context: tuple[Tensor,
     return velocity.float()
 
 
-def _mixed(states: Tensor) -> AbstractContextManager[object]:
+def _mixed(states: Tensor) -> AbstractContextManager[Any]:
     """Autocast to bfloat16 where the conditions are in it; else as it was."""
-    mixed = states.dtype == torch.bfloat16
-    return torch.autocast(states.device.type, dtype=torch.bfloat16) if mixed else nullcontext()
+    if states.dtype == torch.bfloat16:
+        return torch.autocast(states.device.type, dtype=torch.bfloat16)
+    return nullcontext()
