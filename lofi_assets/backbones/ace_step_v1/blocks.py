@@ -227,7 +227,7 @@ def _patches_as_product(latents: Tensor, conv: nn.Conv2d) -> Tensor:
 
     oneDNN computes such a convolution wrongly in bfloat16 on processors with AMX (pytorch issue 169688).
     """
-    rows = latents.unflatten(2, (-1, conv.kernel_size[0])).permute(0, 2, 4, 1, 3).flatten(3)
+    rows = latents.unflatten(2, (-1, conv.kernel_size[0])).permute(0, 2, 4, 1, 3).flatten(3).contiguous()
     return F.linear(rows, conv.weight.flatten(1), conv.bias).permute(0, 3, 1, 2)
 
 
