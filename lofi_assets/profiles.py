@@ -10,9 +10,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 from lofi_assets.backbones import ACE_STEP_V1
+from lofi_assets.backbones.sampling import FLOAT32, Precision
 from lofi_assets.environment import variable
 from lofi_assets.errors import DiskError, LofiError
 from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_yaml
@@ -85,6 +93,14 @@ class SamplingSettings(_Section):
     """Clip i uses `seed + i`."""
     device: str = "cpu"
     """Torch device."""
+    precision: Precision = FLOAT32
+    """Of the model's passes in torch; noise, schedule, guidance and codec are float32 in any case."""
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_precision(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Settings that are float32 have the hash that they had when nothing else could be chosen."""
+        dumped: dict[str, Any] = handler(self)
+        return {name: value for name, value in dumped.items() if name != "precision" or value != FLOAT32}
 
 
 class EvaluationSettings(_Section):
@@ -149,6 +165,13 @@ class Profile(_Section):
     release: ReleaseSettings
     alerts: tuple[str, ...] = ()
     """apprise URLs; `LOFI_ALERT_URLS` (comma-separated) adds more. None: alerts go to the log."""
+
+    @field_validator("quantization")
+    @classmethod
+    def _tiers_have_their_own(cls, settings: SamplingSettings) -> SamplingSettings:
+        if settings.precision != FLOAT32:
+            raise ValueError("precision is for sampling only: every tier runs in the precision of its files")
+        return settings
 
 
 def load_profile(name: str | None = None, *, config_dir: Path = CONFIG_DIR) -> Profile:

@@ -20,6 +20,7 @@ from lofi_assets.training.lora_checkpoints import PlannedRun, plan_training
 from lofi_assets.training.settings import training_settings
 from lofi_assets_tests.dataset.stand_in_version import deliver
 
+PAIRS = {"count": 16, "seconds": 8, "steps": 6, "guidance_scale": 3.0, "seed": 9000}
 KEY = f"{'a' * 32}" + f".{'b' * 32}" * 3
 
 
@@ -80,6 +81,7 @@ def test_an_unknown_profile_says_which_there_are(config_dir: Path) -> None:
         ({"name": "other"}, "name"),
         ({"sampling": {"count": 4}}, "sampling.seconds"),
         ({"release": {"target": "ftp", "license": "mit"}}, "release.target"),
+        ({"quantization": {**PAIRS, "precision": "bf16"}}, r"quantization(?s:.*)every tier runs in the precision"),
         ({"base_model": {"kind": "tiny", "trust_remote_code": True}}, "base_model.trust_remote_code"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

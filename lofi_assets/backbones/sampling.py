@@ -6,7 +6,7 @@ Imports without torch.
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from lofi_assets.backbones.features import Conditions
 
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor
+
+Precision = Literal["32", "bf16"]
+"""32: float32 throughout. bf16: the frozen weights in bfloat16 and the model's passes under autocast, as in training
+with `bf16-mixed`; what adds up over steps stays float32."""
+FLOAT32: Final = "32"
 
 
 class Sampler(Protocol):
@@ -67,12 +72,15 @@ class Samples(Protocol):
         """Latents of one item that `model` makes of conditions: what a preview plays."""
         ...
 
-    def sampler(self, base: Path, *, device: str, vocabulary: Path | None = None) -> Sampler:
+    def sampler(
+        self, base: Path, *, device: str, vocabulary: Path | None = None, precision: Precision = FLOAT32
+    ) -> Sampler:
         """The whole base.
 
         Args:
             vocabulary: lyric vocabulary; else the one in the base's folder.
         Raises:
             BaseModelError: the base cannot be read.
+            BackboneError: the device, or the family, cannot do the precision.
         """
         ...

@@ -47,6 +47,7 @@ BROKEN = (
     "checkpoints' own records replace, and materialise lora_checkpoints again"
 )
 """What to do about a checkpoint that does not load."""
+_PRECISIONS = {"32": "float32", "bf16": "bfloat16"}
 LOG = logging.getLogger(__name__)
 
 
@@ -94,7 +95,8 @@ def generate_samples(store: Store, profile: Profile) -> Outcome:
             "unusable_samples": sum(bool(clip.problems) for clip in clips) if clips else None,
         },
         rows=[_shown(clip) | {"prompt": clip.prompt} for clip in [*clips, *made.get(BASE, ())]],
-        details={f"left out: {name}": reason for name, reason in broken.items()},
+        details={"precision": _PRECISIONS[settings.precision]}
+        | {f"left out: {name}": reason for name, reason in broken.items()},
         pictures={"spectrogram": lambda: _spectrogram(store, latest)} if latest else {},
     )
 
@@ -152,7 +154,9 @@ def generate(
         models: name -> weights of its adapter, in the form of diffusers; None for the base.
         keys: name -> `sample_key`.
     """
-    sampler = base.backbone.sampler(Path(base.base), device=settings.device, vocabulary=base.vocabulary)
+    sampler = base.backbone.sampler(
+        Path(base.base), device=settings.device, vocabulary=base.vocabulary, precision=settings.precision
+    )
     with Progress("generating samples", total=len(models) * len(prompts), unit="clip") as progress:
         for model, weights in models.items():
             adapted = sampler.adapted(weights) if weights else nullcontext()
@@ -162,7 +166,7 @@ def generate(
                     batch = prompts[start : start + CLIPS_AT_ONCE]
                     clips += _generate_batch(sampler, batch, settings, folder, store.samples / model, store)
                     progress.advance(len(batch), note=model)
-                ModelSamples(keys[model], tuple(clips)).write(folder)
+                ModelSamples(keys[model], tuple(clips), settings.precision).write(folder)
 
 
 def _generate_batch(

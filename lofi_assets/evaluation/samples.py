@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as stored
 
-from lofi_assets.files.typed import STORED, read_typed, write_typed
+from lofi_assets.backbones.sampling import FLOAT32, Precision
+from lofi_assets.files.documents import write_json
+from lofi_assets.files.typed import STORED, plain, read_typed
 from lofi_assets.profiles import SamplingSettings
 from lofi_assets.store import Store
 from lofi_assets.training.trained_on import trained_dataset
@@ -58,6 +60,8 @@ class ModelSamples:
     key: str
     """Fingerprint of whatever they depend on."""
     clips: tuple[Clip, ...]
+    precision: Precision = FLOAT32
+    """In which the model made them; a record without it is of float32."""
 
     @classmethod
     def read(cls, store: Store, model: str) -> "ModelSamples | None":
@@ -70,8 +74,10 @@ class ModelSamples:
         return read_typed(path, cls, remedy="remove the folder and materialise generated_samples again")
 
     def write(self, folder: Path) -> None:
-        """Put on record, in the folder of the clips."""
-        write_typed(folder / _SAMPLES, self)
+        """Put on record, in the folder of the clips; float32 is what a record that says nothing means."""
+        said = plain(self)
+        usual = ("precision", FLOAT32)
+        write_json(folder / _SAMPLES, dict(item for item in said.items() if item != usual))
 
 
 _SAMPLES = "samples.json"

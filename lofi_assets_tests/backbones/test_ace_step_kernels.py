@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lofi_assets.backbones.ace_step_v1 import projections
+from lofi_assets.backbones.ace_step_v1.blocks import PatchEmbed, _patches_as_product
 from lofi_assets.backbones.ace_step_v1.convolution import Convolution
 from lofi_assets.backbones.ace_step_v1.projections import project
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
@@ -142,6 +143,22 @@ def test_a_convolution_is_torchs_with_its_gradients(frozen: bool) -> None:
             results += [output.detach(), gradient_of(x), *(gradient_of(p) for p in ours.parameters() if not frozen)]
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_patches_in_bfloat16_are_those_of_float32_to_rounding() -> None:
+    """At a size at which oneDNN's convolution is wrong on processors with AMX."""
+    torch.manual_seed(0)
+    embed, latents = PatchEmbed(8, 64, patch=(16, 1), mult=16), torch.randn(2, 8, 16, 61)
+    wanted = embed(latents, mask=None)
+    conv = embed.early_conv_layers[0]
+    assert isinstance(conv, torch.nn.Conv2d)
+    torch.testing.assert_close(_patches_as_product(latents, conv), conv(latents), atol=1e-5, rtol=1e-5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = embed(latents, mask=None)
+    rounded = embed.to(torch.bfloat16)(latents.to(torch.bfloat16), mask=None)
+    for found in (mixed, rounded):
+        assert float((found.float() - wanted).norm() / wanted.norm()) < 4 * BF16_EPS
 
 
 def test_bfloat16_loss_and_gradient_are_those_of_float32_to_rounding() -> None:

@@ -25,6 +25,7 @@ from lofi_assets.audio.decode import Decoded
 from lofi_assets.backbones import BackboneError, BaseModelError
 from lofi_assets.backbones.export import Exportable, ExportLayout, Probe, ProtectedPart, ReleaseRuntime, Runtime
 from lofi_assets.backbones.features import LATENTS, Conditions, FeatureJob, FeatureKind, LatentShape, content_key
+from lofi_assets.backbones.sampling import FLOAT32, Precision
 from lofi_assets.backbones.sizes import Amount, ModelSize, StepShape
 from lofi_assets.backbones.training import Item, ObjectiveSettings
 
@@ -404,7 +405,10 @@ class Toy:
         context = model.model.context(conditions["caption"][None], conditions["mask"][None])
         return integrate(model.model, context, frames=frames, seed=seed, steps=steps)[0]
 
-    def sampler(self, base: Path, *, device: str, vocabulary: Path | None = None) -> ToySampler:
+    def sampler(
+        self, base: Path, *, device: str, vocabulary: Path | None = None, precision: Precision = FLOAT32
+    ) -> ToySampler:
+        assert precision == FLOAT32
         return ToySampler(load(base))
 
     def mergeable(self, base: Path) -> nn.Module:

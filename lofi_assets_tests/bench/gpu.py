@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -24,14 +24,17 @@ from lofi_assets.backbones.ace_step_v1.objective import Objective, conditions_of
 from lofi_assets.backbones.ace_step_v1.sampler import Conditions, sample_latents
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.backbones.determinism import deterministic
+from lofi_assets.backbones.sampling import FLOAT32, Precision
 from lofi_assets.backbones.training import Item
 from lofi_assets.training.config import LoraSettings, TrainingSettings
+from lofi_assets.training.planning.cards import card_present
 from lofi_assets.training.planning.memory import Choices, Workload, device_memory, step_operations
 from lofi_assets.training.planning.model_size import measure as model_size
 from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.exactness import prove_exact
 from lofi_assets.training.trainer.model import compile_blocks, compiles
 from lofi_assets.training.trainer.optimizer import build_optimizer
+from lofi_assets_tests.bench.killed import killed_row
 
 FRAMES_PER_SECOND = 44_100 / 4_096
 TARGETS = ("speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0")
@@ -164,19 +167,27 @@ def _training_row(bench: Bench, seconds: float, batch: int, recomputed: bool, co
         "compiled": compiled,
         "seconds": taken,
         "frames_per_second": batch * frames / taken,
-        **({} if bench.tiny else _against_plan(frames, batch, recomputed, taken)),
+        **({} if bench.tiny else _against_plan(bench.device, frames, batch, recomputed, taken)),
         "kernels": _kernels(bench, lambda: trained.step(items)),
         "peak_memory_gb": torch.cuda.max_memory_allocated(bench.device) / 1e9 if bench.device.type == "cuda" else None,
     }
 
 
-def _against_plan(frames: int, batch: int, recomputed: bool, taken: float) -> Row:
-    """Arithmetic a second, to be held against the card's data sheet, and the memory that the plan foresees."""
+def _against_plan(device: torch.device, frames: int, batch: int, recomputed: bool, taken: float) -> Row:
+    """Arithmetic a second, its share of the card's dense bfloat16 peak, and the memory that the plan foresees."""
     lora = LoraSettings(r=256, lora_alpha=32, target_modules=TARGETS)
     size, choices = model_size(ACE_STEP_V1, None, lora), Choices(batch_size=batch, gradient_checkpointing=recomputed)
     work = Workload(frames=frames, tokens={"text": 64, "lyrics": 1}, tracks=1, minutes=1.0, source="bench")
     planned = device_memory(size, choices, work, on_gpu=True)
-    return {"tflops": step_operations(size, choices, work) / taken / 1e12, "planned_memory_gb": planned.used / 1e9}
+    tflops = step_operations(size, choices, work) / taken / 1e12
+    share = share_of_peak(tflops, torch.cuda.get_device_name(device))
+    return {"tflops": tflops, "share_of_peak": share, "planned_memory_gb": planned.used / 1e9}
+
+
+def share_of_peak(tflops: float, card: str) -> float | None:
+    """Share of the dense bfloat16 throughput of a card's data sheet; None of a card that the table lacks."""
+    found = card_present(card, total=0.0, free=0.0)
+    return tflops / found.tflops if found.tflops and found.bfloat16 else None
 
 
 def _kernels(bench: Bench, work: Callable[[], object]) -> int | None:
@@ -192,13 +203,14 @@ def _kernels(bench: Bench, work: Callable[[], object]) -> int | None:
 
 
 def sampling_rows(bench: Bench) -> Iterator[Callable[[], Row]]:
-    """Real-time factor of the latents at 27 steps, branches together and apart, in both precisions."""
-    for dtype in (torch.bfloat16, torch.float32):
+    """Real-time factor of the latents at 27 steps, branches together and apart, in both of `sampling.precision`."""
+    for precision in get_args(Precision):
         for together in (True, False):
-            yield lambda d=dtype, t=together: _sampling_row(bench, d, t)  # type: ignore[misc]
+            yield lambda p=precision, t=together: _sampling_row(bench, p, t)  # type: ignore[misc]
 
 
-def _sampling_row(bench: Bench, dtype: torch.dtype, together: bool) -> Row:
+def _sampling_row(bench: Bench, precision: Precision, together: bool) -> Row:
+    dtype = torch.float32 if precision == FLOAT32 else torch.bfloat16
     model, seconds, steps = bench.model(), bench.seconds[0], 2 if bench.tiny else 27
     torch.nn.Module.to(model, dtype)
     ones = torch.ones(1, 64, dtype=torch.long)
@@ -209,15 +221,16 @@ def _sampling_row(bench: Bench, dtype: torch.dtype, together: bool) -> Row:
     def work() -> object:
         return sample_latents(model, conditions, frames=frames, seeds=[0], steps=steps, together=together)
 
-    taken = bench.timed(work, repeats=1)
-    name = str(dtype).removeprefix("torch.")
-    return {"row": "sampling", "dtype": name, "together": together, "steps": steps, "rtf": seconds / taken}
+    with deterministic(bench.device):  # as samples are made
+        taken = bench.timed(work, repeats=1)
+    return {"row": "sampling", "precision": precision, "together": together, "steps": steps, "rtf": seconds / taken}
 
 
 def exactness_rows(bench: Bench) -> Iterator[Callable[[], Row]]:
-    """Gradients twice; two runs; a run that is put down and taken up, each to the same bits."""
+    """Gradients twice; two runs; a run that is put down and taken up, in one process and by another: the same bits."""
     for compiled in (False, True) if compiles(TrainingSettings(), bench.device) else (False,):
         yield lambda c=compiled: _exactness_row(bench, c)  # type: ignore[misc]
+        yield lambda c=compiled: killed_row(bench, compiled=c)  # type: ignore[misc]
 
 
 def _exactness_row(bench: Bench, compiled: bool) -> Row:

@@ -23,7 +23,7 @@ from lofi_assets.evaluation.generated_samples import generate_samples
 from lofi_assets.evaluation.measured import Marks
 from lofi_assets.evaluation.quality_metrics import evaluate_checkpoints
 from lofi_assets.evaluation.reports.pages import comparison_path
-from lofi_assets.evaluation.samples import BASE, clips_of, reference_tracks, sample_prompts
+from lofi_assets.evaluation.samples import BASE, ModelSamples, clips_of, reference_tracks, sample_prompts
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.html.links import page_url
 from lofi_assets.profiles import Profile, SamplingSettings, load_profile
@@ -129,6 +129,21 @@ def test_base_and_checkpoints_are_heard_measured_and_shown_and_only_once(trained
     again = generate_samples(trained, profile(seed=8))
     assert again.counts["recomputed"] == 9 and audio_of(trained, BASE) != audio_before
     assert evaluate_checkpoints(trained, profile(seed=8), now=NOW).counts["recomputed"] == 3
+
+
+def test_samples_in_bfloat16_are_others_and_say_so(heard: Store) -> None:
+    record = heard.samples / BASE / "samples.json"
+    before, exact = record.read_bytes(), audio_of(heard, BASE)
+    assert b"precision" not in before
+    said = generate_samples(heard, profile())
+    assert said.details["precision"] == "float32" and said.counts["recomputed"] == 0
+    made = generate_samples(heard, profile(precision="bf16"))
+    assert made.details["precision"] == "bfloat16" and made.counts["recomputed"] == 9
+    assert made.data_version != said.data_version
+    found = ModelSamples.read(heard, BASE)
+    assert found is not None and found.precision == "bf16" and audio_of(heard, BASE) != exact
+    generate_samples(heard, profile())
+    assert record.read_bytes() == before and audio_of(heard, BASE) == exact
 
 
 def assert_page_plays(page: Path, store: Store) -> None:

@@ -14,6 +14,7 @@ from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY, vocabulary_file
 from lofi_assets.backbones.export import Exportable, ExportLayout, Probe, ProtectedPart, ReleaseRuntime, Runtime
 from lofi_assets.backbones.features import Conditions, FeatureKind, LatentShape
+from lofi_assets.backbones.sampling import FLOAT32, Precision
 from lofi_assets.backbones.sizes import ModelSize
 from lofi_assets.backbones.training import ObjectiveSettings
 
@@ -204,12 +205,13 @@ class AceStepV1:
             dtype=dtype,
         )
 
-    def sampler(self, base: Path, *, device: str, vocabulary: Path | None = None) -> "AceStepSampler":
+    def sampler(
+        self, base: Path, *, device: str, vocabulary: Path | None = None, precision: Precision = FLOAT32
+    ) -> "AceStepSampler":
         """The whole base in memory."""
-        from lofi_assets.backbones.ace_step_v1.generation import AceStepSampler
-        from lofi_assets.backbones.ace_step_v1.loading import load_base
+        from lofi_assets.backbones.ace_step_v1.generation import load_sampler
 
-        return AceStepSampler(load_base(base, device=device, lyric_vocabulary=vocabulary))
+        return load_sampler(base, device=device, vocabulary=vocabulary, precision=precision)
 
     # --- merging and the tiers ----------------------------------------------------------------------------------------
 

@@ -213,14 +213,25 @@ class PatchEmbed(nn.Module):
 
     def forward(self, latents: Tensor, *, mask: Tensor | None) -> Tensor:
         patches, norm, projection = self.early_conv_layers
-        assert isinstance(norm, nn.GroupNorm)
-        hidden = patches(latents)
+        assert isinstance(norm, nn.GroupNorm) and isinstance(patches, nn.Conv2d)
+        narrow = latents.dtype != torch.float32 or torch.is_autocast_enabled(latents.device.type)
+        as_product = narrow and not torch.compiler.is_exporting()  # a file keeps the weight as it is stored
+        hidden = _patches_as_product(latents, patches) if as_product else patches(latents)
         hidden = norm(hidden) if mask is None else masked_group_norm(hidden, norm, mask)
         tokens = hidden.flatten(2).transpose(1, 2).contiguous()
         if isinstance(projection, nn.Linear):  # what an export puts in place of a convolution of one patch
             return projection(tokens)  # type: ignore[no-any-return]
         assert isinstance(projection, nn.Conv2d)
         return F.linear(tokens, projection.weight.flatten(1), projection.bias)
+
+
+def _patches_as_product(latents: Tensor, conv: nn.Conv2d) -> Tensor:
+    """The convolution of latents (B, C, H, T) by patches (height, 1) that do not overlap, as one matrix product.
+
+    oneDNN computes such a convolution wrongly in bfloat16 on processors with AMX (pytorch issue 169688).
+    """
+    rows = latents.unflatten(2, (-1, conv.kernel_size[0])).permute(0, 2, 4, 1, 3).flatten(3).contiguous()
+    return F.linear(rows, conv.weight.flatten(1), conv.bias).permute(0, 3, 1, 2)
 
 
 class FinalLayer(nn.Module):

@@ -5,14 +5,15 @@ Base, adapter and sampler are put together here; the sampling loop is in `sample
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lofi_assets.backbones.ace_step_v1.loading import Base, load_base
+from lofi_assets.backbones import BackboneError
+from lofi_assets.backbones.ace_step_v1.loading import ALL, Base, load_base
 from lofi_assets.backbones.ace_step_v1.sampler import (
     OUTPUT_RATE,
     VelocityModel,
@@ -22,6 +23,7 @@ from lofi_assets.backbones.ace_step_v1.sampler import (
 from lofi_assets.backbones.ace_step_v1.sampler import Conditions as Batch
 from lofi_assets.backbones.determinism import deterministic
 from lofi_assets.backbones.features import Conditions
+from lofi_assets.backbones.sampling import FLOAT32, Precision
 
 _ADAPTER = "evaluated"
 
@@ -65,6 +67,23 @@ class AceStepSampler:
                 steps=steps,
                 guidance_scale=guidance_scale,
             )
+
+
+def load_sampler(base: Path, *, device: str, vocabulary: Path | None, precision: Precision) -> AceStepSampler:
+    """The whole base; with `bf16` the transformer in bfloat16, as the published file has it, and the rest in float32.
+
+    Raises:
+        BackboneError: a GPU without bfloat16.
+        BaseModelError: the base cannot be read.
+    """
+    if precision == FLOAT32:
+        return AceStepSampler(load_base(base, device=device, lyric_vocabulary=vocabulary))
+    if torch.device(device).type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise BackboneError(f"sampling.precision: {device} has no bfloat16; use '{FLOAT32}'")
+    rest = [component for component in ALL if component != "transformer"]
+    others = load_base(base, device=device, components=rest, lyric_vocabulary=vocabulary)
+    narrow = load_base(base, device=device, components=("transformer",), dtype="bfloat16")
+    return AceStepSampler(replace(others, transformer=narrow.transformer))
 
 
 def decoder(base: Path, *, device: str) -> Callable[[Tensor], np.ndarray]:

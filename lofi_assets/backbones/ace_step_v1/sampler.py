@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -113,6 +114,9 @@ def sample_latents(
 ) -> Tensor:
     """Integrate the flow from noise to latents (B, 8, 16, frames), float32.
 
+    With conditions in bfloat16 the transformer's passes run under autocast, as in training (`objective`). Noise,
+    schedule, guidance and the sum over the steps are float32 in any case.
+
     Args:
         conditions: on the transformer's device and in its precision.
         frames, seeds: length and one seed for each item; or else
@@ -126,8 +130,9 @@ def sample_latents(
         ValueError: the number of seeds, or of noise items, is not the batch size.
     """
     start = _start(conditions, frames=frames, seeds=seeds, noise=noise)
-    context = transformer.encode(**vars(conditions))
-    null_context = transformer.encode(**vars(conditions.null())) if guidance_scale > 1 else None
+    with _mixed(conditions.text_hidden_states):
+        context = transformer.encode(**vars(conditions))
+        null_context = transformer.encode(**vars(conditions.null())) if guidance_scale > 1 else None
     schedule = inference_schedule(steps, shift=shift)
     guided = _guided_steps(steps, guidance_interval)
     buffer = MomentumBuffer()
@@ -241,11 +246,19 @@ def _branches(
 
 def _velocity(transformer: VelocityModel, sample: Tensor, context: tuple[Tensor, Tensor], timestep: Tensor) -> Tensor:
     states, mask = context
-    velocity = transformer.decode(
-        hidden_states=sample.to(states.dtype),
-        attention_mask=None,
-        encoder_hidden_states=states,
-        encoder_hidden_mask=mask,
-        timestep=timestep.to(sample.device).expand(len(sample)),
-    )
+    with _mixed(states):
+        velocity = transformer.decode(
+            hidden_states=sample.to(states.dtype),
+            attention_mask=None,
+            encoder_hidden_states=states,
+            encoder_hidden_mask=mask,
+            timestep=timestep.to(sample.device).expand(len(sample)),
+        )
     return velocity.float()
+
+
+def _mixed(states: Tensor) -> AbstractContextManager[Any]:
+    """Autocast to bfloat16 where the conditions are in it; else as it was."""
+    if states.dtype == torch.bfloat16:
+        return torch.autocast(states.device.type, dtype=torch.bfloat16)
+    return nullcontext()
