@@ -1,6 +1,7 @@
 """From a small base to four tiers: exports compute what torch computes, and what is derived keeps the policy."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import torch
 from transformers import UMT5Config, UMT5EncoderModel
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
-from lofi_assets.backbones.ace_step_v1.export import needs, pointwise_linear, prepare
+from lofi_assets.backbones.ace_step_v1.blocks import PatchEmbed
+from lofi_assets.backbones.ace_step_v1.export import needs, pointwise_linear, prepare, swap_pointwise_convolutions
 from lofi_assets.backbones.ace_step_v1.loading import TEXT_ENCODER, TRANSFORMER, encode_text, load_base
 from lofi_assets.backbones.ace_step_v1.sampler import conditions_for, sample_latents
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
@@ -135,6 +137,19 @@ def test_replacing_pointwise_convolutions_changes_nothing_but_the_kind_of_layer(
     conv = torch.nn.Conv1d(12, 20, 1)
     x = torch.randn(2, 12, 7)
     torch.testing.assert_close(pointwise_linear(conv)(x.mT).mT, conv(x), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_no_weight_is_laid_out_anew_in_a_file_of_a_base_that_the_exporter_does_not_fold(dtype: torch.dtype) -> None:
+    """It folds what is done to a weight of up to 8,192 numbers, as the tiny base has them; the demo's base has more."""
+    module = PatchEmbed(8, 192, patch=(16, 1), mult=16).eval().to(dtype)
+    assert swap_pointwise_convolutions(module) == ["early_conv_layers.2"]
+    latents = torch.randn(1, 8, 16, 24).to(dtype)
+    graph = torch.onnx.export(module, (latents,), kwargs={"mask": None}, dynamo=True, verbose=False).model_proto.graph
+    stored = {weight.name: math.prod(weight.dims) for weight in graph.initializer}
+    assert sum(size > 8192 for size in stored.values()) == 2
+    readers = {node.op_type for node in graph.node for name in node.input if stored.get(name, 0) > 8192}
+    assert readers <= {"Conv", "MatMul", "Gemm", "Transpose"}, readers
 
 
 def test_every_linear_layer_is_named_after_its_module_in_every_tier(base_dir: Path, built: Built) -> None:
