@@ -65,7 +65,7 @@ def by_value(found: Trace, folder: Path, *, reference: Trace, reference_folder: 
             exact = read_value(expected[weight.name].constant, reference_folder)
         except ValueFault:
             return weight.bits  # said where the numbers are compared
-        halved = np.array_equal(value, value.astype(np.float16).astype(np.float32))
+        halved = np.array_equal(value, _halved(value))
         return 16 if halved and not np.array_equal(value, exact) else weight.bits
 
     return replace(found, weights=tuple(replace(weight, bits=bits(weight)) for weight in found.weights))
@@ -98,10 +98,16 @@ def read_value(constant: Constant, folder: Path) -> Array:
         elif node.op_type == "DequantizeLinear" and constant.scale is not None:
             value = _dequantized(value, _array(constant.scale, folder), node, kept)
         elif node.op_type == "Cast" and constant.type == onnx.TensorProto.FLOAT16:
-            value = value.astype(np.float16).astype(np.float32)
+            value = _halved(value)
     if not np.isfinite(value).all():
         raise ValueFault(f"{kept} holds values that are not finite")
     return value
+
+
+def _halved(value: Array) -> Array:
+    """Rounded to half precision; infinite where that cannot hold a number."""
+    with np.errstate(over="ignore"):
+        return value.astype(np.float16).astype(np.float32)
 
 
 def _array(tensor: onnx.TensorProto, folder: Path) -> Array:
@@ -159,7 +165,7 @@ def rounded(reference: Array, weight: Weight) -> Array:
     if weight.bits > 16:
         return reference
     if weight.bits == 16:
-        return reference.astype(np.float16).astype(np.float32)
+        return _halved(reference)
     if weight.operator not in LINEAR_OPS or reference.ndim != 2:
         raise ValueFault(f"{weight.name} is stored in {weight.bits} bits and read by {weight.operator}")
     return _as_integers(reference, weight, _summed_axis(weight))

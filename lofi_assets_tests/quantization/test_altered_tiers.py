@@ -62,7 +62,8 @@ def test_altered_bytes_are_refused_for_what_was_altered(
 def test_the_same_of_exported_tiers(tiny_tiers: Path, tmp_path: Path) -> None:
     """The alterations of the small files on those of the tiny base, where that has what they alter; its vocoder has no
     square linear layer."""
-    accepted, applied = [], []
+    accepted: list[str] = []
+    applied: list[str] = []
     for tier in MAKERS:
         assert violations(tiny_tiers / tier, tiny_tiers, tier) == ()
     for alteration in ALTERATIONS:
@@ -84,4 +85,4 @@ def test_the_same_of_exported_tiers(tiny_tiers: Path, tmp_path: Path) -> None:
         if not any(reason in text for text in violations(folder, tiny_tiers, "int8")):
             accepted.append(name)
         shutil.rmtree(folder)
-    assert accepted == []
+    assert accepted == [] and len(applied) >= len(ALTERATIONS) - 5
