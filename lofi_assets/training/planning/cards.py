@@ -14,7 +14,7 @@ GIB = 2**30
 DESKTOP_BYTES = 1.0e9
 """Assumed: what screens, window manager and browser take of a card that drives them."""
 LAUNCHES_PER_BLOCK = 380
-"""Kernels of a training step of one item per transformer block, recomputed and not compiled. 525 were measured on an H200
+"""Kernels of a training step of one item per transformer block, recomputed and not compiled. An H200 launched 525
 (12,617 with 24 blocks of ACE-Step v1) when 497 were counted on a CPU, which now counts 360 (decision 030)."""
 LAUNCH_SECONDS = 28e-6
 """Between two kernels of such a step when the card waits for the host: at best 0.35 s for 12,617 (measured on a virtual
