@@ -54,7 +54,7 @@ def verify(
     """
     if base and not deep:
         raise click.UsageError("--base goes with --deep")
-    from lofi_assets.release.signing import public_key
+    from lofi_assets.constitution.dsse import public_key
     from lofi_assets.release.verification import belong_together
     from lofi_assets.release.verification import verify as check
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lofi_assets.constitution.clearance import Clearance
+from lofi_assets.constitution.dsse import envelope, private_key
 from lofi_assets.constitution.evidence import current_sha256, document_path
 from lofi_assets.constitution.evidence import folder as evidence_folder
 from lofi_assets.constitution.gates import load_constitution, load_gates
@@ -50,7 +51,7 @@ from lofi_assets.release.onnx_artifacts import Bundle
 from lofi_assets.release.private_names import PrivateNames, known_tracks, private_names, refuse_private
 from lofi_assets.release.published_text import published_text
 from lofi_assets.release.sealed_copy import SealedCopy, SealedFile, sealed_copy
-from lofi_assets.release.signing import LIST, SIGNATURE, envelope, listing, private_key
+from lofi_assets.release.signing import LIST, SIGNATURE, listing
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets.training.checkpoints.manifest import read_manifest
 

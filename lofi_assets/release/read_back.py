@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lofi_assets.constitution.dsse import private_key
 from lofi_assets.profiles import Profile
 from lofi_assets.release.files import Part, ReleaseError, parts_of
 from lofi_assets.release.hub_commit import OnHub
-from lofi_assets.release.signing import private_key
 from lofi_assets.release.verification import Report, verify
 from lofi_assets.store import Store
 

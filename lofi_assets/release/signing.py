@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lofi_assets.constitution import dsse
-from lofi_assets.constitution.dsse import SigningError, canonical, coded, envelope, key_id, private_key, public_key
+from lofi_assets.constitution.dsse import SigningError, canonical, coded
 from lofi_assets.constitution.evidence import STATEMENT
 
 if TYPE_CHECKING:
@@ -22,19 +22,6 @@ LIST = "release.intoto.json"
 SIGNATURE = "release.dsse.json"
 """The envelope's file, where there is a key."""
 PREDICATE = "urn:lofi-assets:release:1"
-__all__ = [
-    "LIST",
-    "SIGNATURE",
-    "Listed",
-    "SigningError",
-    "envelope",
-    "key_id",
-    "listing",
-    "private_key",
-    "public_key",
-    "read_listing",
-    "require_signature",
-]
 
 
 def listing(files: Mapping[str, str], *, release: str, key: "Ed25519PrivateKey | None") -> str:

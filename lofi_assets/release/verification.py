@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lofi_assets.constitution.amendments import gates_sha256
+from lofi_assets.constitution.dsse import SigningError, key_id
 from lofi_assets.constitution.evidence import Evidence, parsed_statement
 from lofi_assets.constitution.gates import ConstitutionError, Gate, Verdict, load_gates
 from lofi_assets.constitution.verdicts import measures_of, verdict
@@ -19,7 +20,7 @@ from lofi_assets.files.typed import read_typed
 from lofi_assets.files.writing import StoreError
 from lofi_assets.release.comfyui import WORKFLOW, workflow_sha256
 from lofi_assets.release.files import CARD, EVIDENCE, PARTS, RELEASE, ReleaseError, ReleaseRecord
-from lofi_assets.release.signing import LIST, SIGNATURE, SigningError, key_id, read_listing, require_signature
+from lofi_assets.release.signing import LIST, SIGNATURE, read_listing, require_signature
 from lofi_assets.store import CONFIG_DIR
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lofi_assets.cli.main import main
 from lofi_assets.constitution import evidence
+from lofi_assets.constitution.dsse import SigningError, envelope, private_key
 from lofi_assets.constitution.gates import load_gates
 from lofi_assets.constitution.verdicts import Measures
 from lofi_assets.files.documents import read_json
@@ -28,7 +29,7 @@ from lofi_assets.release.files import (
     ReleasedGate,
     ReleaseRecord,
 )
-from lofi_assets.release.signing import LIST, SIGNATURE, SigningError, envelope, listing, private_key
+from lofi_assets.release.signing import LIST, SIGNATURE, listing
 from lofi_assets.release.verification import Report, verify
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets_tests.defs.test_gate_checks import SEAMS, passing_value

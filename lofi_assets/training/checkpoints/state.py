@@ -79,11 +79,6 @@ def resume_point(checkpoints_dir: Path) -> ResumePoint | None:
     return next((point for point in _states(checkpoints_dir) if isinstance(point, ResumePoint)), None)
 
 
-def unsound_states(checkpoints_dir: Path) -> list[str]:
-    """What is wrong with each saved state whose files are not whole, the furthest first; names the file."""
-    return [fault for fault in _states(checkpoints_dir) if isinstance(fault, str)]
-
-
 def choose_state(checkpoints_dir: Path, *, run_id: str, say: Say) -> list[str]:
     """Make a state whose tensors are those that were saved the furthest one; reads every byte of it.
 
