@@ -7,7 +7,7 @@ Imports without torch.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from lofi_assets.backbones.features import Conditions
 
@@ -51,6 +51,23 @@ class Objective(Protocol):
 
     def losses(self, items: Sequence[Item]) -> "Tensor":
         """(B,) float32, each item's mean over its own frames: a long item weighs as much as a short one."""
+        ...
+
+
+@runtime_checkable
+class RecordableObjective(Objective, Protocol):
+    """An objective whose work on the device can be recorded: apart from what brings the items there."""
+
+    def tensors(self, items: Sequence[Item]) -> "dict[str, Tensor | None]":
+        """What the losses of the items are a function of, on the device.
+
+        Raises:
+            ValueError: the items carry what cannot be recorded.
+        """
+        ...
+
+    def losses_of(self, tensors: "Mapping[str, Tensor | None]") -> "Tensor":
+        """`losses`, of what `tensors` returned: no value decides which operations run, and none comes from the host."""
         ...
 
 

@@ -25,6 +25,7 @@ UNIDENTIFYING = frozenset(
         "max_steps",
         "keep_best",
         "gradient_checkpointing",
+        "cuda_graphs",
         "validation_limit",
         "validation_interval",
         "early_stopping",
@@ -168,6 +169,11 @@ class TrainingSettings(Settings):
     pays on a GPU over thousands of steps, best where `crop_frames` makes the items equally long: every new size is
     compiled for a minute. Items are padded to a few sizes. Needs a C compiler. auto: on a GPU that has one, over an
     unquantized base that is not shared out; by its id such a run is one that is not compiled."""
+    cuda_graphs: bool = False
+    """Record a pass of each size that comes again as a CUDA graph, and replay it: one launch in place of thousands, by
+    the same kernels. Pays where kernels are launched more slowly than they run, best with `compile` or a `crop_frames`
+    that make the sizes few. Before the first step a replay's gradients are compared with a plain pass's bit by bit. On
+    one GPU, without SSL losses and `skip_share`; takes the memory of a pass once more. Not yet measured on a GPU."""
     validation_limit: Annotated[int, Field(ge=0)] = 32
     """Most validation tracks per validation loss."""
     validation_interval: Positive | None = None
@@ -223,6 +229,12 @@ class TrainingSettings(Settings):
             )
         if self.compile is True and (self.parallel == "fsdp" or self.base_quantization != "none"):
             raise ValueError("compile takes a whole, unquantized base: set parallel 'ddp' and base_quantization 'none'")
+        several, quantized = self.processes > 1, self.base_quantization != "none"
+        if self.cuda_graphs and (several or quantized or self.ssl_weight or self.skip_share):
+            raise ValueError(
+                "cuda_graphs holds passes of one process over an unquantized base whose work no value decides: set "
+                "processes 1, base_quantization 'none', ssl_weight 0 and skip_share 0, or cuda_graphs false"
+            )
         return self
 
 

@@ -97,7 +97,7 @@ def step_kernels(*, layers: int, dtype: torch.dtype, recomputed: bool) -> Kernel
     """Forward and backward pass."""
     model = model_of(layers=layers, dtype=dtype)
     if recomputed:
-        model.enable_gradient_checkpointing()
+        model.recompute_blocks()
     with Kernels() as counted:
         loss_of(model).backward()
     return counted

@@ -102,7 +102,7 @@ class Bench:
         lora = LoraSettings(r=self.rank, lora_alpha=32, target_modules=TARGETS)
         parameters = adapters.add_lora(model, lora, seed=0)
         if recomputed:
-            model.enable_gradient_checkpointing()
+            model.recompute_blocks()
         if compiled:
             compile_blocks(list(model.transformer_blocks))
         objective = Objective(model, torch.bfloat16, self.device, stepped=compiled)

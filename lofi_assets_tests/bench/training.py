@@ -40,7 +40,7 @@ class BareStep:
         settings = run.training
         self.parameters = list(adapters.add_lora(base.transformer, run.lora, seed=settings.seed).values())
         if settings.gradient_checkpointing:
-            base.transformer.enable_gradient_checkpointing()
+            base.transformer.recompute_blocks()
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
         )

@@ -72,7 +72,7 @@ def trainable(base: Path, choices: Choices) -> ACEStepTransformer2DModel:
     transformer = ACEStepTransformer2DModel.from_pretrained(str(base / "ace_step_transformer"), torch_dtype=dtype)
     add_lora(transformer, SMALL, seed=0)
     if choices.gradient_checkpointing:
-        transformer.enable_gradient_checkpointing()
+        transformer.recompute_blocks()
     return transformer.eval()
 
 

@@ -1,7 +1,7 @@
 """The same bits twice: proven before the first step, refused by name, kept by what is compiled."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +10,18 @@ import torch
 from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
+from lofi_assets.backbones.ace_step_v1.objective import Objective as FlowObjective
+from lofi_assets.backbones.ace_step_v1.objective import conditions_of
 from lofi_assets.backbones.ace_step_v1.transformer import _stretched
 from lofi_assets.backbones.determinism import deterministic
-from lofi_assets.backbones.training import Item
+from lofi_assets.backbones.training import Item, Objective
 from lofi_assets.training.config import ConfigError, TrainingSettings
+from lofi_assets.training.distributed import Processes
 from lofi_assets.training.trainer import model as models
 from lofi_assets.training.trainer.exactness import prove_exact
 from lofi_assets.training.trainer.loop import train
 from lofi_assets.training.trainer.model import compile_blocks, compiles
+from lofi_assets.training.trainer.passes import Passes
 from lofi_assets_tests.backbones.kernel_counts import loss_of, model_of
 from lofi_assets_tests.training.fixtures import MakeRun, Settings
 from lofi_assets_tests.training.test_training_options import stop_after
@@ -38,7 +42,7 @@ class Loss:
 
     @property
     def model(self) -> Callable[..., Any]:
-        return None
+        return torch.nn.Identity()
 
     def losses(self, items: Sequence[Item]) -> torch.Tensor:
         if self.refuses:
@@ -46,28 +50,32 @@ class Loss:
         return (self.parameter * (1 + self.noise * torch.rand(()))).square().sum()[None]
 
 
+def passes_of(objective: Objective, parameters: Iterable[torch.nn.Parameter]) -> Passes:
+    return Passes.of(objective, list(parameters), TrainingSettings(), Processes())
+
+
 ITEM = Item("song", torch.zeros(1), torch.zeros(1), 0.5, {})
 
 
 def test_a_pass_that_gives_the_same_bits_is_let_through_and_leaves_no_gradient() -> None:
     parameter = torch.nn.Parameter(torch.ones(3))
-    prove_exact(Loss(parameter), [ITEM], {"x": parameter})
+    prove_exact(passes_of(Loss(parameter), [parameter]), [ITEM], {"x": parameter})
     assert parameter.grad is None
 
 
 def test_gradients_that_differ_by_a_bit_are_named_before_the_first_step() -> None:
     parameter = torch.nn.Parameter(torch.ones(3))
     with pytest.raises(ConfigError, match="song gave other bits in 1 of 1 gradients, first in x"):
-        prove_exact(Loss(parameter, noise=1e-6), [ITEM], {"x": parameter})
+        prove_exact(passes_of(Loss(parameter, noise=1e-6), [parameter]), [ITEM], {"x": parameter})
 
 
 def test_an_operation_without_a_deterministic_kernel_is_named() -> None:
     parameter = torch.nn.Parameter(torch.ones(3))
     told = "upsample_linear1d_backward_out_cuda does not have a deterministic implementation, but you set ..."
     with pytest.raises(ConfigError, match="no deterministic kernel for upsample_linear1d_backward_out_cuda"):
-        prove_exact(Loss(parameter, refuses=told), [ITEM], {"x": parameter})
+        prove_exact(passes_of(Loss(parameter, refuses=told), [parameter]), [ITEM], {"x": parameter})
     with pytest.raises(RuntimeError, match="out of memory"):
-        prove_exact(Loss(parameter, refuses="CUDA out of memory"), [ITEM], {"x": parameter})
+        prove_exact(passes_of(Loss(parameter, refuses="CUDA out of memory"), [parameter]), [ITEM], {"x": parameter})
 
 
 def test_a_gpu_is_held_to_it_as_a_cpu_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,12 +159,10 @@ def test_on_cuda_a_killed_and_resumed_run_gives_the_same_bits(make_run: MakeRun,
 @pytest.mark.gpu
 @needs_gpu
 def test_on_cuda_gradients_are_the_same_twice_on_a_context_of_800_tokens() -> None:
-    from lofi_assets.backbones.ace_step_v1.objective import Objective, conditions_of
-
     model = model_of(layers=4, dtype=torch.bfloat16).cuda()
     conditions = conditions_of(torch.randn(256, 12), torch.ones(544, dtype=torch.long), torch.zeros(8))
     latents = torch.randn(8, 16, 1292)
     item = Item("long", latents, torch.randn(latents.shape), 0.5, conditions)
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     with deterministic(CUDA):
-        prove_exact(Objective(model, torch.bfloat16, CUDA), [item], parameters)
+        prove_exact(passes_of(FlowObjective(model, torch.bfloat16, CUDA), parameters.values()), [item], parameters)

@@ -134,7 +134,7 @@ class AceStepV1:
         transformer = loaded.transformer
         assert transformer is not None
         if settings.gradient_checkpointing:
-            transformer.enable_gradient_checkpointing()
+            transformer.recompute_blocks()
         return transformer
 
     def blocks(self, model: "nn.Module") -> "Sequence[nn.Module]":

@@ -48,7 +48,7 @@ def rotary_tables(positions: Tensor, head_dim: int, theta: float) -> Rotary:
     exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
     angles = positions.float()[..., None] / theta**exponents
     angles = torch.cat([angles, angles], dim=-1)
-    signs = torch.tensor([-1.0, 1.0], device=positions.device).repeat(head_dim // 2)
+    signs = torch.arange(head_dim, device=positions.device) % 2 * 2.0 - 1.0
     return angles.cos(), angles.sin() * signs
 
 

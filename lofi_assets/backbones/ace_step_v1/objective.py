@@ -7,9 +7,10 @@ Items of different length are padded at the end. The transformer is aware of the
 item has the loss and the gradient that it has alone.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from diffusers.training_utils import compute_density_for_timestep_sampling
@@ -100,19 +101,34 @@ class Objective:
 
         The SSL losses of a batch are one mean, added to each of its items.
         """
+        return self.losses_of(self.tensors(items), self._ssl_targets(items))
+
+    def tensors(self, items: Sequence[Item]) -> dict[str, Tensor | None]:
+        """What the loss is a function of, on the device; the rest of `losses` works there alone.
+
+        Returns:
+            `clean` and `noise` (B, 8, 16, T) float32, `sigmas` (B,), `mask` (B, T) or None, and the conditions by the
+            names of the transformer's arguments.
+        """
         clean, mask = self._stacked([item.latents for item in items])
         noise, _ = self._stacked([item.noise for item in items])
-        sigmas = torch.tensor([item.sigma for item in items])
-        timestep = (sigmas * TRAIN_TIMESTEPS).to(self.device)
-        sigmas = sigmas.to(self.device)
+        sigmas = torch.tensor([item.sigma for item in items]).to(self.device)
+        return {"clean": clean, "noise": noise, "sigmas": sigmas, "mask": mask, **self._conditions(items)}
+
+    def losses_of(
+        self, tensors: Mapping[str, Tensor | None], ssl_targets: dict[str, list[Tensor]] | None = None
+    ) -> Tensor:
+        """`losses` of what `tensors` returned."""
+        conditions: dict[str, Any] = dict(tensors)
+        clean, noise, sigmas, mask = (conditions.pop(name) for name in ("clean", "noise", "sigmas", "mask"))
         noisy = add_noise(clean, noise, sigmas)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype != torch.float32):
             output = self.model(
                 hidden_states=noisy.to(self.dtype),
                 attention_mask=mask,
-                timestep=timestep,
-                ssl_targets=self._ssl_targets(items),
-                **self._conditions(items),
+                timestep=sigmas * TRAIN_TIMESTEPS,
+                ssl_targets=ssl_targets,
+                **conditions,
             )
         losses = denoising_loss(output.sample.float(), noisy=noisy, clean=clean, sigmas=sigmas, mask=mask)
         projections = list(output.projection_losses.values())

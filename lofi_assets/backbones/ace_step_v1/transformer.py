@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from lofi_assets.backbones.ace_step_v1.blocks import (
     FINITE_MASK_FILL,
@@ -139,6 +141,13 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # t
             assert isinstance(block, TransformerBlock)
             if linear_eps is not None:
                 block.attn.eps = linear_eps
+
+    def recompute_blocks(self) -> None:
+        """Keep the blocks' inputs only, and compute the rest again in the backward pass.
+
+        No block draws chance, so the generators' states are not kept; a CUDA graph could not hold their reading.
+        """
+        self.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False, preserve_rng_state=False))
 
     def encode(
         self,

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lofi_assets.backbones.determinism import deterministic
 from lofi_assets.backbones.training import TIMESTEPS, Item, Objective
@@ -27,19 +26,20 @@ from lofi_assets.training.checkpoints import manifest as checkpoints
 from lofi_assets.training.checkpoints import runs
 from lofi_assets.training.checkpoints import state as resume
 from lofi_assets.training.config import SPLITS, TrainingRun
-from lofi_assets.training.distributed import Processes, joined, synchronised, whole
+from lofi_assets.training.distributed import Processes, joined, whole
 from lofi_assets.training.features.cache import CachedFeatures
 from lofi_assets.training.planning.cards import device_name
 from lofi_assets.training.trainer.averaging import Average
 from lofi_assets.training.trainer.batches import Source, validation_items
 from lofi_assets.training.trainer.diverged import TrainingDiverged
 from lofi_assets.training.trainer.exactness import prove_exact
-from lofi_assets.training.trainer.item_losses import StepItems, diagnosis, finite_losses, skipping
+from lofi_assets.training.trainer.item_losses import StepItems, diagnosis, skipping
 from lofi_assets.training.trainer.log import StepLog
 from lofi_assets.training.trainer.model import prepare_model
 from lofi_assets.training.trainer.opening import open_folder, ready, start_of_all
 from lofi_assets.training.trainer.optimizer import build_optimizer, learning_rate
 from lofi_assets.training.trainer.pace import FirstSteps
+from lofi_assets.training.trainer.passes import Passes
 from lofi_assets.training.trainer.progress import RECENT, Progress
 from lofi_assets.training.trainer.saving import Saving
 
@@ -56,6 +56,7 @@ class Trainer:
     run: TrainingRun
     processes: Processes
     objective: Objective
+    passes: Passes
     parameters: dict[str, torch.nn.Parameter]
     average: Average | None
     optimizer: torch.optim.Optimizer
@@ -84,7 +85,7 @@ class Trainer:
         self.between_steps = False
         if loss is not None:  # with nothing to learn from, momentum and weight decay would still move the weights
             self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.passes.clear()
         if self.average:
             self.average.update(step)
         self.progress.observe(step, loss, skipped=len(items.skipped))
@@ -123,24 +124,14 @@ class Trainer:
         for pass_number in range(settings.accumulate):
             share = self._share(positions, pass_number)
             items = [self.source.item(position) for position in share]
-            with synchronised(self.objective.model, last=pass_number == settings.accumulate - 1):
-                each, skipped = self._losses(items)
-                loss = each.mean() / settings.accumulate
-                loss.backward()
-            losses.append(loss.detach())
+            each, skipped = self.passes(items, last=pass_number == settings.accumulate - 1)
+            losses.append(each.mean() / settings.accumulate)
             here = slice(share.start - positions.start, share.stop - positions.start)
-            found[0, here], found[1, here] = each.detach(), skipped
+            found[0, here], found[1, here] = each, skipped
         mean, *rest = self.processes.sum(torch.cat([torch.stack(losses).sum()[None], found.flatten()])).tolist()
         draws, size = [self.source.draw(position) for position in positions], len(positions)
         seen = StepItems.of(draws, rest[:size], skipped=[bool(flag) for flag in rest[size:]])
         return seen.mean(mean / self.processes.count), seen
-
-    def _losses(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
-        """Losses (B,), and which of them were skipped."""
-        if self.run.training.skip_share:
-            return finite_losses(self.objective, items, self.processes)
-        losses = self.objective.losses(items)
-        return losses, torch.zeros_like(losses, dtype=torch.bool)
 
     def _share(self, positions: range, pass_number: int) -> range:
         """What this process takes in a forward pass: neighbours in the step's order, which are of similar length."""
@@ -250,10 +241,12 @@ def _prepare(run: TrainingRun, device: torch.device, processes: Processes, say: 
     progress.kernels = kernels
     settings = settings.model_copy(update={"compile": adapted.compiled})
     source, validation = _sources(run)
+    objective = run.backbone.objective(adapted.model, settings, dtype=adapted.dtype, device=device)
     return Trainer(
         run=run,
         processes=processes,
-        objective=run.backbone.objective(adapted.model, settings, dtype=adapted.dtype, device=device),
+        objective=objective,
+        passes=Passes.of(objective, list(parameters.values()), settings, processes),
         parameters=parameters,
         average=average,
         optimizer=optimizer,
@@ -272,7 +265,7 @@ def _run(trainer: Trainer, stop: Callable[[], bool]) -> runs.TrainingSummary:
     started, saving = time.perf_counter(), Saving(trainer)
     with saving.before_an_error():
         if trainer.objective.device.type == "cuda" and first < settings.max_steps:
-            prove_exact(trainer.objective, [trainer.source.longest()], trainer.parameters)
+            prove_exact(trainer.passes, [trainer.source.longest()], trainer.parameters)
         if first == 0:
             saving.save_state()
             if not processes.any(stop()):
