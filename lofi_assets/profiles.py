@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
@@ -95,6 +96,9 @@ class SamplingSettings(_Section):
     """Torch device."""
     precision: Precision = FLOAT32
     """Of the model's passes in torch; noise, schedule, guidance and codec are float32 in any case."""
+    cuda_graphs: bool = Field(default=False, exclude=True)
+    """Replay the model's passes as CUDA graphs: one launch in place of thousands, by the same kernels, so that no clip
+    depends on it. Not yet measured on a GPU."""
 
     @model_serializer(mode="wrap")
     def _without_the_usual_precision(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

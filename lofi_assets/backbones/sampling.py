@@ -73,14 +73,21 @@ class Samples(Protocol):
         ...
 
     def sampler(
-        self, base: Path, *, device: str, vocabulary: Path | None = None, precision: Precision = FLOAT32
+        self,
+        base: Path,
+        *,
+        device: str,
+        vocabulary: Path | None = None,
+        precision: Precision = FLOAT32,
+        cuda_graphs: bool = False,
     ) -> Sampler:
         """The whole base.
 
         Args:
             vocabulary: lyric vocabulary; else the one in the base's folder.
+            cuda_graphs: replay the model's passes, for the same samples in less time.
         Raises:
             BaseModelError: the base cannot be read.
-            BackboneError: the device, or the family, cannot do the precision.
+            BackboneError: the device, or the family, cannot do the precision, or graphs.
         """
         ...

@@ -155,7 +155,11 @@ def generate(
         keys: name -> `sample_key`.
     """
     sampler = base.backbone.sampler(
-        Path(base.base), device=settings.device, vocabulary=base.vocabulary, precision=settings.precision
+        Path(base.base),
+        device=settings.device,
+        vocabulary=base.vocabulary,
+        precision=settings.precision,
+        cuda_graphs=settings.cuda_graphs,
     )
     with Progress("generating samples", total=len(models) * len(prompts), unit="clip") as progress:
         for model, weights in models.items():

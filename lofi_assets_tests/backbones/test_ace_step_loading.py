@@ -18,6 +18,9 @@ from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.loading import encode_lyrics, encode_text, load_base
 from lofi_assets.backbones.ace_step_v1.sampler import conditions_for, sample_latents, text_to_music
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
+from lofi_assets.backbones.cuda_graphs import CudaGraphs
+from lofi_assets.backbones.determinism import deterministic
+from lofi_assets_tests.backbones.test_cuda_graphs import Recorder
 
 PROMPTS = ["lofi hip hop, warm rhodes, rainy night", "chill beats"]
 LYRICS = ["[verse]\nrain on the window", ""]
@@ -206,6 +209,28 @@ def test_guidance_in_one_batch_gives_the_same_latents_to_100_db(base: loading.Ba
     assert torch.equal(
         sample_latents(base.transformer, conditions, **options), apart
     )  # a CPU takes one after the other
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_replayed_passes_give_the_same_latents(base: loading.Base, together: bool) -> None:
+    conditions, recorder = conditions_for(base, prompts=PROMPTS, lyrics=LYRICS), Recorder()
+    options: dict[str, Any] = {"frames": 30, "steps": 8, "seeds": [1, 2], "together": together}
+    plain = sample_latents(base.transformer, conditions, **options)
+    replayed = sample_latents(base.transformer, conditions, record=recorder.record, **options)
+    assert torch.equal(replayed, plain)
+    assert recorder.recorded == (2 if together else 1)  # the guided passes are of one batch twice as large
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: CUDA graphs of the sampler are NOT run here")
+def test_on_cuda_a_graph_gives_the_latents_of_its_kernels(tiny_base: Path) -> None:
+    loaded = loading.load_base(tiny_base, device="cuda")
+    conditions = conditions_for(loaded, prompts=PROMPTS, lyrics=LYRICS)
+    options: dict[str, Any] = {"frames": 30, "steps": 8, "seeds": [1, 2]}
+    with deterministic(torch.device("cuda")):
+        plain = sample_latents(loaded.transformer, conditions, **options)
+        replayed = sample_latents(loaded.transformer, conditions, record=CudaGraphs().record, **options)
+    assert torch.equal(replayed, plain)
 
 
 def test_prompt_and_lyrics_change_the_latents(base: loading.Base) -> None:

@@ -70,6 +70,9 @@ def test_beyond_the_largest_number_of_sizes_the_function_is_called(monkeypatch: 
 class OnTheDevice(TorchDispatchMode):
     """Refuses what a recorded pass must not do: bring a value from the host. Fake tensors refuse to be read there."""
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         hosted = [tensor for tensor in tensors if tensor.device.type == "cpu"]

@@ -106,6 +106,12 @@ def test_a_gpu_without_bfloat16_is_refused_with_what_to_set(tiny_base: Path, mon
         ACE_STEP_V1.sampler(tiny_base, device="cuda", precision="bf16")
 
 
+def test_graphs_need_a_gpu_and_leave_the_hash_of_the_settings_alone(tiny_base: Path) -> None:
+    with pytest.raises(BackboneError, match=r"sampling\.cuda_graphs needs a CUDA device, not cpu"):
+        ACE_STEP_V1.sampler(tiny_base, device="cpu", cuda_graphs=True)
+    assert SamplingSettings(**BEFORE, cuda_graphs=True).model_dump() == BEFORE
+
+
 def test_float32_settings_keep_the_hash_that_they_had() -> None:
     settings = SamplingSettings(**BEFORE)
     assert settings.precision == "32"

@@ -406,9 +406,15 @@ class Toy:
         return integrate(model.model, context, frames=frames, seed=seed, steps=steps)[0]
 
     def sampler(
-        self, base: Path, *, device: str, vocabulary: Path | None = None, precision: Precision = FLOAT32
+        self,
+        base: Path,
+        *,
+        device: str,
+        vocabulary: Path | None = None,
+        precision: Precision = FLOAT32,
+        cuda_graphs: bool = False,
     ) -> ToySampler:
-        assert precision == FLOAT32
+        assert precision == FLOAT32 and not cuda_graphs
         return ToySampler(load(base))
 
     def mergeable(self, base: Path) -> nn.Module:

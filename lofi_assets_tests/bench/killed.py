@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FOUND = "found.json"
 
 
-def killed_row(bench: "Bench", *, compiled: bool) -> dict[str, Any]:
+def killed_row(bench: "Bench", *, compiled: bool, recorded: bool) -> dict[str, Any]:
     """Half of the steps in a process that is killed, the rest in another, beside all of them in a third.
 
     Raises:
@@ -30,20 +30,21 @@ def killed_row(bench: "Bench", *, compiled: bool) -> dict[str, Any]:
     steps = 2 if bench.tiny else 10
     with tempfile.TemporaryDirectory() as scratch:
         whole, broken = Path(scratch) / "whole", Path(scratch) / "broken"
-        _run(bench, compiled, whole, steps, killed_after=None)
-        _run(bench, compiled, broken, steps, killed_after=steps // 2)
+        _run(bench, (compiled, recorded), whole, steps, killed_after=None)
+        _run(bench, (compiled, recorded), broken, steps, killed_after=steps // 2)
         if (broken / FOUND).exists() or resume_point(broken) is None:
             raise RuntimeError("the killed process left a result, or no state")
-        _run(bench, compiled, broken, steps, killed_after=None)
+        _run(bench, (compiled, recorded), broken, steps, killed_after=None)
         wanted, found = (json.loads((folder / FOUND).read_text(encoding="utf-8")) for folder in (whole, broken))
     resumed = {"resumed_at": found["first"], "same_weights": wanted["weights"] == found["weights"]}
     same = wanted["losses"][found["first"] :] == found["losses"]
-    return {"row": "killed and resumed", "compiled": compiled, "steps": steps, **resumed, "same_losses": same}
+    ways = {"compiled": compiled, "recorded": recorded}
+    return {"row": "killed and resumed", **ways, "steps": steps, **resumed, "same_losses": same}
 
 
-def _run(bench: "Bench", compiled: bool, folder: Path, steps: int, *, killed_after: int | None) -> None:
+def _run(bench: "Bench", ways: tuple[bool, bool], folder: Path, steps: int, *, killed_after: int | None) -> None:
     process = multiprocessing.get_context("spawn").Process(
-        target=_train, args=(bench, compiled, folder, steps, killed_after)
+        target=_train, args=(bench, *ways, folder, steps, killed_after)
     )
     process.start()
     process.join()
@@ -52,11 +53,11 @@ def _run(bench: "Bench", compiled: bool, folder: Path, steps: int, *, killed_aft
         raise RuntimeError(f"the training process ended with {process.exitcode}, not {wanted}")
 
 
-def _train(bench: "Bench", compiled: bool, folder: Path, steps: int, killed_after: int | None) -> None:
+def _train(bench: "Bench", compiled: bool, recorded: bool, folder: Path, steps: int, killed_after: int | None) -> None:
     """From the state in `folder`, if there is one, to the end; or into a step whose work is lost."""
     items = [bench.item(bench.seconds[-1])]
     with deterministic(bench.device):
-        trained, point = bench.trained(recomputed=True, compiled=compiled), resume_point(folder)
+        trained, point = bench.trained(compiled=compiled, recorded=recorded), resume_point(folder)
         if point:
             restore_state(point, parameters=trained.parameters, optimizer=trained.optimizer)
         first = point.step if point else 0

@@ -210,6 +210,17 @@ def test_rank_is_never_offered_to_make_it_fit(published: ModelSize) -> None:
     assert "the constitution fixes r = 256" in said and "adamw_8bit" in said and "--force" in said
 
 
+def test_recorded_passes_take_their_memory_once_more_and_are_given_up_first(published: ModelSize) -> None:
+    work, small = training_plan.assumed_workload(ACE_STEP_V1), Card("a small card", 12e9, 100.0)
+    plain, recorded = (
+        make_plan(published, TrainingSettings(cuda_graphs=graphs), work, small) for graphs in (False, True)
+    )
+    passes = max(term.bytes for term in plain.memory.phases[:2])
+    assert recorded.memory.used - plain.memory.used == pytest.approx(passes + 4 * published.adapter)
+    assert plain.fits and not recorded.fits
+    assert [(offer.change, offer.total) for offer in remedies(recorded)] == [("cuda_graphs: false", plain.memory.total)]
+
+
 def test_a_change_that_does_not_lower_the_peak_is_not_offered(published: ModelSize) -> None:
     """The step of an optimiser without a fused kernel is the peak here, and it has no frames to crop."""
     plan = make_plan(

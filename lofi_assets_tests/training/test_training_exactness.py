@@ -144,9 +144,10 @@ def test_blocks_compile_without_a_graph_break_over_three_lengths(backend: str, d
 
 @pytest.mark.gpu
 @needs_gpu
+@pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_on_cuda_a_killed_and_resumed_run_gives_the_same_bits(make_run: MakeRun, compiled: bool) -> None:
-    settings: Settings = {"precision": "bf16-mixed", "compile": compiled}
+def test_on_cuda_a_killed_and_resumed_run_gives_the_same_bits(make_run: MakeRun, compiled: bool, graphs: bool) -> None:
+    settings: Settings = {"precision": "bf16-mixed", "compile": compiled, "cuda_graphs": graphs}
     runs = (make_run(name, **settings) for name in ("whole", "again", "stopped"))
     whole, again, stopped = (run.model_copy(update={"device": "cuda"}) for run in runs)
     train(whole, say=quiet)

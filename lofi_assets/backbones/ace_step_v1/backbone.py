@@ -206,12 +206,18 @@ class AceStepV1:
         )
 
     def sampler(
-        self, base: Path, *, device: str, vocabulary: Path | None = None, precision: Precision = FLOAT32
+        self,
+        base: Path,
+        *,
+        device: str,
+        vocabulary: Path | None = None,
+        precision: Precision = FLOAT32,
+        cuda_graphs: bool = False,
     ) -> "AceStepSampler":
         """The whole base in memory."""
         from lofi_assets.backbones.ace_step_v1.generation import load_sampler
 
-        return load_sampler(base, device=device, vocabulary=vocabulary, precision=precision)
+        return load_sampler(base, device=device, vocabulary=vocabulary, precision=precision, cuda_graphs=cuda_graphs)
 
     # --- merging and the tiers ----------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from lofi_assets.backbones.ace_step_v1.sampler import (
     text_to_music,
 )
 from lofi_assets.backbones.ace_step_v1.sampler import Conditions as Batch
+from lofi_assets.backbones.cuda_graphs import CudaGraphs
 from lofi_assets.backbones.determinism import deterministic
 from lofi_assets.backbones.features import Conditions
 from lofi_assets.backbones.sampling import FLOAT32, Precision
@@ -33,6 +34,8 @@ class AceStepSampler:
     """A whole base."""
 
     base: Base
+    cuda_graphs: bool = False
+    """Replay the passes of the transformer."""
 
     @contextmanager
     def adapted(self, weights: Path) -> Iterator[None]:
@@ -66,24 +69,29 @@ class AceStepSampler:
                 seeds=seeds,
                 steps=steps,
                 guidance_scale=guidance_scale,
+                record=CudaGraphs().record if self.cuda_graphs else None,
             )
 
 
-def load_sampler(base: Path, *, device: str, vocabulary: Path | None, precision: Precision) -> AceStepSampler:
+def load_sampler(
+    base: Path, *, device: str, vocabulary: Path | None, precision: Precision, cuda_graphs: bool = False
+) -> AceStepSampler:
     """The whole base; with `bf16` the transformer in bfloat16, as the published file has it, and the rest in float32.
 
     Raises:
-        BackboneError: a GPU without bfloat16.
+        BackboneError: a GPU without bfloat16, or graphs without a GPU.
         BaseModelError: the base cannot be read.
     """
+    if cuda_graphs and torch.device(device).type != "cuda":
+        raise BackboneError(f"sampling.cuda_graphs needs a CUDA device, not {device}; set it to false")
     if precision == FLOAT32:
-        return AceStepSampler(load_base(base, device=device, lyric_vocabulary=vocabulary))
+        return AceStepSampler(load_base(base, device=device, lyric_vocabulary=vocabulary), cuda_graphs)
     if torch.device(device).type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise BackboneError(f"sampling.precision: {device} has no bfloat16; use '{FLOAT32}'")
     rest = [component for component in ALL if component != "transformer"]
     others = load_base(base, device=device, components=rest, lyric_vocabulary=vocabulary)
     narrow = load_base(base, device=device, components=("transformer",), dtype="bfloat16")
-    return AceStepSampler(replace(others, transformer=narrow.transformer))
+    return AceStepSampler(replace(others, transformer=narrow.transformer), cuda_graphs)
 
 
 def decoder(base: Path, *, device: str) -> Callable[[Tensor], np.ndarray]:

@@ -7,7 +7,7 @@ sampled in changes it by rounding only.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
@@ -28,11 +28,13 @@ from lofi_assets.backbones.ace_step_v1.flow_matching import (
 )
 from lofi_assets.backbones.ace_step_v1.loading import Base, encode_lyrics, encode_text
 from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, SAMPLES_PER_FRAME
+from lofi_assets.backbones.cuda_graphs import Record, Replayed
 from lofi_assets.lofi_onnx import flow
 
 OUTPUT_RATE = 48000
 LATENT_SHAPE = (8, 16)
 Guidance = Literal["apg", "cfg", "cfg_zero_star"]
+Decode = Callable[[Mapping[str, Tensor | None]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def sample_latents(
     shift: float = SHIFT,
     batch_mean: bool = False,
     together: bool | None = None,
+    record: Record | None = None,
 ) -> Tensor:
     """Integrate the flow from noise to latents (B, 8, 16, frames), float32.
 
@@ -126,6 +129,7 @@ def sample_latents(
         batch_mean: as in `euler_step`.
         together: the branches with and without conditions as one batch: half of the launches for the same numbers to
             rounding. None: on a GPU; a CPU gains nothing.
+        record: records the passes of the loop, which are then replayed (`cuda_graphs`); None: nothing is recorded.
     Raises:
         ValueError: the number of seeds, or of noise items, is not the batch size.
     """
@@ -137,13 +141,14 @@ def sample_latents(
     guided = _guided_steps(steps, guidance_interval)
     buffer = MomentumBuffer()
     sample = start
+    decode = _decoding(transformer, record)
     together = start.device.type == "cuda" if together is None else together
     for step in range(steps):
         timestep = schedule.timesteps[step]
         if null_context is None or step not in guided:
-            velocity = _velocity(transformer, sample, context, timestep)
+            velocity = _velocity(decode, sample, context, timestep)
         else:
-            velocity, unconditional = _branches(transformer, sample, (context, null_context), timestep, together)
+            velocity, unconditional = _branches(decode, sample, (context, null_context), timestep, together)
             if guidance == "apg":
                 velocity = apg(velocity, unconditional, scale=guidance_scale, buffer=buffer)
             elif guidance == "cfg":
@@ -169,6 +174,7 @@ def text_to_music(
     guidance_interval: float = 0.5,
     guidance: Guidance = "apg",
     language: str | None = None,
+    record: Record | None = None,
 ) -> np.ndarray:
     """Music for each prompt with its lyrics and seed: (B, 2, seconds * 48000) float32 in [-1, 1] at 48 kHz.
 
@@ -194,6 +200,7 @@ def text_to_music(
         omega_scale=omega_scale,
         guidance_interval=guidance_interval,
         guidance=guidance,
+        record=record,
     )
     lengths = [round(seconds * OUTPUT_RATE)] * len(latents)
     audio = base.music_dcae.decode(latents, sample_rate=OUTPUT_RATE, audio_lengths=lengths)
@@ -229,7 +236,7 @@ def _guided_steps(steps: int, interval: float) -> range:
 
 
 def _branches(
-    transformer: VelocityModel,
+    decode: Decode,
     sample: Tensor,
     contexts: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]],
     timestep: Tensor,
@@ -237,24 +244,33 @@ def _branches(
 ) -> tuple[Tensor, Tensor]:
     """The velocity under each of two contexts of as many tokens, in one batch or one after the other."""
     if not together:
-        one, other = (_velocity(transformer, sample, context, timestep) for context in contexts)
+        one, other = (_velocity(decode, sample, context, timestep) for context in contexts)
         return one, other
     states, masks = (torch.cat(parts) for parts in zip(*contexts, strict=True))
-    one, other = _velocity(transformer, torch.cat([sample, sample]), (states, masks), timestep).chunk(2)
+    one, other = _velocity(decode, torch.cat([sample, sample]), (states, masks), timestep).chunk(2)
     return one, other
 
 
-def _velocity(transformer: VelocityModel, sample: Tensor, context: tuple[Tensor, Tensor], timestep: Tensor) -> Tensor:
+def _velocity(decode: Decode, sample: Tensor, context: tuple[Tensor, Tensor], timestep: Tensor) -> Tensor:
     states, mask = context
-    with _mixed(states):
-        velocity = transformer.decode(
-            hidden_states=sample.to(states.dtype),
-            attention_mask=None,
-            encoder_hidden_states=states,
-            encoder_hidden_mask=mask,
-            timestep=timestep.to(sample.device).expand(len(sample)),
-        )
-    return velocity.float()
+    tensors = {
+        "hidden_states": sample.to(states.dtype),
+        "attention_mask": None,
+        "encoder_hidden_states": states,
+        "encoder_hidden_mask": mask,
+        "timestep": timestep.to(sample.device).expand(len(sample)),
+    }
+    return decode(tensors).float()
+
+
+def _decoding(transformer: VelocityModel, record: Record | None) -> Decode:
+    """`transformer.decode` of its arguments by name, in the precision of the context; replayed where it is recorded."""
+
+    def decode(**tensors: Any) -> Tensor:
+        with _mixed(tensors["encoder_hidden_states"]):
+            return transformer.decode(**tensors)
+
+    return (lambda tensors: decode(**tensors)) if record is None else Replayed(decode, record)
 
 
 def _mixed(states: Tensor) -> AbstractContextManager[Any]:

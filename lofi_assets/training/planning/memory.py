@@ -38,6 +38,7 @@ class Choices:
     accumulate: int = 1
     crop_frames: int | None = None
     gradient_checkpointing: bool = True
+    cuda_graphs: bool = False
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
     base_quantization: Quantization = "none"
     ema_decay: float | None = None
@@ -125,8 +126,8 @@ class Memory:
 
 def device_memory(size: ModelSize, choices: Choices, work: Workload, *, on_gpu: bool) -> Memory:
     """Memory of one device while it trains."""
-    stays = (*_frozen(size, choices), *_trained(size, choices))
     phases = _phases(size, choices, work, on_gpu=on_gpu)
+    stays = (*_frozen(size, choices), *_trained(size, choices), *_recorded(size, choices, phases))
     used = sum(term.bytes for term in stays) + max(term.bytes for term in phases)
     fixed = DEVICE_MARGIN_BYTES if on_gpu else 0.0
     margin = Term(
@@ -206,6 +207,15 @@ def _trained(size: ModelSize, choices: Choices) -> tuple[Term, ...]:
         Term(part, choices.share * each * size.adapter, _shared(choices, size.adapter, each))
         for part, each in parts.items()
     )
+
+
+def _recorded(size: ModelSize, choices: Choices, phases: tuple[Term, ...]) -> tuple[Term, ...]:
+    """What CUDA graphs keep: the memory of a pass, once for all sizes, and a place for the gradients."""
+    if not choices.cuda_graphs:
+        return ()
+    largest, gradients = max(phases[:2], key=lambda term: term.bytes), 4.0 * size.adapter
+    text = f"a {largest.part} {amount(largest.bytes)} + gradients {amount(gradients)}"
+    return (Term("recorded passes (CUDA graphs)", largest.bytes + gradients, text),)
 
 
 def _phases(size: ModelSize, choices: Choices, work: Workload, *, on_gpu: bool) -> tuple[Term, ...]:

@@ -202,6 +202,8 @@ def remedies(plan: Plan) -> list[Remedy]:
 def _candidates(plan: Plan) -> list[_Offer]:
     """Everything that can be changed, cheapest first."""
     now, offers = plan.choices, []
+    if now.cuda_graphs:
+        offers.append(_Offer("cuda_graphs: false", "slower where launching is, same gradients", {"cuda_graphs": False}))
     if not now.gradient_checkpointing:
         fields: dict[str, Any] = {"gradient_checkpointing": True}
         offers.append(_Offer("gradient_checkpointing: true", "about a third more time, same gradients", fields))
