@@ -133,7 +133,8 @@ class Trains(Protocol):
         ...
 
     def quantizable(self, name: str) -> bool:
-        """Whether a linear layer of it may be held in 8 or 4 bits while the adapter is trained."""
+        """Whether a linear layer of it may be held in 8 or 4 bits while the adapter is trained; a convolution of one
+        frame is asked for by the name that a linear layer in its place has."""
         ...
 
     def objective(

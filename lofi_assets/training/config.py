@@ -42,7 +42,7 @@ Two of them depend on others (`TrainingSettings.identifying`): under a schedule 
 on `max_steps`, and a compiler fuses other kernels, with other last bits, where activations are computed again.
 """
 
-ADDED_LATER: frozenset[str] = frozenset({"skip_share"})
+ADDED_LATER: frozenset[str] = frozenset({"skip_share", "quantized_parts"})
 """Settings of training or adapter that came after runs were first named by their settings. At its default such a one is
 left out of the hash, so that a run of an earlier version goes on under its id."""
 
@@ -118,7 +118,10 @@ class TrainingSettings(Settings):
     base_quantization: Literal["none", "int8", "nf4"] = "none"
     """Bits of the frozen attention layers, 49 % of the weights that training reads: int8 (arXiv 2208.07339) or 4-bit
     NormalFloat (arXiv 2305.14314). The adapter learns around the error and is merged into the unquantized base. Lyric
-    encoder, speaker embedder and convolutions keep `precision`. Needs the `bitsandbytes` extra."""
+    encoder and speaker embedder keep `precision`. Needs the `bitsandbytes` extra."""
+    quantized_parts: Literal["attention", "blocks"] = "attention"
+    """What `base_quantization` holds in fewer bits: the attention layers, or the whole blocks, whose feed-forward
+    convolutions of one frame are another 46 % of the weights."""
     gradient_clip: Annotated[float, Field(gt=0)] = 0.5
     """Largest gradient norm (constitution)."""
     batch_size: Positive = 1

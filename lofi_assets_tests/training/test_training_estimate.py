@@ -221,6 +221,17 @@ def test_recorded_passes_take_their_memory_once_more_and_are_given_up_first(publ
     assert [(offer.change, offer.total) for offer in remedies(recorded)] == [("cuda_graphs: false", plain.memory.total)]
 
 
+def test_whole_blocks_in_4_bits_are_the_last_thing_offered(published: ModelSize) -> None:
+    work = training_plan.assumed_workload(ACE_STEP_V1)
+    attention, blocks = (
+        device_memory(published, Choices(base_quantization="nf4", quantized_parts=parts), work, on_gpu=True).used
+        for parts in ("attention", "blocks")
+    )
+    assert attention - blocks == pytest.approx((2 - 0.5625) * published.parts["feed-forward"])
+    offers = remedies(make_plan(published, TrainingSettings(), work, Card("a small card", 6e9, 100.0)))
+    assert offers[-1].change == "quantized_parts: blocks" and offers[-1].total < 6e9 < offers[-2].total
+
+
 def test_a_change_that_does_not_lower_the_peak_is_not_offered(published: ModelSize) -> None:
     """The step of an optimiser without a fused kernel is the peak here, and it has no frames to crop."""
     plan = make_plan(

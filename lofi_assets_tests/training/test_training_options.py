@@ -41,6 +41,7 @@ CHOICES: dict[str, Settings] = {
     "8-bit moments": {"optimizer": "adamw_8bit", "lora": {"r": 64}},
     "int8 base": {"base_quantization": "int8", "precision": "bf16-mixed"},
     "nf4 base": {"base_quantization": "nf4"},
+    "nf4 blocks": {"base_quantization": "nf4", "quantized_parts": "blocks"},
     "nf4 base, dora": {"base_quantization": "nf4", "lora": {"use_dora": True}},
 }
 
@@ -143,14 +144,19 @@ def test_a_dora_checkpoint_is_read_by_peft_and_merged_at_its_trained_strength(
 
 
 @needs_bitsandbytes
+@pytest.mark.parametrize(("parts", "layers"), [("attention", 8), ("blocks", 10)])
 @pytest.mark.parametrize(("bits", "dtype"), [("int8", torch.int8), ("nf4", torch.uint8)])
-def test_only_what_may_go_below_8_bits_is_quantized(make_run: MakeRun, bits: str, dtype: torch.dtype) -> None:
-    run = make_run(base_quantization=bits, precision="bf16-mixed")
+def test_only_what_may_go_below_8_bits_is_quantized(
+    make_run: MakeRun, bits: str, dtype: torch.dtype, parts: str, layers: int
+) -> None:
+    run = make_run(base_quantization=bits, quantized_parts=parts, precision="bf16-mixed")
     backbone = prepare_model(run, device=CPU, processes=ALONE)
     dtypes = {name: weight.dtype for name, weight in backbone.model.named_parameters() if not weight.requires_grad}
     quantized = {name for name, kind in dtypes.items() if kind == dtype}
-    assert len(quantized) == 4 * 8  # blocks, projections of both attentions
-    assert all(name.startswith("transformer_blocks.") and "attn.to_" in name for name in quantized)
+    assert len(quantized) == 4 * layers  # blocks; projections of both attentions, convolutions of one frame
+    assert all(name.startswith("transformer_blocks.") for name in quantized)
+    assert sum("attn.to_" in name for name in quantized) == 4 * 8
+    assert not [name for name in quantized if "depth_conv" in name]
     assert {kind for name, kind in dtypes.items() if name not in quantized} == {torch.bfloat16}
     assert {parameter.dtype for parameter in backbone.parameters.values()} == {torch.float32}
     plain = prepare_model(make_run(), device=CPU, processes=ALONE)

@@ -26,6 +26,9 @@ BYTES_OF = {"none": None, "int8": 1.0, "nf4": 0.5625}
 PREVIEW_WORK_BYTES_PER_SECOND = 30e6
 """Assumed: what autoencoder and vocoder hold while they decode, per second of audio."""
 
+QUANTIZED = {"attention": ("attention",), "blocks": ("attention", "feed-forward")}
+"""Setting -> parts of a model's size. Of the feed-forward part the depthwise convolutions, 0.1 %, are not quantized."""
+
 Quantization = Literal["none", "int8", "nf4"]
 
 
@@ -41,6 +44,7 @@ class Choices:
     cuda_graphs: bool = False
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
     base_quantization: Quantization = "none"
+    quantized_parts: Literal["attention", "blocks"] = "attention"
     ema_decay: float | None = None
     processes: int = 1
     parallel: Literal["ddp", "fsdp"] = "ddp"
@@ -187,11 +191,11 @@ def state_bytes(size: ModelSize, choices: Choices) -> float:
 
 
 def _frozen(size: ModelSize, choices: Choices) -> tuple[Term, ...]:
-    quantized = BYTES_OF[choices.base_quantization]
+    quantized, parts = BYTES_OF[choices.base_quantization], QUANTIZED[choices.quantized_parts]
     terms = []
     for part, count in size.parts.items():
-        each = quantized if quantized and part == "attention" else choices.element
-        kind = choices.base_quantization if quantized and part == "attention" else _dtype(choices)
+        each = quantized if quantized and part in parts else choices.element
+        kind = choices.base_quantization if quantized and part in parts else _dtype(choices)
         terms.append(Term(f"frozen {part}, {kind}", choices.share * each * count, _shared(choices, count, each)))
     if choices.share < 1:
         gathered = 2 * choices.element * size.largest_block

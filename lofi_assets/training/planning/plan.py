@@ -224,6 +224,9 @@ def _candidates(plan: Plan) -> list[_Offer]:
     for kind in {"none": ("int8", "nf4"), "int8": ("nf4",), "nf4": ()}[now.base_quantization]:
         cost = "the adapter is trained on a rounded base; slower steps"
         offers.append(_Offer(f"base_quantization: {kind}", cost, {"base_quantization": kind}))
+    if now.quantized_parts == "attention" and "feed-forward" in plan.size.parts:
+        cost = "the feed-forward layers are rounded too"
+        offers.append(_Offer("quantized_parts: blocks", cost, {"quantized_parts": "blocks"}))
     return offers
 
 

@@ -56,7 +56,14 @@ def prepare_model(
     first = "cpu" if settings.base_quantization != "none" or _sharded(run, processes) else str(device)
     base, dtype = backbone.trainable(run.base, settings, dtype=name, device=first), getattr(torch, name)
     if settings.base_quantization != "none":
-        quantize_base(base, settings.base_quantization, quantizable=backbone.quantizable, compute=dtype, device=device)
+        quantize_base(
+            base,
+            settings.base_quantization,
+            quantizable=backbone.quantizable,
+            convolutions=settings.quantized_parts == "blocks",
+            compute=dtype,
+            device=device,
+        )
         torch.nn.Module.to(base, device)
     parameters = adapters.add_lora(base, run.lora, seed=settings.seed)
     if run.initial and at_start:

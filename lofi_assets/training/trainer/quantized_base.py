@@ -34,6 +34,7 @@ def quantize_base(
     bits: Literal["int8", "nf4"],
     *,
     quantizable: Callable[[str], bool],
+    convolutions: bool = False,
     compute: torch.dtype,
     device: torch.device,
 ) -> None:
@@ -41,27 +42,35 @@ def quantize_base(
 
     Args:
         quantizable: whether the layer of that name is one of them (`Backbone.quantizable`).
+        convolutions: also of one frame, which are linear layers by another name.
 
     Raises:
         ConfigError: bitsandbytes is not installed.
     """
     library = bitsandbytes(f"base_quantization '{bits}'")
-    linears = [name for name, module in model.named_modules() if type(module) is nn.Linear]
+    linears = [name for name, module in model.named_modules() if _linear(module, convolutions)]
     for name in filter(quantizable, linears):
         model.set_submodule(name, _quantized(library, model.get_submodule(name), bits, compute).to(device))
     # peft asks the model, not its layers, which kind of adapter fits
     setattr(model, "is_loaded_in_8bit" if bits == "int8" else "is_loaded_in_4bit", True)
 
 
+def _linear(module: nn.Module, convolutions: bool) -> bool:
+    if type(module) is nn.Conv1d:
+        return convolutions and module.kernel_size == (1,) and module.groups == 1
+    return type(module) is nn.Linear
+
+
 def _quantized(library: ModuleType, layer: nn.Module, bits: Literal["int8", "nf4"], compute: torch.dtype) -> nn.Module:
-    assert isinstance(layer, nn.Linear)
-    shape = (layer.in_features, layer.out_features, layer.bias is not None)
+    assert isinstance(layer, nn.Linear | nn.Conv1d)
+    weight = layer.weight.data.flatten(1)
+    shape = (weight.shape[1], weight.shape[0], layer.bias is not None)
     quantized: nn.Linear
     if bits == "int8":
         quantized = library.nn.Linear8bitLt(*shape, has_fp16_weights=False)
-        quantized.weight = library.nn.Int8Params(layer.weight.data, requires_grad=False, has_fp16_weights=False)
+        quantized.weight = library.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
     else:
         quantized = library.nn.Linear4bit(*shape, compute_dtype=compute, quant_type="nf4")
-        quantized.weight = library.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
+        quantized.weight = library.nn.Params4bit(weight, requires_grad=False, quant_type="nf4")
     quantized.bias = layer.bias
     return quantized
