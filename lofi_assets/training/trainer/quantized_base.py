@@ -72,5 +72,5 @@ def _quantized(library: ModuleType, layer: nn.Module, bits: Literal["int8", "nf4
     else:
         quantized = library.nn.Linear4bit(*shape, compute_dtype=compute, quant_type="nf4")
         quantized.weight = library.nn.Params4bit(weight, requires_grad=False, quant_type="nf4")
-    quantized.bias = layer.bias
+    quantized.bias = layer.bias  # type: ignore[assignment]
     return quantized
