@@ -12,16 +12,9 @@ from lofi_assets.training.checkpoints.runs import current_run
 from lofi_assets.training.checkpoints.state import BESIDE, FOLDER, TENSORS, resume_point
 from lofi_assets.training.config import TrainingRun
 from lofi_assets.training.planning.cards import Card
-from lofi_assets.training.planning.memory import Choices, state_bytes
+from lofi_assets.training.planning.disk import RunDisk
 from lofi_assets.training.planning.model_size import measure
-from lofi_assets.training.planning.plan import (
-    ADAPTER_FILES,
-    LOG_BYTES_PER_STEP,
-    PREVIEW_BYTES_PER_SECOND,
-    STATES_HELD,
-    make_plan,
-    remedies,
-)
+from lofi_assets.training.planning.plan import make_plan, remedies
 from lofi_assets.training.planning.profile_plan import cached_workload
 from lofi_assets.wording import amount, counted
 
@@ -34,19 +27,14 @@ def require_disk(run: TrainingRun, *, fresh: bool) -> None:
     Raises:
         DiskError: with needed and free bytes, and what to change.
     """
-    size, settings = measure(run.backbone, run.base, run.lora), run.training
     point = None if fresh or current_run(run.checkpoints_dir) != run.run_id else resume_point(run.checkpoints_dir)
-    done = point.step if point else 0
-    count = settings.max_steps // settings.checkpoint_interval - done // settings.checkpoint_interval
-    checkpoints = count * ADAPTER_FILES * 4.0 * size.adapter
-    states = STATES_HELD * state_bytes(size, Choices.of(settings))
-    held = _state_bytes_held(run.checkpoints_dir) if point else 0
-    clips = settings.preview_count * settings.preview_seconds * PREVIEW_BYTES_PER_SECOND * (count + 1)
-    logs = clips + (settings.max_steps - done) * LOG_BYTES_PER_STEP
+    left = RunDisk(measure(run.backbone, run.base, run.lora), run.training, done=point.step if point else 0)
+    checkpoints, held = left.checkpoints.bytes, _state_bytes_held(run.checkpoints_dir) if point else 0
+    coming = f"{counted(left.count, 'checkpoint')} to come ({amount(checkpoints)})"
     require_room(
         run.checkpoints_dir,
-        checkpoints + max(0.0, states - held) + logs,
-        what=f"the run, with {counted(count, 'checkpoint')} to come ({amount(checkpoints)}), its states and previews,",
+        checkpoints + max(0.0, left.states.bytes - held) + left.logs.bytes,
+        what=f"the run, with {coming}, its states and previews,",
         remedy="make room, or raise training.checkpoint_interval; --force starts all the same",
     )
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from lofi_assets.backbones.features import LatentShape
 from lofi_assets.backbones.sizes import ModelSize
-from lofi_assets.training.checkpoints.state import BESIDE_KEPT, GENERATIONS
 from lofi_assets.training.config import TrainingSettings
 from lofi_assets.training.planning.calibration import Calibration
 from lofi_assets.training.planning.cards import Card, launch_floor
+from lofi_assets.training.planning.disk import RunDisk
 from lofi_assets.training.planning.memory import (
     Choices,
     Memory,
@@ -22,16 +22,10 @@ from lofi_assets.training.planning.memory import (
     Workload,
     device_memory,
     host_memory,
-    state_bytes,
     step_operations,
     step_traffic,
 )
-from lofi_assets.wording import amount
 
-ADAPTER_FILES = 2
-"""Files of a checkpoint that hold the whole adapter in float32: PEFT and diffusers; ComfyUI's is a hard link."""
-STATES_HELD = GENERATIONS + BESIDE_KEPT + 1
-"""Resumable states on the disk at most: the last ones, those of the last checkpoints, and the one that is written."""
 UTILISATION = 0.3
 """Assumed share of the data sheet's throughput that a step reaches; public ACE-Step v1 trainers report 0.1 to 0.3."""
 CROP_GRID = 64
@@ -39,10 +33,6 @@ CROP_GRID = 64
 SHORTEST_CROP = 256
 WORTHWHILE = 0.99
 """A change that leaves more than this share of the memory is not offered."""
-PREVIEW_BYTES_PER_SECOND = 40_000
-"""A preview is an MP3 at 320 kbit/s."""
-LOG_BYTES_PER_STEP = 600
-"""A line of the log and its TensorBoard events."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +160,7 @@ def make_plan(
         card=card,
         memory=device_memory(size, choices, work, on_gpu=card.is_gpu),
         host=host_memory(size, choices, on_gpu=card.is_gpu),
-        disk=_disk(size, choices, work, settings),
+        disk=_disk(size, work, settings),
         operations=step_operations(size, choices, work),
         hours=hours,
         architecture=architecture,
@@ -230,41 +220,16 @@ def _candidates(plan: Plan) -> list[_Offer]:
     return offers
 
 
-def _disk(size: ModelSize, choices: Choices, work: Workload, settings: TrainingSettings) -> tuple[Term, ...]:
-    state = state_bytes(size, choices)
-    checkpoint = ADAPTER_FILES * 4.0 * size.adapter
-    count = max(1, settings.max_steps // settings.checkpoint_interval)
-    kept = min(count, settings.keep_best + 1 + settings.keep_best_validation)
-    one = f"({ADAPTER_FILES} files x {size.adapter:,} x 4 B = {amount(checkpoint)})"
+def _disk(size: ModelSize, work: Workload, settings: TrainingSettings) -> tuple[Term, ...]:
+    run = RunDisk(size, settings)
     each, texts = _latent_bytes_per_minute(size.latents), size.cached_conditions(work.tokens)
-    clips = choices.preview_count * choices.preview_seconds * PREVIEW_BYTES_PER_SECOND * (count + 1)
-    download = (Term("base model", size.download_bytes, "to be downloaded"),) if size.download_bytes else ()
-    return (
-        *download,
-        Term(
-            "checkpoints until judged",
-            count * checkpoint,
-            f"{count} x {one}; once they have their FAD, the best {settings.keep_best} and the latest stay: "
-            f"{amount(kept * checkpoint)}",
-        ),
-        Term(
-            "resumable state",
-            STATES_HELD * state,
-            f"{STATES_HELD} x {amount(state)}: the last {GENERATIONS}, those of the last {BESIDE_KEPT} checkpoints, "
-            "and the one that is written",
-        ),
-        Term(
-            "feature cache",
-            work.minutes * each + work.tracks * texts.bytes,
-            f"{work.minutes:.0f} min x {each / 1e6:.3f} MB + {work.tracks} prompts x {texts.arithmetic}",
-        ),
-        Term(
-            "logs and previews",
-            clips + settings.max_steps * LOG_BYTES_PER_STEP,
-            f"{settings.max_steps:,} steps x {LOG_BYTES_PER_STEP} B + {choices.preview_count} previews x "
-            f"{choices.preview_seconds:g} s x {count + 1}",
-        ),
+    cache = Term(
+        "feature cache",
+        work.minutes * each + work.tracks * texts.bytes,
+        f"{work.minutes:.0f} min x {each / 1e6:.3f} MB + {work.tracks} prompts x {texts.arithmetic}",
     )
+    download = (Term("base model", size.download_bytes, "to be downloaded"),) if size.download_bytes else ()
+    return (*download, run.checkpoints, run.states, cache, run.logs)
 
 
 def _latent_bytes_per_minute(latents: LatentShape) -> float:

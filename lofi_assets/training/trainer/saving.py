@@ -27,7 +27,7 @@ from lofi_assets.training.checkpoints.provenance import provenance
 from lofi_assets.training.checkpoints.room import require_room
 from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.config import save_run
-from lofi_assets.training.planning.plan import ADAPTER_FILES, PREVIEW_BYTES_PER_SECOND
+from lofi_assets.training.planning.disk import ADAPTER_FILES, PREVIEW_BYTES_PER_SECOND
 from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.diverged import TrainingDiverged
 from lofi_assets.training.trainer.preview import preview_tracks, write_previews
