@@ -12,7 +12,7 @@ import pytest
 from lofi_assets.training.checkpoints.runs import log_path
 from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import save_run
-from lofi_assets.training.ending import INTERRUPTED, read_ending
+from lofi_assets.training.ending import DONE, INTERRUPTED, read_ending
 from lofi_assets.training.trainer.log import read_log
 from lofi_assets_tests.training.fixtures import MakeRun
 from lofi_assets_tests.training.test_training_agreement import free_port
@@ -54,4 +54,5 @@ def test_a_stop_is_a_success_and_the_next_start_goes_on(make_run: MakeRun, tmp_p
     launcher = launched(name, config)
     output, _ = launcher.communicate(timeout=300)
     assert launcher.returncode == 0 and f"going on after step {point.step}" in output, output
-    assert read_ending(config) is None
+    ending = read_ending(config)
+    assert ending is not None and (ending.code, ending.kind) == (DONE, "complete")
