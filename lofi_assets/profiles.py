@@ -93,7 +93,7 @@ class SamplingSettings(_Section):
     seed: int
     """Clip i uses `seed + i`."""
     device: str = "cpu"
-    """Torch device."""
+    """Torch device; for tiers, what ONNX Runtime computes on, for which `cuda` needs onnxruntime-gpu."""
     precision: Precision = FLOAT32
     """Of the model's passes in torch; noise, schedule, guidance and codec are float32 in any case."""
     cuda_graphs: bool = Field(default=False, exclude=True)

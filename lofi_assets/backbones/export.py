@@ -177,11 +177,14 @@ class Exports(Protocol):
         """Name in a tier's folder -> file of a merged model that the runtime reads."""
         ...
 
-    def runtime(self, folder: Path, *, cpu_profile: bool = True) -> Runtime:
+    def runtime(self, folder: Path, *, cpu_profile: bool = True, device: str = "cpu") -> Runtime:
         """The runtime of a tier's folder.
 
         Args:
             cpu_profile: where only the CPU computes, take the CPU's own file of a component if the tier has one.
+            device: `cpu`, `cuda` or `cuda:1`.
+        Raises:
+            BackboneError: the device cannot run it.
         """
         ...
 

@@ -42,12 +42,47 @@ MAX_TEXT_TOKENS = 256
 TOKENIZER = "tokenizer.json"
 LYRIC_VOCABULARY = "lyric_vocab.json"
 CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}
+"""Products of float32 in float32 (by default an Ampere or later takes 10 bits of each factor), and the same convolution
+kernels each time (by default they are timed against each other)."""
 CPU_PROFILE = "{component}.cpu.onnx"
 """File of a component that a CPU runs faster; other providers do not know its operators."""
 
 
 class RuntimeFolderError(FileNotFoundError):
     """A tier's folder that lacks a file; the message says which and what to do."""
+
+
+class ProviderError(RuntimeError):
+    """ONNX Runtime as it is installed cannot compute on a device; the message says what to install."""
+
+
+Provider = str | tuple[str, dict[str, str]]
+
+
+def providers_of(device: str) -> list[Provider]:
+    """Execution providers for `cpu`, `cuda` or `cuda:1`, best first; what CUDA has no kernel for runs on the CPU.
+
+    Raises:
+        ProviderError: CUDA is asked for, and this ONNX Runtime was built without it; another kind of device.
+    """
+    import onnxruntime
+
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
+        return [CPU]
+    if kind != "cuda":
+        raise ProviderError(f"ONNX Runtime is run on cpu or cuda here, not on {device}")
+    if CUDA not in onnxruntime.get_available_providers():
+        raise ProviderError(
+            f"{device}: this ONNX Runtime has no CUDA; in its place install onnxruntime-gpu, or compute on the cpu"
+        )
+    return [(CUDA, {"device_id": number or "0", **CUDA_OPTIONS}), CPU]
+
+
+def _name(provider: Provider) -> str:
+    return provider if isinstance(provider, str) else provider[0]
 
 
 @dataclass(frozen=True)
@@ -77,7 +112,7 @@ class OnnxPipeline:
     Args:
         folder: with the five component files, the text tokenizer, and lyric_vocab.json if lyrics are to be sung.
         threads: per session; onnxruntime's choice by default.
-        providers: onnxruntime execution providers, best first.
+        providers: onnxruntime execution providers, best first (`providers_of`).
         cpu_profile: where only the CPU computes, take the CPU's own file of a component if the tier has one.
     Raises:
         RuntimeFolderError: a file is absent.
@@ -88,7 +123,7 @@ class OnnxPipeline:
         folder: Path,
         *,
         threads: int | None = None,
-        providers: Sequence[str] = (CPU,),
+        providers: Sequence[Provider] = (CPU,),
         cpu_profile: bool = True,
     ) -> None:
         self.folder = Path(folder)
@@ -210,7 +245,11 @@ class OnnxPipeline:
         return np.clip(np.stack(tracks), -1, 1)
 
     def session(self, component: str) -> onnxruntime.InferenceSession:
-        """The component's session, opened on first use and kept."""
+        """The component's session, opened on first use and kept.
+
+        Raises:
+            ProviderError: the first provider does not start.
+        """
         if component not in self._sessions:
             import onnxruntime
 
@@ -220,8 +259,16 @@ class OnnxPipeline:
             options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
             if self._threads is not None:
                 options.intra_op_num_threads = self._threads
+            options.use_deterministic_compute = self._providers != [CPU]  # a CPU is so in any case
             path = self.component_file(component)
-            self._sessions[component] = onnxruntime.InferenceSession(str(path), options, providers=self._providers)
+            session = onnxruntime.InferenceSession(str(path), options, providers=self._providers)
+            wanted = _name(self._providers[0])
+            if wanted not in session.get_providers():  # it only logs that it goes without
+                raise ProviderError(
+                    f"{wanted} is installed and could not be started; see what ONNX Runtime says above, most often a "
+                    "missing CUDA or cuDNN library, or compute on the cpu"
+                )
+            self._sessions[component] = session
         return self._sessions[component]
 
     def component_file(self, component: str) -> Path:

@@ -265,7 +265,10 @@ def _sample(
 
     folder = store.samples / "tiers" / variant
     if TierSamples.read(folder) != TierSamples(key):
-        pipeline = backbone.runtime(store.quantized / tier_of(variant), cpu_profile=variant == CPU_VARIANT)
+        # the CPU's own graph is judged where it is run
+        on_cpu = variant == CPU_VARIANT
+        device = "cpu" if on_cpu else settings.device
+        pipeline = backbone.runtime(store.quantized / tier_of(variant), cpu_profile=on_cpu, device=device)
         with atomic_folder(folder) as temporary:
             for item in over(prompts, f"sampling {variant}", unit="clip"):
                 audio = pipeline.generate(

@@ -450,7 +450,7 @@ class Toy:
     def tokenizers(self, merged: Path) -> dict[str, Path]:
         return {}
 
-    def runtime(self, folder: Path, *, cpu_profile: bool = True) -> ToyRuntime:
+    def runtime(self, folder: Path, *, cpu_profile: bool = True, device: str = "cpu") -> ToyRuntime:
         return ToyRuntime(folder, cpu_profile)
 
     def release_runtime(self) -> ReleaseRuntime:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lofi_assets import lofi_onnx
+from lofi_assets.backbones import BackboneError
 from lofi_assets.backbones.ace_step_v1.features import KINDS, LYRICS, SPEAKER, TEXT, Encoders
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY, vocabulary_file
@@ -266,11 +267,15 @@ class AceStepV1:
         files = {TOKENIZER: merged / TEXT_ENCODER / TOKENIZER, LYRIC_VOCABULARY: merged / LYRIC_VOCABULARY}
         return {name: file for name, file in files.items() if name == TOKENIZER or file.is_file()}
 
-    def runtime(self, folder: Path, *, cpu_profile: bool = True) -> "OnnxPipeline":
+    def runtime(self, folder: Path, *, cpu_profile: bool = True, device: str = "cpu") -> "OnnxPipeline":
         """`lofi_onnx`."""
-        from lofi_assets.lofi_onnx.pipeline import OnnxPipeline
+        from lofi_assets.lofi_onnx.pipeline import OnnxPipeline, ProviderError, providers_of
 
-        return OnnxPipeline(folder, cpu_profile=cpu_profile)
+        try:
+            providers = providers_of(device)
+        except ProviderError as error:
+            raise BackboneError(str(error)) from error
+        return OnnxPipeline(folder, providers=providers, cpu_profile=cpu_profile)
 
     def release_runtime(self) -> ReleaseRuntime:
         """`lofi_onnx`, and what of `lyrics` it needs."""
