@@ -111,7 +111,7 @@ class Bench:
         lora = LoraSettings(r=self.rank, lora_alpha=32, target_modules=TARGETS)
         parameters = adapters.add_lora(model, lora, seed=0)
         if recomputed:
-            model.recompute_blocks()
+            model.recompute_blocks(same_chance=not recorded)
         if compiled:
             compile_blocks(list(model.transformer_blocks))
         objective = Objective(model, torch.bfloat16, self.device, stepped=compiled)

@@ -135,7 +135,7 @@ class AceStepV1:
         transformer = loaded.transformer
         assert transformer is not None
         if settings.gradient_checkpointing:
-            transformer.recompute_blocks()
+            transformer.recompute_blocks(same_chance=not settings.cuda_graphs)
         return transformer
 
     def blocks(self, model: "nn.Module") -> "Sequence[nn.Module]":

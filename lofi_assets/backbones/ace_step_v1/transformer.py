@@ -142,12 +142,14 @@ class ACEStepTransformer2DModel(ModelMixin, ConfigMixin, PeftAdapterMixin):  # t
             if linear_eps is not None:
                 block.attn.eps = linear_eps
 
-    def recompute_blocks(self) -> None:
+    def recompute_blocks(self, *, same_chance: bool = True) -> None:
         """Keep the blocks' inputs only, and compute the rest again in the backward pass.
 
-        No block draws chance, so the generators' states are not kept; a CUDA graph could not hold their reading.
+        Args:
+            same_chance: what a block draws is drawn again. A CUDA graph cannot hold that; these blocks draw nothing, an
+                adapter's dropout would.
         """
-        self.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False, preserve_rng_state=False))
+        self.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False, preserve_rng_state=same_chance))
 
     def encode(
         self,
