@@ -93,6 +93,10 @@ class ModelSize(Protocol):
         """Bytes of the gradients of activations in the block that is going backward."""
         ...
 
+    def decoding(self, seconds: float, *, on_gpu: bool) -> Amount:
+        """What turning the latents of one clip into audio takes at its peak, besides the parameters."""
+        ...
+
     def operations(self, step: StepShape, *, recomputed: bool) -> float:
         """Floating-point operations of one forward and backward pass (a multiply-add counts two).
 

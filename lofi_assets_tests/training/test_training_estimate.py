@@ -1,18 +1,14 @@
 """The plan's arithmetic is that of the published model, and its formulas are what a step really takes."""
 
 import itertools
-import weakref
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 import torch
 from click.testing import CliRunner
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
@@ -29,6 +25,7 @@ from lofi_assets.training.planning.plan import make_plan, remedies
 from lofi_assets.training.planning.text import does_not_fit, plan_text
 from lofi_assets.training.settings import training_settings
 from lofi_assets.training.trainer.adapters import add_lora
+from lofi_assets_tests.backbones.live_bytes import LiveBytes
 from lofi_assets_tests.conftest import REPOSITORY
 
 LORA = load_lora_settings(REPOSITORY / "config" / "lofi_lora_config.json")
@@ -97,36 +94,6 @@ def loss_of(transformer: ACEStepTransformer2DModel, choices: Choices) -> torch.T
             timestep=torch.full((batch,), 500.0),
         )
     return velocity.float().square().mean()
-
-
-class LiveBytes(TorchDispatchMode):
-    """Bytes of the storages that operations made and that are still alive, and their peak."""
-
-    def __init__(self, known: Iterable[torch.Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
-        self._seen = {tensor.untyped_storage()._cdata for tensor in known}
-
-    def __torch_dispatch__(
-        self,
-        function: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = function(*args, **(kwargs or {}))
-        for tensor in (leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)):
-            storage = tensor.untyped_storage()
-            if storage._cdata not in self._seen:
-                self._seen.add(storage._cdata)
-                self.now += storage.nbytes()
-                self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
-        return result
-
-    def _free(self, key: int, size: int) -> None:
-        self._seen.discard(key)
-        self.now -= size
 
 
 def test_the_published_model_is_counted_as_the_facts_say(published: ModelSize) -> None:

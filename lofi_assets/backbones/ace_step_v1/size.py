@@ -26,8 +26,10 @@ import torch
 from torch import nn
 
 from lofi_assets.backbones import BaseModelError
+from lofi_assets.backbones.ace_step_v1.decoding_parts import PART_FRAMES
 from lofi_assets.backbones.ace_step_v1.features import LYRICS, TEXT
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER
+from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, SAMPLES_PER_FRAME
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.backbones.features import LatentShape
 from lofi_assets.backbones.sizes import Amount, StepShape
@@ -36,6 +38,10 @@ from lofi_assets.wording import amount
 
 DECODER = {"music_dcae_f8c8": 156_812_426, "music_vocoder": 103_005_138}
 """Parameters of the published autoencoder and vocoder, by folder: for a base that is not on this machine."""
+DECODING_BYTES_PER_SECOND = 30e6
+"""What the published ones hold for each second that they decode at once: 26 MB are counted, without workspaces."""
+KEPT_BYTES_PER_SECOND = 1.2e6
+"""What is kept of each second where a clip is decoded in parts (`decoding_parts`): 1.0 MB is counted."""
 PUBLISHED_BYTES = 8_275_790_207
 """Files of ACE-Step-v1-3.5B on the Hub."""
 ATTENTION = ".attn."
@@ -108,6 +114,13 @@ class AceStepSize:
     def gradients_under_way(self, step: StepShape) -> float:
         """Inside the gated convolution."""
         return 4 * step.element * step.frames * step.batch_size * self.hidden
+
+    def decoding(self, seconds: float, *, on_gpu: bool) -> Amount:
+        """As of the published autoencoder and vocoder, float32; smaller ones take less."""
+        part = PART_FRAMES * SAMPLES_PER_FRAME / MEL_RATE if on_gpu else seconds
+        at_once = min(seconds, part)
+        bytes_ = DECODING_BYTES_PER_SECOND * at_once + (KEPT_BYTES_PER_SECOND * seconds if seconds > part else 0)
+        return Amount(bytes_, f"{seconds:g} s of decoding, {at_once:.4g} s at once")
 
     def operations(self, step: StepShape, *, recomputed: bool) -> float:
         """Of the transformer blocks only; patch embedding, lyric encoder and last layer are below 1 % at real sizes."""
