@@ -41,9 +41,9 @@ Two of them depend on others (`TrainingSettings.identifying`): under a schedule 
 on `max_steps`, and a compiler fuses other kernels, with other last bits, where activations are computed again.
 """
 
-ADDED_LATER: frozenset[str] = frozenset({"skip_share"})
-"""Settings of training or adapter that came after runs were first named by their settings. At its default such a one is
-left out of the hash, so that a run of an earlier version goes on under its id."""
+ADDED_LATER: frozenset[str] = frozenset({"skip_share", "prompt_variants", "variants"})
+"""Settings of training, adapter or track that came after runs were first named by their settings. At its default such
+a one is left out of the hash, so that a run of an earlier version goes on under its id."""
 
 TRAINING_RUN = "training_run.json"
 """In `metadata/`: the run that is planned, or goes on."""
@@ -150,6 +150,9 @@ class TrainingSettings(Settings):
     """Weight of the middle in the mode density; 0 is uniform, below 0 the ends are favoured."""
     shift: Annotated[float, Field(gt=0)] = 3.0
     """Schedule shift; inference uses the same."""
+    prompt_variants: Annotated[int, Field(ge=1, le=64)] = 1
+    """Wordings of a track's prompt that are trained on, one for each item: as it is written, and the same tags in other
+    orders. Each has text states in the feature cache. 1: as it is written, which is what samples are asked for."""
     text_dropout: Probability = 0.15
     """Chance that an item is trained without its prompt; for a backbone that drops all at once, without any."""
     speaker_dropout: Probability = 0.5
@@ -233,6 +236,8 @@ class TrackFeatures(Settings):
     """Identifier in the dataset."""
     key: Annotated[str, Field(pattern=KEY_PATTERN)]
     """Cached features (`features.files.FeatureKey`)."""
+    variants: tuple[Annotated[str, Field(pattern=KEY_PATTERN)], ...] = ()
+    """The same features under the other wordings of its prompt (`prompt_variants`)."""
     split: Split = "train"
     """Validation tracks are never trained on; they give the validation loss."""
     repeat: Positive = 1
@@ -338,7 +343,7 @@ class TrainingRun(Settings):
     @property
     def run_id(self) -> str:
         """12 hex digits of configuration, dataset and features: under the same id, a later run continues an earlier."""
-        tracks = [track.model_dump() for split in SPLITS for track in self.of_split(split)]
+        tracks = [track.identifying for split in SPLITS for track in self.of_split(split)]
         return hash_of(self.config_hash, self.dataset_hash, tracks)[:12]
 
 

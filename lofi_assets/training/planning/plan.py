@@ -232,6 +232,7 @@ def _disk(size: ModelSize, choices: Choices, work: Workload, settings: TrainingS
     kept = min(count, settings.keep_best + 1 + settings.keep_best_validation)
     one = f"({ADAPTER_FILES} files x {size.adapter:,} x 4 B = {amount(checkpoint)})"
     each, texts = _latent_bytes_per_minute(size.latents), size.cached_conditions(work.tokens)
+    prompts = work.tracks * settings.prompt_variants
     clips = choices.preview_count * choices.preview_seconds * PREVIEW_BYTES_PER_SECOND * (count + 1)
     download = (Term("base model", size.download_bytes, "to be downloaded"),) if size.download_bytes else ()
     return (
@@ -250,8 +251,8 @@ def _disk(size: ModelSize, choices: Choices, work: Workload, settings: TrainingS
         ),
         Term(
             "feature cache",
-            work.minutes * each + work.tracks * texts.bytes,
-            f"{work.minutes:.0f} min x {each / 1e6:.3f} MB + {work.tracks} prompts x {texts.arithmetic}",
+            work.minutes * each + prompts * texts.bytes,
+            f"{work.minutes:.0f} min x {each / 1e6:.3f} MB + {prompts} prompts x {texts.arithmetic}",
         ),
         Term(
             "logs and previews",
