@@ -153,6 +153,8 @@ def _expect_config(config: Any, lora: LoraSettings, *, where: Path) -> None:
         "use_dora": lora.use_dora,
         "target_modules": sorted(lora.target_modules),
     }
+    if lora.lora_dropout:
+        expected["lora_dropout"] = lora.lora_dropout
     given = {name: _ordered(value) for name, value in config.items() if name not in _OF_THE_READER}
     wrong = [
         f"{name} is {value!r}, trained with {expected.get(name)!r}"

@@ -41,7 +41,7 @@ Two of them depend on others (`TrainingSettings.identifying`): under a schedule 
 on `max_steps`, and a compiler fuses other kernels, with other last bits, where activations are computed again.
 """
 
-ADDED_LATER: frozenset[str] = frozenset({"skip_share", "prompt_variants", "variants"})
+ADDED_LATER: frozenset[str] = frozenset({"skip_share", "prompt_variants", "variants", "lora_dropout"})
 """Settings of training, adapter or track that came after runs were first named by their settings. At its default such
 a one is left out of the hash, so that a run of an earlier version goes on under its id."""
 
@@ -84,6 +84,15 @@ class LoraSettings(Settings):
     use_dora: bool = False
     """Learn the magnitude of each output apart from its direction (DoRA, arXiv 2402.09353): often better at a small
     rank, and slower, since every forward pass takes the norm of the adapted weight."""
+
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each adapter's inputs that is zeroed in training, against learning by heart. 0: none."""
+
+    @model_validator(mode="after")
+    def _magnitudes_see_all(self) -> "LoraSettings":
+        if self.use_dora and self.lora_dropout:
+            raise ValueError("use_dora takes no lora_dropout, since peft would leave it out: set one of them")
+        return self
 
     @property
     def scale(self) -> float:

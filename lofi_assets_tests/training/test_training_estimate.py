@@ -64,10 +64,10 @@ def medium(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelSize]:
     return base, measure(ACE_STEP_V1, base, SMALL)
 
 
-def trainable(base: Path, choices: Choices) -> ACEStepTransformer2DModel:
+def trainable(base: Path, choices: Choices, *, lora: LoraSettings = SMALL) -> ACEStepTransformer2DModel:
     dtype = torch.bfloat16 if choices.precision == "bf16-mixed" else torch.float32
     transformer = ACEStepTransformer2DModel.from_pretrained(str(base / "ace_step_transformer"), torch_dtype=dtype)
-    add_lora(transformer, SMALL, seed=0)
+    add_lora(transformer, lora, seed=0)
     if choices.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     return transformer.eval()
@@ -105,13 +105,19 @@ def test_the_published_model_is_counted_as_the_facts_say(published: ModelSize) -
 
 @pytest.mark.parametrize("checkpointing", [True, False], ids=["recomputed", "kept"])
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32"])
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("batch", "dropout"), [(1, 0.0), (3, 0.0), (1, 0.1)])
 def test_saved_activations_are_what_autograd_keeps(
-    medium: tuple[Path, ModelSize], precision: Literal["bf16-mixed", "32"], checkpointing: bool, batch: int
+    medium: tuple[Path, ModelSize],
+    precision: Literal["bf16-mixed", "32"],
+    checkpointing: bool,
+    batch: int,
+    dropout: float,
 ) -> None:
     base, size = medium
+    lora = SMALL.model_copy(update={"lora_dropout": dropout})
+    size = measure(ACE_STEP_V1, base, lora) if dropout else size
     choices = Choices(precision=precision, gradient_checkpointing=checkpointing, batch_size=batch)
-    transformer = trainable(base, choices)
+    transformer = trainable(base, choices, lora=lora)
     weights = {parameter.untyped_storage()._cdata for parameter in transformer.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 

@@ -36,6 +36,7 @@ needs_bitsandbytes = pytest.mark.skipif(
 CHOICES: dict[str, Settings] = {
     "average": {"ema_decay": 0.9},
     "dora": {"lora": {"use_dora": True}},
+    "dropout": {"lora": {"lora_dropout": 0.3}, "gradient_checkpointing": True},
     "cosine": {"schedule": "cosine"},
     "buckets": {"batch_size": 2, "accumulate": 2},
     "8-bit moments": {"optimizer": "adamw_8bit", "lora": {"r": 64}},

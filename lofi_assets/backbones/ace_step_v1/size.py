@@ -11,10 +11,10 @@ channels, r rank, and e bytes of a number (2 under bf16-mixed, 4 under 32), one 
 
 since the inputs of the norms and of the linear attention's sums are float32 (a norm on CUDA keeps its bfloat16 input
 instead, 4 N D less), the A matrices that share an input are laid side by side, and under bf16-mixed the adapter's
-matrices are cast. One lyric encoder block keeps, for L tokens, width W, h heads and F hidden units,
-e (2 h L² + L (8 W + F + 3 r) + 6 W r), and 3 W r under 32. The context and the last norm add e M D + 4 N (D + 128).
-While a block goes backward, up to 4 e N H of gradients are under way. Not in the formulas: DoRA, which keeps more,
-and `compile`, which keeps less.
+matrices are cast; `lora_dropout` adds (e + 1) (6 N + 2 M) D. One lyric encoder block keeps, for L tokens, width W, h
+heads and F hidden units, e (2 h L² + L (8 W + F + 3 r) + 6 W r), and 3 W r under 32. The context and the last norm add
+e M D + 4 N (D + 128). While a block goes backward, up to 4 e N H of gradients are under way. Not in the formulas: DoRA,
+which keeps more, and `compile`, which keeps less.
 """
 
 from collections.abc import Callable, Mapping
@@ -71,6 +71,8 @@ class AceStepSize:
     lyric_hidden: int
     rank: int
     download_bytes: int
+    dropout: bool = False
+    """Whether the adapter drops a share of its inputs."""
 
     @property
     def largest_block(self) -> int:
@@ -79,6 +81,11 @@ class AceStepSize:
 
     def block_activations(self, step: StepShape) -> Amount:
         """What one transformer block keeps for its backward pass."""
+        kept = self._kept(step)
+        masks = self._masks(step)
+        return Amount(kept.bytes + masks.bytes, f"{kept.arithmetic} + {masks.arithmetic}") if self.dropout else kept
+
+    def _kept(self, step: StepShape) -> Amount:
         frames, tokens = step.frames * step.batch_size, _context(step) * step.batch_size
         e, d, h, r = step.element, self.width, self.hidden, self.rank
         if step.precision == "32":
@@ -95,6 +102,12 @@ class AceStepSize:
             f"{e} B x ({frames} x (5 x {d} + 5 x {h} + 6 x {r}) + {tokens} x (2 x {d} + 2 x {r}) + 16 x {d} x {r})"
             f" + {in_float} B x {frames} x {d}",
         )
+
+    def _masks(self, step: StepShape) -> Amount:
+        """Of `lora_dropout`: what each of eight layers is given with zeros in it, and which they are."""
+        frames, tokens = step.frames * step.batch_size, _context(step) * step.batch_size
+        e, d = step.element, self.width
+        return Amount((e + 1) * (6 * frames + 2 * tokens) * d, f"{e + 1} B x (6 x {frames} + 2 x {tokens}) x {d}")
 
     def block_inputs(self, step: StepShape) -> Amount:
         """What the blocks keep if they are computed again."""
@@ -168,6 +181,7 @@ def measure(base: Path | None, latents: LatentShape, *, rank: int, adapt: Callab
             dict(config), drop_dead_projections=True, build_projectors=False
         )
         adapter = adapt(transformer)
+        inputs = [module for name, module in transformer.named_modules() if ".lora_dropout." in name]
     settings = transformer.config
     return AceStepSize(
         latents=latents,
@@ -185,6 +199,7 @@ def measure(base: Path | None, latents: LatentShape, *, rank: int, adapt: Callab
         lyric_hidden=settings.lyric_linear_units,
         rank=rank,
         download_bytes=0 if base else PUBLISHED_BYTES,
+        dropout=not all(isinstance(module, nn.Identity) for module in inputs),
     )
 
 

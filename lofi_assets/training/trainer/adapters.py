@@ -30,6 +30,7 @@ from lofi_assets.training.checkpoints.files import (
 )
 from lofi_assets.training.config import LoraSettings
 from lofi_assets.training.distributed import whole
+from lofi_assets.training.trainer.dropout import drop_inputs
 
 ADAPTER = "default"
 
@@ -44,6 +45,7 @@ def add_lora(model: torch.nn.Module, lora: LoraSettings, *, seed: int) -> dict[s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(_peft_config(lora), model, adapter_name=ADAPTER)
+    drop_inputs(model, lora.lora_dropout, adapter=ADAPTER)
     for layer in model.modules():
         if isinstance(layer, LoraLayer):
             # autocast casts what a matrix product reads; peft would cast to the adapter's float32 before that
@@ -152,7 +154,7 @@ def _peft_config(lora: LoraSettings, *, base: str | None = None) -> LoraConfig:
         target_modules=list(lora.target_modules),
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
-        lora_dropout=0.0,
+        lora_dropout=lora.lora_dropout,
         base_model_name_or_path=base,
     )
 

@@ -88,6 +88,7 @@ class Source:
             sigma=draw.sigma,
             conditions=self.backbone.without(conditions, draw.dropped),
             targets={name: crop_target(target, share=share, place=draw.place) for name, target in targets.items()},
+            position=position,
         )
 
     def longest(self) -> Item:
