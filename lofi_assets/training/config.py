@@ -18,6 +18,7 @@ from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.records import Sha256, Split, TrackId
 from lofi_assets.training.features.files import KEY_PATTERN
+from lofi_assets.training.layer_patterns import LayerNumbers
 from lofi_assets.training.process_count import AUTO, counted
 
 UNIDENTIFYING = frozenset(
@@ -41,7 +42,9 @@ Two of them depend on others (`TrainingSettings.identifying`): under a schedule 
 on `max_steps`, and a compiler fuses other kernels, with other last bits, where activations are computed again.
 """
 
-ADDED_LATER: frozenset[str] = frozenset({"skip_share", "prompt_variants", "variants", "lora_dropout"})
+ADDED_LATER: frozenset[str] = frozenset(
+    {"skip_share", "prompt_variants", "variants", "lora_dropout", "rank_pattern", "alpha_pattern"}
+)
 """Settings of training, adapter or track that came after runs were first named by their settings. At its default such
 a one is left out of the hash, so that a run of an earlier version goes on under its id."""
 
@@ -84,7 +87,10 @@ class LoraSettings(Settings):
     use_dora: bool = False
     """Learn the magnitude of each output apart from its direction (DoRA, arXiv 2402.09353): often better at a small
     rank, and slower, since every forward pass takes the norm of the adapted weight."""
-
+    rank_pattern: LayerNumbers = {}
+    """Pattern of layer names -> their rank, where it is not `r`: `to_out.0: 64`, `transformer_blocks.0.attn.*: 512`."""
+    alpha_pattern: LayerNumbers = {}
+    """The same for `lora_alpha`."""
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each adapter's inputs that is zeroed in training, against learning by heart. 0: none."""
 
@@ -96,7 +102,7 @@ class LoraSettings(Settings):
 
     @property
     def scale(self) -> float:
-        """Factor on B A x that training applies, and that every reader of the saved adapter has to apply."""
+        """Factor on B A x in layers that no pattern matches (`layer_patterns.scale_of`)."""
         return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
 
 

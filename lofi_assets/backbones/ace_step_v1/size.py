@@ -70,6 +70,7 @@ class AceStepSize:
     lyric_heads: int
     lyric_hidden: int
     rank: int
+    """On average, where layers differ."""
     download_bytes: int
     dropout: bool = False
     """Whether the adapter drops a share of its inputs."""
@@ -182,6 +183,7 @@ def measure(base: Path | None, latents: LatentShape, *, rank: int, adapt: Callab
         )
         adapter = adapt(transformer)
         inputs = [module for name, module in transformer.named_modules() if ".lora_dropout." in name]
+        ranks = [len(weight) for name, weight in transformer.named_parameters() if ".lora_A." in name]
     settings = transformer.config
     return AceStepSize(
         latents=latents,
@@ -197,7 +199,7 @@ def measure(base: Path | None, latents: LatentShape, *, rank: int, adapt: Callab
         lyric_width=settings.lyric_output_size,
         lyric_heads=settings.lyric_attention_heads,
         lyric_hidden=settings.lyric_linear_units,
-        rank=rank,
+        rank=round(sum(ranks) / len(ranks)) if ranks else rank,
         download_bytes=0 if base else PUBLISHED_BYTES,
         dropout=not all(isinstance(module, nn.Identity) for module in inputs),
     )
