@@ -9,17 +9,19 @@ import torch
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC, Decoder
 from torch import Tensor
 
-from lofi_assets.backbones.ace_step_v1 import decoding_parts, music_dcae
+from lofi_assets.backbones.ace_step_v1 import music_dcae, stage_parts
 from lofi_assets.backbones.ace_step_v1.decoding_parts import (
     PART_FRAMES,
     decode_in_parts,
     vocode_in_parts,
     vocoder_ratio_and_reach,
 )
+from lofi_assets.backbones.ace_step_v1.encoding_parts import encode_in_parts
 from lofi_assets.backbones.ace_step_v1.loading import DCAE, VOCODER
 from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
 from lofi_assets.backbones.ace_step_v1.parts import in_parts
 from lofi_assets.backbones.ace_step_v1.size import DECODING_BYTES_PER_SECOND, KEPT_BYTES_PER_SECOND
+from lofi_assets.backbones.ace_step_v1.stage_parts import ratio_and_reach
 from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
 from lofi_assets_tests.backbones.live_bytes import LiveBytes
 from lofi_assets_tests.backbones.test_ace_step_weights import published_dcae
@@ -60,7 +62,7 @@ def test_an_image_decoded_in_parts_is_that_of_the_whole(codec: MusicDCAE, batch:
 @torch.no_grad()
 def test_a_part_that_attended_to_itself_alone_would_show(codec: MusicDCAE, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        decoding_parts, "_attention_in_parts", lambda attention, x, part: in_parts(attention, x, part=part, reach=2)
+        stage_parts, "_attention_in_parts", lambda attention, x, part: in_parts(attention, x, part=part, reach=2)
     )
     latents = noise(1, 8, 16, 48)
     alone = decode_in_parts(codec.dcae.decoder, latents, part_frames=16)
@@ -126,7 +128,7 @@ def test_the_vocoder_sees_as_far_as_derived(vocoder: ADaMoSHiFiGANV1) -> None:
 def test_the_later_stages_of_the_decoder_see_as_far_as_derived(codec: MusicDCAE) -> None:
     decoder = codec.dcae.decoder
     tail = [block for stage in reversed(decoder.up_blocks[:3]) for block in stage]
-    ratio, reach = decoding_parts._ratio_and_reach(*tail, decoder.conv_out)
+    ratio, reach = ratio_and_reach(*tail, decoder.conv_out)
 
     def later(x: Tensor) -> Tensor:
         for block in tail:
@@ -159,8 +161,22 @@ def test_the_published_models_see_about_a_second() -> None:
     dcae, vocoder = published()
     decoder = dcae.decoder
     tail = [block for stage in reversed(decoder.up_blocks[:3]) for block in stage]
-    assert decoding_parts._ratio_and_reach(*tail, decoder.conv_out) == (8, 7)
+    assert ratio_and_reach(*tail, decoder.conv_out) == (8, 7)
     assert vocoder_ratio_and_reach(vocoder) == (512, 91)
+
+
+@torch.no_grad()
+def test_encoding_keeps_one_state_of_the_track_besides_a_part() -> None:
+    dcae, _ = published()
+
+    def held(frames: int) -> int:
+        image = torch.empty((1, 2, 128, frames), device="meta")
+        with LiveBytes((*dcae.parameters(), image)) as live:
+            encode_in_parts(dcae.encoder, image)
+        return live.peak
+
+    minute, four = held(5168), held(20672)
+    assert four < 1.7e9 and four - minute < 180 * 1.5e6
 
 
 @torch.no_grad()
