@@ -15,17 +15,25 @@ N = TypeVar("N", int, float)
 _PATTERN = re.compile(r"\^?(?:[\w-]|\.|\\\.|\\d\+|\.\*)+\$?")
 """Names with wildcards: of regular expressions in an untrusted file no more is run."""
 _WILDCARDS = 4
+_OWN_WILDCARDS = 2
 _LONGEST = 200
 
 
-def is_readable(pattern: str) -> bool:
-    """Whether a pattern is made of names, `.*` and `\\d+` only, so that matching it takes no time."""
+def is_readable(pattern: str, *, wildcards: int = _WILDCARDS) -> bool:
+    """Whether a pattern is made of names and of at most so many `.*` and `\\d+`: each multiplies the time of matching
+    by the length of a name."""
     wild = pattern.count("*") + pattern.count("+")
-    return len(pattern) <= _LONGEST and wild <= _WILDCARDS and bool(_PATTERN.fullmatch(pattern))
+    return len(pattern) <= _LONGEST and wild <= wildcards and bool(_PATTERN.fullmatch(pattern))
 
 
 def matches(pattern: str, layer: str) -> bool:
-    """Whether the end of a layer's name is what a pattern says."""
+    """Whether the end of a layer's name is what a pattern says.
+
+    Raises:
+        ValueError: no model has so long a name.
+    """
+    if len(layer) > _LONGEST:
+        raise ValueError(f"a layer's name has {len(layer)} characters")
     return bool(re.match(rf"(.*\.)?({pattern})$", layer))
 
 
@@ -36,8 +44,8 @@ def matched(patterns: Mapping[str, N], layer: str, otherwise: N) -> N:
 
 def _expect_readable(patterns: dict[str, int]) -> dict[str, int]:
     for pattern in patterns:
-        if not is_readable(pattern):
-            raise ValueError(f"{pattern!r} is not read; only names, `.*` and `\\d+` are")
+        if not is_readable(pattern, wildcards=_OWN_WILDCARDS):
+            raise ValueError(f"{pattern!r} is not read; only names and up to {_OWN_WILDCARDS} of `.*` and `\\d+` are")
     return patterns
 
 
