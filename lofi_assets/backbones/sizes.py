@@ -56,6 +56,11 @@ class ModelSize(Protocol):
         ...
 
     @property
+    def adapter_evened(self) -> int:
+        """Numbers of the adapter where every layer is filled up to the largest rank, as some readers take it."""
+        ...
+
+    @property
     def rank(self) -> int: ...
     @property
     def decoder(self) -> int:

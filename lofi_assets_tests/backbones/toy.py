@@ -175,6 +175,10 @@ class ToySize:
     largest_block: int = 2 * WIDTH * (WIDTH + 1)
     download_bytes: int = 0
 
+    @property
+    def adapter_evened(self) -> int:
+        return self.adapter
+
     def decoding(self, seconds: float, *, on_gpu: bool) -> Amount:
         return Amount(4.0 * seconds * RATE, "samples")
 

@@ -14,11 +14,13 @@ from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transfor
 from lofi_assets.constitution.audit import training_table_mismatches
 from lofi_assets.training.adapter_forms.inspection import inspected
 from lofi_assets.training.adapter_forms.reading import layers_of, read_lora
-from lofi_assets.training.checkpoints.files import COMFYUI_WEIGHTS, DIFFUSERS_WEIGHTS, PEFT_CONFIG
+from lofi_assets.training.checkpoints.files import COMFYUI_WEIGHTS, DIFFUSERS_WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS
 from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.config import ConfigError, LoraSettings
 from lofi_assets.training.layer_patterns import rank_of, scale_of
 from lofi_assets.training.planning.model_size import measure
+from lofi_assets.training.planning.plan import checkpoint_bytes
+from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.adapters import add_lora
 from lofi_assets_tests.conftest import REPOSITORY, TARGETS
 from lofi_assets_tests.training.fixtures import MakeRun
@@ -115,6 +117,9 @@ def test_the_plan_counts_the_adapter_of_each_layer(trained: Trained) -> None:
     size = measure(ACE_STEP_V1, trained.base, trained.lora)
     assert size.adapter == sum(parameter.numel() for parameter in parameters.values())
     assert 2 < size.rank < 6
+    files = (trained.folder / PEFT_WEIGHTS, trained.folder / DIFFUSERS_WEIGHTS)
+    written = sum(tensor.nbytes for path in files for tensor in load_file(path).values())
+    assert checkpoint_bytes(size) == written == adapters.checkpoint_bytes(parameters)
 
 
 def test_a_rank_that_does_not_hold_for_every_layer_is_not_the_constitution_s(tmp_path: Path) -> None:

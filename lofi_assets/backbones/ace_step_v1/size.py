@@ -17,7 +17,7 @@ e M D + 4 N (D + 128). While a block goes backward, up to 4 e N H of gradients a
 which keeps more, and `compile`, which keeps less.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -57,6 +57,8 @@ class AceStepSize:
     """Frozen parameters by part; "attention" are the blocks' attention layers, which quantization reaches."""
     adapter: int
     """Trained parameters."""
+    adapter_evened: int
+    """Numbers of the adapter where every layer has the largest rank."""
     decoder: int
     """Parameters of autoencoder and vocoder."""
     layers: int
@@ -183,12 +185,14 @@ def measure(base: Path | None, latents: LatentShape, *, rank: int, adapt: Callab
         )
         adapter = adapt(transformer)
         inputs = [module for name, module in transformer.named_modules() if ".lora_dropout." in name]
-        ranks = [len(weight) for name, weight in transformer.named_parameters() if ".lora_A." in name]
+        trained = [(name, weight) for name, weight in transformer.named_parameters() if weight.requires_grad]
+        ranks = [len(weight) for name, weight in trained if ".lora_A." in name]
     settings = transformer.config
     return AceStepSize(
         latents=latents,
         parts=_parts(transformer),
         adapter=adapter,
+        adapter_evened=_evened(trained, rank=max(ranks, default=rank)),
         decoder=sum(_stored(base / folder) if base else count for folder, count in DECODER.items()),
         layers=settings.num_layers,
         width=transformer.width,
@@ -203,6 +207,15 @@ def measure(base: Path | None, latents: LatentShape, *, rank: int, adapt: Callab
         download_bytes=0 if base else PUBLISHED_BYTES,
         dropout=not all(isinstance(module, nn.Identity) for module in inputs),
     )
+
+
+def _evened(trained: Sequence[tuple[str, nn.Parameter]], *, rank: int) -> int:
+    """Numbers of an adapter with A (rank, inputs) and B (outputs, rank) in every layer."""
+    total = 0
+    for name, weight in trained:
+        axis = next((axis for part, axis in ((".lora_A.", 0), (".lora_B.", 1)) if part in name), None)
+        total += weight.numel() if axis is None else weight.numel() // weight.shape[axis] * rank
+    return total
 
 
 def _parts(transformer: nn.Module) -> dict[str, int]:

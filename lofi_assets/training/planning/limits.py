@@ -15,10 +15,10 @@ from lofi_assets.training.planning.cards import Card
 from lofi_assets.training.planning.memory import Choices, state_bytes
 from lofi_assets.training.planning.model_size import measure
 from lofi_assets.training.planning.plan import (
-    ADAPTER_FILES,
     LOG_BYTES_PER_STEP,
     PREVIEW_BYTES_PER_SECOND,
     STATES_HELD,
+    checkpoint_bytes,
     make_plan,
     remedies,
 )
@@ -38,7 +38,7 @@ def require_disk(run: TrainingRun, *, fresh: bool) -> None:
     point = None if fresh or current_run(run.checkpoints_dir) != run.run_id else resume_point(run.checkpoints_dir)
     done = point.step if point else 0
     count = settings.max_steps // settings.checkpoint_interval - done // settings.checkpoint_interval
-    checkpoints = count * ADAPTER_FILES * 4.0 * size.adapter
+    checkpoints = count * checkpoint_bytes(size)
     states = STATES_HELD * state_bytes(size, Choices.of(settings))
     held = _state_bytes_held(run.checkpoints_dir) if point else 0
     clips = settings.preview_count * settings.preview_seconds * PREVIEW_BYTES_PER_SECOND * (count + 1)

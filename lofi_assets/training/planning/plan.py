@@ -28,8 +28,6 @@ from lofi_assets.training.planning.memory import (
 )
 from lofi_assets.wording import amount
 
-ADAPTER_FILES = 2
-"""Files of a checkpoint that hold the whole adapter in float32: PEFT and diffusers; ComfyUI's is a hard link."""
 STATES_HELD = GENERATIONS + BESIDE_KEPT + 1
 """Resumable states on the disk at most: the last ones, those of the last checkpoints, and the one that is written."""
 UTILISATION = 0.3
@@ -227,10 +225,12 @@ def _candidates(plan: Plan) -> list[_Offer]:
 
 def _disk(size: ModelSize, choices: Choices, work: Workload, settings: TrainingSettings) -> tuple[Term, ...]:
     state = state_bytes(size, choices)
-    checkpoint = ADAPTER_FILES * 4.0 * size.adapter
+    checkpoint = checkpoint_bytes(size)
     count = max(1, settings.max_steps // settings.checkpoint_interval)
     kept = min(count, settings.keep_best + 1 + settings.keep_best_validation)
-    one = f"({ADAPTER_FILES} files x {size.adapter:,} x 4 B = {amount(checkpoint)})"
+    even = size.adapter == size.adapter_evened
+    numbers = f"2 files x {size.adapter:,}" if even else f"({size.adapter:,} + {size.adapter_evened:,})"
+    one = f"({numbers} x 4 B = {amount(checkpoint)})"
     each, texts = _latent_bytes_per_minute(size.latents), size.cached_conditions(work.tokens)
     prompts = work.tracks * settings.prompt_variants
     clips = choices.preview_count * choices.preview_seconds * PREVIEW_BYTES_PER_SECOND * (count + 1)
@@ -261,6 +261,11 @@ def _disk(size: ModelSize, choices: Choices, work: Workload, settings: TrainingS
             f"{choices.preview_seconds:g} s x {count + 1}",
         ),
     )
+
+
+def checkpoint_bytes(size: ModelSize) -> float:
+    """The adapter in float32, in two files: PEFT's, and diffusers', which has one rank; ComfyUI's is a hard link."""
+    return 4.0 * (size.adapter + size.adapter_evened)
 
 
 def _latent_bytes_per_minute(latents: LatentShape) -> float:

@@ -123,6 +123,15 @@ def write_adapter(folder: Path, tensors: Mapping[str, torch.Tensor], *, lora: Lo
         link_or_copy(folder / DIFFUSERS_WEIGHTS, folder / COMFYUI_WEIGHTS)
 
 
+def checkpoint_bytes(tensors: Mapping[str, torch.Tensor]) -> int:
+    """What `write_adapter` takes on a disk, headers left out."""
+    rank, total = largest_rank(tensors), 0
+    for name, tensor in tensors.items():
+        own = len(tensor) if ".lora_A." in name else tensor.shape[1] if ".lora_B." in name else rank
+        total += tensor.nbytes + tensor.nbytes // own * rank
+    return total
+
+
 def largest_rank(stored: Mapping[str, torch.Tensor]) -> int:
     """Of the layers of an adapter."""
     return max(len(tensor) for name, tensor in stored.items() if ".lora_A." in name)
