@@ -141,7 +141,8 @@ def training_material(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def make_run(training_material: "TrainingMaterial", tmp_path: Path) -> "MakeRun":
     """Runs on the tiny base, with checkpoints below this test's folder."""
-    from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
+    from lofi_assets.training.config import TrackFeatures, TrainingRun, TrainingSettings
+    from lofi_assets.training.lora_settings import LoraSettings
 
     def make(
         name: str = "run",

@@ -72,7 +72,7 @@ class FeatureJob:
     audio_sha256: str
     """Of that file's bytes."""
     prompt: str
-    """As written; training does not reorder it."""
+    """The text to encode."""
     lyrics: str = ""
     """As written, with the line that gives their language if there is one; empty for an instrumental track."""
     tags: tuple[str, ...] = ()

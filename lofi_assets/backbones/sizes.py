@@ -56,6 +56,11 @@ class ModelSize(Protocol):
         ...
 
     @property
+    def adapter_evened(self) -> int:
+        """Numbers of the adapter where every layer is filled up to the largest rank, as some readers take it."""
+        ...
+
+    @property
     def rank(self) -> int: ...
     @property
     def decoder(self) -> int:
@@ -91,6 +96,10 @@ class ModelSize(Protocol):
 
     def gradients_under_way(self, step: StepShape) -> float:
         """Bytes of the gradients of activations in the block that is going backward."""
+        ...
+
+    def decoding(self, seconds: float, *, on_gpu: bool) -> Amount:
+        """What turning the latents of one clip into audio takes at its peak, besides the parameters."""
         ...
 
     def operations(self, step: StepShape, *, recomputed: bool) -> float:

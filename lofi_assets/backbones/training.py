@@ -34,6 +34,8 @@ class Item:
     """With what dropout left of them."""
     targets: "Mapping[str, Tensor]" = field(default_factory=dict)
     """Kind -> (frames of the crop, width), of further losses; empty unless they are asked for."""
+    position: int = 0
+    """In the run, counted from 0; what is random about a forward pass follows from that of its first item."""
 
 
 class Objective(Protocol):

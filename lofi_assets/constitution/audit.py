@@ -60,8 +60,11 @@ def training_table_mismatches(config_dir: Path) -> list[str]:
 
 
 def _production_settings(profile: Profile, config_dir: Path) -> Mapping[str, Any]:
-    lora = read_json(config_dir / "lofi_lora_config.json", default={})
-    return {**lora, **profile.lora, **profile.training}
+    """Settings of adapter and training; a rank that does not hold for every layer is none."""
+    lora = {**read_json(config_dir / "lofi_lora_config.json", default={}), **profile.lora}
+    if pattern := lora.get("rank_pattern"):
+        lora["r"] = f"{lora.get('r')} but for {pattern}"
+    return {**lora, **profile.training}
 
 
 def stale_gate_pages(root: Path) -> list[str]:

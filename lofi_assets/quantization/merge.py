@@ -20,6 +20,7 @@ from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.writing import atomic_folder
 from lofi_assets.quantization.mapped import on_disk, widen
 from lofi_assets.quantization.merge_report import MergeReport, write_merge_report
+from lofi_assets.training.layer_patterns import strengths
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -44,7 +45,7 @@ def merge_lora(
         adapter_dir: adapter_model.safetensors and adapter_config.json in PEFT form.
         lyric_vocabulary: goes with the model; else the base's, if it holds one.
     Raises:
-        MergeError: a file is absent, no layer takes the adapter, layers differ in scale, or the merged model disagrees.
+        MergeError: a file is absent, no layer takes the adapter, or the merged model disagrees.
         BaseModelError: the base cannot be read.
     """
     _expect_adapter(adapter_dir)
@@ -56,13 +57,13 @@ def merge_lora(
         model = PeftModel.from_pretrained(base, str(adapter_dir))
         model.eval()
         layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
-        _scale_of(layers, adapter_dir)
+        _expect_layers(layers, adapter_dir)
         adapted = velocity(base)
         _merge_layers(layers, partial)
         merged = model.unload()
         if any("lora_" in name for name, _ in merged.named_parameters()):
             raise MergeError(f"{adapter_dir}: adapter weights are left after merging; is {ADAPTER_CONFIG} complete?")
-        report = _judged(plain, adapted, velocity(merged), layers, (base_dir, adapter_dir), backbone)
+        report = _judged(plain, adapted, velocity(merged), _numbers(layers), (base_dir, adapter_dir), backbone)
         backbone.write_merged(merged, base_dir, partial, vocabulary=lyric_vocabulary)
         write_merge_report(partial, report)
     return report
@@ -80,24 +81,24 @@ def _judged(
     plain: Tensor,
     adapted: Tensor,
     after: Tensor,
-    layers: Sequence[LoraLayer],
+    numbers: Sequence[tuple[int, float]],
     folders: tuple[Path, Path],
     backbone: Backbone,
 ) -> MergeReport:
     """The report of a merge, from what base, base with adapter, and merged model predict.
 
     Raises:
-        MergeError: the last two disagree, or layers differ in scale.
+        MergeError: the last two disagree.
     """
     base_dir, adapter_dir = folders
-    scale, rank = _scale_of(layers, adapter_dir)
     size = float(adapted.abs().max())
     report = MergeReport(
         max_error=float((after - adapted).abs().max()) / size,
         adapter_effect=float((after - plain).abs().max()) / size,
-        modules=len(layers),
-        scale=scale,
-        rank=rank,
+        modules=len(numbers),
+        scale=max(scale for _, scale in numbers),
+        rank=max(rank for rank, _ in numbers),
+        layers=strengths(numbers),
         base_fingerprint=backbone.fingerprint(base_dir),
         adapter_sha256=sha256_file(adapter_dir / ADAPTER_WEIGHTS),
     )
@@ -118,13 +119,11 @@ def _expect_adapter(adapter_dir: Path) -> None:
         raise MergeError(f"{adapter_dir} is a {config.peft_type} adapter; only LoRA (also rsLoRA, DoRA) can be merged")
 
 
-def _scale_of(layers: Sequence[LoraLayer], adapter_dir: Path) -> tuple[float, int]:
+def _expect_layers(layers: Sequence[LoraLayer], adapter_dir: Path) -> None:
     if not layers:
         raise MergeError(f"{adapter_dir}: none of its target_modules is in this base; was it trained on another model?")
-    scales = {round(float(scale), 9) for layer in layers for scale in layer.scaling.values()}
-    ranks = {int(rank) for layer in layers for rank in layer.r.values()}
-    if len(scales) != 1:
-        raise MergeError(
-            f"{adapter_dir}: layers have different scales {sorted(scales)}; train with one rank and one alpha"
-        )
-    return scales.pop(), max(ranks)
+
+
+def _numbers(layers: Sequence[LoraLayer]) -> list[tuple[int, float]]:
+    """Rank and scale of each layer, as peft took them from the adapter's configuration."""
+    return [(int(layer.r[name]), round(float(scale), 9)) for layer in layers for name, scale in layer.scaling.items()]

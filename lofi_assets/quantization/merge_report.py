@@ -4,7 +4,10 @@ models/merged/<checkpoint>/merge.json    beside the merged model (`MergeReport`)
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
+from typing import Any
 
 from pydantic.dataclasses import dataclass
 
@@ -23,9 +26,13 @@ class MergeReport:
     modules: int
     """Layers that carry an adapter."""
     scale: float
+    """Factor on B A; the largest where layers differ."""
     rank: int
+    """The largest where layers differ."""
     base_fingerprint: str
     adapter_sha256: str
+    layers: Mapping[str, int] = field(default_factory=dict)
+    """`rank 64, scale 2` -> how many layers have it, where they differ; empty where all are alike."""
 
 
 def read_merge_report(folder: Path) -> MergeReport | None:
@@ -38,8 +45,13 @@ def read_merge_report(folder: Path) -> MergeReport | None:
 
 
 def write_merge_report(folder: Path, report: MergeReport) -> None:
-    """Write it. Its bytes are part of the model's fingerprint, so its keys are sorted, as they always were."""
-    write_text(folder / _REPORT, json.dumps(plain(report), indent=2, sort_keys=True) + "\n")
+    """Write it. Its bytes are part of the model's fingerprint: the same as ever where layers are alike."""
+    write_text(folder / _REPORT, json.dumps(as_stored(report), indent=2, sort_keys=True) + "\n")
+
+
+def as_stored(report: MergeReport) -> dict[str, Any]:
+    """As JSON; what layers differ in is left out where they are alike."""
+    return {name: value for name, value in plain(report).items() if name != "layers" or value}
 
 
 _REPORT = "merge.json"

@@ -13,14 +13,14 @@ from lofi_assets.files.typed import STORED, plain, read_typed
 from lofi_assets.outcome import Outcome, Written
 from lofi_assets.profiles import Profile
 from lofi_assets.progress import Progress
-from lofi_assets.quantization.merge_report import MergeReport, read_merge_report
+from lofi_assets.quantization.merge_report import MergeReport, as_stored, read_merge_report
 from lofi_assets.records import Checkpoint
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.files import PEFT_CONFIG, PEFT_WEIGHTS, CheckpointError
 from lofi_assets.training.checkpoints.manifest import best, read_manifest, update_record
 from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.trained_on import trained_base
-from lofi_assets.wording import rounded
+from lofi_assets.wording import named, rounded
 
 
 def _model_files(folder: Path) -> list[Path]:
@@ -68,7 +68,7 @@ class MergedModel(MergeReport):
 
     def write(self, store: Store) -> None:
         """Put on record."""
-        write_json(self.path(store), {"checkpoint_id": self.checkpoint_id} | plain(self))
+        write_json(self.path(store), {"checkpoint_id": self.checkpoint_id} | as_stored(self))
 
     @property
     def backbone(self) -> Backbone:
@@ -147,6 +147,7 @@ def merge_best(store: Store, profile: Profile) -> Outcome:
             "adapter_effect": report.adapter_effect,
             "scale": rounded(report.scale, 4),
             "rank": report.rank,
+            "layers that differ": named([f"{count} of {what}" for what, count in report.layers.items()]) or None,
             "checkpoint": chosen.checkpoint_id,
         },
     )

@@ -28,17 +28,21 @@ from lofi_assets.training.checkpoints.files import (
     DESCRIPTION,
     DIFFUSERS_WEIGHTS,
     PEFT_CONFIG,
+    PEFT_PREFIX,
     PEFT_WEIGHTS,
     RUN_CONFIG,
 )
-from lofi_assets.training.checkpoints.soundness import fault
-from lofi_assets.training.config import InitialAdapter, LoraSettings, TrainingRun, load_run
+from lofi_assets.training.checkpoints.soundness import PATTERNS, fault
+from lofi_assets.training.config import InitialAdapter, TrainingRun, load_run
+from lofi_assets.training.layer_patterns import rank_of, scale_of, strengths
+from lofi_assets.training.lora_settings import LoraSettings
 
 STAGING = "checkpoint"
 """Folder of the sealed copy with the checkpoint as it is, which is not published."""
 REMEDY = "restore the checkpoint's folder from a copy, or materialise lora_checkpoints and what follows"
 _OF_THE_READER = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
 """Fields of an adapter's configuration that decide nothing about its tensors or their strength."""
+SELDOM = ("lora_dropout", *PATTERNS)
 NEUTRAL: Mapping[str, Any] = {
     "peft_type": "LORA",
     "bias": "none",
@@ -79,7 +83,7 @@ def seal_adapter(
     if reason := fault(staged):
         raise ReleaseError(f"{reason.replace(str(staged), str(source))}; {REMEDY}")
     for name in forms:
-        _expect_header(staged / name, config, where=source / name)
+        _expect_header(staged / name, config, rank=merged.rank, where=source / name)
     base = published_base(profile, run, where=source / RUN_CONFIG)
     _write_published(sealed, run, forms=forms, folder=folder, base=base)
     made = (RUN_CONFIG, PEFT_CONFIG, *forms)
@@ -111,20 +115,42 @@ def published_base(profile: Profile, run: TrainingRun, *, where: Path) -> tuple[
 def _run(staged: Path, source: Path, *, merged: MergedModel, record: Checkpoint) -> TrainingRun:
     """The run's configuration, which is the one on record and gives the strength that was merged."""
     run = load_run(staged / RUN_CONFIG)
+    numbers = layer_numbers(run.lora, staged / PEFT_WEIGHTS)
+    rank, scale = max(rank for rank, _ in numbers), max(scale for _, scale in numbers)
     found = {
         "configuration hash": (run.config_hash, record.config_hash),
         "dataset hash": (run.dataset_hash, record.dataset_hash),
         "base": (run.base_fingerprint, merged.base_fingerprint),
-        "rank": (run.lora.r, merged.rank),
+        "rank": (rank, merged.rank),
+        "ranks and scales": (strengths(numbers), dict(merged.layers)),
         "model family": (run.architecture, merged.architecture),
         "run of these tracks": (run.run_id, CheckpointDescription.read(staged).run_id or "(none)"),
     }
     wrong = [f"{name} {has}, on record {known}" for name, (has, known) in found.items() if has != known]
-    if not math.isclose(run.lora.scale, merged.scale, rel_tol=1e-6):
-        wrong.append(f"scale {run.lora.scale:.6g}, merged with {merged.scale:.6g}")
+    if not math.isclose(scale, merged.scale, rel_tol=1e-6):
+        wrong.append(f"scale {scale:.6g}, merged with {merged.scale:.6g}")
     if wrong:
         raise ReleaseError(f"{source / RUN_CONFIG}: is not of the adapter in the tiers ({'; '.join(wrong)}); {REMEDY}")
     return run
+
+
+def layer_numbers(lora: LoraSettings, weights: Path) -> list[tuple[int, float]]:
+    """Rank and scale of each layer that has weights, by the settings of its run.
+
+    Raises:
+        ReleaseError: the weights cannot be read, or are none.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="numpy") as file:
+            names = [name.removeprefix(PEFT_PREFIX) for name in file.keys()]  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError) as error:
+        raise ReleaseError(f"{weights}: cannot be read ({error}); {REMEDY}") from error
+    layers = [name.partition(".lora_A.")[0] for name in names if ".lora_A." in name]
+    if not layers:
+        raise ReleaseError(f"{weights}: holds no LoRA; {REMEDY}")
+    return [(rank_of(lora, layer), round(scale_of(lora, layer), 9)) for layer in layers]
 
 
 def _expect_rights(store: Store, run: TrainingRun, *, where: Path) -> None:
@@ -153,6 +179,8 @@ def _expect_config(config: Any, lora: LoraSettings, *, where: Path) -> None:
         "use_dora": lora.use_dora,
         "target_modules": sorted(lora.target_modules),
     }
+    # what most adapters do without may be absent where it is not set
+    expected |= {name: value for name in SELDOM if (value := getattr(lora, name))}
     given = {name: _ordered(value) for name, value in config.items() if name not in _OF_THE_READER}
     wrong = [
         f"{name} is {value!r}, trained with {expected.get(name)!r}"
@@ -164,13 +192,18 @@ def _expect_config(config: Any, lora: LoraSettings, *, where: Path) -> None:
         raise ReleaseError(f"{where}: {'; '.join(wrong)}; {REMEDY}")
 
 
-def _expect_header(path: Path, config: Mapping[str, Any], *, where: Path) -> None:
-    """Refuse a form whose header has other settings than the adapter's, at strength 1: diffusers takes them from it."""
+def _expect_header(path: Path, config: Mapping[str, Any], *, rank: int, where: Path) -> None:
+    """Refuse a form whose header has other settings than the adapter's, at strength 1: diffusers takes them from it.
+
+    Args:
+        rank: of every layer there.
+    """
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
         said = json.loads((file.metadata() or {}).get(ADAPTER_METADATA, "{}"))
-    expected = {**config, "lora_alpha": config["r"], "use_rslora": False}
+    even = {"r": rank, "lora_alpha": rank, "use_rslora": False}
+    expected = {**config, **even, **{name: {} for name in PATTERNS if name in config}}
     wrong = sorted(name for name in said.keys() | expected.keys() if said.get(name) != expected.get(name))
     if wrong:
         raise ReleaseError(f"{where}: its header has other settings than {PEFT_CONFIG} ({', '.join(wrong)}); {REMEDY}")

@@ -64,7 +64,8 @@ def _merge(folder: Path, record: ReleaseRecord, *, base: Path, target: Path) -> 
         return MeasuredAgain(MERGE, "not measured", text=f"{type(error).__name__}: {error}"), None
     limit = next(float(gate.limit) for gate in load_gates() if gate.id == MERGE)
     told = (
-        f"largest difference of merged and adapted outputs; rank {report.rank}, scale {report.scale:g}, "
+        f"largest difference of merged and adapted outputs; rank {report.rank}, scale {report.scale:g}"
+        f"{' at most' if report.layers else ''}, "
         f"{report.modules} layers; the adapter moves outputs by {report.adapter_effect:.2g}"
     )
     recorded = _recorded(folder).get("merge_max_error")

@@ -250,11 +250,14 @@ def _run(store: Store, merged: MergedModel | None) -> TrainingRun | None:
 def _training(run: TrainingRun | None, merged: MergedModel | None) -> str:
     settings = {**run.lora.model_dump(mode="json"), **run.training.model_dump(mode="json")} if run else {}
     shown = ("r", "lora_alpha", "use_rslora", "learning_rate", "max_steps", "precision", "gradient_clip", "seed")
-    rows = "\n".join(f"| {name} | {settings.get(name)} |" for name in shown)
+    seldom = [name for name in ("rank_pattern", "alpha_pattern", "lora_dropout") if settings.get(name)]
+    rows = "\n".join(f"| {name} | {settings.get(name)} |" for name in (*shown, *seldom))
     base, adapter, scale = (merged.base_fingerprint, merged.adapter_sha256, merged.scale) if merged else (None,) * 3
+    layers = merged.layers if merged else {}
+    different = f" at most ({', '.join(f'{n} layers {at}' for at, n in layers.items())})" if layers else ""
     text = (
         f"| setting | value |\n|---|---|\n{rows}\n\n"
-        f"Base fingerprint `{base}`, adapter sha256 `{adapter}`, applied scale {scale}."
+        f"Base fingerprint `{base}`, adapter sha256 `{adapter}`, applied scale {scale}{different}."
     )
     return "\n\n".join(filter(None, [text, start_line(run)]))
 

@@ -6,10 +6,12 @@ sees. What does not: which words are tags (`taxonomy`), which of them a track ge
 
 import re
 from collections.abc import Iterable
+from itertools import islice
 from typing import Literal, get_args
 
 from pydantic.dataclasses import dataclass
 
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import STORED
 from lofi_assets.near_names import shown
 from lofi_assets.records import TagCategoryName
@@ -47,6 +49,8 @@ class Tag:
     confidence: float
 
 
+TRIED = 4
+"""Orders that are looked at for each wording that is wanted: most prompts have thousands, one of two tags has two."""
 PROMPT_CHARACTERS = 256
 """The public ACE-Step trainer cuts a prompt there, in the middle of whichever tag."""
 
@@ -57,6 +61,20 @@ def prompt_text(tags: Iterable[Tag]) -> str:
     Genres that say lofi come first, as a musician would say what it is before what it leans to.
     """
     return ", ".join(dict.fromkeys(tag.tag for tag in sorted(tags, key=prompt_order)))
+
+
+def prompt_variants(prompt: str, count: int) -> tuple[str, ...]:
+    """At most `count` wordings of a prompt: as it is, then the same tags in other orders; fewer where there are few.
+
+    They follow from the text alone, and those of a smaller count are the first of a larger one.
+    """
+    tags = split_tags(prompt)
+
+    def ordered(turn: int) -> str:
+        return ", ".join(sorted(tags, key=lambda tag: hash_of(prompt, turn, tag)))
+
+    orders = map(ordered, range(TRIED * count))
+    return tuple(islice(dict.fromkeys((prompt, *orders)), count))
 
 
 def parse_prompt(text: str, taxonomy: Taxonomy) -> tuple[tuple[Tag, ...], tuple[str, ...]]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from lofi_assets.backbones import ACE_STEP_V1, Backbone, backbone_of
 from lofi_assets.errors import LofiError
@@ -18,6 +18,8 @@ from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.records import Sha256, Split, TrackId
 from lofi_assets.training.features.files import KEY_PATTERN
+from lofi_assets.training.hashed_settings import Positive, Settings
+from lofi_assets.training.lora_settings import LoraSettings
 from lofi_assets.training.process_count import AUTO, counted
 
 UNIDENTIFYING = frozenset(
@@ -42,54 +44,15 @@ Two of them depend on others (`TrainingSettings.identifying`): under a schedule 
 on `max_steps`, and a compiler fuses other kernels, with other last bits, where activations are computed again.
 """
 
-ADDED_LATER: frozenset[str] = frozenset({"skip_share", "quantized_parts"})
-"""Settings of training or adapter that came after runs were first named by their settings. At its default such a one is
-left out of the hash, so that a run of an earlier version goes on under its id."""
-
 TRAINING_RUN = "training_run.json"
 """In `metadata/`: the run that is planned, or goes on."""
 SPLITS: tuple[Split, ...] = ("train", "validation")
-S = TypeVar("S", bound="Settings")
+S = TypeVar("S", bound=Settings)
 Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
 
 
 class ConfigError(LofiError, ValueError):
     """A run cannot be read; the message names the file, the key and the rule."""
-
-
-class Settings(BaseModel):
-    """Base of the settings: immutable, and an unknown key is an error rather than a setting without effect."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    @property
-    def identifying(self) -> dict[str, object]:
-        """The settings that decide the weights at a given step, as plain values."""
-        fields = type(self).model_fields
-        usual = {name for name in ADDED_LATER & fields.keys() if getattr(self, name) == fields[name].default}
-        return self.model_dump(exclude=usual)
-
-
-class LoraSettings(Settings):
-    """The adapter (`config/lofi_lora_config.json`)."""
-
-    r: Positive = 256
-    """Rank (constitution, Training Configuration)."""
-    lora_alpha: Positive = 32
-    """Numerator of the scale."""
-    target_modules: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Module names, matched as suffixes: attention of transformer and lyric encoder, and the speaker embedder."""
-    use_rslora: bool = True
-    """Scale alpha / sqrt(r) instead of alpha / r."""
-    use_dora: bool = False
-    """Learn the magnitude of each output apart from its direction (DoRA, arXiv 2402.09353): often better at a small
-    rank, and slower, since every forward pass takes the norm of the adapted weight."""
-
-    @property
-    def scale(self) -> float:
-        """Factor on B A x that training applies, and that every reader of the saved adapter has to apply."""
-        return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
 
 
 class TrainingSettings(Settings):
@@ -154,6 +117,9 @@ class TrainingSettings(Settings):
     """Weight of the middle in the mode density; 0 is uniform, below 0 the ends are favoured."""
     shift: Annotated[float, Field(gt=0)] = 3.0
     """Schedule shift; inference uses the same."""
+    prompt_variants: Annotated[int, Field(ge=1, le=64)] = 1
+    """Wordings of a track's prompt that are trained on, one for each item: as it is written, and the same tags in other
+    orders. Each has text states in the feature cache. 1: as it is written, which is what samples are asked for."""
     text_dropout: Probability = 0.15
     """Chance that an item is trained without its prompt; for a backbone that drops all at once, without any."""
     speaker_dropout: Probability = 0.5
@@ -248,6 +214,8 @@ class TrackFeatures(Settings):
     """Identifier in the dataset."""
     key: Annotated[str, Field(pattern=KEY_PATTERN)]
     """Cached features (`features.files.FeatureKey`)."""
+    variants: tuple[Annotated[str, Field(pattern=KEY_PATTERN)], ...] = ()
+    """The same features under the other wordings of its prompt (`prompt_variants`)."""
     split: Split = "train"
     """Validation tracks are never trained on; they give the validation loss."""
     repeat: Positive = 1
@@ -321,6 +289,12 @@ class TrainingRun(Settings):
         return {**data, "training": {**training, "processes": count}}
 
     @model_validator(mode="after")
+    def _recorded_passes_draw_nothing(self) -> "TrainingRun":
+        if self.training.cuda_graphs and self.lora.lora_dropout:
+            raise ValueError("training.cuda_graphs cannot hold the masks of lora_dropout: set one of them only")
+        return self
+
+    @model_validator(mode="after")
     def _tracks_make_a_training_set(self) -> "TrainingRun":
         repeated = [name for name, count in Counter(track.track_id for track in self.tracks).items() if count > 1]
         if repeated:
@@ -353,7 +327,7 @@ class TrainingRun(Settings):
     @property
     def run_id(self) -> str:
         """12 hex digits of configuration, dataset and features: under the same id, a later run continues an earlier."""
-        tracks = [track.model_dump() for split in SPLITS for track in self.of_split(split)]
+        tracks = [track.identifying for split in SPLITS for track in self.of_split(split)]
         return hash_of(self.config_hash, self.dataset_hash, tracks)[:12]
 
 

@@ -1,8 +1,9 @@
 """The asset `feature_cache`: features of every track of the current dataset, and their record."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass
 
@@ -14,12 +15,17 @@ from lofi_assets.files.typed import STORED, read_typed, write_typed
 from lofi_assets.files.writing import StoreError
 from lofi_assets.outcome import Outcome, Written
 from lofi_assets.profiles import Profile, setting
+from lofi_assets.records import Split
 from lofi_assets.store import Store
 from lofi_assets.training import report as training_report
 from lofi_assets.training.base_model import backbone_for, resolve_base
 from lofi_assets.training.config import TRAINING_RUN, TrackFeatures
 from lofi_assets.training.features.files import exclusive, keys_of_runs, unneeded_files
+from lofi_assets.training.settings import training_settings
 from lofi_assets.wording import tallied
+
+if TYPE_CHECKING:
+    from lofi_assets.training.features.cache import FeatureRow
 
 FEATURES = "feature_cache.json"
 REMEDY = "materialise feature_cache again"
@@ -39,6 +45,8 @@ class FeatureRecord:
     dataset_hash: str = ""
     lyric_vocabulary: str | None = None
     """File that stands in for the one in the base's folder."""
+    prompt_variants: int = 1
+    """Wordings of each training prompt that there are features of (`TrainingSettings.prompt_variants`)."""
     languages: Mapping[str, str] = field(default_factory=dict)
     """Track id -> language of its lyrics, of those that are sung."""
 
@@ -82,7 +90,7 @@ class FeatureRecord:
 def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
     """Features of every track of the current dataset version; what is cached is read, not computed again."""
     from lofi_assets.training.features.cache import cache_features
-    from lofi_assets.training.features.jobs import feature_jobs, lyric_vocabulary, ssl_folders
+    from lofi_assets.training.features.jobs import feature_jobs, lyric_vocabulary, reworded, ssl_folders
     from lofi_assets.training.features.latents import measured_latents
 
     folder, manifest, tracks = current_dataset(store)
@@ -92,8 +100,10 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
         identity = backbone.fingerprint(base)
     with setting(profile, "lyric_vocabulary"):
         vocabulary = lyric_vocabulary(store, profile)
-    rows = cache_features(
-        feature_jobs(store, folder, tracks),
+    splits, wordings = {track.track_id: track.split for track in tracks}, training_settings(profile).prompt_variants
+    jobs = feature_jobs(store, folder, tracks)
+    found = cache_features(
+        [*jobs, *reworded([job for job in jobs if splits[job.track_id] == "train"], wordings)],
         backbone=backbone,
         encoders=backbone.encoders(
             base,
@@ -104,23 +114,24 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
         ),
         cache_dir=store.features,
     )
+    rows = found[: len(jobs)]
     latents = measured_latents(backbone, store.features, {row.track_id: row.key for row in rows})
-    splits = {track.track_id: track.split for track in tracks}
     languages = {row.track_id: row.notes["language"] for row in rows if row.notes.get("language")}
     FeatureRecord(
         base=str(base),
         base_fingerprint=identity,
-        tracks=tuple(TrackFeatures(track_id=row.track_id, key=row.key, split=splits[row.track_id]) for row in rows),
+        tracks=_tracks(found, splits),
         architecture=backbone.architecture,
         dataset_id=manifest.dataset_id,
         dataset_hash=manifest.hash,
         lyric_vocabulary=str(vocabulary) if vocabulary else None,
+        prompt_variants=wordings,
         languages=languages,
     ).write(store)
     computed, orphaned = sum(not row.reused for row in rows), len(unneeded_features(store))
     return Outcome(
         # The dataset's hash covers what no key does: which tracks are trained on, and which validate.
-        data_version=hash_of(identity, manifest.hash, [(row.track_id, row.key) for row in rows]),
+        data_version=hash_of(identity, manifest.hash, [(row.track_id, row.key) for row in found]),
         summary=training_report.features_summary(len(rows), computed=computed, orphaned=orphaned, latents=latents),
         needs=latents.needs(),
         rows=latents.rows(),
@@ -133,10 +144,21 @@ def cache_dataset_features(store: Store, profile: Profile) -> Outcome:
         # Not the features: they can be deleted at any time, and are found by what they were made of.
         written=Written([FeatureRecord.path(store)]),
         values={
-            "missing_features": sum(not all(path.is_file() for path in row.files.values()) for row in rows),
+            "missing_features": sum(not all(path.is_file() for path in row.files.values()) for row in found),
             **latents.values(),
         },
         details={"base": f"{base.name} {identity[:12]}", "languages": tallied(languages.values()) or None},
+    )
+
+
+def _tracks(rows: "Sequence[FeatureRow]", splits: Mapping[str, Split]) -> tuple[TrackFeatures, ...]:
+    """The tracks; the first row of each is of its prompt as it is written, the others are of other wordings."""
+    keys: dict[str, list[str]] = {}
+    for row in rows:
+        keys.setdefault(row.track_id, []).append(row.key)
+    return tuple(
+        TrackFeatures(track_id=track_id, key=first, variants=tuple(others), split=splits[track_id])
+        for track_id, (first, *others) in keys.items()
     )
 
 

@@ -41,6 +41,7 @@ from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import (
     TRAINING_RUN,
+    TrackFeatures,
     TrainingRun,
     save_run,
 )
@@ -75,9 +76,11 @@ def plan_training(
         init_from: id of a LoRA that was taken in (`training.initial`), in place of the profile's.
     Raises:
         AdapterError: there is none of that id, or it does not fit the run.
-        FeatureError: no features yet, or those of another version or of another dataset than the current one.
+        FeatureError: no features yet, or those of another version, of another dataset than the current one, or of
+            fewer wordings than the run is to have.
     """
     manifest, features = dataset_on_record(store), FeatureRecord.read(store)
+    settings = training_settings(profile)
     if features.dataset_hash != manifest.hash:
         of = features.dataset_id or f"a dataset of hash {features.dataset_hash[:12] or 'unknown'}"
         raise FeatureError(
@@ -90,13 +93,13 @@ def plan_training(
             "base": features.base,
             "base_fingerprint": features.base_fingerprint,
             "features_dir": store.features,
-            "tracks": features.tracks,
+            "tracks": _worded(features, settings.prompt_variants),
             "dataset_id": manifest.dataset_id,
             "dataset_hash": manifest.hash,
             "checkpoints_dir": store.checkpoints,
             "logs_dir": store.logs,
             "lora": lora_settings(profile, config_dir=config_dir).model_dump(),
-            "training": training_settings(profile).model_dump(),
+            "training": settings.model_dump(),
             "initial": _initial(store, profile.init_from if init_from is None else init_from, features),
             "device": profile.training.get("device", "auto"),
         }
@@ -104,6 +107,16 @@ def plan_training(
     run, config = as_begun(run), store.metadata(TRAINING_RUN)
     save_run(config, run)
     return PlannedRun(run, config, 0 if finished(run) else run.training.max_steps - _steps_done(run))
+
+
+def _worded(features: FeatureRecord, wordings: int) -> list[TrackFeatures]:
+    """The tracks with as many wordings of their prompts as a run is to have, of those that the features have."""
+    if wordings > features.prompt_variants:
+        raise FeatureError(
+            f"training.prompt_variants is {wordings}, the features have {features.prompt_variants} of each prompt: "
+            "materialise feature_cache, then lora_checkpoints"
+        )
+    return [track.model_copy(update={"variants": track.variants[: wordings - 1]}) for track in features.tracks]
 
 
 def _initial(store: Store, identifier: str, features: FeatureRecord) -> dict[str, Any] | None:

@@ -6,7 +6,8 @@ from pydantic import ValidationError
 
 from lofi_assets.profiles import Profile, ProfileError, broken_keys
 from lofi_assets.store import CONFIG_DIR
-from lofi_assets.training.config import LoraSettings, TrainingSettings, load_lora_settings
+from lofi_assets.training.config import TrainingSettings, load_lora_settings
+from lofi_assets.training.lora_settings import LoraSettings
 from lofi_assets.training.process_count import counted
 
 

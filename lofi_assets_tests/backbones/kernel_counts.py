@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
-from lofi_assets.training.config import LoraSettings
+from lofi_assets.training.lora_settings import LoraSettings
 from lofi_assets.training.trainer.adapters import add_lora
 
 TARGETS = ("speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0")

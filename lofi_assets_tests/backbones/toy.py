@@ -175,6 +175,13 @@ class ToySize:
     largest_block: int = 2 * WIDTH * (WIDTH + 1)
     download_bytes: int = 0
 
+    @property
+    def adapter_evened(self) -> int:
+        return self.adapter
+
+    def decoding(self, seconds: float, *, on_gpu: bool) -> Amount:
+        return Amount(4.0 * seconds * RATE, "samples")
+
     def block_activations(self, step: StepShape) -> Amount:
         return Amount(4.0 * step.frames * step.batch_size * 3 * WIDTH, "three states")
 

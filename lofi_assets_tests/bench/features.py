@@ -16,8 +16,9 @@ from lofi_assets.backbones.ace_step_v1.objective import Objective, conditions_of
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.backbones.features import Conditions, FeatureJob
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingSettings
+from lofi_assets.training.config import TrackFeatures, TrainingSettings
 from lofi_assets.training.features.cache import FeatureRow, decode
+from lofi_assets.training.lora_settings import LoraSettings
 from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.batches import Source
 from lofi_assets_tests.bench.material import write_song

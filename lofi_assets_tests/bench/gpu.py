@@ -31,8 +31,9 @@ from lofi_assets.backbones.cuda_graphs import CudaGraphs
 from lofi_assets.backbones.determinism import deterministic
 from lofi_assets.backbones.sampling import FLOAT32, Precision
 from lofi_assets.backbones.training import Item
-from lofi_assets.training.config import LoraSettings, TrainingSettings
+from lofi_assets.training.config import TrainingSettings
 from lofi_assets.training.distributed import Processes
+from lofi_assets.training.lora_settings import LoraSettings
 from lofi_assets.training.planning.cards import card_present
 from lofi_assets.training.planning.memory import Choices, Workload, device_memory, step_operations
 from lofi_assets.training.planning.model_size import measure as model_size

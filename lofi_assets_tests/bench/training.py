@@ -17,7 +17,8 @@ from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.backbones.features import FeatureJob
 from lofi_assets.backbones.training import TIMESTEPS, Item
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
+from lofi_assets.training.config import TrackFeatures, TrainingRun, TrainingSettings
+from lofi_assets.training.lora_settings import LoraSettings
 from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.batches import Source
 from lofi_assets.training.trainer.loop import train

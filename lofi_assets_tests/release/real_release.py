@@ -32,9 +32,10 @@ from lofi_assets.release.model_card import approve
 from lofi_assets.release.read_back import read_back
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.manifest import read_manifest, update_record
-from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings, save_run
+from lofi_assets.training.config import TrackFeatures, TrainingRun, TrainingSettings, save_run
 from lofi_assets.training.feature_cache import FeatureRecord
 from lofi_assets.training.lora_checkpoints import PlannedRun
+from lofi_assets.training.lora_settings import LoraSettings
 from lofi_assets.training.trainer.loop import train
 from lofi_assets_tests.dataset.stand_in_version import deliver, track_record
 from lofi_assets_tests.defs.test_gate_checks import SEAMS, StandIns

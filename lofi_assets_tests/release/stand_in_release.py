@@ -19,7 +19,8 @@ from lofi_assets.release.onnx_artifacts import MANIFEST, Bundle, ExampleRun
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints import trainer_record
 from lofi_assets.training.checkpoints.description import CheckpointDescription
-from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings, save_run
+from lofi_assets.training.config import TrackFeatures, TrainingRun, TrainingSettings, save_run
+from lofi_assets.training.lora_settings import LoraSettings
 from lofi_assets_tests.quantization.stand_in_manifest import MANIFEST as MANIFEST_OF_TIER
 from lofi_assets_tests.quantization.stand_in_manifest import merged_model
 from lofi_assets_tests.release.fake_hub import FakeHub

@@ -18,6 +18,7 @@ from lofi_assets.records import STYLE_COUNTS
 from lofi_assets.sources.licences import load_licences
 from lofi_assets.styles import taxonomy as styles
 from lofi_assets.styles.presets import load_presets, preset_tags, taxonomy_hash
+from lofi_assets.styles.prompt_text import prompt_variants
 from lofi_assets.styles.strict_yaml import StyleError
 from lofi_assets.styles.taxonomy import Taxonomy
 from lofi_assets_tests.conftest import REPOSITORY
@@ -276,3 +277,13 @@ def test_no_licence_that_forbids_commerce_or_adaptation_passes() -> None:
     closed = [row["id"] for row in rows if {"NC", "ND"} & set(row["id"].split("-"))]
     assert len(closed) == 20
     assert {licences.status(name) for name in closed} == {"denied"}
+
+
+def test_wordings_of_a_prompt_are_its_tags_in_other_orders() -> None:
+    prompt = "lofi hip hop, mellow, rhodes, 80 bpm, vinyl crackle"
+    found = prompt_variants(prompt, 8)
+    assert found[0] == prompt and len(set(found)) == 8
+    assert {tuple(sorted(text.split(", "))) for text in found} == {tuple(sorted(prompt.split(", ")))}
+    assert prompt_variants(prompt, 3) == found[:3] == prompt_variants(prompt, 3)
+    assert prompt_variants("lofi", 8) == ("lofi",)
+    assert set(prompt_variants("lofi, rainy", 8)) == {"lofi, rainy", "rainy, lofi"}

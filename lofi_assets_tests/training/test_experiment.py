@@ -12,7 +12,8 @@ from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.checkpoints.files import checkpoint_id
 from lofi_assets.training.checkpoints.manifest import prune, write_manifest
 from lofi_assets.training.checkpoints.trainer_record import enter
-from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
+from lofi_assets.training.config import TrackFeatures, TrainingRun, TrainingSettings
+from lofi_assets.training.lora_settings import LoraSettings
 
 HASH = "0" * 64
 

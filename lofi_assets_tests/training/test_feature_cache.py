@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
+from lofi_assets.backbones.features import FeatureError
 from lofi_assets.cli.main import main
 from lofi_assets.dataset.versions import current_dataset
 from lofi_assets.files.documents import read_json, write_json
@@ -147,3 +148,33 @@ def test_prune_removes_what_nothing_needs_and_keeps_what_an_archived_run_needs(
     result = CliRunner().invoke(main, ["features", "prune"])
     assert result.exit_code == 0 and store.relative(gone) in result.output and not gone.exists()
     assert len(list((store.features / "text").iterdir())) == 3 and not unneeded_features(store)
+
+
+def test_each_wording_of_a_training_prompt_has_text_states_of_its_own(store: Store, base: Path) -> None:
+    write_texts(store, "one", prompt="lofi, rainy, slow, warm, vinyl crackle")
+    plain = cached(store, base)
+    asked = {"training": {**load_profile("demo").training, "prompt_variants": 4}}
+    found = cached(store, base, **asked)
+    assert found.counts["tracks"] == 2 and found.data_version != plain.data_version
+    run = plan_training(store, a_profile(base, **asked)).run
+    (one,), (two,) = run.of_split("train"), run.of_split("validation")
+    assert len(one.variants) == 3 and two.variants == ()
+    kinds = [len(set(kind)) for kind in zip(*(key.split(".") for key in (one.key, *one.variants)), strict=True)]
+    assert kinds == [1, 4, 1, 1]  # latents, text, lyrics, speaker
+    features = read(store.features)
+    states = [features.conditions(key)["text"] for key in (one.key, *one.variants)]
+    assert not any(other.shape == states[0].shape and other.equal(states[0]) for other in states[1:])
+    assert not unneeded_features(store)
+
+
+def test_a_run_has_as_many_wordings_as_it_asks_for_and_is_told_where_there_are_fewer(store: Store, base: Path) -> None:
+    write_texts(store, "one", prompt="lofi, rainy, slow, warm")
+    demo = load_profile("demo").training
+    cached(store, base)
+    before = plan_training(store, a_profile(base)).run
+    with pytest.raises(FeatureError, match="prompt_variants is 3, the features have 1 of each prompt: materialise"):
+        plan_training(store, a_profile(base, training={**demo, "prompt_variants": 3}))
+    cached(store, base, training={**demo, "prompt_variants": 4})
+    three = plan_training(store, a_profile(base, training={**demo, "prompt_variants": 3})).run
+    assert len(three.of_split("train")[0].variants) == 2 and three.run_id != before.run_id
+    assert plan_training(store, a_profile(base)).run.run_id == before.run_id

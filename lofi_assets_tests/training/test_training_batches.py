@@ -109,3 +109,24 @@ def test_a_positive_logit_mean_leans_to_little_noise() -> None:
         drawn = [index_drawn(settings, random) for _ in range(500)]
         means.append(sum(drawn) / len(drawn))
     assert means[0] < 400 < 600 < means[1]
+
+
+def test_an_item_is_trained_under_one_wording_that_follows_from_seed_and_position() -> None:
+    others = ("text=" + "1" * 32, "text=" + "2" * 32)
+
+    def worded(**settings: Any) -> list[str]:
+        plain, asked = a_source(text_dropout=0.0, **settings), []
+
+        def conditions(key: str) -> dict[str, torch.Tensor]:
+            asked.append(key if key in others else "as written")
+            return conditions_of(torch.ones(3, 4), torch.zeros(2, dtype=torch.long), torch.ones(4))
+
+        assert isinstance(plain.features, Given)
+        tracks = [track.model_copy(update={"variants": others}) for track in plain.tracks]
+        source = replace(plain, tracks=tracks, features=replace(plain.features, conditions=conditions))
+        assert all(source.item(place).noise.equal(plain.item(place).noise) for place in range(60))
+        return asked
+
+    found = worded(batch_size=4)
+    assert found == worded(accumulate=2, processes=2) != worded(batch_size=4, seed=1)
+    assert set(Counter(found)) == {"as written", *others} and min(Counter(found).values()) > 8

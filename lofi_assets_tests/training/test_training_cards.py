@@ -37,6 +37,24 @@ from lofi_assets_tests.conftest import REPOSITORY
 from lofi_assets_tests.training.fixtures import MakeRun
 
 WORK = assumed_workload(ACE_STEP_V1)
+CHIPS: dict[str, tuple[int, int, float, int, float]] = {
+    "RTX 3060 12GB": (28, 512, 1.777, 192, 15),
+    "RTX 3090": (82, 512, 1.695, 384, 19.5),
+    "RTX 4060 Ti 8GB": (34, 512, 2.535, 128, 18),
+    "RTX 4060 Ti 16GB": (34, 512, 2.535, 128, 18),
+    "RTX 4080": (76, 512, 2.505, 256, 22.4),
+    "RTX 4090": (128, 512, 2.520, 384, 21),
+    "RTX 5090": (170, 512, 2.407, 512, 28),
+    "RTX 6000 Ada": (142, 1024, 2.505, 384, 20),
+    "RTX PRO 6000 Blackwell": (188, 1024, 2.617, 512, 28),
+    "L4": (58, 1024, 2.040, 192, 12.5),
+    "L40S": (142, 1024, 2.520, 384, 18),
+    "A10G": (80, 512, 1.710, 384, 12.5),
+    "T4": (40, 128, 1.590, 256, 10),
+    "A100 40GB": (108, 2048, 1.410, 5120, 2.43),
+    "H100": (132, 4096, 1.830, 5120, 5.23),
+}
+"""Multiprocessors, operations of each per clock, boost clock in GHz, bits of the memory bus, Gbit/s of each."""
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +68,19 @@ def planned(published: ModelSize) -> Callable[..., Plan]:
         return make_plan(published, TrainingSettings(), WORK, card, architecture="ace_step_v1", **changes)
 
     return plan
+
+
+def test_a_name_of_two_editions_is_asked_about() -> None:
+    with pytest.raises(UnknownCardError, match="more than one card"):
+        card_named("RTX PRO 6000", headless=True)
+
+
+@pytest.mark.parametrize("name", CHIPS)
+def test_a_sheet_says_what_the_chip_comes_to(name: str) -> None:
+    sheet = next(sheet for sheet in CARDS if sheet.name == name)
+    processors, operations, clock, bits, rate = CHIPS[name]
+    assert sheet.tflops == pytest.approx(processors * operations * clock / 1000, rel=0.015)
+    assert sheet.bandwidth == pytest.approx(bits * rate / 8, rel=0.002)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +101,8 @@ def planned(published: ModelSize) -> Callable[..., Plan]:
         ("NVIDIA H200", "H200"),
         ("NVIDIA B200", "B200"),
         ("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada"),
-        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTX PRO 6000 Blackwell"),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "RTX PRO 6000 Blackwell"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTX PRO 6000 Blackwell Server"),
     ],
 )
 def test_a_card_is_known_by_what_people_and_drivers_call_it(name: str, card: str) -> None:

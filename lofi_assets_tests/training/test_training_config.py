@@ -7,7 +7,6 @@ import pytest
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.training.config import (
     ConfigError,
-    LoraSettings,
     TrackFeatures,
     TrainingRun,
     TrainingSettings,
@@ -15,6 +14,7 @@ from lofi_assets.training.config import (
     load_run,
     save_run,
 )
+from lofi_assets.training.lora_settings import LoraSettings
 from lofi_assets_tests.conftest import REPOSITORY
 
 KEY = f"{'a' * 32}" + f".{'b' * 32}" * 3
@@ -59,7 +59,7 @@ def test_a_later_setting_makes_another_run_only_where_it_is_used(monkeypatch: py
     class Later(TrainingSettings):
         noise_offset: float = 0.0
 
-    monkeypatch.setattr("lofi_assets.training.config.ADDED_LATER", frozenset({"noise_offset"}))
+    monkeypatch.setattr("lofi_assets.training.hashed_settings.ADDED_LATER", frozenset({"noise_offset"}))
     assert a_run(training=Later()).config_hash == a_run().config_hash
     assert a_run(training=Later(noise_offset=0.1)).config_hash != a_run().config_hash
 

@@ -1,18 +1,14 @@
 """The plan's arithmetic is that of the published model, and its formulas are what a step really takes."""
 
 import itertools
-import weakref
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 import torch
 from click.testing import CliRunner
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
@@ -20,7 +16,8 @@ from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DMo
 from lofi_assets.backbones.sizes import ModelSize
 from lofi_assets.cli.main import main
 from lofi_assets.profiles import load_profile
-from lofi_assets.training.config import LoraSettings, TrainingSettings, load_lora_settings
+from lofi_assets.training.config import TrainingSettings, load_lora_settings
+from lofi_assets.training.lora_settings import LoraSettings
 from lofi_assets.training.planning import profile_plan as training_plan
 from lofi_assets.training.planning.cards import Card
 from lofi_assets.training.planning.memory import Choices, Workload, device_memory, saved_activations, step_operations
@@ -29,6 +26,7 @@ from lofi_assets.training.planning.plan import make_plan, remedies
 from lofi_assets.training.planning.text import does_not_fit, plan_text
 from lofi_assets.training.settings import training_settings
 from lofi_assets.training.trainer.adapters import add_lora
+from lofi_assets_tests.backbones.live_bytes import LiveBytes
 from lofi_assets_tests.conftest import REPOSITORY
 
 LORA = load_lora_settings(REPOSITORY / "config" / "lofi_lora_config.json")
@@ -67,10 +65,10 @@ def medium(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ModelSize]:
     return base, measure(ACE_STEP_V1, base, SMALL)
 
 
-def trainable(base: Path, choices: Choices) -> ACEStepTransformer2DModel:
+def trainable(base: Path, choices: Choices, *, lora: LoraSettings = SMALL) -> ACEStepTransformer2DModel:
     dtype = torch.bfloat16 if choices.precision == "bf16-mixed" else torch.float32
     transformer = ACEStepTransformer2DModel.from_pretrained(str(base / "ace_step_transformer"), torch_dtype=dtype)
-    add_lora(transformer, SMALL, seed=0)
+    add_lora(transformer, lora, seed=0)
     if choices.gradient_checkpointing:
         transformer.recompute_blocks()
     return transformer.eval()
@@ -99,36 +97,6 @@ def loss_of(transformer: ACEStepTransformer2DModel, choices: Choices) -> torch.T
     return velocity.float().square().mean()
 
 
-class LiveBytes(TorchDispatchMode):
-    """Bytes of the storages that operations made and that are still alive, and their peak."""
-
-    def __init__(self, known: Iterable[torch.Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
-        self._seen = {tensor.untyped_storage()._cdata for tensor in known}
-
-    def __torch_dispatch__(
-        self,
-        function: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = function(*args, **(kwargs or {}))
-        for tensor in (leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)):
-            storage = tensor.untyped_storage()
-            if storage._cdata not in self._seen:
-                self._seen.add(storage._cdata)
-                self.now += storage.nbytes()
-                self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
-        return result
-
-    def _free(self, key: int, size: int) -> None:
-        self._seen.discard(key)
-        self.now -= size
-
-
 def test_the_published_model_is_counted_as_the_facts_say(published: ModelSize) -> None:
     dead, projectors = 629_391_360, 87_840_512
     assert sum(published.parts.values()) == 3_305_659_264 - dead - projectors
@@ -138,13 +106,19 @@ def test_the_published_model_is_counted_as_the_facts_say(published: ModelSize) -
 
 @pytest.mark.parametrize("checkpointing", [True, False], ids=["recomputed", "kept"])
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32"])
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("batch", "dropout"), [(1, 0.0), (3, 0.0), (1, 0.1)])
 def test_saved_activations_are_what_autograd_keeps(
-    medium: tuple[Path, ModelSize], precision: Literal["bf16-mixed", "32"], checkpointing: bool, batch: int
+    medium: tuple[Path, ModelSize],
+    precision: Literal["bf16-mixed", "32"],
+    checkpointing: bool,
+    batch: int,
+    dropout: float,
 ) -> None:
     base, size = medium
+    lora = SMALL.model_copy(update={"lora_dropout": dropout})
+    size = measure(ACE_STEP_V1, base, lora) if dropout else size
     choices = Choices(precision=precision, gradient_checkpointing=checkpointing, batch_size=batch)
-    transformer = trainable(base, choices)
+    transformer = trainable(base, choices, lora=lora)
     weights = {parameter.untyped_storage()._cdata for parameter in transformer.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 

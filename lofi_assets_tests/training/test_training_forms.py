@@ -16,6 +16,7 @@ from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transformer
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.quantization.merge import merge_lora
+from lofi_assets.release.adapter_files import layer_numbers
 from lofi_assets.training.checkpoints.files import (
     COMFYUI_WEIGHTS,
     DIFFUSERS_WEIGHTS,
@@ -24,7 +25,8 @@ from lofi_assets.training.checkpoints.files import (
     PEFT_WEIGHTS,
 )
 from lofi_assets.training.checkpoints.soundness import fault
-from lofi_assets.training.config import LoraSettings
+from lofi_assets.training.layer_patterns import strengths
+from lofi_assets.training.lora_settings import LoraSettings
 from lofi_assets.training.trainer.adapters import add_lora, digest, read_adapter, snapshot, write_adapter
 
 TARGETS = ("speaker_embedder", "linear_q", "linear_k", "linear_v", "to_q", "to_k", "to_v", "to_out.0")
@@ -33,6 +35,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "shipped scale": {"r": 16, "lora_alpha": 8, "use_rslora": True},
     "uneven scale": {"r": 6, "lora_alpha": 7, "use_rslora": True},
     "alpha over r": {"r": 4, "lora_alpha": 32, "use_rslora": False},
+    "ranks by layer": {
+        **{"r": 4, "lora_alpha": 8, "use_rslora": True, "alpha_pattern": {"to_q": 3}},
+        "rank_pattern": {"to_q": 6, "transformer_blocks.0.attn.to_k": 2, r"lyric_encoder.encoders.\d+.self_attn.*": 3},
+    },
     "dora": {"r": 4, "lora_alpha": 8, "use_rslora": True, "use_dora": True},
 }
 
@@ -175,7 +181,9 @@ def test_comfyui_finds_a_weight_for_every_tensor_of_its_file(trained: Trained) -
 
 def test_a_merged_model_and_the_adapter_agree(trained: Trained, tmp_path: Path) -> None:
     report = merge_lora(trained.base, trained.folder, tmp_path / "merged", backbone=ACE_STEP_V1)
-    assert report.scale == pytest.approx(trained.lora.scale)
+    numbers = layer_numbers(trained.lora, trained.folder / PEFT_WEIGHTS)
+    assert report.scale == pytest.approx(max(scale for _, scale in numbers))
+    assert report.layers == strengths(numbers) and bool(report.layers) == bool(trained.lora.rank_pattern)
     merged = load_transformer(tmp_path / "merged" / TRANSFORMER, drop_dead_projections=True, build_projectors=False)
     assert float((velocity(merged) - trained.output).abs().max()) < 1e-5
     assert trained.error(merged) < 1e-4

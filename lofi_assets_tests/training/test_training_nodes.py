@@ -55,9 +55,13 @@ def stopped_after(run: TrainingRun, steps: int) -> None:
     train(run, say=quiet, stop=lambda: next(asked, True))
 
 
-def test_a_run_of_one_process_goes_on_in_two_that_share_no_folder_to_the_same_bits(make_run: MakeRun) -> None:
-    whole, begun = make_run("whole", accumulate=2, **SHORT), make_run("a", accumulate=2, **SHORT)
-    node_a, node_b = (make_run(name, processes=2, **SHORT) for name in ("a", "b"))
+@pytest.mark.parametrize("dropout", [0.0, pytest.param(0.3, marks=pytest.mark.slow)])
+def test_a_run_of_one_process_goes_on_in_two_that_share_no_folder_to_the_same_bits(
+    make_run: MakeRun, dropout: float
+) -> None:
+    settings: Settings = {**SHORT, "lora": {"lora_dropout": dropout}}
+    whole, begun = make_run("whole", accumulate=2, **settings), make_run("a", accumulate=2, **settings)
+    node_a, node_b = (make_run(name, processes=2, **settings) for name in ("a", "b"))
     assert node_a.run_id == node_b.run_id == whole.run_id == begun.run_id
     train(whole, say=quiet)
     stopped_after(begun, 2)

@@ -9,7 +9,7 @@ from lofi_assets.backbones.ace_step_v1.flow_matching import training_schedule
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transformer
 from lofi_assets.backbones.ace_step_v1.objective import FRAME_STEP, Objective, conditions_of, without
 from lofi_assets.backbones.training import Item
-from lofi_assets.training.config import LoraSettings
+from lofi_assets.training.lora_settings import LoraSettings
 from lofi_assets.training.trainer.adapters import add_lora
 from lofi_assets.training.trainer.batches import generator
 from lofi_assets_tests.conftest import TARGETS

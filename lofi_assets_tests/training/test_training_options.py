@@ -36,6 +36,8 @@ needs_bitsandbytes = pytest.mark.skipif(
 CHOICES: dict[str, Settings] = {
     "average": {"ema_decay": 0.9},
     "dora": {"lora": {"use_dora": True}},
+    "ranks by layer": {"lora": {"rank_pattern": {"to_q": 2, "speaker_embedder": 6}, "alpha_pattern": {"to_v": 8}}},
+    "dropout": {"lora": {"lora_dropout": 0.3}, "gradient_checkpointing": True},
     "cosine": {"schedule": "cosine"},
     "buckets": {"batch_size": 2, "accumulate": 2},
     "8-bit moments": {"optimizer": "adamw_8bit", "lora": {"r": 64}},

@@ -10,7 +10,8 @@ from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.features import FeatureJob
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training.checkpoints.runs import log_path
-from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
+from lofi_assets.training.config import TrackFeatures, TrainingRun, TrainingSettings
+from lofi_assets.training.lora_settings import LoraSettings
 from lofi_assets.training.trainer.log import read_log
 from lofi_assets.training.trainer.loop import train
 from lofi_assets_tests.feature_material import encoded

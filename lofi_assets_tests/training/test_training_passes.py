@@ -97,6 +97,11 @@ def test_what_cannot_be_recorded_is_refused() -> None:
             TrainingSettings.model_validate({"cuda_graphs": True, **other})
 
 
+def test_an_adapter_that_drops_inputs_is_not_recorded(make_run: MakeRun) -> None:
+    with pytest.raises(ValueError, match="cannot hold the masks of lora_dropout"):
+        make_run("dropout", cuda_graphs=True, lora={"lora_dropout": 0.1})
+
+
 class Tensors(Loss):
     """A loss that is a function of tensors."""
 

@@ -13,7 +13,8 @@ from lofi_assets.backbones.features import FeatureJob
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.checkpoints.manifest import read_manifest
-from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingRun, TrainingSettings
+from lofi_assets.training.config import TrackFeatures, TrainingRun, TrainingSettings
+from lofi_assets.training.lora_settings import LoraSettings
 from lofi_assets.training.trainer import preview
 from lofi_assets.training.trainer.loop import train
 from lofi_assets.training.trainer.preview import ORIGINAL, preview_folder, preview_steps

@@ -10,7 +10,8 @@ from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.loading import load_base
 from lofi_assets.backbones.ace_step_v1.objective import Objective, conditions_of
 from lofi_assets.backbones.training import Item
-from lofi_assets.training.config import LoraSettings, TrackFeatures, TrainingSettings
+from lofi_assets.training.config import TrackFeatures, TrainingSettings
+from lofi_assets.training.lora_settings import LoraSettings
 from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.batches import Source, crop_target
 from lofi_assets_tests.feature_material import Given

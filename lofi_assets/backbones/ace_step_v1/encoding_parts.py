@@ -1,38 +1,35 @@
 """The DCAE's encoder over a long track in parts, with the numbers that it gives the whole.
 
-Nearly all of its memory is in the first stages, which see a few neighbours only: they take parts that overlap by what
-they see. The last stages, an eighth as long, attend to the whole track and take it whole.
+The first stages see a few neighbours only: they take parts that overlap by what they see. The last stages, an eighth
+as long, attend to the whole track (`stage_parts`).
 """
 
+from fractions import Fraction
 from typing import Any
 
-import torch
 from diffusers.models.autoencoders.autoencoder_dc import DCDownBlock2d, Encoder, ResBlock
 from torch import Tensor, nn
+
+from lofi_assets.backbones.ace_step_v1.parts import in_parts
+from lofi_assets.backbones.ace_step_v1.stage_parts import block_in_parts
 
 PART_FRAMES = 4096
 """Mel frames of a part, 48 s. A whole track takes 34 MB for each second (measured on an H200): 1.6 GB for a part."""
 
 
 def encode_in_parts(encoder: Encoder, image: Tensor, *, part_frames: int = PART_FRAMES) -> Tensor:
-    """`encoder(image)` for image (B, 2, bands, frames), frames a multiple of its compression: equal to rounding.
+    """`encoder(image)` for image (B, 2, bands, frames), frames a multiple of its compression: equal to rounding, to
+    the bit where one part holds all.
 
     Args:
         part_frames: mel frames of a part; rounded up to the compression of the first stages.
     """
     local, rest = _split(encoder)
     ratio, seen = _compression_and_reach(local)
-    part, margin, frames = -(-part_frames // ratio) * ratio, -(-seen // ratio) * ratio, image.shape[-1]
-    parts = []
-    for start in range(0, frames, part):
-        stop, first = min(start + part, frames), max(0, start - margin)
-        hidden = image[..., first : min(frames, stop + margin)]
-        for stage in local:
-            hidden = stage(hidden)
-        parts.append(hidden[..., (start - first) // ratio : (stop - first) // ratio])
-    hidden = torch.cat(parts, dim=-1)
-    for stage in rest:
-        hidden = stage(hidden)
+    part, margin = (-(-frames // ratio) * ratio for frames in (part_frames, seen))
+    hidden = in_parts(nn.Sequential(*local), image, part=part, reach=margin, ratio=Fraction(1, ratio))
+    for block in (block for stage in rest for block in stage.children()):
+        hidden = block_in_parts(block, hidden, part // ratio)
     encoded: Tensor = encoder.conv_out(hidden)
     if encoder.out_shortcut:
         encoded = encoded + hidden.unflatten(1, (-1, encoder.out_shortcut_average_group_size)).mean(dim=2)

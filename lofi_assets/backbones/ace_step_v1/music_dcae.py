@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.transforms import Resample
 
+from lofi_assets.backbones.ace_step_v1.decoding_parts import decode_in_parts, vocode_in_parts
 from lofi_assets.backbones.ace_step_v1.encoding_parts import encode_in_parts
 from lofi_assets.backbones.ace_step_v1.strict import strict
 from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
@@ -36,6 +37,11 @@ def latent_frames(samples: int, *, sample_rate: int) -> int:
 def _resampler(source: int, target: int, device: str) -> nn.Module:
     resampler: nn.Module = Resample(source, target).to(device)
     return resampler
+
+
+def _small_memory(x: Tensor) -> bool:
+    """Whether the memory of the device may be small beside a long track; a CPU keeps the bits of the whole."""
+    return x.device.type == "cuda"
 
 
 def _resample(audio: Tensor, source: int, target: int) -> Tensor:
@@ -129,13 +135,16 @@ class MusicDCAE(nn.Module):
     def _encode_one(self, audio: Tensor, sample_rate: int) -> Tensor:
         image = self.mel_image(_resample(audio.float(), sample_rate, MEL_RATE))
         whole = image[None].to(self.dcae.dtype)
-        # the memory of a GPU may be small beside a long track
-        encode = partial(encode_in_parts, self.dcae.encoder) if whole.device.type == "cuda" else self.dcae.encoder
+        encode = partial(encode_in_parts, self.dcae.encoder) if _small_memory(whole) else self.dcae.encoder
         encoded: Tensor = encode(whole)[0].float()
         return (encoded - self.shift_factor) * self.scale_factor
 
     def _decode_one(self, latents: Tensor) -> Tensor:
+        in_parts = _small_memory(latents)
+        decode = partial(decode_in_parts, self.dcae.decoder) if in_parts else self.dcae.decoder
+        vocode = partial(vocode_in_parts, self.vocoder) if in_parts else self.vocoder.decode
         encoded = latents.float() / self.scale_factor + self.shift_factor
-        image = self.dcae.decoder(encoded[None].to(self.dcae.dtype))[0].float()
+        image = decode(encoded[None].to(self.dcae.dtype))[0].float()
         mel = (image + 1) / 2 * (self.max_mel - self.min_mel) + self.min_mel
-        return self.vocoder.decode(mel.to(self.vocoder.dtype))[:, 0].float()
+        wav: Tensor = vocode(mel.to(self.vocoder.dtype))
+        return wav[:, 0].float()

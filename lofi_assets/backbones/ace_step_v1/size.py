@@ -11,13 +11,13 @@ channels, r rank, and e bytes of a number (2 under bf16-mixed, 4 under 32), one 
 
 since the inputs of the norms and of the linear attention's sums are float32 (a norm on CUDA keeps its bfloat16 input
 instead, 4 N D less), the A matrices that share an input are laid side by side, and under bf16-mixed the adapter's
-matrices are cast. One lyric encoder block keeps, for L tokens, width W, h heads and F hidden units,
-e (2 h L² + L (8 W + F + 3 r) + 6 W r), and 3 W r under 32. The context and the last norm add e M D + 4 N (D + 128).
-While a block goes backward, up to 4 e N H of gradients are under way. Not in the formulas: DoRA, which keeps more,
-and `compile`, which keeps less.
+matrices are cast; `lora_dropout` adds (e + 1) (6 N + 2 M) D. One lyric encoder block keeps, for L tokens, width W, h
+heads and F hidden units, e (2 h L² + L (8 W + F + 3 r) + 6 W r), and 3 W r under 32. The context and the last norm add
+e M D + 4 N (D + 128). While a block goes backward, up to 4 e N H of gradients are under way. Not in the formulas: DoRA,
+which keeps more, and `compile`, which keeps less.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -26,8 +26,10 @@ import torch
 from torch import nn
 
 from lofi_assets.backbones import BaseModelError
+from lofi_assets.backbones.ace_step_v1.decoding_parts import PART_FRAMES
 from lofi_assets.backbones.ace_step_v1.features import LYRICS, TEXT
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER
+from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, SAMPLES_PER_FRAME
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.backbones.features import LatentShape
 from lofi_assets.backbones.sizes import Amount, StepShape
@@ -36,6 +38,10 @@ from lofi_assets.wording import amount
 
 DECODER = {"music_dcae_f8c8": 156_812_426, "music_vocoder": 103_005_138}
 """Parameters of the published autoencoder and vocoder, by folder: for a base that is not on this machine."""
+DECODING_BYTES_PER_SECOND = 30e6
+"""What the published ones hold for each second that they decode at once: 26 MB are counted, without workspaces."""
+KEPT_BYTES_PER_SECOND = 1.2e6
+"""What is kept of each second where a clip is decoded in parts (`decoding_parts`): 1.0 MB is counted."""
 PUBLISHED_BYTES = 8_275_790_207
 """Files of ACE-Step-v1-3.5B on the Hub."""
 ATTENTION = ".attn."
@@ -51,6 +57,8 @@ class AceStepSize:
     """Frozen parameters by part; "attention" are the blocks' attention layers, which quantization reaches."""
     adapter: int
     """Trained parameters."""
+    adapter_evened: int
+    """Numbers of the adapter where every layer has the largest rank."""
     decoder: int
     """Parameters of autoencoder and vocoder."""
     layers: int
@@ -64,7 +72,10 @@ class AceStepSize:
     lyric_heads: int
     lyric_hidden: int
     rank: int
+    """On average, where layers differ."""
     download_bytes: int
+    dropout: bool = False
+    """Whether the adapter drops a share of its inputs."""
 
     @property
     def largest_block(self) -> int:
@@ -73,6 +84,11 @@ class AceStepSize:
 
     def block_activations(self, step: StepShape) -> Amount:
         """What one transformer block keeps for its backward pass."""
+        kept = self._kept(step)
+        masks = self._masks(step)
+        return Amount(kept.bytes + masks.bytes, f"{kept.arithmetic} + {masks.arithmetic}") if self.dropout else kept
+
+    def _kept(self, step: StepShape) -> Amount:
         frames, tokens = step.frames * step.batch_size, _context(step) * step.batch_size
         e, d, h, r = step.element, self.width, self.hidden, self.rank
         if step.precision == "32":
@@ -89,6 +105,12 @@ class AceStepSize:
             f"{e} B x ({frames} x (5 x {d} + 5 x {h} + 6 x {r}) + {tokens} x (2 x {d} + 2 x {r}) + 16 x {d} x {r})"
             f" + {in_float} B x {frames} x {d}",
         )
+
+    def _masks(self, step: StepShape) -> Amount:
+        """Of `lora_dropout`: what each of eight layers is given with zeros in it, and which they are."""
+        frames, tokens = step.frames * step.batch_size, _context(step) * step.batch_size
+        e, d = step.element, self.width
+        return Amount((e + 1) * (6 * frames + 2 * tokens) * d, f"{e + 1} B x (6 x {frames} + 2 x {tokens}) x {d}")
 
     def block_inputs(self, step: StepShape) -> Amount:
         """What the blocks keep if they are computed again."""
@@ -108,6 +130,13 @@ class AceStepSize:
     def gradients_under_way(self, step: StepShape) -> float:
         """Inside the gated convolution."""
         return 4 * step.element * step.frames * step.batch_size * self.hidden
+
+    def decoding(self, seconds: float, *, on_gpu: bool) -> Amount:
+        """As of the published autoencoder and vocoder, float32; smaller ones take less."""
+        part = PART_FRAMES * SAMPLES_PER_FRAME / MEL_RATE if on_gpu else seconds
+        at_once = min(seconds, part)
+        bytes_ = DECODING_BYTES_PER_SECOND * at_once + (KEPT_BYTES_PER_SECOND * seconds if seconds > part else 0)
+        return Amount(bytes_, f"{seconds:g} s of decoding, {at_once:.4g} s at once")
 
     def operations(self, step: StepShape, *, recomputed: bool) -> float:
         """Of the transformer blocks only; patch embedding, lyric encoder and last layer are below 1 % at real sizes."""
@@ -155,11 +184,15 @@ def measure(base: Path | None, latents: LatentShape, *, rank: int, adapt: Callab
             dict(config), drop_dead_projections=True, build_projectors=False
         )
         adapter = adapt(transformer)
+        inputs = [module for name, module in transformer.named_modules() if ".lora_dropout." in name]
+        trained = [(name, weight) for name, weight in transformer.named_parameters() if weight.requires_grad]
+        ranks = [len(weight) for name, weight in trained if ".lora_A." in name]
     settings = transformer.config
     return AceStepSize(
         latents=latents,
         parts=_parts(transformer),
         adapter=adapter,
+        adapter_evened=_evened(trained, rank=max(ranks, default=rank)),
         decoder=sum(_stored(base / folder) if base else count for folder, count in DECODER.items()),
         layers=settings.num_layers,
         width=transformer.width,
@@ -170,9 +203,19 @@ def measure(base: Path | None, latents: LatentShape, *, rank: int, adapt: Callab
         lyric_width=settings.lyric_output_size,
         lyric_heads=settings.lyric_attention_heads,
         lyric_hidden=settings.lyric_linear_units,
-        rank=rank,
+        rank=round(sum(ranks) / len(ranks)) if ranks else rank,
         download_bytes=0 if base else PUBLISHED_BYTES,
+        dropout=not all(isinstance(module, nn.Identity) for module in inputs),
     )
+
+
+def _evened(trained: Sequence[tuple[str, nn.Parameter]], *, rank: int) -> int:
+    """Numbers of an adapter with A (rank, inputs) and B (outputs, rank) in every layer."""
+    total = 0
+    for name, weight in trained:
+        axis = next((axis for part, axis in ((".lora_A.", 0), (".lora_B.", 1)) if part in name), None)
+        total += weight.numel() if axis is None else weight.numel() // weight.shape[axis] * rank
+    return total
 
 
 def _parts(transformer: nn.Module) -> dict[str, int]:

@@ -12,13 +12,13 @@ says two different things is refused.
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from lofi_assets.training.adapter_forms.adapter import AdapterError, Form, Settings
 from lofi_assets.training.adapter_forms.source import as_settings, quoted
 from lofi_assets.training.checkpoints.files import ADAPTER_METADATA, PEFT_CONFIG
+from lofi_assets.training.layer_patterns import is_readable, matched
 
 NOT_SAID = "the file does not say; its readers apply it at 1"
 REMEDY = "say how strongly to apply it: --strength"
@@ -36,9 +36,6 @@ OF_TRAINING = frozenset(
 PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
 """`init_lora_weights` that leave the base's weights as they are; pissa, olora, corda and loftq take something out of
 them, so that the adapter belongs to another base than the published one."""
-_PATTERN = re.compile(r"\^?(?:[\w-]|\.|\\\.|\\d\+|\.\*)+\$?")
-"""Names with wildcards: of regular expressions in an untrusted file no more is run."""
-_WILDCARDS = 4
 _AGREE = 1e-6
 
 
@@ -109,10 +106,10 @@ def _configured(config: Settings, ranks: Mapping[str, int], *, where: str) -> di
         raise AdapterError(f"{where}: use_rslora is {quoted(str(rooted))}, not true or false")
     found = {}
     for layer, has in ranks.items():
-        said = _matched(rank_pattern, layer, rank)
+        said = matched(rank_pattern, layer, rank)
         if said != has:
             raise AdapterError(f"{where}: says rank {said:g} for {layer}, whose matrices have rank {has}")
-        found[layer] = _matched(alpha_pattern, layer, alpha) / (math.sqrt(has) if rooted else has)
+        found[layer] = matched(alpha_pattern, layer, alpha) / (math.sqrt(has) if rooted else has)
     return found
 
 
@@ -145,16 +142,9 @@ def _patterns(config: Settings, name: str, where: str) -> dict[str, float]:
     if not isinstance(patterns, dict):
         raise AdapterError(f"{where}: {name} is no object")
     for pattern in patterns:
-        wild = pattern.count("*") + pattern.count("+")
-        if len(pattern) > 200 or wild > _WILDCARDS or not _PATTERN.fullmatch(pattern):
+        if not is_readable(pattern):
             raise AdapterError(f"{where}: {name} has {quoted(pattern)}; only names, `.*` and `\\d+` are read")
     return {pattern: _finite(value, f"{where}: {name}") for pattern, value in patterns.items()}
-
-
-def _matched(patterns: Mapping[str, float], layer: str, otherwise: float) -> float:
-    """The first pattern that the end of a layer's name matches, as peft looks it up (`get_pattern_key`)."""
-    found = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", layer))
-    return next(found, otherwise)
 
 
 def _finite(value: object, what: str) -> float:

@@ -15,17 +15,22 @@ from lofi_assets.training.checkpoints.files import (
     PEFT_PREFIX,
     PEFT_WEIGHTS,
 )
-from lofi_assets.training.config import LoraSettings
+from lofi_assets.training.layer_patterns import rank_of, scale_of
+from lofi_assets.training.lora_settings import LoraSettings
 
 if TYPE_CHECKING:
     import numpy as np
 
 
+PATTERNS = ("rank_pattern", "alpha_pattern")
+
+
 def fault(folder: Path) -> str | None:
     """Why the checkpoint in `folder` cannot be used, None if it can.
 
-    Loads every form. The PEFT one is whole, finite and of the rank that its configuration says; the others, whose
-    readers apply them as they are, hold the same A and B times the trained scale, and say so in their metadata.
+    Loads every form. The PEFT one is whole, finite and of the ranks that its configuration says; the others, whose
+    readers apply them as they are, hold the same A and B times the trained scale, filled up with zeros to one rank, and
+    say so in their metadata.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -33,7 +38,7 @@ def fault(folder: Path) -> str | None:
     try:
         lora = _settings(folder)
         peft = load_file(folder / PEFT_WEIGHTS)
-        reason = _misnamed(peft) or _malformed(peft, rank=lora.r)
+        reason = _misnamed(peft) or _malformed(peft, lora)
         for name in () if reason else _unscaled_forms(peft):
             reason = reason or _misread(folder / name, peft, lora)
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
@@ -50,7 +55,8 @@ def _settings(folder: Path) -> LoraSettings:
     """The adapter's settings as peft reads them."""
     config = read_json(folder / PEFT_CONFIG, default={})
     names = ("r", "lora_alpha", "use_rslora", "target_modules")
-    return LoraSettings.model_validate({name: config[name] for name in names})
+    patterns = {name: config.get(name) or {} for name in PATTERNS}
+    return LoraSettings.model_validate({name: config[name] for name in names} | patterns)
 
 
 def _misnamed(peft: "Mapping[str, np.ndarray]") -> str | None:
@@ -62,7 +68,7 @@ def _misnamed(peft: "Mapping[str, np.ndarray]") -> str | None:
     )
 
 
-def _malformed(tensors: "Mapping[str, np.ndarray]", *, rank: int) -> str | None:
+def _malformed(tensors: "Mapping[str, np.ndarray]", lora: LoraSettings) -> str | None:
     import numpy as np
 
     if not tensors:
@@ -71,7 +77,7 @@ def _malformed(tensors: "Mapping[str, np.ndarray]", *, rank: int) -> str | None:
         if not np.isfinite(tensor).all():
             return f"{name} holds a number that is not finite"
         if ".lora_A." in name:
-            other = tensors.get(name.replace(".lora_A.", ".lora_B."))
+            other, rank = tensors.get(name.replace(".lora_A.", ".lora_B.")), rank_of(lora, _layer(name))
             if other is None or tensor.shape[0] != rank or other.shape[1] != rank:
                 return f"{name} does not fit its lora_B, or not the rank {rank}"
         elif name.endswith(MAGNITUDE):
@@ -99,10 +105,21 @@ def _misread(path: Path, peft: "Mapping[str, np.ndarray]", lora: LoraSettings) -
         names = set(file.keys())
         if names != {name.removeprefix(PEFT_PREFIX) for name in peft}:
             return f"{PEFT_WEIGHTS} and {path.name} hold different adapters"
-        if (said.get("lora_alpha"), said.get("r"), said.get("use_rslora")) != (lora.r, lora.r, False):
-            return f"{path.name} does not say that it is applied at 1.0 (lora_alpha = r, no rsLoRA)"
+        rank = max(len(tensor) for name, tensor in peft.items() if ".lora_A." in name)
+        applied = (said.get("lora_alpha"), said.get("r"), said.get("use_rslora"))
+        if applied != (rank, rank, False) or any(map(said.get, PATTERNS)):
+            return f"{path.name} does not say that it is applied at 1.0 (lora_alpha = r, no rsLoRA, no patterns)"
         for name in sorted(names):
             trained = peft[PEFT_PREFIX + name]
-            if not np.array_equal(file.get_tensor(name), trained * lora.scale if ".lora_B." in name else trained):
+            if ".lora_B." in name:
+                trained = np.pad(trained * scale_of(lora, _layer(name)), ((0, 0), (0, rank - trained.shape[1])))
+            elif ".lora_A." in name:
+                trained = np.pad(trained, ((0, rank - len(trained)), (0, 0)))
+            if not np.array_equal(file.get_tensor(name), trained):
                 return f"{PEFT_WEIGHTS} and {path.name} hold different adapters: {name} is not the trained strength"
     return None
+
+
+def _layer(name: str) -> str:
+    """The layer of a stored tensor, as a pattern matches it."""
+    return name.removeprefix(PEFT_PREFIX).partition(".lora_")[0]

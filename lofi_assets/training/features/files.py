@@ -161,7 +161,8 @@ def keys_of_runs(*places: Path) -> set[str]:
     files = [file for place in places for file in (place.rglob("*.json") if place.is_dir() else [place])]
     runs = [run for run in (read_json(file, default={}) for file in files) if isinstance(run, dict)]
     tracks = [track for run in runs if isinstance(run.get("tracks"), list) for track in run["tracks"]]
-    return {track["key"] for track in tracks if isinstance(track, dict) and "key" in track}
+    named = [track for track in tracks if isinstance(track, dict) and "key" in track]
+    return {key for track in named for key in (track["key"], *(track.get("variants") or ()))}
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Audio, texts, speakers, lyric vocabulary and SSL encoders are found here.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lofi_assets.backbones.features import FeatureJob
@@ -13,6 +14,7 @@ from lofi_assets.files.hashing import sha256_file
 from lofi_assets.profiles import Profile, ProfileError
 from lofi_assets.records import Track
 from lofi_assets.store import SPEAKERS, Store
+from lofi_assets.styles.prompt_text import prompt_variants
 from lofi_assets.tracks.track_table import lossless_masters
 from lofi_assets.training.base_model import backbone_for
 
@@ -39,6 +41,11 @@ def feature_jobs(store: Store, folder: Path, tracks: Sequence[Track]) -> list[Fe
         prompt, lyrics = (_text(folder / "audio" / f"{key}_{kind}.txt") for kind in ("prompt", "lyrics"))
         jobs.append(FeatureJob(key, audio, heard, prompt, lyrics, speaker=speakers.get(key)))
     return jobs
+
+
+def reworded(jobs: Sequence[FeatureJob], count: int) -> list[FeatureJob]:
+    """The jobs under the other wordings of their prompts, in order; with the prompt as written at most `count` each."""
+    return [replace(job, prompt=text) for job in jobs for text in prompt_variants(job.prompt.strip(), count)[1:]]
 
 
 def speaker_files(store: Store) -> dict[str, Path]:

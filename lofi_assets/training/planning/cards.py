@@ -2,6 +2,10 @@
 
 What belongs here: the table, and which of its rows a name means. What does not: what a run takes (`plan`). A card that
 is not in the table has no speed here: a guess would be a wrong plan.
+
+The figures are those of NVIDIA's documents as others quote them, and what multiprocessors, operations per clock, boost
+clock, bus and memory rate come to (a test): dense bfloat16 with float32 sums is 512 operations per multiprocessor and
+clock for GeForce and A10G, 1024 for RTX and L cards of Ada and Blackwell, 2048 for A100, 4096 for H100.
 """
 
 import re
@@ -56,7 +60,7 @@ _BLACKWELL = "NVIDIA RTX Blackwell GPU architecture whitepaper, float32 accumula
 _SCALED = "its float32 TFLOP/s x 2, as for the whole GeForce family in NVIDIA's architecture whitepapers"
 
 CARDS: tuple[CardSheet, ...] = (
-    CardSheet("RTX 3060 12GB", 12, 25.4, 360, f"NVIDIA product page; {_SCALED}", ("RTX 3060",), desktop=True),
+    CardSheet("RTX 3060 12GB", 12, 25.5, 360, f"NVIDIA product page; {_SCALED}", ("RTX 3060",), desktop=True),
     CardSheet("RTX 3090", 24, 71.0, 936, _AMPERE, desktop=True),
     CardSheet("RTX 4060 Ti 8GB", 8, 44.1, 288, f"NVIDIA product page; {_SCALED}", ("RTX 4060 Ti",), desktop=True),
     CardSheet("RTX 4060 Ti 16GB", 16, 44.1, 288, f"NVIDIA product page; {_SCALED}", ("RTX 4060 Ti",), desktop=True),
@@ -72,19 +76,30 @@ CARDS: tuple[CardSheet, ...] = (
         503.8,
         1792,
         "NVIDIA RTX PRO Blackwell architecture whitepaper, half of the sparse figure",
-        (
-            "RTX PRO 6000",
-            "RTX PRO 6000 Blackwell Workstation Edition",
-            "RTX PRO 6000 Blackwell Server Edition",
-        ),
+        ("RTX PRO 6000", "RTX PRO 6000 Blackwell Workstation Edition"),
         desktop=True,
+    ),
+    CardSheet(
+        "RTX PRO 6000 Blackwell Server",
+        96,
+        480.0,
+        1597,
+        "NVIDIA RTX PRO 6000 Blackwell Server Edition data sheet (2025-12): its 120 float32 TFLOP/s x 4",
+        ("RTX PRO 6000", "RTX PRO 6000 Blackwell Server Edition"),
     ),
     CardSheet("L4", 24, 121.0, 300, "NVIDIA L4 data sheet: 242 with sparsity, halved"),
     CardSheet("L40S", 48, 362.0, 864, "NVIDIA L40S data sheet"),
     CardSheet("A10G", 24, 70.0, 600, "NVIDIA A10G data sheet (AWS G5): 140 with sparsity, halved"),
-    CardSheet("T4", 16, 8.1, 320, "NVIDIA T4 data sheet, float32", bfloat16=False),
+    CardSheet("T4", 16, 8.1, 320, "NVIDIA T4 data sheet, float32; 256 bits x 10 Gbit/s", bfloat16=False),
     CardSheet("A100 40GB", 40, 312.0, 1555, "NVIDIA A100 data sheet", ("A100 SXM4 40GB", "A100 PCIE 40GB")),
-    CardSheet("A100 80GB", 80, 312.0, 1935, "NVIDIA A100 data sheet (PCIe)", ("A100 SXM4 80GB", "A100 80GB PCIe")),
+    CardSheet(
+        "A100 80GB",
+        80,
+        312.0,
+        1935,
+        "NVIDIA A100 data sheet (PCIe; SXM moves 2,039)",
+        ("A100 SXM4 80GB", "A100 80GB PCIe"),
+    ),
     CardSheet("H100 PCIe", 80, 756.0, 2000, "NVIDIA H100 data sheet: 1,513 with sparsity, halved"),
     CardSheet(
         "H100", 80, 989.0, 3350, "NVIDIA H100 data sheet (SXM): 1,979 with sparsity, halved", ("H100 80GB HBM3",)

@@ -8,8 +8,6 @@ from lofi_assets.training.config import TrainingSettings
 from lofi_assets.training.planning.memory import Choices, Term, state_bytes
 from lofi_assets.wording import amount
 
-ADAPTER_FILES = 2
-"""Files of a checkpoint that hold the whole adapter in float32: PEFT and diffusers; ComfyUI's is a hard link."""
 STATES_HELD = GENERATIONS + BESIDE_KEPT + 1
 """Resumable states on the disk at most: the last ones, those of the last checkpoints, and the one that is written."""
 PREVIEW_BYTES_PER_SECOND = 40_000
@@ -35,13 +33,17 @@ class RunDisk:
     @property
     def checkpoints(self) -> Term:
         """All of them, as they lie there until they have their FAD."""
-        one, settings = ADAPTER_FILES * 4.0 * self.size.adapter, self.settings
+        one, settings = checkpoint_bytes(self.size), self.settings
+        even = self.size.adapter == self.size.adapter_evened
+        numbers = (
+            f"2 files x {self.size.adapter:,}" if even else f"({self.size.adapter:,} + {self.size.adapter_evened:,})"
+        )
         kept = min(self.count, settings.keep_best + 1 + settings.keep_best_validation)
         return Term(
             "checkpoints until judged",
             self.count * one,
-            f"{self.count} x ({ADAPTER_FILES} files x {self.size.adapter:,} x 4 B = {amount(one)}); once they have "
-            f"their FAD, the best {settings.keep_best} and the latest stay: {amount(kept * one)}",
+            f"{self.count} x ({numbers} x 4 B = {amount(one)}); once they have their FAD, the best "
+            f"{settings.keep_best} and the latest stay: {amount(kept * one)}",
         )
 
     @property
@@ -66,3 +68,8 @@ class RunDisk:
             f"{steps:,} steps x {LOG_BYTES_PER_STEP} B + {settings.preview_count} previews x "
             f"{settings.preview_seconds:g} s x {self.count + 1}",
         )
+
+
+def checkpoint_bytes(size: ModelSize) -> float:
+    """The adapter in float32, in two files: PEFT's, and diffusers', which has one rank; ComfyUI's is a hard link."""
+    return 4.0 * (size.adapter + size.adapter_evened)

@@ -23,8 +23,6 @@ LIBRARIES_BYTES = 3.0e9
 """Assumed: host memory of Python, torch and its CUDA libraries."""
 BYTES_OF = {"none": None, "int8": 1.0, "nf4": 0.5625}
 """Bytes of a quantized number; nf4: 4 bits and a float32 scale for every 64."""
-PREVIEW_WORK_BYTES_PER_SECOND = 30e6
-"""Assumed: what autoencoder and vocoder hold while they decode, per second of audio."""
 
 QUANTIZED = {"attention": ("attention",), "blocks": ("attention", "feed-forward")}
 """Setting -> parts of a model's size. Of the feed-forward part the depthwise convolutions, 0.1 %, are not quantized."""
@@ -238,7 +236,7 @@ def _phases(size: ModelSize, choices: Choices, work: Workload, *, on_gpu: bool) 
         backward = Term("backward pass", either + block.bytes + moving, f"{ready} + {again} + {under_way}")
     else:
         backward = Term("backward pass", either + moving, f"{ready} + {under_way}")
-    return forward, backward, _update(choices, gradients, on_gpu=on_gpu), *_preview(size, choices)
+    return forward, backward, _update(choices, gradients, on_gpu=on_gpu), *_preview(size, choices, on_gpu=on_gpu)
 
 
 def _update(choices: Choices, gradients: float, *, on_gpu: bool) -> Term:
@@ -247,14 +245,14 @@ def _update(choices: Choices, gradients: float, *, on_gpu: bool) -> Term:
     return Term("optimiser step", 2 * gradients, f"gradients {amount(gradients)} + AdamW's temporary copy, the same")
 
 
-def _preview(size: ModelSize, choices: Choices) -> tuple[Term, ...]:
+def _preview(size: ModelSize, choices: Choices, *, on_gpu: bool) -> tuple[Term, ...]:
     if not choices.preview_count:
         return ()
-    work = PREVIEW_WORK_BYTES_PER_SECOND * choices.preview_seconds
+    work = size.decoding(choices.preview_seconds, on_gpu=on_gpu)
     aside = 4.0 * size.adapter if choices.ema_decay else 0.0
-    text = f"autoencoder and vocoder {size.decoder:,} x 4 B + {choices.preview_seconds:g} s of decoding {amount(work)}"
+    text = f"autoencoder and vocoder {size.decoder:,} x 4 B + {work.arithmetic} {amount(work.bytes)}"
     kept = f" + the adapter while the average stands in {amount(aside)}" if aside else ""
-    return (Term("preview", 4 * size.decoder + work + aside, f"{text}{kept}"),)
+    return (Term("preview", 4 * size.decoder + work.bytes + aside, f"{text}{kept}"),)
 
 
 def _shared(choices: Choices, count: int, each: float) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lofi_assets.backbones import Backbone
 from lofi_assets.backbones.sizes import ModelSize
-from lofi_assets.training.config import LoraSettings
+from lofi_assets.training.lora_settings import LoraSettings
 
 
 def measure(backbone: Backbone, base: Path | None, lora: LoraSettings) -> ModelSize:

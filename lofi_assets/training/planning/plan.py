@@ -223,10 +223,11 @@ def _candidates(plan: Plan) -> list[_Offer]:
 def _disk(size: ModelSize, work: Workload, settings: TrainingSettings) -> tuple[Term, ...]:
     run = RunDisk(size, settings)
     each, texts = _latent_bytes_per_minute(size.latents), size.cached_conditions(work.tokens)
+    prompts = work.tracks * settings.prompt_variants
     cache = Term(
         "feature cache",
-        work.minutes * each + work.tracks * texts.bytes,
-        f"{work.minutes:.0f} min x {each / 1e6:.3f} MB + {work.tracks} prompts x {texts.arithmetic}",
+        work.minutes * each + prompts * texts.bytes,
+        f"{work.minutes:.0f} min x {each / 1e6:.3f} MB + {prompts} prompts x {texts.arithmetic}",
     )
     download = (Term("base model", size.download_bytes, "to be downloaded"),) if size.download_bytes else ()
     return (*download, run.checkpoints, run.states, cache, run.logs)

@@ -95,7 +95,7 @@ def cached_workload(backbone: Backbone, features_dir: Path, tracks: Sequence[Tra
     """
     features, axis = CachedFeatures(backbone, features_dir), backbone.latents.frame_axis
     frames = [features.latents(track.key).shape[axis] for track in tracks]
-    counts = [features.token_counts(track.key) for track in tracks]
+    counts = [features.token_counts(key) for track in tracks for key in (track.key, *track.variants)]
     return Workload(
         frames=max(frames),
         tokens={kind: max(count[kind] for count in counts) for kind in counts[0]},

@@ -170,7 +170,8 @@ def check_inputs(run: TrainingRun) -> None:
     for track in run.of_split("train"):
         try:
             features.latents(track.key)
-            features.conditions(track.key)
+            for key in (track.key, *track.variants):
+                features.conditions(key)
         except FeatureError as error:
             gone[track.track_id] = error
     if gone:

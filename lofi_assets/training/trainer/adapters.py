@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 
 from lofi_assets.files.documents import write_json
 from lofi_assets.files.writing import link_or_copy
@@ -28,8 +30,11 @@ from lofi_assets.training.checkpoints.files import (
     PEFT_PREFIX,
     PEFT_WEIGHTS,
 )
-from lofi_assets.training.config import LoraSettings
+from lofi_assets.training.config import ConfigError
 from lofi_assets.training.distributed import whole
+from lofi_assets.training.layer_patterns import pattern_fault, scale_of
+from lofi_assets.training.lora_settings import LoraSettings
+from lofi_assets.training.trainer.dropout import drop_inputs
 
 ADAPTER = "default"
 
@@ -39,11 +44,18 @@ def add_lora(model: torch.nn.Module, lora: LoraSettings, *, seed: int) -> dict[s
 
     Returns:
         What `trainable` finds. B starts at zero: the first step starts from the base model.
+    Raises:
+        ConfigError: a pattern of ranks or alphas matches nothing, or two say different numbers of one layer.
     """
+    config = _peft_config(lora)
+    layers = (name for name, _ in model.named_modules() if check_target_module_exists(config, name))
+    if fault := pattern_fault(lora, layers):
+        raise ConfigError(fault)
     model.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(_peft_config(lora), model, adapter_name=ADAPTER)
+        inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+    drop_inputs(model, lora.lora_dropout, adapter=ADAPTER)
     for layer in model.modules():
         if isinstance(layer, LoraLayer):
             # autocast casts what a matrix product reads; peft would cast to the adapter's float32 before that
@@ -88,6 +100,9 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
 def write_adapter(folder: Path, tensors: Mapping[str, torch.Tensor], *, lora: LoraSettings, base: str) -> None:
     """Write the adapter in every form that can carry it: PEFT as trained, diffusers and ComfyUI with the scale in B.
 
+    Where layers differ in rank the last two fill all up to the largest, with rows and columns of zeros: readers that
+    know no patterns take one rank for all of them, and then alpha / rank would be another factor in each.
+
     A DoRA (one with magnitude vectors) has no ComfyUI form: ComfyUI divides by the norm of the base weights, so that no
     file gives the trained strength there. Merge it into the base instead.
 
@@ -101,11 +116,39 @@ def write_adapter(folder: Path, tensors: Mapping[str, torch.Tensor], *, lora: Lo
     write_json(folder / PEFT_CONFIG, settings)
     prefixed = {PEFT_PREFIX + name: tensor for name, tensor in stored.items()}
     save_reproducibly(prefixed, folder / PEFT_WEIGHTS, metadata={"format": "pt"})
-    scaled = {name: tensor * lora.scale if ".lora_B." in name else tensor for name, tensor in stored.items()}
-    unit = json.dumps({**settings, "lora_alpha": lora.r, "use_rslora": False}, sort_keys=True)
+    scaled, rank = at_unit_strength(stored, lora), largest_rank(stored)
+    even = {"r": rank, "lora_alpha": rank, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}}
+    unit = json.dumps({**settings, **even}, sort_keys=True)
     save_reproducibly(scaled, folder / DIFFUSERS_WEIGHTS, metadata={"format": "pt", ADAPTER_METADATA: unit})
     if not lora.use_dora:
         link_or_copy(folder / DIFFUSERS_WEIGHTS, folder / COMFYUI_WEIGHTS)
+
+
+def checkpoint_bytes(tensors: Mapping[str, torch.Tensor]) -> int:
+    """What `write_adapter` takes on a disk, headers left out."""
+    rank, total = largest_rank(tensors), 0
+    for name, tensor in tensors.items():
+        own = len(tensor) if ".lora_A." in name else tensor.shape[1] if ".lora_B." in name else rank
+        total += tensor.nbytes + tensor.nbytes // own * rank
+    return total
+
+
+def largest_rank(stored: Mapping[str, torch.Tensor]) -> int:
+    """Of the layers of an adapter."""
+    return max(len(tensor) for name, tensor in stored.items() if ".lora_A." in name)
+
+
+def at_unit_strength(stored: Mapping[str, torch.Tensor], lora: LoraSettings) -> dict[str, torch.Tensor]:
+    """The tensors as readers take them that apply B A at 1: the scale in B, and every layer of the largest rank."""
+    rank = largest_rank(stored)
+    found = {}
+    for name, tensor in stored.items():
+        if ".lora_B." in name:
+            tensor = F.pad(tensor * scale_of(lora, name.partition(".lora_B.")[0]), (0, rank - tensor.shape[1]))
+        elif ".lora_A." in name:
+            tensor = F.pad(tensor, (0, 0, 0, rank - len(tensor)))
+        found[name] = tensor
+    return found
 
 
 def read_adapter(folder: Path) -> dict[str, torch.Tensor]:
@@ -152,7 +195,9 @@ def _peft_config(lora: LoraSettings, *, base: str | None = None) -> LoraConfig:
         target_modules=list(lora.target_modules),
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
-        lora_dropout=0.0,
+        lora_dropout=lora.lora_dropout,
+        rank_pattern=lora.rank_pattern,
+        alpha_pattern=lora.alpha_pattern,
         base_model_name_or_path=base,
     )
 

@@ -79,14 +79,16 @@ class Source:
         whole = self.features.latents(draw.track.key)
         latents = crop(whole, axis=axis, frames=self.settings.crop_frames, place=draw.place)
         share = latents.shape[axis] / whole.shape[axis]
+        conditions = self.features.conditions(self._worded(draw.track, position))
         targets = self.features.targets(draw.track.key) if self.settings.ssl_weight else {}
         return Item(
             track_id=draw.track.track_id,
             latents=latents,
             noise=torch.randn(latents.shape, generator=draw.random),
             sigma=draw.sigma,
-            conditions=self.backbone.without(self.features.conditions(draw.track.key), draw.dropped),
+            conditions=self.backbone.without(conditions, draw.dropped),
             targets={name: crop_target(target, share=share, place=draw.place) for name, target in targets.items()},
+            position=position,
         )
 
     def longest(self) -> Item:
@@ -104,6 +106,12 @@ class Source:
         turn, place = divmod(position, sum(self._repeats))
         order = _order(self._repeats, self._lengths, self.settings.seed, turn, self.settings.global_batch)
         return self.tracks[order[place]]
+
+    def _worded(self, track: TrackFeatures, position: int) -> str:
+        """Key of the wording that the item at `position` is trained under."""
+        keys = (track.key, *track.variants)
+        random = generator(self.settings.seed, "wording", position)
+        return keys[int(torch.randint(len(keys), (), generator=random))] if track.variants else track.key
 
     @cached_property
     def _repeats(self) -> tuple[int, ...]:

@@ -71,6 +71,11 @@ def _expect_fit(adapter: Adapter, parameters: Parameters, run: TrainingRun) -> N
     }
     if large:
         raise ConfigError(
-            f"initial: has rank {max(large.values())}, the run's is {run.lora.r}; set lora.r to at least that, since "
-            "a smaller one cannot hold it exactly"
+            f"initial: has rank {max(large.values())}, the run's is {_rank(parameters, large)}; set lora.r to at least "
+            "that, since a smaller one cannot hold it exactly"
         )
+
+
+def _rank(parameters: Parameters, layers: Mapping[str, int]) -> int:
+    """The smallest rank that the run has in these layers."""
+    return min(len(parameters[f"{layer}.lora_A.weight"]) for layer in layers)

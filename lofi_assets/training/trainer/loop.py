@@ -32,6 +32,7 @@ from lofi_assets.training.planning.cards import device_name
 from lofi_assets.training.trainer.averaging import Average
 from lofi_assets.training.trainer.batches import Source, validation_items
 from lofi_assets.training.trainer.diverged import TrainingDiverged
+from lofi_assets.training.trainer.dropout import masked
 from lofi_assets.training.trainer.exactness import prove_exact
 from lofi_assets.training.trainer.item_losses import StepItems, diagnosis, skipping
 from lofi_assets.training.trainer.log import StepLog
@@ -241,7 +242,8 @@ def _prepare(run: TrainingRun, device: torch.device, processes: Processes, say: 
     progress.kernels = kernels
     settings = settings.model_copy(update={"compile": adapted.compiled})
     source, validation = _sources(run)
-    objective = run.backbone.objective(adapted.model, settings, dtype=adapted.dtype, device=device)
+    plain = run.backbone.objective(adapted.model, settings, dtype=adapted.dtype, device=device)
+    objective = masked(plain, share=run.lora.lora_dropout, seed=settings.seed)
     return Trainer(
         run=run,
         processes=processes,

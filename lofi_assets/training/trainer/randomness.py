@@ -11,9 +11,10 @@ from lofi_assets.training.config import TrainingRun
 RULE = (
     "Each random number of training is drawn from a torch CPU generator of its own, seeded with the sha256 of seed, "
     "purpose and position: the order of a pass from (seed, 'order', pass), and crop, condition dropout, timestep and "
-    "noise of an item from (seed, 'item', position). The adapter starts from torch.manual_seed(seed). The global "
-    "generators of torch, NumPy and Python are not read, so they have no state worth keeping: the sampler goes on "
-    "exactly from seed and next_position."
+    "noise of an item from (seed, 'item', position), the wording of its prompt from (seed, 'wording', position). The "
+    "adapter starts from torch.manual_seed(seed), and the masks of lora_dropout from one seeded for each forward pass "
+    "with (seed, 'dropout', position of its first item). The global generators of torch, NumPy and Python are not read "
+    "otherwise, so they have no state worth keeping: the sampler goes on exactly from seed and next_position."
 )
 
 

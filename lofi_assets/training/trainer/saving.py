@@ -27,7 +27,7 @@ from lofi_assets.training.checkpoints.provenance import provenance
 from lofi_assets.training.checkpoints.room import require_room
 from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.config import save_run
-from lofi_assets.training.planning.disk import ADAPTER_FILES, PREVIEW_BYTES_PER_SECOND
+from lofi_assets.training.planning.disk import PREVIEW_BYTES_PER_SECOND
 from lofi_assets.training.trainer import adapters
 from lofi_assets.training.trainer.diverged import TrainingDiverged
 from lofi_assets.training.trainer.preview import preview_tracks, write_previews
@@ -170,7 +170,7 @@ class Saving:
         trainer, run, step = self.trainer, self.trainer.run, self.trainer.progress.step
         identifier = checkpoint_id(step)
         folder = run.checkpoints_dir / identifier
-        size = ADAPTER_FILES * sum(tensor.nbytes for tensor in tensors.values())
+        size = adapters.checkpoint_bytes(tensors)
         require_room(run.checkpoints_dir, size, what=f"the checkpoint of step {step}", remedy=REMEDY)
         record = Checkpoint(
             checkpoint_id=identifier,
