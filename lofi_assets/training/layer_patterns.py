@@ -1,7 +1,8 @@
 """Ranks and strengths by layer: `rank_pattern` and `alpha_pattern`, as peft matches them (`get_pattern_key`).
 
 What belongs here: which patterns are read, what a layer's rank and scale are under them. What does not: the settings
-that hold them (`lora_settings`), the configurations of LoRAs from elsewhere (`adapter_forms.strength`). Imports without torch.
+that hold them (`lora_settings`), the configurations of LoRAs from elsewhere (`adapter_forms.strength`). Imports without
+torch.
 """
 
 import re
