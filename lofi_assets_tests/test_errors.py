@@ -32,7 +32,7 @@ from lofi_assets.workers.process_pool import LocalProcesses
 from lofi_assets_tests.dataset.stand_in_version import deliver
 from lofi_assets_tests.test_layering import MODULES, asset_functions, relative
 
-IN_THE_BUNDLE = {"ClipError", "DescriptionError", "LyricError", "RuntimeFolderError"}
+IN_THE_BUNDLE = {"ClipError", "DescriptionError", "LyricError", "ProviderError", "RuntimeFolderError"}
 """Of modules that run without this package, beside the released files."""
 
 

@@ -29,7 +29,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OnnxPipeline:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     monkeypatch.setattr("tokenizers.Tokenizer.from_file", lambda path: Tokenizer())
-    for name in ("tokenizer.json", "vocoder.onnx", "vocoder.cpu.onnx"):
+    for name in ("tokenizer.json", "text_encoder.onnx", "vocoder.onnx", "vocoder.cpu.onnx"):
         (tmp_path / name).write_bytes(b"{}")
     return OnnxPipeline(tmp_path, providers=providers_of("cuda:1"))
 
@@ -56,6 +56,8 @@ def test_a_provider_that_does_not_start_is_no_silent_cpu(
     monkeypatch.setattr(Session, "starts", (CPU,))
     with pytest.raises(ProviderError, match="CUDAExecutionProvider is installed and could not be started"):
         pipeline.session("vocoder")
+    with pytest.raises(BackboneError, match="could not be started"):
+        ACE_STEP_V1.runtime(pipeline.folder, device="cuda")
 
 
 @pytest.mark.parametrize(

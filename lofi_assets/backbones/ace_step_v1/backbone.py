@@ -272,10 +272,12 @@ class AceStepV1:
         from lofi_assets.lofi_onnx.pipeline import OnnxPipeline, ProviderError, providers_of
 
         try:
-            providers = providers_of(device)
+            pipeline = OnnxPipeline(folder, providers=providers_of(device), cpu_profile=cpu_profile)
+            if device != "cpu":
+                pipeline.session("text_encoder")  # what does not start is said before hours of sampling
         except ProviderError as error:
             raise BackboneError(str(error)) from error
-        return OnnxPipeline(folder, providers=providers, cpu_profile=cpu_profile)
+        return pipeline
 
     def release_runtime(self) -> ReleaseRuntime:
         """`lofi_onnx`, and what of `lyrics` it needs."""
