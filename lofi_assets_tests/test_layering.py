@@ -15,7 +15,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "lofi_assets"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 DEFS = sorted((PACKAGE / "defs").glob("*.py"))
 
-HEAVY = ("torch", "transformers", "diffusers", "onnxruntime", "librosa", "laion_clap", "peft", "matplotlib", "datasets")
+HEAVY = (
+    *("torch", "transformers", "diffusers", "onnxruntime", "librosa", "laion_clap", "peft", "matplotlib", "datasets"),
+    *("numba", "pandas", "pyarrow", "scipy", "sklearn"),
+)
 LOAD_BUDGET_S = 3.0
 LONGEST_FILE = 400
 LONGEST_ASSET_BODY = 15
