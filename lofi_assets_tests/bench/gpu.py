@@ -20,7 +20,8 @@ from typing import Any, get_args
 import torch
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
-from lofi_assets.backbones.ace_step_v1.objective import Objective, conditions_of
+from lofi_assets.backbones.ace_step_v1.conditions import conditions_of
+from lofi_assets.backbones.ace_step_v1.objective import Objective
 from lofi_assets.backbones.ace_step_v1.sampler import Conditions, sample_latents
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.backbones.determinism import deterministic

@@ -151,7 +151,8 @@ def test_on_cuda_a_killed_and_resumed_run_gives_the_same_bits(make_run: MakeRun,
 @pytest.mark.gpu
 @needs_gpu
 def test_on_cuda_gradients_are_the_same_twice_on_a_context_of_800_tokens() -> None:
-    from lofi_assets.backbones.ace_step_v1.objective import Objective, conditions_of
+    from lofi_assets.backbones.ace_step_v1.conditions import conditions_of
+    from lofi_assets.backbones.ace_step_v1.objective import Objective
 
     model = model_of(layers=4, dtype=torch.bfloat16).cuda()
     conditions = conditions_of(torch.randn(256, 12), torch.ones(544, dtype=torch.long), torch.zeros(8))

@@ -10,11 +10,9 @@ import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from lofi_assets.files.documents import write_json
@@ -31,6 +29,9 @@ from lofi_assets.training.checkpoints.files import (
 from lofi_assets.training.config import LoraSettings
 from lofi_assets.training.distributed import whole
 
+if TYPE_CHECKING:  # three CPU-seconds, with transformers and bitsandbytes: not for who only reads an adapter
+    from peft import LoraConfig
+
 ADAPTER = "default"
 
 
@@ -40,6 +41,9 @@ def add_lora(model: torch.nn.Module, lora: LoraSettings, *, seed: int) -> dict[s
     Returns:
         What `trainable` finds. B starts at zero: the first step starts from the base model.
     """
+    from peft import inject_adapter_in_model
+    from peft.tuners.lora import LoraLayer
+
     model.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -145,7 +149,9 @@ def _parameter_name(stored: str) -> str:
     return f"{stored}.weight" if stored.endswith(MAGNITUDE) else stored
 
 
-def _peft_config(lora: LoraSettings, *, base: str | None = None) -> LoraConfig:
+def _peft_config(lora: LoraSettings, *, base: str | None = None) -> "LoraConfig":
+    from peft import LoraConfig
+
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.lora_alpha,
