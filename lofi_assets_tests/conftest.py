@@ -27,7 +27,9 @@ again takes half of the time."""
 
 
 def pytest_collection_finish() -> None:
+    """From here on garbage is looked for after 10,000 new objects, not 700: a tenth of the time of Dagster's tests."""
     gc.freeze()
+    gc.set_threshold(10_000)
     gc.enable()
 
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -15,7 +16,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "lofi_assets"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 DEFS = sorted((PACKAGE / "defs").glob("*.py"))
 
-HEAVY = ("torch", "transformers", "diffusers", "onnxruntime", "librosa", "laion_clap", "peft", "matplotlib", "datasets")
+HEAVY = (
+    *("torch", "transformers", "diffusers", "onnxruntime", "librosa", "laion_clap", "peft", "matplotlib", "datasets"),
+    *("numba", "pandas", "pyarrow", "scipy", "sklearn"),
+)
 LOAD_BUDGET_S = 3.0
 LONGEST_FILE = 400
 LONGEST_ASSET_BODY = 15
@@ -34,16 +38,17 @@ def relative(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
-def imported(path: Path, *, nested: bool = True) -> Iterator[str]:
+@cache
+def imported(path: Path, *, nested: bool = True) -> tuple[str, ...]:
     """Every module that a file imports: anywhere in it, or only while it is itself imported."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree, found = ast.parse(path.read_text(encoding="utf-8")), []
     for node in ast.walk(tree) if nested else tree.body:
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{relative(path)}: relative import; the package imports by full names"
-            yield str(node.module)
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(found)
 
 
 def importers(*names: str) -> set[str]:

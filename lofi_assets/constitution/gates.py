@@ -6,8 +6,9 @@ measured (`verdicts.py`), where a check runs (`defs/gates.py`).
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,7 +149,7 @@ def load_constitution(config_dir: Path = CONFIG_DIR) -> dict[str, Any]:
     require_config(config_dir)
     path = config_dir / "constitution.yaml"
     try:
-        data: dict[str, Any] = parse_yaml(decoded(path.read_bytes(), where=str(path)), where=str(path)) or {}
+        data = deepcopy(_parsed(decoded(path.read_bytes(), where=str(path)), where=str(path)))
     except OSError as error:
         raise ConstitutionError(f"{path}: cannot be read ({error})") from error
     except HandWrittenError as error:
@@ -157,6 +158,12 @@ def load_constitution(config_dir: Path = CONFIG_DIR) -> dict[str, Any]:
     if missing:
         raise ConstitutionError(f"{path}: lacks {', '.join(sorted(missing))}")
     return data
+
+
+@lru_cache(maxsize=4)
+def _parsed(text: str, *, where: str) -> dict[str, Any]:
+    """Read anew whenever the file is another: the release guard asks it again and again."""
+    return parse_yaml(text, where=where) or {}
 
 
 def _gate(row: Mapping[str, Any]) -> Gate:

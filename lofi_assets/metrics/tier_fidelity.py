@@ -14,12 +14,8 @@ from lofi_assets.metrics.errors import MetricError, attempt
 from lofi_assets.metrics.frechet import WindowsByClip, clips_in_order, frechet_distance
 from lofi_assets.metrics.jackknife import FEWEST_CLIPS, pseudo_values, ratio_bounds
 from lofi_assets.metrics.proof import why_untrained
-from lofi_assets.metrics.results import TierFidelity
+from lofi_assets.metrics.results import FEWEST_PAIRS, TierFidelity
 from lofi_assets.metrics.sample_quality import GeneratedSample, ReferenceTrack
-
-FEWEST_PAIRS = 16
-"""With fewer, no bound is given. From 16 on it lets about 1 in 20 tiers pass, at most, that are worse by just the
-tolerance (`lofi_assets_tests/metrics/test_metrics_coverage.py`)."""
 
 
 class TierRatio(NamedTuple):

@@ -6,8 +6,7 @@ import math
 from typing import NamedTuple
 
 from lofi_assets.constitution.gates import load_gates
-from lofi_assets.metrics.results import TierFidelity
-from lofi_assets.metrics.tier_fidelity import FEWEST_PAIRS
+from lofi_assets.metrics.results import FEWEST_PAIRS, TierFidelity
 
 
 class Judged(NamedTuple):

@@ -169,7 +169,7 @@ def _require_room(run: TrainingRun, *, fresh: bool, all_steps: bool) -> None:
         from lofi_assets.training.planning.limits import require_disk
         from lofi_assets.training.planning.profile_plan import obstacle
 
-    reason = obstacle(run)
+        reason = obstacle(run)  # imports the classes of the model, and peft
     if reason:
         raise ConfigError(reason)
     if all_steps and _main_process():  # the others write nothing

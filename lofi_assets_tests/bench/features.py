@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
+from lofi_assets.backbones.ace_step_v1.conditions import conditions_of
 from lofi_assets.backbones.ace_step_v1.features import Encoders
 from lofi_assets.backbones.ace_step_v1.loading import load_base
-from lofi_assets.backbones.ace_step_v1.objective import Objective, conditions_of
+from lofi_assets.backbones.ace_step_v1.objective import Objective
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.backbones.features import Conditions, FeatureJob
 from lofi_assets.files.hashing import sha256_file

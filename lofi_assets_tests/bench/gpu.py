@@ -24,7 +24,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
-from lofi_assets.backbones.ace_step_v1.objective import Objective, conditions_of
+from lofi_assets.backbones.ace_step_v1.conditions import conditions_of
+from lofi_assets.backbones.ace_step_v1.objective import Objective
 from lofi_assets.backbones.ace_step_v1.sampler import Conditions, sample_latents
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.backbones.cuda_graphs import CudaGraphs

@@ -56,10 +56,17 @@ def tiny_recipe() -> Recipe:
     )
 
 
+def hear_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oscillators read off a tenth of the music, and a scale found on as much as the three clips last: with as many
+    crops as hours of music take, these are most of the time of a tiny recipe."""
+    monkeypatch.setattr("lofi_assets.demo.base_recipe.codec.START_CROPS", 10)
+    monkeypatch.setattr("lofi_assets.demo.base_recipe.codec.CALIBRATION_CROPS", 12)
+
+
 @pytest.fixture
 def fewer_crops(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oscillators read off a tenth of the music: they take most of the time of a tiny recipe."""
-    monkeypatch.setattr("lofi_assets.demo.base_recipe.codec.START_CROPS", 10)
+    """As `recipe_run` was made."""
+    hear_less(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +74,7 @@ def recipe_run(tmp_path_factory: pytest.TempPathFactory, taxonomy: Taxonomy) -> 
     """A finished tiny recipe, made with `fewer_crops`."""
     made = RecipeRun(tmp_path_factory.mktemp("base"), tiny_recipe(), taxonomy)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("lofi_assets.demo.base_recipe.codec.START_CROPS", 10)
+        hear_less(monkeypatch)
         write_music(made)
         train(made)
         assemble(made)

@@ -19,8 +19,8 @@ from lofi_assets.metrics.errors import attempt
 from lofi_assets.metrics.frechet_infinity import frechet_infinity
 from lofi_assets.metrics.kernel import ClipKernels, clip_kernels
 from lofi_assets.metrics.reference_floor import frechet_floor, kernel_floor
-from lofi_assets.metrics.results import RelativeAlignment
-from lofi_assets.metrics.tier_fidelity import FEWEST_PAIRS, paired_tier_ratio
+from lofi_assets.metrics.results import FEWEST_PAIRS, RelativeAlignment
+from lofi_assets.metrics.tier_fidelity import paired_tier_ratio
 from lofi_assets_tests.metrics.clip_populations import Clips, clips_of, stacked, text_and_audio
 
 pytestmark = pytest.mark.slow

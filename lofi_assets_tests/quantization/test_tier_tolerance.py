@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lofi_assets.metrics.tier_fidelity import FEWEST_PAIRS, paired_tier_ratio
+from lofi_assets.metrics.results import FEWEST_PAIRS
+from lofi_assets.metrics.tier_fidelity import paired_tier_ratio
 from lofi_assets.quantization.tier_tolerance import judged, pairs_needed, tolerance
 from lofi_assets_tests.metrics.stand_in_results import fidelity
 

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import yaml
 from click.testing import CliRunner
+from dagster._core.errors import DagsterPipesExecutionError
 from dagster._core.instance_for_test import instance_for_test
 from dagster._core.pipes.client import PipesClientCompletedInvocation
 from dagster._core.workspace.context import WorkspaceProcessContext
@@ -38,7 +39,7 @@ from lofi_assets.training.checkpoints.state import resume_point
 from lofi_assets.training.config import load_run
 from lofi_assets.training.ending import CONFIGURATION, INTERRUPTED, read_ending
 from lofi_assets.training.feature_cache import FEATURES
-from lofi_assets.training.launch import PARENT
+from lofi_assets.training.launch import PARENT, STOPPING
 from lofi_assets.training.lora_checkpoints import plan_training
 from lofi_assets.training.planning import profile_plan as training_plan
 from lofi_assets.training.planning.cards import Card
@@ -359,10 +360,23 @@ def test_features_that_do_not_say_of_which_dataset_they_are_are_never_trained_on
         plan_training(place.store, load_profile("demo"))
 
 
+class InThisProcess(dg.PipesSubprocessClient):
+    """The trainer without a process of its own, which takes seven CPU-seconds to import it."""
+
+    def run(self, *, command: Sequence[str], **options: Any) -> PipesClientCompletedInvocation:  # type: ignore[override]
+        handlers = {number: signal.getsignal(number) for number in STOPPING}
+        try:
+            code = trainer(command[command.index("--config") :])
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        raise DagsterPipesExecutionError(f"External execution process failed with code {code}")
+
+
 def test_a_damaged_feature_fails_with_its_file(place: Place, train_with: TrainWith, prepared: dict[str, Any]) -> None:
     train_with(max_steps=2, checkpoint_interval=2)
     features = read_json(place.store.metadata(FEATURES))
     features["tracks"][0]["key"] = "0" * 32 + features["tracks"][0]["key"][32:]
     write_json(place.store.metadata(FEATURES), features)
-    description = failure_of(place.materialize()).user_failure_data.description
+    description = failure_of(place.materialize(InThisProcess())).user_failure_data.description
     assert "0" * 32 in description and "materialise feature_cache again" in description

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
-from lofi_assets.backbones.ace_step_v1.objective import conditions_of
+from lofi_assets.backbones.ace_step_v1.conditions import conditions_of
 from lofi_assets.training.config import TrackFeatures, TrainingSettings
 from lofi_assets.training.trainer.batches import Source, bucketed, generator
 from lofi_assets_tests.feature_material import Given

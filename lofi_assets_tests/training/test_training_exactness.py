@@ -10,8 +10,8 @@ import torch
 from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
+from lofi_assets.backbones.ace_step_v1.conditions import conditions_of
 from lofi_assets.backbones.ace_step_v1.objective import Objective as FlowObjective
-from lofi_assets.backbones.ace_step_v1.objective import conditions_of
 from lofi_assets.backbones.ace_step_v1.transformer import _stretched
 from lofi_assets.backbones.determinism import deterministic
 from lofi_assets.backbones.training import Item, Objective

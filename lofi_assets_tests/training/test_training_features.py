@@ -15,8 +15,8 @@ import soundfile
 import torch
 from transformers import HubertConfig, HubertModel
 
+from lofi_assets.backbones.ace_step_v1.conditions import without
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
-from lofi_assets.backbones.ace_step_v1.objective import without
 from lofi_assets.backbones.ace_step_v1.ssl_encoders import SslEncoderError, load_ssl_encoder
 from lofi_assets.backbones.features import FeatureError, FeatureJob
 from lofi_assets.files.documents import write_json

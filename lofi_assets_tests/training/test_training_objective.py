@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lofi_assets.backbones.ace_step_v1.conditions import conditions_of, without
 from lofi_assets.backbones.ace_step_v1.flow_matching import training_schedule
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transformer
-from lofi_assets.backbones.ace_step_v1.objective import FRAME_STEP, Objective, conditions_of, without
+from lofi_assets.backbones.ace_step_v1.objective import FRAME_STEP, Objective
 from lofi_assets.backbones.training import Item
 from lofi_assets.training.lora_settings import LoraSettings
 from lofi_assets.training.trainer.adapters import add_lora

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
+from lofi_assets.backbones.ace_step_v1.conditions import conditions_of
 from lofi_assets.backbones.ace_step_v1.loading import load_base
-from lofi_assets.backbones.ace_step_v1.objective import Objective, conditions_of
+from lofi_assets.backbones.ace_step_v1.objective import Objective
 from lofi_assets.backbones.training import Item
 from lofi_assets.training.config import TrackFeatures, TrainingSettings
 from lofi_assets.training.lora_settings import LoraSettings

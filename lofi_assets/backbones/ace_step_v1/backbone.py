@@ -92,7 +92,7 @@ class AceStepV1:
 
     def conditions(self, features: "Mapping[str, Tensor]") -> Conditions:
         """Text states, lyric ids with their mask, speaker embedding."""
-        from lofi_assets.backbones.ace_step_v1.objective import conditions_of
+        from lofi_assets.backbones.ace_step_v1.conditions import conditions_of
 
         return conditions_of(features[TEXT], features[LYRICS], features[SPEAKER])
 
@@ -108,7 +108,7 @@ class AceStepV1:
 
     def without(self, conditions: Conditions, groups: Collection[str]) -> Conditions:
         """Zeros in place of what is dropped."""
-        from lofi_assets.backbones.ace_step_v1.objective import without
+        from lofi_assets.backbones.ace_step_v1.conditions import without
 
         return without(conditions, groups)
 

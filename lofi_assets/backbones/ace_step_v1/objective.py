@@ -7,7 +7,7 @@ Items of different length are padded at the end. The transformer is aware of the
 item has the loss and the gradient that it has alone.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,33 +25,10 @@ from lofi_assets.backbones.ace_step_v1.flow_matching import (
     training_schedule,
 )
 from lofi_assets.backbones.ace_step_v1.transformer import TransformerOutput
-from lofi_assets.backbones.features import Conditions
 from lofi_assets.backbones.training import Item, ObjectiveSettings
 
 FRAME_STEP, CONTEXT_STEP = 128, 128
 """Sizes in which compiled blocks grow: they are compiled for each size anew, and padding costs less than that."""
-DROPPED = {"text": ("text",), "speaker": ("speaker",), "lyrics": ("lyric_ids", "lyric_mask")}
-"""Group of conditions -> those that are zeros without it."""
-
-
-def conditions_of(text: Tensor, lyric_ids: Tensor, speaker: Tensor) -> dict[str, Tensor]:
-    """The conditions of a track.
-
-    Args:
-        text: (tokens, text width) float32.
-        lyric_ids: (lyric tokens,), integers.
-        speaker: (speaker width,) float32; zeros unless the track has a speaker file.
-    Returns:
-        The same, and `lyric_mask` (lyric tokens,), 1 where they count.
-    """
-    mask = torch.ones(len(lyric_ids), dtype=torch.long)
-    return {"text": text, "lyric_ids": lyric_ids.long(), "lyric_mask": mask, "speaker": speaker}
-
-
-def without(conditions: Conditions, groups: Collection[str]) -> dict[str, Tensor]:
-    """The conditions with groups dropped: zeros, as the unconditional branch of sampling has them."""
-    dropped = {name for group in groups for name in DROPPED[group]}
-    return {name: tensor * 0 if name in dropped else tensor for name, tensor in conditions.items()}
 
 
 def draw_sigma(settings: ObjectiveSettings, random: torch.Generator) -> float:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
+from lofi_assets.backbones.ace_step_v1.conditions import conditions_of, without
 from lofi_assets.backbones.ace_step_v1.flow_matching import (
     TRAIN_TIMESTEPS,
     sample_timestep_indices,
@@ -27,7 +28,7 @@ from lofi_assets.backbones.ace_step_v1.flow_matching import (
     training_schedule,
 )
 from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, MusicDCAE
-from lofi_assets.backbones.ace_step_v1.objective import Objective, conditions_of, without
+from lofi_assets.backbones.ace_step_v1.objective import Objective
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.backbones.training import Item
 from lofi_assets.demo.base_recipe.corpus import Clip, read_whole

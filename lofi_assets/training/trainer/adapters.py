@@ -10,12 +10,9 @@ import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
-from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
@@ -36,6 +33,9 @@ from lofi_assets.training.layer_patterns import pattern_fault, scale_of
 from lofi_assets.training.lora_settings import LoraSettings
 from lofi_assets.training.trainer.dropout import drop_inputs
 
+if TYPE_CHECKING:  # three CPU-seconds, with transformers and bitsandbytes: not for who only reads an adapter
+    from peft import LoraConfig
+
 ADAPTER = "default"
 
 
@@ -47,6 +47,10 @@ def add_lora(model: torch.nn.Module, lora: LoraSettings, *, seed: int) -> dict[s
     Raises:
         ConfigError: a pattern of ranks or alphas matches nothing, or two say different numbers of one layer.
     """
+    from peft import inject_adapter_in_model
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.tuners_utils import check_target_module_exists
+
     config = _peft_config(lora)
     layers = (name for name, _ in model.named_modules() if check_target_module_exists(config, name))
     if fault := pattern_fault(lora, layers):
@@ -188,7 +192,9 @@ def _parameter_name(stored: str) -> str:
     return f"{stored}.weight" if stored.endswith(MAGNITUDE) else stored
 
 
-def _peft_config(lora: LoraSettings, *, base: str | None = None) -> LoraConfig:
+def _peft_config(lora: LoraSettings, *, base: str | None = None) -> "LoraConfig":
+    from peft import LoraConfig
+
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.lora_alpha,

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,6 +35,8 @@ class GradientDropout(nn.Module):
 
 def drop_inputs(model: nn.Module, share: float, *, adapter: str) -> None:
     """Let the adapter's layers drop a share of what they are given; nothing for a share of 0."""
+    from peft.tuners.lora import LoraLayer
+
     for layer in model.modules() if share else ():
         if isinstance(layer, LoraLayer) and adapter in layer.lora_dropout:
             layer.lora_dropout[adapter] = GradientDropout(share)
