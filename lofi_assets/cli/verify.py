@@ -46,8 +46,8 @@ def verify(
     """Check a release: folders, or repositories on the Hub (TEAM/NAME).
 
     Files, signature, the chain of evidence and every gate, judged again under the constitution that the release names.
-    Needs nothing of the machine that made it. Name both repositories of a release, or the folder that holds them, to
-    have them compared with each other, and for --deep.
+    Needs nothing of the machine that made it. Name all repositories of a release, or the folder that holds them, to
+    have them compared with each other, and for --deep, which counts what it was not given as not measured.
 
     Exit status: 0 all of it holds; 1 something does not hold, or differs where it was measured again; 3 nothing is
     wrong, but with --deep something could not be measured here.

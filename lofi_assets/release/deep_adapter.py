@@ -8,12 +8,11 @@ from lofi_assets.constitution.gates import load_gates
 from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.release.deep_verification import MeasuredAgain, compared
+from lofi_assets.release.deep_verification import FORMS, MERGE, MeasuredAgain, compared
 from lofi_assets.release.files import EVIDENCE, ReleaseRecord
 from lofi_assets.training.checkpoints.files import PEFT_WEIGHTS, RUN_CONFIG
 from lofi_assets.training.checkpoints.soundness import fault
 
-FORMS, MERGE = "adapter.forms", "merge.parity"
 ROUNDING = 0.1
 """Share of the gate's limit by which two machines may differ: float32 rounding is a hundredth of it."""
 MERGED = "merged"

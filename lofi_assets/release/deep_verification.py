@@ -5,12 +5,12 @@ What belongs here: which measurements there are, and what each came to. What doe
 was altered on the way is not measured. Nothing of a release is executed but its graphs, by ONNX Runtime.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lofi_assets.release.files import Part, ReleaseRecord
+from lofi_assets.release.files import PARTS, Part, ReleaseRecord, release_name
 
 Status = Literal["same", "differs", "not measured"]
 NOT_CARRIED = (
@@ -20,6 +20,13 @@ NOT_CARRIED = (
     "The listening test: only people can repeat it.",
 )
 """What nobody who has only the release can measure."""
+REPOSITORIES, FORMS, MERGE, MERGED_FILE = "release.repositories", "adapter.forms", "merge.parity", "merged.file"
+MEASURED_OF: Mapping[Part, tuple[str, ...]] = {
+    "adapter": (FORMS, MERGE),
+    "tiers": ("tiers.policy", "tiers.adapter", "tiers.snr", "bundle.parity", "bundle.samples"),
+    "merged": (MERGED_FILE,),
+}
+"""What a repository is measured for."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +90,33 @@ def measure_again(
         scratch: an empty folder, with room for a merged model and its FP32 graphs.
     """
     from lofi_assets.release.deep_adapter import adapter_again
+    from lofi_assets.release.deep_merged import merged_again
     from lofi_assets.release.deep_tiers import tiers_again
 
-    found: list[MeasuredAgain] = []
+    found = [*_not_given(records)]
     merged: Path | None = None
     if "adapter" in folders:
         again, merged = adapter_again(folders["adapter"], records["adapter"], base=base, scratch=scratch)
         found += again
     if "tiers" in folders:
         found += tiers_again(folders["tiers"], records["tiers"], merged=merged, scratch=scratch)
+    if "merged" in folders:
+        found.append(merged_again(folders["merged"], records["merged"], merged=merged))
     return Deep(tuple(found))
+
+
+def _not_given(records: Mapping[Part, ReleaseRecord]) -> Iterator[MeasuredAgain]:
+    """Whether every repository of the release is there; what each one that is not would have been measured for."""
+    named = next((record.release for record in records.values()), "")
+    if named and release_name({part: record.files for part, record in records.items()}) == named:
+        yield MeasuredAgain(REPOSITORIES, "same", named[:12], named[:12], "their files make up the release's name")
+        return
+    absent = [part for part in PARTS if part not in records]
+    known = [part for part in absent if part != "merged" or absent == ["merged"]]
+    for part in known:
+        text = f"the repository {part} of this release was not given; name it too"
+        yield from (MeasuredAgain(about, "not measured", text=text) for about in MEASURED_OF[part])
+    text = f"this is not the whole release; not given: {', '.join(known)}"
+    if known != ["merged"]:
+        text += ". Whether a merged file belongs to it is known when adapter and tiers are given"
+    yield MeasuredAgain(REPOSITORIES, "not measured", named[:12] or "none", text=text)

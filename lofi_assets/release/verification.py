@@ -19,7 +19,7 @@ from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.typed import read_typed
 from lofi_assets.files.writing import StoreError
 from lofi_assets.release.comfyui import WORKFLOW, workflow_sha256
-from lofi_assets.release.files import CARD, EVIDENCE, PARTS, RELEASE, ReleaseError, ReleaseRecord
+from lofi_assets.release.files import CARD, EVIDENCE, PARTS, RELEASE, ReleaseError, ReleaseRecord, release_name
 from lofi_assets.release.signing import LIST, SIGNATURE, read_listing, require_signature
 from lofi_assets.store import CONFIG_DIR
 
@@ -98,6 +98,12 @@ def belong_together(records: Sequence[ReleaseRecord]) -> list[str]:
     if len(records) > 1 and (len(names) > 1 or "" in names):
         odd.append(f"the repositories are of different releases ({', '.join(sorted(n[:12] or '?' for n in names))})")
     odd += [f"the part {part} is there twice" for part in PARTS if parts.count(part) > 1]
+    if (
+        not odd
+        and len(records) == len(PARTS)
+        and release_name({r.part: r.files for r in records if r.part}) not in names
+    ):
+        odd.append("the repositories are not, together, the release that each of them names")
     return odd
 
 

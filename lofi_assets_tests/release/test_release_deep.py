@@ -15,9 +15,9 @@ from lofi_assets.constitution.gates import Gate, Verdict, judge_asset
 from lofi_assets.release import deep_verification as deep_module
 from lofi_assets.release import verification as verification_module
 from lofi_assets.release.bundle_parity import FLOORS_DB, parity_measure
-from lofi_assets.release.deep_adapter import FORMS, MERGE, adapter_again
+from lofi_assets.release.deep_adapter import adapter_again
 from lofi_assets.release.deep_tiers import tiers_again
-from lofi_assets.release.deep_verification import Deep, MeasuredAgain, Status, compared
+from lofi_assets.release.deep_verification import FORMS, MERGE, Deep, MeasuredAgain, Status, compared
 from lofi_assets.release.files import Approver, Part, ReleaseRecord
 from lofi_assets.release.verification import Finding, Report, belong_together
 from lofi_assets.store import Store
