@@ -7,7 +7,6 @@ What belongs here: which files, and whether they are current. What does not: the
 environment and the runs (`bundle_environment.py`, `bundle_runs.py`), parity with torch (`bundle_parity.py`).
 """
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from pydantic.dataclasses import dataclass
 from lofi_assets.backbones import backbone_of
 from lofi_assets.backbones.export import ReleaseRuntime
 from lofi_assets.errors import LofiError
-from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import hash_of, sha256_folder
 from lofi_assets.files.typed import STORED, plain, read_typed, write_typed
 from lofi_assets.files.writing import atomic_folder, copy_file
@@ -33,7 +31,7 @@ from lofi_assets.release.bundle_environment import (
     environment,
     exact_requirements,
 )
-from lofi_assets.release.bundle_parity import PARITY, parity_measure, parity_report
+from lofi_assets.release.bundle_parity import PARITY, Parity, parity_measure, parity_report
 from lofi_assets.release.bundle_runs import CLIP, Run, run_bundle
 from lofi_assets.release.bundle_samples import write_samples
 from lofi_assets.release.private_strings import masked, of_this_machine, private_strings, track_ids
@@ -123,7 +121,7 @@ def build_bundle(store: Store, profile: Profile) -> Outcome:
             "missing_or_altered_files": {"value": len(wrong), "note": "; ".join(wrong)},
             "example_runs": {"value": bundle.example.ran, "note": bundle.example.note},
             "private_strings": {"value": len(private), "note": "; ".join(private[:5])},
-            "variants_far_from_torch": parity_measure(read_json(store.export / PARITY, default={})),
+            "variants_far_from_torch": parity_measure(Parity.read(store.export)),
             "incomplete_attributions": {"value": len(credits.incomplete), "note": "; ".join(credits.incomplete[:5])},
         },
         written=Written([store.export / name for name in (*bundle.files, MANIFEST)]),
@@ -230,8 +228,7 @@ def _make(
                 write_samples(folder, python=python, scratch=Path(scratch), settings=profile.quantization)
         example = ExampleRun(example.ran, _without_paths(example.note, folder, store.root))
         scale = profile.quantization.guidance_scale
-        report = parity_report(store, folder, runs=runs, clip=CLIP, guidance_scale=scale)
-        (folder / PARITY).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        parity_report(store, folder, runs=runs, clip=CLIP, guidance_scale=scale).write(folder)
         bundle = Bundle(key, example, _hashes(folder))
         bundle.write(folder)
     return bundle

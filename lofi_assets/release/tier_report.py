@@ -3,7 +3,6 @@
 Precision, size and SNR are read from the tiers' manifests, FAD from where it was measured; only the speed is taken now.
 """
 
-import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from lofi_assets.backbones import backbone_of
 from lofi_assets.errors import LofiError
 from lofi_assets.quantization.quantized_tiers import VARIANTS, TierDistances, tier_of
 from lofi_assets.quantization.tier_manifest import TIERS, ComponentReport, TierManifest
-from lofi_assets.release.bundle_parity import PARITY
+from lofi_assets.release.bundle_parity import Parity
 from lofi_assets.store import Store
 
 if TYPE_CHECKING:
@@ -130,11 +129,10 @@ def _distances(root: Path, store: Store | None) -> Mapping[str, Mapping[str, Any
         measured = TierDistances.read(store)
         known = measured.fidelity if measured else {}
         return {name: {"ratio": f.ratio, "upper": f.upper, "note": f.note} for name, f in known.items()}
-    path = root / PARITY
-    told = json.loads(path.read_text(encoding="utf-8"))["tiers"] if path.is_file() else {}
+    told = Parity.read(root)
     return {
-        name: {"ratio": row["fad_increase"], "upper": row["fad_increase_upper_95"], "note": row["fad_note"]}
-        for name, row in told.items()
+        name: {"ratio": row.fad_increase, "upper": row.fad_increase_upper_95, "note": row.fad_note}
+        for name, row in (told.tiers if told else {}).items()
     }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lofi_assets.cli.main import main
 from lofi_assets.lofi_onnx import clip
-from lofi_assets.release.bundle_parity import PARITY
 from lofi_assets.release.tier_report import tier_report
 from lofi_assets_tests.quantization.stand_in_manifest import MANIFEST
+from lofi_assets_tests.release.test_release_deep import parity, variant
 
 
 @pytest.fixture
@@ -22,8 +23,8 @@ def bundle(tmp_path: Path) -> Path:
     folder = tmp_path / "bundle"
     (folder / "int8").mkdir(parents=True)
     (folder / "int8" / "manifest.json").write_text(json.dumps(MANIFEST), encoding="utf-8")
-    row = {"fad_increase": 0.005, "fad_increase_upper_95": 0.016, "fad_note": ""}
-    (folder / PARITY).write_text(json.dumps({"tiers": {"int8": row}}), encoding="utf-8")
+    row = replace(variant(36.0), fad_increase=0.005, fad_increase_upper_95=0.016, fad_note="")
+    replace(parity(), tiers={"int8": row}).write(folder)
     return folder
 
 
