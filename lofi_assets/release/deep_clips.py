@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lofi_assets.backbones import Backbone
+from lofi_assets.backbones.export import Runtime
 from lofi_assets.errors import LofiError
 from lofi_assets.quantization.quantized_tiers import CPU_VARIANT, VARIANTS, tier_of
 from lofi_assets.release.bundle_parity import PARITY, Parity, difference, torch_clip
@@ -47,10 +48,32 @@ def played(
     Raises:
         PlayError: it does not load, does not play, or plays something that is no number.
     """
+    return play(opened(bundle, variant, backbone), clip, guidance_scale=guidance_scale, name=variant)
+
+
+def opened(bundle: Path, variant: str, backbone: Backbone) -> Runtime:
+    """The runtime of one variant of a bundle; its graphs load when they are asked.
+
+    Raises:
+        PlayError: it does not load.
+    """
+    try:
+        return backbone.runtime(bundle / tier_of(variant), cpu_profile=variant == CPU_VARIANT)
+    except Exception as error:  # tokenizers' errors have no base but this
+        raise PlayError(f"{variant} does not load here ({_said(error, bundle)})") from error
+
+
+def play(runtime: Runtime, clip: Clip, *, guidance_scale: float, name: str) -> "NDArray[np.float32]":
+    """(2, n) at 48 kHz of a clip.
+
+    Args:
+        name: of what plays, for people.
+    Raises:
+        PlayError: it does not play, or plays something that is no number.
+    """
     import numpy as np
 
     try:
-        runtime = backbone.runtime(bundle / tier_of(variant), cpu_profile=variant == CPU_VARIANT)
         made: NDArray[np.float32] = runtime.generate(
             [clip.prompt],
             lyrics=[clip.lyrics],
@@ -59,15 +82,16 @@ def played(
             steps=clip.steps,
             guidance_scale=guidance_scale,
         )[0]
-    except Exception as error:  # onnxruntime's and tokenizers' errors have no base but this
-        raise PlayError(f"{variant} does not play here ({_said(error, bundle)})") from error
+    except Exception as error:  # onnxruntime's errors have no base but this
+        raise PlayError(f"{name} does not play here ({_said(error)})") from error
     if not np.isfinite(made).all():
-        raise PlayError(f"{variant} plays what is no number")
+        raise PlayError(f"{name} plays what is no number")
     return made
 
 
-def _said(error: Exception, bundle: Path) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".replace(str(bundle), bundle.name)
+def _said(error: Exception, bundle: Path | None = None) -> str:
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return text.replace(str(bundle), bundle.name) if bundle else text
 
 
 def parity_again(bundle: Path, backbone: Backbone, merged: Path | None) -> Iterator[MeasuredAgain]:
@@ -115,14 +139,15 @@ def samples_again(bundle: Path, backbone: Backbone) -> Iterator[MeasuredAgain]:
     if samples is None:
         yield MeasuredAgain("bundle.samples", "not measured", text="the release carries none")
         return
-    if reason := _not_playable(samples):
+    if reason := not_playable(samples):
         yield MeasuredAgain("bundle.samples", "not measured", text=reason)
         return
     for sample in samples.clips:
         yield _sample_again(bundle, backbone, samples, sample)
 
 
-def _not_playable(samples: Samples) -> str:
+def not_playable(samples: Samples) -> str:
+    """Why what a release says of its samples is not followed; "" if it is."""
     if samples.tier not in VARIANTS or samples.tier == CPU_VARIANT:
         return f"they say that they are of {samples.tier[:40]!r}, which is no tier"
     clips = [_clip_of(samples, sample) for sample in samples.clips]

@@ -11,7 +11,8 @@ from lofi_assets.files.writing import link_or_copy
 from lofi_assets.quantization.proof import ProofError, prove_tier
 from lofi_assets.quantization.tier_manifest import PolicyReport, TierManifest, TierName
 from lofi_assets.release.deep_clips import parity_again, samples_again
-from lofi_assets.release.deep_verification import MeasuredAgain, Status, compared
+from lofi_assets.release.deep_fad import fad_again
+from lofi_assets.release.deep_verification import FadAgain, MeasuredAgain, Status, compared
 from lofi_assets.release.files import BUNDLE_FOLDER, ReleaseRecord
 
 RELEASED: tuple[TierName, ...] = ("fp16", "int8", "int4")
@@ -25,11 +26,14 @@ BY_VALUE = ("elements_by_bits", "quantized_share", "int4_share", "min_bits")
 """What counts a weight by its values, which takes FP32's: stored in 32 bits, it may hold a number of 16."""
 
 
-def tiers_again(folder: Path, record: ReleaseRecord, *, merged: Path | None, scratch: Path) -> Iterator[MeasuredAgain]:
+def tiers_again(
+    folder: Path, record: ReleaseRecord, *, merged: Path | None, scratch: Path, fad: FadAgain | None = None
+) -> Iterator[MeasuredAgain]:
     """Every measurement of the tiers.
 
     Args:
         merged: base and adapter of this release, merged here; None where they could not be.
+        fad: as in `measure_again`.
     """
     bundle = folder / BUNDLE_FOLDER
     manifests = {tier: TierManifest.read(bundle / tier) for tier in RELEASED}
@@ -48,6 +52,7 @@ def tiers_again(folder: Path, record: ReleaseRecord, *, merged: Path | None, scr
     yield from _snr(bundle, known, backbone, baseline, reason)
     yield from parity_again(bundle, backbone, merged)
     yield from samples_again(bundle, backbone)
+    yield from fad_again(bundle, backbone, baseline=baseline, reason=reason, asked=fad, scratch=scratch / "fad")
 
 
 def _of_this_adapter(tier: str, made: TierManifest, record: ReleaseRecord) -> MeasuredAgain:

@@ -16,14 +16,15 @@ Status = Literal["same", "differs", "not measured"]
 NOT_CARRIED = (
     "FAD, KAD and CLAP of the checkpoint's samples: they are measured against the validation tracks, and a release "
     "carries neither those tracks nor samples that are named after them. The numbers are in the evidence.",
-    "FAD of the tiers against FP32 (tiers.fad_int8, tiers.fad_int4): it needs the same tracks.",
+    "FAD of the tiers over FP32's, as on record: it needs the same tracks. With --fad-pairs the tolerance is asked "
+    "again, of other prompts and another reference (tiers.fad above).",
     "The listening test: only people can repeat it.",
 )
 """What nobody who has only the release can measure."""
 REPOSITORIES, FORMS, MERGE, MERGED_FILE = "release.repositories", "adapter.forms", "merge.parity", "merged.file"
 MEASURED_OF: Mapping[Part, tuple[str, ...]] = {
     "adapter": (FORMS, MERGE),
-    "tiers": ("tiers.policy", "tiers.adapter", "tiers.snr", "bundle.parity", "bundle.samples"),
+    "tiers": ("tiers.policy", "tiers.adapter", "tiers.snr", "tiers.fad", "bundle.parity", "bundle.samples"),
     "merged": (MERGED_FILE,),
 }
 """What a repository is measured for."""
@@ -40,6 +41,18 @@ class MeasuredAgain:
     measured: str = ""
     text: str = ""
     """How, or why not and what it takes."""
+
+
+@dataclass(frozen=True)
+class FadAgain:
+    """How the tiers' FAD is to be measured."""
+
+    pairs: int
+    """Clips of FP32 and of each variant."""
+    reference: Path | None = None
+    """Folder of music that both are compared with; None: FP32's clips of the release's other prompts."""
+    encoder_weights: Path | None = None
+    """Of the encoder that the release names, where it is not shipped."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,12 @@ def _shown(number: float | None, unit: str) -> str:
 
 
 def measure_again(
-    folders: Mapping[Part, Path], records: Mapping[Part, ReleaseRecord], *, base: Path | None, scratch: Path
+    folders: Mapping[Part, Path],
+    records: Mapping[Part, ReleaseRecord],
+    *,
+    base: Path | None,
+    scratch: Path,
+    fad: FadAgain | None = None,
 ) -> Deep:
     """Measure what can be measured of a release that holds by its files.
 
@@ -88,6 +106,7 @@ def measure_again(
         folders: the repositories that are there.
         base: folder of the base model that the adapter was trained on; None leaves unmeasured what it takes.
         scratch: an empty folder, with room for a merged model and its FP32 graphs.
+        fad: how the tiers' FAD is to be measured; None leaves it unmeasured.
     """
     from lofi_assets.release.deep_adapter import adapter_again
     from lofi_assets.release.deep_merged import merged_again
@@ -99,7 +118,7 @@ def measure_again(
         again, merged = adapter_again(folders["adapter"], records["adapter"], base=base, scratch=scratch)
         found += again
     if "tiers" in folders:
-        found += tiers_again(folders["tiers"], records["tiers"], merged=merged, scratch=scratch)
+        found += tiers_again(folders["tiers"], records["tiers"], merged=merged, scratch=scratch, fad=fad)
     if "merged" in folders:
         found.append(merged_again(folders["merged"], records["merged"], merged=merged))
     return Deep(tuple(found))
