@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lofi_assets.backbones import backbone_of
 from lofi_assets.errors import LofiError
 from lofi_assets.quantization.quantized_tiers import VARIANTS, TierDistances, tier_of
+from lofi_assets.quantization.sensitivity_report import by_cost
 from lofi_assets.quantization.tier_manifest import TIERS, ComponentReport, TierManifest
 from lofi_assets.release.bundle_parity import Parity
 from lofi_assets.store import Store
@@ -66,11 +67,26 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Layer:
+    """A linear layer of the denoiser's blocks, measured when INT4 was built."""
+
+    layer: str
+    elements: int
+    snr_db_4: float
+    """Of the denoiser with this layer alone in 4 bits."""
+    snr_db_8: float
+    bits: int
+    """What INT4 stores it in."""
+
+
+@dataclass(frozen=True)
 class TierReport:
     """Everything about the tiers of a folder."""
 
     parts: tuple[Part, ...]
     variants: tuple[Variant, ...]
+    layers: tuple[Layer, ...]
+    """Those that cost most in 4 bits first; none where INT4 was built before they were measured."""
 
 
 def tier_report(root: Path, *, store: Store | None = None, runs: int = 5, threads: int | None = None) -> TierReport:
@@ -105,7 +121,17 @@ def tier_report(root: Path, *, store: Store | None = None, runs: int = 5, thread
                     fad_note=fad.get("note", "" if variant == "fp32" else "not measured"),
                 )
             )
-    return TierReport(tuple(parts), tuple(variants))
+    return TierReport(tuple(parts), tuple(variants), _layers(found.get("int4")))
+
+
+def _layers(int4: TierManifest | None) -> tuple[Layer, ...]:
+    if int4 is None or int4.layers is None:
+        return ()
+    spared = set(int4.recipe.int8_layers)
+    return tuple(
+        Layer(loss.layer, loss.elements, loss.snr_db[4], loss.snr_db[8], 8 if loss.layer in spared else 4)
+        for loss in by_cost(int4.layers)
+    )
 
 
 def _part(tier: str, part: ComponentReport, manifest: TierManifest) -> Part:

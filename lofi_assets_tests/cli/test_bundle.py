@@ -75,6 +75,22 @@ def test_every_way_to_run_a_tier_is_timed_against_fp32_and_without_fp32_nothing_
     assert alone["int8"].times_fp32 is None and alone["int8"].milliseconds is not None
 
 
+def test_layers_are_told_by_what_they_cost(bundle: Path) -> None:
+    done = CliRunner().invoke(main, ["tiers", str(bundle), "--layers"])
+    assert done.exit_code == 1 and "INT4 has no record of its layers; materialise quantized_tiers" in done.output
+    costs = (("a", 30.0), ("b", 20.0))
+    layers = [{"layer": name, "elements": 10, "snr_db": {"4": four, "8": four + 22}} for name, four in costs]
+    recipe = {"int8_layers": ["b"], "int4_block": 32}
+    (bundle / "int4").mkdir()
+    manifest = MANIFEST | {"tier": "int4", "layers": layers, "recipe": recipe}
+    (bundle / "int4" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    done = CliRunner().invoke(main, ["tiers", str(bundle), "--layers"])
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.output.splitlines() if "│" in line]
+    assert rows[-2:] == [["b", "10", "20.0", "42.0", "8 bits"], ["a", "10", "30.0", "52.0", "4 bits"]], done.output
+    told = json.loads(CliRunner().invoke(main, ["tiers", str(bundle), "--runs", "0", "--json"]).output)
+    assert told["layers"][0] == {"layer": "b", "elements": 10, "snr_db_4": 20.0, "snr_db_8": 42.0, "bits": 8}
+
+
 def test_a_folder_without_tiers_is_named(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["tiers", str(tmp_path)])
     assert done.exit_code == 1 and "no tier in it" in done.output
