@@ -49,7 +49,8 @@ from lofi_assets.release.files import (
 from lofi_assets.release.model_card import Approval
 from lofi_assets.release.onnx_artifacts import MANIFEST as BUNDLE
 from lofi_assets.release.onnx_artifacts import Bundle
-from lofi_assets.release.private_names import PrivateNames, known_tracks, private_names, refuse_private
+from lofi_assets.release.private_names import known_tracks, private_names, refuse_private
+from lofi_assets.release.private_search import PrivateNames
 from lofi_assets.release.published_text import published_text
 from lofi_assets.release.sealed_copy import SealedCopy, SealedFile, sealed_copy
 from lofi_assets.release.signing import LIST, SIGNATURE, listing

@@ -34,7 +34,8 @@ from lofi_assets.release.bundle_environment import (
 from lofi_assets.release.bundle_parity import PARITY, Parity, parity_measure, parity_report
 from lofi_assets.release.bundle_runs import CLIP, Run, run_bundle
 from lofi_assets.release.bundle_samples import write_samples
-from lofi_assets.release.private_strings import masked, of_this_machine, private_strings, track_ids
+from lofi_assets.release.private_names import private_names, private_strings, track_ids, user_name
+from lofi_assets.release.private_search import masked
 from lofi_assets.store import Store
 from lofi_assets.wording import counted
 
@@ -106,13 +107,12 @@ def build_bundle(store: Store, profile: Profile) -> Outcome:
     if bundle is None or not current:
         bundle = _make(store, profile, key, tiers, texts)
     wrong = differences(store.export, expected=weights)
-    names, paths = of_this_machine()
+    tracks = track_ids(store)
     private = private_strings(
         store.export,
-        names=names | track_ids(store),
-        paths=paths | {str(store.root)},
+        private_names(store, tracks),
+        words=user_name() | tracks,
         public="\n".join(_public(texts)),
-        vocabularies=_vocabularies(store.export),
     )
     return Outcome(
         data_version=key,
@@ -202,11 +202,6 @@ def _public(texts: Mapping[str, str]) -> list[str]:
     return [text for name, text in texts.items() if name.startswith(own)]
 
 
-def _vocabularies(folder: Path) -> list[Path]:
-    """Files that a tier has beside its graphs, its record and its tensors: the words that its base reads."""
-    return [path for path in sorted(folder.glob("*/*.json")) if path != manifest_path(path.parent)]
-
-
 def _standalone(text: str) -> str:
     for package in ("lofi_onnx", "lyrics"):
         text = text.replace(f"from lofi_assets.{package} ", "from lofi_onnx ")
@@ -226,7 +221,7 @@ def _make(
             if runs and example.ran:
                 python = environment(texts["requirements.txt"], environments)
                 write_samples(folder, python=python, scratch=Path(scratch), settings=profile.quantization)
-        example = ExampleRun(example.ran, _without_paths(example.note, folder, store.root))
+        example = ExampleRun(example.ran, _without_paths(example.note, folder, store))
         scale = profile.quantization.guidance_scale
         parity_report(store, folder, runs=runs, clip=CLIP, guidance_scale=scale).write(folder)
         bundle = Bundle(key, example, _hashes(folder))
@@ -251,10 +246,9 @@ def try_bundle(folder: Path, environments: Path, *, scratch: Path) -> tuple[Exam
     return ExampleRun(not problems, "; ".join(problems)), runs
 
 
-def _without_paths(note: str, folder: Path, root: Path) -> str:
+def _without_paths(note: str, folder: Path, store: Store) -> str:
     """The record is published with the bundle: a traceback in it must not tell where it was built, nor by whom."""
-    _, paths = of_this_machine()
-    for path in (str(folder), str(root), tempfile.gettempdir(), *sorted(paths, key=len, reverse=True)):
+    for path in (str(folder), *private_names(store, ()).folders):
         note = note.replace(path, "...")
     return masked(note)
 
