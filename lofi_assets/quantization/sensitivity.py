@@ -55,8 +55,8 @@ def layer_losses(path: Path, probes: Sequence[Probe], layout: ExportLayout) -> l
         for bits, restored in _restored(linear, weight):
             for inputs, answer in zip(calls, expected, strict=True):
                 noise[bits] += float(np.square(_answer(session, {**inputs, linear.name: restored}) - answer).sum())
-        losses = {bits: decibel(signal, power) for bits, power in noise.items()}
-        found.append(LayerLoss(linear.module, weight.size, losses))
+        four, eight = (decibel(signal, noise[bits]) for bits in (4, 8))
+        found.append(LayerLoss(linear.module, weight.size, four, eight))
     return found
 
 
@@ -99,10 +99,10 @@ def spared(losses: Sequence[LayerLoss], *, share: float = SPARED_SHARE) -> tuple
 
 def _gain(loss: LayerLoss) -> tuple[float, str]:
     """By how much the error falls for each weight that takes 8 bits in place of 4; then the name, so that none tie."""
-    return (error_share(loss, 4) - error_share(loss, 8)) / loss.elements, loss.layer
+    return (error_share(loss.snr_db_4) - error_share(loss.snr_db_8)) / loss.elements, loss.layer
 
 
 def predicted_db(losses: Sequence[LayerLoss], in_eight: Sequence[str]) -> float:
     """dB of the denoiser with these layers in 8 bits and the others in 4, if errors of layers add up by their power."""
     kept = set(in_eight)
-    return decibel(1.0, sum(error_share(loss, 8 if loss.layer in kept else 4) for loss in losses))
+    return decibel(1.0, sum(error_share(loss.snr_db_8 if loss.layer in kept else loss.snr_db_4) for loss in losses))

@@ -43,6 +43,8 @@ def _named(folder: Path) -> str:
 
 def _forms(folder: Path, record: ReleaseRecord) -> MeasuredAgain:
     """That every application loads the same tensors at the same strength."""
+    if not (folder / PEFT_WEIGHTS).is_file():
+        return MeasuredAgain(FORMS, "differs", record.adapter_sha256[:12], "none", f"there is no {PEFT_WEIGHTS}")
     measured = sha256_file(folder / PEFT_WEIGHTS)
     reason = fault(folder)
     text = reason.replace(str(folder), folder.name) if reason else "every form holds these tensors at this strength"

@@ -31,13 +31,15 @@ def merged_again(folder: Path, record: ReleaseRecord, *, merged: Path | None) ->
     if merged is None:
         text = "needs the adapter's repository and --base FOLDER"
         return MeasuredAgain(MERGED_FILE, "not measured", text=text)
+    if not (folder / CHECKPOINT).is_file():
+        return MeasuredAgain(MERGED_FILE, "differs", CHECKPOINT, "none", "the repository has no such file")
+    about = {"checkpoint": record.checkpoint, "adapter_sha256": record.adapter_sha256}
     try:
         model_files(merged, architecture=ACE_STEP_V1)
+        odd = list(_odd(folder / CHECKPOINT, checkpoint_blocks(merged, about=about)))
     except LofiError as error:
         text = str(error).replace(str(merged), "the merged model")
         return MeasuredAgain(MERGED_FILE, "not measured", text=text)
-    about = {"checkpoint": record.checkpoint, "adapter_sha256": record.adapter_sha256}
-    odd = list(_odd(folder / CHECKPOINT, checkpoint_blocks(merged, about=about)))
     text = "; ".join(odd[:5]) or (
         f"codec byte by byte; in BF16 at most {MOST_MOVED:.1%} of a tensor one step beside what is written here"
     )

@@ -129,7 +129,7 @@ def _layers(int4: TierManifest | None) -> tuple[Layer, ...]:
         return ()
     spared = set(int4.recipe.int8_layers)
     return tuple(
-        Layer(loss.layer, loss.elements, loss.snr_db[4], loss.snr_db[8], 8 if loss.layer in spared else 4)
+        Layer(loss.layer, loss.elements, loss.snr_db_4, loss.snr_db_8, 8 if loss.layer in spared else 4)
         for loss in by_cost(int4.layers)
     )
 

@@ -79,7 +79,7 @@ def test_layers_are_told_by_what_they_cost(bundle: Path) -> None:
     done = CliRunner().invoke(main, ["tiers", str(bundle), "--layers"])
     assert done.exit_code == 1 and "INT4 has no record of its layers; materialise quantized_tiers" in done.output
     costs = (("a", 30.0), ("b", 20.0))
-    layers = [{"layer": name, "elements": 10, "snr_db": {"4": four, "8": four + 22}} for name, four in costs]
+    layers = [{"layer": name, "elements": 10, "snr_db_4": four, "snr_db_8": four + 22} for name, four in costs]
     recipe = {"int8_layers": ["b"], "int4_block": 32}
     (bundle / "int4").mkdir()
     manifest = MANIFEST | {"tier": "int4", "layers": layers, "recipe": recipe}

@@ -162,6 +162,14 @@ def test_every_other_byte_has_to_be_as_it_is_written_here(published: Path, again
     assert "longer than its tensors" in again().text
 
 
+def test_a_repository_without_its_file_differs(published: Path, again: Any, tmp_path: Path) -> None:
+    (published / "merged" / CHECKPOINT).unlink()
+    assert again().status == "differs" and "no such file" in again().text
+    (published / "adapter" / "adapter_model.safetensors").unlink()
+    rows = adapter_module._forms(published / "adapter", record_of(published / "adapter"))
+    assert rows.status == "differs" and "there is no adapter_model.safetensors" in rows.text
+
+
 def test_without_a_merge_or_what_comfyui_reads_prompts_by_it_is_not_measured(
     released: Store, published: Path, again: Any
 ) -> None:
