@@ -93,7 +93,7 @@ def private_strings(folder: Path, names: PrivateNames, *, words: Collection[str]
     found: list[str] = []
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for file in sorted(files, key=lambda path: path.name not in VOCABULARIES):  # what they know goes for the others
-        told = search(file, searched)
+        told = search(file, searched, strict=True)
         if file.name in VOCABULARIES:
             common = frozenset(word for word in told.words if word.isalpha())
             told, searched = replace(told, words=told.words - common), replace(searched, words=searched.words - common)

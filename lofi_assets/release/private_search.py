@@ -100,8 +100,12 @@ def private_in(path: Path, names: PrivateNames, *, name: str | None = None) -> l
     return search(path, names, name=name).all
 
 
-def search(path: Path, names: PrivateNames, *, name: str | None = None) -> Private:
-    """The same, with the whole words apart."""
+def search(path: Path, names: PrivateNames, *, name: str | None = None, strict: bool = False) -> Private:
+    """The same, with the whole words apart.
+
+    Args:
+        strict: a text for people may not name a file in /tmp as an example, nor what begins as one of the folders does.
+    """
     name = name or path.name
     searched = replace(names, tracks=frozenset(), people=frozenset()) if name in VOCABULARIES else names
     found: dict[str, None] = {}
@@ -116,7 +120,7 @@ def search(path: Path, names: PrivateNames, *, name: str | None = None) -> Priva
     else:
         texts = texts_of(path, needles_of(searched))
     for text, kind in texts:
-        found |= dict.fromkeys(_said(text, searched, kind))
+        found |= dict.fromkeys(_said(text, searched, kind, strict=strict or kind != "text"))
         if kind != "tensors":
             words |= searched.words.intersection(WORD.findall(text))
     return Private(tuple(found | dict.fromkeys(listed)), frozenset(words))
@@ -178,14 +182,14 @@ def _runs(data: bytes, needles: Needles, printable: re.Pattern[bytes]) -> Iterat
                 break
 
 
-def _said(text: str, names: PrivateNames, kind: Kind) -> Iterator[str]:
+def _said(text: str, names: PrivateNames, kind: Kind, *, strict: bool) -> Iterator[str]:
     found = names_in(text, names)
-    if kind != "text":  # what is before a path may be the length of its text, which looks like a letter
+    if strict:  # in a program's file, what is before a path may be the length of its text, which looks like a letter
         plain = text.replace("\\/", "/")
         found += [f"the folder {folder}" for folder in names.folders if folder in plain]
     yield from found
     paths = _PATH.findall(text) if kind == "text" else []
-    paths += [path for path in _machine_paths(text, examples=kind == "text") if not _told(path, paths)]
+    paths += [path for path in _machine_paths(text, examples=not strict) if not _told(path, paths)]
     known = [said.removeprefix("the folder ") for said in found]
     whole = [path for path in paths if kind == "text" and path.count("/") > 2]
     yield from (f"the path {path}" for path in paths if path in whole or not _told(path, known))

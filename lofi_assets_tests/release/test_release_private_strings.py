@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from lofi_assets.release import private_search as module
 from lofi_assets.release.private_names import private_strings, user_name
-from lofi_assets.release.private_search import PrivateNames, masked
+from lofi_assets.release.private_search import PrivateNames, masked, private_in
 
 NAMES = PrivateNames(folders=("/srv/lofi-platform",), people=frozenset(), tracks=frozenset())
 
@@ -132,6 +132,14 @@ def test_every_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(io, "open", counted)
     assert found(tmp_path) == []
     assert sorted(opened) == sorted(files)
+
+
+@pytest.mark.parametrize("text", ["made in /tmp/tmp8a2f", "under /srv/lofi-platform_old"])
+def test_the_bundle_says_nothing_that_a_card_may_say_as_an_example(tmp_path: Path, text: str) -> None:
+    (tmp_path / "BUNDLE.md").write_text(text, encoding="utf-8")
+    assert len(found(tmp_path)) == 1
+    (tmp_path / "README.md").write_text("-o /tmp/out.wav", encoding="utf-8")
+    assert private_in(tmp_path / "README.md", NAMES) == []
 
 
 def test_paths_are_masked_in_a_note() -> None:
