@@ -248,7 +248,8 @@ def try_bundle(folder: Path, environments: Path, *, scratch: Path) -> tuple[Exam
 
 def _without_paths(note: str, folder: Path, store: Store) -> str:
     """The record is published with the bundle: a traceback in it must not tell where it was built, nor by whom."""
-    for path in (str(folder), *private_names(store, ()).folders):
+    known = [path for path in private_names(store, ()).folders if path.count("/") > 1]  # "/root" would leave the rest
+    for path in (str(folder), *known):
         note = note.replace(path, "...")
     return masked(note)
 

@@ -87,8 +87,9 @@ class Private:
 
     @property
     def all(self) -> list[str]:
-        """Both."""
-        return [*self.said, *(f"the name {word}" for word in sorted(self.words))]
+        """Both, each name once."""
+        told = {said.rpartition(" ")[2] for said in self.said}
+        return [*self.said, *(f"the name {word}" for word in sorted(self.words - told))]
 
 
 def private_in(path: Path, names: PrivateNames, *, name: str | None = None) -> list[str]:
