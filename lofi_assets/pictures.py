@@ -103,11 +103,14 @@ def curves_by_step(curves: Mapping[str, Sequence[tuple[int, float]]], *, label: 
     return _png(figure)
 
 
-def ranked(values: Mapping[str, float], *, label: str, marked: Collection[str] = (), at: float = 1.0) -> bytes:
+def ranked(
+    values: Mapping[str, float], *, label: str, marked: Collection[str] = (), at: float = 1.0, of: str = "tracks"
+) -> bytes:
     """One point per name, in the order given, on a logarithmic scale; `marked` ones stand out and are named.
 
     Args:
         at: a horizontal line, where a value is as usual.
+        of: what is named.
     """
     figure = _figure(width=6.4, height=2.4)
     axis = figure.subplots()
@@ -119,7 +122,7 @@ def ranked(values: Mapping[str, float], *, label: str, marked: Collection[str] =
             axis.annotate(name[:24], (place, value), beside, textcoords="offset points", fontsize=LABEL, color=ACCENT)
     axis.set_yscale("log")
     axis.set_xticks([])
-    axis.set(xlabel=f"{len(values)} tracks", ylabel=label)
+    axis.set(xlabel=f"{len(values)} {of}", ylabel=label)
     return _png(figure)
 
 

@@ -43,9 +43,8 @@ class ExportLayout:
     """Regular expression of linear layers of the denoiser that every step passes through: never quantized, not counted
     as missing."""
     block: str
-    """Regular expression of layers in a block of the denoiser; its group is the block's number."""
-    sensitive: tuple[str, ...]
-    """Regular expressions of layers that INT4 stores in 8 bits."""
+    """Regular expression of layers in a block of the denoiser; its group is the block's number. INT4 stores these in 4
+    bits, but for those that measure as the most sensitive."""
 
     @property
     def components(self) -> tuple[str, ...]:

@@ -3,10 +3,14 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lofi_assets.store import Store, data_root
+
+if TYPE_CHECKING:
+    from lofi_assets.release.tier_report import TierReport
 
 TIERS = ("fp16", "int8", "int4")
 
@@ -76,19 +80,22 @@ def generate(
 @click.argument("directory", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--runs", type=click.IntRange(0), default=5, show_default=True, help="Calls timed; 0: no speed.")
 @click.option("--threads", type=int, help="Default: ONNX Runtime's choice.")
+@click.option("--layers", "by_layer", is_flag=True, help="What each layer costs in 4 and in 8 bits, the dearest first.")
 @click.option("--json", "as_json", is_flag=True)
-def tiers(directory: Path | None, runs: int, threads: int | None, as_json: bool) -> None:
+def tiers(directory: Path | None, runs: int, threads: int | None, by_layer: bool, as_json: bool) -> None:
     """What the tiers of DIRECTORY are (a bundle; default: quantized/ of the data root), and how fast here.
 
     Opset, operator domains, bits, size and SNR against FP32 of every file; then size, speed against FP32 (where it is
     beside them) and FAD against FP32 with its 95 % bound.
+
+    A tier outside its tolerance: --layers says which layers of the denoiser it loses most by.
     """
     from lofi_assets.release.tier_report import tier_report
 
     store = Store(data_root())
     root = directory or store.quantized
     own = store if root.resolve() == store.quantized.resolve() else None
-    found = tier_report(root, store=own, runs=runs, threads=threads)
+    found = tier_report(root, store=own, runs=0 if by_layer else runs, threads=threads)
     if as_json:
         click.echo(json.dumps(asdict(found), allow_nan=False))
         return
@@ -96,6 +103,9 @@ def tiers(directory: Path | None, runs: int, threads: int | None, as_json: bool)
 
     from lofi_assets.cli.console import console
 
+    if by_layer:
+        _print_layers(found, root)
+        return
     parts = Table("tier", "component", "opset", "domains", "bits", "MB", "of FP32", "SNR dB")
     for part in found.parts:
         bits = " ".join(f"{bits}:{100 * share:.1f}%" for bits, share in part.bits.items())
@@ -112,6 +122,21 @@ def tiers(directory: Path | None, runs: int, threads: int | None, as_json: bool)
         )
     console.print(parts)
     console.print(whole)
+
+
+def _print_layers(found: "TierReport", root: Path) -> None:
+    from rich.table import Table
+
+    from lofi_assets.cli.console import console
+
+    if not found.layers:
+        raise click.ClickException(
+            f"{root}: INT4 has no record of its layers; materialise quantized_tiers, which measures"
+        )
+    table = Table("layer", "weights", "dB, alone in 4 bits", "dB, alone in 8 bits", "stored in")
+    for row in found.layers:
+        table.add_row(row.layer, f"{row.elements:,}", f"{row.snr_db_4:.1f}", f"{row.snr_db_8:.1f}", f"{row.bits} bits")
+    console.print(table)
 
 
 def _shown(value: float | None, form: str = ".3f") -> str:

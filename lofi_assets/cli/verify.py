@@ -15,7 +15,7 @@ from lofi_assets.cli.console import console
 from lofi_assets.errors import LofiError
 
 if TYPE_CHECKING:
-    from lofi_assets.release.deep_verification import Deep
+    from lofi_assets.release.deep_verification import Deep, FadAgain
     from lofi_assets.release.verification import Report
 
 INCOMPLETE = 3
@@ -39,22 +39,48 @@ class DownloadError(LofiError, RuntimeError):
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="With --deep: folder of the base model, for what merging takes.",
 )
+@click.option(
+    "--fad-pairs", type=click.IntRange(16), help="With --base: the tiers' FAD over FP32's on so many pairs of clips."
+)
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="With --fad-pairs: folder of music to compare with; FP32's clips of another prompt without.",
+)
+@click.option(
+    "--encoder-weights",
+    type=click.Path(path_type=Path, exists=True),
+    help="With --fad-pairs: weights of the encoder that the release names, unless it is shipped.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of tables.")
 def verify(
-    places: Sequence[str], revision: str | None, key_file: Path | None, deep: bool, base: Path | None, as_json: bool
+    places: Sequence[str],
+    revision: str | None,
+    key_file: Path | None,
+    deep: bool,
+    base: Path | None,
+    fad_pairs: int | None,
+    reference: Path | None,
+    encoder_weights: Path | None,
+    as_json: bool,
 ) -> None:
     """Check a release: folders, or repositories on the Hub (TEAM/NAME).
 
     Files, signature, the chain of evidence and every gate, judged again under the constitution that the release names.
-    Needs nothing of the machine that made it. Name both repositories of a release, or the folder that holds them, to
-    have them compared with each other, and for --deep.
+    Needs nothing of the machine that made it. Name all repositories of a release, or the folder that holds them, to
+    have them compared with each other, and for --deep, which counts what it was not given as not measured.
 
     Exit status: 0 all of it holds; 1 something does not hold, or differs where it was measured again; 3 nothing is
     wrong, but with --deep something could not be measured here.
     """
     if base and not deep:
         raise click.UsageError("--base goes with --deep")
+    if fad_pairs and not base:
+        raise click.UsageError("--fad-pairs goes with --base: FP32 is not released, and is made of base and adapter")
+    if (reference or encoder_weights) and not fad_pairs:
+        raise click.UsageError("--reference and --encoder-weights go with --fad-pairs")
     from lofi_assets.constitution.dsse import public_key
+    from lofi_assets.release.deep_verification import FadAgain
     from lofi_assets.release.verification import belong_together
     from lofi_assets.release.verification import verify as check
 
@@ -63,7 +89,8 @@ def verify(
         reports = {folder: check(folder, key=key) for folder in folders}
         odd = belong_together([report.record for report in reports.values()])
         sound = not odd and all(report.holds for report in reports.values())
-        again = _again(reports, base, Path(scratch)) if deep and sound else None
+        fad = FadAgain(fad_pairs, reference, encoder_weights) if fad_pairs else None
+        again = _again(reports, base, Path(scratch), fad) if deep and sound else None
         if as_json:
             click.echo(json.dumps(_document(reports, odd, again, deep=deep), indent=2, ensure_ascii=False))
         else:
@@ -104,12 +131,12 @@ def _downloaded(repo: str, revision: str | None, folder: Path) -> Path:
     raise DownloadError(f"{repo}: no folder here, and not to be had from the Hub ({reason})")
 
 
-def _again(reports: Mapping[Path, "Report"], base: Path | None, scratch: Path) -> "Deep":
+def _again(reports: Mapping[Path, "Report"], base: Path | None, scratch: Path, fad: "FadAgain | None") -> "Deep":
     from lofi_assets.release.deep_verification import measure_again
 
     parts = {report.record.part or "adapter": folder for folder, report in reports.items()}
     records = {part: reports[folder].record for part, folder in parts.items()}
-    return measure_again(parts, records, base=base, scratch=scratch)
+    return measure_again(parts, records, base=base, scratch=scratch, fad=fad)
 
 
 def _document(

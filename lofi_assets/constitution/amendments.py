@@ -34,7 +34,12 @@ def gates_sha256(config_dir: Path) -> str:
 
 
 def _meaning(data: Mapping[str, Any]) -> str:
-    return hash_of({"gates": {row["id"]: row for row in data["gates"]}, "training_table": data["training_table"]})
+    try:
+        return hash_of({"gates": {row["id"]: row for row in data["gates"]}, "training_table": data["training_table"]})
+    except (KeyError, TypeError, ValueError) as error:  # YAML has types that JSON, which is hashed, does not have
+        raise ConstitutionError(
+            f"the table of gates holds what has no hash ({error}); mend config/constitution.yaml"
+        ) from error
 
 
 def unlogged_gates(config_dir: Path, *, known: Path) -> str:

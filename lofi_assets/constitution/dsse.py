@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lofi_assets.environment import variable
 from lofi_assets.errors import LofiError
+from lofi_assets.files.hand_written import parse_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -44,7 +45,7 @@ def require_signature(text: str, *, document: str, key: "Ed25519PublicKey", name
     from cryptography.exceptions import InvalidSignature
 
     try:
-        data: Any = json.loads(text)
+        data: Any = parse_json(text, where=name)
         (signature,) = data["signatures"]
         sound = (data["payload"], data["payloadType"]) == (coded(document.encode()), PAYLOAD_TYPE)
         sound = sound and signature["keyid"] == key_id(key) and canonical(data) == text

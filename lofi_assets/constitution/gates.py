@@ -10,12 +10,15 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_yaml
 from lofi_assets.store import CONFIG_DIR, require_config
 from lofi_assets.wording import counted
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 Scope = Literal["track", "asset", "repository"]
 Op = Literal["<", "<=", ">", ">=", "==", "!="]
@@ -149,14 +152,19 @@ def load_constitution(config_dir: Path = CONFIG_DIR) -> dict[str, Any]:
     require_config(config_dir)
     path = config_dir / "constitution.yaml"
     try:
-        data = deepcopy(_parsed(decoded(path.read_bytes(), where=str(path)), where=str(path)))
+        parsed = _parsed(decoded(path.read_bytes(), where=str(path)), where=str(path))
+        data: Any = deepcopy(parsed) or {}
     except OSError as error:
         raise ConstitutionError(f"{path}: cannot be read ({error})") from error
     except HandWrittenError as error:
         raise ConstitutionError(str(error)) from error
+    if not isinstance(data, dict):
+        raise ConstitutionError(f"{path}: holds no mapping")
     missing = {"version", "gates", "training_table"} - set(data)
     if missing:
         raise ConstitutionError(f"{path}: lacks {', '.join(sorted(missing))}")
+    if not isinstance(data["gates"], list):
+        raise ConstitutionError(f"{path}: gates are a list of rows")
     return data
 
 
@@ -182,12 +190,35 @@ def _gate(row: Mapping[str, Any]) -> Gate:
             raise ConstitutionError(f"gate {gate.id}: {key} is {value!r}, must be one of {', '.join(allowed)}")
     if gate.scope != "asset" and gate.holds:
         raise ConstitutionError(f"gate {gate.id}: scope {gate.scope} cannot hold an asset back; only asset gates do")
+    gate = _typed(gate)
     unknown = set(gate.holds) - set(GUARDED_ASSETS)
     if unknown:
         raise ConstitutionError(f"gate {gate.id}: holds {', '.join(sorted(unknown))}, which has no guard")
     if (gate.scope == "repository") != (gate.asset is None):
         raise ConstitutionError(f"gate {gate.id}: scope {gate.scope} and asset {gate.asset} do not go together")
     return gate
+
+
+def _typed(gate: Gate) -> Gate:
+    """A gate whose every field has its type.
+
+    Raises:
+        ConstitutionError: one has another.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return _adapter().validate_python(vars(gate))
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise ConstitutionError(f"gate {gate.id}: {faults}") from error
+
+
+@cache
+def _adapter() -> "TypeAdapter[Gate]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Gate)
 
 
 def gates_of(gates: Sequence[Gate], *, asset: str, scope: Scope) -> tuple[Gate, ...]:

@@ -140,7 +140,7 @@ def verdict(gate: Gate, measures: Measures | None) -> Verdict:
 
 
 def _track_verdict(gate: Gate, counts: Mapping[str, int] | None) -> Verdict:
-    if counts is None:
+    if counts is None or {"accepted", "violating", "rejected"} - counts.keys():
         return Verdict(gate, "inconclusive", None, "not measured")
     note = f"{counted(counts['accepted'], 'track')} accepted, {counts['rejected']} rejected by this rule"
     return Verdict(gate, "fail" if counts["violating"] else "pass", counts["violating"], note, counted=True)

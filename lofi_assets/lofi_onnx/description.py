@@ -136,7 +136,7 @@ def defaults_of(bundle: Path) -> Defaults:
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
         defaults = Defaults(int(described["defaults"]["steps"]), float(described["defaults"]["guidance_scale"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         raise DescriptionError(
             f"{path}: no description of a bundle ({type(error).__name__}); name the folder that holds it"
         ) from error

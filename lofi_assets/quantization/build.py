@@ -37,12 +37,14 @@ from lofi_assets.quantization.merge_report import read_merge_report
 from lofi_assets.quantization.opset import lower_to_17, raise_from_18
 from lofi_assets.quantization.policy import cpu_profiles
 from lofi_assets.quantization.proof import prove_tier
+from lofi_assets.quantization.sensitivity import SPARED_SHARE, layer_losses, spared
 from lofi_assets.quantization.shards import too_large
 from lofi_assets.quantization.signal_to_noise import below_floor, compare
 from lofi_assets.quantization.spool import Spool, spooled
 from lofi_assets.quantization.tier_manifest import (
     TIERS,
     HalfRange,
+    LayerLoss,
     PolicyReport,
     TierFile,
     TierManifest,
@@ -52,7 +54,7 @@ from lofi_assets.quantization.tier_manifest import (
 )
 
 LOG = logging.getLogger(__name__)
-EXPORT_VERSION: Final = "5"
+EXPORT_VERSION: Final = "6"
 """Raised when the code here or in the model changes what a file holds, so that tiers are built again."""
 
 TOOLS: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "diffusers")
@@ -60,12 +62,10 @@ TOOLS: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "d
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which linear layers of the denoiser INT4 spares; everything else follows from the constitution."""
+    """How many weights of the denoiser INT4 spares; which, is measured, and all else follows from the constitution."""
 
-    int8_layers: tuple[str, ...]
-    """Modules (regular expressions, searched) kept at INT8 in the INT4 tier."""
-    int8_edge_blocks: int = 1
-    """Blocks at either end kept at INT8 in the INT4 tier, if there are at least eight."""
+    spared_share: float = SPARED_SHARE
+    """Most of the weights of its blocks that are stored in 8 bits."""
 
 
 class TierError(LofiError, RuntimeError):
@@ -102,7 +102,7 @@ def build_tiers(
 
     Args:
         merged_dir: a base model with the LoRA merged in (`merge_lora`).
-        recipe: by default what the backbone calls sensitive.
+        recipe: another than the default.
         provenance: written into every file and manifest: checkpoint, git commit, dataset hash.
         progress: is told of each step as a line.
     Raises:
@@ -116,12 +116,7 @@ def build_tiers(
 
 def tier_fingerprint(merged_dir: Path, *, backbone: Backbone, recipe: Recipe | None = None) -> str:
     """Changes when the model, the recipe, this code or a tool changes; the same for all four tiers."""
-    chosen = recipe or _default_recipe(backbone)
-    return hash_of(EXPORT_VERSION, backbone.fingerprint(merged_dir), asdict(chosen), _tools())
-
-
-def _default_recipe(backbone: Backbone) -> Recipe:
-    return Recipe(int8_layers=backbone.layout.sensitive)
+    return hash_of(EXPORT_VERSION, backbone.fingerprint(merged_dir), asdict(recipe or Recipe()), _tools())
 
 
 def write_cpu_profile(source: Path, target: Path) -> None:
@@ -159,12 +154,13 @@ class _Builder:
     ) -> None:
         self.merged_dir, self.root, self.say = merged_dir, root, progress
         self.backbone, self.layout = backbone, backbone.layout
-        self.recipe = recipe or _default_recipe(backbone)
+        self.recipe = recipe or Recipe()
         self.fingerprint = tier_fingerprint(merged_dir, backbone=backbone, recipe=self.recipe)
         self.current = {tier: is_current(root / tier, self.fingerprint) for tier in TIERS}
         self.provenance = self._provenance(provenance)
         self.progress: Progress | None = None
         self.half: dict[str, HalfRange] = {}
+        self.layers: list[LayerLoss] | None = None
         self._probes: list[Probe] | None = None
         self._stressed: list[Probe] | None = None
 
@@ -245,23 +241,21 @@ class _Builder:
         model = raise_from_18(open_graph(self.root / "fp16" / f"{component}.onnx"))
         stored: list[Stored] = []
         if component == self.layout.denoiser:
-            stored = quantize_int4(model, wanted=self._in_four_bits(model), spool=spool)
+            in_four = self._in_four_bits()
+            stored = quantize_int4(model, wanted=in_four.__contains__, spool=spool)
         if component not in self.layout.audio:
             stored += quantize_int8(model, wanted=self._quantizable, spool=spool)
         return model, stored
 
-    def _in_four_bits(self, model: onnx.ModelProto) -> Callable[[str], bool]:
-        numbered = re.compile(self.layout.block)
-        blocks = {int(found[1]) for node in model.graph.node if (found := numbered.match(node.name))}
-        edge = self.recipe.int8_edge_blocks if len(blocks) >= 8 else 0
-        inner = set(sorted(blocks)[edge : len(blocks) - edge])
-        spared = [re.compile(pattern) for pattern in self.recipe.int8_layers]
+    def _in_four_bits(self) -> set[str]:
+        """Layers of the denoiser's blocks, but for those that measure as the most sensitive."""
+        baseline = self.root / "fp32"
+        probes = self._recorded(baseline)
+        self.layers = layer_losses(baseline / f"{self.layout.denoiser}.onnx", probes, self.layout)
+        return {loss.layer for loss in self.layers} - set(self._spared())
 
-        def wanted(module: str) -> bool:
-            block = numbered.match(module)
-            return block is not None and int(block[1]) in inner and not any(rule.search(module) for rule in spared)
-
-        return wanted
+    def _spared(self) -> tuple[str, ...]:
+        return spared(self.layers or (), share=self.recipe.spared_share)
 
     def _describe(self, model: onnx.ModelProto, tier: TierName, component: str, stored: list[Stored]) -> None:
         worst = max(stored, key=lambda item: item.relative_error, default=None)
@@ -278,14 +272,17 @@ class _Builder:
             link_or_copy(file.resolve(), folder / name)
 
     def _compare(self, tier: TierName, folder: Path, baseline: Path) -> dict[str, float]:
-        runtime = self.backbone.runtime
-        if self._probes is None:
-            self._probes = self.backbone.probes(runtime(baseline))
-        found = compare(runtime(folder, cpu_profile=False), self._probes)
+        runtime, probes = self.backbone.runtime, self._recorded(baseline)
+        found = compare(runtime(folder, cpu_profile=False), probes)
         for profile, component in cpu_profiles(self.layout, tier).items():
-            asked = [probe for probe in self._probes if probe.component == component]
+            asked = [probe for probe in probes if probe.component == component]
             found[profile] = compare(runtime(folder), asked)[component]
         return found
+
+    def _recorded(self, baseline: Path) -> list[Probe]:
+        if self._probes is None:
+            self._probes = self.backbone.probes(self.backbone.runtime(baseline))
+        return self._probes
 
     def _provenance(self, given: dict[str, str]) -> dict[str, str]:
         report = read_merge_report(self.merged_dir)
@@ -307,12 +304,13 @@ class _Builder:
             opset=policy.opset,
             fingerprint=self.fingerprint,
             files={path.name: TierFile(sha256_file(path), path.stat().st_size) for path in files},
-            recipe=TierRecipe(self.recipe.int8_layers, self.recipe.int8_edge_blocks, BLOCK),
+            recipe=TierRecipe(self._spared() if tier == "int4" else (), BLOCK),
             provenance=dict(sorted(self.provenance.items())),
             policy=policy,
             architecture=self.backbone.architecture,
             snr_db=snr,
             half=halves.half if halves else self.half or None,
+            layers=tuple(self.layers) if tier == "int4" and self.layers is not None else None,
             not_finite=broken,
         ).write(folder)
 

@@ -56,7 +56,7 @@ def _all_numbers(
 ) -> bool:
     """Whether every output is a number; from the output `unmasked` on, one may be a mask. Its session ends here: two of
     the real transformer hold 20 GB."""
-    session = _session(graph, folder, optimized=optimized)
+    session = session_of(graph, folder, optimized=optimized)
     return all(
         _numbers(answer, mask=unmasked is not None and index >= unmasked)
         for probe in asked
@@ -91,7 +91,12 @@ def every_half_value(path: Path) -> onnx.ModelProto:
     return model
 
 
-def _session(model: onnx.ModelProto, folder: Path, *, optimized: bool) -> onnxruntime.InferenceSession:
+def session_of(model: onnx.ModelProto, folder: Path, *, optimized: bool) -> onnxruntime.InferenceSession:
+    """A session of a graph that is not read from a file.
+
+    Args:
+        folder: where its data files are.
+    """
     levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL

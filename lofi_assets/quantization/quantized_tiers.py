@@ -7,6 +7,7 @@ exporting and quantizing (`build.py`), the precision policy (`policy.py`).
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ from lofi_assets.outcome import Outcome, Written
 from lofi_assets.profiles import Profile, SamplingSettings
 from lofi_assets.progress import over
 from lofi_assets.quantization.merged_model import MergedModel
+from lofi_assets.quantization.sensitivity_report import most_sensitive, sensitivity_picture
+from lofi_assets.quantization.tier_manifest import TierManifest
 from lofi_assets.quantization.tier_tolerance import judged, pairs_needed, tolerance
 from lofi_assets.store import Store
 from lofi_assets.wording import rounded
@@ -113,6 +116,8 @@ def quantize(store: Store, profile: Profile) -> Outcome:
     fidelity, measured_now = _compare(store, profile, backbone, reports[0].fingerprint)
     policies = {report.tier: report.policy for report in reports}
     released = [report for report in reports if report.tier in COMPARED]
+    int4 = TierManifest.read(store.quantized / "int4")
+    layers = int4.layers or () if int4 else ()
     return Outcome(
         data_version=hash_of(reports[0].fingerprint, TIERS_VERSION, profile.quantization.model_dump()),
         counts={"tiers": len(released), "recomputed": sum(report.rebuilt for report in reports) + measured_now},
@@ -137,9 +142,11 @@ def quantize(store: Store, profile: Profile) -> Outcome:
             for variant in ("fp32", *VARIANTS)
             if tier_of(variant) == report.tier
         ],
+        pictures={"error of each layer alone in 4 bits": partial(sensitivity_picture, layers)} if layers else {},
         details={
             **{f"fad_increase_{tier}": rounded(fidelity[worst_variant(fidelity, tier)].ratio, 4) for tier in COMPARED},
             **{f"megabytes_{report.tier}": round(report.policy.size_bytes / 1e6, 2) for report in released},
+            "most sensitive layers": "; ".join(most_sensitive(layers)),
             "merged_model": merged.checkpoint_id,
         },
     )

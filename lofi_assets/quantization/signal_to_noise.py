@@ -27,7 +27,7 @@ def compare(tier: Runtime, probes: Sequence[Probe]) -> dict[str, float]:
         expected = probe.expected.astype(np.float64)
         signal[probe.component] += float(np.sum(expected**2))
         noise[probe.component] += float(np.sum((output - expected) ** 2))
-    return {component: _decibel(signal[component], noise[component]) for component in signal}
+    return {component: decibel(signal[component], noise[component]) for component in signal}
 
 
 def below_floor(found: Mapping[str, float], tier: TierName, layout: ExportLayout) -> list[str]:
@@ -48,7 +48,8 @@ def _floor(component: str, tier: TierName, layout: ExportLayout) -> float:
     return FOUR if tier == "int4" and component == layout.denoiser else EIGHT
 
 
-def _decibel(signal: float, noise: float) -> float:
+def decibel(signal: float, noise: float) -> float:
+    """Signal over noise; 200 stands for no noise, -200 for none that is a number, or no signal."""
     if not np.isfinite(noise) or signal <= 0:
         return -200.0
     return min(200.0, float(10 * np.log10(signal / noise))) if noise > 0 else 200.0

@@ -71,11 +71,12 @@ class TierRecipe:
     """How many bits went where."""
 
     int8_layers: tuple[str, ...]
-    """Modules (regular expressions) that the INT4 tier keeps at INT8."""
-    int8_edge_blocks: int
-    """Blocks at either end that it keeps at INT8."""
+    """Layers of the denoiser's blocks that this tier stores in 8 bits beside others in 4; of a version before layers
+    were measured: regular expressions of them, in every tier's record."""
     int4_block: int
     """Weights that share a scale."""
+    int8_edge_blocks: int = 0
+    """Blocks at either end that it keeps at INT8; 0 since layers are measured."""
 
 
 @dataclass(frozen=True, config=STORED)
@@ -86,6 +87,18 @@ class HalfRange:
     """Module -> largest absolute value that it answered in float32, of the modules with the largest."""
     islands: tuple[str, ...]
     """Modules that compute in float32 for it."""
+
+
+@dataclass(frozen=True, config=STORED)
+class LayerLoss:
+    """What a linear layer of the denoiser costs when it alone loses bits."""
+
+    layer: str
+    elements: int
+    snr_db_4: float
+    """Of the denoiser's answer with this layer in 4 bits and all else in FP32; 200 stands for equal."""
+    snr_db_8: float
+    """The same in 8 bits."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STORED)
@@ -108,6 +121,9 @@ class TierManifest:
     """Model family (`backbones.backbone_of`)."""
     half: Mapping[str, HalfRange] | None = None
     """Component -> its range in half precision; None of an FP32 tier, and where it was not measured."""
+    layers: tuple[LayerLoss, ...] | None = None
+    """Of INT4: what each linear layer of the denoiser's blocks costs, in the order of the graph; None of another tier,
+    and where it was not measured."""
     not_finite: tuple[str, ...] | None = None
     """Files, with ONNX Runtime's optimizations off or on, that answer with something that is no number; None where they
     were not asked."""

@@ -11,8 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic.dataclasses import dataclass
+
 from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import READ_BLOCK
+from lofi_assets.files.typed import STORED, plain, read_typed
 from lofi_assets.profiles import Profile
 from lofi_assets.quantization.merged_model import MergedModel
 from lofi_assets.records import Checkpoint
@@ -79,7 +82,7 @@ def seal_adapter(
     for name in (PEFT_CONFIG, *forms):
         sealed.take(source / name, f"{STAGING}/{name}", sha256=None, remedy=REMEDY)
     config = read_json(staged / PEFT_CONFIG)
-    _expect_config(config, run.lora, where=source / PEFT_CONFIG)
+    expect_config(config, run.lora, where=source / PEFT_CONFIG)
     if reason := fault(staged):
         raise ReleaseError(f"{reason.replace(str(staged), str(source))}; {REMEDY}")
     for name in forms:
@@ -163,8 +166,9 @@ def _expect_rights(store: Store, run: TrainingRun, *, where: Path) -> None:
         )
 
 
-def _expect_config(config: Any, lora: LoraSettings, *, where: Path) -> None:
-    """Refuse an adapter configuration by which peft would apply something else than was trained and merged.
+def expect_config(config: Any, lora: LoraSettings, *, where: Path) -> None:
+    """Refuse an adapter configuration by which peft would apply something else than was trained and merged, or would
+    import something (`megatron_core`).
 
     Without peft, whose import takes seconds: what the settings decide is compared with them, and any other field has to
     be neutral, so that one which changes strength or targets (`alpha_pattern`, `modules_to_save`) cannot slip in.
@@ -254,27 +258,58 @@ def _with_base(path: Path, of_base: Mapping[str, str | None]) -> Iterator[bytes]
             yield block
 
 
+@dataclass(frozen=True, kw_only=True, config=STORED)
+class PublishedRun:
+    """`config.json` of a release: how the adapter was trained, with counts in place of tracks and folders."""
+
+    architecture: str
+    base_model: str | None
+    """Hub repository; None of a base that the Hub does not hold."""
+    base_revision: str | None
+    base_fingerprint: str
+    dataset_id: str
+    dataset_hash: str
+    config_hash: str
+    tracks: Mapping[str, int]
+    """By split."""
+    lora: Mapping[str, Any]
+    """`LoraSettings`."""
+    training: Mapping[str, Any]
+    """`TrainingSettings`."""
+    started_from: Mapping[str, Any] | None = None
+    """The LoRA that training started from; None: from nothing."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "PublishedRun | None":
+        """That of a released adapter; None where there is none.
+
+        Raises:
+            StoreError: it is broken, or of another version.
+        """
+        return read_typed(folder / RUN_CONFIG, cls, remedy="download the release again")
+
+
 def as_json(data: Any) -> bytes:
     """A document of a release."""
     return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _published_run(run: TrainingRun, base: tuple[str, str] | None) -> dict[str, Any]:
-    """How the adapter was trained: all settings, and counts in place of tracks and folders."""
     name, revision = base or (None, None)
-    return {
-        "architecture": run.architecture,
-        "base_model": name,
-        "base_revision": revision,
-        "base_fingerprint": run.base_fingerprint,
-        "dataset_id": run.dataset_id,
-        "dataset_hash": run.dataset_hash,
-        "config_hash": run.config_hash,
-        "tracks": {split: len(run.of_split(split)) for split in ("train", "validation")},
-        "lora": run.lora.model_dump(mode="json"),
-        "training": run.training.model_dump(mode="json"),
-        **({"started_from": _published_start(run.initial)} if run.initial else {}),
-    }
+    made = PublishedRun(
+        architecture=run.architecture,
+        base_model=name,
+        base_revision=revision,
+        base_fingerprint=run.base_fingerprint,
+        dataset_id=run.dataset_id,
+        dataset_hash=run.dataset_hash,
+        config_hash=run.config_hash,
+        tracks={split: len(run.of_split(split)) for split in ("train", "validation")},
+        lora=run.lora.model_dump(mode="json"),
+        training=run.training.model_dump(mode="json"),
+        started_from=_published_start(run.initial) if run.initial else None,
+    )
+    return {key: value for key, value in plain(made).items() if key != "started_from" or value is not None}
 
 
 def _published_start(initial: InitialAdapter) -> dict[str, Any]:

@@ -44,11 +44,13 @@ from lofi_assets.release.files import (
     ReleaseError,
     ReleaseRecord,
     parts_of,
+    release_name,
 )
 from lofi_assets.release.model_card import Approval
 from lofi_assets.release.onnx_artifacts import MANIFEST as BUNDLE
 from lofi_assets.release.onnx_artifacts import Bundle
-from lofi_assets.release.private_names import PrivateNames, known_tracks, private_names, refuse_private
+from lofi_assets.release.private_names import known_tracks, private_names, refuse_private
+from lofi_assets.release.private_search import PrivateNames
 from lofi_assets.release.published_text import published_text
 from lofi_assets.release.sealed_copy import SealedCopy, SealedFile, sealed_copy
 from lofi_assets.release.signing import LIST, SIGNATURE, listing
@@ -252,7 +254,7 @@ def _recorded(sealed: SealedCopy, about: ReleaseRecord, wanted: Sequence[Part]) 
     """Write `release.json` into every part; the files of the parts by their path in the repository."""
     parts = {part: _of_part(sealed, part) for part in wanted}
     listed = {part: {name: file.released for name, file in sorted(files.items())} for part, files in parts.items()}
-    release = hash_of({part: {name: file.sha256 for name, file in files.items()} for part, files in listed.items()})
+    release = release_name(listed)
     for part in wanted:
         made_from = {name: digest for name, digest in about.made_from.items() if name in listed[part]}
         record = replace(about, part=part, release=release, files=listed[part], made_from=made_from)

@@ -1,19 +1,21 @@
 """The adapter of a release, measured again: its forms against each other, and merged into its base."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from lofi_assets.backbones import backbone_of
+from lofi_assets.constitution.evidence import parsed_statement
 from lofi_assets.constitution.gates import load_gates
 from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import sha256_file
-from lofi_assets.release.deep_verification import MeasuredAgain, compared
+from lofi_assets.release.adapter_files import PublishedRun, expect_config
+from lofi_assets.release.deep_verification import FORMS, MERGE, MeasuredAgain, compared
 from lofi_assets.release.files import EVIDENCE, ReleaseRecord
-from lofi_assets.training.checkpoints.files import PEFT_WEIGHTS, RUN_CONFIG
+from lofi_assets.training.checkpoints.files import PEFT_CONFIG, PEFT_WEIGHTS, RUN_CONFIG
 from lofi_assets.training.checkpoints.soundness import fault
+from lofi_assets.training.lora_settings import LoraSettings
 
-FORMS, MERGE = "adapter.forms", "merge.parity"
 ROUNDING = 0.1
 """Share of the gate's limit by which two machines may differ: float32 rounding is a hundredth of it."""
 MERGED = "merged"
@@ -32,13 +34,17 @@ def adapter_again(
 
 
 def _named(folder: Path) -> str:
-    config = read_json(folder / RUN_CONFIG, default={})
-    name, revision = config.get("base_model"), config.get("base_revision")
-    return f"{name} at {revision}" if name else f"of fingerprint {str(config.get('base_fingerprint'))[:12]}"
+    run = PublishedRun.read(folder)
+    if run is None:
+        return "which its config.json would name"
+    known = f"{run.base_model} at {run.base_revision}"
+    return known if run.base_model else f"of fingerprint {run.base_fingerprint[:12]}"
 
 
 def _forms(folder: Path, record: ReleaseRecord) -> MeasuredAgain:
     """That every application loads the same tensors at the same strength."""
+    if not (folder / PEFT_WEIGHTS).is_file():
+        return MeasuredAgain(FORMS, "differs", record.adapter_sha256[:12], "none", f"there is no {PEFT_WEIGHTS}")
     measured = sha256_file(folder / PEFT_WEIGHTS)
     reason = fault(folder)
     text = reason.replace(str(folder), folder.name) if reason else "every form holds these tensors at this strength"
@@ -47,7 +53,15 @@ def _forms(folder: Path, record: ReleaseRecord) -> MeasuredAgain:
 
 
 def _merge(folder: Path, record: ReleaseRecord, *, base: Path, target: Path) -> tuple[MeasuredAgain, Path | None]:
-    backbone = backbone_of(str(read_json(folder / RUN_CONFIG, default={}).get("architecture")))
+    run = PublishedRun.read(folder)
+    if run is None:
+        return MeasuredAgain(MERGE, "not measured", text=f"{RUN_CONFIG} is absent"), None
+    try:
+        # peft imports and does what a configuration says: only one without effect but the adapter's is given to it.
+        expect_config(read_json(folder / PEFT_CONFIG), LoraSettings.model_validate(run.lora), where=Path(PEFT_CONFIG))
+    except (LofiError, ValueError) as error:
+        return MeasuredAgain(MERGE, "differs", text=" ".join(str(error).split())), None
+    backbone = backbone_of(run.architecture)
     fingerprint = backbone.fingerprint(base)
     if fingerprint != record.base_fingerprint:
         text = f"{base} is the base {fingerprint[:12]}, and the adapter is for {record.base_fingerprint[:12]}"
@@ -60,7 +74,7 @@ def _merge(folder: Path, record: ReleaseRecord, *, base: Path, target: Path) -> 
         report = merge_lora(base, folder, target, backbone=backbone)
     except MergeError as error:
         return MeasuredAgain(MERGE, "differs", text=str(error)), None
-    except (LofiError, OSError, RuntimeError) as error:
+    except Exception as error:  # of peft over files of a release, which may raise anything
         return MeasuredAgain(MERGE, "not measured", text=f"{type(error).__name__}: {error}"), None
     limit = next(float(gate.limit) for gate in load_gates() if gate.id == MERGE)
     told = (
@@ -68,12 +82,16 @@ def _merge(folder: Path, record: ReleaseRecord, *, base: Path, target: Path) -> 
         f"{' at most' if report.layers else ''}, "
         f"{report.modules} layers; the adapter moves outputs by {report.adapter_effect:.2g}"
     )
-    recorded = _recorded(folder).get("merge_max_error")
+    recorded = _recorded(folder, "merge_max_error")
     return compared(MERGE, recorded=recorded, measured=report.max_error, within=ROUNDING * limit, text=told), target
 
 
-def _recorded(folder: Path) -> dict[str, Any]:
-    """What `merged_model` measured, as its evidence has it."""
-    data = read_json(folder / EVIDENCE / "merged_model.json", default={})
-    values: dict[str, Any] = data.get("predicate", {}).get("values", {})
-    return {name: value.get("value") if isinstance(value, dict) else value for name, value in values.items()}
+def _recorded(folder: Path, measure: str) -> float | None:
+    """What `merged_model` measured, as its evidence has it; None where that is no number."""
+    path = folder / EVIDENCE / "merged_model.json"
+    data = read_json(path)
+    if data is None:
+        return None
+    value = parsed_statement(data, where=str(path), remedy="download the release again").values.get(measure)
+    number = value.get("value") if isinstance(value, Mapping) else value
+    return float(number) if isinstance(number, int | float) and not isinstance(number, bool) else None

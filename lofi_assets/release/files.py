@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from pydantic.dataclasses import dataclass
 
 from lofi_assets.errors import LofiError
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import STORED
 from lofi_assets.profiles import Profile
 
@@ -39,6 +40,11 @@ class ReleasedFile:
 
 Files = Mapping[str, ReleasedFile]
 """By path in the release."""
+
+
+def release_name(parts: Mapping[Part, Files]) -> str:
+    """The name of the release that consists of these repositories: sha256 over all their files but the lists."""
+    return hash_of({part: {name: file.sha256 for name, file in files.items()} for part, files in parts.items()})
 
 
 @dataclass(frozen=True, config=STORED)
@@ -82,7 +88,7 @@ class ReleaseRecord:
     part: Part | None = None
     """Which repository this is; None: of a version whose releases were one repository."""
     release: str = ""
-    """sha256 over the files of all parts: repositories that say the same belong together. Empty: one repository."""
+    """`release_name` of all parts: repositories that say the same belong together. Empty: one repository."""
     evidence: Mapping[str, str] = field(default_factory=dict)
     """Asset of the lineage -> sha256 of its evidence; empty: of a version that had none."""
     made_from: Mapping[str, str] = field(default_factory=dict)

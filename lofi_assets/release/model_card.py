@@ -32,7 +32,8 @@ from lofi_assets.release.card_metadata import front_matter, interval_text
 from lofi_assets.release.card_start import foreign_licences, start_line
 from lofi_assets.release.comfyui import BASE_CHECKPOINT, WORKFLOW
 from lofi_assets.release.comfyui_checkpoint import CHECKPOINT
-from lofi_assets.release.private_names import PrivateNames, known_tracks, private_names
+from lofi_assets.release.private_names import known_tracks, private_names
+from lofi_assets.release.private_search import PrivateNames
 from lofi_assets.release.published_text import published_text
 from lofi_assets.sources.inventory import read_inventory
 from lofi_assets.sources.licences import attribution_of, load_licences

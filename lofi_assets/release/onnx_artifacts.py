@@ -7,7 +7,6 @@ What belongs here: which files, and whether they are current. What does not: the
 environment and the runs (`bundle_environment.py`, `bundle_runs.py`), parity with torch (`bundle_parity.py`).
 """
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from pydantic.dataclasses import dataclass
 from lofi_assets.backbones import backbone_of
 from lofi_assets.backbones.export import ReleaseRuntime
 from lofi_assets.errors import LofiError
-from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import hash_of, sha256_folder
 from lofi_assets.files.typed import STORED, plain, read_typed, write_typed
 from lofi_assets.files.writing import atomic_folder, copy_file
@@ -33,10 +31,11 @@ from lofi_assets.release.bundle_environment import (
     environment,
     exact_requirements,
 )
-from lofi_assets.release.bundle_parity import PARITY, parity_measure, parity_report
+from lofi_assets.release.bundle_parity import PARITY, Parity, parity_measure, parity_report
 from lofi_assets.release.bundle_runs import CLIP, Run, run_bundle
 from lofi_assets.release.bundle_samples import write_samples
-from lofi_assets.release.private_strings import masked, of_this_machine, private_strings, track_ids
+from lofi_assets.release.private_names import private_names, private_strings, track_ids, user_name
+from lofi_assets.release.private_search import masked
 from lofi_assets.store import Store
 from lofi_assets.wording import counted
 
@@ -108,13 +107,12 @@ def build_bundle(store: Store, profile: Profile) -> Outcome:
     if bundle is None or not current:
         bundle = _make(store, profile, key, tiers, texts)
     wrong = differences(store.export, expected=weights)
-    names, paths = of_this_machine()
+    tracks = track_ids(store)
     private = private_strings(
         store.export,
-        names=names | track_ids(store),
-        paths=paths | {str(store.root)},
+        private_names(store, tracks),
+        words=user_name() | tracks,
         public="\n".join(_public(texts)),
-        vocabularies=_vocabularies(store.export),
     )
     return Outcome(
         data_version=key,
@@ -123,7 +121,7 @@ def build_bundle(store: Store, profile: Profile) -> Outcome:
             "missing_or_altered_files": {"value": len(wrong), "note": "; ".join(wrong)},
             "example_runs": {"value": bundle.example.ran, "note": bundle.example.note},
             "private_strings": {"value": len(private), "note": "; ".join(private[:5])},
-            "variants_far_from_torch": parity_measure(read_json(store.export / PARITY, default={})),
+            "variants_far_from_torch": parity_measure(Parity.read(store.export)),
             "incomplete_attributions": {"value": len(credits.incomplete), "note": "; ".join(credits.incomplete[:5])},
         },
         written=Written([store.export / name for name in (*bundle.files, MANIFEST)]),
@@ -204,11 +202,6 @@ def _public(texts: Mapping[str, str]) -> list[str]:
     return [text for name, text in texts.items() if name.startswith(own)]
 
 
-def _vocabularies(folder: Path) -> list[Path]:
-    """Files that a tier has beside its graphs, its record and its tensors: the words that its base reads."""
-    return [path for path in sorted(folder.glob("*/*.json")) if path != manifest_path(path.parent)]
-
-
 def _standalone(text: str) -> str:
     for package in ("lofi_onnx", "lyrics"):
         text = text.replace(f"from lofi_assets.{package} ", "from lofi_onnx ")
@@ -228,10 +221,9 @@ def _make(
             if runs and example.ran:
                 python = environment(texts["requirements.txt"], environments)
                 write_samples(folder, python=python, scratch=Path(scratch), settings=profile.quantization)
-        example = ExampleRun(example.ran, _without_paths(example.note, folder, store.root))
+        example = ExampleRun(example.ran, _without_paths(example.note, folder, store))
         scale = profile.quantization.guidance_scale
-        report = parity_report(store, folder, runs=runs, clip=CLIP, guidance_scale=scale)
-        (folder / PARITY).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        parity_report(store, folder, runs=runs, clip=CLIP, guidance_scale=scale).write(folder)
         bundle = Bundle(key, example, _hashes(folder))
         bundle.write(folder)
     return bundle
@@ -254,10 +246,10 @@ def try_bundle(folder: Path, environments: Path, *, scratch: Path) -> tuple[Exam
     return ExampleRun(not problems, "; ".join(problems)), runs
 
 
-def _without_paths(note: str, folder: Path, root: Path) -> str:
+def _without_paths(note: str, folder: Path, store: Store) -> str:
     """The record is published with the bundle: a traceback in it must not tell where it was built, nor by whom."""
-    _, paths = of_this_machine()
-    for path in (str(folder), str(root), tempfile.gettempdir(), *sorted(paths, key=len, reverse=True)):
+    known = [path for path in private_names(store, ()).folders if path.count("/") > 1]  # "/root" would leave the rest
+    for path in (str(folder), *known):
         note = note.replace(path, "...")
     return masked(note)
 

@@ -1,7 +1,7 @@
 """What a verdict says to the public: the number and its limit, and the note unless it names somebody's track."""
 
 from lofi_assets.constitution.gates import Verdict
-from lofi_assets.release.private_names import PrivateNames, names_in
+from lofi_assets.release.private_search import PrivateNames, names_in
 
 
 def published_text(found: Verdict, names: PrivateNames) -> str:

@@ -5,7 +5,6 @@ The list is an in-toto Statement whose subject is every other file. With a key i
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lofi_assets.constitution import dsse
 from lofi_assets.constitution.dsse import SigningError, canonical, coded
 from lofi_assets.constitution.evidence import STATEMENT
+from lofi_assets.files.hand_written import parse_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -56,7 +56,7 @@ def read_listing(text: str) -> Listed:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
-        data: Any = json.loads(text)
+        data: Any = parse_json(text, where=LIST)
         if (data["_type"], data["predicateType"]) != (STATEMENT, PREDICATE) or canonical(data) != text:
             raise SigningError(f"{LIST}: was changed, or is no list of a release")
         files = {str(item["name"]): str(item["digest"]["sha256"]) for item in data["subject"]}

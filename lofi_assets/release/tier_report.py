@@ -3,7 +3,6 @@
 Precision, size and SNR are read from the tiers' manifests, FAD from where it was measured; only the speed is taken now.
 """
 
-import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from lofi_assets.backbones import backbone_of
 from lofi_assets.errors import LofiError
 from lofi_assets.quantization.quantized_tiers import VARIANTS, TierDistances, tier_of
+from lofi_assets.quantization.sensitivity_report import by_cost
 from lofi_assets.quantization.tier_manifest import TIERS, ComponentReport, TierManifest
-from lofi_assets.release.bundle_parity import PARITY
+from lofi_assets.release.bundle_parity import Parity
 from lofi_assets.store import Store
 
 if TYPE_CHECKING:
@@ -67,11 +67,26 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Layer:
+    """A linear layer of the denoiser's blocks, measured when INT4 was built."""
+
+    layer: str
+    elements: int
+    snr_db_4: float
+    """Of the denoiser with this layer alone in 4 bits."""
+    snr_db_8: float
+    bits: int
+    """What INT4 stores it in."""
+
+
+@dataclass(frozen=True)
 class TierReport:
     """Everything about the tiers of a folder."""
 
     parts: tuple[Part, ...]
     variants: tuple[Variant, ...]
+    layers: tuple[Layer, ...]
+    """Those that cost most in 4 bits first; none where INT4 was built before they were measured."""
 
 
 def tier_report(root: Path, *, store: Store | None = None, runs: int = 5, threads: int | None = None) -> TierReport:
@@ -106,7 +121,17 @@ def tier_report(root: Path, *, store: Store | None = None, runs: int = 5, thread
                     fad_note=fad.get("note", "" if variant == "fp32" else "not measured"),
                 )
             )
-    return TierReport(tuple(parts), tuple(variants))
+    return TierReport(tuple(parts), tuple(variants), _layers(found.get("int4")))
+
+
+def _layers(int4: TierManifest | None) -> tuple[Layer, ...]:
+    if int4 is None or int4.layers is None:
+        return ()
+    spared = set(int4.recipe.int8_layers)
+    return tuple(
+        Layer(loss.layer, loss.elements, loss.snr_db_4, loss.snr_db_8, 8 if loss.layer in spared else 4)
+        for loss in by_cost(int4.layers)
+    )
 
 
 def _part(tier: str, part: ComponentReport, manifest: TierManifest) -> Part:
@@ -130,11 +155,10 @@ def _distances(root: Path, store: Store | None) -> Mapping[str, Mapping[str, Any
         measured = TierDistances.read(store)
         known = measured.fidelity if measured else {}
         return {name: {"ratio": f.ratio, "upper": f.upper, "note": f.note} for name, f in known.items()}
-    path = root / PARITY
-    told = json.loads(path.read_text(encoding="utf-8"))["tiers"] if path.is_file() else {}
+    told = Parity.read(root)
     return {
-        name: {"ratio": row["fad_increase"], "upper": row["fad_increase_upper_95"], "note": row["fad_note"]}
-        for name, row in told.items()
+        name: {"ratio": row.fad_increase, "upper": row.fad_increase_upper_95, "note": row.fad_note}
+        for name, row in (told.tiers if told else {}).items()
     }
 
 

@@ -19,7 +19,7 @@ from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.typed import read_typed
 from lofi_assets.files.writing import StoreError
 from lofi_assets.release.comfyui import WORKFLOW, workflow_sha256
-from lofi_assets.release.files import CARD, EVIDENCE, PARTS, RELEASE, ReleaseError, ReleaseRecord
+from lofi_assets.release.files import CARD, EVIDENCE, PARTS, RELEASE, ReleaseError, ReleaseRecord, release_name
 from lofi_assets.release.signing import LIST, SIGNATURE, read_listing, require_signature
 from lofi_assets.store import CONFIG_DIR
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 ASSET = "hub_release"
 IGNORED = frozenset({".gitattributes", ".cache", ".git"})
 """What the Hub and its client put beside a release."""
+LONGEST_NAME = 255
+"""Bytes of a file's name: more has no place on a disk, and asking for it is an error."""
 Level = Literal["fault", "note"]
 
 
@@ -72,6 +74,10 @@ def verify(folder: Path, *, key: "Ed25519PublicKey | None" = None, config_dir: P
     record = read_typed(folder / RELEASE, ReleaseRecord, remedy="download the release again")
     if record is None:
         raise ReleaseError(f"{folder / RELEASE}: absent, so this is no release (or name the folder that holds it)")
+    if odd := [name for name in (*record.files, *record.evidence) if _unsafe(name)]:
+        raise ReleaseError(
+            f"{folder / RELEASE}: names {odd[0][:80]!r}, which leads out of the release or is no file name"
+        )
     documents, broken = _documents(folder, record)
     signed_by, signature = _signature(folder, record, key)
     gates, unknown = _gates(folder, record, config_dir)
@@ -98,7 +104,18 @@ def belong_together(records: Sequence[ReleaseRecord]) -> list[str]:
     if len(records) > 1 and (len(names) > 1 or "" in names):
         odd.append(f"the repositories are of different releases ({', '.join(sorted(n[:12] or '?' for n in names))})")
     odd += [f"the part {part} is there twice" for part in PARTS if parts.count(part) > 1]
+    if (
+        not odd
+        and len(records) == len(PARTS)
+        and release_name({r.part: r.files for r in records if r.part}) not in names
+    ):
+        odd.append("the repositories are not, together, the release that each of them names")
     return odd
+
+
+def _unsafe(name: str) -> bool:
+    parts = name.split("/")
+    return any(part in ("", ".", "..") or len(part.encode()) > LONGEST_NAME or not part.isprintable() for part in parts)
 
 
 def _files(folder: Path, record: ReleaseRecord) -> Iterator[Finding]:
@@ -106,9 +123,7 @@ def _files(folder: Path, record: ReleaseRecord) -> Iterator[Finding]:
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
     for name, file in sorted(record.files.items()):
         path = folder / name
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            yield Finding("fault", name, "a name that leads out of the release")
-        elif path.is_symlink():
+        if path.is_symlink():
             yield Finding("fault", name, "is a link")
         elif name not in there:
             yield Finding("fault", name, "is missing")
@@ -119,7 +134,7 @@ def _files(folder: Path, record: ReleaseRecord) -> Iterator[Finding]:
     own = record.files.keys() | {RELEASE, LIST, SIGNATURE}
     for name in sorted(there - own):
         if not IGNORED & set(Path(name).parts):
-            yield Finding("fault", name, "was not released")
+            yield Finding("fault", name.encode(errors="backslashreplace").decode(), "was not released")
 
 
 def _signature(folder: Path, record: ReleaseRecord, key: "Ed25519PublicKey | None") -> tuple[str, Sequence[Finding]]:
@@ -153,9 +168,11 @@ def _signature(folder: Path, record: ReleaseRecord, key: "Ed25519PublicKey | Non
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
+        return path.read_bytes().decode("utf-8")
     except OSError as error:
         raise SigningError(f"{path.name}: is missing") from error
+    except UnicodeDecodeError as error:
+        raise SigningError(f"{path.name}: was changed: it holds bytes that are no text") from error
 
 
 def _documents(folder: Path, record: ReleaseRecord) -> tuple[dict[str, Evidence], list[Finding]]:

@@ -323,7 +323,6 @@ class Toy:
         },
         kept_in_float=r"(proj_in|proj_out|time)\b",
         block=r"blocks\.(\d+)\.",
-        sensitive=(),
     )
 
     def write_tiny(self, folder: Path) -> None:

@@ -28,6 +28,7 @@ from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
+from lofi_assets.backbones.export import Probe
 from lofi_assets.quantization.build import write_cpu_profile
 from lofi_assets.quantization.export import Precision, export
 from lofi_assets.quantization.graph import open_graph, save
@@ -38,6 +39,7 @@ from lofi_assets.quantization.linear_weights import store_rest_as_half
 from lofi_assets.quantization.merge import merge_lora
 from lofi_assets.quantization.opset import lower_to_17, raise_from_18
 from lofi_assets.quantization.policy import check_file
+from lofi_assets.quantization.sensitivity import layer_losses, spared
 from lofi_assets.quantization.spool import spooled
 from lofi_assets.quantization.tier_manifest import TierName
 from lofi_assets_tests.bench.report import Row
@@ -144,7 +146,9 @@ def _write_tiers(folder: Path) -> Measured:
     peaks.step("range", lambda: _range(merged))
     peaks.step("fp16", lambda: _export(merged, folder / "fp16", "half"))
     peaks.step("int8", lambda: _int8(folder))
-    peaks.step("int4", lambda: _int4(folder))
+    in_eight: list[str] = []
+    peaks.step("layers", lambda: in_eight.extend(_sensitive(merged, folder)))
+    peaks.step("int4", lambda: _int4(folder, set(in_eight)))
     tiers: tuple[TierName, ...] = ("fp16", "int8", "int4")
     for tier in tiers:
         peaks.step(f"proof of {tier}", partial(_prove, folder, tier))
@@ -178,15 +182,18 @@ def _int8(folder: Path) -> None:
     write_cpu_profile(folder / "int8" / "transformer.onnx", folder / "int8" / "transformer.cpu.onnx")
 
 
-def _int4(folder: Path) -> None:
-    spared = [re.compile(pattern) for pattern in LAYOUT.sensitive]
+def _sensitive(merged: Path, folder: Path) -> tuple[str, ...]:
+    inputs = {name: value.numpy() for name, value in ACE_STEP_V1.exportable("transformer", merged).inputs.items()}
+    call = Probe("transformer", inputs, np.zeros(0))
+    return spared(layer_losses(folder / "fp32" / "transformer.onnx", [call], LAYOUT))
+
+
+def _int4(folder: Path, in_eight: set[str]) -> None:
     (folder / "int4").mkdir()
     with spooled(folder / "int4") as spool:
         model = raise_from_18(open_graph(folder / "fp16" / "transformer.onnx"))
         quantize_int4(
-            model,
-            wanted=lambda name: bool(re.match(LAYOUT.block, name)) and not any(rule.search(name) for rule in spared),
-            spool=spool,
+            model, wanted=lambda name: bool(re.match(LAYOUT.block, name)) and name not in in_eight, spool=spool
         )
         quantize_int8(model, wanted=_quantizable, spool=spool)
         save(model, folder / "int4" / "transformer.onnx")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lofi_assets.cli.main import main
 from lofi_assets.lofi_onnx import clip
-from lofi_assets.release.bundle_parity import PARITY
 from lofi_assets.release.tier_report import tier_report
 from lofi_assets_tests.quantization.stand_in_manifest import MANIFEST
+from lofi_assets_tests.release.test_release_deep import parity, variant
 
 
 @pytest.fixture
@@ -22,8 +23,8 @@ def bundle(tmp_path: Path) -> Path:
     folder = tmp_path / "bundle"
     (folder / "int8").mkdir(parents=True)
     (folder / "int8" / "manifest.json").write_text(json.dumps(MANIFEST), encoding="utf-8")
-    row = {"fad_increase": 0.005, "fad_increase_upper_95": 0.016, "fad_note": ""}
-    (folder / PARITY).write_text(json.dumps({"tiers": {"int8": row}}), encoding="utf-8")
+    row = replace(variant(36.0), fad_increase=0.005, fad_increase_upper_95=0.016, fad_note="")
+    replace(parity(), tiers={"int8": row}).write(folder)
     return folder
 
 
@@ -72,6 +73,22 @@ def test_every_way_to_run_a_tier_is_timed_against_fp32_and_without_fp32_nothing_
     shutil.rmtree(bundle / "fp32")
     alone = {row.variant: row for row in tier_report(bundle, runs=1, threads=1).variants}
     assert alone["int8"].times_fp32 is None and alone["int8"].milliseconds is not None
+
+
+def test_layers_are_told_by_what_they_cost(bundle: Path) -> None:
+    done = CliRunner().invoke(main, ["tiers", str(bundle), "--layers"])
+    assert done.exit_code == 1 and "INT4 has no record of its layers; materialise quantized_tiers" in done.output
+    costs = (("a", 30.0), ("b", 20.0))
+    layers = [{"layer": name, "elements": 10, "snr_db_4": four, "snr_db_8": four + 22} for name, four in costs]
+    recipe = {"int8_layers": ["b"], "int4_block": 32}
+    (bundle / "int4").mkdir()
+    manifest = MANIFEST | {"tier": "int4", "layers": layers, "recipe": recipe}
+    (bundle / "int4" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    done = CliRunner().invoke(main, ["tiers", str(bundle), "--layers"])
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.output.splitlines() if "│" in line]
+    assert rows[-2:] == [["b", "10", "20.0", "42.0", "8 bits"], ["a", "10", "30.0", "52.0", "4 bits"]], done.output
+    told = json.loads(CliRunner().invoke(main, ["tiers", str(bundle), "--runs", "0", "--json"]).output)
+    assert told["layers"][0] == {"layer": "b", "elements": 10, "snr_db_4": 20.0, "snr_db_8": 42.0, "bits": 8}
 
 
 def test_a_folder_without_tiers_is_named(tmp_path: Path) -> None:

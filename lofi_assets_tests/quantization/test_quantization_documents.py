@@ -60,13 +60,14 @@ def test_a_tiers_manifest_of_before_is_read_and_written_again_with_its_family(tm
     put(tmp_path / "manifest.json", MANIFEST)
     found = TierManifest.read(tmp_path)
     assert found == tier_manifest() and found is not None
-    assert found.files == {"vocoder.onnx": TierFile("1" * 64, 574)} and found.recipe == TierRecipe((r"\.to_v$",), 1, 32)
+    assert found.files == {"vocoder.onnx": TierFile("1" * 64, 574)} and found.recipe == TierRecipe((r"\.to_v$",), 32, 1)
     assert found.policy.holds and found.policy.components[0].elements_by_bits == {8: 327680, 32: 907}
     found.write(tmp_path)
     assert json.loads((tmp_path / "manifest.json").read_text()) == {
         **MANIFEST,
         "architecture": "ace_step_v1",
         "half": None,
+        "layers": None,
         "not_finite": None,
     }
     assert TierManifest.read(tmp_path) == found

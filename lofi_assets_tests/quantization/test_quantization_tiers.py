@@ -13,6 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import TensorProto
 from transformers import UMT5Config, UMT5EncoderModel
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
@@ -31,6 +32,7 @@ from lofi_assets.quantization.export import ExportError, export
 from lofi_assets.quantization.graph import load, opset_of
 from lofi_assets.quantization.opset import lower_to_17
 from lofi_assets.quantization.policy import check_tier
+from lofi_assets.quantization.sensitivity import predicted_db, spared
 from lofi_assets.quantization.tier_manifest import TIERS, TierManifest
 from lofi_assets.quantization.weight_trace import trace
 
@@ -308,9 +310,27 @@ def test_a_tier_that_breaks_the_policy_is_not_put_in_place(
     assert sorted(path.name for path in root.iterdir()) == sorted(TIERS)
 
 
+def test_int4_stores_in_8_bits_what_costs_most_and_what_its_layers_cost_is_what_it_costs(built: Built) -> None:
+    """The record says of each layer of the blocks what it costs; the sum of it is what the whole tier measures."""
+    manifest = TierManifest.read(built[0] / "int4")
+    assert manifest is not None and manifest.layers is not None
+    graph = load(built[0] / "int4" / "transformer.onnx").graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    kept = set(manifest.recipe.int8_layers)
+    assert kept == set(spared(manifest.layers)) and 0 < len(kept) < len(manifest.layers)
+    for loss in manifest.layers:
+        kind, ending = (TensorProto.INT8, "q8") if loss.layer in kept else (TensorProto.INT4, "q4")
+        assert types[f"{loss.layer}.weight_{ending}"] == kind, loss.layer
+    found = manifest.snr_db[LAYOUT.denoiser]
+    assert predicted_db(manifest.layers, tuple(kept)) == pytest.approx(found, abs=2.0)
+    for tier in ("fp32", "fp16", "int8"):
+        other = TierManifest.read(built[0] / tier)
+        assert other is not None and other.layers is None and other.recipe.int8_layers == ()
+
+
 def test_another_recipe_or_model_is_another_fingerprint(base_dir: Path, tmp_path: Path) -> None:
     assert tier_fingerprint(base_dir, backbone=ACE_STEP_V1) != tier_fingerprint(
-        base_dir, backbone=ACE_STEP_V1, recipe=Recipe(())
+        base_dir, backbone=ACE_STEP_V1, recipe=Recipe(0.1)
     )
     other = tmp_path / "other"
     shutil.copytree(base_dir, other)

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from lofi_assets.constitution.clearance import give
 from lofi_assets.files.documents import read_json
 from lofi_assets.release import hub_release
-from lofi_assets.release.adapter_files import NEUTRAL, _expect_config
+from lofi_assets.release.adapter_files import NEUTRAL, expect_config
 from lofi_assets.release.files import ReleaseError
 from lofi_assets.store import Store
 from lofi_assets.training.checkpoints.soundness import fault
@@ -87,14 +87,14 @@ def test_dropout_and_ranks_by_layer_are_what_was_trained_with(tmp_path: Path) ->
     none = run(tmp_path).lora
     some = none.model_copy(update={"lora_dropout": 0.1})
     by_layer = none.model_copy(update={"rank_pattern": {"to_q": 2}})
-    _expect_config({**adapter_config(), "rank_pattern": {"to_q": 2}}, by_layer, where=tmp_path)
+    expect_config({**adapter_config(), "rank_pattern": {"to_q": 2}}, by_layer, where=tmp_path)
     for lora, given in ((none, {"to_q": 2}), (by_layer, {}), (by_layer, {"to_q": 3})):
         with pytest.raises(ReleaseError, match="rank_pattern is"):
-            _expect_config({**adapter_config(), "rank_pattern": given}, lora, where=tmp_path)
+            expect_config({**adapter_config(), "rank_pattern": given}, lora, where=tmp_path)
     for lora, share in ((none, 0.0), (some, 0.1)):
-        _expect_config({**adapter_config(), "lora_dropout": share}, lora, where=tmp_path)
+        expect_config({**adapter_config(), "lora_dropout": share}, lora, where=tmp_path)
         with pytest.raises(ReleaseError, match=r"lora_dropout is 0\.2, trained with"):
-            _expect_config({**adapter_config(), "lora_dropout": 0.2}, lora, where=tmp_path)
+            expect_config({**adapter_config(), "lora_dropout": 0.2}, lora, where=tmp_path)
 
 
 def test_a_base_that_is_not_the_one_trained_on_is_not_named(released: Store) -> None:

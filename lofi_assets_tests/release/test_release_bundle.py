@@ -221,8 +221,9 @@ def test_a_path_or_a_track_in_a_file_of_the_bundle_fails_its_gate(store: Store, 
     write_tier(store, "int8", weights="/home/someone/checkpoints, rain_01")
     outcome = built(store)
     assert status_of("bundle.private", outcome, config=config) == "fail"
-    found = "int8/transformer.onnx: /home/someone; int8/transformer.onnx: rain_01"
-    assert outcome.values["private_strings"] == {"value": 2, "note": found}
+    said = ("the folder /home/someone", "the path /home/someone/checkpoints", "the track rain_01")
+    note = "; ".join(f"int8/transformer.onnx: {found}" for found in said)
+    assert outcome.values["private_strings"] == {"value": 3, "note": note}
 
 
 def test_a_work_without_its_credit_fails_its_gate(store: Store, runs: list[Path], config: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -14,10 +15,10 @@ from lofi_assets.cli.main import main
 from lofi_assets.constitution.gates import Gate, Verdict, judge_asset
 from lofi_assets.release import deep_verification as deep_module
 from lofi_assets.release import verification as verification_module
-from lofi_assets.release.bundle_parity import FLOORS_DB, parity_measure
-from lofi_assets.release.deep_adapter import FORMS, MERGE, adapter_again
+from lofi_assets.release.bundle_parity import FLOORS_DB, Asked, Parity, VariantParity, difference, parity_measure
+from lofi_assets.release.deep_adapter import adapter_again
 from lofi_assets.release.deep_tiers import tiers_again
-from lofi_assets.release.deep_verification import Deep, MeasuredAgain, Status, compared
+from lofi_assets.release.deep_verification import FORMS, MERGE, Deep, MeasuredAgain, Status, compared
 from lofi_assets.release.files import Approver, Part, ReleaseRecord
 from lofi_assets.release.verification import Finding, Report, belong_together
 from lofi_assets.store import Store
@@ -175,19 +176,45 @@ PARITY_GATE = Gate(
 """The row that an amendment would add."""
 
 
-def test_parity_counts_the_variants_below_their_floor_and_none_is_inconclusive() -> None:
-    def report(**decibels: float | None) -> dict[str, Any]:
-        told = {name: 60.0 for name in FLOORS_DB} | decibels
-        return {"note": "", "tiers": {name: {"audio_snr_db": decibel} for name, decibel in told.items()}}
+def parity(**decibels: float | None) -> Parity:
+    """A report of 60 dB for each variant but those named."""
+    told = {name: 60.0 for name in FLOORS_DB} | decibels
+    asked = Asked(prompt="lofi", lyrics="", seconds=4.0, steps=6, seed=7, guidance_scale=3.0)
+    return Parity(against="torch", note="", asked=asked, tiers={name: variant(told[name]) for name in told})
 
-    def status(told: dict[str, Any]) -> str:
+
+def variant(decibel: float | None) -> VariantParity:
+    """One way to run a tier, of which no FAD was measured."""
+    return VariantParity(
+        audio_snr_db=decibel,
+        largest_difference=None,
+        component_snr_db_to_fp32={"vocoder": 60.0},
+        fad_increase=None,
+        fad_increase_upper_95=None,
+        fad_pairs=None,
+        fad_encoder=None,
+        fad_encoder_trained=None,
+        fad_note="not measured",
+    )
+
+
+def test_parity_counts_the_variants_below_their_floor_and_none_is_inconclusive() -> None:
+    def status(told: Parity | None) -> str:
         (found,) = judge_asset([PARITY_GATE], {"variants_far_from_torch": parity_measure(told)})
         return found.status
 
-    assert parity_measure(report())["value"] == 0 and status(report()) == "pass"
-    assert status(report(int4=11.0)) == "fail" and status(report(int8=None)) == status({}) == "inconclusive"
-    low = parity_measure(report(fp16=39.9, int4=float("nan")))
+    assert parity_measure(parity())["value"] == 0 and status(parity()) == "pass"
+    assert status(parity(int4=11.0)) == "fail" and status(parity(int8=None)) == status(None) == "inconclusive"
+    low = parity_measure(parity(fp16=39.9, int4=-5.0))
     assert low["value"] == 2 and "below the floor: fp16, int4" in low["note"]
-    assert parity_measure(report(int8=None))["value"] is None
-    missing = parity_measure({"note": "not compared with torch"})
+    assert parity_measure(parity(int8=None))["value"] is None
+    missing = parity_measure(replace(parity(), tiers={}, note="not compared with torch"))
     assert missing["value"] is None and "not compared with torch" in missing["note"]
+
+
+def test_a_clip_with_what_is_no_number_is_not_compared() -> None:
+    sound = np.ones((2, 8), np.float32)
+    for value in (np.nan, np.inf):
+        broken = sound.copy()
+        broken[1, 3] = value
+        assert difference(sound, broken) == {"audio_snr_db": None, "largest_difference": None}

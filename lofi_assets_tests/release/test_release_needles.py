@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lofi_assets.release import private_names as private_module
+from lofi_assets.release import private_search as private_module
 from lofi_assets.release.needles import Needles
-from lofi_assets.release.private_names import PrivateNames, names_in, private_in
+from lofi_assets.release.private_search import PrivateNames, names_in, private_in
 
 NAMES = [f"track_{number:04d}" for number in range(300)] + ["mkeller", "/srv/lofi/data", "gpu-box-3"]
 
@@ -68,7 +68,7 @@ def test_a_binary_file_says_what_all_of_its_printable_runs_say(
     block += b"\0" + long
     (tmp_path / "w.data").write_bytes(block)
     monkeypatch.setattr(private_module, "READ_BLOCK", 1 << 16)
-    runs = "\n".join(run.decode("ascii") for run in private_module._RUN.findall(bytes(block)))
+    runs = "\n".join(run.decode("ascii") for run in private_module._RUNS["tensors"].findall(bytes(block)))
     assert sorted(private_in(tmp_path / "w.data", names)) == sorted(set(names_in(runs, names)))
     told = private_in(tmp_path / "w.data", names)
     assert "the track track_0007" in told and all(f"the track track_{n:04d}" in told for n in range(101, 160))

@@ -13,9 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
 from lofi_assets.constitution.gates import Gate, Verdict, load_gates
-from lofi_assets.release import private_names as private_module
+from lofi_assets.release import private_search as private_module
 from lofi_assets.release.files import ReleaseError
-from lofi_assets.release.private_names import PrivateNames, private_in, private_names
+from lofi_assets.release.private_names import private_names
+from lofi_assets.release.private_search import PrivateNames, private_in
 from lofi_assets.release.published_text import published_text
 from lofi_assets.store import PACKAGE, Store
 from lofi_assets_tests.release.cleared import publish

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from lofi_assets.cli.main import main
 from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import sha256_file, sha256_folder
-from lofi_assets.release.deep_verification import Deep, measure_again
+from lofi_assets.release.deep_verification import Deep, FadAgain, measure_again
 from lofi_assets.release.files import EVIDENCE, RELEASE, Part
 from lofi_assets.release.signing import LIST, SIGNATURE, listing
 from lofi_assets.release.verification import verify
@@ -113,9 +113,9 @@ def named(folder: Path) -> str:
     return done.output.replace("\n", "")
 
 
-def again(folders: dict[Part, Path], base: Path | None, scratch: Path) -> Deep:
+def again(folders: dict[Part, Path], base: Path | None, scratch: Path, *, fad: FadAgain | None = None) -> Deep:
     records = {part: verify(folder).record for part, folder in folders.items()}
-    return measure_again(folders, records, base=base, scratch=scratch)
+    return measure_again(folders, records, base=base, scratch=scratch, fad=fad)
 
 
 def statuses(deep: Deep) -> dict[str, str]:
@@ -125,10 +125,19 @@ def statuses(deep: Deep) -> dict[str, str]:
 def test_everything_that_can_be_measured_is_the_same_with_the_base(
     released: tuple[Deployment, FakeHub], downloaded: dict[Part, Path], tmp_path: Path
 ) -> None:
-    deep = again(downloaded, released[0].base, tmp_path)
+    music = next(released[0].store.root.glob("dataset/*/audio"))
+    deep = again(downloaded, released[0].base, tmp_path, fad=FadAgain(16, music))
     assert deep.complete and not deep.differs, [row for row in deep.measured if row.status != "same"]
     found = statuses(deep)
-    assert {"adapter.forms", "merge.parity", "bundle.parity int8.cpu", "tiers.snr int4 vocoder"} <= found.keys()
+    assert {
+        "adapter.forms",
+        "merge.parity",
+        "tiers.fad int8",
+        "tiers.fad int8.cpu",
+        "tiers.fad int4",
+        "bundle.parity int8.cpu",
+        "tiers.snr int4 vocoder",
+    } <= found.keys()
     assert {f"tiers.policy {tier}, against FP32" for tier in ("fp16", "int8", "int4")} <= found.keys()
 
 

@@ -41,7 +41,7 @@ def fault(folder: Path) -> str | None:
         reason = _misnamed(peft) or _malformed(peft, lora)
         for name in () if reason else _unscaled_forms(peft):
             reason = reason or _misread(folder / name, peft, lora)
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         return f"{folder}: does not load ({type(error).__name__}: {error})"
     return f"{folder}: {reason}" if reason else None
 
