@@ -186,6 +186,8 @@ def test_an_absent_library_is_named_with_the_setting_that_needs_it(
         train(make_run(**choice), say=quiet)
 
 
+# dynamo looks for a gradient on what it fakes
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.slow
 def test_compiled_blocks_give_the_same_loss_and_names_and_are_compiled_once_for_all_lengths(make_run: MakeRun) -> None:
     steps: Settings = {"max_steps": 3, "checkpoint_interval": 3, "validation_limit": 0}
