@@ -179,6 +179,24 @@ def test_the_location_loads_light() -> None:
     assert found["seconds"] < 10, figure
 
 
+def test_who_reads_an_adapter_or_cached_conditions_waits_for_no_model_class() -> None:
+    """peft and diffusers bring transformers and each other: 4 CPU-s of `lofi reproduce`, which builds no model."""
+    light = {PACKAGE / "training" / "trainer" / "adapters.py", PACKAGE / "backbones" / "ace_step_v1" / "conditions.py"}
+    light |= {*(PACKAGE / "training" / "reproduction").glob("*.py"), *(PACKAGE / "training" / "features").glob("*.py")}
+    waiting, seen = sorted(light), set(light)
+    heavy = []
+    while waiting:
+        path = waiting.pop()
+        for module in imported(path, nested=False):
+            if module.partition(".")[0] in ("peft", "diffusers", "transformers", "bitsandbytes"):
+                heavy.append(f"{relative(path)}: {module}")
+            found = PACKAGE.parent / f"{module.replace('.', '/')}.py"
+            if found in MODULES and found not in seen:
+                seen.add(found)
+                waiting.append(found)
+    assert len(seen) > len(light) and heavy == []
+
+
 def test_a_file_has_at_most_400_lines() -> None:
     lines = {relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
     assert {name: count for name, count in lines.items() if count > LONGEST_FILE} == {}

@@ -19,9 +19,11 @@ from transformers import UMT5Config, UMT5EncoderModel
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.blocks import PatchEmbed
 from lofi_assets.backbones.ace_step_v1.export import needs, pointwise_linear, prepare, swap_pointwise_convolutions
-from lofi_assets.backbones.ace_step_v1.loading import TEXT_ENCODER, TRANSFORMER, encode_text, load_base
+from lofi_assets.backbones.ace_step_v1.loading import TEXT_ENCODER, TRANSFORMER, VOCODER, encode_text, load_base
 from lofi_assets.backbones.ace_step_v1.sampler import conditions_for, sample_latents
+from lofi_assets.backbones.ace_step_v1.tiny import make_audible
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
+from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
 from lofi_assets.backbones.export import Exportable
 from lofi_assets.files.writing import copy_file
 from lofi_assets.lofi_onnx.flow import seeded_noise
@@ -45,8 +47,12 @@ PROMPTS = ["lofi hip hop, piano, rain", "chill"]
 SMALLER = {
     TRANSFORMER: (ACEStepTransformer2DModel, {"num_layers": 1, "lyric_num_blocks": 1, "ssl_encoder_depths": [0, 0]}),
     TEXT_ENCODER: (UMT5EncoderModel, {"num_layers": 1}),
+    VOCODER: (
+        ADaMoSHiFiGANV1,
+        {"depths": [1, 1], "dims": [16, 32], "upsample_rates": [8, 8, 8], "upsample_kernel_sizes": [16, 16, 16]},
+    ),
 }
-"""Export time goes by the number of nodes: one block of each will do."""
+"""Export time goes by the number of nodes: one block of each kind will do."""
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +66,8 @@ def base_dir(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             built = model(UMT5Config(**config))
         else:
             built = model(**{name: value for name, value in config.items() if not name.startswith("_")})
+        if isinstance(built, ADaMoSHiFiGANV1):
+            make_audible(built.head)
         built.save_pretrained(directory / folder)
     return directory
 

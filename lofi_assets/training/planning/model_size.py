@@ -13,6 +13,9 @@ def measure(backbone: Backbone, base: Path | None, lora: LoraSettings) -> ModelS
     Raises:
         BaseModelError: the folder holds no such model.
     """
+    # Not within `size`, which works on the meta device: tables that bitsandbytes makes at its import would be empty.
+    import peft  # noqa: F401
+
     from lofi_assets.training.trainer.adapters import add_lora
 
     return backbone.size(
