@@ -50,7 +50,7 @@ def tiny_recipe() -> Recipe:
         recipe,
         corpus=corpus,
         steady=replace(recipe.steady, clips=3),
-        beats=replace(recipe.beats, clips=3, crops=(32, 64)),
+        beats=replace(recipe.beats, clips=3, crops=(32, 64), frames_per_step=128),
         training=training,
         transformer=replace(recipe.transformer, crops=(32, 64)),
     )
@@ -171,7 +171,7 @@ def test_a_crop_begins_with_a_bar(place: float, start: int) -> None:
 def test_the_folder_loads_and_samples_like_any_base(recipe_run: RecipeRun) -> None:
     base = load_base(recipe_run.base)
     assert base.transformer is not None and base.transformer.dtype == torch.float32
-    assert base.transformer.config.rope_theta == recipe_run.recipe.transformer.rope_theta
+    assert base.transformer.config.rope_theta == recipe_run.recipe.beats.rope_theta
     stored = load_file(next((recipe_run.base / "ace_step_transformer").glob("*.safetensors")))
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
     audio = text_to_music(
@@ -261,7 +261,8 @@ def test_the_plan_says_steps_and_hours_and_stays(tmp_path: Path, taxonomy: Taxon
 @pytest.mark.parametrize(
     ("stage", "first"),
     [
-        ("beats", "transformer"),
+        ("beats", "bars"),
+        ("bars", "transformer"),
         ("transformer", "steady"),
         ("steady", "dcae"),
         ("clock", "dcae"),

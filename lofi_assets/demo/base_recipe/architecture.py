@@ -26,6 +26,7 @@ from lofi_assets.backbones.ace_step_v1.tiny import (
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
 from lofi_assets.demo.base_recipe.settings import DcaeSettings, Recipe, TransformerSettings, VocoderSettings
+from lofi_assets.demo.base_recipe.tempo_code import with_mark
 from lofi_assets.files.writing import atomic_folder
 from lofi_assets.styles.taxonomy import Taxonomy
 
@@ -40,9 +41,15 @@ def vocabulary(taxonomy: Taxonomy) -> list[str]:
     return list(dict.fromkeys(word for phrase in phrases for word in phrase.split()))
 
 
-def write_tokenizers(folder: Path, taxonomy: Taxonomy) -> tuple[int, int]:
-    """Write the text tokenizer and the lyric vocabulary into a base's folder; returns their sizes."""
+def write_tokenizers(folder: Path, taxonomy: Taxonomy, *, mark: bool = False) -> tuple[int, int]:
+    """Write the text tokenizer and the lyric vocabulary into a base's folder; returns their sizes.
+
+    Args:
+        mark: whether a mark stands before every prompt (`tempo_code`).
+    """
     text = write_text_tokenizer(folder / TEXT_ENCODER, vocabulary(taxonomy))
+    if mark:
+        with_mark(read_tokenizer(folder)).save_pretrained(folder / TEXT_ENCODER)
     return text, write_lyric_vocabulary(folder / LYRIC_VOCABULARY)
 
 
@@ -152,11 +159,16 @@ def write_base(
     transformer: ACEStepTransformer2DModel,
     text_encoder: UMT5EncoderModel,
     taxonomy: Taxonomy,
+    mark: bool = False,
 ) -> None:
-    """Write the four folders and the lyric vocabulary in float16; `load_base` reads them as float32."""
+    """Write the four folders and the lyric vocabulary in float16; `load_base` reads them as float32.
+
+    Args:
+        mark: whether the text encoder was trained with a mark before every prompt.
+    """
     parts: dict[str, Any] = {DCAE: dcae, VOCODER: vocoder, TRANSFORMER: transformer, TEXT_ENCODER: text_encoder}
     with atomic_folder(folder) as temporary:
-        write_tokenizers(temporary, taxonomy)
+        write_tokenizers(temporary, taxonomy, mark=mark)
         for name, module in parts.items():
             module.half().save_pretrained(temporary / name)
 

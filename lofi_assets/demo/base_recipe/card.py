@@ -28,6 +28,7 @@ LABELS = {
     "edges": "log-mel error to sharper images, nats",
     "steady": "velocity error",
     "transformer": "velocity error",
+    "bars": "velocity error",
     "beats": "velocity error",
 }
 

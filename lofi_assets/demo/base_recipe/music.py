@@ -22,9 +22,7 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from lofi_assets.backbones.ace_step_v1.conditions import conditions_of, without
 from lofi_assets.backbones.ace_step_v1.flow_matching import (
-    TRAIN_TIMESTEPS,
     sample_timestep_indices,
-    shifted,
     training_schedule,
 )
 from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, MusicDCAE
@@ -101,14 +99,14 @@ class MusicTask:
         settings, random = self.settings, generator(self.seed, "transformer", step)
         frames = settings.crops[int(torch.randint(len(settings.crops), (), generator=random))]
         count = max(1, settings.frames_per_step // frames)
-        picks = torch.randint(len(self.latents), (count,), generator=random).tolist()
+        picks = self.picks(count, random)
         sigmas = self.draw_sigmas(count, random)
         draws = torch.rand(count, 4, generator=random).tolist()
         prompts = [self.prompt(self.captions[pick], random) for pick in picks]
         conditions = self._conditions(prompts)
         items = []
         for pick, sigma, known, (place, text, speaker, lyrics) in zip(picks, sigmas, conditions, draws, strict=True):
-            latents = crop_from_bar(self.latents[pick], frames=frames, place=place, bar=self.bars[pick])
+            latents = self.clean(pick, frames=frames, place=place, sigma=sigma)
             items.append(
                 Item(
                     track_id=str(pick),
@@ -119,6 +117,16 @@ class MusicTask:
                 )
             )
         return items
+
+    def picks(self, count: int, random: torch.Generator) -> list[int]:
+        """Which clips a step hears."""
+        drawn: list[int] = torch.randint(len(self.latents), (count,), generator=random).tolist()
+        return drawn
+
+    def clean(self, pick: int, *, frames: int, place: float, sigma: float) -> Tensor:
+        """(8, 16, at most `frames`) of a clip, from `place` in [0, 1) of what is left over, as it is heard at a share
+        of noise."""
+        return crop_from_bar(self.latents[pick], frames=frames, place=place, bar=self.bars[pick])
 
     def _dropped(self, *, text: float, speaker: float, lyrics: float) -> set[str]:
         """Groups of conditions that chance leaves out."""
@@ -144,12 +152,12 @@ def drawn_sigmas(count: int, random: torch.Generator) -> list[float]:
     return sigmas
 
 
-def noisier_sigmas(count: int, random: torch.Generator, *, settings: BeatsSettings) -> list[float]:
-    """The same, but a share of `settings.noisy` of them drawn evenly and shifted by `settings.noise_shift`."""
+def noisier_sigmas(count: int, random: torch.Generator, *, noisy: float, noise_from: float) -> list[float]:
+    """The same, but a share `noisy` of them drawn evenly from `noise_from` (without it) to 1."""
     usual = torch.tensor(drawn_sigmas(count, random))
     chosen = torch.rand(count, generator=random)
-    even = torch.randint(1, TRAIN_TIMESTEPS + 1, (count,), generator=random) / TRAIN_TIMESTEPS
-    sigmas: list[float] = torch.where(chosen < settings.noisy, shifted(even, settings.noise_shift), usual).tolist()
+    even = 1 - (1 - noise_from) * torch.rand(count, generator=random)
+    sigmas: list[float] = torch.where(chosen < noisy, even, usual).tolist()
     return sigmas
 
 

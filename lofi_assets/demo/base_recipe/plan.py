@@ -13,7 +13,7 @@ from lofi_assets.backbones.ace_step_v1.tiny import LATENT_CHANNELS
 from lofi_assets.demo.base_recipe.genres import SAMPLE_RATE
 from lofi_assets.demo.base_recipe.optimizer import StageOptimizer
 from lofi_assets.demo.base_recipe.recipe import RecipeRun
-from lofi_assets.demo.base_recipe.settings import StageName
+from lofi_assets.demo.base_recipe.settings import IN_TIME_STAGES, StageName
 from lofi_assets.demo.base_recipe.stage import Task, take_step
 from lofi_assets.files.documents import read_json, write_json
 
@@ -76,9 +76,10 @@ def _seconds_per_step(recipe_run: RecipeRun, name: StageName) -> float:
 
 def _timed_task(recipe_run: RecipeRun, name: StageName) -> Task:
     """A stage's task; the transformer's on latents of silence, since the DCAE that makes true ones is still to come."""
-    if name not in ("steady", "transformer", "beats"):
+    if name not in ("steady", "transformer", *IN_TIME_STAGES):
         return recipe_run.task(name)
     seconds = recipe_run.recipe.corpus.seconds
     frames = latent_frames(round(seconds * SAMPLE_RATE), sample_rate=SAMPLE_RATE)
     blank = torch.zeros(LATENT_CHANNELS, LATENT_HEIGHT, frames)
-    return recipe_run.music_task(recipe_run.steady, [blank] * len(recipe_run.steady))
+    task = recipe_run.music_task(recipe_run.steady, [blank] * len(recipe_run.steady))
+    return recipe_run.in_time(task, name) if name in IN_TIME_STAGES else task

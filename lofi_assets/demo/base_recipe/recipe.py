@@ -27,13 +27,13 @@ from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
 from lofi_assets.demo.base_recipe import architecture
 from lofi_assets.demo.base_recipe.codec import ClockTask, DcaeTask, EdgesTask, VocoderTask, calibrate
 from lofi_assets.demo.base_recipe.corpus import Clip, beat_clips, clips, steady_clips, write_corpus
+from lofi_assets.demo.base_recipe.in_time import InTimeTask, in_time, start_clock
 from lofi_assets.demo.base_recipe.music import (
     MusicTask,
     cache_latents,
-    noisier_sigmas,
     prompt_like_lofi,
 )
-from lofi_assets.demo.base_recipe.settings import Recipe, StageName
+from lofi_assets.demo.base_recipe.settings import IN_TIME_STAGES, Recipe, StageName
 from lofi_assets.demo.base_recipe.stage import Stage, Task, read_weights, run_stage
 from lofi_assets.files.hashing import hash_of, sha256_file
 from lofi_assets.files.writing import StoreError
@@ -52,7 +52,8 @@ LISTENS_TO: Mapping[StageName, StageName | None] = {
     "edges": "vocoder",
     "steady": "dcae",
     "transformer": "steady",
-    "beats": "transformer",
+    "bars": "transformer",
+    "beats": "bars",
 }
 """The stage whose weights a stage starts from."""
 
@@ -65,13 +66,13 @@ class RecipeRun:
     recipe: Recipe
     taxonomy: Taxonomy
     start: Path | None = None
-    """A finished base whose codec is kept and whose transformer goes on learning in the last stage, the only one that
-    is trained then. A base's weights are rounded to float16, so the bits are not those of all stages in one go."""
+    """A finished base whose codec is kept and whose transformer goes on learning in `IN_TIME_STAGES`, the only ones
+    that are trained then. A base's weights are rounded to float16, so the bits are not those of all stages in a row."""
 
     @property
     def stages(self) -> tuple[StageName, ...]:
         """Those that are trained."""
-        return self.recipe.stages if self.start is None else self.recipe.stages[-1:]
+        return self.recipe.stages if self.start is None else IN_TIME_STAGES
 
     @property
     def base(self) -> Path:
@@ -114,12 +115,12 @@ class RecipeRun:
 
     @property
     def heard_before(self) -> list[Clip]:
-        """All that the transformer hears before its last stage."""
+        """All that the transformer hears before its last stages."""
         return [*self.steady, *self.clean]
 
     @property
     def heard_last(self) -> list[Clip]:
-        """What the transformer hears in its last stage."""
+        """What the transformer hears in its last stages, their own clips first."""
         settings = self.recipe.beats
         return [*self.beats, *self.steady[: settings.steady], *self.clean[: settings.others]]
 
@@ -143,9 +144,10 @@ class RecipeRun:
         recipe = self.recipe
         settings = asdict(recipe)
         heard = LISTENS_TO[name]
-        before = [] if heard is None else [self._start_hash if self.start else self._run_id(heard)]
-        own = settings["vocoder"]["clock"] if name == "clock" else settings[name]
-        if name in ("steady", "beats"):  # a finished base may have been built otherwise
+        from_start = self.start is not None and name == IN_TIME_STAGES[0]
+        before = [] if heard is None else [self._start_hash if from_start else self._run_id(heard)]
+        own = settings["vocoder"]["clock"] if name == "clock" else settings["beats" if name == "bars" else name]
+        if name in ("steady", *IN_TIME_STAGES):  # a finished base may have been built otherwise
             own = [own, settings["transformer"]]
         return hash_of(RECIPE_VERSION, recipe.seed, settings["corpus"], own, settings["training"][name], before)
 
@@ -179,8 +181,8 @@ class RecipeRun:
             return self.music_task(self.steady, self.latents(self.steady))
         if name == "transformer":
             return self.transformer_task()
-        if name == "beats":
-            return self.beats_task()
+        if name in IN_TIME_STAGES:
+            return self.in_time_task(name)
         if name == "clock":
             return self.clock_task()
         if name == "edges":
@@ -234,42 +236,58 @@ class RecipeRun:
         )
 
     def transformer_task(self) -> MusicTask:
-        """The last stage's task: steady music and all other, from where the steady stage ended."""
+        """Steady music and all other, from where the steady stage ended."""
         task = self.music_task(self.heard_before, self.latents(self.heard_before))
         read_weights(self.stage("steady"), task.modules)
         return task
 
-    def beats_task(self) -> MusicTask:
-        """The stage after it: hip hop at the tempi of lofi, under prompts like those of lofi."""
+    def in_time_task(self, name: StageName) -> InTimeTask:
+        """A stage after it, `bars` or `beats`: hip hop at the tempi of lofi, under prompts like those of lofi."""
         clips = self.heard_last
         named = {tag for clip in clips for tag in split_tags(clip.piece.caption)}
         known = {tag for category in self.taxonomy.categories for tag in category.tags}
         settings = self.recipe.beats
-        task = self.music_task(clips, self.latents(clips), crops=settings.crops)
+        plain = self.music_task(clips, self.latents(clips))
+        if name == "bars":
+            self._read_transformer(plain)
+        task = self.in_time(plain, name)
         task.prompt = partial(prompt_like_lofi, settings=settings, unheard=sorted(known - named))
-        if settings.noisy:
-            task.draw_sigmas = partial(noisier_sigmas, settings=settings)
-        self._read_transformer(task)
+        if name == "bars":
+            start_clock(task)
+        else:
+            read_weights(self.stage("bars"), task.modules)
         return task
 
+    def in_time(self, plain: MusicTask, name: StageName) -> InTimeTask:
+        """The task on wider modules, of which parts are written by hand; its clips are the last stages'."""
+        settings = self.recipe.beats
+        if name == "bars":
+            settings = replace(settings, crops=settings.crops[-1:], noisy=1.0, own=1.0)
+        low, high = self.taxonomy.bpm_range
+        return self._seeded("in time", lambda: in_time(plain, settings, tempi=range(low, high + 1)))
+
     def _read_transformer(self, task: MusicTask) -> None:
-        """Put the transformer and the text encoder from before the last stage into a task."""
+        """Put the transformer and the text encoder from before the last stages into a task."""
         if self.start is None:
             read_weights(self.stage("transformer"), task.modules)
             return
         base = load_base(self.start, components=("transformer", "text_encoder"))
         assert base.transformer is not None and base.text_encoder is not None
+        found, wanted = base.text_encoder.config.d_model, task.settings.text_width
+        if found != wanted:
+            raise StoreError(
+                f"{self.start}: its text encoder is {found} wide, and these stages start from one of {wanted}; "
+                "a base that went through them has a wider one already"
+            )
         task.transformer.load_state_dict(base.transformer.state_dict())
         task.text_encoder.load_state_dict(base.text_encoder.state_dict())
 
-    def music_task(
-        self, clips: Sequence[Clip], latents: Sequence[Tensor], *, crops: tuple[int, ...] | None = None
-    ) -> MusicTask:
+    def music_task(self, clips: Sequence[Clip], latents: Sequence[Tensor]) -> MusicTask:
         """A transformer that has heard nothing yet, before the latents of clips; under their captions, now and then
-        shorter, and in the crops of the recipe's transformer or others.
+        shorter.
         """
         recipe, (text_ids, lyric_ids) = self.recipe, self.vocabularies
-        settings = replace(recipe.transformer, crops=crops or recipe.transformer.crops)
+        settings = recipe.transformer
         tokenizers = self.folder / "tokenizers"
         return MusicTask(
             self._seeded("transformer", lambda: architecture.build_transformer(settings, lyric_ids=lyric_ids)),
@@ -318,7 +336,7 @@ def train_stage(recipe_run: RecipeRun, name: StageName) -> None:
     if stage.finished:
         return
     heard = LISTENS_TO[name]
-    if heard is not None and not recipe_run.start and not recipe_run.stage(heard).finished:
+    if heard is not None and heard in recipe_run.stages and not recipe_run.stage(heard).finished:
         raise StoreError(f"{recipe_run.folder}: {name} listens to {heard}, which is not finished; train {heard} first")
     run_stage(stage, recipe_run.task(name))
 
@@ -332,7 +350,10 @@ def assemble(recipe_run: RecipeRun) -> Path:
     music = recipe_run.music_task((), ())
     for name in recipe_run.stages:
         _require_finished(recipe_run.stage(name))
-    read_weights(recipe_run.stage(recipe_run.stages[-1]), music.modules)
+    last = recipe_run.stages[-1]
+    if last in IN_TIME_STAGES:
+        music = recipe_run.in_time(music, last)
+    read_weights(recipe_run.stage(last), music.modules)
     codec = recipe_run.codec()
     architecture.write_base(
         recipe_run.base,
@@ -341,6 +362,7 @@ def assemble(recipe_run: RecipeRun) -> Path:
         transformer=music.transformer,
         text_encoder=music.text_encoder,
         taxonomy=recipe_run.taxonomy,
+        mark=last in IN_TIME_STAGES,
     )
     return recipe_run.base
 

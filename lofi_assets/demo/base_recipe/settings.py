@@ -10,11 +10,13 @@ from typing import Literal
 
 from lofi_assets.files.hashing import hash_of
 
-StageName = Literal["dcae", "clock", "vocoder", "edges", "steady", "transformer", "beats"]
-STAGES: tuple[StageName, ...] = ("dcae", "clock", "vocoder", "edges", "steady", "transformer", "beats")
+StageName = Literal["dcae", "clock", "vocoder", "edges", "steady", "transformer", "bars", "beats"]
+STAGES: tuple[StageName, ...] = ("dcae", "clock", "vocoder", "edges", "steady", "transformer", "bars", "beats")
 """Trained in this order. The clock marks the frames of the DCAE's images for the vocoder, edges sharpen them; the
-transformer keeps time on steady music, hears all music, and last the tempi and words of lofi. It and the vocoder do not
-hear each other."""
+transformer keeps time on steady music, hears all music, and last the tempi and words of lofi, where only a prompt tells
+them and then everywhere. It and the vocoder do not hear each other."""
+IN_TIME_STAGES: tuple[StageName, ...] = ("bars", "beats")
+"""Not in every preset: they begin with a wider text encoder and a clock (`in_time`)."""
 PresetName = Literal["full", "in_time", "smoke"]
 MARKS = 8
 """Mel frames of a latent frame, and the highest mel bands (above 12.3 kHz), which give way to marks of the frames."""
@@ -44,7 +46,7 @@ class SteadySettings:
 
 @dataclass(frozen=True)
 class BeatsSettings:
-    """The music that the transformer hears last, and the prompts that it hears it under."""
+    """The music that the transformer hears last, in the stages `bars` and `beats`, and how it hears it."""
 
     clips: int = 1600
     """Clean hip hop from 62 to 100 BPM, as long as the others."""
@@ -59,13 +61,20 @@ class BeatsSettings:
     bpm_dropout: float = 0.1
     unheard: float = 0.5
     """Chance of one to three words among the rest that no caption holds: they must not take its time away."""
-    noisy: float = 0.75
-    """Share of the items whose noise is drawn evenly and shifted by `noise_shift`, the rest as in the stages before.
-    Those give one item of 30 more than 95 % of noise; there alone a prompt decides where beats are."""
-    noise_shift: float = 9.0
-    """A third of such items then have more than 95 % of noise."""
-    crops: tuple[int, ...] = (112, 334, 334)
-    """Latent frames of a step: mostly 31 s, since a period is right only if its last beat is."""
+    rope_theta: float = 8.0
+    """One head of cross-attention then keeps any bar of lofi; of 300 a third of a bar's wave is left over."""
+    noise_from: float = 0.93
+    """Noise above which only a prompt tells where beats are. The mean of the clips of a bar's length stands for a clip
+    there: nothing more can be known."""
+    noisy: float = 0.45
+    """Share of the items of the stage `beats` that have more noise than that, drawn evenly, the rest as in the stages
+    before, which give one item of 30 more than 95 %. In the stage `bars` all have."""
+    own: float = 0.65
+    """Share of the items of the stage `beats` that are its own clips; in `bars` all are."""
+    crops: tuple[int, ...] = (112, 334)
+    """Latent frames of a step of `beats`; of `bars` the longest: a period is right only if its last beat is."""
+    frames_per_step: int = 672
+    """Two items of 31 s, or six of 10.4 s."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +230,7 @@ class Recipe:
 
     @property
     def stages(self) -> tuple[StageName, ...]:
-        """Those that it trains, in their order; `beats` is not in every preset."""
+        """Those that it trains, in their order; `IN_TIME_STAGES` are not in every preset."""
         return tuple(name for name in STAGES if name in self.training)
 
     @property
@@ -252,10 +261,23 @@ FULL = Recipe(
 IN_TIME = replace(
     FULL,
     preset="in_time",
-    training={**FULL.training, "beats": Training(steps=4_500, learning_rate=2e-3, batch=0, muon_rate=4e-3)},
+    training={
+        **FULL.training,
+        "bars": Training(
+            steps=220,
+            learning_rate=2e-3,
+            batch=0,
+            warmup=20,
+            schedule="constant",
+            muon_rate=4e-3,
+            ema=0.98,
+            save_every=50,
+        ),
+        "beats": Training(steps=311, learning_rate=2e-3, batch=0, warmup=20, muon_rate=4e-3, ema=0.98, save_every=50),
+    },
 )
-"""FULL and one more stage, so that prompts of lofi set the tempo; with Muon it is learnt in minutes where a beat is. It
-is not what ships: docs/decisions/011 says how far it has come ("The time of a lofi prompt")."""
+"""FULL and two short stages more, so that prompts of lofi set the tempo. It is not what ships: docs/decisions/011 says
+how far it has come ("A clock needs a fixed place to count from")."""
 SMOKE = Recipe(
     preset="smoke",
     corpus=CorpusSettings(clips=14, worn=2, seconds=13.0),
@@ -278,7 +300,7 @@ SMOKE = Recipe(
         frames_per_step=256,
     ),
     steady=SteadySettings(clips=14),
-    beats=BeatsSettings(clips=10, steady=2, others=2, crops=(64, 128)),
+    beats=BeatsSettings(clips=10, steady=2, others=2, crops=(64, 128), frames_per_step=256),
     training={
         "dcae": Training(steps=60, learning_rate=3e-3, batch=2, frames=64, warmup=5, ema=0.95, save_every=20),
         "clock": Training(steps=60, learning_rate=3e-3, batch=2, frames=64, warmup=5, ema=0.95, save_every=20),
@@ -297,7 +319,8 @@ SMOKE = Recipe(
         "edges": Training(steps=60, learning_rate=3e-3, batch=2, frames=64, warmup=5, ema=0.95, save_every=20),
         "steady": Training(steps=60, learning_rate=2e-3, batch=0, warmup=5, ema=0.95, save_every=20),
         "transformer": Training(steps=60, learning_rate=1e-3, batch=0, warmup=5, ema=0.95, save_every=20),
-        "beats": Training(steps=60, learning_rate=1e-3, batch=0, warmup=5, ema=0.95, save_every=20),
+        "bars": Training(steps=30, learning_rate=1e-3, batch=0, warmup=5, ema=0.95, save_every=20),
+        "beats": Training(steps=30, learning_rate=1e-3, batch=0, warmup=5, ema=0.95, save_every=20),
     },
     report=ReportSettings(references=4, samples=3, tempo_pairs=1, seconds=12.0, steps=6),
 )
