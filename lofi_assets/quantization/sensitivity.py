@@ -100,9 +100,3 @@ def spared(losses: Sequence[LayerLoss], *, share: float = SPARED_SHARE) -> tuple
 def _gain(loss: LayerLoss) -> tuple[float, str]:
     """By how much the error falls for each weight that takes 8 bits in place of 4; then the name, so that none tie."""
     return (error_share(loss.snr_db_4) - error_share(loss.snr_db_8)) / loss.elements, loss.layer
-
-
-def predicted_db(losses: Sequence[LayerLoss], in_eight: Sequence[str]) -> float:
-    """dB of the denoiser with these layers in 8 bits and the others in 4, if errors of layers add up by their power."""
-    kept = set(in_eight)
-    return decibel(1.0, sum(error_share(loss.snr_db_8 if loss.layer in kept else loss.snr_db_4) for loss in losses))

@@ -34,9 +34,10 @@ from lofi_assets.quantization.export import ExportError, export
 from lofi_assets.quantization.graph import load, opset_of
 from lofi_assets.quantization.opset import lower_to_17
 from lofi_assets.quantization.policy import check_tier
-from lofi_assets.quantization.sensitivity import predicted_db, spared
+from lofi_assets.quantization.sensitivity import spared
 from lofi_assets.quantization.tier_manifest import TIERS, TierManifest
 from lofi_assets.quantization.weight_trace import trace
+from lofi_assets_tests.quantization.test_sensitivity import predicted_db
 
 Built = tuple[Path, dict[str, TierReport]]
 """The folder of the tiers, and what was said of each."""

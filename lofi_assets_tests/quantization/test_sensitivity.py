@@ -1,5 +1,6 @@
 """What a layer costs by itself: the numbers against a computation by hand, and which layers INT4 spares for them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from lofi_assets.backbones.export import Probe
 from lofi_assets.quantization.graph import save
 from lofi_assets.quantization.int4 import quantize_blocks, restore_blocks
 from lofi_assets.quantization.int8 import quantize_channels
-from lofi_assets.quantization.sensitivity import layer_losses, predicted_db, spared
-from lofi_assets.quantization.sensitivity_report import most_sensitive, sensitivity_picture
+from lofi_assets.quantization.sensitivity import layer_losses, spared
+from lofi_assets.quantization.sensitivity_report import error_share, most_sensitive, sensitivity_picture
+from lofi_assets.quantization.signal_to_noise import decibel
 from lofi_assets.quantization.tier_manifest import LayerLoss
 
 LAYOUT = ACE_STEP_V1.layout
@@ -125,3 +127,9 @@ def test_people_see_the_dearest_layers() -> None:
     layers = [loss(f"transformer_blocks.{n}.attn.to_v", 10, 60.0 - n) for n in range(20)]
     assert most_sensitive(layers)[0] == "19.attn.to_v 41.0 dB" and len(most_sensitive(layers)) == 8
     assert sensitivity_picture(layers).startswith(b"\x89PNG")
+
+
+def predicted_db(losses: Sequence[LayerLoss], in_eight: Sequence[str]) -> float:
+    """dB of the denoiser with these layers in 8 bits and the others in 4, if errors of layers add up by their power."""
+    kept = set(in_eight)
+    return decibel(1.0, sum(error_share(loss.snr_db_8 if loss.layer in kept else loss.snr_db_4) for loss in losses))

@@ -27,8 +27,8 @@ class Passes:
     processes: Processes
     skips: bool
     """Items whose loss is no finite number are left out."""
-    replayed: Replayed | None = None
-    """A pass as a CUDA graph, if it is recorded."""
+    replayed: Callable[[Sequence[Item]], Tensor] | None = None
+    """A pass as a CUDA graph, if it is recorded: losses (B,), and the gradients as a side effect."""
 
     @classmethod
     def of(
@@ -47,10 +47,8 @@ class Passes:
         Raises:
             ConfigError: `cuda_graphs` where nothing can be recorded.
         """
-        skips, replayed = settings.skip_share > 0, None
-        if settings.cuda_graphs:
-            replayed = Replayed(_recordable(objective, settings.accumulate, record), record or CudaGraphs().record)
-        return cls(objective, parameters, settings.accumulate, processes, skips, replayed)
+        replayed = _replayed(objective, settings.accumulate, record) if settings.cuda_graphs else None
+        return cls(objective, parameters, settings.accumulate, processes, settings.skip_share > 0, replayed)
 
     def __call__(self, items: Sequence[Item], *, last: bool) -> tuple[Tensor, Tensor]:
         """Add the gradients of a share of 1 / `accumulate` in the mean loss of the items.
@@ -60,9 +58,9 @@ class Passes:
         Returns:
             Losses (B,) without a graph, and which of them were skipped.
         """
-        if self.replayed and isinstance(self.objective, RecordableObjective):
+        if self.replayed:
             self._gradients_have_a_place()
-            each = self.replayed(self.objective.tensors(items))
+            each = self.replayed(items)
             return each, torch.zeros_like(each, dtype=torch.bool)
         with synchronised(self.objective.model, last=last):
             each, skipped = self._losses(items)
@@ -89,8 +87,7 @@ class Passes:
                 parameter.grad = torch.zeros_like(parameter)
 
 
-def _recordable(objective: Objective, accumulate: int, record: Record | None) -> Callable[..., Tensor]:
-    """What is recorded: tensors -> losses (B,), and the gradients as a side effect."""
+def _replayed(objective: Objective, accumulate: int, record: Record | None) -> Callable[[Sequence[Item]], Tensor]:
     if not isinstance(objective, RecordableObjective):
         raise ConfigError(f"training.cuda_graphs: {type(objective).__name__} cannot be recorded; set it to false")
     if record is None and objective.device.type != "cuda":
@@ -101,4 +98,5 @@ def _recordable(objective: Objective, accumulate: int, record: Record | None) ->
         (each.mean() / accumulate).backward()
         return each.detach()
 
-    return work
+    replayed = Replayed(work, record or CudaGraphs().record)
+    return lambda items: replayed(objective.tensors(items))
