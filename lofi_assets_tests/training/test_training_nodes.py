@@ -6,7 +6,7 @@ Each process is a fork of one server that has torch imported, with the variables
 import multiprocessing
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,30 @@ from lofi_assets.training.trainer.loop import train
 from lofi_assets_tests.training.fixtures import MakeRun, Settings
 from lofi_assets_tests.training.test_training_agreement import free_port
 from lofi_assets_tests.training.test_training_runs import digests, logged, quiet
+from lofi_assets_tests.training.test_training_track_losses import spoil
 
 SHORT: Settings = {"max_steps": 4, "checkpoint_interval": 2, "warmup_steps": 0, "validation_limit": 1}
 
 
-def on_nodes(runs: Sequence[TrainingRun], *, seconds: float = 200.0) -> list[Any]:
-    """What a process of each run came to, by rank: its steps, or its error's sentence."""
+def _nothing() -> None:
+    pass
+
+
+def on_nodes(
+    runs: Sequence[TrainingRun], *, seconds: float = 200.0, prepare: Callable[[], None] = _nothing
+) -> list[Any]:
+    """What a process of each run came to, by rank: its steps, or its error's sentence.
+
+    Args:
+        prepare: a module's function, called in each process before it trains.
+    """
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["lofi_assets.training.trainer.loop"])
     results, port = server.Queue(), free_port()
-    nodes = [server.Process(target=_node, args=(run, rank, len(runs), port, results)) for rank, run in enumerate(runs)]
+    nodes = [
+        server.Process(target=_node, args=(run, rank, len(runs), port, results, prepare))
+        for rank, run in enumerate(runs)
+    ]
     for node in nodes:
         node.start()
     try:
@@ -40,9 +54,10 @@ def on_nodes(runs: Sequence[TrainingRun], *, seconds: float = 200.0) -> list[Any
     return [found[rank] for rank in range(len(runs))]
 
 
-def _node(run: TrainingRun, rank: int, count: int, port: int, results: Any) -> None:
+def _node(run: TrainingRun, rank: int, count: int, port: int, results: Any, prepare: Callable[[], None]) -> None:
     place = {"RANK": rank, "LOCAL_RANK": 0, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in place.items()}, LOFI_JOIN_SECONDS="60", OMP_NUM_THREADS="1")
+    prepare()
     try:
         summary = train(run, say=quiet)
         results.put((rank, summary.steps_now))
@@ -84,6 +99,31 @@ def test_two_machines_go_on_to_the_same_bits(make_run: MakeRun, parallel: str, s
     assert on_nodes(nodes) == [2, 2]
     assert digests(nodes[0]) == digests(whole)
     assert on_nodes(nodes) == [0, 0], "complete, though the second of two folders does not say so"
+
+
+def spoil_two() -> None:
+    spoil(pytest.MonkeyPatch())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_what_one_process_skips_is_skipped_in_all(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, parallel: str
+) -> None:
+    """One of two processes meets the item without a number; the step is that of one process that meets both."""
+    settings: Settings = {**SHORT, "skip_share": 0.6}
+    one = make_run("one", accumulate=2, **settings)
+    two = make_run("two", processes=2, parallel=parallel, **settings)
+    spoil(monkeypatch)
+    train(one, say=quiet)
+    assert on_nodes([two, two], prepare=spoil_two) == [4, 4]
+    assert [line["losses"].count(None) for line in logged(one) if "losses" in line] == [1] * 4
+    assert [line.get("skipped") for line in logged(two)] == [line.get("skipped") for line in logged(one)]
+    if parallel == "ddp":
+        assert digests(two) == digests(one) and logged(two) == logged(one)
+    few = [make_run(name, processes=2, parallel=parallel, **{**settings, "skip_share": 0.4}) for name in "ab"]
+    told = on_nodes(few, prepare=spoil_two)
+    assert told[0] == told[1] and "more than training.skip_share 0.4 allows" in told[0]
 
 
 @pytest.mark.slow

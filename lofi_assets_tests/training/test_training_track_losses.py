@@ -129,8 +129,7 @@ def test_the_log_has_the_loss_of_every_item(make_run: MakeRun) -> None:
     assert (companion_folder(run) / TABLE).is_file()
 
 
-@pytest.fixture
-def spoiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def spoil(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model makes no number of the track `two`, as an overflow would: even its gradient is none."""
     honest = objective.Objective.losses
 
@@ -141,6 +140,11 @@ def spoiled(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
     monkeypatch.setattr(objective.Objective, "losses", losses)
+
+
+@pytest.fixture
+def spoiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch)
 
 
 def test_an_item_that_is_no_number_ends_the_run_and_is_named(make_run: MakeRun, spoiled: None) -> None:
