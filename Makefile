@@ -11,7 +11,7 @@ override DAGSTER_HOME := $(CURDIR)/.dagster
 endif
 export DAGSTER_HOME
 
-.PHONY: demo fast test coverage slow dev lint bench bench-gpu clap-parity fadtk-published
+.PHONY: demo fast test coverage slow dev lint bench other-cpu bench-gpu clap-parity fadtk-published
 
 demo: $(VENV)/installed
 	$(BIN)/lofi demo
@@ -45,6 +45,11 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m lofi_assets_tests.bench
+
+# A command as on a CPU without AVX-512, VNNI and AMX: libraries take other kernels there, and no verdict may differ.
+RUN ?= $(BIN)/lofi demo
+other-cpu: $(VENV)/installed
+	$(BIN)/python -m lofi_assets_tests.other_cpu $(RUN)
 
 # Steps, memory, kernels, sampling and exactness at the real size on this machine's GPU, as JSON. UPSTREAM=DIR: its classes beside.
 bench-gpu: $(VENV)/installed
