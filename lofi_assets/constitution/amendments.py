@@ -1,20 +1,26 @@
 """The log of amendments: every text and every table of gates that was in force, by version (Governance).
 
-The hashes of both, whether the log has them, and adding a row.
+The hashes of both and what licences were held to, whether the log has them, and adding a row.
 """
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from lofi_assets.constitution.gates import ConstitutionError, gates_page, load_constitution
 from lofi_assets.files.documents import read_json, write_json, write_text
+from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_yaml
 from lofi_assets.files.hashing import hash_of
+from lofi_assets.wording import named
 
 AMENDMENTS = "amendments.json"
+TABLE = "licenses.yaml"
+LICENCES = "licences"
+"""Of a row of the log: what `licence_rules` were then."""
+DENIED, ATTRIBUTION = "denied", "attribution"
 TEXT = "docs/constitution.md"
 _IN_FORCE = re.compile(
     r"^\*\*Version\*\*: (\S+) \| \*\*Ratified\*\*: \S+ \| \*\*Last Amended\*\*: (\S+)$", re.MULTILINE
@@ -31,6 +37,26 @@ def constitution_hashes(root: Path) -> dict[str, str]:
 def gates_sha256(config_dir: Path) -> str:
     """Hash of what the gates of a configuration folder mean, comments and order aside."""
     return _meaning(load_constitution(config_dir))
+
+
+def licence_rules(config_dir: Path) -> dict[str, list[str]]:
+    """What the table of licences denies, and which ask for a name: of each all names, ids and aliases, sorted.
+
+    Raises:
+        ConstitutionError: the table cannot be read.
+    """
+    path = config_dir / TABLE
+    try:
+        data = parse_yaml(decoded(path.read_bytes(), where=str(path)), where=str(path))
+        rows = data["licenses"] if isinstance(data, dict) else data
+        rules = {DENIED: [row for row in rows if row["status"] == "denied"]}
+        rules[ATTRIBUTION] = [row for row in rows if row.get("attribution") is True]
+        return {
+            rule: sorted(str(name) for row in found for name in (row["id"], *row.get("aliases", ())))
+            for rule, found in rules.items()
+        }
+    except (OSError, HandWrittenError, KeyError, TypeError, AttributeError) as error:
+        raise ConstitutionError(f"{path}: no table of licences ({error}); restore it") from error
 
 
 def _meaning(data: Mapping[str, Any]) -> str:
@@ -63,6 +89,37 @@ def unlogged_gates(config_dir: Path, *, known: Path) -> str:
     return ""
 
 
+def loosened_licences(config_dir: Path, *, known: Path) -> str:
+    """Why the table of licences lets through what the version that holds does not; "" if it is as strict or stricter.
+
+    A version from before the log had `licences` is held to the first that had them.
+
+    Args:
+        config_dir, known: as of `unlogged_gates`.
+    """
+    version, now = str(load_constitution(config_dir)["version"]), licence_rules(config_dir)
+    for log in dict.fromkeys((config_dir / AMENDMENTS, known / AMENDMENTS)):
+        row = _holding(read_json(log, default=[]), version)
+        if row and (faults := _loosened(row[LICENCES], now)):
+            return (
+                f"{config_dir / TABLE} {'; '.join(faults)}, as version {row['version']} of the constitution has it "
+                f"({log}); restore the rows, or amend it (`lofi constitution --amend`)"
+            )
+    return ""
+
+
+def _holding(rows: Sequence[Mapping[str, Any]], version: str) -> Mapping[str, Any] | None:
+    """The row whose licences hold for a version; None if the log has no such version, or no licences at all."""
+    row = next((row for row in rows if row["version"] == version), None)
+    return row if row is None or LICENCES in row else next((row for row in rows if LICENCES in row), None)
+
+
+def _loosened(before: Mapping[str, list[str]], now: Mapping[str, list[str]]) -> list[str]:
+    verbs = {DENIED: "no longer denies", ATTRIBUTION: "no longer asks for a name under"}
+    gone = {rule: sorted(set(before[rule]) - set(now[rule])) for rule in verbs}
+    return [f"{verbs[rule]} {named(names)}" for rule, names in gone.items() if names]
+
+
 def unversioned_amendments(root: Path) -> list[str]:
     """Changes of the constitution's text or gates without a version of their own in the amendment log."""
     version = str(load_constitution(root / "config")["version"])
@@ -77,10 +134,11 @@ def unversioned_amendments(root: Path) -> list[str]:
             faults.append(
                 f"{key.removesuffix('_sha256')} changed since version {version}: raise the version and log why"
             )
-    return faults
+    loosened = loosened_licences(root / "config", known=root / "config")
+    return [*faults, loosened] if loosened else faults
 
 
-def amend(root: Path, *, rationale: str, today: date) -> dict[str, str]:
+def amend(root: Path, *, rationale: str, today: date) -> dict[str, Any]:
     """Log the version that text and table say, with what they are now; docs/gates.md is written anew.
 
     Args:
@@ -106,10 +164,10 @@ def amend(root: Path, *, rationale: str, today: date) -> dict[str, str]:
         raise ConstitutionError(f"{TEXT}: version {version} does not follow {log[-1]['version']}: {follows}")
     if amended != today.isoformat():
         raise ConstitutionError(f"{TEXT}: Last Amended is {amended}, must be {today.isoformat()}")
-    hashes = constitution_hashes(root)
-    if log and all(log[-1].get(key) == value for key, value in hashes.items()):
-        raise ConstitutionError(f"neither text nor gates changed since version {log[-1]['version']}")
-    row = {"version": version, "date": amended, "rationale": rationale.strip(), **hashes}
+    rules = {**constitution_hashes(root), LICENCES: licence_rules(root / "config")}
+    if log and all(log[-1].get(key) == value for key, value in rules.items()):
+        raise ConstitutionError(f"neither text, gates nor licences changed since version {log[-1]['version']}")
+    row = {"version": version, "date": amended, "rationale": rationale.strip(), **rules}
     write_json(root / "config" / AMENDMENTS, [*log, row])
     write_text(root / "docs" / "gates.md", gates_page(root / "config"))
     return row

@@ -14,7 +14,7 @@ from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecordStatus,
 )
 
-from lofi_assets.constitution.amendments import unlogged_gates
+from lofi_assets.constitution.amendments import loosened_licences, unlogged_gates
 from lofi_assets.constitution.chain import Chain, Hasher, read_again
 from lofi_assets.constitution.clearance import Clearance, give
 from lofi_assets.constitution.gates import Gate, Verdict, load_gates
@@ -187,8 +187,9 @@ AMENDMENTS = Gate(
 
 
 def _no_constitution(gates: tuple[Gate, ...], asset: str) -> str:
-    """Why there are no rules to judge by; "" if the table is the one that its version had when it was logged."""
-    if reason := unlogged_gates(CONFIG_DIR, known=PACKAGE.parent / "config"):
+    """Why there are no rules to judge by; "" if the tables are those that the version had when it was logged."""
+    known = PACKAGE.parent / "config"
+    if reason := unlogged_gates(CONFIG_DIR, known=known) or loosened_licences(CONFIG_DIR, known=known):
         return reason
     return "" if any(asset in gate.holds for gate in gates) else f"no gate of the table holds {asset}"
 

@@ -21,12 +21,16 @@ from lofi_assets.files.writing import StoreError
 from lofi_assets.release.comfyui import WORKFLOW, workflow_sha256
 from lofi_assets.release.files import CARD, EVIDENCE, PARTS, RELEASE, ReleaseError, ReleaseRecord, release_name
 from lofi_assets.release.signing import LIST, SIGNATURE, read_listing, require_signature
+from lofi_assets.sources.licences import load_licences
+from lofi_assets.sources.licensed_sources import LICENCES
 from lofi_assets.store import CONFIG_DIR
+from lofi_assets.wording import counted
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 ASSET = "hub_release"
+SOURCES = "licensed_sources"
 IGNORED = frozenset({".gitattributes", ".cache", ".git"})
 """What the Hub and its client put beside a release."""
 LONGEST_NAME = 255
@@ -67,7 +71,8 @@ def verify(folder: Path, *, key: "Ed25519PublicKey | None" = None, config_dir: P
     Args:
         folder: what was downloaded, or `release/published/<part>`.
         key: signature that it has to bear; without one a signature is noted and not checked.
-        config_dir: its `amendments.json` says which tables of gates there ever were.
+        config_dir: its `amendments.json` says which tables of gates there ever were, its `licenses.yaml` which licences
+            forbid training.
     Raises:
         ReleaseError: no release lies there, or its record is broken.
     """
@@ -91,6 +96,7 @@ def verify(folder: Path, *, key: "Ed25519PublicKey | None" = None, config_dir: P
         *unknown,
         *_told(record, verdicts),
         *_admission(folder, documents),
+        *_licences(documents, config_dir),
         *(Finding("fault", found.gate.id, f"{found.status}: {found.text}") for found in verdicts if not found.passed),
     ]
     return Report(record, tuple(findings), verdicts, signed_by)
@@ -274,6 +280,22 @@ def _admission(folder: Path, documents: Mapping[str, Evidence]) -> Iterator[Find
         if document.tracks and document.constitution.gates_sha256 != digest:
             said = document.constitution.version
             yield Finding("fault", asset, f"let its tracks in by another table of gates (version {said})")
+
+
+def _licences(documents: Mapping[str, Evidence], config_dir: Path) -> Iterator[Finding]:
+    """The licences that let tracks in, by this table and not by that of whoever released."""
+    document = documents.get(SOURCES)
+    said = document.values.get(LICENCES) if document else None
+    if not isinstance(said, Mapping) or not all(isinstance(tracks, int) for tracks in said.values()):
+        yield Finding("fault", SOURCES, "does not say under which licences its tracks are")
+        return
+    table = load_licences(config_dir)
+    for licence, tracks in sorted(said.items()):
+        found, under = table.find(licence), f"{counted(tracks, 'track')} under {licence[:80]!r}"
+        if found.status == "denied":
+            yield Finding("fault", SOURCES, f"{under}, which is denied here: {found.why}")
+        elif not found.id:
+            yield Finding("note", SOURCES, f"{under}, which is not listed here")
 
 
 def _told(record: ReleaseRecord, verdicts: Sequence[Verdict]) -> Iterator[Finding]:

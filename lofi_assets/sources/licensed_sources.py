@@ -1,5 +1,6 @@
 """The asset `licensed_sources`: every raw file with its claim, verdict and hash."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -18,6 +19,10 @@ from lofi_assets.sources.report import RejectedFile, inventory_summary, rejected
 from lofi_assets.sources.unread import problems as unread
 from lofi_assets.store import CONFIG_DIR, Store
 
+LICENCES = "licences"
+"""Of the values: licence id -> tracks that it lets in. Ids of the table alone, which say nothing of a contract."""
+UNLISTED = "unlisted"
+
 
 def inventory_sources(store: Store, *, gates: Sequence[Gate], today: date, config_dir: Path = CONFIG_DIR) -> Outcome:
     """Write `raw_inventory.parquet`: every raw file, verified or rejected with the rule that rejected it."""
@@ -28,9 +33,8 @@ def inventory_sources(store: Store, *, gates: Sequence[Gate], today: date, confi
     tree = tree_of(store.raw)
     files = scan_raw(store, tree, memory=known)
     problems = [*source_file.problems, *unread(store, tree, files, before=before, records=source_file.records)]
-    verdicts = verify_sources(
-        files, source_file=source_file, licences=load_licences(config_dir), gates=track_gates, today=today
-    )
+    licences = load_licences(config_dir)
+    verdicts = verify_sources(files, source_file=source_file, licences=licences, gates=track_gates, today=today)
     rows = write_inventory(store, verdicts)
     verified = [row for row in rows if row.status == "verified"]
     rejected = [row for row in rows if row.status == "rejected"]
@@ -45,7 +49,11 @@ def inventory_sources(store: Store, *, gates: Sequence[Gate], today: date, confi
             "rejected": len(rejected),
             "recomputed": sum(known.get(row.path) != (row.stat, row.sha256) for row in rows),
         },
-        values={"invalid_records": len(source_file.problems), "verified_tracks": len(verified)},
+        values={
+            "invalid_records": len(source_file.problems),
+            "verified_tracks": len(verified),
+            LICENCES: dict(Counter(licences.find(row.license_type).id or UNLISTED for row in verified)),
+        },
         **track_rules(
             track_gates,
             accepted=[(row.track_id, row.measures) for row in verified],

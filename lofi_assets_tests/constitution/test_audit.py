@@ -166,6 +166,27 @@ def test_any_change_of_what_a_gate_means_needs_a_version(root: Path, before: str
     assert "repository.amendments" in failing(root)
 
 
+def test_a_licence_that_is_denied_no_more_needs_a_version(root: Path) -> None:
+    table = root / "config" / "licenses.yaml"
+    replace(table, "- id: CC-BY-ND-4.0", "- id: CC-BY-ND-4.0\n  status: permitted\n- id: CC-BY-ND-4.0-not")
+    assert "licenses.yaml no longer denies CC-BY-ND-4.0" in failing(root)["repository.amendments"]
+    raised(root, "N.0.0")
+    row = amend(root, rationale="They changed their mind.", today=date(2026, 11, 30))
+    assert failing(root) == {} and "CC-BY-ND-4.0" not in row["licences"]["denied"]
+
+
+def test_a_licence_that_is_added_or_denied_needs_no_version(root: Path) -> None:
+    with (root / "config" / "licenses.yaml").open("a", encoding="utf-8") as file:
+        file.write("\n- {id: Studio-7, status: permitted, why: contract}\n- {id: Studio-9, status: denied, why: no}\n")
+    assert failing(root) == {}
+
+
+def test_a_table_of_licences_that_cannot_be_read_is_a_fault_with_its_name(root: Path) -> None:
+    (root / "config" / "licenses.yaml").write_text("- status: denied\n", encoding="utf-8")
+    with pytest.raises(ConstitutionError, match=r"licenses\.yaml: no table of licences .*restore it"):
+        audit(root)
+
+
 def test_a_comment_in_the_table_needs_no_version(root: Path) -> None:
     with (root / "config" / "constitution.yaml").open("a", encoding="utf-8") as file:
         file.write("# seen\n")

@@ -5,12 +5,15 @@ has the table.
 """
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
@@ -335,6 +338,72 @@ def test_another_table_under_the_old_versions_name(
     monkeypatch.setattr(guard, "CONFIG_DIR", config)
     monkeypatch.setattr(guard, "load_gates", lambda: load_gates(config))
     assert "is not the constitution that it says it is" in refused(stand_ins, instance)
+
+
+def licences(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A configuration folder with the constitution in force and another table of licences."""
+    config = folder / "config"
+    config.mkdir()
+    for name in ("constitution.yaml", "amendments.json"):
+        shutil.copy(CONFIG_DIR / name, config)
+    rows = yaml.safe_load((CONFIG_DIR / "licenses.yaml").read_text(encoding="utf-8"))
+    for row in rows:
+        change(row)
+    (config / "licenses.yaml").write_text(yaml.safe_dump(rows), encoding="utf-8")
+    return config
+
+
+def permitted(row: dict[str, Any]) -> None:
+    row.update(status="permitted" if row["status"] == "denied" else row["status"])
+
+
+def without_a_name(row: dict[str, Any]) -> None:
+    row.pop("attribution", None)
+
+
+def without_an_alias(row: dict[str, Any]) -> None:
+    if row["status"] == "denied":
+        row.pop("aliases", None)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (permitted, "no longer denies "),
+        (without_a_name, "no longer asks for a name under "),
+        (without_an_alias, "no longer denies "),
+    ],
+)
+@pytest.mark.parametrize("log", ["as it was", "emptied of licences", "of an earlier version"])
+def test_another_table_of_licences_under_the_old_versions_name(
+    stand_ins: StandIns,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    change: Callable[[dict[str, Any]], object],
+    said: str,
+    log: str,
+) -> None:
+    config = licences(tmp_path, change)
+    if "earlier" in log:
+        table = (config / "constitution.yaml").read_text(encoding="utf-8")
+        (config / "constitution.yaml").write_text(re.sub(r"(?m)^version: .*$", "version: 1.4.0", table))
+    if "emptied" in log:
+        rows = read_json(config / "amendments.json")
+        write_json(config / "amendments.json", [{**row, "licences": {"denied": [], "attribution": []}} for row in rows])
+    monkeypatch.setattr(guard, "CONFIG_DIR", config)
+    found = refused(stand_ins, instance)
+    assert f"licenses.yaml {said}" in found and "restore the rows, or amend it" in found
+
+
+def test_a_stricter_table_of_licences_needs_no_amendment(
+    stand_ins: StandIns, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = licences(tmp_path, lambda row: None)
+    with (config / "licenses.yaml").open("a") as file:
+        file.write("\n- id: Studio-9\n  aliases: [Ninth]\n  status: denied\n  why: Their lawyer says so.\n")
+    monkeypatch.setattr(guard, "CONFIG_DIR", config)
+    assert released(stand_ins, instance)
 
 
 def test_a_version_that_nobody_logged(

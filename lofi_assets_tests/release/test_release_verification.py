@@ -44,6 +44,8 @@ FILES = {
     "onnx_artifacts": ["export/int8/transformer.onnx", "export/bundle.json"],
     "model_card": [f"release/{CARD}"],
 }
+SAID: dict[str, dict[str, Any]] = {"licensed_sources": {"licences": {"CC-BY-4.0": 2, "Work-For-Hire-AI-Training": 1}}}
+"""Values that no gate judges by itself."""
 SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
@@ -60,7 +62,7 @@ def lineage(store: Store) -> None:
             asset,
             f"{asset} 1",
             dict.fromkeys(LINEAGE[:number], ""),
-            {gate.measure: passing_value(gate) for gate in gates if gate.scope == "asset"},
+            {gate.measure: passing_value(gate) for gate in gates if gate.scope == "asset"} | SAID.get(asset, {}),
             {gate.id: {"accepted": 3, "violating": 0, "rejected": 0} for gate in gates if gate.scope == "track"},
         )
         files = [store.root / name for name in FILES.get(asset, ())]
@@ -334,9 +336,39 @@ def test_an_earlier_constitution_is_said_to_be_one(plain_release: Path, tmp_path
     known = read_json(CONFIG_DIR / "amendments.json")
     later = [*known, known[-1] | {"version": "99.0.0", "gates_sha256": "0" * 64}]
     (tmp_path / "amendments.json").write_text(json.dumps(later))
+    shutil.copy(CONFIG_DIR / "licenses.yaml", tmp_path)
     report = verify(plain_release, config_dir=tmp_path)
     said = f"version {known[-1]['version']}; in force here is 99.0.0"
     assert report.holds and said in [found.text for found in report.findings]
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ({"CC-BY-4.0": 2, "CC-BY-NC-ND-4.0": 1}, "1 track under 'CC-BY-NC-ND-4.0', which is denied here"),
+        ({"cc by nc 2.0": 12}, "12 tracks under 'cc by nc 2.0', which is denied here"),
+        (None, "does not say under which licences"),
+        ({"CC-BY-4.0": "2"}, "does not say under which licences"),
+        ([], "does not say under which licences"),
+    ],
+)
+def test_licences_are_judged_by_the_table_of_whoever_verifies(plain_release: Path, said: Any, fault: str) -> None:
+    """The table by which the tracks were let in may be another's: it says nothing to anybody else."""
+    sha256 = edit_document(
+        plain_release, "licensed_sources", lambda data: data["predicate"]["values"].update(licences=said)
+    )
+    reseal(plain_release, lambda about: about["evidence"].update(licensed_sources=sha256))
+    assert fault in faults(verify(plain_release))["licensed_sources"]
+
+
+def test_a_licence_that_nobody_here_knows_is_noted(plain_release: Path) -> None:
+    sha256 = edit_document(
+        plain_release, "licensed_sources", lambda data: data["predicate"]["values"].update(licences={"Studio-7": 3})
+    )
+    reseal(plain_release, lambda about: about["evidence"].update(licensed_sources=sha256))
+    report = verify(plain_release)
+    assert report.holds
+    assert "3 tracks under 'Studio-7', which is not listed here" in [found.text for found in report.findings]
 
 
 def test_tracks_that_were_let_in_by_another_table(plain_release: Path) -> None:

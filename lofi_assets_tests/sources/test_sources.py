@@ -196,7 +196,7 @@ def test_an_invalid_record_does_not_hide_the_others(store: Store) -> None:
         "track_002": "rejected",
         "track_003": "verified",
     }
-    assert outcome.values == {"invalid_records": 2, "verified_tracks": 2}
+    assert outcome.values == {"invalid_records": 2, "verified_tracks": 2, "licences": {"CC-BY-4.0": 2}}
     assert "sources.json[0]" in outcome.details["problems"] and "source_type" in outcome.details["problems"]
 
 
