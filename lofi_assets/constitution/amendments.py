@@ -5,7 +5,7 @@ The hashes of both and what licences were held to, whether the log has them, and
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -69,38 +69,41 @@ def _meaning(data: Mapping[str, Any]) -> str:
 
 
 def unlogged_gates(config_dir: Path, *, known: Path) -> str:
-    """Why gates are not those of the version that they say; "" if the log of amendments has them under it.
+    """Why gates are not those of the version that they say, or that version is in force no more; "" if they hold.
 
     Args:
         config_dir: the configuration in force.
         known: the configuration that came with the code, whose log goes before what another folder claims.
     """
     data = load_constitution(config_dir)
-    version, found = str(data["version"]), _meaning(data)
-    for log in dict.fromkeys((config_dir / AMENDMENTS, known / AMENDMENTS)):
-        rows = {row["version"]: row for row in read_json(log, default=[])}
+    version, found, path = str(data["version"]), _meaning(data), config_dir / "constitution.yaml"
+    for log, rows in _logs(config_dir, known):
         recorded = rows.get(version, {}).get("gates_sha256")
         if recorded != found and (recorded or log.parent == config_dir):
             said = f"has other gates for version {version}" if recorded else f"has no version {version}"
             return (
-                f"{config_dir / 'constitution.yaml'} is not the constitution that it says it is: {log} {said}; "
+                f"{path} is not the constitution that it says it is: {log} {said}; "
                 "restore the table, or amend it (`lofi constitution --amend`)"
             )
+        if recorded and version != (latest := list(rows)[-1]):
+            return f"{path} says version {version}, which {latest} has superseded ({log}); restore the table in force"
     return ""
 
 
 def loosened_licences(config_dir: Path, *, known: Path) -> str:
-    """Why the table of licences lets through what the version that holds does not; "" if it is as strict or stricter.
+    """Why the table of licences lets through what the constitution in force does not; "" if it is as strict or more.
 
-    A version from before the log had `licences` is held to the first that had them.
+    A log that does not say what a version held licences to leaves that to the log that came with the code.
 
     Args:
         config_dir, known: as of `unlogged_gates`.
     """
     version, now = str(load_constitution(config_dir)["version"]), licence_rules(config_dir)
-    for log in dict.fromkeys((config_dir / AMENDMENTS, known / AMENDMENTS)):
-        row = _holding(read_json(log, default=[]), version)
-        if row and (faults := _loosened(row[LICENCES], now)):
+    logs = _logs(config_dir, known)
+    said = [(log, rows[version]) for log, rows in logs if LICENCES in rows.get(version, {})]
+    latest = [(log, row) for log, rows in logs for row in list(rows.values())[-1:] if LICENCES in row]
+    for log, row in said or latest[-1:]:
+        if faults := _loosened(row[LICENCES], now):
             return (
                 f"{config_dir / TABLE} {'; '.join(faults)}, as version {row['version']} of the constitution has it "
                 f"({log}); restore the rows, or amend it (`lofi constitution --amend`)"
@@ -108,10 +111,10 @@ def loosened_licences(config_dir: Path, *, known: Path) -> str:
     return ""
 
 
-def _holding(rows: Sequence[Mapping[str, Any]], version: str) -> Mapping[str, Any] | None:
-    """The row whose licences hold for a version; None if the log has no such version, or no licences at all."""
-    row = next((row for row in rows if row["version"] == version), None)
-    return row if row is None or LICENCES in row else next((row for row in rows if LICENCES in row), None)
+def _logs(config_dir: Path, known: Path) -> list[tuple[Path, dict[str, Mapping[str, Any]]]]:
+    """The log of a configuration and the one that came with the code, each with its rows by version, oldest first."""
+    logs = dict.fromkeys((config_dir / AMENDMENTS, known / AMENDMENTS))
+    return [(log, {row["version"]: row for row in read_json(log, default=[])}) for log in logs]
 
 
 def _loosened(before: Mapping[str, list[str]], now: Mapping[str, list[str]]) -> list[str]:

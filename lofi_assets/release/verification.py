@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lofi_assets.constitution.amendments import gates_sha256
+from lofi_assets.constitution.amendments import AMENDMENTS, gates_sha256
 from lofi_assets.constitution.dsse import SigningError, key_id
 from lofi_assets.constitution.evidence import Evidence, parsed_statement
 from lofi_assets.constitution.gates import ConstitutionError, Gate, Verdict, load_gates
@@ -24,7 +24,7 @@ from lofi_assets.release.signing import LIST, SIGNATURE, read_listing, require_s
 from lofi_assets.sources.licences import load_licences
 from lofi_assets.sources.licensed_sources import LICENCES
 from lofi_assets.store import CONFIG_DIR
-from lofi_assets.wording import counted
+from lofi_assets.wording import counted, named
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -258,16 +258,20 @@ def _gates(folder: Path, record: ReleaseRecord, config_dir: Path) -> tuple[list[
         digest = gates_sha256(place)
     except (ConstitutionError, StoreError) as error:
         return [], [Finding("fault", f"{EVIDENCE}/constitution.yaml", str(error))]
-    known = {row["version"]: row["gates_sha256"] for row in read_json(config_dir / "amendments.json", default=[])}
-    latest = next(reversed(known), record.constitution)
+    log = {row["version"]: row for row in read_json(config_dir / AMENDMENTS, default=[])}
+    known, latest = {version: row["gates_sha256"] for version, row in log.items()}, next(reversed(log), "")
     if known.get(record.constitution) != digest:
         said = "has other gates" if record.constitution in known else "is not known here (a newer version?)"
         return gates, [Finding("fault", "constitution", f"version {record.constitution} {said}")]
     if not gates:
         return gates, [Finding("fault", "constitution", "no gate holds a release")]
-    if record.constitution != latest:
-        return gates, [Finding("note", "constitution", f"version {record.constitution}; in force here is {latest}")]
-    return gates, []
+    if record.constitution == latest:
+        return gates, []
+    asked = {gate.id for gate in gates}
+    since = [gate.id for gate in load_gates(config_dir) if ASSET in gate.holds and gate.asset and gate.id not in asked]
+    said = f"version {record.constitution}; in force here is {latest} of {log[latest]['date']}"
+    more = f", which asks too: {named(since, most=len(since))}" if since else ""
+    return gates, [Finding("note", "constitution", said + more)]
 
 
 def _admission(folder: Path, documents: Mapping[str, Evidence]) -> Iterator[Finding]:

@@ -374,7 +374,7 @@ def without_an_alias(row: dict[str, Any]) -> None:
         (without_an_alias, "no longer denies "),
     ],
 )
-@pytest.mark.parametrize("log", ["as it was", "emptied of licences", "of an earlier version"])
+@pytest.mark.parametrize("log", ["as it was", "emptied of licences", "without licences"])
 def test_another_table_of_licences_under_the_old_versions_name(
     stand_ins: StandIns,
     instance: dg.DagsterInstance,
@@ -385,12 +385,12 @@ def test_another_table_of_licences_under_the_old_versions_name(
     log: str,
 ) -> None:
     config = licences(tmp_path, change)
-    if "earlier" in log:
-        table = (config / "constitution.yaml").read_text(encoding="utf-8")
-        (config / "constitution.yaml").write_text(re.sub(r"(?m)^version: .*$", "version: 1.4.0", table))
-    if "emptied" in log:
-        rows = read_json(config / "amendments.json")
+    rows = read_json(config / "amendments.json")
+    if log == "emptied of licences":
         write_json(config / "amendments.json", [{**row, "licences": {"denied": [], "attribution": []}} for row in rows])
+    if log == "without licences":
+        rows[-1].pop("licences")
+        write_json(config / "amendments.json", rows)
     monkeypatch.setattr(guard, "CONFIG_DIR", config)
     found = refused(stand_ins, instance)
     assert f"licenses.yaml {said}" in found and "restore the rows, or amend it" in found
@@ -402,6 +402,41 @@ def test_a_stricter_table_of_licences_needs_no_amendment(
     config = licences(tmp_path, lambda row: None)
     with (config / "licenses.yaml").open("a") as file:
         file.write("\n- id: Studio-9\n  aliases: [Ninth]\n  status: denied\n  why: Their lawyer says so.\n")
+    monkeypatch.setattr(guard, "CONFIG_DIR", config)
+    assert released(stand_ins, instance)
+
+
+@pytest.mark.parametrize("own_log", ["the same", "that ends with it"])
+def test_a_version_that_was_superseded(
+    stand_ins: StandIns,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    own_log: str,
+) -> None:
+    """An earlier table asks for less, and its hash stands in the log."""
+    config = licences(tmp_path, lambda row: None)
+    log = read_json(config / "amendments.json")
+    same = next(row for row in log if row["gates_sha256"] == log[-1]["gates_sha256"])
+    assert same["version"] != log[-1]["version"], "an earlier version has the same gates, so that they are at hand"
+    table = (config / "constitution.yaml").read_text(encoding="utf-8")
+    (config / "constitution.yaml").write_text(re.sub(r"(?m)^version: .*$", f"version: {same['version']}", table))
+    if own_log == "that ends with it":
+        write_json(config / "amendments.json", log[: log.index(same) + 1])
+    monkeypatch.setattr(guard, "CONFIG_DIR", config)
+    said = f"says version {same['version']}, which {log[-1]['version']} has superseded"
+    assert said in refused(stand_ins, instance)
+
+
+def test_a_deployments_own_amendment_is_its_own(
+    stand_ins: StandIns, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever verifies elsewhere does not know the version, and says so."""
+    config = licences(tmp_path, lambda row: None)
+    log = read_json(config / "amendments.json")
+    table = (config / "constitution.yaml").read_text(encoding="utf-8")
+    (config / "constitution.yaml").write_text(re.sub(r"(?m)^version: .*$", "version: 9.0.0", table))
+    write_json(config / "amendments.json", [*log, {**log[-1], "version": "9.0.0"}])
     monkeypatch.setattr(guard, "CONFIG_DIR", config)
     assert released(stand_ins, instance)
 

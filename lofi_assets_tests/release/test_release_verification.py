@@ -332,13 +332,17 @@ def test_a_gate_that_the_record_calls_passed_and_its_evidence_does_not(plain_rel
     assert faults(verify(plain_release)) == said
 
 
-def test_an_earlier_constitution_is_said_to_be_one(plain_release: Path, tmp_path: Path) -> None:
+def test_an_earlier_constitution_is_said_to_be_one_with_what_it_did_not_ask(
+    plain_release: Path, tmp_path: Path
+) -> None:
     known = read_json(CONFIG_DIR / "amendments.json")
-    later = [*known, known[-1] | {"version": "99.0.0", "gates_sha256": "0" * 64}]
+    later = [*known, known[-1] | {"version": "99.0.0", "date": "2030-01-02", "gates_sha256": "0" * 64}]
     (tmp_path / "amendments.json").write_text(json.dumps(later))
     shutil.copy(CONFIG_DIR / "licenses.yaml", tmp_path)
+    table = (CONFIG_DIR / "constitution.yaml").read_text()
+    (tmp_path / "constitution.yaml").write_text(table.replace("- id: quality.copies\n", "- id: quality.no_copies\n"))
     report = verify(plain_release, config_dir=tmp_path)
-    said = f"version {known[-1]['version']}; in force here is 99.0.0"
+    said = f"version {known[-1]['version']}; in force here is 99.0.0 of 2030-01-02, which asks too: quality.no_copies"
     assert report.holds and said in [found.text for found in report.findings]
 
 
