@@ -59,10 +59,11 @@ class TrainingSettings(Settings):
     """The optimiser, the objective and the rhythm of checkpoints."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    """Peak learning rate (constitution)."""
-    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """Peak learning rate (constitution). Of prodigy, a factor of the rate that it estimates: 1.0."""
+    optimizer: Literal["adamw", "adamw_8bit", "prodigy"] = "adamw"
     """adamw_8bit (arXiv 2110.02861) keeps the moments of large tensors in 8 bits, 2 instead of 8 bytes for each trained
-    number; it needs the `bitsandbytes` extra."""
+    number; it needs the `bitsandbytes` extra. prodigy (arXiv 2306.06101) is AdamW that estimates its own rate, with 16
+    bytes for each trained number; it needs the `prodigy` extra."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """After the warm-up: constant, so that more steps continue exactly; or linear or a half cosine to 0 at `max_steps`,
     so that other `max_steps` make another run."""
@@ -191,7 +192,12 @@ class TrainingSettings(Settings):
 
     @model_validator(mode="after")
     def _parts_work_together(self) -> "TrainingSettings":
-        if self.parallel == "fsdp" and (self.base_quantization != "none" or self.optimizer == "adamw_8bit"):
+        if self.optimizer == "prodigy" and not 0.1 <= self.learning_rate <= 10:
+            raise ValueError(
+                f"optimizer 'prodigy' estimates its own rate, of which learning_rate {self.learning_rate:g} is a "
+                "factor: set learning_rate 1.0"
+            )
+        if self.parallel == "fsdp" and (self.base_quantization != "none" or self.optimizer != "adamw"):
             raise ValueError(
                 "parallel 'fsdp' shares out plain tensors only: set base_quantization 'none' and optimizer 'adamw', "
                 "or parallel 'ddp'"

@@ -70,11 +70,19 @@ def stopped_after(run: TrainingRun, steps: int) -> None:
     train(run, say=quiet, stop=lambda: next(asked, True))
 
 
-@pytest.mark.parametrize("dropout", [0.0, pytest.param(0.3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        pytest.param({"lora": {"lora_dropout": 0.3}}, marks=pytest.mark.slow),
+        pytest.param({"optimizer": "prodigy", "learning_rate": 1.0}, marks=pytest.mark.slow),
+    ],
+    ids=["plain", "dropout", "estimated rate"],
+)
 def test_a_run_of_one_process_goes_on_in_two_that_share_no_folder_to_the_same_bits(
-    make_run: MakeRun, dropout: float
+    make_run: MakeRun, more: Settings
 ) -> None:
-    settings: Settings = {**SHORT, "lora": {"lora_dropout": dropout}}
+    settings: Settings = {**SHORT, **more}
     whole, begun = make_run("whole", accumulate=2, **settings), make_run("a", accumulate=2, **settings)
     node_a, node_b = (make_run(name, processes=2, **settings) for name in ("a", "b"))
     assert node_a.run_id == node_b.run_id == whole.run_id == begun.run_id

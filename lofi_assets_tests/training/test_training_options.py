@@ -1,5 +1,6 @@
 """What can be chosen for a run: each choice trains, is resumed to the same bits, and is saved as others read it."""
 
+import copy
 import importlib.util
 import itertools
 import sys
@@ -25,7 +26,13 @@ from lofi_assets.training.trainer.averaging import Average
 from lofi_assets.training.trainer.log import read_log
 from lofi_assets.training.trainer.loop import train
 from lofi_assets.training.trainer.model import prepare_model
-from lofi_assets.training.trainer.optimizer import learning_rate
+from lofi_assets.training.trainer.optimizer import (
+    ESTIMATES,
+    build_optimizer,
+    estimates,
+    learning_rate,
+    restore_estimates,
+)
 from lofi_assets_tests.training.fixtures import MakeRun, Settings
 from lofi_assets_tests.training.test_training_runs import digests, quiet
 
@@ -41,6 +48,7 @@ CHOICES: dict[str, Settings] = {
     "cosine": {"schedule": "cosine"},
     "buckets": {"batch_size": 2, "accumulate": 2},
     "8-bit moments": {"optimizer": "adamw_8bit", "lora": {"r": 64}},
+    "estimated rate": {"optimizer": "prodigy", "learning_rate": 1.0},
     "int8 base": {"base_quantization": "int8", "precision": "bf16-mixed"},
     "nf4 base": {"base_quantization": "nf4"},
     "nf4 blocks": {"base_quantization": "nf4", "quantized_parts": "blocks"},
@@ -65,7 +73,8 @@ def stop_after(calls: int) -> Callable[[], bool]:
 @needs_bitsandbytes
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_trains_and_is_resumed_to_the_same_bits(make_run: MakeRun, choice: str) -> None:
-    whole, stopped = (make_run(name, learning_rate=1e-3, **CHOICES[choice]) for name in ("whole", "stopped"))
+    settings: Settings = {"learning_rate": 1e-3, **CHOICES[choice]}
+    whole, stopped = (make_run(name, **settings) for name in ("whole", "stopped"))
     train(whole, say=quiet)
     assert train(stopped, say=quiet, stop=stop_after(6)).interrupted
     assert 0 < train(stopped, say=quiet).steps_now < 6
@@ -186,6 +195,75 @@ def test_an_absent_library_is_named_with_the_setting_that_needs_it(
         train(make_run(**choice), say=quiet)
 
 
+def test_an_estimated_rate_is_in_the_log_and_in_the_saved_state(make_run: MakeRun) -> None:
+    run = make_run(optimizer="prodigy", learning_rate=1.0, max_steps=2, checkpoint_interval=2)
+    train(run, say=quiet)
+    found = [line["d"] for line in read_log(log_path(run)) if "loss" in line]
+    point = resume.resume_point(run.checkpoints_dir)
+    assert point is not None and len(found) == 2
+    assert point.extra["estimates"].keys() == set(ESTIMATES) and point.extra["estimates"]["d"] == found[-1]
+    assert point.extra["estimates"]["k"] == 2
+
+
+def test_the_rate_is_estimated_from_far_too_small_and_goes_on_from_what_was_saved() -> None:
+    """A quadratic with its minimum at distance 10: the estimate rises from 1e-6 by four orders."""
+    settings = TrainingSettings(optimizer="prodigy", learning_rate=1.0, weight_decay=0.0)
+
+    def start() -> tuple[torch.nn.Parameter, torch.optim.Optimizer]:
+        parameter = torch.nn.Parameter(torch.zeros(4, dtype=torch.float64))
+        return parameter, build_optimizer(settings, [parameter])
+
+    def step(parameter: torch.nn.Parameter, optimizer: torch.optim.Optimizer) -> None:
+        parameter.grad = 2 * (parameter.detach() - 5.0)
+        optimizer.step()
+
+    parameter, optimizer = start()
+    for _ in range(30):
+        step(parameter, optimizer)
+    middle, known, states = parameter.detach().clone(), estimates(optimizer), optimizer.state_dict()["state"]
+    assert 1e-2 < known["d"] < 20 and float((middle - 5).norm()) < 10
+    other, again = start()
+    other.data.copy_(middle)
+    groups = again.state_dict()["param_groups"]
+    again.load_state_dict({"state": copy.deepcopy(states), "param_groups": groups})
+    restore_estimates(again, known)
+    for _ in range(20):
+        step(parameter, optimizer)
+        step(other, again)
+    assert torch.equal(other, parameter) and estimates(again) == estimates(optimizer)
+    assert float((parameter.detach() - 5).norm()) < 1
+
+
+def test_of_adamw_nothing_is_estimated(make_run: MakeRun) -> None:
+    run = make_run(max_steps=1, checkpoint_interval=1)
+    train(run, say=quiet)
+    point = resume.resume_point(run.checkpoints_dir)
+    assert point is not None and point.extra["estimates"] == {}
+    assert all("d" not in line for line in read_log(log_path(run)))
+
+
+def test_prodigy_says_nothing_and_is_named_where_it_is_absent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = TrainingSettings(optimizer="prodigy", learning_rate=1.0)
+    parameter = torch.nn.Parameter(torch.ones(2))
+    (group,) = build_optimizer(settings, [parameter]).param_groups
+    assert group["decouple"] and group["weight_decay"] == settings.weight_decay
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setitem(sys.modules, "prodigyopt", None)
+    with pytest.raises(
+        ConfigError, match=r"training\.optimizer 'prodigy' needs .*pip install 'lofi_assets\[prodigy\]'"
+    ):
+        build_optimizer(settings, [parameter])
+
+
+@pytest.mark.parametrize("rate", [1e-4, 100.0])
+def test_a_rate_of_adamw_is_no_factor_for_prodigy(rate: float) -> None:
+    """1e-4 would train nothing, and no number would say so."""
+    with pytest.raises(ValueError, match=r"learning_rate .* is a factor: set learning_rate 1\.0"):
+        TrainingSettings(optimizer="prodigy", learning_rate=rate)
+
+
 # dynamo looks for a gradient on what it fakes
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.slow
@@ -217,6 +295,7 @@ def test_a_cosine_falls_slowly_at_both_ends() -> None:
     [
         {"parallel": "fsdp", "base_quantization": "int8"},
         {"parallel": "fsdp", "optimizer": "adamw_8bit"},
+        {"parallel": "fsdp", "optimizer": "prodigy", "learning_rate": 1.0},
         {"compile": True, "base_quantization": "nf4"},
         {"compile": True, "parallel": "fsdp"},
     ],

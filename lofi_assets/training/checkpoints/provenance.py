@@ -19,6 +19,7 @@ PACKAGES = (
     "transformers",
     "accelerate",
     "bitsandbytes",
+    "prodigyopt",
     "safetensors",
     "numpy",
 )

@@ -40,7 +40,7 @@ class Choices:
     crop_frames: int | None = None
     gradient_checkpointing: bool = True
     cuda_graphs: bool = False
-    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    optimizer: Literal["adamw", "adamw_8bit", "prodigy"] = "adamw"
     base_quantization: Quantization = "none"
     quantized_parts: Literal["attention", "blocks"] = "attention"
     ema_decay: float | None = None
@@ -240,7 +240,7 @@ def _phases(size: ModelSize, choices: Choices, work: Workload, *, on_gpu: bool) 
 
 
 def _update(choices: Choices, gradients: float, *, on_gpu: bool) -> Term:
-    if choices.optimizer == "adamw_8bit" or on_gpu:  # there AdamW is one kernel, without copies
+    if choices.optimizer != "adamw" or on_gpu:  # there AdamW is one kernel, without copies; the others go one by one
         return Term("optimiser step", gradients, f"gradients {amount(gradients)}")
     return Term("optimiser step", 2 * gradients, f"gradients {amount(gradients)} + AdamW's temporary copy, the same")
 
@@ -269,7 +269,7 @@ def _saved_arithmetic(size: ModelSize, choices: Choices, work: Workload) -> str:
 
 
 def _moment_bytes(choices: Choices) -> float:
-    return 8 if choices.optimizer == "adamw" else 2.03
+    return {"adamw": 8.0, "adamw_8bit": 2.03, "prodigy": 16.0}[choices.optimizer]
 
 
 def _dtype(choices: Choices) -> str:

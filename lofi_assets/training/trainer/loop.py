@@ -38,7 +38,7 @@ from lofi_assets.training.trainer.item_losses import StepItems, diagnosis, skipp
 from lofi_assets.training.trainer.log import StepLog
 from lofi_assets.training.trainer.model import prepare_model
 from lofi_assets.training.trainer.opening import open_folder, ready, start_of_all
-from lofi_assets.training.trainer.optimizer import build_optimizer, learning_rate
+from lofi_assets.training.trainer.optimizer import build_optimizer, estimates, learning_rate, restore_estimates
 from lofi_assets.training.trainer.pace import FirstSteps
 from lofi_assets.training.trainer.passes import Passes
 from lofi_assets.training.trainer.progress import RECENT, Progress
@@ -90,10 +90,13 @@ class Trainer:
         if self.average:
             self.average.update(step)
         self.progress.observe(step, loss, skipped=len(items.skipped))
+        self.progress.estimates = estimates(self.optimizer)
         if loss is not None:
             self.recent.append(loss)
         seconds = round(time.perf_counter() - started, 4)
         line = {"loss": loss, "smoothed": self.progress.smoothed, "lr": rate, "grad_norm": norm, **items.line()}
+        if (estimate := self.progress.estimates.get("d")) is not None:
+            line["d"] = estimate
         self._write({**line, "seconds": seconds})
         if pace := self.pace and self.pace.observe(step, seconds, say=self.say):
             self._write(pace)
@@ -235,6 +238,7 @@ def _prepare(run: TrainingRun, device: torch.device, processes: Processes, say: 
             start.point, parameters=parameters, optimizer=optimizer, average=averaged, tensors=start.tensors
         )
         progress = Progress(step=start.point.step, **start.point.extra)
+        restore_estimates(optimizer, progress.estimates)
     if start and processes.main:
         say(f"going on after step {start.point.step}")
         if adapted.compiled and progress.kernels not in (kernels, None):

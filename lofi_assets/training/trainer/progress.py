@@ -1,6 +1,7 @@
 """What the training loop remembers besides weights and optimiser."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from lofi_assets.training.config import TrainingSettings
@@ -28,6 +29,8 @@ class Progress:
     """Validation losses in a row, up to the last, that were not below the lowest."""
     skipped: int = 0
     """Items so far whose loss was no finite number."""
+    estimates: Mapping[str, float] = field(default_factory=dict)
+    """Of an optimiser that estimates its own rate (`optimizer.estimates`)."""
 
     def extra(self) -> dict[str, Any]:
         """Everything but the step, as JSON."""
