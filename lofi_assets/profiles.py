@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -34,6 +34,10 @@ EXTENDS = "extends"
 
 class ProfileError(LofiError, ValueError):
     """A profile cannot be read; the message names the file and the key."""
+
+
+AtLeast1 = Annotated[int, Field(ge=1)]
+Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -67,11 +71,11 @@ class LyricVocabularySettings(_Section):
 class AudioSettings(_Section):
     """How tracks are worked on."""
 
-    workers: int
+    workers: Annotated[int, Field(ge=0)]
     """Worker processes; 0 means one per core."""
-    timeout_s: float
+    timeout_s: Above0
     """Seconds after which a worker on one track is ended."""
-    memory_gb: float
+    memory_gb: Above0
     """Memory that one worker may take."""
     lossless: bool = False
     """Keep each master as 24-bit FLAC beside its MP3 and train on that; about 12 MB per minute."""
@@ -82,15 +86,15 @@ class AudioSettings(_Section):
 class SamplingSettings(_Section):
     """Audio generated for the validation prompts, or for the tier comparison."""
 
-    count: int
+    count: AtLeast1
     """Clips per checkpoint or tier."""
-    seconds: float
+    seconds: Above0
     """Length of a clip."""
-    steps: int
+    steps: AtLeast1
     """Euler steps."""
-    guidance_scale: float
+    guidance_scale: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     """Strength of adaptive projected guidance."""
-    seed: int
+    seed: Annotated[int, Field(ge=0)]
     """Clip i uses `seed + i`."""
     device: str = "cpu"
     """Torch device; for tiers, what ONNX Runtime computes on, for which `cuda` needs onnxruntime-gpu."""
@@ -99,6 +103,11 @@ class SamplingSettings(_Section):
     cuda_graphs: bool = Field(default=False, exclude=True)
     """Replay the model's passes as CUDA graphs: one launch in place of thousands, by the same kernels, so that no clip
     depends on it. Not yet measured on a GPU."""
+
+    @property
+    def conditions(self) -> str:
+        """What the clips are like, for whoever reads a number about them: `31 s, 16 steps, guidance 3`."""
+        return f"{self.seconds:g} s, {self.steps} steps, guidance {self.guidance_scale:g}"
 
     @model_serializer(mode="wrap")
     def _without_the_usual_precision(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -118,7 +127,7 @@ class EvaluationSettings(_Section):
     """Folder of a trained CLAP model, relative to the data root; without it the CLAP gate stays inconclusive."""
     aesthetics: str | None = None
     """Folder of Audiobox Aesthetics, relative to the data root: advisory scores, which no gate reads."""
-    resamples: int
+    resamples: AtLeast1
     """Bootstrap resamples."""
     device: str = "cpu"
     """Torch device."""

@@ -83,6 +83,23 @@ def test_an_unknown_profile_says_which_there_are(config_dir: Path) -> None:
         ({"release": {"target": "ftp", "license": "mit"}}, "release.target"),
         ({"quantization": {**PAIRS, "precision": "bf16"}}, r"quantization(?s:.*)every tier runs in the precision"),
         ({"base_model": {"kind": "tiny", "trust_remote_code": True}}, "base_model.trust_remote_code"),
+        *(
+            ({"quantization": {**PAIRS, name: value}}, f"quantization.{name}: Input should be")
+            for name, value in (
+                ("count", 0),
+                ("seconds", 0.0),
+                ("seconds", float("inf")),
+                ("steps", 0),
+                ("guidance_scale", -1.0),
+                ("guidance_scale", float("nan")),
+                ("seed", -1),
+            )
+        ),
+        (
+            {"audio": {"workers": -1, "timeout_s": 0, "memory_gb": 0}},
+            "audio.workers: .*audio.timeout_s: .*audio.memory_gb",
+        ),
+        ({"evaluation": {"encoder": "musicnn", "resamples": 0}}, "evaluation.resamples"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -230,7 +230,8 @@ def judge(gate: Gate, measured: Any) -> Verdict:
     """Judge one measure.
 
     Args:
-        measured: the value itself, or a mapping with `value` and any of `encoder`, `trained`, `note`.
+        measured: the value itself, or a mapping with `value` and any of `encoder`, `trained`, `of`, `note`. `of` says
+            what was measured, such as how many clips; it is published, where notes, which may name tracks, are not.
     Returns:
         `inconclusive` for a missing or non-finite number, a negative one where the gate is not `signed`, an encoder
         that is not `trained is True` (absent, None, 0, 1 and words are not), or another encoder than the gate's; else
@@ -241,9 +242,8 @@ def judge(gate: Gate, measured: Any) -> Verdict:
     doubt = _doubt(gate, value, details)
     if doubt:
         return Verdict(gate, "inconclusive", value, doubt)
-    return Verdict(
-        gate, "pass" if _holds(value, gate.op, gate.limit) else "fail", value, str(details.get("note") or "")
-    )
+    note = "; ".join(str(details[key]) for key in ("of", "note") if details.get(key))
+    return Verdict(gate, "pass" if _holds(value, gate.op, gate.limit) else "fail", value, note)
 
 
 def _doubt(gate: Gate, value: Any, details: Mapping[str, Any]) -> str:

@@ -6,15 +6,17 @@ from typing import Any
 from lofi_assets.constitution.gates import Gate, Verdict, gates_of, judge_asset
 from lofi_assets.evaluation import sample_gates
 from lofi_assets.metrics.results import Evaluation
+from lofi_assets.wording import counted
 
 
-def judged_values(judged: Evaluation | None, others: Sequence[Evaluation]) -> dict[str, Any]:
+def judged_values(judged: Evaluation | None, others: Sequence[Evaluation], *, conditions: str = "") -> dict[str, Any]:
     """Measures of a checkpoint, each with the encoder that produced it.
 
     Args:
         others: every checkpoint, the judged one too, and the base.
+        conditions: of the clips (`SamplingSettings.conditions`).
     """
-    return _distances(judged) | sample_gates.values(judged, others)
+    return _distances(judged, conditions) | sample_gates.values(judged, others)
 
 
 def verdicts_of(
@@ -29,11 +31,12 @@ def verdicts_of(
     return judge_asset(gates_of(gates, asset="quality_metrics", scope="asset"), values)
 
 
-def _distances(judged: Evaluation | None) -> dict[str, Any]:
+def _distances(judged: Evaluation | None, conditions: str) -> dict[str, Any]:
     """FAD, alignment and coverage."""
     if judged is None:
         return {}
-    encoder = {"encoder": judged.encoder, "trained": judged.trained, "note": judged.fad.note}
+    of = counted(judged.fad.n_clips, "clip") + (f" of {conditions}" if conditions else "")
+    encoder = {"encoder": judged.encoder, "trained": judged.trained, "of": of, "note": judged.fad.note}
     clap, styles = judged.clap, judged.style_coverage.styles
     return {
         "fad": {"value": judged.fad.value, **encoder},

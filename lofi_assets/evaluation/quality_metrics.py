@@ -117,7 +117,13 @@ def evaluate_checkpoints(store: Store, profile: Profile, *, now: datetime) -> Ou
     pruned = prune(store.checkpoints, keep_best=settings.keep_best, keep=[kept] if kept else [])
     recomputed = len(todo) + unmarked
     return _quality_outcome(
-        store, records, known, marks if records else None, pruned=len(pruned), recomputed=recomputed
+        store,
+        records,
+        known,
+        marks if records else None,
+        conditions=profile.sampling.conditions,
+        pruned=len(pruned),
+        recomputed=recomputed,
     )
 
 
@@ -218,6 +224,7 @@ def _quality_outcome(
     known: Mapping[str, Measured],
     marks: Marks | None,
     *,
+    conditions: str,
     pruned: int,
     recomputed: int,
 ) -> Outcome:
@@ -239,7 +246,7 @@ def _quality_outcome(
         summary=quality_report.summary(chosen, judged, marks, checkpoints=len(records)),
         needs=quality_report.unmeasured(evaluations),
         counts={"checkpoints": len(records), "pruned": pruned, "recomputed": recomputed},
-        values=judged_values(judged, [*evaluations.values(), *([marks.base] if marks else ())])
+        values=judged_values(judged, [*evaluations.values(), *([marks.base] if marks else ())], conditions=conditions)
         | {"unevaluated_checkpoints": unevaluated},
         rows=sample_gates.beside(quality_report.by_step(evaluations, marks), evaluations, marks),
         links=links,

@@ -129,7 +129,7 @@ def quantize(store: Store, profile: Profile) -> Outcome:
             "audio_critical_bits": _fewest_bits(released, backbone.layout.audio_critical),
             "vocal_bits": _fewest_bits(released, backbone.layout.vocal),
             "not_finite": _not_finite(released),
-            **{f"fad_increase_{tier}": _increase(fidelity, tier) for tier in COMPARED},
+            **{f"fad_increase_{tier}": _increase(fidelity, tier, profile.quantization) for tier in COMPARED},
         },
         written=Written(
             [TierDistances.path(store), *(path for path in sorted(store.quantized.rglob("*")) if path.is_file())]
@@ -179,13 +179,14 @@ def worst_variant(fidelity: Mapping[str, TierFidelity], tier: str) -> str:
     return max(known, key=lambda variant: known[variant])
 
 
-def _increase(fidelity: Mapping[str, TierFidelity], tier: str) -> dict[str, Any]:
+def _increase(fidelity: Mapping[str, TierFidelity], tier: str, settings: SamplingSettings) -> dict[str, Any]:
     variant = worst_variant(fidelity, tier)
     found = fidelity[variant]
     value, why = judged(found, tolerance(tier))
-    note = why or f"point {_percent(found.ratio)}, {found.n_pairs} pairs"
+    note = why or f"point {_percent(found.ratio)}"
     return {
         "value": value,
+        "of": f"{found.n_pairs} pairs of {settings.conditions}",
         "encoder": found.encoder,
         "trained": found.trained,
         "note": note if variant == tier else f"{variant}: {note}",

@@ -170,6 +170,12 @@ def test_an_unmeasured_number_says_why() -> None:
     assert judge(gate_of(), None).note == "not measured"
 
 
+def test_what_was_measured_is_said_before_what_is_noted() -> None:
+    given = {"value": 0.5, "of": "16 pairs of 8 s", "note": "point +0.5 %"}
+    assert judge(gate_of(), given).note == "16 pairs of 8 s; point +0.5 %"
+    assert judge(gate_of(), given | {"note": ""}).note == "16 pairs of 8 s"
+
+
 def test_zero_is_not_negative() -> None:
     assert judge(gate_of(), 0.0).passed and judge(gate_of(), -0.0).passed
 
