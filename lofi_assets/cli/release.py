@@ -9,6 +9,7 @@ import click
 from lofi_assets.cli.console import console
 from lofi_assets.profiles import load_profile
 from lofi_assets.store import Store, data_root
+from lofi_assets.wording import named
 
 if TYPE_CHECKING:
     from lofi_assets.constitution.gates import Verdict
@@ -61,8 +62,17 @@ def _publish(*, public: bool) -> int:
 def _print_held(held: "Sequence[Verdict]") -> None:
     if not held:
         click.echo("No gate holds the release.")
-    for found in held:
-        click.echo(f"held by {found.gate.id}: {found.status}, {found.text}")
+    for together in _for_one_reason(held):
+        first, gates = together[0], named([found.gate.id for found in together], most=6)
+        click.echo(f"held by {gates}: {first.status}, {first.text if len(together) == 1 else first.note}")
+
+
+def _for_one_reason(held: "Sequence[Verdict]") -> "list[list[Verdict]]":
+    """Gates that hold for the same reason, such as that what they judge was built from something earlier."""
+    found: dict[str, list[Verdict]] = {}
+    for verdict in held:
+        found.setdefault(verdict.note if verdict.status == "inconclusive" else verdict.gate.id, []).append(verdict)
+    return list(found.values())
 
 
 def _print_preview(found: "Preview") -> None:

@@ -8,6 +8,8 @@ from click.testing import CliRunner, Result
 
 from lofi_assets.cli.main import main
 from lofi_assets.constitution.clearance import Clearance, use
+from lofi_assets.constitution.gates import Verdict, load_gates
+from lofi_assets.defs import gates as guard
 from lofi_assets.defs import release as release_module
 from lofi_assets.demo import run as run_module
 from lofi_assets.outcome import Outcome
@@ -32,10 +34,25 @@ def lofi(*arguments: str) -> Result:
 
 def test_without_a_word_it_shows_what_would_go_and_what_holds_it_and_sends_nothing(said: Store) -> None:
     result = lofi()
-    assert result.exit_code == 1 and "held by quality.fad: inconclusive" in result.output
+    assert result.exit_code == 1 and "held by checkpoint.revoked: fail" in result.output
+    assert "inconclusive, " in result.output and "is not materialised" in result.output
     assert "adapter/pytorch_lora_weights.safetensors" in result.output and "new" in result.output
     assert "Nothing was sent" in result.output
     assert not (said.release / "published").exists() and not list(said.release.glob(".sealed-*"))
+
+
+def test_gates_that_hold_for_one_reason_are_one_line(said: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An amendment, or a file that was changed, holds every gate after it for the same reason."""
+    gates = [gate for gate in load_gates() if "hub_release" in gate.holds][:9]
+    why = "the tracks were judged by another constitution; materialise licensed_sources"
+    held = [
+        *(Verdict(gate, "inconclusive", None, why) for gate in gates[:7]),
+        *(Verdict(gate, "fail", 1, "") for gate in gates[7:]),
+    ]
+    monkeypatch.setattr(guard, "held_back", lambda *_: held)
+    lines = [line for line in lofi().output.splitlines() if line.startswith("held by ")]
+    assert lines[0] == f"held by {', '.join(gate.id for gate in gates[:6])} and 1 more: inconclusive, {why}"
+    assert [line.split(":")[0] for line in lines[1:]] == [f"held by {gate.id}" for gate in gates[7:]]
 
 
 def test_publishing_goes_through_the_guard_of_the_asset(said: Store) -> None:
