@@ -12,6 +12,7 @@ the document, which has the list's hash: a document can be published without say
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
@@ -113,6 +114,24 @@ def list_path(store: Store, asset: str, sha256: str) -> Path:
 def pointer_path(store: Store, asset: str) -> Path:
     """Which document is current."""
     return folder(store) / f"{asset}.json"
+
+
+_DOCUMENT = re.compile(r"[0-9a-f]{64}(\.tracks)?\.json")
+
+
+def is_document(store: Store, path: Path) -> bool:
+    """Whether a path below `folder` is a document, a list of tracks, or what names the current one of an asset.
+
+    People put evidence of rights into the same folder (`sources.rights`), which is theirs.
+    """
+    parts = path.relative_to(folder(store)).parts
+    if len(parts) == 2:
+        return _DOCUMENT.fullmatch(parts[1]) is not None
+    return len(parts) == 1 and path.suffix == ".json" and any(map(_is_named, path.with_suffix("").glob("*.json")))
+
+
+def _is_named(path: Path) -> bool:
+    return _DOCUMENT.fullmatch(path.name) is not None
 
 
 def statement(evidence: Evidence) -> str:

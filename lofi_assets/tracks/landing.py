@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lofi_assets.constitution.evidence import is_document
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import hash_of, sha256_file
 from lofi_assets.sources.curator_files import CuratorFiles
@@ -46,8 +47,8 @@ def landing_state(store: Store, *, config_dir: Path = CONFIG_DIR) -> Landing:
     """
     raw, curated = _stats(tree_of(store.raw).files), CuratorFiles(store)
     sidecars = {path: key for path, key in raw.items() if curated.belongs(path)}
-    evidence = _stats(tree_of(store.metadata(EVIDENCE)).files)
-    records = _stats([ledger_path(store)], linked=True) | evidence
+    rights = [path for path in tree_of(store.metadata(EVIDENCE)).files if not is_document(store, path)]
+    records = _stats([ledger_path(store)], linked=True) | _stats(rights)
     reviews = _stats([store.metadata(REVIEWS)], linked=True)
     edited = _stats([store.metadata(CHOSEN_STYLES), store.metadata(STYLE_MAPPING)], linked=True)
     rules = [config_dir / "licenses.yaml", config_dir / "constitution.yaml"]

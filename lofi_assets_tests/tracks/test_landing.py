@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from lofi_assets.constitution.verdicts import Measures
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.store import Store
 from lofi_assets.tracks.curation import take_over, write_mapping
 from lofi_assets.tracks.landing import Landing, landing_state
+from lofi_assets_tests.recorded_evidence import record
 
 PARTS = ("library", "styles", "words", "vocabulary")
 
@@ -44,6 +46,8 @@ def settled(store: Store) -> Landing:
         ("raw/partnerships/rain_prompt.txt", "library"),
         ("metadata/sources.json", "library"),
         ("metadata/evidence/contract.pdf", "library"),
+        ("metadata/evidence/contract.json", "library"),
+        ("metadata/evidence/studio/contract.json", "library"),
         ("raw/commissioned/rain_prompt.txt", "words"),
         ("raw/commissioned/rain_lyrics.txt", "words"),
         ("metadata/reviews.jsonl", "words"),
@@ -76,6 +80,12 @@ def test_what_the_lineage_writes_itself_moves_nothing(store: Store, settled: Lan
     write_mapping(store, {"rain": ["CORE-02"], "snow": ["CORE-01"]})
     land(store, "processed/core/rain_prompt.txt")
     write_json(store.metadata("quality_scores.json"), {})
+    record(store, Measures("prompts", "1", {}, named={"prompts.styles": {"violating": ["rain"]}}))
+    assert sorted(path.suffixes for path in store.metadata("evidence").rglob("*.json")) == [
+        [".json"],
+        [".json"],
+        [".tracks", ".json"],
+    ]
     assert moved(settled, landing_state(store)) == set()
 
 
