@@ -103,13 +103,14 @@ def test_twenty_kills_leave_the_same_files_and_tables_as_none(tmp_path: Path) ->
         while kills < KILLS:
             process = start("process", str(root))
             try:
-                process.wait(timeout=moments.uniform(0.5, seconds))
+                _, errors = process.communicate(timeout=moments.uniform(0.5, seconds))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
                 kills += 1
                 dirty += any(name.endswith(".part") for name in tree(root))
             else:
+                assert process.returncode == 0, errors.decode()
                 break
         finish(root)
         assert tree(root) == expected
