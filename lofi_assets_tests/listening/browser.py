@@ -20,7 +20,7 @@ import pytest
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
 
-START_S = 30.0
+START_S = 120.0
 
 
 def chromium() -> str:
