@@ -172,7 +172,7 @@ class AceStepV1:
 
     def frames(self, seconds: float) -> int:
         """10.77 a second."""
-        from lofi_assets.backbones.ace_step_v1.music_dcae import latent_frames
+        from lofi_assets.backbones.ace_step_v1.frame_rates import latent_frames
         from lofi_assets.backbones.ace_step_v1.sampler import OUTPUT_RATE
 
         return latent_frames(round(seconds * OUTPUT_RATE), sample_rate=OUTPUT_RATE)
