@@ -31,6 +31,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(10_000)
     gc.enable()
+    if "dagster" in sys.modules:
+        from lofi_assets_tests import dagster_in_memory
+
+        dagster_in_memory.install()
 
 
 @pytest.hookimpl(wrapper=True)
