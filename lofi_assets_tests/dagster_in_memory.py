@@ -14,18 +14,18 @@ import sqlalchemy
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from dagster._core.storage.event_log import in_memory
+from dagster._core.storage.sql import create_engine
 from sqlalchemy.engine import Connection
 
 _MIGRATIONS: dict[str | None, ScriptDirectory] = {}
 _load = ScriptDirectory.from_config
-_connect = in_memory.create_engine
 
 
 def install() -> None:
     """Do so from now on in this process."""
-    ScriptDirectory.from_config = staticmethod(_loaded_once)  # type: ignore[method-assign, assignment]
-    in_memory.create_engine = partial(_connect, connect_args={"check_same_thread": False})
-    in_memory.InMemoryEventLogStorage._connect = _one_connection  # type: ignore[method-assign]
+    ScriptDirectory.from_config = staticmethod(_loaded_once)
+    vars(in_memory)["create_engine"] = partial(create_engine, connect_args={"check_same_thread": False})
+    in_memory.InMemoryEventLogStorage._connect = _one_connection  # type: ignore[method-assign, assignment]
 
 
 def _loaded_once(config: Config) -> ScriptDirectory:

@@ -13,6 +13,7 @@ from lofi_assets.quantization.graph import load, save
 from lofi_assets.quantization.kept_components import KeptComponents
 from lofi_assets.quantization.shards import data_files
 from lofi_assets.quantization.tier_manifest import TIERS
+from lofi_assets.store import PACKAGE
 from lofi_assets_tests.quantization.small_tiers import component_model
 
 OLD, YOUNG = {"tier": "fp32", "checkpoint": "first"}, {"tier": "fp32", "checkpoint": "second"}
@@ -140,7 +141,7 @@ def test_the_key_is_of_all_that_decides_the_bytes(
         patch.setattr(kept_components, "exporters", lambda: {"torch": "0"})
         assert not set(keys().values()) & set(changed.values())
     code = tmp_path / "package" / "quantization"
-    shutil.copytree(kept_components.PACKAGE / "quantization", code, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PACKAGE / "quantization", code, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(kept_components, "PACKAGE", code.parent)
     assert keys() == changed, "the same code elsewhere"
     (code / "int8.py").write_text("# another way to round")

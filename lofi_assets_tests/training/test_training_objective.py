@@ -1,6 +1,7 @@
 """An item has the output, the loss and the gradient that it has alone, whatever it is batched with."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -99,7 +100,9 @@ def test_padding_to_a_few_sizes_for_a_compiler_changes_no_gradient(trained: Trai
 
 
 @pytest.mark.parametrize("density", ["logit_normal", "mode", "uniform"])
-def test_a_share_of_noise_has_the_density_that_public_trainers_draw_from(density: str) -> None:
+def test_a_share_of_noise_has_the_density_that_public_trainers_draw_from(
+    density: Literal["logit_normal", "mode", "uniform"],
+) -> None:
     """The function of diffusers, to the bit."""
     from diffusers.training_utils import compute_density_for_timestep_sampling
 
