@@ -103,7 +103,7 @@ def test_padding_to_a_few_sizes_for_a_compiler_changes_no_gradient(trained: Trai
 def test_a_share_of_noise_has_the_density_that_public_trainers_draw_from(
     density: Literal["logit_normal", "mode", "uniform"],
 ) -> None:
-    """The function of diffusers, to the bit."""
+    """The function of diffusers."""
     from diffusers.training_utils import compute_density_for_timestep_sampling
 
     settings = TrainingSettings(timestep_density=density, logit_mean=0.3, logit_std=0.8, mode_scale=1.2)
