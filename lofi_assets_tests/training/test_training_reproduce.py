@@ -126,12 +126,12 @@ def test_an_earlier_checkpoint_of_a_decaying_schedule_is_made_again(made: Traine
 def test_a_killed_reproduction_goes_on_and_leaves_no_process_behind(
     made: Trained, request: pytest.FixtureRequest
 ) -> None:
-    run = made(max_steps=24, checkpoint_interval=6)
-    process = start(run, 24)
+    run = made(max_steps=48, checkpoint_interval=6)
+    process = start(run, 48)
     process.kill()
     process.communicate()
     request.getfixturevalue("trained_here")
-    result = reproduced(checkpoint_id(24))
+    result = reproduced(checkpoint_id(48))
     assert result.exit_code == IDENTICAL, result.output
     assert "going on after step" in result.output
 
