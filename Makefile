@@ -16,9 +16,10 @@ export DAGSTER_HOME
 demo: $(VENV)/installed
 	$(BIN)/lofi demo
 
-# One thread each: the two workers of pytest would otherwise fight over two cores.
+# One thread each: the two workers of pytest would otherwise fight over two cores. Byte code is kept, whatever the
+# environment says: without it each worker rewrites 5,000 assertions in each run.
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu"
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu"
 	$(BIN)/lofi constitution --audit-only
 
 # What trains nothing and encodes no music: under a minute, for while one works.
@@ -26,7 +27,7 @@ PURE := $(addprefix lofi_assets_tests/,cli constitution dataset files html lofi_
 # Among them, but through the whole lineage, or with whole encoders.
 HEAVY := $(addprefix --ignore=lofi_assets_tests/,metrics/test_clap_conversion.py metrics/test_metrics_proof.py sources/test_revocation.py)
 fast: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu" $(HEAVY) $(PURE) lofi_assets_tests/test_*.py
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu" $(HEAVY) $(PURE) lofi_assets_tests/test_*.py
 
 # Which branches no test takes: a report to read, with no threshold.
 coverage: $(VENV)/installed

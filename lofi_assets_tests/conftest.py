@@ -5,6 +5,7 @@ import json
 import random
 import sys
 from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(10_000)
     gc.enable()
+    if "dagster" in sys.modules:
+        from lofi_assets_tests import dagster_in_memory
+
+        dagster_in_memory.install()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -93,6 +98,16 @@ def tiny_tiers(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         run_folder(tmp_path_factory), "tiny_tiers", lambda folder: build_tiers(tiny_base, folder, backbone=ACE_STEP_V1)
     ) as root:
         yield root
+
+
+@pytest.fixture(scope="session")
+def operators_read_once() -> Iterator[None]:
+    """Torch's exporter parses the source of its 500 operators before each export, a tenth of its time: here once."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+        yield
 
 
 @pytest.fixture(scope="session")

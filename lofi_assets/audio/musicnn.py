@@ -42,12 +42,13 @@ class MusicNN:
         model: "msd" (Million Song Dataset: genres and moods) or "mtt" (MagnaTagATune: instruments and sound).
     Attributes:
         labels: the 50 tag names, in the order of the columns of `tags`.
+        weights: by name; those of one model are one object in a process.
     """
 
     def __init__(self, model: ModelName = "msd") -> None:
         self.model = model
         self.labels = LABELS[model]
-        self._weights = _network(model)
+        self.weights = _network(model)
 
     def tags(self, audio: FloatArray, *, hop_s: float = PATCH_S) -> FloatArray:
         """Tag probabilities, (windows, 50) in [0, 1]; windows of 3 s, by default side by side.
@@ -67,7 +68,7 @@ class MusicNN:
         tags, embeddings = [], []
         with torch.inference_mode():
             for start in range(0, len(patches), BATCH):
-                batch = _forward(self._weights, torch.from_numpy(patches[start : start + BATCH]))
+                batch = _forward(self.weights, torch.from_numpy(patches[start : start + BATCH]))
                 tags.append(batch[0].numpy())
                 embeddings.append(batch[1].numpy())
         return np.concatenate(tags), np.concatenate(embeddings)

@@ -172,6 +172,11 @@ class Exports(Protocol):
         """A component of a merged model, loaded anew: exporting changes it in place."""
         ...
 
+    def unadapted_files(self, component: str, merged: Path) -> tuple[Path, ...]:
+        """All files below a merged model that decide a component which no adapter changes; none of one that may be
+        changed. Its export is kept for the next model under a hash of them."""
+        ...
+
     def tokenizers(self, merged: Path) -> dict[str, Path]:
         """Name in a tier's folder -> file of a merged model that the runtime reads."""
         ...

@@ -1,6 +1,9 @@
 """MusiCNN as an encoder of distances and as a tagger of samples."""
 
 import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,6 +11,9 @@ from lofi_assets.metrics.embedding import LOUDNESS_LUFS, Samples, file_sha256, l
 from lofi_assets.metrics.probes import PROBES, arpeggio
 from lofi_assets.metrics.proof import answers, audio_spread, known_answer, published_weights
 from lofi_assets.metrics.results import EncoderProof
+
+if TYPE_CHECKING:
+    from lofi_assets.audio.musicnn import MusicNN
 
 PUBLISHED = {
     "59cfaabfdd5b90e37823658a5a8e562112400c84568aec765ad2c40914a48c10": "MusiCNN (MSD) of PyPI's musicnn 0.1.0",
@@ -41,7 +47,10 @@ class MusicnnEmbedder:
         self._network = MusicNN(model="msd")
         self.version = f"msd-penultimate-hop1s-{preparation(lufs)}"
         self.weights_sha256 = file_sha256(WEIGHTS / "msd_musicnn.safetensors")
-        self.proof = EncoderProof(
+        self.proof = _asked_once(self.name, (self.weights_sha256,), (self._network,), self._prove)
+
+    def _prove(self) -> EncoderProof:
+        return EncoderProof(
             checks=(
                 published_weights(self.weights_sha256, PUBLISHED, decides=True),
                 known_answer(
@@ -82,9 +91,12 @@ class MusicnnTagger:
 
         self._networks = MusicNN(model="msd"), MusicNN(model="mtt")
         self.labels = (*(f"msd:{tag}" for tag in LABELS["msd"]), *(f"mtt:{tag}" for tag in LABELS["mtt"]))
-        hashes = [file_sha256(WEIGHTS / f"{model}_musicnn.safetensors") for model in ("msd", "mtt")]
+        hashes = tuple(file_sha256(WEIGHTS / f"{model}_musicnn.safetensors") for model in ("msd", "mtt"))
         self.weights_sha256 = hashlib.sha256("".join(hashes).encode()).hexdigest()
-        self.proof = EncoderProof(
+        self.proof = _asked_once(self.name, hashes, self._networks, lambda: self._prove(hashes))
+
+    def _prove(self, hashes: Sequence[str]) -> EncoderProof:
+        return EncoderProof(
             checks=(
                 *(published_weights(digest, PUBLISHED, decides=True) for digest in hashes),
                 known_answer(
@@ -106,3 +118,33 @@ class MusicnnTagger:
 
     def _tags(self, mono: Samples) -> Samples:
         return np.concatenate([network.tags(mono, hop_s=self.hop_s) for network in self._networks], axis=1)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What an encoder answered, and what of."""
+
+    hashes: tuple[str, ...]
+    weights: tuple[object, ...]
+    proof: EncoderProof
+
+
+_ASKED: dict[str, _Asked] = {}
+
+
+def _asked_once(
+    name: str, hashes: tuple[str, ...], networks: Sequence["MusicNN"], prove: Callable[[], EncoderProof]
+) -> EncoderProof:
+    """The proof of networks, which are asked once in a process: an evaluation makes an encoder for each checkpoint.
+
+    Another file, or other weights than those in memory that answered, are asked anew.
+    """
+    weights = tuple(network.weights for network in networks)
+    known = _ASKED.get(name)
+    if (
+        known is None
+        or known.hashes != hashes
+        or any(one is not other for one, other in zip(known.weights, weights, strict=True))
+    ):
+        known = _ASKED[name] = _Asked(hashes, weights, prove())
+    return known.proof

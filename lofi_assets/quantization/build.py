@@ -20,18 +20,19 @@ from typing import Final
 import onnx
 
 from lofi_assets.backbones import Backbone
-from lofi_assets.backbones.export import Probe
+from lofi_assets.backbones.export import Exportable, Probe
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import hash_of, sha256_file
 from lofi_assets.files.typed import plain
 from lofi_assets.files.writing import atomic_folder, link_or_copy
 from lofi_assets.progress import Progress
-from lofi_assets.quantization.export import Precision, export
+from lofi_assets.quantization.export import export
 from lofi_assets.quantization.finite import not_finite
 from lofi_assets.quantization.graph import load, open_graph, save, save_sharing
 from lofi_assets.quantization.half_range import measure
 from lofi_assets.quantization.int4 import BLOCK, quantize_int4
 from lofi_assets.quantization.int8 import multiply_in_integers, quantize_int8
+from lofi_assets.quantization.kept_components import KeptComponents
 from lofi_assets.quantization.linear_weights import Stored, store_rest_as_half
 from lofi_assets.quantization.merge_report import read_merge_report
 from lofi_assets.quantization.opset import lower_to_17, raise_from_18
@@ -96,6 +97,7 @@ def build_tiers(
     backbone: Backbone,
     recipe: Recipe | None = None,
     provenance: Mapping[str, str] | None = None,
+    kept: Path | None = None,
     progress: Callable[[str], None] = LOG.info,
 ) -> list[TierReport]:
     """Write `target_root`/{fp32,fp16,int8,int4}, each whole or not at all, and return their reports in that order.
@@ -104,11 +106,13 @@ def build_tiers(
         merged_dir: a base model with the LoRA merged in (`merge_lora`).
         recipe: another than the default.
         provenance: written into every file and manifest: checkpoint, git commit, dataset hash.
+        kept: where what no adapter changes is kept for the next build (`kept_components`); None exports everything.
         progress: is told of each step as a line.
     Raises:
         TierError: a built tier breaks the policy; the one in place stays.
     """
-    builder = _Builder(merged_dir, target_root, backbone, recipe, dict(provenance or {}), progress)
+    store = KeptComponents(kept, merged=merged_dir, backbone=backbone, export_version=EXPORT_VERSION, say=progress)
+    builder = _Builder(merged_dir, target_root, backbone, recipe, dict(provenance or {}), store, progress)
     waiting = len(backbone.layout.components) * sum(not current for current in builder.current.values())
     with Progress("building tiers", total=waiting, unit="component", say=progress) as builder.progress:
         return [builder.report(tier) for tier in TIERS]
@@ -150,16 +154,18 @@ class _Builder:
         backbone: Backbone,
         recipe: Recipe | None,
         provenance: dict[str, str],
+        kept: KeptComponents,
         progress: Callable[[str], None],
     ) -> None:
         self.merged_dir, self.root, self.say = merged_dir, root, progress
         self.backbone, self.layout = backbone, backbone.layout
-        self.recipe = recipe or Recipe()
+        self.recipe, self.kept = recipe or Recipe(), kept
         self.fingerprint = tier_fingerprint(merged_dir, backbone=backbone, recipe=self.recipe)
         self.current = {tier: is_current(root / tier, self.fingerprint) for tier in TIERS}
         self.provenance = self._provenance(provenance)
         self.progress: Progress | None = None
         self.half: dict[str, HalfRange] = {}
+        self._made: dict[str, str] = {}
         self.layers: list[LayerLoss] | None = None
         self._probes: list[Probe] | None = None
         self._stressed: list[Probe] | None = None
@@ -187,43 +193,67 @@ class _Builder:
             files = {name: name for name in self.layout.components} | cpu_profiles(self.layout, tier)
             broken = not_finite(partial, files, self._stress(baseline), masked=self.layout.quantized)
             self._manifest(partial, tier, policy, snr, broken)
+        self._keep(tier, directory)
         denoiser = self.layout.denoiser
         self.say(f"{tier}: {policy.size_bytes / 1e6:.2f} MB, {denoiser} {snr[denoiser]:.1f} dB against FP32")
         return TierReport(tier, directory, self.fingerprint, True, policy, snr, broken, seconds)
 
     def _timed(self, tier: TierName, component: str, folder: Path) -> float:
         started = time.monotonic()
+        how = self._place(tier, component, folder)
+        taken = time.monotonic() - started
+        if self.progress:
+            self.progress.advance(note=tier)
+        self.say(f"{tier}: {component} {how} in {taken:.1f} s")
+        return round(taken, 2)
+
+    def _place(self, tier: TierName, component: str, folder: Path) -> str:
+        """Write a component's files into a tier's folder; says how they came there."""
+        exportable = self._measured(component) if tier == "fp16" else None
+        islands = self.half[component].islands if tier == "fp16" else ()
+        key = self.kept.key(tier, component, islands=islands)
+        if kept := self.kept.take(key, tier, component, folder, properties=self._properties(tier, component)):
+            return f"kept from {f'the tiers of {kept.origin}' if kept.origin else 'an earlier build'}"
         profiles = [name for name, whose in cpu_profiles(self.layout, tier).items() if whose == component]
         with spooled(folder) as spool:
-            model, stored = self._make(tier, component, spool)
+            model, stored = self._make(tier, component, exportable, spool)
             self._describe(model, tier, component, stored)
             save(model, folder / f"{component}.onnx", weights_beside=bool(profiles))
         for profile in profiles:
             write_cpu_profile(folder / f"{component}.onnx", folder / f"{profile}.onnx")
-        taken = time.monotonic() - started
-        if self.progress:
-            self.progress.advance(note=tier)
-        self.say(f"{tier}: {component} {'exported' if tier.startswith('fp') else 'derived'} in {taken:.1f} s")
-        return round(taken, 2)
+        if key is not None:
+            self._made[component] = key
+        return "exported" if tier.startswith("fp") else "derived"
 
-    def _make(self, tier: TierName, component: str, spool: Spool) -> tuple[onnx.ModelProto, list[Stored]]:
+    def _keep(self, tier: TierName, directory: Path) -> None:
+        """What was made for a tier, now that it is proven, for the tiers of the next model."""
+        origin = self.provenance.get("checkpoint", "")
+        for component, key in self._made.items():
+            properties = self._properties(tier, component)
+            self.kept.keep(key, tier, component, directory, properties=properties, origin=origin)
+        self._made.clear()
+
+    def _make(
+        self, tier: TierName, component: str, exportable: Exportable | None, spool: Spool
+    ) -> tuple[onnx.ModelProto, list[Stored]]:
         if tier == "int8":
             return self._int8(component, spool)
         if tier == "int4":
             return self._int4(component, spool)
-        return self._export(component, "float32" if tier == "fp32" else "half", spool), []
-
-    def _export(self, component: str, precision: Precision, spool: Spool) -> onnx.ModelProto:
-        exportable = self.backbone.exportable(component, self.merged_dir)
-        if precision == "float32":
-            return export(exportable, precision=precision, spool=spool)
-        calls = [probe.inputs for probe in self._stress(self.root / "fp32") if probe.component == component]
-        found = measure(exportable.module, calls, inputs=list(exportable.inputs))
-        self.half[component] = found
-        model = export(exportable, precision=precision, islands=found.islands, spool=spool)
+        if exportable is None:
+            loaded = self.backbone.exportable(component, self.merged_dir)
+            return export(loaded, precision="float32", spool=spool), []
+        model = export(exportable, precision="half", islands=self.half[component].islands, spool=spool)
         if component in self.layout.audio:
             store_rest_as_half(model, spool=spool)
-        return model
+        return model, []
+
+    def _measured(self, component: str) -> Exportable:
+        """A component that is ready for export in half precision, its range measured."""
+        exportable = self.backbone.exportable(component, self.merged_dir)
+        calls = [probe.inputs for probe in self._stress(self.root / "fp32") if probe.component == component]
+        self.half[component] = measure(exportable.module, calls, inputs=list(exportable.inputs))
+        return exportable
 
     def _stress(self, baseline: Path) -> list[Probe]:
         if self._stressed is None:
@@ -259,10 +289,14 @@ class _Builder:
 
     def _describe(self, model: onnx.ModelProto, tier: TierName, component: str, stored: list[Stored]) -> None:
         worst = max(stored, key=lambda item: item.relative_error, default=None)
-        properties = self.provenance | {"tier": tier, "component": component, "fingerprint": self.fingerprint}
+        properties = self._properties(tier, component)
         if worst is not None:
             properties["largest_weight_error"] = f"{worst.relative_error:.4f} {worst.name} {worst.bits} bits"
         onnx.helper.set_model_props(model, dict(sorted(properties.items())))
+
+    def _properties(self, tier: TierName, component: str) -> dict[str, str]:
+        """What a file says of the tier that it belongs to."""
+        return self.provenance | {"tier": tier, "component": component, "fingerprint": self.fingerprint}
 
     def _quantizable(self, module: str) -> bool:
         return not re.match(self.layout.kept_in_float, module)

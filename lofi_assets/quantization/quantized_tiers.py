@@ -112,6 +112,7 @@ def quantize(store: Store, profile: Profile) -> Outcome:
         store.quantized,
         backbone=backbone,
         provenance={"checkpoint": merged.checkpoint_id, "adapter": merged.adapter_sha256},
+        kept=store.cache / "tiers",
     )
     fidelity, measured_now = _compare(store, profile, backbone, reports[0].fingerprint)
     policies = {report.tier: report.policy for report in reports}

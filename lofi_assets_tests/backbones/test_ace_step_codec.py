@@ -7,9 +7,10 @@ import torch
 
 from lofi_assets.backbones.ace_step_v1 import encoding_parts
 from lofi_assets.backbones.ace_step_v1.encoding_parts import encode_in_parts
+from lofi_assets.backbones.ace_step_v1.frame_rates import latent_frames
 from lofi_assets.backbones.ace_step_v1.loading import DCAE, VOCODER
 from lofi_assets.backbones.ace_step_v1.mel import LogMel
-from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE, latent_frames
+from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
 from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
 from lofi_assets_tests.backbones.test_ace_step_weights import published_dcae
 

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from lofi_assets.backbones.ace_step_v1 import music_dcae, stage_parts
 from lofi_assets.backbones.ace_step_v1.decoding_parts import (
-    PART_FRAMES,
     decode_in_parts,
     vocode_in_parts,
     vocoder_ratio_and_reach,
 )
 from lofi_assets.backbones.ace_step_v1.encoding_parts import encode_in_parts
+from lofi_assets.backbones.ace_step_v1.frame_rates import PART_FRAMES
 from lofi_assets.backbones.ace_step_v1.loading import DCAE, VOCODER
 from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
 from lofi_assets.backbones.ace_step_v1.parts import in_parts

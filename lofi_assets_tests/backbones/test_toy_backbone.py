@@ -133,6 +133,7 @@ def test_the_plan_is_made_with_its_own_sizes(trained: Store) -> None:
     assert plan.size.adapter == 4 * 4 * 2 * 32 and plan.work.tokens == {"caption": 3} and plan.work.frames == 25
 
 
+@pytest.mark.usefixtures("operators_read_once")
 def test_samples_tiers_and_their_precision_come_from_it(trained: Store) -> None:
     sampled = generate_samples(trained, profile())
     assert sampled.counts == {"checkpoints": 2, "clips": 4, "recomputed": 6}

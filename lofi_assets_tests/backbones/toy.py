@@ -453,6 +453,9 @@ class Toy:
         inputs = {"noisy": latents, "context": context, "sigma": torch.ones(2)}
         return Exportable(Denoiser(model), inputs, ("velocity",), {"noisy": frames, "context": batch, "sigma": batch})
 
+    def unadapted_files(self, component: str, merged: Path) -> tuple[Path, ...]:
+        return ()
+
     def tokenizers(self, merged: Path) -> dict[str, Path]:
         return {}
 

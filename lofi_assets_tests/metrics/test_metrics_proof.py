@@ -53,6 +53,10 @@ def test_musicnn_with_other_weights_is_untrained(monkeypatch: pytest.MonkeyPatch
     wrong = {
         name: torch.randn_like(tensor) * tensor.std() if tensor.ndim > 1 else tensor for name, tensor in right.items()
     }
+    assert MusicnnEmbedder().trained and MusicnnEmbedder().proof is MusicnnEmbedder().proof, "asked once"
+    with monkeypatch.context() as patch:
+        patch.setattr("lofi_assets.metrics.musicnn.file_sha256", lambda path: "0" * 64)
+        assert said(MusicnnEmbedder().proof, "weights") == [False], "another file is no published one"
     monkeypatch.setattr(port, "_network", lambda model: wrong)
     encoder = MusicnnEmbedder()
     assert encoder.trained is False, "the file is right, what was computed is not"

@@ -74,10 +74,16 @@ def base_dir(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the build of `built` kept for the next."""
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture(scope="module")
+def built(base_dir: Path, kept: Path, operators_read_once: None, tmp_path_factory: pytest.TempPathFactory) -> Built:
     root = tmp_path_factory.mktemp("quantized")
     reports = build_tiers(
-        base_dir, root, provenance={"checkpoint": "test"}, progress=lambda line: None, backbone=ACE_STEP_V1
+        base_dir, root, provenance={"checkpoint": "test"}, kept=kept, progress=lambda line: None, backbone=ACE_STEP_V1
     )
     return root, {report.tier: report for report in reports}
 
@@ -305,6 +311,44 @@ def test_unchanged_tiers_are_left_alone_and_a_damaged_one_is_derived_again(
     assert sorted(path.name for path in root.iterdir()) == sorted(TIERS)
 
 
+def test_what_no_adapter_changes_is_not_exported_again_and_each_file_has_the_bytes_of_an_export(
+    built: Built, base_dir: Path, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In half precision; what takes time and is not asked for here is given out as it was: transformer, condition
+    encoder, and what the files measure. A slow test builds all tiers so, with nothing given out."""
+    exported: list[tuple[str, str]] = []
+
+    def given(exportable: Exportable, *, precision: str, islands: Any = (), spool: Any) -> onnx.ModelProto:
+        component = {"Transformer": "transformer", "ConditionEncoder": "condition_encoder"}.get(
+            type(exportable.module).__name__
+        )
+        assert component, "exported although no adapter changes it"
+        exported.append((component, precision))
+        model = load(built[0] / "fp16" / f"{component}.onnx")
+        del model.metadata_props[:]
+        return model
+
+    known = TierManifest.read(built[0] / "fp16")
+    assert known is not None
+    monkeypatch.setattr(tiers_module, "export", given)
+    monkeypatch.setattr(tiers_module, "compare", lambda runtime, probes: dict(known.snr_db))
+    monkeypatch.setattr(tiers_module, "not_finite", lambda folder, files, probes, masked: known.not_finite)
+    root, lines = tmp_path / "quantized", list[str]()
+    shutil.copytree(built[0], root)
+    shutil.rmtree(root / "fp16")
+    before = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
+    provenance = {"checkpoint": "test"}
+    build_tiers(base_dir, root, provenance=provenance, kept=kept, progress=lines.append, backbone=ACE_STEP_V1)
+    assert exported == [("condition_encoder", "half"), ("transformer", "half")]
+    for component in ("text_encoder", "dcae_decoder", "vocoder"):
+        assert any(line.startswith(f"fp16: {component} kept from the tiers of test in ") for line in lines)
+    files = sorted(path.relative_to(built[0]) for path in built[0].rglob("*.*"))
+    assert files == sorted(path.relative_to(root) for path in root.rglob("*.*"))
+    for file in files:
+        assert (root / file).read_bytes() == (built[0] / file).read_bytes(), file
+    assert {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()} == before
+
+
 def test_a_tier_that_breaks_the_policy_is_not_put_in_place(
     built: Built, base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,8 +358,9 @@ def test_a_tier_that_breaks_the_policy_is_not_put_in_place(
     before = (root / "int8" / "transformer.onnx").read_bytes()
     monkeypatch.setattr(tiers_module, "quantize_int8", lambda model, wanted, spool: [])
     with pytest.raises(TierError, match="8 bits or fewer"):
-        build_tiers(base_dir, root, progress=lambda line: None, backbone=ACE_STEP_V1)
+        build_tiers(base_dir, root, kept=tmp_path / "kept", progress=lambda line: None, backbone=ACE_STEP_V1)
     assert (root / "int8" / "transformer.onnx").read_bytes() == before
+    assert not (tmp_path / "kept").exists(), "what is not proven is not kept"
     assert sorted(path.name for path in root.iterdir()) == sorted(TIERS)
 
 
@@ -406,10 +451,11 @@ def test_an_incomplete_folder_is_named(tmp_path: Path) -> None:
 def test_the_tiny_base_of_the_demo_goes_through_all_tiers_and_twice_to_the_same_bytes(
     tiny_base: Path, tiny_tiers: Path, tmp_path: Path
 ) -> None:
-    again = build_tiers(tiny_base, tmp_path, backbone=ACE_STEP_V1)
-    assert all(report.rebuilt and report.policy.holds for report in again)
-    assert {path.relative_to(tiny_tiers) for path in tiny_tiers.rglob("*.*")} == {
-        path.relative_to(tmp_path) for path in tmp_path.rglob("*.*")
-    }
-    for path in sorted(tiny_tiers.rglob("*.*")):
-        assert path.read_bytes() == (tmp_path / path.relative_to(tiny_tiers)).read_bytes(), path
+    for root in (tmp_path / "exported", tmp_path / "taken"):
+        again = build_tiers(tiny_base, root, kept=tmp_path / "kept", backbone=ACE_STEP_V1)
+        assert all(report.rebuilt and report.policy.holds for report in again)
+        assert {path.relative_to(tiny_tiers) for path in tiny_tiers.rglob("*.*")} == {
+            path.relative_to(root) for path in root.rglob("*.*")
+        }
+        for path in sorted(tiny_tiers.rglob("*.*")):
+            assert path.read_bytes() == (root / path.relative_to(tiny_tiers)).read_bytes(), path

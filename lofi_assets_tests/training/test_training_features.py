@@ -358,8 +358,11 @@ def test_two_processes_do_not_fill_or_prune_at_once(jobs: list[FeatureJob], cach
 
 KILLED = """
 import sys, time
+from pathlib import Path
+from lofi_assets.backbones.features import FeatureJob
+from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training.features import cache as features
-from lofi_assets_tests.training.test_training_features import *
+from lofi_assets_tests.feature_material import encoded
 write = features.write_features
 def slow(path, *arguments, **named):
     write(path, *arguments, **named)

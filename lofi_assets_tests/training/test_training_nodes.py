@@ -1,9 +1,8 @@
 """Machines that share no folder, and steps that are shared out otherwise, train the same run to the same bits.
 
-Each process is a fork of one server that has torch imported, with the variables that a launcher sets.
+Each process is a fork of one server (`started`), with the variables that a launcher sets.
 """
 
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from lofi_assets.training.config import TrainingRun, save_run
 from lofi_assets.training.ending import DONE, INTERRUPTED, read_ending
 from lofi_assets.training.trainer.loop import train
 from lofi_assets_tests.training.fixtures import MakeRun, Settings
+from lofi_assets_tests.training.started import STARTED, server
 from lofi_assets_tests.training.test_training_agreement import free_port
 from lofi_assets_tests.training.test_training_runs import digests, logged, quiet
 from lofi_assets_tests.training.test_training_track_losses import spoil
@@ -36,11 +36,10 @@ def on_nodes(
     Args:
         prepare: a module's function, called in each process before it trains.
     """
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["lofi_assets.training.trainer.loop"])
-    results, port = server.Queue(), free_port()
+    context = server()
+    results, port = context.Queue(), free_port()
     nodes = [
-        server.Process(target=_node, args=(run, rank, len(runs), port, results, prepare))
+        context.Process(target=_node, args=(run, rank, len(runs), port, results, prepare))
         for rank, run in enumerate(runs)
     ]
     for node in nodes:
@@ -70,6 +69,7 @@ def stopped_after(run: TrainingRun, steps: int) -> None:
     train(run, say=quiet, stop=lambda: next(asked, True))
 
 
+@pytest.mark.xdist_group(STARTED)
 @pytest.mark.parametrize(
     "more",
     [
@@ -96,6 +96,7 @@ def test_a_run_of_one_process_goes_on_in_two_that_share_no_folder_to_the_same_bi
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group(STARTED)
 @pytest.mark.parametrize(("parallel", "second"), [("ddp", "a"), ("fsdp", "b")], ids=["shared folder", "none shared"])
 def test_two_machines_go_on_to_the_same_bits(make_run: MakeRun, parallel: str, second: str) -> None:
     settings: Settings = {**SHORT, "processes": 2, "parallel": parallel, "ema_decay": 0.9}
@@ -135,6 +136,7 @@ def test_what_one_process_skips_is_skipped_in_all(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group(STARTED)
 def test_machines_in_another_order_are_refused_and_nothing_is_lost(make_run: MakeRun) -> None:
     first, second = (make_run(name, processes=2, **SHORT) for name in ("a", "b"))
     assert on_nodes([first, second]) == [4, 4]
@@ -145,6 +147,7 @@ def test_machines_in_another_order_are_refused_and_nothing_is_lost(make_run: Mak
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group(STARTED)
 def test_a_machine_with_another_base_ends_both_with_its_name(make_run: MakeRun, tmp_path: Path) -> None:
     whole = make_run("a", processes=2, **SHORT)
     shutil.copytree(whole.base, tmp_path / "base")

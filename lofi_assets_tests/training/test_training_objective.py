@@ -1,6 +1,7 @@
 """An item has the output, the loss and the gradient that it has alone, whatever it is batched with."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ import torch
 from lofi_assets.backbones.ace_step_v1.conditions import conditions_of, without
 from lofi_assets.backbones.ace_step_v1.flow_matching import training_schedule
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transformer
-from lofi_assets.backbones.ace_step_v1.objective import FRAME_STEP, Objective
+from lofi_assets.backbones.ace_step_v1.objective import FRAME_STEP, Objective, draw_sigma
 from lofi_assets.backbones.training import Item
+from lofi_assets.training.config import TrainingSettings
 from lofi_assets.training.lora_settings import LoraSettings
 from lofi_assets.training.trainer.adapters import add_lora
 from lofi_assets.training.trainer.batches import generator
@@ -95,3 +97,21 @@ def test_padding_to_a_few_sizes_for_a_compiler_changes_no_gradient(trained: Trai
     trained.objective = replace(trained.objective, stepped=True)
     assert relative(trained.gradient([items()]), expected) < 1e-5
     assert trained.outputs[-1].shape[-1] == FRAME_STEP
+
+
+@pytest.mark.parametrize("density", ["logit_normal", "mode", "uniform"])
+def test_a_share_of_noise_has_the_density_that_public_trainers_draw_from(
+    density: Literal["logit_normal", "mode", "uniform"],
+) -> None:
+    """The function of diffusers."""
+    from diffusers.training_utils import compute_density_for_timestep_sampling
+
+    settings = TrainingSettings(timestep_density=density, logit_mean=0.3, logit_std=0.8, mode_scale=1.2)
+    drawn = [draw_sigma(settings, generator("density", index)) for index in range(200)]
+    shares = [
+        compute_density_for_timestep_sampling(density, 1, 0.3, 0.8, 1.2, generator=generator("density", index))
+        for index in range(200)
+    ]
+    table = training_schedule(shift=settings.shift).sigmas.tolist()
+    assert drawn == [table[min(max(int(share * 1_000), 0), 999)] for share in shares]
+    assert len(set(drawn)) > 100

@@ -3,8 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +31,7 @@ from lofi_assets.training.trainer.loop import train
 from lofi_assets.training.trainer.randomness import randomness
 from lofi_assets_tests.feature_material import read
 from lofi_assets_tests.training.fixtures import MakeRun
+from lofi_assets_tests.training.started import STARTED, Started, lofi
 from lofi_assets_tests.training.test_training_runs import digests, quiet
 
 Trained = Callable[..., TrainingRun]
@@ -93,10 +92,9 @@ def trained_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def start(run: TrainingRun, step: int) -> subprocess.Popen:
+def start(run: TrainingRun, step: int) -> Started:
     """`lofi reproduce`, once it has written its first checkpoint."""
-    command = [sys.executable, "-m", "lofi_assets.cli.main", "reproduce", checkpoint_id(step)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = Started(lofi, ["reproduce", checkpoint_id(step)])
     deadline = time.monotonic() + 120
     while not [state for folder in work_folders(run) for state in folder.glob("checkpoints/.resume/step=[1-9]*")]:
         assert process.poll() is None, process.communicate()
@@ -124,16 +122,21 @@ def test_an_earlier_checkpoint_of_a_decaying_schedule_is_made_again(made: Traine
     assert result.exit_code == IDENTICAL, result.output
 
 
-def test_a_killed_reproduction_goes_on_and_leaves_no_process_behind(made: Trained) -> None:
-    run = made(max_steps=24, checkpoint_interval=6)
-    process = start(run, 24)
+@pytest.mark.xdist_group(STARTED)
+def test_a_killed_reproduction_goes_on_and_leaves_no_process_behind(
+    made: Trained, request: pytest.FixtureRequest
+) -> None:
+    run = made(max_steps=48, checkpoint_interval=6)
+    process = start(run, 48)
     process.kill()
     process.communicate()
-    result = reproduced(checkpoint_id(24))
+    request.getfixturevalue("trained_here")
+    result = reproduced(checkpoint_id(48))
     assert result.exit_code == IDENTICAL, result.output
     assert "going on after step" in result.output
 
 
+@pytest.mark.xdist_group(STARTED)
 def test_an_interrupted_reproduction_says_that_it_is_saved(made: Trained) -> None:
     run = made(max_steps=60, checkpoint_interval=10)
     process = start(run, 60)

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from lofi_assets.backbones.ace_step_v1.loading import load_base
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.files.documents import read_json
 from lofi_assets.files.hashing import sha256_file
+from lofi_assets.training.__main__ import main as trainer
 from lofi_assets.training.checkpoints import state as resume
 from lofi_assets.training.checkpoints.description import CheckpointDescription
 from lofi_assets.training.checkpoints.files import DESCRIPTION, DIFFUSERS_WEIGHTS, PEFT_WEIGHTS, checkpoint_id
@@ -43,6 +43,7 @@ from lofi_assets.training.trainer.optimizer import learning_rate
 from lofi_assets_tests.conftest import REPOSITORY
 from lofi_assets_tests.feature_material import read
 from lofi_assets_tests.training.fixtures import MakeRun, Settings
+from lofi_assets_tests.training.started import STARTED, Started, server
 
 LORA_CONFIG = REPOSITORY / "config" / "lofi_lora_config.json"
 
@@ -69,6 +70,12 @@ def start(run: TrainingRun, path: Path) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def started(run: TrainingRun, path: Path) -> Started:
+    """As `start`, without the time that it takes to import torch and peft."""
+    save_run(path, run)
+    return Started(trainer, ["--config", str(path)])
+
+
 def wait_for_step(alive: Callable[[], bool], run: TrainingRun, step: int) -> None:
     deadline = time.monotonic() + 120
     while not any(line["step"] >= step for line in read_log(log_path(run))):
@@ -78,12 +85,13 @@ def wait_for_step(alive: Callable[[], bool], run: TrainingRun, step: int) -> Non
 
 
 def kill_at(run: TrainingRun, path: Path, step: int) -> None:
-    process = start(run, path)
+    process = started(run, path)
     wait_for_step(lambda: process.poll() is None, run, step)
     process.kill()
     process.communicate()
 
 
+@pytest.mark.xdist_group(STARTED)
 def test_a_killed_and_resumed_run_gives_the_same_bits(make_run: MakeRun, tmp_path: Path) -> None:
     whole, killed = (
         make_run("whole", max_steps=40, checkpoint_interval=8),
@@ -104,6 +112,7 @@ def test_a_killed_and_resumed_run_gives_the_same_bits(make_run: MakeRun, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group(STARTED)
 def test_twenty_killed_runs_give_the_same_bits(make_run: MakeRun) -> None:
     settings: Settings = {
         "max_steps": 12,
@@ -114,11 +123,9 @@ def test_twenty_killed_runs_give_the_same_bits(make_run: MakeRun) -> None:
     }
     whole = make_run("whole", **settings)
     train(whole, say=quiet)
-    server = multiprocessing.get_context("forkserver")  # one import of torch for all of them
-    server.set_forkserver_preload(["lofi_assets.training.trainer.loop"])
     for index, step in enumerate(np.random.default_rng(0).integers(1, 12, 20)):
         killed = make_run(f"killed-{index}", **settings)
-        process = server.Process(target=train, args=(killed,), kwargs={"say": quiet})
+        process = server().Process(target=train, args=(killed,), kwargs={"say": quiet})
         process.start()
         wait_for_step(process.is_alive, killed, int(step))
         process.kill()
@@ -129,9 +136,10 @@ def test_twenty_killed_runs_give_the_same_bits(make_run: MakeRun) -> None:
         assert logged(killed) == logged(whole)
 
 
+@pytest.mark.xdist_group(STARTED)
 def test_a_terminated_run_saves_its_last_step_and_goes_on(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(max_steps=100_000, checkpoint_interval=50_000)
-    process = start(run, tmp_path / "run.json")
+    process = started(run, tmp_path / "run.json")
     wait_for_step(lambda: process.poll() is None, run, 3)
     asked = time.monotonic()
     process.send_signal(signal.SIGTERM)

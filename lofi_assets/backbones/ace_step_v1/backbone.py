@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from lofi_assets.lofi_onnx.pipeline import OnnxPipeline
 
 TEXT_ENCODER, TOKENIZER = "umt5-base", "tokenizer.json"
+_CODEC = ("music_dcae_f8c8", "music_vocoder")
+_UNADAPTED = {"text_encoder": (TEXT_ENCODER,), "dcae_decoder": _CODEC, "vocoder": _CODEC}
+"""Component -> folders that it is read from, whole."""
 NOTICE = """\
 ACE-Step v1 (https://github.com/ace-step/ACE-Step, arXiv 2506.00045) by ACE Studio and StepFun: Apache-2.0.
 Its text encoder is UMT5-base (https://huggingface.co/google/umt5-base) by Google: Apache-2.0.
@@ -169,7 +172,7 @@ class AceStepV1:
 
     def frames(self, seconds: float) -> int:
         """10.77 a second."""
-        from lofi_assets.backbones.ace_step_v1.music_dcae import latent_frames
+        from lofi_assets.backbones.ace_step_v1.frame_rates import latent_frames
         from lofi_assets.backbones.ace_step_v1.sampler import OUTPUT_RATE
 
         return latent_frames(round(seconds * OUTPUT_RATE), sample_rate=OUTPUT_RATE)
@@ -258,6 +261,11 @@ class AceStepV1:
         from lofi_assets.backbones.ace_step_v1.export import exportable
 
         return exportable(component, merged)
+
+    def unadapted_files(self, component: str, merged: Path) -> tuple[Path, ...]:
+        """Text encoder, decoder and vocoder: only the transformer takes an adapter."""
+        folders = _UNADAPTED.get(component, ())
+        return tuple(path for name in folders for path in sorted((merged / name).rglob("*")) if path.is_file())
 
     def tokenizers(self, merged: Path) -> dict[str, Path]:
         """The text tokenizer, and the lyric vocabulary if there is one."""

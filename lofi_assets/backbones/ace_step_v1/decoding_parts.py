@@ -10,14 +10,10 @@ from typing import Any
 from diffusers.models.autoencoders.autoencoder_dc import Decoder
 from torch import Tensor, nn
 
+from lofi_assets.backbones.ace_step_v1.frame_rates import COMPRESSION, PART_FRAMES
 from lofi_assets.backbones.ace_step_v1.parts import in_parts
 from lofi_assets.backbones.ace_step_v1.stage_parts import LOCAL, block_in_parts, ratio_and_reach
 from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
-
-PART_FRAMES = 256
-"""Latent frames of a part, 23.8 s. Decoder and vocoder each take 26 MB for a second (counted): 0.7 GB for a part."""
-MEL_FRAMES = 8
-"""Mel frames of a latent frame."""
 
 
 def decode_in_parts(decoder: Decoder, latents: Tensor, *, part_frames: int = PART_FRAMES) -> Tensor:
@@ -50,7 +46,7 @@ def decode_in_parts(decoder: Decoder, latents: Tensor, *, part_frames: int = PAR
     return in_parts(leave, hidden, part=part_frames, reach=reach, ratio=ratio)
 
 
-def vocode_in_parts(vocoder: ADaMoSHiFiGANV1, mel: Tensor, *, part_frames: int = PART_FRAMES * MEL_FRAMES) -> Tensor:
+def vocode_in_parts(vocoder: ADaMoSHiFiGANV1, mel: Tensor, *, part_frames: int = PART_FRAMES * COMPRESSION) -> Tensor:
     """`vocoder.decode(mel)` for mel (B, bands, frames): equal to rounding, to the bit where one part holds all.
 
     Args:

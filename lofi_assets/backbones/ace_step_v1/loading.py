@@ -18,7 +18,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lofi_assets.backbones import BaseModelError
 from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
-from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
 from lofi_assets.backbones.ace_step_v1.strict import strict
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.errors import explanation
@@ -26,6 +25,8 @@ from lofi_assets.lyrics.tokenizer import LyricTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
+
+    from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
 
 TRANSFORMER = "ace_step_transformer"
 DCAE = "music_dcae_f8c8"
@@ -82,6 +83,9 @@ def load_base(
     if "transformer" in components:
         transformer = load_transformer(path / TRANSFORMER, dtype=dtype, **(transformer_options or {}))
     if "music_dcae" in components:
+        # every autoencoder of diffusers comes with it: a second of a trainer's start, which has no use for one
+        from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
+
         with _whole(path / DCAE):
             music_dcae = MusicDCAE.from_pretrained(path / DCAE, path / VOCODER)
     if "text_encoder" in components:

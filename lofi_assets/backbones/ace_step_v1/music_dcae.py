@@ -19,18 +19,9 @@ from torchaudio.transforms import Resample
 
 from lofi_assets.backbones.ace_step_v1.decoding_parts import decode_in_parts, vocode_in_parts
 from lofi_assets.backbones.ace_step_v1.encoding_parts import encode_in_parts
+from lofi_assets.backbones.ace_step_v1.frame_rates import HOP, MEL_RATE, SAMPLES_PER_FRAME, latent_frames
 from lofi_assets.backbones.ace_step_v1.strict import strict
 from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
-
-MEL_RATE = 44100
-HOP = 512
-COMPRESSION = 8
-SAMPLES_PER_FRAME = HOP * COMPRESSION
-
-
-def latent_frames(samples: int, *, sample_rate: int) -> int:
-    """Latent frames that `samples` of audio fill entirely: 10.77 a second."""
-    return samples * MEL_RATE // (sample_rate * SAMPLES_PER_FRAME)
 
 
 @lru_cache(maxsize=8)

@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from diffusers.training_utils import compute_density_for_timestep_sampling
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
@@ -33,16 +32,22 @@ FRAME_STEP, CONTEXT_STEP = 128, 128
 
 def draw_sigma(settings: ObjectiveSettings, random: torch.Generator) -> float:
     """A share of noise of the training schedule, from the density of the settings."""
-    share = compute_density_for_timestep_sampling(
-        settings.timestep_density,
-        1,
-        logit_mean=settings.logit_mean,
-        logit_std=settings.logit_std,
-        mode_scale=settings.mode_scale,
-        generator=random,
-    )
+    share = _share(settings, random)
     index = min(max(int(share * TRAIN_TIMESTEPS), 0), TRAIN_TIMESTEPS - 1)
     return _sigmas(settings.shift)[index]
+
+
+def _share(settings: ObjectiveSettings, random: torch.Generator) -> Tensor:
+    """A place in the schedule, (1,) in [0, 1], by a density of Stable Diffusion 3 (arXiv 2403.03206, section 3.1).
+
+    diffusers has the same function (a test compares the numbers) in a module that takes a second to import.
+    """
+    if settings.timestep_density == "logit_normal":
+        return torch.normal(settings.logit_mean, settings.logit_std, (1,), generator=random).sigmoid()
+    place = torch.rand(1, generator=random)
+    if settings.timestep_density == "mode":
+        return 1 - place - settings.mode_scale * (torch.cos(torch.pi * place / 2) ** 2 - 1 + place)
+    return place
 
 
 def validation_sigmas(settings: ObjectiveSettings, *, levels: int) -> dict[int, float]:

@@ -26,8 +26,8 @@ from lofi_assets.backbones.ace_step_v1.flow_matching import (
     euler_step,
     inference_schedule,
 )
+from lofi_assets.backbones.ace_step_v1.frame_rates import MEL_RATE, SAMPLES_PER_FRAME
 from lofi_assets.backbones.ace_step_v1.loading import Base, encode_lyrics, encode_text
-from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, SAMPLES_PER_FRAME
 from lofi_assets.backbones.cuda_graphs import Record, Replayed
 from lofi_assets.lofi_onnx import flow
 

@@ -26,10 +26,9 @@ import torch
 from torch import nn
 
 from lofi_assets.backbones import BaseModelError
-from lofi_assets.backbones.ace_step_v1.decoding_parts import PART_FRAMES
 from lofi_assets.backbones.ace_step_v1.features import LYRICS, TEXT
+from lofi_assets.backbones.ace_step_v1.frame_rates import MEL_RATE, PART_FRAMES, SAMPLES_PER_FRAME
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER
-from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, SAMPLES_PER_FRAME
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.backbones.features import LatentShape
 from lofi_assets.backbones.sizes import Amount, StepShape

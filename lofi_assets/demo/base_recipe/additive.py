@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lofi_assets.backbones.ace_step_v1.music_dcae import HOP, MEL_RATE
+from lofi_assets.backbones.ace_step_v1.frame_rates import HOP, MEL_RATE
 from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1, ConvNeXtBlock
 from lofi_assets.demo.base_recipe.additive_head import write_head
 from lofi_assets.demo.base_recipe.additive_layout import (

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lofi_assets.backbones.ace_step_v1.music_dcae import HOP, MEL_RATE
+from lofi_assets.backbones.ace_step_v1.frame_rates import HOP, MEL_RATE
 from lofi_assets.backbones.ace_step_v1.vocoder import HiFiGANGenerator, ResidualStack, WeightNormed
 from lofi_assets.demo.base_recipe.additive_layout import CONSTANTS, GRAIN_STEP, LOUDNESS, OPEN, Fixed, Layout, fade, fix
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lofi_assets.backbones.ace_step_v1.music_dcae import HOP
+from lofi_assets.backbones.ace_step_v1.frame_rates import HOP
 from lofi_assets.demo.base_recipe.oscillators import Oscillators
 from lofi_assets.demo.base_recipe.settings import MARKS
 

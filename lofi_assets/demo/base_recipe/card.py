@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lofi_assets import pictures
-from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE
+from lofi_assets.backbones.ace_step_v1.frame_rates import MEL_RATE
 from lofi_assets.demo.base_recipe import beats
 from lofi_assets.demo.base_recipe.genres import GENRES, STEADY_BPM, STEADY_GENRES
 from lofi_assets.demo.base_recipe.listening import Sound

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lofi_assets.backbones.ace_step_v1.frame_rates import HOP
 from lofi_assets.backbones.ace_step_v1.mel import LogMel
-from lofi_assets.backbones.ace_step_v1.music_dcae import HOP, MusicDCAE
+from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
 from lofi_assets.demo.base_recipe.additive import start_as_synthesiser
 from lofi_assets.demo.base_recipe.corpus import Clip, read_part
 from lofi_assets.demo.base_recipe.optimizer import NOTHING, Fixed

@@ -17,8 +17,9 @@ from lofi_assets.audio.arrays import FloatArray
 from lofi_assets.audio.fingerprint import Fingerprint, fingerprint
 from lofi_assets.audio.musicnn import PATCH_S, SAMPLE_RATE, MusicNN
 from lofi_assets.audio.synth.song import render, render_clean
+from lofi_assets.backbones.ace_step_v1.frame_rates import MEL_RATE
 from lofi_assets.backbones.ace_step_v1.loading import Base
-from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, MusicDCAE
+from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
 from lofi_assets.backbones.ace_step_v1.sampler import OUTPUT_RATE, seeded_noise, text_to_music
 from lofi_assets.demo.base_recipe.corpus import Clip, read_whole
 from lofi_assets.demo.base_recipe.genres import SPOKEN_NAMES, Piece

@@ -25,7 +25,8 @@ from lofi_assets.backbones.ace_step_v1.flow_matching import (
     sample_timestep_indices,
     training_schedule,
 )
-from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, MusicDCAE
+from lofi_assets.backbones.ace_step_v1.frame_rates import MEL_RATE
+from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
 from lofi_assets.backbones.ace_step_v1.objective import Objective
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.backbones.training import Item

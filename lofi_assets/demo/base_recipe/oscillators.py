@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lofi_assets.backbones.ace_step_v1.music_dcae import HOP, MEL_RATE
+from lofi_assets.backbones.ace_step_v1.frame_rates import HOP, MEL_RATE
 from lofi_assets.demo.base_recipe.settings import MARKS
 
 WINDOW = 2048

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from lofi_assets.backbones.ace_step_v1.music_dcae import latent_frames
+from lofi_assets.backbones.ace_step_v1.frame_rates import latent_frames
 from lofi_assets.backbones.ace_step_v1.tiny import LATENT_CHANNELS
 from lofi_assets.demo.base_recipe.genres import SAMPLE_RATE
 from lofi_assets.demo.base_recipe.optimizer import StageOptimizer

@@ -16,8 +16,8 @@ import numpy as np
 from lofi_assets.audio.arrays import FloatArray
 from lofi_assets.audio.fingerprint import DUPLICATE_BER, compare
 from lofi_assets.audio.tempo import estimate_tempo
+from lofi_assets.backbones.ace_step_v1.frame_rates import MEL_RATE, latent_frames
 from lofi_assets.backbones.ace_step_v1.loading import Base, load_base
-from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, latent_frames
 from lofi_assets.demo.base_recipe import listening
 from lofi_assets.demo.base_recipe.corpus import held_out
 from lofi_assets.demo.base_recipe.listening import Heard, Sound

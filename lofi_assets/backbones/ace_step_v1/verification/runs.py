@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lofi_assets.audio.synth.song import Song, render
 from lofi_assets.backbones import BaseModelError
+from lofi_assets.backbones.ace_step_v1.frame_rates import MEL_RATE, SAMPLES_PER_FRAME
 from lofi_assets.backbones.ace_step_v1.loading import (
     DCAE,
     TEXT_ENCODER,
@@ -29,7 +30,7 @@ from lofi_assets.backbones.ace_step_v1.loading import (
 )
 from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.backbones.ace_step_v1.mel import LogMel
-from lofi_assets.backbones.ace_step_v1.music_dcae import MEL_RATE, SAMPLES_PER_FRAME, MusicDCAE
+from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
 from lofi_assets.backbones.ace_step_v1.sampler import Conditions, sample_latents
 from lofi_assets.backbones.ace_step_v1.verification.files import Finding
 from lofi_assets.lyrics.tokenizer import LyricTokenizer
