@@ -112,7 +112,7 @@ def quantize(store: Store, profile: Profile) -> Outcome:
         store.quantized,
         backbone=backbone,
         provenance={"checkpoint": merged.checkpoint_id, "adapter": merged.adapter_sha256},
-        kept=store.cache / "tiers",
+        kept=_kept(store),
     )
     fidelity, measured_now = _compare(store, profile, backbone, reports[0].fingerprint)
     policies = {report.tier: report.policy for report in reports}
@@ -132,9 +132,7 @@ def quantize(store: Store, profile: Profile) -> Outcome:
             "not_finite": _not_finite(released),
             **{f"fad_increase_{tier}": _increase(fidelity, tier, profile.quantization) for tier in COMPARED},
         },
-        written=Written(
-            [TierDistances.path(store), *(path for path in sorted(store.quantized.rglob("*")) if path.is_file())]
-        ),
+        written=written(store),
         summary=_summary(fidelity),
         needs=[{"tier": r.tier, "violation": found} for r in released for found in r.policy.violations],
         rows=[
@@ -151,6 +149,18 @@ def quantize(store: Store, profile: Profile) -> Outcome:
             "merged_model": merged.checkpoint_id,
         },
     )
+
+
+def _kept(store: Store) -> Path:
+    """Exports for the next model's tiers (`kept_components`)."""
+    return store.cache / "tiers"
+
+
+def written(store: Store) -> Written:
+    """Distances, tiers, and what is kept of them: a kept export that somebody changed is a tier's file at the next
+    model, so that it is on record too."""
+    files = (path for folder in (store.quantized, _kept(store)) for path in sorted(folder.rglob("*")))
+    return Written([TierDistances.path(store), *(path for path in files if path.is_file())], prunable=[_kept(store)])
 
 
 def _fewest_bits(reports: Sequence["TierReport"], parts: Sequence[str]) -> int | dict[str, Any]:

@@ -2,19 +2,26 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import onnx
 import pytest
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
+from lofi_assets.constitution import evidence
+from lofi_assets.constitution.chain import Chain, read_again
+from lofi_assets.constitution.evidence import NotMadeHereError
+from lofi_assets.outcome import Outcome
 from lofi_assets.quantization import kept_components
 from lofi_assets.quantization.graph import load, save
 from lofi_assets.quantization.kept_components import KeptComponents
+from lofi_assets.quantization.quantized_tiers import written
 from lofi_assets.quantization.shards import data_files
 from lofi_assets.quantization.tier_manifest import TIERS
-from lofi_assets.store import PACKAGE
+from lofi_assets.store import PACKAGE, Store
 from lofi_assets_tests.quantization.small_tiers import component_model
+from lofi_assets_tests.recorded_evidence import Log
 
 OLD, YOUNG = {"tier": "fp32", "checkpoint": "first"}, {"tier": "fp32", "checkpoint": "second"}
 OWN = {"note": "of the component itself"}
@@ -159,3 +166,40 @@ def test_nothing_is_kept_without_a_folder_nor_of_a_tier_that_is_derived(
     assert reader(merged, None, said).key("fp32", "vocoder", islands=()) is None
     assert [kept.key(tier, "vocoder", islands=()) is None for tier in TIERS] == [False, False, True, True]
     assert kept.take(None, "fp32", "vocoder", tmp_path, properties={}) is None
+
+
+# --- on record -------------------------------------------------------------------------------------------------------
+
+
+def materialised(store: Store, *, before: str = "") -> str:
+    """The evidence of `quantized_tiers` over what lies there, as a run that writes nothing leaves it."""
+    outcome = Outcome("1", {}, written=written(store))
+    return evidence.write(store, outcome, asset="quantized_tiers", upstream=(), before=before, since=time.time() + 60)
+
+
+def test_a_kept_export_that_was_replaced_with_its_record_is_refused_by_name(
+    kept: KeptComponents, tmp_path: Path
+) -> None:
+    """Its own record says what whoever replaced it says; the evidence of the run that kept it does not."""
+    store = Store(tmp_path / "data")
+    kept.keep(key_of(kept), "fp32", "text_encoder", saved(tmp_path / "made", OLD), properties=OLD, origin="first")
+    shutil.copytree(tmp_path / "kept", store.cache / "tiers")
+    before = materialised(store)
+    assert materialised(store, before=before) == before
+    graph = store.cache / "tiers" / "fp32" / "text_encoder" / "text_encoder.onnx"
+    graph.write_bytes(b"other")
+    with pytest.raises(
+        NotMadeHereError, match=r"cache/tiers/fp32/text_encoder/text_encoder\.onnx: changed since a run"
+    ):
+        materialised(store, before=before)
+
+
+def test_what_is_kept_may_be_removed_as_a_whole(kept: KeptComponents, tmp_path: Path) -> None:
+    store = Store(tmp_path / "data")
+    kept.keep(key_of(kept), "fp32", "text_encoder", saved(tmp_path / "made", OLD), properties=OLD, origin="first")
+    shutil.copytree(tmp_path / "kept", store.cache / "tiers")
+    materialised(store)
+    log = Log(store)
+    assert Chain(store, log, hasher=read_again).reason("quantized_tiers") == ""
+    shutil.rmtree(store.cache / "tiers")
+    assert Chain(store, log, hasher=read_again).reason("quantized_tiers") == ""
