@@ -248,6 +248,7 @@ class RecipeRun:
         known = {tag for category in self.taxonomy.categories for tag in category.tags}
         settings = self.recipe.beats
         plain = self.music_task(clips, self.latents(clips))
+        plain.bars = [clip.piece.exact_bar for clip in clips]
         if name == "bars":
             self._read_transformer(plain)
         task = self.in_time(plain, name)
