@@ -131,7 +131,10 @@ class TrainingSettings(Settings):
     """Factor of the SSL losses, which keep the first blocks near MERT and mHuBERT (ACE-Step v1 was trained with 1.0).
     Above 0 it needs their targets in the feature cache (the profile's `ssl_encoders`) and 176 MB for the projectors."""
     crop_frames: Positive | None = None
-    """Longest crop in latent frames (10.77 per second), placed at random; null trains on whole tracks."""
+    """Longest crop in latent frames (10.77 per second); null trains on whole tracks."""
+    crop_from: Literal["anywhere", "start"] = "anywhere"
+    """Where a crop begins: at random, or where the track does, as what is sampled begins. From the start, a model that
+    counts beats from its first frame is not told otherwise, and what is behind a crop is never heard."""
     gradient_checkpointing: bool = True
     """Recompute block activations in the backward pass: less memory, about a third more time, same gradients."""
     compile: bool | Literal["auto"] = "auto"

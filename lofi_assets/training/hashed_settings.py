@@ -8,7 +8,16 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 ADDED_LATER: frozenset[str] = frozenset(
-    {"skip_share", "quantized_parts", "prompt_variants", "variants", "lora_dropout", "rank_pattern", "alpha_pattern"}
+    {
+        "skip_share",
+        "quantized_parts",
+        "prompt_variants",
+        "variants",
+        "lora_dropout",
+        "rank_pattern",
+        "alpha_pattern",
+        "crop_from",
+    }
 )
 """Settings of training, adapter or track that came after runs were first named by their settings. At its default such
 a one is left out of the hash, so that a run of an earlier version goes on under its id."""

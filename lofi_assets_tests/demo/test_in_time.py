@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 from lofi_assets.backbones.ace_step_v1.blocks import rotary_tables, rotate
 from lofi_assets.backbones.ace_step_v1.loading import Base, load_base
 from lofi_assets.demo.base_recipe.bar_clock import AMPLITUDE, FRAMES, GAIN, MARK, bar_keys, first_cross_attention
-from lofi_assets.demo.base_recipe.in_time import FROZEN, InTimeTask, in_time, mean_bars, start_clock
+from lofi_assets.demo.base_recipe.genres import bar_of
+from lofi_assets.demo.base_recipe.in_time import FROZEN, InTimeTask, in_time, mean_bars, start_clock, waves
 from lofi_assets.demo.base_recipe.music import MusicTask
 from lofi_assets.demo.base_recipe.optimizer import StageOptimizer
 from lofi_assets.demo.base_recipe.settings import FULL, BeatsSettings, Training
@@ -130,7 +131,7 @@ def test_widening_leaves_the_states_of_words_nearly_as_they_were(
 
 
 def test_one_head_keeps_any_bar_of_lofi_with_short_rotary_periods_and_not_with_long_ones() -> None:
-    bars = [float(bar) for bar in range(26, 43)]
+    bars = [bar_of(bpm) for bpm in LOFI_TEMPI]
     frames = torch.arange(FRAMES)
 
     def unexplained(theta: float) -> Tensor:
@@ -154,7 +155,8 @@ def test_the_written_heads_attend_to_the_mark_once_a_bar(shipped: Base) -> None:
     (query,) = attention.to_q.bias.detach().unflatten(0, (1, 3, 64))
     assert not attention.to_q.weight.any()
     turned = rotate(query[None, :, None].expand(1, 3, FRAMES, 64), rotary_tables(frames, 64, theta))
-    for bpm, bar in ((62, 42), (75, 34), (91, 28), (100, 26)):
+    for bpm in (62, 75, 91, 100):
+        bar = bar_of(bpm)
         prompt = f"lofi, mellow, guitar, {bpm} bpm, vinyl crackle, instrumental"
         context = encoded(task, prompt)
         places = torch.arange(context.shape[1])
@@ -203,12 +205,19 @@ def test_what_is_written_has_no_gradient_and_the_same_bits_after_steps_of_muon(s
     assert sum(name.startswith("transformer.transformer_blocks.0.cross_attn") for name in before) >= 8
 
 
-def test_a_mean_bar_is_that_of_all_whole_bars_of_its_length() -> None:
-    rising = torch.arange(7.0).expand(8, 16, 7)
-    means = mean_bars([rising, rising + 10, rising], [3, 3, 2])
-    assert sorted(means) == [2, 3]
-    assert torch.allclose(means[3], torch.tensor([6.5, 7.5, 8.5]).expand(8, 16, 3))
-    assert torch.allclose(means[2], torch.tensor([2.0, 3.0]).expand(8, 16, 2))
+def test_a_mean_bar_is_what_clips_of_its_length_have_in_common_at_the_same_place() -> None:
+    """Bars of no whole number of frames; what differs between the clips cancels out."""
+    frames, random = torch.arange(300), torch.Generator().manual_seed(6)
+
+    def clip(bar: float, sign: float) -> Tensor:
+        beat = (2 * math.pi * 4 * frames / bar).cos() + 0.5 * (2 * math.pi * frames / bar).sin()
+        return (beat + sign * other).expand(8, 16, -1)
+
+    other = torch.randn(300, generator=random)
+    means = mean_bars([clip(27.6, 1.0), clip(27.6, -1.0), clip(38.3, 0.0)], [27.6, 27.6, 38.3], harmonics=8)
+    assert sorted(means) == [27.6, 38.3]
+    for bar, weights in means.items():
+        assert torch.allclose(weights @ waves(300, bar, 8), clip(bar, 0.0), atol=0.01)
 
 
 def test_in_all_but_noise_the_mean_bar_stands_for_a_clip_of_hip_hop_and_for_no_other(shipped: Base) -> None:
@@ -216,11 +225,11 @@ def test_in_all_but_noise_the_mean_bar_stands_for_a_clip_of_hip_hop_and_for_no_o
     own, other = 0, 3
     for sigma, pick in ((0.9, own), (0.99, other)):
         part = task.clean(pick, frames=64, place=0.9, sigma=sigma)
-        starts = range(0, 27, task.bars[pick])
+        starts = range(0, 27, int(task.bars[pick]))
         assert any(torch.equal(part, task.latents[pick][..., start : start + 64]) for start in starts)
     part = task.clean(own, frames=64, place=0.9, sigma=0.99)
-    assert part.shape == (8, 16, 64) and torch.equal(part[..., :28], task.means[28])
-    assert torch.equal(part[..., 28:56], task.means[28]) and torch.equal(part[..., 56:], task.means[28][..., :8])
+    assert part.shape == (8, 16, 64) and torch.equal(part, task.means[28] @ waves(64, 28, task.beats.harmonics))
+    assert torch.allclose(part[..., 28:], part[..., :36], atol=1e-4)
 
 
 def test_a_step_hears_its_own_clips_as_often_as_asked(shipped: Base) -> None:

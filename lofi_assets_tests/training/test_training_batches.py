@@ -10,8 +10,9 @@ import torch
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.conditions import conditions_of
+from lofi_assets.backbones.training import Item
 from lofi_assets.training.config import TrackFeatures, TrainingSettings
-from lofi_assets.training.trainer.batches import Source, bucketed, generator
+from lofi_assets.training.trainer.batches import Source, bucketed, generator, validation_items
 from lofi_assets_tests.feature_material import Given
 
 FRAMES = {f"t{index:02}": 20 + 37 * index % 100 for index in range(23)}
@@ -130,3 +131,22 @@ def test_an_item_is_trained_under_one_wording_that_follows_from_seed_and_positio
     found = worded(batch_size=4)
     assert found == worded(accumulate=2, processes=2) != worded(batch_size=4, seed=1)
     assert set(Counter(found)) == {"as written", *others} and min(Counter(found).values()) > 8
+
+
+def test_crops_from_the_start_differ_from_others_in_their_place_alone() -> None:
+    rising = {key: torch.arange(float(FRAMES[name])).expand(8, 16, -1) for key, name in KEYS.items()}
+
+    def heard(**settings: Any) -> tuple[list[Item], list[Item]]:
+        plain = a_source(crop_frames=20, **settings)
+        assert isinstance(plain.features, Given)
+        source = replace(plain, features=replace(plain.features, latents=rising.__getitem__))
+        validation = validation_items(source, levels=2, limit=5)
+        return [source.item(place) for place in range(46)], [item for level in validation for item in level]
+
+    (anywhere, middle), (start, beginning) = heard(), heard(crop_from="start")
+    for item in start + beginning:
+        assert item.latents[0, 0].tolist() == list(range(20))
+    assert max(float(item.latents[0, 0, 0]) for item in anywhere) > 20
+    assert all(item.latents[0, 0, 0] == (FRAMES[item.track_id] - 19) // 2 for item in middle)
+    for item, other in zip(start + beginning, anywhere + middle, strict=True):
+        assert item.noise.equal(other.noise) and (item.sigma, item.track_id) == (other.sigma, other.track_id)

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from lofi_assets.backbones.ace_step_v1.blocks import CrossAttention, rotary_tables, rotate
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
-from lofi_assets.demo.base_recipe.beats import whole_frame_bpm
-from lofi_assets.demo.base_recipe.genres import SAMPLE_RATE, SAMPLES_PER_FRAME
+from lofi_assets.demo.base_recipe.genres import bar_of
 
 AMPLITUDE = 4.5
 """Of the score, in nats."""
@@ -67,14 +66,14 @@ def write_clock(
 
     Args:
         marks: (n, width) the mark in the contexts of prompts that name a tempo.
-        tempi: their BPM; the clock's bar is the nearest of whole latent frames.
+        tempi: their BPM.
         others: (m, width) all other tokens of contexts, and marks of prompts without a tempo.
         quiet: (width, heads) unit vectors that the heads write into.
     """
     config = transformer.config
     attention, size = first_cross_attention(transformer), config.attention_head_dim
     out = _linear(attention.to_out[0]).weight
-    bars = [240 * SAMPLE_RATE / SAMPLES_PER_FRAME / whole_frame_bpm(bpm) for bpm in tempi]
+    bars = [bar_of(bpm) for bpm in tempi]
     heard = torch.zeros(len(bars), size, dtype=torch.float64)
     heard[:, 0] = 1.0
     for head in range(config.num_attention_heads):

@@ -7,7 +7,6 @@ LoRA to teach.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from lofi_assets.audio.synth.song import Song
 from lofi_assets.demo.base_recipe.genres import (
     NINTH,
     SAMPLE_RATE,
-    SAMPLES_PER_FRAME,
     Genre,
     Piece,
     any_of,
@@ -47,20 +45,8 @@ GENRES: tuple[Genre, ...] = (
 """They take turns."""
 
 
-def whole_frame_bpm(bpm: float) -> float:
-    """The tempo nearest to `bpm` whose bar is a whole number of latent frames, as bars then look alike.
-
-    From 62 to 100 BPM a bar has 26 to 42 frames, so that it lies within 2 % of every tempo.
-    """
-    frames = 240 * SAMPLE_RATE / SAMPLES_PER_FRAME
-    return frames / round(frames / bpm)
-
-
 def beat(seed: int, index: int, *, seconds: float, taxonomy: Taxonomy) -> Piece:
-    """The piece at `index` of the endless list of a seed.
-
-    Its caption names the tempo that was drawn, within 2 % of the one that is played: every BPM is heard.
-    """
+    """The piece at `index` of the endless list of a seed; it begins with a bar."""
     rng = np.random.default_rng([seed, BEATS + index])
     genre = GENRES[index % len(GENRES)]
     bpm = float(rng.integers(genre.bpm[0], genre.bpm[1] + 1))
@@ -81,5 +67,4 @@ def beat(seed: int, index: int, *, seconds: float, taxonomy: Taxonomy) -> Piece:
         intro_bars=0,
         swing=genre.swing,
     )
-    caption = caption_of(genre, song, rng, taxonomy)
-    return Piece(genre, replace(song, bpm=whole_frame_bpm(bpm)), caption)
+    return Piece(genre, song, caption_of(genre, song, rng, taxonomy))

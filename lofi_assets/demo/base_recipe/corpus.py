@@ -68,7 +68,7 @@ def beat_clips(folder: Path, settings: BeatsSettings, *, seconds: float, seed: i
     """Every clip of the last stage's own music."""
     return [
         Clip(
-            f"beat_{index:05d}",
+            f"tempo_{index:05d}",
             folder / f"{index:05d}.npy",
             beat(seed, index, seconds=seconds, taxonomy=taxonomy),
             worn=False,

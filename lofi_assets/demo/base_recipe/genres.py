@@ -260,6 +260,11 @@ GENRES: tuple[Genre, ...] = (
 )
 
 
+def bar_of(bpm: float) -> float:
+    """Latent frames of a bar of four beats."""
+    return 240 * SAMPLE_RATE / (SAMPLES_PER_FRAME * bpm)
+
+
 @dataclass(frozen=True)
 class Piece:
     """A song and the words that are true of it."""
@@ -269,9 +274,14 @@ class Piece:
     caption: str
 
     @property
+    def exact_bar(self) -> float:
+        """Latent frames of a bar, whole or not; the first begins with the piece."""
+        return bar_of(self.song.bpm)
+
+    @property
     def bar_frames(self) -> int:
         """Latent frames of a bar of a steady piece; 1 for others, whose bars begin anywhere."""
-        frames = 240 * SAMPLE_RATE / (SAMPLES_PER_FRAME * self.song.bpm)
+        frames = self.exact_bar
         return round(frames) if math.isclose(frames, round(frames)) else 1
 
 

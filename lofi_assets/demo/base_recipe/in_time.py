@@ -9,6 +9,7 @@ place to count from".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -29,6 +30,10 @@ from lofi_assets.styles.taxonomy import bpm_of
 from lofi_assets.training.trainer.batches import generator
 
 FROZEN = ("genre_embedder", "speaker_embedder", "transformer_blocks.0.cross_attn")
+LIKE = 0.02
+"""How much longer, as a share, a bar is whose clips still tell of another."""
+RIDGE = 1e-3
+"""Of the number of frames."""
 PROMPTS_PER_TEMPO = 12
 """From which the clock's keys are read."""
 QUIET_CLIPS = 6
@@ -68,7 +73,7 @@ class InTimeTask(MusicTask):
         )
         self.beats = settings
         self.own = min(settings.clips, len(self.latents))
-        self.means = mean_bars(self.latents[: self.own], self.bars[: self.own])
+        self.means = mean_bars(self.latents[: self.own], self.bars[: self.own], harmonics=settings.harmonics)
         self.draw_sigmas = partial(noisier_sigmas, noisy=settings.noisy, noise_from=settings.noise_from)
 
     def picks(self, count: int, random: torch.Generator) -> list[int]:
@@ -84,16 +89,37 @@ class InTimeTask(MusicTask):
         if pick >= self.own or sigma <= self.beats.noise_from:
             return crop
         bar = self.bars[pick]
-        return self.means[bar][..., torch.arange(crop.shape[-1]) % bar]
+        return self.means[bar] @ waves(crop.shape[-1], bar, self.beats.harmonics)
 
 
-def mean_bars(latents: Sequence[Tensor], bars: Sequence[int]) -> Mapping[int, Tensor]:
-    """Bar in latent frames -> (8, 16, bar), the mean of all whole bars of the clips (8, 16, frames) of that bar."""
-    found: dict[int, list[Tensor]] = {}
+def mean_bars(latents: Sequence[Tensor], bars: Sequence[float], *, harmonics: int) -> Mapping[float, Tensor]:
+    """Bar in latent frames -> (8, 16, 2 harmonics + 1), what clips of that bar have in common, as weights of `waves`.
+
+    Least squares over all frames of the clips (8, 16, frames), which begin with a bar. A bar need not be whole frames:
+    a frame's latent is a function of the music around it, so of its place in the bar. Clips whose bar is
+    longer or shorter by a share d count exp(-(d / LIKE)^2 / 2) as much, since they play the same patterns.
+    """
+    found: dict[float, tuple[Tensor, Tensor]] = {}
     for clip, bar in zip(latents, bars, strict=True):
-        whole = clip.shape[-1] // bar
-        found.setdefault(bar, []).append(clip[..., : whole * bar].unflatten(-1, (whole, bar)))
-    return {bar: torch.cat(clips, dim=-2).mean(dim=-2) for bar, clips in found.items()}
+        rows = waves(clip.shape[-1], bar, harmonics).double()
+        gram, sums = rows @ rows.T, rows @ clip.flatten(0, 1).double().T
+        before = found.get(bar, (torch.zeros_like(gram), torch.zeros_like(sums)))
+        found[bar] = before[0] + gram, before[1] + sums
+    if not found:
+        return {}
+    grams, sums = (torch.stack(parts) for parts in zip(*found.values(), strict=True))
+    logs = torch.tensor(list(found), dtype=torch.float64).log()
+    alike = torch.exp(-0.5 * ((logs[:, None] - logs) / LIKE).square())
+    grams, sums = torch.einsum("ab,bij->aij", alike, grams), torch.einsum("ab,bij->aij", alike, sums)
+    ridge = RIDGE * grams[:, :1, :1] * torch.eye(grams.shape[-1], dtype=torch.float64)
+    solved = torch.linalg.solve(grams + ridge, sums).mT.float()
+    return {bar: weights.unflatten(0, (8, 16)) for bar, weights in zip(found, solved, strict=True)}
+
+
+def waves(frames: int, bar: float, harmonics: int) -> Tensor:
+    """(2 harmonics + 1, frames): 1, then the cosines and sines of 1 to `harmonics` periods a bar, from its start."""
+    angles = 2 * math.pi * torch.arange(1, harmonics + 1)[:, None] * torch.arange(frames) / bar
+    return torch.cat([torch.ones(1, frames), angles.cos(), angles.sin()])
 
 
 def in_time(plain: MusicTask, settings: BeatsSettings, *, tempi: range) -> InTimeTask:

@@ -70,7 +70,7 @@ class MusicTask:
         lyric_ids: Sequence[int],
         latents: Sequence[Tensor],
         captions: Sequence[str],
-        bars: Sequence[int],
+        bars: Sequence[float],
         settings: TransformerSettings,
         seed: int,
     ) -> None:
@@ -188,10 +188,11 @@ def prompt_like_lofi(caption: str, random: torch.Generator, *, settings: BeatsSe
     return ", ".join(words) or genre
 
 
-def crop_from_bar(latents: Tensor, *, frames: int, place: float, bar: int) -> Tensor:
-    """At most `frames` of (8, 16, T) from the start of a bar of `bar` frames: what is generated begins on a one."""
+def crop_from_bar(latents: Tensor, *, frames: int, place: float, bar: float) -> Tensor:
+    """At most `frames` of (8, 16, T) from the frame nearest to the start of a bar of `bar` frames, the first of which
+    begins at 0: what is generated begins on a one."""
     start = int(place * max(1, latents.shape[-1] - frames + 1))
-    start -= start % bar
+    start = round(start // bar * bar)
     return latents[..., start : start + frames]
 
 

@@ -3,7 +3,7 @@
 The order of the stages, the plan with its hours, and where things lie:
 
     corpus/        clips and clips.json        latents/   of clips that the transformer hears, per DCAE
-    steady_corpus/ those that it hears first   beats_corpus/  those that it hears last
+    steady_corpus/ those that it hears first   tempo_corpus/  those that it hears last
     plan.json      steps and seconds per step  <stage>/   log.jsonl, state/ while it runs, weights.safetensors
     base/          the model as the Hub lays it out, with report.json, its card and pictures
 
@@ -106,7 +106,7 @@ class RecipeRun:
         """What the transformer hears last for the first time."""
         recipe = self.recipe
         return beat_clips(
-            self.folder / "beats_corpus",
+            self.folder / "tempo_corpus",
             recipe.beats,
             seconds=recipe.corpus.seconds,
             seed=recipe.seed,
@@ -248,6 +248,7 @@ class RecipeRun:
         known = {tag for category in self.taxonomy.categories for tag in category.tags}
         settings = self.recipe.beats
         plain = self.music_task(clips, self.latents(clips))
+        plain.bars = [clip.piece.exact_bar for clip in clips]
         if name == "bars":
             self._read_transformer(plain)
         task = self.in_time(plain, name)
@@ -322,7 +323,7 @@ def write_music(recipe_run: RecipeRun) -> None:
     write_corpus(corpus, peak=peak, folder=folder / "corpus")
     write_corpus(steady, peak=peak, folder=folder / "steady_corpus")
     if "beats" in recipe_run.stages:
-        write_corpus(recipe_run.beats, peak=peak, folder=folder / "beats_corpus")
+        write_corpus(recipe_run.beats, peak=peak, folder=folder / "tempo_corpus")
 
 
 def train_stage(recipe_run: RecipeRun, name: StageName) -> None:

@@ -68,7 +68,8 @@ class Source:
         """What chance decides about the item at `position`; reads no file."""
         rates = self.backbone.dropout(self.settings)
         random = generator(self.settings.seed, "item", position)
-        place, *chances = torch.rand(1 + len(rates), generator=random).tolist()
+        drawn, *chances = torch.rand(1 + len(rates), generator=random).tolist()
+        place = drawn if self.settings.crop_from == "anywhere" else 0.0
         dropped = frozenset(group for chance, group in zip(chances, rates, strict=True) if chance < rates[group])
         sigma = self.backbone.draw_sigma(self.settings, random)
         return Draw(self.track(position), place, sigma, dropped, random)
@@ -130,7 +131,8 @@ class Source:
 def validation_items(source: Source, *, levels: int, limit: int) -> list[list[Item]]:
     """Per noise level (rising share of noise), one item for each of at most `limit` tracks: always the same ones.
 
-    Nothing is dropped and the middle of a track is taken, so that the loss moves only with the weights.
+    Nothing is dropped and the middle of a track is taken, or its start where training hears that alone, so that the
+    loss moves only with the weights.
     """
     seed = source.settings.seed
     chosen = sorted(source.tracks, key=lambda track: hash_of(seed, "validation", track.track_id))[:limit]
@@ -185,7 +187,8 @@ def bucketed(
 
 def _validation_item(source: Source, track: TrackFeatures, level: int, sigma: float) -> Item:
     settings, features, axis = source.settings, source.features, source.backbone.latents.frame_axis
-    latents = crop(features.latents(track.key), axis=axis, frames=settings.crop_frames, place=0.5)
+    place = 0.5 if settings.crop_from == "anywhere" else 0.0
+    latents = crop(features.latents(track.key), axis=axis, frames=settings.crop_frames, place=place)
     random = generator(settings.seed, "validation", track.track_id, level)
     noise = torch.randn(latents.shape, generator=random)
     return Item(track.track_id, latents, noise, sigma, features.conditions(track.key))
