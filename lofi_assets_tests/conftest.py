@@ -3,6 +3,7 @@
 import gc
 import json
 import random
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from functools import cache
@@ -57,6 +58,13 @@ def _shares_a_fixture(item: pytest.Item) -> bool:
         return False
     definitions = item._fixtureinfo.name2fixturedefs.values()
     return any(fixtures[-1].scope in ("module", "class") for fixtures in definitions)
+
+
+def pytest_sessionstart() -> None:
+    """What asks a trainer to end is ignored in a shell's background job and by what that starts; here it is not."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -41,6 +41,10 @@ def environment(folder: Path) -> Mapping[str, str]:
     if compiler is None:
         raise NoOtherCpu("no C compiler (cc) is on the PATH")
     library = folder / "cpuid.so"
-    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", library, SOURCE, "-ldl"], check=True)
+    made = subprocess.run(
+        [compiler, "-O2", "-shared", "-fPIC", "-o", library, SOURCE, "-ldl"], capture_output=True, text=True
+    )
+    if made.returncode:
+        raise NoOtherCpu(f"{compiler} does not compile {SOURCE}: {made.stderr.strip()[-500:]}")
     preloaded = os.environ.get("LD_PRELOAD", "")
     return {**os.environ, "LD_PRELOAD": f"{library} {preloaded}".strip()}

@@ -70,6 +70,19 @@ int sigaction(int number, const struct sigaction *wanted, struct sigaction *befo
     return 0;
 }
 
+/* cc1 and others ask in this older way */
+sighandler_t signal(int number, sighandler_t wanted)
+{
+    static sighandler_t (*next_signal)(int, sighandler_t);
+    if (!next_signal)
+        next_signal = dlsym(RTLD_NEXT, "signal");
+    if (number != SIGSEGV)
+        return next_signal(number, wanted);
+    struct sigaction last = others, now = {.sa_handler = wanted};
+    others = now;
+    return last.sa_handler;
+}
+
 __attribute__((constructor)) static void start(void)
 {
     struct sigaction ours = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};

@@ -43,10 +43,14 @@ def theirs(base: Path, added: Deltas) -> torch.Tensor:
 
 
 def error(found: torch.Tensor, wanted: torch.Tensor, untrained: torch.Tensor) -> float:
-    """Largest difference as a share of the adapter's effect, which is there."""
-    effect = float((wanted - untrained).abs().max())
-    assert effect > 1e-3
-    return float((found - wanted).abs().max()) / effect
+    """Root mean square of the difference as a share of that of the adapter's effect, which is there.
+
+    Of single numbers float32 leaves 1.2e-5 of the effect on some CPUs; they have to agree as numbers of the output do.
+    """
+    effect, difference = wanted - untrained, found - wanted
+    assert float(effect.abs().max()) > 1e-3
+    assert float(difference.abs().max()) < ROUNDING * float(wanted.abs().max())
+    return float(difference.norm() / effect.norm())
 
 
 @pytest.mark.parametrize("form", MAKERS)
