@@ -16,10 +16,10 @@ export DAGSTER_HOME
 demo: $(VENV)/installed
 	$(BIN)/lofi demo
 
-# One thread each: the two workers of pytest would otherwise fight over two cores. Byte code is kept, whatever the
-# environment says: without it each worker rewrites 5,000 assertions in each run.
+# One thread each: the workers of pytest would otherwise fight over two cores. Three, since tests wait for processes that
+# they start. Byte code is kept, whatever the environment says: without it each worker rewrites 5,000 assertions in each run.
 test: $(VENV)/installed
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu"
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup -m "not slow and not gpu"
 	$(BIN)/lofi constitution --audit-only
 
 # What trains nothing and encodes no music: under a minute, for while one works.
