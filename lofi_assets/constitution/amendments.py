@@ -5,7 +5,7 @@ The hashes of both and what licences were held to, whether the log has them, and
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ def gates_sha256(config_dir: Path) -> str:
 def licence_rules(config_dir: Path) -> dict[str, list[str]]:
     """What the table of licences denies, and which ask for a name: of each all names, ids and aliases, sorted.
 
+    A name that another row has too, which does not, counts as not.
+
     Raises:
         ConstitutionError: the table cannot be read.
     """
@@ -49,14 +51,19 @@ def licence_rules(config_dir: Path) -> dict[str, list[str]]:
     try:
         data = parse_yaml(decoded(path.read_bytes(), where=str(path)), where=str(path))
         rows = data["licenses"] if isinstance(data, dict) else data
-        rules = {DENIED: [row for row in rows if row["status"] == "denied"]}
-        rules[ATTRIBUTION] = [row for row in rows if row.get("attribution") is True]
         return {
-            rule: sorted(str(name) for row in found for name in (row["id"], *row.get("aliases", ())))
-            for rule, found in rules.items()
+            DENIED: _names(rows, lambda row: row["status"] == "denied"),
+            ATTRIBUTION: _names(rows, lambda row: row.get("attribution") is True),
         }
     except (OSError, HandWrittenError, KeyError, TypeError, AttributeError) as error:
         raise ConstitutionError(f"{path}: no table of licences ({error}); restore it") from error
+
+
+def _names(rows: Sequence[Mapping[str, Any]], holds: Callable[[Mapping[str, Any]], bool]) -> list[str]:
+    found: dict[bool, set[str]] = {True: set(), False: set()}
+    for row in rows:
+        found[holds(row)] |= {str(name) for name in (row["id"], *row.get("aliases", ()))}
+    return sorted(found[True] - found[False])
 
 
 def _meaning(data: Mapping[str, Any]) -> str:

@@ -269,7 +269,7 @@ def _gates(folder: Path, record: ReleaseRecord, config_dir: Path) -> tuple[list[
         return gates, []
     asked = {gate.id for gate in gates}
     since = [gate.id for gate in load_gates(config_dir) if ASSET in gate.holds and gate.asset and gate.id not in asked]
-    said = f"version {record.constitution}; in force here is {latest} of {log[latest]['date']}"
+    said = f"version {record.constitution}; in force here is {latest} of {log[latest].get('date')}"
     more = f", which asks too: {named(since, most=len(since))}" if since else ""
     return gates, [Finding("note", "constitution", said + more)]
 

@@ -86,13 +86,11 @@ def load_licences(config_dir: Path) -> LicenceTable:
     except HandWrittenError as error:
         raise SourceError(str(error)) from error
     rows = rows["licenses"] if isinstance(rows, dict) else rows
-    named: dict[str, str] = {}
-    for row in rows:
+    named: dict[str, int] = {}
+    for number, row in enumerate(rows):
         if row.get("status") not in ("permitted", "denied", "ambiguous") or not row.get("id"):
             raise SourceError(f"{path}: {row}: needs an id and a status permitted, denied or ambiguous")
         for name in (row["id"], *row.get("aliases", ())):
-            if named.setdefault(_licence_key(name), row["id"]) != row["id"]:
-                raise SourceError(
-                    f"{path}: {name!r} is in the rows {named[_licence_key(name)]} and {row['id']}; keep one"
-                )
+            if (other := named.setdefault(_licence_key(name), number)) != number:
+                raise SourceError(f"{path}: {name!r} is in the rows {rows[other]['id']} and {row['id']}; keep one")
     return LicenceTable(rows)

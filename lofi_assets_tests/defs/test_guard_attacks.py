@@ -28,6 +28,7 @@ from lofi_assets.files.hashing import sha256_file
 from lofi_assets.outcome import Written
 from lofi_assets.profiles import load_profile
 from lofi_assets.release.hub_release import publish
+from lofi_assets.sources.licences import SourceError, load_licences
 from lofi_assets.store import CONFIG_DIR, Store
 from lofi_assets_tests.defs.test_gate_checks import SEAMS, StandIns, materialized
 from lofi_assets_tests.defs.test_guard import failure_of, judge_by_hand
@@ -394,6 +395,19 @@ def test_another_table_of_licences_under_the_old_versions_name(
     monkeypatch.setattr(guard, "CONFIG_DIR", config)
     found = refused(stand_ins, instance)
     assert f"licenses.yaml {said}" in found and "restore the rows, or amend it" in found
+
+
+def test_a_denied_licence_that_a_second_row_permits(
+    stand_ins: StandIns, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of two rows of one id the later would win where licences are looked up."""
+    config = licences(tmp_path, lambda row: None)
+    with (config / "licenses.yaml").open("a") as file:
+        file.write("\n- id: CC-BY-NC-4.0\n  status: permitted\n  why: contract\n")
+    monkeypatch.setattr(guard, "CONFIG_DIR", config)
+    assert "licenses.yaml no longer denies CC-BY-NC-4.0" in refused(stand_ins, instance)
+    with pytest.raises(SourceError, match=r"'CC-BY-NC-4\.0' is in the rows"):
+        load_licences(config)
 
 
 def test_a_stricter_table_of_licences_needs_no_amendment(
