@@ -49,6 +49,10 @@ SOUND = SimpleNamespace(findings=(), record=SimpleNamespace(files={"README.md": 
 """The report of a release in which nothing is wrong."""
 
 
+UNJUDGED: dict[str, dict[str, Any]] = {"licensed_sources": {"licences": {"CC-BY-4.0": 3}}}
+"""Values that are on record for whoever verifies, and that no gate judges."""
+
+
 def passing_value(gate: Gate) -> Any:
     """A measure that the gate lets through, with the trained encoder that it is bound to or that took it."""
     limit = gate.limit
@@ -113,7 +117,7 @@ class StandIns:
             data_version=self.versions.get(asset, f"{asset} 1"),
             counts={"recomputed": 0},
             written=self.written.get(asset, Written()),
-            values=self._values([gate for gate in gates if gate.scope == "asset"]),
+            values=self._values([gate for gate in gates if gate.scope == "asset"]) | UNJUDGED.get(asset, {}),
             tracks={
                 gate.id: counts
                 for gate in gates
