@@ -60,19 +60,13 @@ def _publish(*, public: bool) -> int:
 
 
 def _print_held(held: "Sequence[Verdict]") -> None:
+    from lofi_assets.constitution.verdict_text import for_one_reason
+
     if not held:
         click.echo("No gate holds the release.")
-    for together in _for_one_reason(held):
+    for together in for_one_reason(held):
         first, gates = together[0], named([found.gate.id for found in together], most=6)
         click.echo(f"held by {gates}: {first.status}, {first.text if len(together) == 1 else first.note}")
-
-
-def _for_one_reason(held: "Sequence[Verdict]") -> "list[list[Verdict]]":
-    """Gates that hold for the same reason, such as that what they judge was built from something earlier."""
-    found: dict[str, list[Verdict]] = {}
-    for verdict in held:
-        found.setdefault(verdict.note if verdict.status == "inconclusive" else verdict.gate.id, []).append(verdict)
-    return list(found.values())
 
 
 def _print_preview(found: "Preview") -> None:

@@ -52,6 +52,19 @@ def sentence(found: Verdict) -> str:
     return f"{OUTCOMES[found.status]}: {gate.measure} is {value}, {asked}" + (f" ({found.note})" if found.note else "")
 
 
+def for_one_reason(held: Sequence[Verdict], *, of_one_asset: bool = False) -> list[list[Verdict]]:
+    """Gates that hold for the same reason, such as that what they judge was built from something earlier.
+
+    Args:
+        of_one_asset: those of each asset by themselves.
+    """
+    found: dict[tuple[str, str], list[Verdict]] = {}
+    for verdict in held:
+        why = verdict.note if verdict.status == "inconclusive" else verdict.gate.id
+        found.setdefault((str(verdict.gate.asset) if of_one_asset else "", why), []).append(verdict)
+    return list(found.values())
+
+
 def track_sentence(gate: Gate, counts: Mapping[str, int], tracks: Mapping[str, Sequence[str]]) -> str:
     """Outcome and numbers of a rule for tracks: `Pass: 1 rejected, 48 accepted. In quarantine: too_hot_master_01.`
 

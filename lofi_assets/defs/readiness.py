@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from lofi_assets.constitution.gates import Verdict
-from lofi_assets.constitution.verdict_text import remedy, sentence
+from lofi_assets.constitution.verdict_text import for_one_reason, remedy, sentence
 from lofi_assets.defs.reporting import NEEDS, SUMMARY, table
 from lofi_assets.html.links import docs_url
 from lofi_assets.wording import counted, named
@@ -61,7 +61,7 @@ def _metadata(held: Sequence[Verdict]) -> dict[str, dg.MetadataValue]:
         shown[NEEDS] = table(
             [
                 {"gate": ", ".join(f.gate.id for f in found), "what it found": _found(found), "what to do": _do(found)}
-                for found in _together(held)
+                for found in for_one_reason(held, of_one_asset=True)
             ]
         )
     return shown | {"gates": dg.MetadataValue.int(len(held))}
@@ -75,21 +75,15 @@ def _summary(held: Sequence[Verdict]) -> str:
 
 
 def _text(held: Sequence[Verdict]) -> str:
-    lines = [f"- {', '.join(map(_linked, found))}: {_found(found)}. **Do:** {_do(found)}." for found in _together(held)]
+    lines = [
+        f"- {', '.join(map(_linked, found))}: {_found(found)}. **Do:** {_do(found)}."
+        for found in for_one_reason(held, of_one_asset=True)
+    ]
     return "\n".join([_summary(held), "", *lines]).strip()
 
 
 def _linked(found: Verdict) -> str:
     return f"[{found.gate.id}]({docs_url('gates.md', found.gate.id)})"
-
-
-def _together(held: Sequence[Verdict]) -> list[list[Verdict]]:
-    """Gates of one asset that hold for the same reason, such as that it was built from an earlier dataset."""
-    found: dict[tuple[str, str], list[Verdict]] = {}
-    for verdict in held:
-        why = verdict.note if verdict.status == "inconclusive" else verdict.gate.id
-        found.setdefault((str(verdict.gate.asset), why), []).append(verdict)
-    return list(found.values())
 
 
 def _found(together: Sequence[Verdict]) -> str:

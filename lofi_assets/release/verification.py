@@ -290,11 +290,15 @@ def _licences(documents: Mapping[str, Evidence], config_dir: Path) -> Iterator[F
     """The licences that let tracks in, by this table and not by that of whoever released."""
     document = documents.get(SOURCES)
     said = document.values.get(LICENCES) if document else None
-    if not isinstance(said, Mapping) or not all(isinstance(tracks, int) for tracks in said.values()):
+    listed = said if isinstance(said, Mapping) else {}
+    counts = list(listed.values())
+    if document is None or not counts or not all(type(tracks) is int and tracks > 0 for tracks in counts):
         yield Finding("fault", SOURCES, "does not say under which licences its tracks are")
         return
+    if sum(counts) != document.values.get("verified_tracks"):
+        yield Finding("fault", SOURCES, f"says the licences of {sum(counts)} tracks, and let in another number")
     table = load_licences(config_dir)
-    for licence, tracks in sorted(said.items()):
+    for licence, tracks in sorted(listed.items()):
         found, under = table.find(licence), f"{counted(tracks, 'track')} under {licence[:80]!r}"
         if found.status == "denied":
             yield Finding("fault", SOURCES, f"{under}, which is denied here: {found.why}")

@@ -49,7 +49,7 @@ SOUND = SimpleNamespace(findings=(), record=SimpleNamespace(files={"README.md": 
 """The report of a release in which nothing is wrong."""
 
 
-UNJUDGED: dict[str, dict[str, Any]] = {"licensed_sources": {"licences": {"CC-BY-4.0": 3}}}
+UNJUDGED: dict[str, dict[str, Any]] = {"licensed_sources": {"licences": {"CC-BY-4.0": 1}}}
 """Values that are on record for whoever verifies, and that no gate judges."""
 
 

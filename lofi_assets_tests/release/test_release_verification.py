@@ -33,7 +33,7 @@ from lofi_assets.release.files import (
 from lofi_assets.release.signing import LIST, SIGNATURE, listing
 from lofi_assets.release.verification import Report, verify
 from lofi_assets.store import CONFIG_DIR, Store
-from lofi_assets_tests.defs.test_gate_checks import SEAMS, passing_value
+from lofi_assets_tests.defs.test_gate_checks import SEAMS, UNJUDGED, passing_value
 from lofi_assets_tests.recorded_evidence import record
 
 LINEAGE = list(SEAMS)[:-1]
@@ -44,8 +44,6 @@ FILES = {
     "onnx_artifacts": ["export/int8/transformer.onnx", "export/bundle.json"],
     "model_card": [f"release/{CARD}"],
 }
-SAID: dict[str, dict[str, Any]] = {"licensed_sources": {"licences": {"CC-BY-4.0": 2, "Work-For-Hire-AI-Training": 1}}}
-"""Values that no gate judges by itself."""
 SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
@@ -62,7 +60,7 @@ def lineage(store: Store) -> None:
             asset,
             f"{asset} 1",
             dict.fromkeys(LINEAGE[:number], ""),
-            {gate.measure: passing_value(gate) for gate in gates if gate.scope == "asset"} | SAID.get(asset, {}),
+            {gate.measure: passing_value(gate) for gate in gates if gate.scope == "asset"} | UNJUDGED.get(asset, {}),
             {gate.id: {"accepted": 3, "violating": 0, "rejected": 0} for gate in gates if gate.scope == "track"},
         )
         files = [store.root / name for name in FILES.get(asset, ())]
@@ -351,7 +349,11 @@ def test_an_earlier_constitution_is_said_to_be_one_with_what_it_did_not_ask(
     [
         ({"CC-BY-4.0": 2, "CC-BY-NC-ND-4.0": 1}, "1 track under 'CC-BY-NC-ND-4.0', which is denied here"),
         ({"cc by nc 2.0": 12}, "12 tracks under 'cc by nc 2.0', which is denied here"),
+        ({"CC-BY-4.0": 2}, "says the licences of 2 tracks, and let in another number"),
         (None, "does not say under which licences"),
+        ({}, "does not say under which licences"),
+        ({"CC-BY-4.0": 2, "CC0-1.0": -1}, "does not say under which licences"),
+        ({"CC-BY-4.0": True}, "does not say under which licences"),
         ({"CC-BY-4.0": "2"}, "does not say under which licences"),
         ([], "does not say under which licences"),
     ],
@@ -367,12 +369,12 @@ def test_licences_are_judged_by_the_table_of_whoever_verifies(plain_release: Pat
 
 def test_a_licence_that_nobody_here_knows_is_noted(plain_release: Path) -> None:
     sha256 = edit_document(
-        plain_release, "licensed_sources", lambda data: data["predicate"]["values"].update(licences={"Studio-7": 3})
+        plain_release, "licensed_sources", lambda data: data["predicate"]["values"].update(licences={"Studio-7": 1})
     )
     reseal(plain_release, lambda about: about["evidence"].update(licensed_sources=sha256))
     report = verify(plain_release)
     assert report.holds
-    assert "3 tracks under 'Studio-7', which is not listed here" in [found.text for found in report.findings]
+    assert "1 track under 'Studio-7', which is not listed here" in [found.text for found in report.findings]
 
 
 def test_tracks_that_were_let_in_by_another_table(plain_release: Path) -> None:
