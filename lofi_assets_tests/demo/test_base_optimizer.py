@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from lofi_assets.demo.base_recipe.optimizer import NOTHING, Fixed, StageOptimizer, rate_factor
+from lofi_assets.demo.base_recipe.optimizer import NOTHING, Fixed, Muon, StageOptimizer, rate_factor
 from lofi_assets.demo.base_recipe.settings import FULL, Training
 
 TRAINING = Training(steps=10, learning_rate=1e-2, batch=1, warmup=1, schedule="constant", weight_decay=0.0)
@@ -66,6 +66,25 @@ def test_muon_moves_a_matrix_alike_in_all_directions() -> None:
     # unlike the gradient's, which are up to 32 times each other; as long a step as AdamW's of a fifth of its rate
     assert singular.max() < 2.5 * singular.min()
     assert 0.5 < float(kernel.detach().square().mean().sqrt()) / (1e-3 * 0.2) < 1.5
+
+
+def test_muon_is_torchs_but_for_its_rounding_to_bfloat16() -> None:
+    """Of which an update of 0.01 keeps two to three digits."""
+    random = torch.Generator().manual_seed(4)
+    start = torch.randn(24, 72, generator=random)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    optimizers = (
+        (Muon([ours], weight_decay=0.1), ours),
+        (torch.optim.Muon([theirs], weight_decay=0.1, adjust_lr_fn="match_rms_adamw"), theirs),
+    )
+    for _ in range(4):
+        gradient = torch.randn(start.shape, generator=random)
+        for optimizer, matrix in optimizers:
+            matrix.grad = gradient.clone()
+            optimizer.param_groups[0]["lr"] = 0.05
+            optimizer.step()
+    moved, apart = (theirs - start).detach().norm(), (ours - theirs).detach().norm()
+    assert float(moved) > 0.5 and float(apart / moved) < 0.02
 
 
 def test_what_is_fixed_stays_to_the_bit_and_the_rest_moves() -> None:

@@ -120,6 +120,7 @@ def test_the_last_stages_go_on_from_a_finished_base_and_keep_its_codec(tmp_path:
     assert len(clock) == 7 and len(moved) > len(clock)  # written by hand, but for one bias
     near = [torch.allclose(before[key].float(), after[key].float(), atol=0.1) for key in set(moved) - set(clock)]
     assert all(near)  # not from scratch
+    assert "_name_or_path" not in "".join(path.read_text("utf-8") for path in made.base.rglob("config.json"))
     base = load_base(made.base)
     assert base.tokenizer is not None and base.text_encoder is not None and base.transformer is not None
     assert base.tokenizer("lofi")["input_ids"][0] == base.tokenizer.unk_token_id

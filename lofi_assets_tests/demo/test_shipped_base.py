@@ -38,6 +38,7 @@ def test_it_is_the_demos_base_and_small_enough_to_ship(tmp_path: Path) -> None:
         with safe_open(path, "np") as tensors:
             kinds = {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
         assert kinds == {"F16"}, path
+    assert not any("_name_or_path" in path.read_text("utf-8") for path in SHIPPED_BASE.rglob("config.json"))
 
 
 def test_its_report_is_of_the_recipe_as_it_stands_and_found_no_copies() -> None:

@@ -27,6 +27,7 @@ from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DMo
 from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
 from lofi_assets.demo.base_recipe.settings import DcaeSettings, Recipe, TransformerSettings, VocoderSettings
 from lofi_assets.demo.base_recipe.tempo_code import with_mark
+from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.writing import atomic_folder
 from lofi_assets.styles.taxonomy import Taxonomy
 
@@ -171,6 +172,14 @@ def write_base(
         write_tokenizers(temporary, taxonomy, mark=mark)
         for name, module in parts.items():
             module.half().save_pretrained(temporary / name)
+            _forget_where_it_was(temporary / name / "config.json")
+
+
+def _forget_where_it_was(config: Path) -> None:
+    """A module that was read from a folder says which, and the base goes to others."""
+    said = read_json(config)
+    if said.pop("_name_or_path", None):
+        write_json(config, said)
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

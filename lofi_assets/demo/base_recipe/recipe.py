@@ -43,7 +43,7 @@ from lofi_assets.styles.prompt_text import split_tags
 from lofi_assets.styles.taxonomy import Taxonomy
 
 T = TypeVar("T")
-RECIPE_VERSION = "1"
+RECIPE_VERSION = "2"
 """Raised when the same settings make other weights."""
 LISTENS_TO: Mapping[StageName, StageName | None] = {
     "dcae": None,
