@@ -45,7 +45,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(list(matrices), {"lr": 0.0, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Move every matrix that has a gradient."""
         for group in self.param_groups:
             for matrix in group["params"]:
