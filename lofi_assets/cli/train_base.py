@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     "--from",
     "start",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Train the last stage only, from this finished base.",
+    help="Train the last two stages only, from this base, which has none of them.",
 )
 @click.option("--report", "report_only", is_flag=True, help="Judge the finished base in DIRECTORY again.")
 def train_base(
@@ -54,8 +54,6 @@ def train_base(
     from lofi_assets.store import CONFIG_DIR
     from lofi_assets.styles.taxonomy import load_taxonomy
 
-    if start and "beats" not in PRESETS[preset].training:  # type: ignore[index]
-        raise click.UsageError(f"--from trains the stage beats, which preset {preset} has not; take --preset in_time")
     recipe_run = RecipeRun(directory, PRESETS[preset], load_taxonomy(CONFIG_DIR), start)  # type: ignore[index]
     minutes = None if minutes_per_stage is None else dict.fromkeys(STAGES, minutes_per_stage)
     write_music(recipe_run)

@@ -65,7 +65,8 @@ def test_a_b_side_is_another_piece_of_the_same_band() -> None:
     assert len(b_sides) == 24
     for entry in b_sides:
         song, first = entry.song, good[entry.track_id.removesuffix("_b")]
-        assert (song.chords, song.lead, song.drums) == (first.song.chords, first.song.lead, first.song.drums)
+        assert (song.chords, song.lead) == (first.song.chords, first.song.lead)
+        assert song.drums == (first.song.drums if first.song.drums != "none" else "brushes") and song.intro_bars == 0
         assert song.key != first.song.key and song.bpm != first.song.bpm
         assert (entry.style_id, entry.source_id, entry.prompt) == (first.style_id, first.source_id, None)
 

@@ -20,7 +20,7 @@ from lofi_assets.demo.base_recipe.optimizer import StageOptimizer
 from lofi_assets.demo.base_recipe.settings import FULL, BeatsSettings, Training
 from lofi_assets.demo.base_recipe.stage import take_step
 from lofi_assets.demo.base_recipe.tempo_code import CODES, Channels, tempo_code, with_mark, with_tempo_code
-from lofi_assets.training.base_model import SHIPPED_BASE
+from lofi_assets_tests.demo.plain_base import write_plain_base
 
 LOFI_TEMPI = range(62, 101)
 TEMPI = range(40, 201)
@@ -28,30 +28,32 @@ CHANNELS = Channels(FULL.transformer.text_width)
 
 
 @pytest.fixture(scope="module")
-def shipped() -> Base:
-    return load_base(SHIPPED_BASE, components=("transformer", "text_encoder", "lyric_tokenizer"))
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    folder = tmp_path_factory.mktemp("plain") / "base"
+    write_plain_base(folder)
+    return load_base(folder, components=("transformer", "text_encoder", "lyric_tokenizer"))
 
 
 @pytest.fixture(scope="module")
-def tokenizer(shipped: Base) -> PreTrainedTokenizerBase:
-    assert shipped.tokenizer is not None
-    return with_mark(shipped.tokenizer)
+def tokenizer(plain: Base) -> PreTrainedTokenizerBase:
+    assert plain.tokenizer is not None
+    return with_mark(plain.tokenizer)
 
 
 @pytest.fixture(scope="module")
-def encoder(shipped: Base, tokenizer: PreTrainedTokenizerBase) -> UMT5EncoderModel:
-    assert shipped.text_encoder is not None
-    return with_tempo_code(shipped.text_encoder, tokenizer, tempi=TEMPI)
+def encoder(plain: Base, tokenizer: PreTrainedTokenizerBase) -> UMT5EncoderModel:
+    assert plain.text_encoder is not None
+    return with_tempo_code(plain.text_encoder, tokenizer, tempi=TEMPI)
 
 
-def made_task(shipped: Base, settings: BeatsSettings | None = None) -> InTimeTask:
-    """The shipped pair made wide, before four clips of noise: three of hip hop at two tempi and another one."""
-    assert shipped.transformer is not None and shipped.text_encoder is not None and shipped.tokenizer is not None
+def made_task(plain: Base, settings: BeatsSettings | None = None) -> InTimeTask:
+    """A plain pair made wide, before four clips of noise: three of hip hop at two tempi and another one."""
+    assert plain.transformer is not None and plain.text_encoder is not None and plain.tokenizer is not None
     random = torch.Generator().manual_seed(2)
-    plain = MusicTask(
-        shipped.transformer,
-        shipped.text_encoder,
-        tokenizer=shipped.tokenizer,
+    task = MusicTask(
+        plain.transformer,
+        plain.text_encoder,
+        tokenizer=plain.tokenizer,
         lyric_ids=[1, 2, 3],
         latents=[torch.randn(8, 16, 90, generator=random) for _ in range(4)],
         captions=["hip hop, piano, 91 bpm", "boom bap, rhodes, 82 bpm", "hip hop, bass, 91 bpm", "techno, 128 bpm"],
@@ -62,7 +64,7 @@ def made_task(shipped: Base, settings: BeatsSettings | None = None) -> InTimeTas
     settings = settings or BeatsSettings(clips=3, crops=(64,), frames_per_step=128)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
-        return in_time(plain, settings, tempi=TEMPI)
+        return in_time(task, settings, tempi=TEMPI)
 
 
 @torch.no_grad()
@@ -72,10 +74,10 @@ def states(encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerBase, prompt
     return found
 
 
-def test_the_mark_stands_before_every_prompt_and_only_there(shipped: Base, tokenizer: PreTrainedTokenizerBase) -> None:
-    assert shipped.tokenizer is not None and len(tokenizer) == len(shipped.tokenizer)
+def test_the_mark_stands_before_every_prompt_and_only_there(plain: Base, tokenizer: PreTrainedTokenizerBase) -> None:
+    assert plain.tokenizer is not None and len(tokenizer) == len(plain.tokenizer)
     prompts = ["lofi, piano, 91 bpm", "vinyl crackle", ""]
-    marked, bare = (t(prompts)["input_ids"] for t in (tokenizer, shipped.tokenizer))
+    marked, bare = (t(prompts)["input_ids"] for t in (tokenizer, plain.tokenizer))
     assert marked == [[tokenizer.unk_token_id, *ids] for ids in bare]
 
 
@@ -120,11 +122,11 @@ def test_the_code_is_in_the_mark_alone_and_not_there_without_a_tempo(
     ],
 )
 def test_widening_leaves_the_states_of_words_nearly_as_they_were(
-    shipped: Base, encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerBase, prompt: str
+    plain: Base, encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerBase, prompt: str
 ) -> None:
     """The shortest prompt changes most: the mark takes the largest share of its attention."""
-    assert shipped.text_encoder is not None and shipped.tokenizer is not None
-    before = states(shipped.text_encoder, shipped.tokenizer, prompt)
+    assert plain.text_encoder is not None and plain.tokenizer is not None
+    before = states(plain.text_encoder, plain.tokenizer, prompt)
     after = states(encoder, tokenizer, prompt)[1:, : CHANNELS.old]
     assert float((after - before).norm() / before.norm()) < 0.14
     assert float(torch.cosine_similarity(after, before).min()) > 0.98
@@ -146,9 +148,9 @@ def test_one_head_keeps_any_bar_of_lofi_with_short_rotary_periods_and_not_with_l
     assert float(unexplained(300.0).max()) > 0.5
 
 
-def test_the_written_heads_attend_to_the_mark_once_a_bar(shipped: Base) -> None:
+def test_the_written_heads_attend_to_the_mark_once_a_bar(plain: Base) -> None:
     """Scores of every frame on every token, of prompts that the keys were not read from."""
-    task = made_task(shipped)
+    task = made_task(plain)
     start_clock(task)
     attention, theta = first_cross_attention(task.transformer), task.settings.rope_theta
     frames = torch.arange(FRAMES)
@@ -186,8 +188,8 @@ def encoded(task: InTimeTask, prompt: str) -> Tensor:
     return context
 
 
-def test_what_is_written_has_no_gradient_and_the_same_bits_after_steps_of_muon(shipped: Base) -> None:
-    task = made_task(shipped)
+def test_what_is_written_has_no_gradient_and_the_same_bits_after_steps_of_muon(plain: Base) -> None:
+    task = made_task(plain)
     start_clock(task)
     kept = [f"transformer.{name}" for name in FROZEN] + ["text_encoder"]
     before = {name: parameter.detach().clone() for name, parameter in task.modules.named_parameters()}
@@ -220,8 +222,8 @@ def test_a_mean_bar_is_what_clips_of_its_length_have_in_common_at_the_same_place
         assert torch.allclose(weights @ waves(300, bar, 8), clip(bar, 0.0), atol=0.01)
 
 
-def test_in_all_but_noise_the_mean_bar_stands_for_a_clip_of_hip_hop_and_for_no_other(shipped: Base) -> None:
-    task = made_task(shipped)
+def test_in_all_but_noise_the_mean_bar_stands_for_a_clip_of_hip_hop_and_for_no_other(plain: Base) -> None:
+    task = made_task(plain)
     own, other = 0, 3
     for sigma, pick in ((0.9, own), (0.99, other)):
         part = task.clean(pick, frames=64, place=0.9, sigma=sigma)
@@ -232,12 +234,12 @@ def test_in_all_but_noise_the_mean_bar_stands_for_a_clip_of_hip_hop_and_for_no_o
     assert torch.allclose(part[..., 28:], part[..., :36], atol=1e-4)
 
 
-def test_a_step_hears_its_own_clips_as_often_as_asked(shipped: Base) -> None:
-    task = made_task(shipped)
+def test_a_step_hears_its_own_clips_as_often_as_asked(plain: Base) -> None:
+    task = made_task(plain)
     picks = torch.tensor(task.picks(4_000, torch.Generator().manual_seed(1)))
     assert float((picks < 3).float().mean()) == pytest.approx(BeatsSettings().own, abs=0.03)
     assert set(picks.tolist()) == {0, 1, 2, 3}
-    alone = made_task(shipped, replace(BeatsSettings(clips=3, crops=(64,), frames_per_step=128), own=1.0))
+    alone = made_task(plain, replace(BeatsSettings(clips=3, crops=(64,), frames_per_step=128), own=1.0))
     assert set(alone.picks(200, torch.Generator().manual_seed(1))) == {0, 1, 2}
 
 

@@ -49,7 +49,7 @@ def beat(seed: int, index: int, *, seconds: float, taxonomy: Taxonomy) -> Piece:
     """The piece at `index` of the endless list of a seed; it begins with a bar."""
     rng = np.random.default_rng([seed, BEATS + index])
     genre = GENRES[index % len(GENRES)]
-    bpm = float(rng.integers(genre.bpm[0], genre.bpm[1] + 1))
+    bpm = _with_even_bars(rng, genre.bpm)
     song = Song(
         seed=int(rng.integers(2**31)),
         bpm=bpm,
@@ -68,3 +68,11 @@ def beat(seed: int, index: int, *, seconds: float, taxonomy: Taxonomy) -> Piece:
         swing=genre.swing,
     )
     return Piece(genre, song, caption_of(genre, song, rng, taxonomy))
+
+
+def _with_even_bars(rng: np.random.Generator, tempi: tuple[int, int]) -> float:
+    """A whole BPM of a range, as if a bar's length had been drawn evenly: a slow bar has more places to tell apart, so
+    it is heard more often."""
+    low, high = tempi
+    beat_s = rng.uniform(60 / (high + 0.5), 60 / (low - 0.5))
+    return float(round(60 / beat_s))

@@ -15,7 +15,7 @@ from lofi_assets.demo.base_recipe import beats
 from lofi_assets.demo.base_recipe.genres import GENRES, STEADY_BPM, STEADY_GENRES
 from lofi_assets.demo.base_recipe.listening import Sound
 from lofi_assets.demo.base_recipe.recipe import RecipeRun
-from lofi_assets.demo.base_recipe.settings import Recipe
+from lofi_assets.demo.base_recipe.settings import IN_TIME_STAGES
 from lofi_assets.demo.base_recipe.stage import losses_of
 from lofi_assets.files.documents import write_text
 
@@ -65,7 +65,7 @@ def card_text(recipe_run: RecipeRun, report: Mapping[str, Any]) -> str:
         f"Its transformer first heard {recipe.steady.clips} clips of {recipe.corpus.seconds:g} s that keep time:",
         f"{', '.join(STEADY_GENRES)}, at {', '.join(f'{bpm:.0f}' for bpm in sorted(STEADY_BPM))} BPM;",
         f"then these and {recipe.corpus.clips} of {len(GENRES)} genres at any tempo and in any key.",
-        *(_heard_last(recipe) if "beats" in recipe.training else ()),
+        *_heard_last(recipe_run),
         "It has not heard lofi: that is what a LoRA teaches it.",
         f"Its DCAE and vocoder heard the latter, and {recipe.corpus.worn} more on worn tape.",
         "Weights and code: Apache-2.0.",
@@ -102,12 +102,15 @@ def card_text(recipe_run: RecipeRun, report: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _heard_last(recipe: Recipe) -> tuple[str, str]:
-    genres = ", ".join(genre.tag for genre in beats.GENRES)
-    return (
-        f"and last {recipe.beats.clips} of clean {genres} from 62 to 100 BPM,",
-        f"beside {recipe.beats.steady + recipe.beats.others} of the others.",
-    )
+def _heard_last(recipe_run: RecipeRun) -> list[str]:
+    settings, genres = recipe_run.recipe.beats, ", ".join(genre.tag for genre in beats.GENRES)
+    lines = [
+        f"and last {settings.clips} of clean {genres} from 62 to 100 BPM,",
+        f"beside {settings.steady + settings.others} of the others, under prompts with a mark that says the tempo.",
+    ]
+    if recipe_run.start:
+        lines.append(f"The stages {' and '.join(IN_TIME_STAGES)} went on from its own weights in float16 (`--from`).")
+    return lines
 
 
 def _fad_row(name: str, fad: Mapping[str, Mapping[str, float]]) -> str:

@@ -33,7 +33,7 @@ from lofi_assets.demo.base_recipe.music import (
     cache_latents,
     prompt_like_lofi,
 )
-from lofi_assets.demo.base_recipe.settings import IN_TIME_STAGES, Recipe, StageName
+from lofi_assets.demo.base_recipe.settings import IN_TIME_STAGES, STAGES, Recipe, StageName
 from lofi_assets.demo.base_recipe.stage import Stage, Task, read_weights, run_stage
 from lofi_assets.files.hashing import hash_of, sha256_file
 from lofi_assets.files.writing import StoreError
@@ -72,7 +72,7 @@ class RecipeRun:
     @property
     def stages(self) -> tuple[StageName, ...]:
         """Those that are trained."""
-        return self.recipe.stages if self.start is None else IN_TIME_STAGES
+        return STAGES if self.start is None else IN_TIME_STAGES
 
     @property
     def base(self) -> Path:
@@ -129,7 +129,7 @@ class RecipeRun:
         """All that the transformer hears, in the stages that are trained here."""
         if self.start:
             return self.heard_last
-        return [*self.heard_before, *(self.beats if "beats" in self.stages else ())]
+        return [*self.heard_before, *self.beats]
 
     @cached_property
     def vocabularies(self) -> tuple[int, int]:
@@ -322,8 +322,7 @@ def write_music(recipe_run: RecipeRun) -> None:
         corpus, steady = recipe_run.clean[: last.others], steady[: last.steady]
     write_corpus(corpus, peak=peak, folder=folder / "corpus")
     write_corpus(steady, peak=peak, folder=folder / "steady_corpus")
-    if "beats" in recipe_run.stages:
-        write_corpus(recipe_run.beats, peak=peak, folder=folder / "tempo_corpus")
+    write_corpus(recipe_run.beats, peak=peak, folder=folder / "tempo_corpus")
 
 
 def train_stage(recipe_run: RecipeRun, name: StageName) -> None:
@@ -348,12 +347,10 @@ def assemble(recipe_run: RecipeRun) -> Path:
     Raises:
         StoreError: a stage is not finished.
     """
-    music = recipe_run.music_task((), ())
     for name in recipe_run.stages:
         _require_finished(recipe_run.stage(name))
     last = recipe_run.stages[-1]
-    if last in IN_TIME_STAGES:
-        music = recipe_run.in_time(music, last)
+    music = recipe_run.in_time(recipe_run.music_task((), ()), last)
     read_weights(recipe_run.stage(last), music.modules)
     codec = recipe_run.codec()
     architecture.write_base(
@@ -363,7 +360,7 @@ def assemble(recipe_run: RecipeRun) -> Path:
         transformer=music.transformer,
         text_encoder=music.text_encoder,
         taxonomy=recipe_run.taxonomy,
-        mark=last in IN_TIME_STAGES,
+        mark=True,
     )
     return recipe_run.base
 

@@ -16,8 +16,8 @@ STAGES: tuple[StageName, ...] = ("dcae", "clock", "vocoder", "edges", "steady", 
 transformer keeps time on steady music, hears all music, and last the tempi and words of lofi, where only a prompt tells
 them and then everywhere. It and the vocoder do not hear each other."""
 IN_TIME_STAGES: tuple[StageName, ...] = ("bars", "beats")
-"""Not in every preset: they begin with a wider text encoder and a clock (`in_time`)."""
-PresetName = Literal["full", "in_time", "smoke"]
+"""They begin with a wider text encoder and a clock (`in_time`), and can go on from a finished base."""
+PresetName = Literal["full", "smoke"]
 MARKS = 8
 """Mel frames of a latent frame, and the highest mel bands (above 12.3 kHz), which give way to marks of the frames."""
 
@@ -48,7 +48,7 @@ class SteadySettings:
 class BeatsSettings:
     """The music that the transformer hears last, in the stages `bars` and `beats`, and how it hears it."""
 
-    clips: int = 1600
+    clips: int = 640
     """Clean hip hop from 62 to 100 BPM, as long as the others."""
     steady: int = 120
     """Of the steady clips: what it could before, it keeps."""
@@ -231,17 +231,9 @@ class Recipe:
     report: ReportSettings = ReportSettings()
 
     @property
-    def stages(self) -> tuple[StageName, ...]:
-        """Those that it trains, in their order; `IN_TIME_STAGES` are not in every preset."""
-        return tuple(name for name in STAGES if name in self.training)
-
-    @property
     def recipe_hash(self) -> str:
         """Of every setting that the weights depend on."""
-        settings = asdict(self)
-        if "beats" not in self.training:
-            del settings["beats"]
-        return hash_of(settings)
+        return hash_of(asdict(self))
 
     def with_steps(self, steps: dict[StageName, int]) -> Recipe:
         """The same with other numbers of steps."""
@@ -258,13 +250,6 @@ FULL = Recipe(
         "edges": Training(steps=400, learning_rate=5e-4, batch=4, frames=128, warmup=50),
         "steady": Training(steps=9_000, learning_rate=2e-3, batch=0),
         "transformer": Training(steps=6_000, learning_rate=1e-3, batch=0),
-    },
-)
-IN_TIME = replace(
-    FULL,
-    preset="in_time",
-    training={
-        **FULL.training,
         "bars": Training(
             steps=220,
             learning_rate=2e-3,
@@ -275,11 +260,9 @@ IN_TIME = replace(
             ema=0.98,
             save_every=50,
         ),
-        "beats": Training(steps=3_400, learning_rate=2e-3, batch=0, warmup=20, muon_rate=4e-3, ema=0.99, save_every=50),
+        "beats": Training(steps=2_400, learning_rate=2e-3, batch=0, warmup=20, muon_rate=4e-3, ema=0.99, save_every=50),
     },
 )
-"""FULL and two short stages more, so that prompts of lofi set the tempo. It is not what ships yet: docs/decisions/011
-says how far it has come ("Exact bars, longer training, crops from the start")."""
 SMOKE = Recipe(
     preset="smoke",
     corpus=CorpusSettings(clips=14, worn=2, seconds=13.0),
@@ -326,4 +309,4 @@ SMOKE = Recipe(
     },
     report=ReportSettings(references=4, samples=3, tempo_pairs=1, seconds=12.0, steps=6),
 )
-PRESETS: dict[PresetName, Recipe] = {"full": FULL, "in_time": IN_TIME, "smoke": SMOKE}
+PRESETS: dict[PresetName, Recipe] = {"full": FULL, "smoke": SMOKE}

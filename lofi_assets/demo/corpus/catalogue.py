@@ -267,10 +267,16 @@ def catalogue(*, seed: int) -> tuple[Entry, ...]:
 
 
 def _b_side(entry: Entry, *, seed: int) -> Entry:
-    """The same band again: other notes, a fourth up, a little faster or slower, and no words beside it."""
+    """The same band again: other notes, a fourth up, a little faster or slower, and no words beside it.
+
+    Its drums play from the first bar, also where the A side has none: otherwise most slow tracks would open without a
+    beat, and a LoRA would learn that slow means none.
+    """
     song = entry.song
     song = replace(
         song,
+        intro_bars=0,
+        drums=song.drums if song.drums != "none" else "brushes",
         seed=seed,
         key=(song.key + 5) % 12,
         bpm=song.bpm + 4 if song.bpm + 4 <= FASTEST_BPM else song.bpm - 4,
