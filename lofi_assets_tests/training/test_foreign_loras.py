@@ -45,11 +45,12 @@ def theirs(base: Path, added: Deltas) -> torch.Tensor:
 def error(found: torch.Tensor, wanted: torch.Tensor, untrained: torch.Tensor) -> float:
     """Root mean square of the difference as a share of that of the adapter's effect, which is there.
 
-    Of single numbers float32 leaves 1.2e-5 of the effect on some CPUs; they have to agree as numbers of the output do.
+    A single number depends on the order of sums, so on the CPU's kernels: where the linear attention divides by little,
+    float32 leaves up to 2e-5 of the largest. One that is wrong by more than ten times `ROUNDING` is no rounding.
     """
     effect, difference = wanted - untrained, found - wanted
     assert float(effect.abs().max()) > 1e-3
-    assert float(difference.abs().max()) < ROUNDING * float(wanted.abs().max())
+    assert float(difference.abs().max()) < 10 * ROUNDING * float(effect.abs().max())
     return float(difference.norm() / effect.norm())
 
 
