@@ -25,11 +25,14 @@ SAMPLE_RATE = 16_000
 N_FFT, HOP, MEL_BANDS = 512, 256, 96
 PATCH_FRAMES = 187
 PATCH_S = PATCH_FRAMES * HOP / SAMPLE_RATE
-# Small on purpose: the widest branch makes 9 MB of activations per patch, and 32 of them miss the cache.
-BATCH = 4
+# Small on purpose: what a batch of windows, or of frames of the first two branches, makes is to stay in the cache.
+BATCH, FRAMES = 4, 24
 # Batch-norm epsilon of the TensorFlow graph; torch's own default (1e-5) would move the tags by 1e-3.
 EPSILON = 1e-3
-FRONT_BRANCHES = 5
+FRONT_BRANCHES, SPECTRAL, TEMPORAL = range(5), range(2), range(5, 8)
+BINS = MEL_BANDS // 2 + 1
+# The 96 real numbers of a row's DFT, as bins: the real parts, and the imaginary ones but of the first and the last bin.
+COEFFICIENTS = (*range(BINS), *range(1, BINS - 1))
 
 _LABEL_FILE = json.loads((WEIGHTS / "labels.json").read_text(encoding="utf-8"))
 LABELS: dict[ModelName, tuple[str, ...]] = {"msd": tuple(_LABEL_FILE["MSD"]), "mtt": tuple(_LABEL_FILE["MTT"])}
@@ -56,33 +59,39 @@ class MusicNN:
         Raises:
             ValueError: audio is not mono, shorter than one window, or not finite.
         """
-        return self._forward(log_mel_patches(audio, hop_s=hop_s))[0]
+        return self._forward(audio, hop_s)[0]
 
     def embed(self, audio: FloatArray, *, hop_s: float = 1.0) -> FloatArray:
         """Penultimate activations, (windows, 200); unbounded, not normalised. Errors as in `tags`."""
-        return self._forward(log_mel_patches(audio, hop_s=hop_s))[1]
+        return self._forward(audio, hop_s)[1]
 
-    def _forward(self, patches: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _forward(self, audio: FloatArray, hop_s: float) -> tuple[FloatArray, FloatArray]:
         import torch
 
+        mel = log_mel(audio)
+        windows = window_frames(len(mel), hop_s)
         tags, embeddings = [], []
         with torch.inference_mode():
-            for start in range(0, len(patches), BATCH):
-                batch = _forward(self.weights, torch.from_numpy(patches[start : start + BATCH]))
-                tags.append(batch[0].numpy())
-                embeddings.append(batch[1].numpy())
+            maxima, places = _spectral_branches(self.weights, mel, windows)
+            for start in range(0, len(windows), BATCH):
+                batch = slice(start, start + BATCH)
+                spectral = [channels[places[batch]].transpose(1, 2) for channels in maxima]
+                found = _forward(self.weights, torch.from_numpy(mel[windows[batch]]), spectral)
+                tags.append(found[0].numpy())
+                embeddings.append(found[1].numpy())
         return np.concatenate(tags), np.concatenate(embeddings)
 
 
-def log_mel_patches(audio: FloatArray, *, hop_s: float) -> FloatArray:
-    """Patches of log10(10000 mel + 1), (windows, 187, 96).
+def log_mel(audio: FloatArray) -> FloatArray:
+    """log10(10000 mel + 1) of every 16 ms, (frames, 96).
 
     The mel powers are rounded to float16 because the published front end stores them so and the network was trained
     on that; they go back to float32 before the product, which would overflow float16.
 
     Args:
-        audio: (frames,) mono at 16 kHz.
-        hop_s: distance between window starts, rounded to whole hops of 16 ms.
+        audio: (samples,) mono at 16 kHz.
+    Raises:
+        ValueError: it is not mono, not finite, or shorter than one window of 187 frames.
     """
     if audio.ndim != 1:
         raise ValueError(f"MusiCNN takes mono audio of shape (frames,), got {audio.shape}; average the channels first")
@@ -90,12 +99,16 @@ def log_mel_patches(audio: FloatArray, *, hop_s: float) -> FloatArray:
         raise ValueError("MusiCNN got NaN or infinite samples; reject such audio while decoding")
     mel = _power_spectrogram(audio.astype(np.float32, copy=False)) @ mel_filters()
     rounded = np.minimum(mel, np.finfo(np.float16).max).astype(np.float16).astype(np.float32)
-    log_mel = np.log10(10_000.0 * rounded + 1.0, dtype=np.float32)
-    if len(log_mel) < PATCH_FRAMES:
+    if len(rounded) < PATCH_FRAMES:
         raise ValueError(f"MusiCNN needs at least {PATCH_S:.2f} s of audio, got {len(audio) / SAMPLE_RATE:.2f} s")
+    found: FloatArray = np.log10(10_000.0 * rounded + 1.0, dtype=np.float32)
+    return found
+
+
+def window_frames(frames: int, hop_s: float) -> NDArray[np.intp]:
+    """The frames of each window, (windows, 187); `hop_s` between their starts is rounded to whole hops of 16 ms."""
     step = max(1, round(hop_s * SAMPLE_RATE / HOP))
-    starts = range(0, len(log_mel) - PATCH_FRAMES + 1, step)
-    return np.stack([log_mel[start : start + PATCH_FRAMES] for start in starts])
+    return np.arange(0, frames - PATCH_FRAMES + 1, step)[:, None] + np.arange(PATCH_FRAMES)
 
 
 def _power_spectrogram(audio: FloatArray) -> FloatArray:
@@ -139,29 +152,107 @@ def _network(model: ModelName) -> dict[str, Tensor]:
 
 
 def _prepared(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    import torch
-
-    for index in range(FRONT_BRANCHES):
+    """The published weights with each convolution's kernel in the form in which it is computed here."""
+    for index in FRONT_BRANCHES:
         sign = weights[f"batch_normalization_{index + 1}.gamma"].sign()
         for part in ("kernel", "bias"):
             weights[f"{_layer(index)}.{part}"] = weights[f"{_layer(index)}.{part}"] * sign
-    return {
-        # Channels-last kernels make the two wide convolutions a third faster on CPUs.
-        name: tensor.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
-        for name, tensor in weights.items()
-    }
+    for index in SPECTRAL:
+        kernel = weights.pop(f"{_layer(index)}.kernel")[:, :, 0]
+        weights[f"{_layer(index)}.spectrum"] = _kernel_spectrum(kernel)
+        weights[f"{_layer(index)}.inverse"] = _inverse_dft(MEL_BANDS - kernel.shape[1] + 1)
+    for index in TEMPORAL:
+        # (time, channels, 1, filters), since TensorFlow's image has the channels for its bands
+        weights[f"{_layer(index)}.kernel"] = weights[f"{_layer(index)}.kernel"][:, :, 0].permute(2, 1, 0).contiguous()
+    return {name: tensor.permute(3, 2, 0, 1) if tensor.ndim == 4 else tensor for name, tensor in weights.items()}
+
+
+def _kernel_spectrum(kernel: Tensor) -> Tensor:
+    """A kernel (taps, bands, filters) as what a row's 96 coefficients are multiplied by, (96, 2 taps, filters).
+
+    With Y = X conj(K) for each bin, the real part takes (re K, im K) of (re X, im X), the imaginary (-im K, re K).
+    """
+    import torch
+
+    spectrum = np.fft.rfft(kernel.double().numpy(), MEL_BANDS, axis=1).swapaxes(0, 1)
+    real = np.concatenate([spectrum.real, spectrum.imag], axis=1)
+    imaginary = np.concatenate([-spectrum.imag, spectrum.real], axis=1)
+    return torch.from_numpy(np.concatenate([real, imaginary[1:-1]]).astype(np.float32))
+
+
+@cache
+def _dft() -> Tensor:
+    """(96 bands, 98): a row times this is its spectrum, 49 real parts and then 49 imaginary ones."""
+    import torch
+
+    spectrum = np.fft.rfft(np.eye(MEL_BANDS))
+    return torch.from_numpy(np.concatenate([spectrum.real, spectrum.imag], axis=1).astype(np.float32))
+
+
+def _inverse_dft(bands: int) -> Tensor:
+    """(bands, 96): this times the 96 coefficients of a spectrum is its first `bands` values."""
+    import torch
+
+    bins = np.eye(BINS)
+    rows = np.concatenate([np.fft.irfft(bins, MEL_BANDS), np.fft.irfft(1j * bins[1:-1], MEL_BANDS)])
+    return torch.from_numpy(np.ascontiguousarray(rows[:, :bands].T, dtype=np.float32))
 
 
 def _layer(index: int) -> str:
     return "conv2d" if index == 0 else f"conv2d_{index}"
 
 
-def _forward(weights: dict[str, Tensor], patches: Tensor) -> tuple[Tensor, Tensor]:
-    """(batch, 187, 96) -> tags (batch, 50), penultimate (batch, 200)."""
+def _spectral_branches(
+    weights: dict[str, Tensor], mel: FloatArray, windows: NDArray[np.intp]
+) -> tuple[list[Tensor], NDArray[np.intp]]:
+    """The first two branches, whose kernels are 7 frames by 38 and 67 bands: two thirds of the network's products.
+
+    Over frequency a convolution is a product of spectra. The DFT has as many points as there are bands, so what wraps
+    around falls beyond the positions where the kernel fits, which are the ones that are wanted ("valid"): a third of
+    the multiplications. And windows that overlap share what is not within three frames of an end of theirs.
+
+    Returns:
+        For each branch (distinct, 204), the largest value over frequency before batch norm (see `_largest`); and
+        (windows, 187), which of the distinct rows is a window's frame.
+    """
+    import torch
+
+    inside = np.arange(PATCH_FRAMES)[:, None] + np.arange(-3, 4)
+    beyond = (inside < 0) | (inside >= PATCH_FRAMES)
+    taps = np.where(beyond, len(mel), windows[:, :1, None] + inside)
+    distinct, places = np.unique(taps.reshape(-1, taps.shape[2]), axis=0, return_inverse=True)
+    image = _batch_norm(weights, "batch_normalization", torch.from_numpy(mel)[None, None])[0, 0]
+    silent = torch.zeros(1, 2, BINS)
+    spectra = torch.cat([(image @ _dft()).unflatten(1, (2, BINS)), silent])
+    batches = [
+        _filtered(weights, spectra[torch.from_numpy(distinct[start : start + FRAMES])])
+        for start in range(0, len(distinct), FRAMES)
+    ]
+    return [torch.cat(branch) for branch in zip(*batches, strict=True)], places.reshape(windows.shape)
+
+
+def _filtered(weights: dict[str, Tensor], spectra: Tensor) -> list[Tensor]:
+    """Spectra of the frames around each frame, (frames, 7, 2, 49) -> for each branch (frames, 204)."""
+    around = spectra.permute(3, 0, 2, 1).flatten(2)[list(COEFFICIENTS)]
+    maxima = []
+    for index in SPECTRAL:
+        filtered = around @ weights[f"{_layer(index)}.spectrum"]
+        over_frequency = (weights[f"{_layer(index)}.inverse"] @ filtered.flatten(1)).unflatten(1, filtered.shape[1:])
+        maxima.append(over_frequency.amax(0) + weights[f"{_layer(index)}.bias"])
+    return maxima
+
+
+def _forward(weights: dict[str, Tensor], patches: Tensor, spectral: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """(batch, 187, 96) -> tags (batch, 50), penultimate (batch, 200).
+
+    Args:
+        spectral: the first two branches before batch norm, each (batch, 204, 187).
+    """
     import torch
 
     image = _batch_norm(weights, "batch_normalization", patches[:, None])
-    front = torch.cat([_branch(weights, index, image) for index in range(FRONT_BRANCHES)], dim=1)
+    largest = [*spectral, *(_largest(weights, index, image) for index in FRONT_BRANCHES if index not in SPECTRAL)]
+    front = torch.cat([_normed(weights, index, branch) for index, branch in enumerate(largest)], dim=1)
     first = _temporal(weights, 5, front)
     second = _temporal(weights, 6, first) + first
     third = _temporal(weights, 7, second) + second
@@ -172,36 +263,36 @@ def _forward(weights: dict[str, Tensor], patches: Tensor) -> tuple[Tensor, Tenso
     return torch.sigmoid(_dense(weights, "dense_1", penultimate)), penultimate
 
 
-def _branch(weights: dict[str, Tensor], index: int, image: Tensor) -> Tensor:
-    """One front-end branch, (batch, 1, time, mel) -> (batch, filters, time): the largest value over frequency.
+def _largest(weights: dict[str, Tensor], index: int, image: Tensor) -> Tensor:
+    """A branch whose kernel is one band wide, (batch, 1, time, mel) -> (batch, filters, time): the largest over bands.
 
     ReLU and batch norm are monotonic in every channel, so the extreme is taken first, on the raw convolution: the
     largest where the batch norm's scale is positive, the smallest where it is negative (`_prepared` has turned the
     kernels of those over). Three passes over the big map become one.
+
+    The kernels have an even number of taps; of the zeros around the image TensorFlow puts the odd one after it.
     """
-    from torch.nn import functional
-
-    norm = f"batch_normalization_{index + 1}"
-    convolved = _convolve(weights, index, image)
-    # Pooling, because amax over a channels-last map is eight times slower.
-    extreme = functional.max_pool2d(convolved, (1, convolved.shape[3])).squeeze(3)
-    return _batch_norm(weights, norm, (extreme * weights[f"{norm}.gamma"].sign()[:, None]).relu())
-
-
-def _temporal(weights: dict[str, Tensor], index: int, features: Tensor) -> Tensor:
-    """A convolution over time that sees all channels, (batch, channels, time) -> (batch, 64, time)."""
-    convolved = _convolve(weights, index, features.transpose(1, 2)[:, None]).squeeze(-1)
-    return _batch_norm(weights, f"batch_normalization_{index + 1}", convolved.relu())
-
-
-def _convolve(weights: dict[str, Tensor], index: int, image: Tensor) -> Tensor:
-    """ "same" in time, "valid" in frequency; TensorFlow puts the odd padding sample after."""
     from torch.nn import functional
 
     kernel = weights[f"{_layer(index)}.kernel"]
     missing = kernel.shape[2] - 1
     padded = functional.pad(image, (0, 0, missing // 2, missing - missing // 2))
-    return functional.conv2d(padded, kernel, weights[f"{_layer(index)}.bias"])
+    return functional.conv2d(padded, kernel, weights[f"{_layer(index)}.bias"]).amax(3)
+
+
+def _normed(weights: dict[str, Tensor], index: int, extreme: Tensor) -> Tensor:
+    """ReLU and batch norm of a branch's extremes, (batch, filters, time)."""
+    norm = f"batch_normalization_{index + 1}"
+    return _batch_norm(weights, norm, (extreme * weights[f"{norm}.gamma"].sign()[:, None]).relu())
+
+
+def _temporal(weights: dict[str, Tensor], index: int, features: Tensor) -> Tensor:
+    """A convolution over time that sees all channels, (batch, channels, time) -> (batch, 64, time)."""
+    from torch.nn import functional
+
+    kernel, bias = weights[f"{_layer(index)}.kernel"], weights[f"{_layer(index)}.bias"]
+    convolved = functional.conv1d(features, kernel, bias, padding=kernel.shape[2] // 2)
+    return _batch_norm(weights, f"batch_normalization_{index + 1}", convolved.relu())
 
 
 def _batch_norm(weights: dict[str, Tensor], name: str, features: Tensor) -> Tensor:
