@@ -20,6 +20,7 @@ from lofi_assets.backbones import BaseModelError
 from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.backbones.ace_step_v1.strict import strict
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
+from lofi_assets.backbones.freed_memory import keep_freed_memory
 from lofi_assets.errors import explanation
 from lofi_assets.lyrics.tokenizer import LyricTokenizer
 
@@ -83,6 +84,8 @@ def load_base(
     if "transformer" in components:
         transformer = load_transformer(path / TRANSFORMER, dtype=dtype, **(transformer_options or {}))
     if "music_dcae" in components:
+        if device == "cpu":
+            keep_freed_memory()
         # every autoencoder of diffusers comes with it: a second of a trainer's start, which has no use for one
         from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
 
