@@ -12,8 +12,8 @@ def keep_freed_memory() -> bool:
     """From here on this process uses the memory of arrays that are done with for its next ones.
 
     By default glibc maps each array above 32 MB anew and gives it back at once. The system hands such memory out page
-    by page, each filled with zeros first: half of the time of a vocoder on a CPU, whose arrays are 100 MB and short-
-    lived. No number changes; the process stays as large as it once was, up to a tenth larger.
+    by page, each filled with zeros first: half of a vocoder's time on a virtual machine's CPU, whose arrays are 100 MB
+    and short-lived. No number changes; the process stays as large as it once was (1.97 GB there for 1.71).
 
     Returns:
         Whether the C library is one that can be told so; False changes nothing.

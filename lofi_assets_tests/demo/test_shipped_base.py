@@ -14,6 +14,7 @@ from lofi_assets.audio.tempo import estimate_tempo
 from lofi_assets.backbones.ace_step_v1.loading import Base, load_base
 from lofi_assets.backbones.ace_step_v1.sampler import text_to_music
 from lofi_assets.demo.base_recipe import listening
+from lofi_assets.demo.base_recipe.card import tempo_row
 from lofi_assets.demo.base_recipe.settings import FULL
 from lofi_assets.lyrics.text import INSTRUMENTAL
 from lofi_assets.profiles import load_profile
@@ -45,7 +46,9 @@ def test_its_report_is_of_the_recipe_as_it_stands_and_found_no_copies() -> None:
     report = json.loads((SHIPPED_BASE / "report.json").read_text("utf-8"))
     assert report["recipe"] == FULL.recipe_hash
     assert report["nearest"]["copies"] == 0
-    assert "Apache-2.0" in (SHIPPED_BASE / "README.md").read_text("utf-8")
+    card = (SHIPPED_BASE / "README.md").read_text("utf-8")
+    assert "Apache-2.0" in card
+    assert all(tempo_row(row) in card for row in report["tempo"].values()) and "None" not in card
 
 
 @pytest.fixture(scope="module")

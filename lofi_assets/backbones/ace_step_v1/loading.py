@@ -84,7 +84,7 @@ def load_base(
     if "transformer" in components:
         transformer = load_transformer(path / TRANSFORMER, dtype=dtype, **(transformer_options or {}))
     if "music_dcae" in components:
-        if device == "cpu":
+        if torch.device(device).type == "cpu":
             keep_freed_memory()
         # every autoencoder of diffusers comes with it: a second of a trainer's start, which has no use for one
         from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE

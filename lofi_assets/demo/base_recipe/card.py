@@ -87,7 +87,7 @@ def card_text(recipe_run: RecipeRun, report: Mapping[str, Any]) -> str:
         f"- Prompts: clips fit their own prompts better than the other kind's by {adherence['auc_gain']:+.3f} AUC,",
         f"  95 % interval {adherence['interval']}, {adherence['clips']} clips (tags, not CLAP);"
         f" true music by {adherence['true music']['auc_gain']:+.3f}, {adherence['true music']['interval']}.",
-        *(f"- Tempo asked {row['asked']} BPM: median measured {row['median']}." for row in report["tempo"].values()),
+        *(tempo_row(row) for row in report["tempo"].values()),
         f"- Nearest training clip: fingerprint similarity at most {report['nearest']['most_similar']:.2f}",
         f"  (pieces it never heard: {report['nearest']['held_out_most_similar']:.2f}; a copy is above 0.85);"
         f" copies: {report['nearest']['copies']}.",
@@ -111,6 +111,12 @@ def _heard_last(recipe_run: RecipeRun) -> list[str]:
     if recipe_run.start:
         lines.append(f"The stages {' and '.join(IN_TIME_STAGES)} went on from its own weights in float16 (`--from`).")
     return lines
+
+
+def tempo_row(row: Mapping[str, Any]) -> str:
+    """What was asked and what was measured, of clips in which a beat was found."""
+    found = "no beat found" if row["median"] is None else f"median measured {row['median']}"
+    return f"- Tempo asked {row['asked']} BPM: {found}."
 
 
 def _fad_row(name: str, fad: Mapping[str, Mapping[str, float]]) -> str:
