@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -40,6 +41,8 @@ OUTSIDE = 0.5
 """What an octave outside the range costs, in units of periodicity: more than half time gains (0.05 to 0.2)."""
 FOLDS = (1.0, 2.0, 0.5, 1.5, 2.0 / 3.0, 3.0, 1.0 / 3.0)
 """Octaves, then 3:2 and 3:1."""
+_PREPARING = threading.Lock()
+"""Compiling, and an import with another decorator, is for one thread: clips are measured side by side."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,9 @@ def estimate_tempo(
         samples: (channels, frames) or (frames,) float32.
         tempo_range: beats per minute in which the style lives.
     """
-    _prepare_kernels()
+    with _PREPARING:
+        _prepare_kernels()
+        _beat_track()
     onsets = _onset_envelope(samples, sample_rate)
     if onsets is None:
         return None
@@ -119,10 +124,13 @@ def _prepare_kernels() -> None:
     with contextlib.suppress(OSError):
         place.mkdir(parents=True, exist_ok=True)
     compiled = place / f"compiled-{_what_decides_kernels(librosa)}"
-    if compiled.is_file() or not os.access(place, os.W_OK):
+    known = compiled.is_file() and _kept_where_asked()
+    if known or not os.access(place, os.W_OK):
         return  # where nobody can write, nothing is spoilt
     with locked(place, busy=None):
-        if not compiled.is_file():
+        if not _kept_where_asked():
+            _take_every_way()
+        elif not compiled.is_file():
             _take_every_way()
             compiled.touch()
 
@@ -160,9 +168,23 @@ def _librosa() -> Any:
         except OSError:
             # A read-only home costs compiling again, not the estimate.
             pass
+    _kept_where_asked()
     import librosa
 
     return librosa
+
+
+@cache
+def _kept_where_asked() -> bool:
+    """Whether librosa's kernels are kept in `NUMBA_CACHE_DIR`; asked before librosa is imported here.
+
+    Not if somebody imported it earlier, without such a place: then they lie beside its modules, and the note of what
+    was compiled says nothing of them.
+    """
+    numba = sys.modules.get("numba")
+    if numba is not None and "librosa" not in sys.modules:
+        numba.config.reload_config()  # it has read the environment when it was imported
+    return numba is None or os.environ.get("NUMBA_CACHE_DIR") == numba.config.CACHE_DIR
 
 
 @cache

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,6 +43,33 @@ def test_kernels_are_compiled_once_and_again_for_another_processor(
     prepare_in_a_new_process()
     assert compiled == ["compiled"] * 2
     tempo._prepare_kernels.cache_clear()
+
+
+def test_kernels_kept_elsewhere_are_compiled_alone_too_whatever_the_note_says(
+    compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_in_a_new_process()
+    monkeypatch.setattr(tempo, "_kept_where_asked", lambda: False)
+    prepare_in_a_new_process()
+    assert compiled == ["compiled"] * 2
+    tempo._prepare_kernels.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("imported", "kept"), [((), True), (("numba",), True), (("librosa",), True), (("numba", "librosa"), False)]
+)
+def test_where_kernels_are_kept_was_decided_when_librosa_was_imported(
+    imported: tuple[str, ...], kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """numba reads the environment at its import, librosa's modules ask it at theirs."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/kept")
+    config = SimpleNamespace(CACHE_DIR="")
+    config.reload_config = lambda: setattr(config, "CACHE_DIR", os.environ["NUMBA_CACHE_DIR"])
+    for name in ("numba", "librosa"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in imported:
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(config=config))
+    assert tempo._kept_where_asked.__wrapped__() is kept
 
 
 def test_kernels_that_did_not_compile_are_not_taken_for_compiled(
