@@ -11,7 +11,7 @@ from lofi_assets.backbones.ace_step_v1.frame_rates import latent_frames
 from lofi_assets.backbones.ace_step_v1.loading import DCAE, VOCODER
 from lofi_assets.backbones.ace_step_v1.mel import LogMel
 from lofi_assets.backbones.ace_step_v1.music_dcae import MusicDCAE
-from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
+from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1, NormedUpsample
 from lofi_assets_tests.backbones.test_ace_step_weights import published_dcae
 
 
@@ -85,6 +85,26 @@ def test_folding_the_weight_norm_changes_no_sample(codec: MusicDCAE) -> None:
     vocoder.fold_weight_norm()
     torch.testing.assert_close(vocoder.decode(mel), before)
     assert not any("weight_g" in name for name in vocoder.state_dict())
+
+
+@pytest.mark.parametrize(("rate", "kernel", "frames"), [(4, 8, 9), (2, 4, 1), (8, 16, 30), (4, 10, 9)])
+def test_upsampling_heard_on_a_cpu_is_the_transposed_convolution(rate: int, kernel: int, frames: int) -> None:
+    upsample = NormedUpsample(6, 3, kernel, rate=rate)
+    torch.nn.init.normal_(upsample.bias)
+    x = torch.randn(2, 6, frames)
+    published = torch.nn.functional.conv_transpose1d(
+        x, upsample.kernel(), upsample.bias, stride=rate, padding=(kernel - rate) // 2
+    )
+    with torch.no_grad():
+        heard = upsample(x)
+    assert torch.equal(upsample(x), published) and heard.shape == published.shape
+    torch.testing.assert_close(heard, published, atol=1e-6, rtol=1e-5)
+
+
+def test_an_exported_graph_keeps_the_published_upsampling() -> None:
+    with torch.no_grad():
+        program = torch.export.export(NormedUpsample(6, 3, 8, rate=4), (torch.randn(2, 6, 9),))
+    assert "conv_transpose1d" in str(program.graph)
 
 
 def test_the_default_vocoder_is_the_published_one() -> None:
