@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from lofi_assets.audio.arrays import FloatArray
 from lofi_assets.audio.fingerprint import BITS, WORDS_PER_S, Fingerprint, fingerprints_of
+from lofi_assets.workers.side_by_side import side_by_side
 
 BLOCK = 108
 """Words of a stretch: ten seconds. In shorter ones two songs of one band and key agree as much as a damaged copy."""
@@ -77,7 +78,8 @@ def best_matches(
     Returns:
         None for a clip that is too short, silent, or has nothing to be compared with.
     """
-    stretches = [_Stretch(name, *found) for name, mono in clips.items() for found in _stretches(mono, changes)]
+    found = side_by_side(lambda mono: list(_stretches(mono, changes)), list(clips.values()))
+    stretches = [_Stretch(name, *one) for name, of_clip in zip(clips, found, strict=True) for one in of_clip]
     best: dict[str, Match | None] = dict.fromkeys(clips)
     for length in sorted({stretch.signs.shape[0] for stretch in stretches}):
         alike = [stretch for stretch in stretches if len(stretch.signs) == length]

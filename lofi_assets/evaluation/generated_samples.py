@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lofi_assets import pictures
 from lofi_assets.backbones.sampling import Sampler
@@ -37,6 +37,10 @@ from lofi_assets.training.checkpoints.soundness import fault
 from lofi_assets.training.feature_cache import FeatureRecord
 from lofi_assets.training.trained_on import trained_base
 from lofi_assets.wording import counted, named
+from lofi_assets.workers.side_by_side import side_by_side
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SAMPLING_VERSION = "2"
 """Raised when the sampler's output changes: every sample is then generated again."""
@@ -191,13 +195,15 @@ def _generate_batch(
         steps=settings.steps,
         guidance_scale=settings.guidance_scale,
     )
-    clips = []
-    for item, samples in zip(batch, audio, strict=True):
+
+    def write(made: tuple[SamplePrompt, "np.ndarray"]) -> Clip:
+        item, samples = made
         write_clip(folder / f"{item.name}.mp3", samples)
         problems = check_sample(samples, sample_rate=48000, seconds=settings.seconds).problems
         path = store.relative(final / f"{item.name}.mp3")
-        clips.append(Clip(path, item.prompt, item.style_id, item.seed, problems))
-    return clips
+        return Clip(path, item.prompt, item.style_id, item.seed, problems)
+
+    return side_by_side(write, list(zip(batch, audio, strict=True)))
 
 
 def _spectrogram(store: Store, clip: Clip) -> bytes:

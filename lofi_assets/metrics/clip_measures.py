@@ -15,7 +15,7 @@ from lofi_assets.files.writing import StoreError
 from lofi_assets.metrics.embedding import Samples, file_sha256, read_samples, resampled
 from lofi_assets.metrics.errors import MetricError
 from lofi_assets.metrics.signal_panel import SignalPanel, power_spectra, signal_panel
-from lofi_assets.progress import over
+from lofi_assets.workers.side_by_side import side_by_side
 
 VERSION = "2"
 """Raised when a measure changes: every clip is then measured again."""
@@ -59,8 +59,8 @@ def measured_clips(
         seconds: the middle that is measured, so that whole tracks are compared with clips of one length; None: all.
     """
     wanted = list(dict.fromkeys(paths))
-    told = over(wanted, label, unit="clip") if progress else wanted
-    return {path: _measured(path, seconds, cache_dir) for path in told}
+    found = side_by_side(lambda path: _measured(path, seconds, cache_dir), wanted, label=label if progress else None)
+    return dict(zip(wanted, found, strict=True))
 
 
 def clip_audio(path: Path) -> Samples:

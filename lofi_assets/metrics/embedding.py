@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lofi_assets.metrics.errors import MetricError
-from lofi_assets.progress import over
+from lofi_assets.workers.side_by_side import side_by_side
 
 Samples = npt.NDArray[np.float32]
 
@@ -64,9 +64,19 @@ def embed_files(
     Raises:
         MetricError: a file that cannot be read or embedded, named in the message.
     """
-    wanted = list(dict.fromkeys(paths))
-    told = over(wanted, f"embedding ({embedder.name})", unit="clip") if progress else wanted
-    return {path: _embed_file(path, embedder, cache_dir) for path in told}
+    digests = {path: _content(path) for path in paths}
+    firsts: dict[str, Path] = {}
+    for path, digest in digests.items():
+        firsts.setdefault(digest, path)
+    code = hashlib.sha256(f"{embedder.name}|{embedder.version}|{embedder.weights_sha256}".encode()).hexdigest()
+    folder = cache_dir / f"{embedder.name}-{code[:12]}"
+    found = side_by_side(
+        lambda digest: _embed_file(firsts[digest], embedder, folder / f"{digest}.npy"),
+        list(firsts),
+        label=f"embedding ({embedder.name})" if progress else None,
+    )
+    windows = dict(zip(firsts, found, strict=True))
+    return {path: windows[digest] for path, digest in digests.items()}
 
 
 def read_samples(path: Path) -> tuple[Samples, int]:
@@ -131,11 +141,13 @@ def checked_embedding(windows: npt.ArrayLike, embedder: Embedder) -> Samples:
     return array
 
 
-def _embed_file(path: Path, embedder: Embedder, cache_dir: Path) -> Samples:
+def _content(path: Path) -> str:
     if not path.is_file():
         raise MetricError(f"{path}: no such file; generate the samples again")
-    code = hashlib.sha256(f"{embedder.name}|{embedder.version}|{embedder.weights_sha256}".encode()).hexdigest()
-    cached = cache_dir / f"{embedder.name}-{code[:12]}" / f"{file_sha256(path)}.npy"
+    return file_sha256(path)
+
+
+def _embed_file(path: Path, embedder: Embedder, cached: Path) -> Samples:
     try:
         return checked_embedding(np.load(cached, allow_pickle=False), embedder)
     except (OSError, ValueError):

@@ -6,6 +6,7 @@ exporting and quantizing (`build.py`), the precision policy (`policy.py`).
 
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -288,7 +289,8 @@ def _sample(
         on_cpu = variant == CPU_VARIANT
         device = "cpu" if on_cpu else settings.device
         pipeline = backbone.runtime(store.quantized / tier_of(variant), cpu_profile=on_cpu, device=device)
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(folder) as temporary, ThreadPoolExecutor(1) as encoder:
+            written = []
             for item in over(prompts, f"sampling {variant}", unit="clip"):
                 audio = pipeline.generate(
                     [item.prompt],
@@ -298,7 +300,9 @@ def _sample(
                     steps=settings.steps,
                     guidance_scale=settings.guidance_scale,
                 )
-                write_clip(temporary / f"{item.name}.mp3", audio[0])
+                written.append(encoder.submit(write_clip, temporary / f"{item.name}.mp3", audio[0]))
+            for clip in written:
+                clip.result()
             TierSamples(key).write(temporary)
     return [
         GeneratedSample(

@@ -1,1 +1,1 @@
-"""Work on many tracks: the one interface through which it goes, and the pool of processes behind it."""
+"""Work on many files: the one interface through which it goes, the pool of processes behind it, and threads for clips."""
