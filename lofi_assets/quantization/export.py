@@ -14,11 +14,12 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import onnx
 import onnx_ir as ir
 import torch
+from onnxscript.rewriter.rules.common import slice_split_rule
 
 from lofi_assets.backbones.export import Exportable
 from lofi_assets.errors import LofiError
@@ -58,7 +59,12 @@ def export(
         keep_in_float(module, islands)
     arguments = tuple(exportable.inputs.values())
     # Torch's cache of what operators answer costs more here than it spares: a fifth of the time, with free dimensions.
-    with torch.no_grad(), _quiet(), torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
+    with (
+        torch.no_grad(),
+        _quiet(),
+        _pairs_sought_among_slices(),
+        torch._dynamo.config.patch(fake_tensor_cache_enabled=False),
+    ):
         program = torch.onnx.export(
             module,
             arguments,
@@ -92,6 +98,22 @@ def _spool(graph: ir.Graph, spool: Spool) -> None:
         value.const_value = ir.ExternalTensor(
             path, offset, length, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name or ""
         )
+
+
+@contextlib.contextmanager
+def _pairs_sought_among_slices() -> Iterator[None]:
+    """The exporter's rule for pairs of `Slice` nodes reads the whole graph at every node, whatever it is: a quarter of
+    the time of a transformer. Asked at slices alone, where it can apply, it answers the same."""
+    asked = slice_split_rule.try_rewrite
+
+    def at_slices(model: ir.Model, graph: ir.Graph, node: ir.Node, **options: Any) -> Any:
+        return asked(model, graph, node, **options) if node.op_type == "Slice" else None
+
+    slice_split_rule.try_rewrite = at_slices
+    try:
+        yield
+    finally:
+        slice_split_rule.try_rewrite = asked
 
 
 @contextlib.contextmanager

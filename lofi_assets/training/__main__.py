@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lofi_assets.errors import DiskError, LofiError
 from lofi_assets.files.hashing import hash_of
@@ -145,7 +145,7 @@ def _say_nothing(message: str) -> None:
 
 
 def _train(run: TrainingRun, options: argparse.Namespace, *, stop: Callable[[], bool], say: Say) -> TrainingSummary:
-    with _imports():
+    with _imports(run):
         from lofi_assets.training.trainer.loop import train
 
     def check() -> None:
@@ -165,7 +165,7 @@ def _require_room(run: TrainingRun, *, fresh: bool, all_steps: bool) -> None:
         ConfigError: too little memory.
         DiskError: too little disk.
     """
-    with _imports():
+    with _imports(run):
         from lofi_assets.training.planning.limits import require_disk
         from lofi_assets.training.planning.profile_plan import obstacle
 
@@ -177,14 +177,23 @@ def _require_room(run: TrainingRun, *, fresh: bool, all_steps: bool) -> None:
 
 
 @contextmanager
-def _imports() -> Iterator[None]:
-    """What is imported within stays; looking through it for garbage again and again takes a sixth of the start."""
+def _imports(run: TrainingRun) -> Iterator[None]:
+    """What is imported within stays; looking through it for garbage again and again takes a sixth of the start.
+
+    A fifth more is bitsandbytes and torch's compiler behind it: peft imports it wherever it is installed, for layers
+    that only a quantized base has.
+    """
+    spared = run.training.base_quantization == "none" and "bitsandbytes" not in sys.modules
+    if spared:
+        cast("dict[str, Any]", sys.modules)["bitsandbytes"] = None  # so that it seems not to be installed
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
         gc.freeze()
+        if spared:
+            del sys.modules["bitsandbytes"]
 
 
 def _told(pipes: Any) -> Say:

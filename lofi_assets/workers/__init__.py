@@ -1,1 +1,1 @@
-"""Work on many files: the one interface through which it goes, the pool of processes behind it, and threads for clips."""
+"""Work on many files: one interface for jobs, the pool of processes behind it, and threads for clips."""

@@ -16,6 +16,7 @@ from torch._dynamo.utils import counters
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER, load_transformer
 from lofi_assets.quantization.merge import merge_lora
+from lofi_assets.training.__main__ import _imports
 from lofi_assets.training.checkpoints import state as resume
 from lofi_assets.training.checkpoints.files import PEFT_WEIGHTS, checkpoint_id
 from lofi_assets.training.checkpoints.runs import log_path
@@ -175,6 +176,17 @@ def test_only_what_may_go_below_8_bits_is_quantized(
     with torch.autocast("cpu", dtype=torch.bfloat16):
         quantization_error = (velocity(backbone.model.to(torch.bfloat16)) - velocity(plain.model)).abs().max()
     assert 0 < float(quantization_error) < 0.2
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize(("bits", "seen"), [("none", False), ("nf4", True)])
+def test_while_a_trainer_imports_bitsandbytes_is_there_for_a_quantized_base_alone(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, bits: str, seen: bool
+) -> None:
+    monkeypatch.delitem(sys.modules, "bitsandbytes", raising=False)
+    with _imports(make_run(base_quantization=bits)):
+        assert (importlib.util.find_spec("bitsandbytes") is not None) is seen
+    assert importlib.util.find_spec("bitsandbytes") is not None
 
 
 @needs_bitsandbytes
