@@ -50,7 +50,7 @@ class Embedder(Protocol):
         ...
 
     def embed(self, audio: Samples) -> Samples:
-        """(windows, dim) of audio (channels, frames) or (frames,) at `sample_rate`."""
+        """(windows, dim) of audio (channels, frames) or (frames,) at `sample_rate`; in several threads at once."""
         ...
 
 

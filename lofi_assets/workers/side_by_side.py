@@ -23,9 +23,9 @@ AT_ONCE = 4
 def side_by_side(
     work: Callable[[T], R], items: Sequence[T], *, label: str | None = None, unit: str = "clip"
 ) -> list[R]:
-    """`work` of every item, in their order; no number depends on how many are at work at once.
+    """`work` of every item, in their order, in several threads at once.
 
-    One after the other where `OMP_NUM_THREADS` or the processors that this process may use are 1.
+    One after the other in this thread where `OMP_NUM_THREADS` or the processors that this process may use are 1.
 
     Args:
         label: what progress is told as; None tells nothing.
