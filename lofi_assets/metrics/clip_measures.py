@@ -12,10 +12,9 @@ from lofi_assets.audio.key import Key, estimate_key
 from lofi_assets.audio.tempo import estimate_tempo
 from lofi_assets.files.typed import STORED, read_typed, write_typed
 from lofi_assets.files.writing import StoreError
-from lofi_assets.metrics.embedding import Samples, file_sha256, read_samples, resampled
+from lofi_assets.metrics.embedding import Samples, by_content, read_samples, resampled
 from lofi_assets.metrics.errors import MetricError
 from lofi_assets.metrics.signal_panel import SignalPanel, power_spectra, signal_panel
-from lofi_assets.workers.side_by_side import side_by_side
 
 VERSION = "2"
 """Raised when a measure changes: every clip is then measured again."""
@@ -59,8 +58,12 @@ def measured_clips(
         seconds: the middle that is measured, so that whole tracks are compared with clips of one length; None: all.
     """
     wanted = list(dict.fromkeys(paths))
-    found = side_by_side(lambda path: _measured(path, seconds, cache_dir), wanted, label=label if progress else None)
-    return dict(zip(wanted, found, strict=True))
+    found = by_content(
+        lambda path, digest: _measured(path, digest, seconds, cache_dir),
+        [path for path in wanted if path.is_file()],
+        label=label if progress else None,
+    )
+    return {path: found[path] if path in found else _unmeasured(f"{path.name}: no such file") for path in wanted}
 
 
 def clip_audio(path: Path) -> Samples:
@@ -110,10 +113,8 @@ def _unmeasured(fault: str, *, words: Sequence[int] | Fingerprint = ()) -> ClipM
     return ClipMeasures(panel=None, tempo_bpm=None, key_tonic=None, key_minor=None, words=found, fault=fault)
 
 
-def _measured(path: Path, seconds: float | None, cache_dir: Path) -> ClipMeasures:
-    if not path.is_file():
-        return _unmeasured(f"{path.name}: no such file")
-    code = hashlib.sha256(f"{VERSION}|{seconds}|{file_sha256(path)}".encode()).hexdigest()
+def _measured(path: Path, digest: str, seconds: float | None, cache_dir: Path) -> ClipMeasures:
+    code = hashlib.sha256(f"{VERSION}|{seconds}|{digest}".encode()).hexdigest()
     cached = cache_dir / "clips" / f"{code}.json"
     try:
         known = read_typed(cached, ClipMeasures, remedy="")

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from lofi_assets.metrics.errors import MetricError
 from lofi_assets.workers.side_by_side import side_by_side
 
 Samples = npt.NDArray[np.float32]
+R = TypeVar("R")
 
 LOUDNESS_LUFS = -23.0
 """EBU R 128's programme loudness; every clip is brought there before it is heard, unless an encoder is told not to."""
@@ -64,19 +65,27 @@ def embed_files(
     Raises:
         MetricError: a file that cannot be read or embedded, named in the message.
     """
-    digests = {path: _content(path) for path in paths}
+    wanted = list(paths)
+    if absent := [path for path in wanted if not path.is_file()]:
+        raise MetricError(f"{absent[0]}: no such file; generate the samples again")
+    code = hashlib.sha256(f"{embedder.name}|{embedder.version}|{embedder.weights_sha256}".encode()).hexdigest()
+    folder = cache_dir / f"{embedder.name}-{code[:12]}"
+    return by_content(
+        lambda path, digest: _embed_file(path, embedder, folder / f"{digest}.npy"),
+        wanted,
+        label=f"embedding ({embedder.name})" if progress else None,
+    )
+
+
+def by_content(work: Callable[[Path, str], R], paths: Iterable[Path], *, label: str | None = None) -> dict[Path, R]:
+    """`work` of each file and its SHA-256, side by side, and once for each content: its copies get the same."""
+    digests = {path: file_sha256(path) for path in paths}
     firsts: dict[str, Path] = {}
     for path, digest in digests.items():
         firsts.setdefault(digest, path)
-    code = hashlib.sha256(f"{embedder.name}|{embedder.version}|{embedder.weights_sha256}".encode()).hexdigest()
-    folder = cache_dir / f"{embedder.name}-{code[:12]}"
-    found = side_by_side(
-        lambda digest: _embed_file(firsts[digest], embedder, folder / f"{digest}.npy"),
-        list(firsts),
-        label=f"embedding ({embedder.name})" if progress else None,
-    )
-    windows = dict(zip(firsts, found, strict=True))
-    return {path: windows[digest] for path, digest in digests.items()}
+    found = side_by_side(lambda digest: work(firsts[digest], digest), list(firsts), label=label)
+    of_content = dict(zip(firsts, found, strict=True))
+    return {path: of_content[digest] for path, digest in digests.items()}
 
 
 def read_samples(path: Path) -> tuple[Samples, int]:
@@ -139,12 +148,6 @@ def checked_embedding(windows: npt.ArrayLike, embedder: Embedder) -> Samples:
     if not np.isfinite(array).all():
         raise MetricError(f"{embedder.name} gave NaN or infinity")
     return array
-
-
-def _content(path: Path) -> str:
-    if not path.is_file():
-        raise MetricError(f"{path}: no such file; generate the samples again")
-    return file_sha256(path)
 
 
 def _embed_file(path: Path, embedder: Embedder, cached: Path) -> Samples:
