@@ -1,6 +1,7 @@
 """Clips side by side: the same results in the same order, on the threads that there are."""
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,8 @@ def test_the_first_that_fails_is_told_and_what_has_not_begun_is_left(processors:
 
     def work(item: int) -> None:
         begun.append(item)
+        if item > 2:
+            time.sleep(0.05)  # so that the failure is heard of before all of them have begun
         if item >= 2:
             raise ValueError(f"item {item}")
 
@@ -69,8 +72,8 @@ def test_the_threads_of_torch_are_shared_and_given_back(processors: int) -> None
 def test_progress_is_told_of_every_item(processors: int, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="lofi_assets.progress"), pytest.MonkeyPatch.context() as patch:
         patch.setattr("lofi_assets.progress.WORTH_A_LINE_S", 0.0)
-        side_by_side(str, range(5), label="measuring", unit="track")
-    assert "measuring: 5 of 5 tracks" in caplog.text
+        side_by_side(str, range(5), label="measuring")
+    assert "measuring: 5 of 5 clips" in caplog.text
 
 
 def test_clips_embedded_and_measured_side_by_side_have_the_bits_of_one_after_the_other(

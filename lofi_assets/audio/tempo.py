@@ -118,20 +118,22 @@ def _prepare_kernels() -> None:
     can.
     """
     librosa = _librosa()
-    if "NUMBA_CACHE_DIR" not in os.environ:
-        return  # nothing is shared
-    place = Path(os.environ["NUMBA_CACHE_DIR"])
+    beside = Path(librosa.__file__).parent  # where numba writes what it cannot, or was not asked to, write elsewhere
+    asked = Path(os.environ.get("NUMBA_CACHE_DIR", beside))
     with contextlib.suppress(OSError):
-        place.mkdir(parents=True, exist_ok=True)
-    compiled = place / f"compiled-{_what_decides_kernels(librosa)}"
-    known = compiled.is_file() and _kept_where_asked()
-    if known or not os.access(place, os.W_OK):
+        asked.mkdir(parents=True, exist_ok=True)
+    place = next((folder for folder in (asked, beside) if os.access(folder, os.W_OK)), None)
+    if place is None:
         return  # where nobody can write, nothing is spoilt
+    noted = place != beside and _kept_where_asked()
+    compiled = asked / f"compiled-{_what_decides_kernels(librosa)}"
+    if noted and compiled.is_file():
+        return
     with locked(place, busy=None):
-        if not _kept_where_asked():
-            _take_every_way()
-        elif not compiled.is_file():
-            _take_every_way()
+        if noted and compiled.is_file():
+            return
+        _take_every_way()
+        if noted:
             compiled.touch()
 
 
@@ -181,10 +183,10 @@ def _kept_where_asked() -> bool:
     Not if somebody imported it earlier, without such a place: then they lie beside its modules, and the note of what
     was compiled says nothing of them.
     """
-    numba = sys.modules.get("numba")
+    numba, asked = sys.modules.get("numba"), os.environ.get("NUMBA_CACHE_DIR")
     if numba is not None and "librosa" not in sys.modules:
         numba.config.reload_config()  # it has read the environment when it was imported
-    return numba is None or os.environ.get("NUMBA_CACHE_DIR") == numba.config.CACHE_DIR
+    return asked is not None and (numba is None or asked == numba.config.CACHE_DIR)
 
 
 @cache

@@ -20,9 +20,7 @@ AT_ONCE = 4
 """Most clips at once: each holds its own arrays, and of torch's threads each has its share."""
 
 
-def side_by_side(
-    work: Callable[[T], R], items: Sequence[T], *, label: str | None = None, unit: str = "clip"
-) -> list[R]:
+def side_by_side(work: Callable[[T], R], items: Sequence[T], *, label: str | None = None) -> list[R]:
     """`work` of every item, in their order, in several threads at once.
 
     One after the other in this thread where `OMP_NUM_THREADS` or the processors that this process may use are 1.
@@ -33,7 +31,7 @@ def side_by_side(
         Whatever `work` raises, of the first item in order that fails; those that have not begun by then are left.
     """
     workers = min(AT_ONCE, _processors(), len(items))
-    with Progress(label, total=len(items), unit=unit) if label else nullcontext() as progress:
+    with Progress(label, total=len(items), unit="clip") if label else nullcontext() as progress:
         found = []
         for result in map(work, items) if workers <= 1 else _in_threads(work, items, workers):
             found.append(result)

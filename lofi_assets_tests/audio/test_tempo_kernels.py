@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,6 +57,28 @@ def test_kernels_kept_elsewhere_are_compiled_alone_too_whatever_the_note_says(
     tempo._prepare_kernels.cache_clear()
 
 
+def test_without_a_place_that_can_be_written_they_are_compiled_alone_beside_librosa(
+    compiled: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    held: list[Path] = []
+
+    @contextmanager
+    def lock(place: Path, *, busy: str | None) -> Iterator[None]:
+        held.append(place)
+        yield
+
+    monkeypatch.setattr(tempo, "locked", lock)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "below"))
+    prepare_in_a_new_process()
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "home"))
+    prepare_in_a_new_process()
+    beside = Path(tempo._librosa().__file__).parent
+    assert compiled == ["compiled"] * 2 and held == [beside, beside] and not list(beside.glob("compiled-*"))
+    tempo._prepare_kernels.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("imported", "kept"), [((), True), (("numba",), True), (("librosa",), True), (("numba", "librosa"), False)]
 )
@@ -70,6 +94,9 @@ def test_where_kernels_are_kept_was_decided_when_librosa_was_imported(
     for name in imported:
         monkeypatch.setitem(sys.modules, name, SimpleNamespace(config=config))
     assert tempo._kept_where_asked.__wrapped__() is kept
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    config.reload_config = lambda: setattr(config, "CACHE_DIR", "")
+    assert not tempo._kept_where_asked.__wrapped__()
 
 
 def test_kernels_that_did_not_compile_are_not_taken_for_compiled(
