@@ -20,18 +20,20 @@ AT_ONCE = 4
 """Most clips at once: each holds its own arrays, and of torch's threads each has its share."""
 
 
-def side_by_side(work: Callable[[T], R], items: Sequence[T], *, label: str | None = None) -> list[R]:
+def side_by_side(
+    work: Callable[[T], R], items: Sequence[T], *, label: str | None = None, unit: str = "clip"
+) -> list[R]:
     """`work` of every item, in their order, in several threads at once.
 
     One after the other in this thread where `OMP_NUM_THREADS` or the processors that this process may use are 1.
 
     Args:
-        label: what progress is told as; None tells nothing.
+        label, unit: what progress is told as, and of what; None tells nothing.
     Raises:
         Whatever `work` raises, of the first item in order that fails; those that have not begun by then are left.
     """
     workers = min(AT_ONCE, _processors(), len(items))
-    with Progress(label, total=len(items), unit="clip") if label else nullcontext() as progress:
+    with Progress(label, total=len(items), unit=unit) if label else nullcontext() as progress:
         found = []
         for result in map(work, items) if workers <= 1 else _in_threads(work, items, workers):
             found.append(result)
