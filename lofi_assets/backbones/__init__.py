@@ -36,7 +36,7 @@ class BaseModelError(LofiError, ValueError):
 
 
 class Backbone(EncodesTracks, Trains, Sized, Samples, Exports, Protocol):
-    """A model family."""
+    """A model family. It can be pickled: its components are exported by two processes."""
 
     @property
     def architecture(self) -> str:

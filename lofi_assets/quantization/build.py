@@ -1,51 +1,39 @@
 """All tiers of a merged model: each component exported once per precision, INT8 and INT4 derived from those files.
 
 FP32 is the baseline that quality is measured against and is not released; FP16, INT8 and INT4 are the tiers of
-Principle IV. A tier whose model, recipe and tools are unchanged is left alone. FAD of the tiers is measured in
-`quantized_tiers`.
+Principle IV. A tier whose model, recipe and tools are unchanged is left alone. Two processes export, since an export
+holds the interpreter. How a file is made is in `components`; FAD of the tiers is measured in `quantized_tiers`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-import onnx
-
 from lofi_assets.backbones import Backbone
-from lofi_assets.backbones.export import Exportable, Probe
+from lofi_assets.backbones.export import Probe
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import hash_of, sha256_file
 from lofi_assets.files.typed import plain
 from lofi_assets.files.writing import atomic_folder, link_or_copy
 from lofi_assets.progress import Progress
-from lofi_assets.quantization.export import export
+from lofi_assets.quantization.components import Asked, Components, Placed, Recipe
 from lofi_assets.quantization.finite import not_finite
-from lofi_assets.quantization.graph import load, open_graph, save, save_sharing
-from lofi_assets.quantization.half_range import measure
-from lofi_assets.quantization.int4 import BLOCK, quantize_int4
-from lofi_assets.quantization.int8 import multiply_in_integers, quantize_int8
-from lofi_assets.quantization.kept_components import KeptComponents
-from lofi_assets.quantization.linear_weights import Stored, store_rest_as_half
+from lofi_assets.quantization.int4 import BLOCK
+from lofi_assets.quantization.kept_components import EXPORTED, KeptComponents
 from lofi_assets.quantization.merge_report import read_merge_report
-from lofi_assets.quantization.opset import lower_to_17, raise_from_18
 from lofi_assets.quantization.policy import cpu_profiles
 from lofi_assets.quantization.proof import prove_tier
-from lofi_assets.quantization.sensitivity import SPARED_SHARE, layer_losses, spared
 from lofi_assets.quantization.shards import too_large
 from lofi_assets.quantization.signal_to_noise import below_floor, compare
-from lofi_assets.quantization.spool import Spool, spooled
 from lofi_assets.quantization.tier_manifest import (
     TIERS,
     HalfRange,
-    LayerLoss,
     PolicyReport,
     TierFile,
     TierManifest,
@@ -53,20 +41,13 @@ from lofi_assets.quantization.tier_manifest import (
     TierRecipe,
     manifest_path,
 )
+from lofi_assets.workers.process_beside import ProcessBeside
 
 LOG = logging.getLogger(__name__)
 EXPORT_VERSION: Final = "6"
 """Raised when the code here or in the model changes what a file holds, so that tiers are built again."""
 
 TOOLS: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "diffusers")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How many weights of the denoiser INT4 spares; which, is measured, and all else follows from the constitution."""
-
-    spared_share: float = SPARED_SHARE
-    """Most of the weights of its blocks that are stored in 8 bits."""
 
 
 class TierError(LofiError, RuntimeError):
@@ -111,23 +92,25 @@ def build_tiers(
     Raises:
         TierError: a built tier breaks the policy; the one in place stays.
     """
-    store = KeptComponents(kept, merged=merged_dir, backbone=backbone, export_version=EXPORT_VERSION, say=progress)
-    builder = _Builder(merged_dir, target_root, backbone, recipe, dict(provenance or {}), store, progress)
-    waiting = len(backbone.layout.components) * sum(not current for current in builder.current.values())
-    with Progress("building tiers", total=waiting, unit="component", say=progress) as builder.progress:
+    components = Components(
+        backbone,
+        merged_dir,
+        target_root,
+        recipe or Recipe(),
+        KeptComponents(kept, merged=merged_dir, backbone=backbone, export_version=EXPORT_VERSION),
+        provenance=_provenance(merged_dir, backbone, recipe or Recipe()) | dict(provenance or {}),
+        fingerprint=tier_fingerprint(merged_dir, backbone=backbone, recipe=recipe),
+    )
+    current = {tier: is_current(target_root / tier, components.fingerprint) for tier in TIERS}
+    waiting = len(backbone.layout.components) * sum(not unchanged for unchanged in current.values())
+    with Progress("building tiers", total=waiting, unit="component", say=progress) as shown, ProcessBeside() as beside:
+        builder = _Builder(components, current, beside, shown, progress)
         return [builder.report(tier) for tier in TIERS]
 
 
 def tier_fingerprint(merged_dir: Path, *, backbone: Backbone, recipe: Recipe | None = None) -> str:
     """Changes when the model, the recipe, this code or a tool changes; the same for all four tiers."""
     return hash_of(EXPORT_VERSION, backbone.fingerprint(merged_dir), asdict(recipe or Recipe()), _tools())
-
-
-def write_cpu_profile(source: Path, target: Path) -> None:
-    """Write the graph that multiplies in integers beside an INT8 file whose weights are in data files, for both."""
-    graph = load(source, weights=False)
-    multiply_in_integers(graph)
-    save_sharing(graph, target)
 
 
 def is_current(directory: Path, wanted: str) -> bool:
@@ -149,24 +132,15 @@ class _Builder:
 
     def __init__(
         self,
-        merged_dir: Path,
-        root: Path,
-        backbone: Backbone,
-        recipe: Recipe | None,
-        provenance: dict[str, str],
-        kept: KeptComponents,
-        progress: Callable[[str], None],
+        components: Components,
+        current: Mapping[TierName, bool],
+        beside: ProcessBeside,
+        progress: Progress,
+        say: Callable[[str], None],
     ) -> None:
-        self.merged_dir, self.root, self.say = merged_dir, root, progress
-        self.backbone, self.layout = backbone, backbone.layout
-        self.recipe, self.kept = recipe or Recipe(), kept
-        self.fingerprint = tier_fingerprint(merged_dir, backbone=backbone, recipe=self.recipe)
-        self.current = {tier: is_current(root / tier, self.fingerprint) for tier in TIERS}
-        self.provenance = self._provenance(provenance)
-        self.progress: Progress | None = None
-        self.half: dict[str, HalfRange] = {}
-        self._made: dict[str, str] = {}
-        self.layers: list[LayerLoss] | None = None
+        self.components, self.current, self.beside, self.progress, self.say = components, current, beside, progress, say
+        self.root, self.fingerprint = components.root, components.fingerprint
+        self.backbone, self.layout = components.backbone, components.backbone.layout
         self._probes: list[Probe] | None = None
         self._stressed: list[Probe] | None = None
 
@@ -181,7 +155,7 @@ class _Builder:
                 tier, directory, self.fingerprint, False, policy, manifest.snr_db, manifest.not_finite, {}
             )
         with atomic_folder(directory) as partial:
-            seconds: dict[str, float] = {name: self._timed(tier, name, partial) for name in self.layout.components}
+            placed = self._place(tier, partial)
             self._tokenizers(partial)
             baseline = partial if tier == "fp32" else self.root / "fp32"
             policy = prove_tier(partial, tier=tier, layout=self.layout, baseline=baseline)
@@ -192,117 +166,56 @@ class _Builder:
                 raise TierError(f"tier {tier} is not the model that it was made from: {'; '.join(low)}")
             files = {name: name for name in self.layout.components} | cpu_profiles(self.layout, tier)
             broken = not_finite(partial, files, self._stress(baseline), masked=self.layout.quantized)
-            self._manifest(partial, tier, policy, snr, broken)
-        self._keep(tier, directory)
+            self._manifest(partial, tier, policy, snr, broken, placed)
+        self._keep(tier, directory, placed)
         denoiser = self.layout.denoiser
         self.say(f"{tier}: {policy.size_bytes / 1e6:.2f} MB, {denoiser} {snr[denoiser]:.1f} dB against FP32")
+        seconds = {name: made.seconds for name, made in placed.items()}
         return TierReport(tier, directory, self.fingerprint, True, policy, snr, broken, seconds)
 
-    def _timed(self, tier: TierName, component: str, folder: Path) -> float:
-        started = time.monotonic()
-        how = self._place(tier, component, folder)
-        taken = time.monotonic() - started
-        if self.progress:
+    def _place(self, tier: TierName, folder: Path) -> dict[str, Placed]:
+        """Every component's file in a tier's folder; of those that are exported, some by the process beside."""
+
+        def told(placed: Placed) -> None:
             self.progress.advance(note=tier)
-        self.say(f"{tier}: {component} {how} in {taken:.1f} s")
-        return round(taken, 2)
+            for line in (*placed.said, f"{tier}: {placed.component} {placed.how} in {placed.seconds:.1f} s"):
+                self.say(line)
 
-    def _place(self, tier: TierName, component: str, folder: Path) -> str:
-        """Write a component's files into a tier's folder; says how they came there."""
-        exportable = self._measured(component) if tier == "fp16" else None
-        islands = self.half[component].islands if tier == "fp16" else ()
-        key = self.kept.key(tier, component, islands=islands)
-        if kept := self.kept.take(key, tier, component, folder, properties=self._properties(tier, component)):
-            return f"kept from {f'the tiers of {kept.origin}' if kept.origin else 'an earlier build'}"
-        profiles = [name for name, whose in cpu_profiles(self.layout, tier).items() if whose == component]
-        with spooled(folder) as spool:
-            model, stored = self._make(tier, component, exportable, spool)
-            self._describe(model, tier, component, stored)
-            save(model, folder / f"{component}.onnx", weights_beside=bool(profiles))
-        for profile in profiles:
-            write_cpu_profile(folder / f"{component}.onnx", folder / f"{profile}.onnx")
-        if key is not None:
-            self._made[component] = key
-        return "exported" if tier.startswith("fp") else "derived"
+        # The denoiser takes as long as all others: this process begins with it, the other with those at the end.
+        names = sorted(self.layout.components, key=lambda name: name != self.layout.denoiser)
+        asked = [Asked(tier, name, folder, self._calls(tier, name)) for name in names]
+        if tier in EXPORTED:
+            made = self.beside.share(self.components.place, asked, done=told)
+        else:
+            made = []
+            for item in asked:
+                made.append(self.components.place(item))
+                told(made[-1])
+        of_component = {placed.component: placed for placed in made}
+        return {name: of_component[name] for name in self.layout.components}
 
-    def _keep(self, tier: TierName, directory: Path) -> None:
+    def _calls(self, tier: TierName, component: str) -> list[Probe]:
+        if tier == "fp16":
+            return [probe for probe in self._stress(self.root / "fp32") if probe.component == component]
+        if tier == "int4" and component == self.layout.denoiser:
+            return [probe for probe in self._recorded(self.root / "fp32") if probe.component == component]
+        return []
+
+    def _keep(self, tier: TierName, directory: Path, made: Mapping[str, Placed]) -> None:
         """What was made for a tier, now that it is proven, for the tiers of the next model."""
-        origin = self.provenance.get("checkpoint", "")
-        for component, key in self._made.items():
-            properties = self._properties(tier, component)
-            self.kept.keep(key, tier, component, directory, properties=properties, origin=origin)
-        self._made.clear()
-
-    def _make(
-        self, tier: TierName, component: str, exportable: Exportable | None, spool: Spool
-    ) -> tuple[onnx.ModelProto, list[Stored]]:
-        if tier == "int8":
-            return self._int8(component, spool)
-        if tier == "int4":
-            return self._int4(component, spool)
-        if exportable is None:
-            loaded = self.backbone.exportable(component, self.merged_dir)
-            return export(loaded, precision="float32", spool=spool), []
-        model = export(exportable, precision="half", islands=self.half[component].islands, spool=spool)
-        if component in self.layout.audio:
-            store_rest_as_half(model, spool=spool)
-        return model, []
-
-    def _measured(self, component: str) -> Exportable:
-        """A component that is ready for export in half precision, its range measured."""
-        exportable = self.backbone.exportable(component, self.merged_dir)
-        calls = [probe.inputs for probe in self._stress(self.root / "fp32") if probe.component == component]
-        self.half[component] = measure(exportable.module, calls, inputs=list(exportable.inputs))
-        return exportable
+        origin = self.components.provenance.get("checkpoint", "")
+        for component, placed in made.items():
+            if placed.key is not None:
+                properties = self.components.properties(tier, component)
+                self.components.kept.keep(placed.key, tier, component, directory, properties=properties, origin=origin)
 
     def _stress(self, baseline: Path) -> list[Probe]:
         if self._stressed is None:
             self._stressed = self.backbone.stress(self.backbone.runtime(baseline))
         return self._stressed
 
-    def _int8(self, component: str, spool: Spool) -> tuple[onnx.ModelProto, list[Stored]]:
-        if component in self.layout.audio:
-            return lower_to_17(open_graph(self.root / "fp16" / f"{component}.onnx")), []
-        model = lower_to_17(open_graph(self.root / "fp32" / f"{component}.onnx"))
-        stored = quantize_int8(model, wanted=self._quantizable, spool=spool)
-        return model, stored + store_rest_as_half(model, spool=spool)
-
-    def _int4(self, component: str, spool: Spool) -> tuple[onnx.ModelProto, list[Stored]]:
-        model = raise_from_18(open_graph(self.root / "fp16" / f"{component}.onnx"))
-        stored: list[Stored] = []
-        if component == self.layout.denoiser:
-            in_four = self._in_four_bits()
-            stored = quantize_int4(model, wanted=in_four.__contains__, spool=spool)
-        if component not in self.layout.audio:
-            stored += quantize_int8(model, wanted=self._quantizable, spool=spool)
-        return model, stored
-
-    def _in_four_bits(self) -> set[str]:
-        """Layers of the denoiser's blocks, but for those that measure as the most sensitive."""
-        baseline = self.root / "fp32"
-        probes = self._recorded(baseline)
-        self.layers = layer_losses(baseline / f"{self.layout.denoiser}.onnx", probes, self.layout)
-        return {loss.layer for loss in self.layers} - set(self._spared())
-
-    def _spared(self) -> tuple[str, ...]:
-        return spared(self.layers or (), share=self.recipe.spared_share)
-
-    def _describe(self, model: onnx.ModelProto, tier: TierName, component: str, stored: list[Stored]) -> None:
-        worst = max(stored, key=lambda item: item.relative_error, default=None)
-        properties = self._properties(tier, component)
-        if worst is not None:
-            properties["largest_weight_error"] = f"{worst.relative_error:.4f} {worst.name} {worst.bits} bits"
-        onnx.helper.set_model_props(model, dict(sorted(properties.items())))
-
-    def _properties(self, tier: TierName, component: str) -> dict[str, str]:
-        """What a file says of the tier that it belongs to."""
-        return self.provenance | {"tier": tier, "component": component, "fingerprint": self.fingerprint}
-
-    def _quantizable(self, module: str) -> bool:
-        return not re.match(self.layout.kept_in_float, module)
-
     def _tokenizers(self, folder: Path) -> None:
-        for name, file in self.backbone.tokenizers(self.merged_dir).items():
+        for name, file in self.backbone.tokenizers(self.components.merged_dir).items():
             link_or_copy(file.resolve(), folder / name)
 
     def _compare(self, tier: TierName, folder: Path, baseline: Path) -> dict[str, float]:
@@ -318,35 +231,46 @@ class _Builder:
             self._probes = self.backbone.probes(self.backbone.runtime(baseline))
         return self._probes
 
-    def _provenance(self, given: dict[str, str]) -> dict[str, str]:
-        report = read_merge_report(self.merged_dir)
-        merged = plain(report) if report else {}
-        tools = {f"tool.{name}": number for name, number in _tools().items()}
-        model = {
-            "model_fingerprint": self.backbone.fingerprint(self.merged_dir),
-            "recipe": json.dumps(asdict(self.recipe)),
-        }
-        return {**tools, **model, **{f"merge.{key}": str(value) for key, value in merged.items()}, **given}
-
     def _manifest(
-        self, folder: Path, tier: TierName, policy: PolicyReport, snr: dict[str, float], broken: tuple[str, ...]
+        self,
+        folder: Path,
+        tier: TierName,
+        policy: PolicyReport,
+        snr: dict[str, float],
+        broken: tuple[str, ...],
+        placed: Mapping[str, Placed],
     ) -> None:
-        halves = TierManifest.read(self.root / "fp16") if tier in ("int8", "int4") else None
         files = sorted(path for path in folder.iterdir() if path != manifest_path(folder))
+        layers = placed[self.layout.denoiser].layers
         TierManifest(
             tier=tier,
             opset=policy.opset,
             fingerprint=self.fingerprint,
             files={path.name: TierFile(sha256_file(path), path.stat().st_size) for path in files},
-            recipe=TierRecipe(self._spared() if tier == "int4" else (), BLOCK),
-            provenance=dict(sorted(self.provenance.items())),
+            recipe=TierRecipe(self.components.recipe.spared(layers or ()), BLOCK),
+            provenance=dict(sorted(self.components.provenance.items())),
             policy=policy,
             architecture=self.backbone.architecture,
             snr_db=snr,
-            half=halves.half if halves else self.half or None,
-            layers=tuple(self.layers) if tier == "int4" and self.layers is not None else None,
+            half=self._half(tier, placed),
+            layers=layers,
             not_finite=broken,
         ).write(folder)
+
+    def _half(self, tier: TierName, placed: Mapping[str, Placed]) -> Mapping[str, HalfRange] | None:
+        """How near components in half precision come to its end; a derived tier has those that it was derived from."""
+        if tier in ("int8", "int4"):
+            halves = TierManifest.read(self.root / "fp16")
+            return halves.half if halves else None
+        return {name: made.half for name, made in placed.items() if made.half} or None
+
+
+def _provenance(merged_dir: Path, backbone: Backbone, recipe: Recipe) -> dict[str, str]:
+    report = read_merge_report(merged_dir)
+    merged = plain(report) if report else {}
+    tools = {f"tool.{name}": number for name, number in _tools().items()}
+    model = {"model_fingerprint": backbone.fingerprint(merged_dir), "recipe": json.dumps(asdict(recipe))}
+    return {**tools, **model, **{f"merge.{key}": str(value) for key, value in merged.items()}}
 
 
 def _tools() -> dict[str, str]:

@@ -52,15 +52,12 @@ class Kept:
 class KeptComponents:
     """What the tiers of a merged model can take from earlier builds: one export of each component in each precision."""
 
-    def __init__(
-        self, folder: Path | None, *, merged: Path, backbone: Backbone, export_version: str, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, folder: Path | None, *, merged: Path, backbone: Backbone, export_version: str) -> None:
         """
         Args:
             folder: where they are kept; None keeps and takes nothing.
-            say: is told of a kept file that is not what it was.
         """
-        self._folder, self._merged, self._backbone, self._say = folder, merged, backbone, say
+        self._folder, self._merged, self._backbone = folder, merged, backbone
         self._export_version = export_version
         self._hashes: dict[Path, str] = {}
 
@@ -79,10 +76,19 @@ class KeptComponents:
         return hash_of(self._made_by, tier, component, sources, list(islands))
 
     def take(
-        self, key: str | None, tier: TierName, component: str, target: Path, *, properties: Mapping[str, str]
+        self,
+        key: str | None,
+        tier: TierName,
+        component: str,
+        target: Path,
+        *,
+        properties: Mapping[str, str],
+        say: Callable[[str], None],
     ) -> Kept | None:
         """Put the kept file, with these properties beside its own, into a tier's folder; None if there is none.
 
+        Args:
+            say: is told of a kept file that is not what it was.
         Raises:
             onnx.checker.ValidationError: it is as it was kept, and not valid.
         """
@@ -95,7 +101,7 @@ class KeptComponents:
                 return None
             _expect_whole(folder, kept)
         except (StoreError, OSError) as error:
-            self._say(f"{tier}: {component} was kept, but is not what it was ({error}), so it is made again")
+            say(f"{tier}: {component} was kept, but is not what it was ({error}), so it is made again")
             return None
         for data in data_files(folder, component):
             copy_file(data, target / data.name)  # ONNX refuses hard links

@@ -6,10 +6,11 @@ is derived from. A saved graph refers to the data files beside it by name (`grap
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import IO, Any, Final
 
 import numpy as np
 import onnx
@@ -25,7 +26,7 @@ ALIGNED: Final = 64
 class Spool:
     """A file that numbers are appended to, and tensors that refer to it."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
         self._path, self._file = path, file
 
     @property
@@ -50,13 +51,12 @@ class Spool:
 
 @contextmanager
 def spooled(folder: Path) -> Iterator[Spool]:
-    """A spool in a folder, which is gone after the block: whoever refers to it has to be saved by then."""
-    path = folder.resolve() / ".numbers"
-    try:
-        with path.open("wb") as file:
-            yield Spool(path, file)
-    finally:
-        path.unlink(missing_ok=True)
+    """A spool in a folder, which is gone after the block: whoever refers to it has to be saved by then.
+
+    Two processes may have one each in the same folder.
+    """
+    with tempfile.NamedTemporaryFile(dir=folder.resolve(), prefix=".numbers-") as file:
+        yield Spool(Path(file.name), file)
 
 
 def keep(tensor: TensorProto, spool: Spool | None) -> TensorProto:

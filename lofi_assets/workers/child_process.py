@@ -1,4 +1,4 @@
-"""The child's side of a pool: ends with its parent, keeps quiet, keeps to its memory."""
+"""The child's side of a pool or of a process beside: ends with its parent, keeps quiet, keeps to its memory."""
 
 import contextlib
 import ctypes
@@ -34,9 +34,7 @@ def without_interrupts() -> Iterator[None]:
 
 def start_worker(memory_gb: float) -> None:
     """Runs first in every worker: one thread, a memory limit, silence, and no life beyond the parent's."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
-    _be_quiet()
+    start_beside()
     for variable in _THREAD_VARIABLES:
         os.environ[variable] = "1"
     with contextlib.suppress(ImportError):
@@ -45,6 +43,13 @@ def start_worker(memory_gb: float) -> None:
 
         threadpool_limits(1)
     _limit_memory(memory_gb)
+
+
+def start_beside() -> None:
+    """Runs first in a process that takes part in its parent's work: silence, and no life beyond the parent's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
+    _be_quiet()
 
 
 def die_with_parent() -> None:

@@ -131,7 +131,7 @@ def _run_once(
     started: dict[Future[R], float] = {}
     looked = alive = time.monotonic()
     try:
-        _start_tracker()
+        start_tracker()
         with without_interrupts():
             for job in jobs:
                 future: Future[R] = pool.schedule(function, args=[job], timeout=settings.timeout_s)
@@ -156,7 +156,7 @@ def _run_once(
             pool.join()
 
 
-def _start_tracker() -> None:
+def start_tracker() -> None:
     """Python's tracker of shared resources lets the thread that starts it see Ctrl-C from then on, blocked or not.
 
     Left to the first worker, that would be the pool's thread, and all its workers would inherit it.

@@ -32,7 +32,7 @@ def side_by_side(
     Raises:
         Whatever `work` raises, of the first item in order that fails; those that have not begun by then are left.
     """
-    workers = min(AT_ONCE, _processors(), len(items))
+    workers = min(AT_ONCE, processors(), len(items))
     with Progress(label, total=len(items), unit=unit) if label else nullcontext() as progress:
         found = []
         for result in map(work, items) if workers <= 1 else _in_threads(work, items, workers):
@@ -61,7 +61,8 @@ def _torch_shared_by(workers: int) -> Iterator[Callable[[], None]]:
         torch.set_num_threads(threads)  # what a thread sets is also what later threads begin with
 
 
-def _processors() -> int:
+def processors() -> int:
+    """How many this process may use: `OMP_NUM_THREADS`, or those that the system lets it have."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdigit() and int(asked):
         return int(asked)

@@ -29,7 +29,7 @@ from lofi_assets.backbones.ace_step_v1.loading import TRANSFORMER
 from lofi_assets.backbones.ace_step_v1.tiny import write_tiny_base
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.backbones.export import Probe
-from lofi_assets.quantization.build import write_cpu_profile
+from lofi_assets.quantization.components import write_cpu_profile
 from lofi_assets.quantization.export import Precision, export
 from lofi_assets.quantization.graph import open_graph, save
 from lofi_assets.quantization.half_range import measure

@@ -18,7 +18,7 @@ from lofi_assets.backbones.ace_step_v1.export import prepare
 from lofi_assets.backbones.ace_step_v1.loading import Base
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.backbones.export import Probe
-from lofi_assets.quantization.build import write_cpu_profile
+from lofi_assets.quantization.components import write_cpu_profile
 from lofi_assets.quantization.export import export
 from lofi_assets.quantization.graph import BITS, elements, load, save, stored_bytes
 from lofi_assets.quantization.int4 import quantize_int4

@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
-from lofi_assets.quantization.build import write_cpu_profile
+from lofi_assets.quantization.components import write_cpu_profile
 from lofi_assets.quantization.graph import save
 from lofi_assets.quantization.int4 import quantize_int4
 from lofi_assets.quantization.int8 import quantize_int8

@@ -1,24 +1,28 @@
 """What is kept of a build of the tiers: under everything that decides its bytes, and taken only as it was kept."""
 
 import json
+import pickle
 import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
+from lofi_assets.backbones.export import Probe
 from lofi_assets.constitution import evidence
 from lofi_assets.constitution.chain import Chain, read_again
 from lofi_assets.constitution.evidence import NotMadeHereError
 from lofi_assets.outcome import Outcome
 from lofi_assets.quantization import kept_components
+from lofi_assets.quantization.components import Asked, Components, Placed, Recipe
 from lofi_assets.quantization.graph import load, save
 from lofi_assets.quantization.kept_components import KeptComponents
 from lofi_assets.quantization.quantized_tiers import written
 from lofi_assets.quantization.shards import data_files
-from lofi_assets.quantization.tier_manifest import TIERS
+from lofi_assets.quantization.tier_manifest import TIERS, HalfRange
 from lofi_assets.store import PACKAGE, Store
 from lofi_assets_tests.quantization.small_tiers import component_model
 from lofi_assets_tests.recorded_evidence import Log
@@ -44,11 +48,11 @@ def said() -> list[str]:
 
 @pytest.fixture
 def kept(merged: Path, tmp_path: Path, said: list[str]) -> KeptComponents:
-    return reader(merged, tmp_path / "kept", said)
+    return reader(merged, tmp_path / "kept")
 
 
-def reader(merged: Path, folder: Path | None, said: list[str], *, export_version: str = "1") -> KeptComponents:
-    return KeptComponents(folder, merged=merged, backbone=ACE_STEP_V1, export_version=export_version, say=said.append)
+def reader(merged: Path, folder: Path | None, *, export_version: str = "1") -> KeptComponents:
+    return KeptComponents(folder, merged=merged, backbone=ACE_STEP_V1, export_version=export_version)
 
 
 def saved(folder: Path, properties: dict[str, str], *, beside: bool = False) -> Path:
@@ -73,7 +77,7 @@ def test_a_kept_file_has_the_bytes_that_an_export_for_the_next_model_would_have(
     wanted = saved(tmp_path / "wanted", YOUNG, beside=beside)
     kept.keep(key_of(kept), "fp32", "text_encoder", first, properties=OLD, origin="first")
     (tmp_path / "second").mkdir()
-    taken = kept.take(key_of(kept), "fp32", "text_encoder", tmp_path / "second", properties=YOUNG)
+    taken = kept.take(key_of(kept), "fp32", "text_encoder", tmp_path / "second", properties=YOUNG, say=said.append)
     assert taken is not None and taken.origin == "first" and taken.own == OWN and not said
     files = {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()}
     assert files == {path.name: path.read_bytes() for path in wanted.iterdir()}
@@ -103,12 +107,17 @@ def test_a_damaged_file_is_not_taken_and_named(
     else:
         (slot / "kept.json").write_text(json.dumps(record | {"later": 1}))
     (tmp_path / "second").mkdir()
-    assert kept.take(key_of(kept), "fp32", "text_encoder", tmp_path / "second", properties=YOUNG) is None
+    assert (
+        kept.take(key_of(kept), "fp32", "text_encoder", tmp_path / "second", properties=YOUNG, say=said.append) is None
+    )
     assert len(said) == 1 and said[0].startswith("fp32: text_encoder was kept, but is not what it was (")
     assert not list((tmp_path / "second").iterdir())
     again = saved(tmp_path / "again", YOUNG, beside=True)
     kept.keep(key_of(kept), "fp32", "text_encoder", again, properties=YOUNG, origin="second")
-    assert kept.take(key_of(kept), "fp32", "text_encoder", tmp_path / "second", properties=YOUNG) is not None
+    assert (
+        kept.take(key_of(kept), "fp32", "text_encoder", tmp_path / "second", properties=YOUNG, say=said.append)
+        is not None
+    )
 
 
 def test_a_file_of_other_weights_is_not_taken_and_makes_room_for_the_next(
@@ -117,11 +126,11 @@ def test_a_file_of_other_weights_is_not_taken_and_makes_room_for_the_next(
     first = saved(tmp_path / "first", OLD)
     kept.keep(key_of(kept), "fp32", "text_encoder", first, properties=OLD, origin="first")
     (merged / "umt5-base" / "model.safetensors").write_text("trained further")
-    other = reader(merged, tmp_path / "kept", said)
-    assert other.take(key_of(other), "fp32", "text_encoder", tmp_path, properties=YOUNG) is None
+    other = reader(merged, tmp_path / "kept")
+    assert other.take(key_of(other), "fp32", "text_encoder", tmp_path, properties=YOUNG, say=said.append) is None
     other.keep(key_of(other), "fp32", "text_encoder", first, properties=OLD, origin="first")
-    assert other.take(key_of(other), "fp32", "text_encoder", tmp_path, properties=YOUNG) is not None
-    assert kept.take(key_of(kept), "fp32", "text_encoder", tmp_path, properties=YOUNG) is None
+    assert other.take(key_of(other), "fp32", "text_encoder", tmp_path, properties=YOUNG, say=said.append) is not None
+    assert kept.take(key_of(kept), "fp32", "text_encoder", tmp_path, properties=YOUNG, say=said.append) is None
     assert not said
 
 
@@ -129,12 +138,12 @@ def test_the_key_is_of_all_that_decides_the_bytes(
     merged: Path, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def keys(**other: str) -> dict[str, str]:
-        now = reader(merged, tmp_path, said, **other)
+        now = reader(merged, tmp_path, **other)
         return {component: key_of(now, component) for component in ("text_encoder", "dcae_decoder", "vocoder")}
 
     before = keys()
     assert len(set(before.values())) == 3
-    kept = reader(merged, tmp_path, said)
+    kept = reader(merged, tmp_path)
     half = kept.key("fp16", "vocoder", islands=())
     assert len({half, before["vocoder"], kept.key("fp16", "vocoder", islands=["head"])}) == 3
     assert not set(keys(export_version="2").values()) & set(before.values())
@@ -163,9 +172,9 @@ def test_what_an_adapter_changes_is_never_kept(kept: KeptComponents, component: 
 def test_nothing_is_kept_without_a_folder_nor_of_a_tier_that_is_derived(
     kept: KeptComponents, merged: Path, tmp_path: Path, said: list[str]
 ) -> None:
-    assert reader(merged, None, said).key("fp32", "vocoder", islands=()) is None
+    assert reader(merged, None).key("fp32", "vocoder", islands=()) is None
     assert [kept.key(tier, "vocoder", islands=()) is None for tier in TIERS] == [False, False, True, True]
-    assert kept.take(None, "fp32", "vocoder", tmp_path, properties={}) is None
+    assert kept.take(None, "fp32", "vocoder", tmp_path, properties={}, say=said.append) is None
 
 
 # --- on record -------------------------------------------------------------------------------------------------------
@@ -203,3 +212,16 @@ def test_what_is_kept_may_be_removed_as_a_whole(kept: KeptComponents, tmp_path: 
     assert Chain(store, log, hasher=read_again).reason("quantized_tiers") == ""
     shutil.rmtree(store.cache / "tiers")
     assert Chain(store, log, hasher=read_again).reason("quantized_tiers") == ""
+
+
+def test_what_makes_a_file_can_go_to_another_process(merged: Path, kept: KeptComponents, tmp_path: Path) -> None:
+    key_of(kept)
+    components = Components(ACE_STEP_V1, merged, tmp_path, Recipe(), kept, provenance={"a": "b"}, fingerprint="f")
+    probe = Probe("vocoder", {"mel": np.zeros((1, 2))}, np.zeros(1))
+    place, asked = pickle.loads(pickle.dumps((components.place, Asked("fp16", "vocoder", tmp_path, [probe]))))
+    there = place.__self__
+    assert there.properties("fp16", "vocoder") == components.properties("fp16", "vocoder")
+    assert there.backbone.layout == ACE_STEP_V1.layout and key_of(there.kept) == key_of(kept)
+    assert asked.calls[0].inputs["mel"].shape == (1, 2)
+    placed = Placed("vocoder", "exported", 1.0, half=HalfRange({"model.conv": 3.0}, ("model.conv",)), said=("so",))
+    assert pickle.loads(pickle.dumps(placed)) == placed

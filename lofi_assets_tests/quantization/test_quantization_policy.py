@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lofi_assets.files.typed import plain
 from lofi_assets.quantization import graph
-from lofi_assets.quantization.build import write_cpu_profile
+from lofi_assets.quantization.components import write_cpu_profile
 from lofi_assets.quantization.graph import elements, load, save
 from lofi_assets.quantization.int4 import quantize_int4
 from lofi_assets.quantization.int8 import multiply_in_integers, quantize_int8

@@ -16,7 +16,8 @@ from torch import nn
 
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.quantization import graph, linear_weights, shards
-from lofi_assets.quantization.build import is_current, write_cpu_profile
+from lofi_assets.quantization.build import is_current
+from lofi_assets.quantization.components import write_cpu_profile
 from lofi_assets.quantization.graph import GraphError, open_graph, save
 from lofi_assets.quantization.int4 import quantize_int4
 from lofi_assets.quantization.int8 import quantize_int8
@@ -202,7 +203,7 @@ def test_numbers_that_were_on_disk_are_stored_as_those_in_memory(tmp_path: Path,
             int4 = raise_from_18(open_graph(folder / "fp16.onnx"))
             quantize_int4(int4, wanted=body, spool=given)
             save(int4, folder / "int4.onnx", weights_beside=beside)
-        assert not (folder / ".numbers").exists()
+        assert not list(folder.glob(".numbers*"))
         return folder
 
     disk, memory = write(tmp_path / "disk", on_disk=True), write(tmp_path / "memory", on_disk=False)
@@ -253,6 +254,15 @@ def test_a_tensor_on_disk_is_the_tensor(tmp_path: Path) -> None:
     assert torch.equal(on_disk(large, tmp_path), large)
     small = torch.ones(4)
     assert on_disk(small, tmp_path) is small
+
+
+def test_two_components_of_a_tier_have_a_spool_each(tmp_path: Path) -> None:
+    with spooled(tmp_path) as first, spooled(tmp_path) as second:
+        places = [spool.append(bytes([number]) * 5000) for number, spool in enumerate((first, second))]
+        assert len({path for path, _, _ in places}) == 2
+        for number, (path, offset, length) in enumerate(places):
+            assert path.read_bytes()[offset : offset + length] == bytes([number]) * 5000
+    assert not list(tmp_path.iterdir())
 
 
 def test_int4_numbers_stay_packed_on_disk(tmp_path: Path) -> None:

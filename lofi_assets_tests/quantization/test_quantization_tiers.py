@@ -29,7 +29,9 @@ from lofi_assets.files.writing import copy_file
 from lofi_assets.lofi_onnx.flow import seeded_noise
 from lofi_assets.lofi_onnx.pipeline import OnnxPipeline, RuntimeFolderError
 from lofi_assets.quantization import build as tiers_module
-from lofi_assets.quantization.build import Recipe, TierError, TierReport, build_tiers, is_current, tier_fingerprint
+from lofi_assets.quantization import components as components_module
+from lofi_assets.quantization.build import TierError, TierReport, build_tiers, is_current, tier_fingerprint
+from lofi_assets.quantization.components import Recipe
 from lofi_assets.quantization.export import ExportError, export
 from lofi_assets.quantization.graph import load, opset_of
 from lofi_assets.quantization.opset import lower_to_17
@@ -330,7 +332,7 @@ def test_what_no_adapter_changes_is_not_exported_again_and_each_file_has_the_byt
 
     known = TierManifest.read(built[0] / "fp16")
     assert known is not None
-    monkeypatch.setattr(tiers_module, "export", given)
+    monkeypatch.setattr(components_module, "export", given)
     monkeypatch.setattr(tiers_module, "compare", lambda runtime, probes: dict(known.snr_db))
     monkeypatch.setattr(tiers_module, "not_finite", lambda folder, files, probes, masked: known.not_finite)
     root, lines = tmp_path / "quantized", list[str]()
@@ -339,7 +341,7 @@ def test_what_no_adapter_changes_is_not_exported_again_and_each_file_has_the_byt
     before = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
     provenance = {"checkpoint": "test"}
     build_tiers(base_dir, root, provenance=provenance, kept=kept, progress=lines.append, backbone=ACE_STEP_V1)
-    assert exported == [("condition_encoder", "half"), ("transformer", "half")]
+    assert exported == [("transformer", "half"), ("condition_encoder", "half")]
     for component in ("text_encoder", "dcae_decoder", "vocoder"):
         assert any(line.startswith(f"fp16: {component} kept from the tiers of test in ") for line in lines)
     files = sorted(path.relative_to(built[0]) for path in built[0].rglob("*.*"))
@@ -349,6 +351,30 @@ def test_what_no_adapter_changes_is_not_exported_again_and_each_file_has_the_byt
     assert {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
+def test_two_processes_make_the_files_that_one_makes(
+    built: Built, base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = []
+
+    def export_here(exportable: Exportable, **options: Any) -> onnx.ModelProto:
+        here.append(type(exportable.module).__name__)
+        return export(exportable, **options)
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(components_module, "export", export_here)
+    root, lines = tmp_path / "quantized", list[str]()
+    build_tiers(base_dir, root, provenance={"checkpoint": "test"}, progress=lines.append, backbone=ACE_STEP_V1)
+    assert here[0] == "Transformer" and "Vocoder" not in here
+    for tier in ("fp32", "fp16"):
+        for component in LAYOUT.components:
+            assert any(line.startswith(f"{tier}: {component} exported in ") for line in lines)
+    files = sorted(path.relative_to(root) for path in root.rglob("*.*"))
+    assert files == sorted(path.relative_to(built[0]) for path in built[0].rglob("*.*"))
+    for file in files:
+        assert (root / file).read_bytes() == (built[0] / file).read_bytes(), file
+
+
 def test_a_tier_that_breaks_the_policy_is_not_put_in_place(
     built: Built, base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,7 +382,7 @@ def test_a_tier_that_breaks_the_policy_is_not_put_in_place(
     shutil.copytree(built[0], root)
     (root / "int8" / "manifest.json").unlink()
     before = (root / "int8" / "transformer.onnx").read_bytes()
-    monkeypatch.setattr(tiers_module, "quantize_int8", lambda model, wanted, spool: [])
+    monkeypatch.setattr(components_module, "quantize_int8", lambda model, wanted, spool: [])
     with pytest.raises(TierError, match="8 bits or fewer"):
         build_tiers(base_dir, root, kept=tmp_path / "kept", progress=lambda line: None, backbone=ACE_STEP_V1)
     assert (root / "int8" / "transformer.onnx").read_bytes() == before
