@@ -19,6 +19,7 @@ from lofi_assets.lofi_onnx.pipeline import (
     MAX_TEXT_TOKENS,
     OUTPUT_RATE,
     SAMPLES_PER_FRAME,
+    SESSION_CONFIG,
     TOKENIZER,
     VOCODER_RATE,
 )
@@ -27,6 +28,8 @@ from lofi_assets.lyrics.tokenizer import MAX_IDS, NO_LYRICS
 DESCRIPTION = "pipeline.json"
 FORMAT = 1
 """Raised when a field changes its meaning."""
+SESSION = "session_config"
+"""What ONNX Runtime is asked for. Bundles from before it was described lack it, and mean the same."""
 
 
 class DescriptionError(ValueError):
@@ -112,6 +115,7 @@ def computed() -> dict[str, Any]:
             "range": "clipped to [-1, 1], cut to round(seconds * rate) samples",
         },
         "cpu_graph": CPU_PROFILE,
+        SESSION: SESSION_CONFIG,
     }
 
 
@@ -141,6 +145,7 @@ def defaults_of(bundle: Path) -> Defaults:
             f"{path}: no description of a bundle ({type(error).__name__}); name the folder that holds it"
         ) from error
     known = json.loads(json.dumps(computed()))
+    described.setdefault(SESSION, known[SESSION])
     other = [name for name, value in known.items() if described.get(name) != value]
     if other:
         raise DescriptionError(

@@ -46,8 +46,27 @@ CUDA = "CUDAExecutionProvider"
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}
 """Products of float32 in float32 (by default an Ampere or later takes 10 bits of each factor), and the same convolution
 kernels each time (by default they are timed against each other)."""
+SESSION_CONFIG = {"session.qdq_matmulnbits_accuracy_level": "1"}
+"""Of every session: stored integers are multiplied as the float numbers that they mean. By default ONNX Runtime rounds
+the activations to 8 bits as well, in a kernel that differs by CPU (decision 024)."""
 CPU_PROFILE = "{component}.cpu.onnx"
 """File of a component that a CPU runs faster; other providers do not know its operators."""
+
+
+def session_options(*, threads: int | None = None) -> onnxruntime.SessionOptions:
+    """What every session of a tier's graph is opened with, so that it computes what the tiers were measured with.
+
+    Args:
+        threads: of a node; onnxruntime's choice by default.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    for entry, value in SESSION_CONFIG.items():
+        options.add_session_config_entry(entry, value)
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
 
 
 class RuntimeFolderError(FileNotFoundError):
@@ -253,12 +272,7 @@ class OnnxPipeline:
         if component not in self._sessions:
             import onnxruntime
 
-            options = onnxruntime.SessionOptions()
-            # Stored integers are multiplied as the float numbers that they mean. By default ONNX Runtime rounds the
-            # activations to 8 bits as well, in a kernel that differs by CPU (decision 024).
-            options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
-            if self._threads is not None:
-                options.intra_op_num_threads = self._threads
+            options = session_options(threads=self._threads)
             options.use_deterministic_compute = self._providers != [CPU]  # a CPU is so in any case
             path = self.component_file(component)
             session = onnxruntime.InferenceSession(str(path), options, providers=self._providers)

@@ -18,6 +18,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from lofi_assets.backbones.export import Probe
+from lofi_assets.lofi_onnx.pipeline import session_options
 from lofi_assets.quantization.graph import load
 
 BESIDE = "session.model_external_initializers_file_folder_path"
@@ -98,7 +99,7 @@ def session_of(model: onnx.ModelProto, folder: Path, *, optimized: bool) -> onnx
         folder: where its data files are.
     """
     levels = onnxruntime.GraphOptimizationLevel
-    options = onnxruntime.SessionOptions()
+    options = session_options()
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
     options.log_severity_level = 3
     options.add_session_config_entry(BESIDE, str(folder))

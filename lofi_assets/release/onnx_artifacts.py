@@ -39,7 +39,7 @@ from lofi_assets.release.private_search import masked
 from lofi_assets.store import Store
 from lofi_assets.wording import counted
 
-BUNDLE_VERSION = "4"
+BUNDLE_VERSION = "5"
 """Raised when what goes into a bundle, or how it is proven, changes."""
 MANIFEST = "bundle.json"
 README = "BUNDLE.md"

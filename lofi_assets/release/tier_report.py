@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lofi_assets.backbones import backbone_of
 from lofi_assets.errors import LofiError
+from lofi_assets.lofi_onnx.pipeline import session_options
 from lofi_assets.quantization.quantized_tiers import VARIANTS, TierDistances, tier_of
 from lofi_assets.quantization.sensitivity_report import by_cost
 from lofi_assets.quantization.tier_manifest import TIERS, ComponentReport, TierManifest
@@ -169,8 +170,7 @@ def _speeds(root: Path, found: Mapping[str, TierManifest], *, runs: int, threads
     denoiser = backbone_of(next(iter(found.values())).architecture).layout.denoiser
     files = {tier: root / tier / f"{denoiser}.onnx" for tier in found}
     files |= {f"{tier}.cpu": path for tier in found if (path := root / tier / f"{denoiser}.cpu.onnx").is_file()}
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0
+    options = session_options(threads=threads)
     sessions = {
         name: onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         for name, path in files.items()

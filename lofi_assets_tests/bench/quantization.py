@@ -18,6 +18,7 @@ from lofi_assets.backbones.ace_step_v1.export import prepare
 from lofi_assets.backbones.ace_step_v1.loading import Base
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.backbones.export import Probe
+from lofi_assets.lofi_onnx.pipeline import session_options
 from lofi_assets.quantization.components import write_cpu_profile
 from lofi_assets.quantization.export import export
 from lofi_assets.quantization.graph import BITS, elements, load, save, stored_bytes
@@ -128,7 +129,7 @@ def _sizes_of_all_blocks(parts: dict[str, Parts]) -> dict[str, int]:
 
 
 def _runner(path: Path) -> Callable[[], object]:
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), session_options(), providers=["CPUExecutionProvider"])
     inputs = _inputs()
     return lambda: session.run(None, inputs)
 

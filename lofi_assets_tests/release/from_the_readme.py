@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,13 @@ from tokenizers import Tokenizer
 
 bundle, tier, prompt, seconds, seed, output = sys.argv[1:]
 P = json.loads(Path(bundle, "pipeline.json").read_text())
-graphs = {name: onnxruntime.InferenceSession(f"{bundle}/{tier}/{about['file']}") for name, about in P["graphs"].items()}
+options = onnxruntime.SessionOptions()
+for entry in P["session_config"].items():
+    options.add_session_config_entry(*entry)
+files = {name: f"{bundle}/{tier}/{about['file']}" for name, about in P["graphs"].items()}
+graphs = {name: onnxruntime.InferenceSession(file, options) for name, file in files.items()}
 steps, scale = P["defaults"]["steps"], P["defaults"]["guidance_scale"]
-
-
-def norm(x: np.ndarray) -> np.ndarray:
-    return np.sqrt((x * x).sum(axis=(-2, -1), keepdims=True))
-
+norm = partial(np.linalg.norm, axis=(-2, -1), keepdims=True)
 
 tokenizer = Tokenizer.from_file(f"{bundle}/{tier}/{P['text']['tokenizer']}")
 tokenizer.enable_truncation(P["text"]["max_tokens"])
