@@ -79,6 +79,7 @@ def test_what_the_work_raises_here_ends_the_process_there(beside: ProcessBeside)
     with pytest.raises(ValueError, match="asked too much"):
         beside.share(fail_here, [HERE] * 3, done=lambda result: None)
     assert time.monotonic() - started < 50
+    assert beside.share(square, range(3), done=lambda result: None)[2][0] == 4, "it can be asked again"
 
 
 def test_what_the_process_died_of_is_done_here_and_all_that_follows(

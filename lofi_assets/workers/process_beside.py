@@ -11,8 +11,9 @@ import multiprocessing
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from threading import Event, Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -44,7 +45,6 @@ class ProcessBeside:
     def __init__(self) -> None:
         self._pool: ProcessPool | None = None
         self._alone = processors() < 2
-        self._over = Event()
 
     def __enter__(self) -> ProcessBeside:
         return self
@@ -79,31 +79,25 @@ class ProcessBeside:
     def _here_and_there(
         self, work: Callable[[T], R], waiting: deque[tuple[int, T]], keep: Callable[[int, R], None]
     ) -> None:
-        pool = self._running()
+        asked, failed = partial(self._running().schedule, work), Event()
         with ThreadPoolExecutor(1) as thread:
             try:
-                there = thread.submit(self._there, pool, work, waiting, keep)
+                there = thread.submit(self._there, lambda item: _answer(asked([item]), failed), waiting, keep)
                 _here(work, waiting, keep)
                 there.result()
                 _here(work, waiting, keep)  # what the other process died of
             except BaseException:
                 waiting.clear()
-                self._over.set()
+                failed.set()
                 self._end()
                 raise
 
-    def _there(
-        self,
-        pool: ProcessPool,
-        work: Callable[[T], R],
-        waiting: deque[tuple[int, T]],
-        keep: Callable[[int, R], None],
-    ) -> None:
+    def _there(self, answer: Callable[[T], R], waiting: deque[tuple[int, T]], keep: Callable[[int, R], None]) -> None:
         """Give the other process one item after the other, the last first."""
         while (taken := _taken(waiting.pop)) is not None:
             index, item = taken
             try:
-                result = _answer(pool.schedule(work, args=[item]), over=self._over)
+                result = answer(item)
             except CancelledError:
                 return  # this process has failed
             except _Died as died:
@@ -131,11 +125,11 @@ class ProcessBeside:
         return self._pool
 
     def _end(self) -> None:
-        if self._pool is not None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
             with without_interrupts():
-                self._pool.stop()
-                self._pool.join()
-            self._pool = None
+                pool.stop()
+                pool.join()
 
 
 def _here(work: Callable[[T], R], waiting: deque[tuple[int, T]], keep: Callable[[int, R], None]) -> None:
@@ -152,21 +146,19 @@ def _taken(take: Callable[[], tuple[int, T]]) -> tuple[int, T] | None:
         return None
 
 
-def _answer(future: ProcessFuture[R], *, over: Event) -> R:
+def _answer(future: ProcessFuture[R], failed: Event) -> R:
+    """What the other process gives back, while this one has not failed."""
     from pebble import ProcessExpired
 
     asked = time.monotonic()
-    while True:
-        try:
-            return future.result(timeout=TICK_S)
-        except ProcessExpired as error:
-            raise _Died(f"died (exit status {error.exitcode})") from error
-        except BrokenProcessPool as error:
-            raise _Died("died") from error
-        except TimeoutError:
-            if future.done():
-                raise  # it is what the work raised
-            if over.is_set():
-                raise CancelledError from None
-            if not future.running() and time.monotonic() - asked > START_S:
-                raise _Died("does not start") from None
+    while not wait([future], timeout=TICK_S).done:
+        if failed.is_set():
+            raise CancelledError
+        if not future.running() and time.monotonic() - asked > START_S:
+            raise _Died("does not start")
+    try:
+        return future.result()
+    except ProcessExpired as error:
+        raise _Died(f"died (exit status {error.exitcode})") from error
+    except BrokenProcessPool as error:
+        raise _Died("died") from error
