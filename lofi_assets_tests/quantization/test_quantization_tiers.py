@@ -26,8 +26,10 @@ from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DMo
 from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
 from lofi_assets.backbones.export import Exportable
 from lofi_assets.files.writing import copy_file
+from lofi_assets.lofi_onnx.clip import write_clip
 from lofi_assets.lofi_onnx.flow import seeded_noise
 from lofi_assets.lofi_onnx.pipeline import OnnxPipeline, RuntimeFolderError
+from lofi_assets.profiles import load_profile
 from lofi_assets.quantization import build as tiers_module
 from lofi_assets.quantization import components as components_module
 from lofi_assets.quantization.build import TierError, TierReport, build_tiers, is_current, tier_fingerprint
@@ -37,8 +39,10 @@ from lofi_assets.quantization.graph import load, opset_of
 from lofi_assets.quantization.opset import lower_to_17
 from lofi_assets.quantization.policy import check_tier
 from lofi_assets.quantization.sensitivity import spared
-from lofi_assets.quantization.tier_manifest import TIERS, TierManifest
+from lofi_assets.quantization.tier_manifest import TIERS, TierManifest, TierName
 from lofi_assets.quantization.weight_trace import trace
+from lofi_assets.release.bundle_documents import pipeline_json
+from lofi_assets_tests import release as release_tests
 from lofi_assets_tests.quantization.test_sensitivity import predicted_db
 
 Built = tuple[Path, dict[str, TierReport]]
@@ -460,6 +464,25 @@ assert audio.shape == (1, 2, 48000)
 assert not {{"torch", "transformers", "diffusers", "onnx"}} & set(sys.modules), "heavy import"
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("tier", ["int8", "int4"])
+def test_a_script_written_from_the_readme_alone_gives_the_latents_of_the_runtime(
+    built: Built, tmp_path: Path, tier: TierName
+) -> None:
+    """In this environment; a slow test does so with a whole bundle, in the environment that pip makes of it."""
+    manifest, bundle = TierManifest.read(built[0] / tier), tmp_path / "bundle"
+    assert manifest is not None
+    shutil.copytree(built[0] / tier, bundle / tier)
+    runtime, name = ACE_STEP_V1.release_runtime(), str(tier)
+    told = pipeline_json(runtime, {name: manifest}, {name: bundle / tier}, profile=load_profile("demo"))
+    (bundle / "pipeline.json").write_text(told, encoding="utf-8")
+    script = Path(release_tests.__file__).with_name("from_the_readme.py")
+    mine, ours = tmp_path / "mine.npy", tmp_path / "ours.npy"
+    subprocess.run([sys.executable, script, bundle, tier, PROMPTS[0], "2", "7", mine], check=True, timeout=120)
+    asked: dict[str, Any] = {"tier": tier, "seconds": 2, "seed": 7, "cpu_graph": False}
+    write_clip(bundle, PROMPTS[0], output=tmp_path / "a.wav", latents=ours, **asked)
+    np.testing.assert_allclose(np.load(mine), np.load(ours), atol=1e-5)
 
 
 def test_the_runtime_multiplies_stored_integers_as_numbers(fp32: OnnxPipeline) -> None:
