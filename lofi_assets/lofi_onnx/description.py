@@ -15,6 +15,7 @@ from typing import Any
 from lofi_assets.lofi_onnx import flow
 from lofi_assets.lofi_onnx.pipeline import (
     CPU_PROFILE,
+    CUDA_OPTIONS,
     LYRIC_VOCABULARY,
     MAX_TEXT_TOKENS,
     OUTPUT_RATE,
@@ -28,8 +29,8 @@ from lofi_assets.lyrics.tokenizer import MAX_IDS, NO_LYRICS
 DESCRIPTION = "pipeline.json"
 FORMAT = 1
 """Raised when a field changes its meaning."""
-SESSION = "session_config"
-"""What ONNX Runtime is asked for. Bundles from before it was described lack it, and mean the same."""
+RUNTIME = {"session_config": SESSION_CONFIG, "cuda_options": CUDA_OPTIONS}
+"""What ONNX Runtime is asked for. Bundles from before it was described lack it, and were measured with the same."""
 
 
 class DescriptionError(ValueError):
@@ -115,7 +116,7 @@ def computed() -> dict[str, Any]:
             "range": "clipped to [-1, 1], cut to round(seconds * rate) samples",
         },
         "cpu_graph": CPU_PROFILE,
-        SESSION: SESSION_CONFIG,
+        **RUNTIME,
     }
 
 
@@ -145,8 +146,7 @@ def defaults_of(bundle: Path) -> Defaults:
             f"{path}: no description of a bundle ({type(error).__name__}); name the folder that holds it"
         ) from error
     known = json.loads(json.dumps(computed()))
-    described.setdefault(SESSION, known[SESSION])
-    other = [name for name, value in known.items() if described.get(name) != value]
+    other = [name for name, value in known.items() if described.get(name, RUNTIME.get(name)) != value]
     if other:
         raise DescriptionError(
             f"{path}: {', '.join(other)} {'is' if len(other) == 1 else 'are'} not what this runtime computes; use the "

@@ -191,6 +191,8 @@ class _Builder:
             for item in asked:
                 made.append(self.components.place(item))
                 told(made[-1])
+        for left in folder.glob(".*"):
+            left.unlink()  # what a process that died had open: it is no file of the tier
         of_component = {placed.component: placed for placed in made}
         return {name: of_component[name] for name in self.layout.components}
 

@@ -186,7 +186,7 @@ class _Making:
     def _in_four_bits(self) -> set[str]:
         """Layers of the denoiser's blocks, but for those that measure as the most sensitive."""
         path = self.components.root / "fp32" / f"{self.layout.denoiser}.onnx"
-        self.layers = tuple(layer_losses(path, list(self.asked.calls), self.layout))
+        self.layers = tuple(layer_losses(path, self.asked.calls, self.layout))
         return {loss.layer for loss in self.layers} - set(self.components.recipe.spared(self.layers))
 
     def _of(self, tier: TierName) -> onnx.ModelProto:

@@ -12,7 +12,7 @@ from lofi_assets.lofi_onnx import clip as module
 from lofi_assets.lofi_onnx import description
 from lofi_assets.lofi_onnx.clip import ClipError, write_clip
 from lofi_assets.lofi_onnx.description import DESCRIPTION, Defaults, DescriptionError, computed, defaults_of, described
-from lofi_assets.lofi_onnx.pipeline import SESSION_CONFIG, session_options
+from lofi_assets.lofi_onnx.pipeline import CUDA_OPTIONS, SESSION_CONFIG, session_options
 
 AUDIO = np.array([[0.0, 0.5, -1.0, 1.0], [0.25, -0.25, 0.0, 1.0]], np.float32)
 
@@ -93,7 +93,7 @@ def test_a_bundle_that_is_described_otherwise_is_refused_by_name(tmp_path: Path,
 
 
 def test_a_bundle_from_before_sessions_were_described_is_played(tmp_path: Path) -> None:
-    told = {name: section for name, section in described(6, 3.0, {}, {}).items() if name != "session_config"}
+    told = {name: section for name, section in described(6, 3.0, {}, {}).items() if name not in description.RUNTIME}
     (tmp_path / DESCRIPTION).write_text(json.dumps(told), encoding="utf-8")
     assert defaults_of(tmp_path) == Defaults(6, 3.0)
 
@@ -101,7 +101,8 @@ def test_a_bundle_from_before_sessions_were_described_is_played(tmp_path: Path) 
 def test_the_readme_says_what_graphs_are_opened_with() -> None:
     """The slow test of a script written from it alone runs an INT8 tier, which is another without."""
     readme = Path(description.__file__).with_name("BUNDLE.md").read_text(encoding="utf-8")
-    assert 'P["session_config"]' in readme and computed()["session_config"] == SESSION_CONFIG
+    assert computed()["session_config"] == SESSION_CONFIG and computed()["cuda_options"] == CUDA_OPTIONS
+    assert 'P["session_config"]' in readme and 'P["cuda_options"]' in readme
     for entry, value in SESSION_CONFIG.items():
         assert session_options().get_session_config_entry(entry) == value
 

@@ -47,7 +47,7 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def kept(merged: Path, tmp_path: Path, said: list[str]) -> KeptComponents:
+def kept(merged: Path, tmp_path: Path) -> KeptComponents:
     return reader(merged, tmp_path / "kept")
 
 
@@ -135,7 +135,7 @@ def test_a_file_of_other_weights_is_not_taken_and_makes_room_for_the_next(
 
 
 def test_the_key_is_of_all_that_decides_the_bytes(
-    merged: Path, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+    merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def keys(**other: str) -> dict[str, str]:
         now = reader(merged, tmp_path, **other)

@@ -36,6 +36,7 @@ from lofi_assets.quantization.build import TierError, TierReport, build_tiers, i
 from lofi_assets.quantization.components import Recipe
 from lofi_assets.quantization.export import ExportError, export
 from lofi_assets.quantization.graph import load, opset_of
+from lofi_assets.quantization.int8 import quantize_int8
 from lofi_assets.quantization.opset import lower_to_17
 from lofi_assets.quantization.policy import check_tier
 from lofi_assets.quantization.sensitivity import spared
@@ -377,6 +378,24 @@ def test_two_processes_make_the_files_that_one_makes(
     assert files == sorted(path.relative_to(built[0]) for path in built[0].rglob("*.*"))
     for file in files:
         assert (root / file).read_bytes() == (built[0] / file).read_bytes(), file
+
+
+def test_what_a_process_that_died_had_open_is_no_file_of_the_tier(
+    built: Built, base_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "quantized"
+    shutil.copytree(built[0], root)
+    (root / "int8" / "manifest.json").unlink()
+
+    def left(model: onnx.ModelProto, *, wanted: Any, spool: Any) -> Any:
+        (spool.folder / ".numbers-left").write_bytes(b"left")
+        return quantize_int8(model, wanted=wanted, spool=spool)
+
+    monkeypatch.setattr(components_module, "quantize_int8", left)
+    build_tiers(base_dir, root, provenance={"checkpoint": "test"}, progress=lambda line: None, backbone=ACE_STEP_V1)
+    for file in sorted((built[0] / "int8").iterdir()):
+        assert (root / "int8" / file.name).read_bytes() == file.read_bytes(), file
+    assert {path.name for path in (root / "int8").iterdir()} == {path.name for path in (built[0] / "int8").iterdir()}
 
 
 def test_a_tier_that_breaks_the_policy_is_not_put_in_place(

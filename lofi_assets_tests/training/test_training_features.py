@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -121,13 +122,15 @@ def test_tracks_encoded_side_by_side_have_the_bits_of_one_after_the_other(
 def test_of_many_tracks_only_as_many_as_memory_bears_are_encoded_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, at_once: int
 ) -> None:
-    inside, most = 0, 0
+    inside, most, counting = 0, 0, threading.Lock()
 
     def heard(encoders: Encoders, audio: Any, kind: str) -> np.ndarray:
         nonlocal inside, most
-        inside, most = inside + 1, max(most, inside + 1)
+        with counting:
+            inside, most = inside + 1, max(most, inside + 1)
         time.sleep(0.01)
-        inside -= 1
+        with counting:
+            inside -= 1
         return np.zeros(1)
 
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
