@@ -44,7 +44,7 @@ from lofi_assets.quantization.tier_manifest import (
 from lofi_assets.workers.process_beside import ProcessBeside
 
 LOG = logging.getLogger(__name__)
-EXPORT_VERSION: Final = "6"
+EXPORT_VERSION: Final = "7"
 """Raised when the code here or in the model changes what a file holds, so that tiers are built again."""
 
 TOOLS: Final = ("torch", "onnx", "onnxscript", "onnxruntime", "transformers", "diffusers")

@@ -13,16 +13,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from typing import Any, Literal
+from unittest.mock import patch
 
 import onnx
 import onnx_ir as ir
 import torch
 from onnxscript.rewriter.rules.common import slice_split_rule
+from torch.onnx._internal.exporter import _fx_passes, _registration
 
 from lofi_assets.backbones.export import Exportable
 from lofi_assets.errors import LofiError
+from lofi_assets.quantization.decompositions import decompose
 from lofi_assets.quantization.graph import GraphError, opset_of
 from lofi_assets.quantization.half_range import keep_in_float
 from lofi_assets.quantization.mapped import halve
@@ -30,6 +34,7 @@ from lofi_assets.quantization.spool import LARGE, Spool
 from lofi_assets.quantization.stable_names import give_stable_names
 
 EXPORT_OPSET = 18
+_FROM_TORCHLIB = _registration.ONNXRegistry.from_torchlib
 
 Precision = Literal["float32", "half"]
 
@@ -62,7 +67,7 @@ def export(
     with (
         torch.no_grad(),
         _quiet(),
-        _pairs_sought_among_slices(),
+        _faster(),
         torch._dynamo.config.patch(fake_tensor_cache_enabled=False),
     ):
         program = torch.onnx.export(
@@ -101,19 +106,26 @@ def _spool(graph: ir.Graph, spool: Spool) -> None:
 
 
 @contextlib.contextmanager
-def _pairs_sought_among_slices() -> Iterator[None]:
+def _faster() -> Iterator[None]:
+    """Three steps of the exporter done once, or only where they change something; the graph is the same."""
+    with (
+        patch.object(_fx_passes, "decompose_with_registry", decompose),
+        patch.object(_registration.ONNXRegistry, "from_torchlib", staticmethod(_translations)),
+        patch.object(slice_split_rule, "try_rewrite", partial(_at_slices, slice_split_rule.try_rewrite)),
+    ):
+        yield
+
+
+@cache
+def _translations(opset_version: int) -> _registration.ONNXRegistry:
+    """The exporter reads the source of its 700 translations at each export: 2 s."""
+    return _FROM_TORCHLIB(opset_version=opset_version)
+
+
+def _at_slices(rewrite: Callable[..., Any], model: ir.Model, graph: ir.Graph, node: ir.Node, **options: Any) -> Any:
     """The exporter's rule for pairs of `Slice` nodes reads the whole graph at every node, whatever it is: a quarter of
     the time of a transformer. Asked at slices alone, where it can apply, it answers the same."""
-    asked = slice_split_rule.try_rewrite
-
-    def at_slices(model: ir.Model, graph: ir.Graph, node: ir.Node, **options: Any) -> Any:
-        return asked(model, graph, node, **options) if node.op_type == "Slice" else None
-
-    slice_split_rule.try_rewrite = at_slices
-    try:
-        yield
-    finally:
-        slice_split_rule.try_rewrite = asked
+    return rewrite(model, graph, node, **options) if node.op_type == "Slice" else None
 
 
 @contextlib.contextmanager
