@@ -181,12 +181,15 @@ class Exports(Protocol):
         """Name in a tier's folder -> file of a merged model that the runtime reads."""
         ...
 
-    def runtime(self, folder: Path, *, cpu_profile: bool = True, device: str = "cpu") -> Runtime:
-        """The runtime of a tier's folder.
+    def runtime(
+        self, folder: Path, *, cpu_profile: bool = True, device: str = "cpu", threads: int | None = None
+    ) -> Runtime:
+        """The runtime of a tier's folder, for several threads at once.
 
         Args:
             cpu_profile: where only the CPU computes, take the CPU's own file of a component if the tier has one.
             device: `cpu`, `cuda` or `cuda:1`.
+            threads: of a CPU for one call; onnxruntime's choice by default.
         Raises:
             BackboneError: the device cannot run it.
         """

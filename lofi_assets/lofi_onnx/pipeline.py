@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,7 +127,7 @@ class Conditions:
 
 
 class OnnxPipeline:
-    """A tier, ready to generate.
+    """A tier, ready to generate, in several threads at once.
 
     Args:
         folder: with the five component files, the text tokenizer, and lyric_vocab.json if lyrics are to be sung.
@@ -149,6 +150,7 @@ class OnnxPipeline:
         self._threads, self._providers = threads, list(providers)
         self._cpu_profile = cpu_profile and self._providers == [CPU]
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._opening = Lock()
         from tokenizers import Tokenizer
 
         self._tokenizer = Tokenizer.from_file(str(self._file(TOKENIZER)))
@@ -269,21 +271,24 @@ class OnnxPipeline:
         Raises:
             ProviderError: the first provider does not start.
         """
-        if component not in self._sessions:
-            import onnxruntime
+        with self._opening:
+            if component not in self._sessions:
+                self._sessions[component] = self._opened(component)
+            return self._sessions[component]
 
-            options = session_options(threads=self._threads)
-            options.use_deterministic_compute = self._providers != [CPU]  # a CPU is so in any case
-            path = self.component_file(component)
-            session = onnxruntime.InferenceSession(str(path), options, providers=self._providers)
-            wanted = _name(self._providers[0])
-            if wanted not in session.get_providers():  # it only logs that it goes without
-                raise ProviderError(
-                    f"{wanted} is installed and could not be started; see what ONNX Runtime says above, most often a "
-                    "missing CUDA or cuDNN library, or compute on the cpu"
-                )
-            self._sessions[component] = session
-        return self._sessions[component]
+    def _opened(self, component: str) -> onnxruntime.InferenceSession:
+        import onnxruntime
+
+        options = session_options(threads=self._threads)
+        options.use_deterministic_compute = self._providers != [CPU]  # a CPU is so in any case
+        session = onnxruntime.InferenceSession(str(self.component_file(component)), options, providers=self._providers)
+        wanted = _name(self._providers[0])
+        if wanted not in session.get_providers():  # it only logs that it goes without
+            raise ProviderError(
+                f"{wanted} is installed and could not be started; see what ONNX Runtime says above, most often a "
+                "missing CUDA or cuDNN library, or compute on the cpu"
+            )
+        return session
 
     def component_file(self, component: str) -> Path:
         """The file that the component is run from.

@@ -6,7 +6,7 @@ exporting and quantizing (`build.py`), the precision policy (`policy.py`).
 
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from lofi_assets.quantization.tier_manifest import TierManifest
 from lofi_assets.quantization.tier_tolerance import judged, pairs_needed, tolerance
 from lofi_assets.store import Store
 from lofi_assets.wording import rounded
+from lofi_assets.workers.side_by_side import at_once, processors, side_by_side
 
 if TYPE_CHECKING:
     from lofi_assets.quantization.build import TierReport
@@ -288,10 +289,14 @@ def _sample(
         # the CPU's own graph is judged where it is run
         on_cpu = variant == CPU_VARIANT
         device = "cpu" if on_cpu else settings.device
-        pipeline = backbone.runtime(store.quantized / tier_of(variant), cpu_profile=on_cpu, device=device)
+        # On a CPU a few at once, with a share of the processors each; a GPU makes one while the last one is written.
+        most = at_once(len(prompts)) if device == "cpu" else 1
+        pipeline = backbone.runtime(
+            store.quantized / tier_of(variant), cpu_profile=on_cpu, device=device, threads=max(1, processors() // most)
+        )
         with atomic_folder(folder) as temporary, ThreadPoolExecutor(1) as encoder:
-            written = []
-            for item in over(prompts, f"sampling {variant}", unit="clip"):
+
+            def make(item: SamplePrompt) -> Future[None]:
                 audio = pipeline.generate(
                     [item.prompt],
                     lyrics=[item.lyrics],
@@ -300,9 +305,10 @@ def _sample(
                     steps=settings.steps,
                     guidance_scale=settings.guidance_scale,
                 )
-                written.append(encoder.submit(write_clip, temporary / f"{item.name}.mp3", audio[0]))
-            for clip in written:
-                clip.result()
+                return encoder.submit(write_clip, temporary / f"{item.name}.mp3", audio[0])
+
+            for written in side_by_side(make, prompts, label=f"sampling {variant}", most=most):
+                written.result()
             TierSamples(key).write(temporary)
     return [
         GeneratedSample(

@@ -21,7 +21,7 @@ AT_ONCE = 4
 
 
 def side_by_side(
-    work: Callable[[T], R], items: Sequence[T], *, label: str | None = None, unit: str = "clip"
+    work: Callable[[T], R], items: Sequence[T], *, label: str | None = None, unit: str = "clip", most: int = AT_ONCE
 ) -> list[R]:
     """`work` of every item, in their order, in several threads at once.
 
@@ -29,10 +29,11 @@ def side_by_side(
 
     Args:
         label, unit: what progress is told as, and of what; None tells nothing.
+        most: items at once, where their memory allows fewer than `AT_ONCE`.
     Raises:
         Whatever `work` raises, of the first item in order that fails; those that have not begun by then are left.
     """
-    workers = min(AT_ONCE, processors(), len(items))
+    workers = at_once(len(items), most=most)
     with Progress(label, total=len(items), unit=unit) if label else nullcontext() as progress:
         found = []
         for result in map(work, items) if workers <= 1 else _in_threads(work, items, workers):
@@ -59,6 +60,11 @@ def _torch_shared_by(workers: int) -> Iterator[Callable[[], None]]:
         yield lambda: torch.set_num_threads(max(1, threads // workers))
     finally:
         torch.set_num_threads(threads)  # what a thread sets is also what later threads begin with
+
+
+def at_once(count: int, *, most: int = AT_ONCE) -> int:
+    """How many of `count` items are worked on at once."""
+    return max(1, min(most, processors(), count))
 
 
 def processors() -> int:

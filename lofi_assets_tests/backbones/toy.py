@@ -459,7 +459,9 @@ class Toy:
     def tokenizers(self, merged: Path) -> dict[str, Path]:
         return {}
 
-    def runtime(self, folder: Path, *, cpu_profile: bool = True, device: str = "cpu") -> ToyRuntime:
+    def runtime(
+        self, folder: Path, *, cpu_profile: bool = True, device: str = "cpu", threads: int | None = None
+    ) -> ToyRuntime:
         return ToyRuntime(folder, cpu_profile)
 
     def release_runtime(self) -> ReleaseRuntime:

@@ -272,12 +272,14 @@ class AceStepV1:
         files = {TOKENIZER: merged / TEXT_ENCODER / TOKENIZER, LYRIC_VOCABULARY: merged / LYRIC_VOCABULARY}
         return {name: file for name, file in files.items() if name == TOKENIZER or file.is_file()}
 
-    def runtime(self, folder: Path, *, cpu_profile: bool = True, device: str = "cpu") -> "OnnxPipeline":
+    def runtime(
+        self, folder: Path, *, cpu_profile: bool = True, device: str = "cpu", threads: int | None = None
+    ) -> "OnnxPipeline":
         """`lofi_onnx`."""
         from lofi_assets.lofi_onnx.pipeline import OnnxPipeline, ProviderError, providers_of
 
         try:
-            pipeline = OnnxPipeline(folder, providers=providers_of(device), cpu_profile=cpu_profile)
+            pipeline = OnnxPipeline(folder, threads=threads, providers=providers_of(device), cpu_profile=cpu_profile)
             if device != "cpu":
                 pipeline.session("text_encoder")  # what does not start is said before hours of sampling
         except ProviderError as error:
