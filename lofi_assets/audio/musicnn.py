@@ -26,7 +26,7 @@ N_FFT, HOP, MEL_BANDS = 512, 256, 96
 PATCH_FRAMES = 187
 PATCH_S = PATCH_FRAMES * HOP / SAMPLE_RATE
 # Small on purpose: what a batch of windows, or of frames of the first two branches, makes is to stay in the cache.
-BATCH, FRAMES = 4, 24
+BATCH, FRAMES = 2, 12
 # Batch-norm epsilon of the TensorFlow graph; torch's own default (1e-5) would move the tags by 1e-3.
 EPSILON = 1e-3
 FRONT_BRANCHES, SPECTRAL, TEMPORAL = range(5), range(2), range(5, 8)
