@@ -10,6 +10,7 @@ from lofi_assets.metrics.errors import attempt
 from lofi_assets.metrics.frechet import frechet_distance
 from lofi_assets.metrics.kernel import clip_kernels
 from lofi_assets.metrics.results import NoiseDistances
+from lofi_assets.workers.side_by_side import side_by_side
 
 NOISE_LEVEL = 0.1
 """Standard deviation; encoders hear everything at one loudness anyway."""
@@ -32,7 +33,7 @@ def noise_distances(
     """
     heard = embed_files(sorted(reference), embedder, cache_dir, progress=False)
     noise = white_noise(count, seconds=seconds, sample_rate=embedder.sample_rate, seed=seed)
-    ours = {f"{index:06d}": embedder.embed(clip) for index, clip in enumerate(noise)}
+    ours = {f"{index:06d}": windows for index, windows in enumerate(side_by_side(embedder.embed, noise))}
     theirs = {str(path): clip for path, clip in heard.items()}
     x, y = (np.concatenate([*side.values()]) for side in (ours, theirs))
     kernels, _ = attempt(lambda: clip_kernels(theirs, ours))

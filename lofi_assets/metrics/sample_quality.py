@@ -26,6 +26,7 @@ from lofi_assets.metrics.known_music import KnownMusic
 from lofi_assets.metrics.musicnn import MusicnnTagger
 from lofi_assets.metrics.proof import proof_of, why_untrained
 from lofi_assets.metrics.results import Evaluation, FrechetResult, RelativeAlignment, StyleCoverage, TagAlignment
+from lofi_assets.workers.side_by_side import side_by_side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,17 +254,20 @@ def _checked(samples: Sequence[GeneratedSample]) -> list[SampleCheck]:
     """Every sample's own faults, and copies: of equal audio, all but the first are marked."""
     seen: dict[str, str] = {}
     checks = []
-    for sample in samples:
-        try:
-            audio, rate = read_samples(sample.path)
-            check = check_sample(audio, sample_rate=rate, seconds=sample.seconds)
-        except MetricError as error:
-            check = SampleCheck(problems=(str(error),), audio_sha256="")
+    for sample, check in zip(samples, side_by_side(_check, samples), strict=True):
         first = seen.setdefault(check.audio_sha256, sample.path.name) if check.audio_sha256 else sample.path.name
         if first != sample.path.name:
             check = SampleCheck(problems=(*check.problems, f"same audio as {first}"), audio_sha256=check.audio_sha256)
         checks.append(check)
     return checks
+
+
+def _check(sample: GeneratedSample) -> SampleCheck:
+    try:
+        audio, rate = read_samples(sample.path)
+        return check_sample(audio, sample_rate=rate, seconds=sample.seconds)
+    except MetricError as error:
+        return SampleCheck(problems=(str(error),), audio_sha256="")
 
 
 def _clip_means(windows: Sequence[Samples]) -> npt.NDArray[np.floating]:
