@@ -101,7 +101,7 @@ class Encoders(Protocol):
         ...
 
     def listen(self, audio: "Decoded", kinds: Collection[str]) -> "dict[str, np.ndarray]":
-        """What is made of sound, by kind; asked from several threads, of which it lets in as many as memory bears."""
+        """What is made of sound, by kind."""
         ...
 
     def read(self, kind: str, job: FeatureJob) -> "tuple[np.ndarray, Mapping[str, str]]":

@@ -2,7 +2,7 @@
 
 import ctypes
 
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's malloc.h; mallopt(3)."""
 KEPT = 2**31 - 1
 """Bytes free at the end of the heap from which on they are given back after all: the largest that mallopt takes."""
@@ -13,8 +13,7 @@ def keep_freed_memory() -> bool:
 
     By default glibc maps each array above 32 MB anew and gives it back at once. The system hands such memory out page
     by page, each filled with zeros first: half of a vocoder's time on a virtual machine's CPU, whose arrays are 100 MB
-    and short-lived. No number changes; the process stays as large as it once was (1.97 GB there for 1.71). All threads
-    have one heap, since those beside the first have no room for such arrays: two that decode took twice as long.
+    and short-lived. No number changes; the process stays as large as it once was (1.97 GB there for 1.71).
 
     Returns:
         Whether the C library is one that can be told so; False changes nothing.
@@ -23,4 +22,4 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    return all(bool(mallopt(*option)) for option in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, KEPT), (M_ARENA_MAX, 1)))
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, KEPT))

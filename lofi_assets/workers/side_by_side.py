@@ -1,7 +1,8 @@
 """The same work on several clips at once, in threads: the arrays of one clip are too small for processors to share.
 
 What belongs here: work that spends its time outside the interpreter (numpy, torch, codecs) on files that are trusted so
-far. What does not: files of strangers, which may hang or kill whoever reads them (`process_pool`).
+far. What does not: files of strangers, which may hang or kill whoever reads them (`process_pool`); arrays of 64 MB and
+more, for which glibc gives no thread but the first a heap: encoding or decoding a long track takes longer side by side.
 """
 
 import os
@@ -21,20 +22,20 @@ AT_ONCE = 4
 
 
 def side_by_side(
-    work: Callable[[T], R], items: Sequence[T], *, label: str | None = None, unit: str = "clip", most: int = AT_ONCE
+    work: Callable[[T], R], items: Sequence[T], *, label: str | None = None, most: int = AT_ONCE
 ) -> list[R]:
     """`work` of every item, in their order, in several threads at once.
 
     One after the other in this thread where `OMP_NUM_THREADS` or the processors that this process may use are 1.
 
     Args:
-        label, unit: what progress is told as, and of what; None tells nothing.
+        label: what progress is told as; None tells nothing.
         most: items at once, where their memory allows fewer than `AT_ONCE`.
     Raises:
         Whatever `work` raises, of the first item in order that fails; those that have not begun by then are left.
     """
     workers = at_once(len(items), most=most)
-    with Progress(label, total=len(items), unit=unit) if label else nullcontext() as progress:
+    with Progress(label, total=len(items), unit="clip") if label else nullcontext() as progress:
         found = []
         for result in map(work, items) if workers <= 1 else _in_threads(work, items, workers):
             found.append(result)

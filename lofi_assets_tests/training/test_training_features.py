@@ -3,8 +3,6 @@
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +15,7 @@ import soundfile
 import torch
 from transformers import HubertConfig, HubertModel
 
-from lofi_assets.audio.decode import Decoded
 from lofi_assets.backbones.ace_step_v1.conditions import without
-from lofi_assets.backbones.ace_step_v1.features import ON_A_CPU, Encoders
 from lofi_assets.backbones.ace_step_v1.identity import base_fingerprint
 from lofi_assets.backbones.ace_step_v1.ssl_encoders import SslEncoderError, load_ssl_encoder
 from lofi_assets.backbones.features import FeatureError, FeatureJob
@@ -28,7 +24,6 @@ from lofi_assets.files.hashing import sha256_file
 from lofi_assets.training.features import files as feature_files
 from lofi_assets.training.features.cache import FeatureRow
 from lofi_assets.training.features.files import FeatureKey, exclusive, keys_of_runs, unneeded_files
-from lofi_assets.workers.side_by_side import side_by_side
 from lofi_assets_tests.feature_material import encoded, read
 
 Encode = Callable[..., list[FeatureRow]]
@@ -103,42 +98,6 @@ def test_features_have_the_models_shapes(jobs: list[FeatureJob], cache: Encode, 
     assert read(tmp_path / "cache").frames(rows[0].key) == 10
     assert conditions["text"].shape[1] == 32 and conditions["speaker"].shape == (512,)
     assert len(conditions["lyric_ids"]) == len(conditions["lyric_mask"]) > 1
-
-
-def test_tracks_encoded_side_by_side_have_the_bits_of_one_after_the_other(
-    jobs: list[FeatureJob], cache: Encode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written = []
-    for processors in (1, 3):
-        monkeypatch.setenv("OMP_NUM_THREADS", str(processors))
-        folder = tmp_path / str(processors)
-        rows = cache([*jobs, a_job(tmp_path / "three.wav", seconds=0.7)], cache_dir=folder)
-        written.append([row.files["latents"].read_bytes() for row in rows])
-    assert written[0] == written[1]
-    assert len(set(written[0])) == 3
-
-
-@pytest.mark.parametrize(("device", "at_once"), [("cpu", ON_A_CPU), ("cuda", 1)])
-def test_of_many_tracks_only_as_many_as_memory_bears_are_encoded_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, at_once: int
-) -> None:
-    inside, most, counting = 0, 0, threading.Lock()
-
-    def heard(encoders: Encoders, audio: Any, kind: str) -> np.ndarray:
-        nonlocal inside, most
-        with counting:
-            inside, most = inside + 1, max(most, inside + 1)
-        time.sleep(0.01)
-        with counting:
-            inside -= 1
-        return np.zeros(1)
-
-    monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    monkeypatch.setattr(Encoders, "_heard", heard)
-    encoders = Encoders(base_path=tmp_path, device=device)
-    audio = Decoded(np.zeros((1, 1), np.float32), 48_000, "wav", bit_rate_kbps=None, bit_depth=16, sha256="")
-    side_by_side(lambda item: encoders.listen(item, ["latents"]), [audio] * 20)
-    assert most == at_once
 
 
 def test_an_unchanged_set_is_not_computed_again_and_needs_no_model(

@@ -5,11 +5,9 @@ What belongs here: running them, and what decides each array's content. What doe
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from threading import BoundedSemaphore, RLock
 from typing import TYPE_CHECKING, Any
 
 from lofi_assets.audio.decode import Decoded
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
     from lofi_assets.backbones.ace_step_v1.loading import Base
     from lofi_assets.backbones.ace_step_v1.ssl_encoders import HubertTargets
 
-ON_A_CPU = 2
-"""Most tracks that a CPU encodes at once: one of 180 s takes 6 GB at the published size."""
 TEXT, LYRICS, SPEAKER = "text", "lyrics", "speaker"
 KINDS: Mapping[str, FeatureKind] = {
     LATENTS: FeatureKind((8, 16, None), "latents", heard=True),
@@ -66,11 +62,6 @@ class Encoders:
     """Lyric vocabulary, if the base's folder holds none."""
     ssl: Mapping[str, Path] = field(default_factory=dict)
     """SSL encoder -> its folder."""
-    _one: AbstractContextManager[Any] = field(default_factory=RLock, init=False, repr=False, compare=False)
-    """Held to load a model, and by whoever has the GPU."""
-    _few: AbstractContextManager[Any] = field(
-        default_factory=lambda: BoundedSemaphore(ON_A_CPU), init=False, repr=False, compare=False
-    )
 
     def keys(self, jobs: Sequence[FeatureJob]) -> list[dict[str, str]]:
         """Kind -> key of each job; a speaker's file and the vocabulary count by their content."""
@@ -108,23 +99,20 @@ class Encoders:
     def listen(self, audio: Decoded, kinds: Collection[str]) -> "dict[str, np.ndarray]":
         """What is made of sound: latents (8, 16, frames) float32, SSL targets (frames, width) float16.
 
-        Each track by itself, as the published DCAE was trained; a batch would pad, and padding changes the latents.
+        One track at a time, as the published DCAE was trained; a batch would pad, and padding changes the latents.
         """
-        with self._few if self._device == "cpu" else self._one:
-            return {kind: self._heard(audio, kind) for kind in kinds}
-
-    def _heard(self, audio: Decoded, kind: str) -> "np.ndarray":
         import torch
 
         stereo = torch.from_numpy(audio.samples).clamp(-1, 1).expand(2, -1).to(self._device)
-        with self._one:
-            encoder: Any = self._dcae if kind == LATENTS else self._ssl_encoder(kind)
-        if kind == LATENTS:
-            latents, lengths = encoder.encode(stereo[None], sample_rate=audio.sample_rate)
-            whole: np.ndarray = latents[0, ..., : int(lengths[0])].float().cpu().contiguous().numpy()
-            return whole
-        targets: np.ndarray = encoder.encode(stereo, sample_rate=audio.sample_rate).half().cpu().numpy()
-        return targets
+        heard: dict[str, np.ndarray] = {}
+        for kind in kinds:
+            if kind == LATENTS:
+                latents, lengths = self._dcae.encode(stereo[None], sample_rate=audio.sample_rate)
+                heard[kind] = latents[0, ..., : int(lengths[0])].float().cpu().contiguous().numpy()
+            else:
+                targets = self._ssl_encoder(kind).encode(stereo, sample_rate=audio.sample_rate)
+                heard[kind] = targets.half().cpu().numpy()
+        return heard
 
     def text(self, caption: str) -> "np.ndarray":
         """States (tokens, width) float32 of a prompt.

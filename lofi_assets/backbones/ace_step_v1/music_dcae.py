@@ -22,10 +22,6 @@ from lofi_assets.backbones.ace_step_v1.encoding_parts import encode_in_parts
 from lofi_assets.backbones.ace_step_v1.frame_rates import HOP, MEL_RATE, SAMPLES_PER_FRAME, latent_frames
 from lofi_assets.backbones.ace_step_v1.strict import strict
 from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1
-from lofi_assets.workers.side_by_side import side_by_side
-
-ON_A_CPU = 2
-"""Most items that a CPU decodes at once: each holds arrays of its own, a hundred times as large as its audio."""
 
 
 @lru_cache(maxsize=8)
@@ -114,12 +110,7 @@ class MusicDCAE(nn.Module):
         Args:
             audio_lengths: samples to keep of each item; shorter items end in zeros. All that was decoded by default.
         """
-
-        @torch.no_grad()  # which holds for a thread alone
-        def heard(item: Tensor) -> Tensor:
-            return _resample(self._decode_one(item), MEL_RATE, sample_rate)
-
-        decoded = side_by_side(heard, list(latents), most=ON_A_CPU if latents.device.type == "cpu" else 1)
+        decoded = [_resample(self._decode_one(item), MEL_RATE, sample_rate) for item in latents]
         if audio_lengths is None:
             return torch.stack(decoded)
         longest = max(audio_lengths)

@@ -6,8 +6,10 @@ training does with them (`training.trainer.batches`). Imports without torch; a c
 loads it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +26,13 @@ from lofi_assets.training.features.files import (
     read_features,
     write_features,
 )
-from lofi_assets.workers.side_by_side import side_by_side
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+DECODED_AHEAD = 2
+"""Tracks decoded on other cores while one is being encoded; a track of 180 s takes 69 MB."""
 
 
 @dataclass(frozen=True)
@@ -182,23 +186,17 @@ def _notes(track: _Wanted, backbone: Backbone) -> dict[str, str]:
 
 
 def _fill_from_audio(missing: _Missing, backbone: Backbone, encoders: Encoders) -> None:
-    """What is heard: each track is decoded once for all that it lacks, others meanwhile (180 s take 69 MB)."""
+    """What is heard: each track is decoded once for all that it lacks."""
     kinds = backbone.feature_kinds
     tracks: dict[str, tuple[FeatureJob, dict[str, Path]]] = {}
     for path, (kind, job) in missing.items():
         if kinds[kind].heard:
             tracks.setdefault(job.audio_sha256, (job, {}))[1][kind] = path
-    if tracks:
-        import torch  # noqa: F401  # before the threads, which share those of torch
-
-    def encode(track: tuple[FeatureJob, dict[str, Path]]) -> None:
-        job, files = track
-        audio = decode(job.track_id, job.audio, sha256=job.audio_sha256)
+    decoded = _decoded_ahead([job for job, _ in tracks.values()])
+    for (job, files), audio in zip(over(list(tracks.values()), "encoding audio", unit="track"), decoded, strict=True):
         for kind, array in encoders.listen(audio, files).items():
             _refuse_broken(kind, array, job)
             write_features(files[kind], array, shape=kinds[kind].shape)
-
-    side_by_side(encode, list(tracks.values()), label="encoding audio", unit="track")
 
 
 def _fill_from_text(missing: _Missing, backbone: Backbone, encoders: Encoders) -> None:
@@ -218,3 +216,20 @@ def _refuse_broken(kind: str, array: "np.ndarray", job: FeatureJob) -> None:
             f"{job.track_id}: {job.audio}: {broken:,} of {array.size:,} numbers of its {kind} are not finite; "
             "mend its raw file or take it out with `lofi review reject`, and materialise the dataset again"
         )
+
+
+def _decoded_ahead(jobs: Sequence[FeatureJob]) -> Iterator[Decoded]:
+    """The audio of each job in turn; the next ones are decoded meanwhile, since a GPU encodes faster than that."""
+    with ThreadPoolExecutor(DECODED_AHEAD) as pool:
+        waiting = iter(jobs)
+
+        def started(count: int) -> list[Future[Decoded]]:
+            return [
+                pool.submit(decode, job.track_id, job.audio, sha256=job.audio_sha256) for job in islice(waiting, count)
+            ]
+
+        running = started(DECODED_AHEAD)
+        while running:
+            audio = running.pop(0).result()
+            running += started(1)
+            yield audio
