@@ -58,14 +58,14 @@ def decompose(program: ExportedProgram, registry: Any) -> ExportedProgram:
     table = _decomp.create_onnx_friendly_decomposition_table(translated)
     graph = program.graph_module.graph
     calls = [node for node in graph.nodes if isinstance(node.target, OpOverload)]
-    asserts = [node for node in calls if not node.target._schema.returns]
+    asserts = {node for node in calls if not node.target._schema.returns and not node.target._schema.is_mutable}
     try:
         if any(isinstance(node.target, HigherOrderOperator) for node in graph.nodes):
             raise _NotAloneError("it holds other programs")
         parts = {
             node: _parts(node, table)
             for node in calls
-            if node not in asserts and (node.target not in translated or _is_always_taken_apart(node.target))
+            if node not in asserts and (node.target not in translated or _is_never_kept(node.target))
         }
     except _NotAloneError as reason:
         LOG.info("the whole module is traced again: %s", reason)
@@ -83,9 +83,9 @@ def decompose(program: ExportedProgram, registry: Any) -> ExportedProgram:
     return program
 
 
-def _is_always_taken_apart(target: OpOverload) -> bool:
-    """Whether torch keeps no call of an operator, since what it returns may be its argument."""
-    return _is_cia_op(target) and not _check_valid_to_preserve(target)
+def _is_never_kept(target: OpOverload) -> bool:
+    """Whether torch keeps no call of an operator: it writes into its argument, or may return it."""
+    return target._schema.is_mutable or (_is_cia_op(target) and not _check_valid_to_preserve(target))
 
 
 def _parts(node: Node, table: Table) -> _Parts:
@@ -124,10 +124,12 @@ def _writes_unseen(node: Node) -> bool:
 
 
 def _is_new(node: Node) -> bool:
-    """Whether a call returns memory of its own, not that of an argument."""
+    """Whether a call returns memory of its own, not that of an argument; or will, once it writes into a copy."""
     target = node.target
-    if not isinstance(target, OpOverload) or _is_always_taken_apart(target):
+    if not isinstance(target, OpOverload):
         return False
+    if _is_never_kept(target):
+        return target._schema.is_mutable and _writes_unseen(node)
     return all(returned.alias_info is None for returned in target._schema.returns)
 
 
