@@ -89,6 +89,8 @@ def _is_never_kept(target: OpOverload) -> bool:
 
 
 def _parts(node: Node, table: Table) -> _Parts:
+    if node.meta.get("unbacked_bindings"):
+        raise _NotAloneError(f"{node} makes a size that depends on data")
     inputs = list(node.all_input_nodes)
     writes = node.target._schema.is_mutable  # type: ignore[union-attr]
     if writes and not _writes_unseen(node):

@@ -43,6 +43,8 @@ CPU_VARIANT = "int8.cpu"
 """The INT8 tier as a CPU runs it, with rounded activations (`quantization.policy.cpu_profiles`)."""
 VARIANTS = ("fp16", "int8", CPU_VARIANT, "int4")
 """What is sampled: whatever of the tiers a user may run."""
+SAMPLED_AT_ONCE = 2
+"""Most clips that a CPU samples at once: each holds the arrays of a decoder."""
 
 
 @dataclass(frozen=True, config=STORED)
@@ -289,8 +291,8 @@ def _sample(
         # the CPU's own graph is judged where it is run
         on_cpu = variant == CPU_VARIANT
         device = "cpu" if on_cpu else settings.device
-        # On a CPU a few at once, with a share of the processors each; a GPU makes one while the last one is written.
-        most = at_once(len(prompts)) if device == "cpu" else 1
+        # with a share of the processors each; a GPU makes one while the one before is written
+        most = at_once(len(prompts), most=SAMPLED_AT_ONCE) if device == "cpu" else 1
         pipeline = backbone.runtime(
             store.quantized / tier_of(variant), cpu_profile=on_cpu, device=device, threads=max(1, processors() // most)
         )

@@ -47,6 +47,14 @@ class Everyday(nn.Module):
         return total.contiguous()
 
 
+class DependsOnData(nn.Module):
+    """How many rows are left is not known before they are there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = torch.nonzero(x > 0)
+        return rows.chunk(3, dim=-1)[0].float() / rows.shape[0]
+
+
 class WritesWhatIsRead(nn.Module):
     """The view sees what is written after it was taken."""
 
@@ -104,6 +112,13 @@ def test_a_module_that_writes_into_what_is_read_elsewhere_is_traced_again(caplog
     assert "writes into a tensor that something else may read" in caplog.text
     x = torch.randn(3, 5, 8)
     np.testing.assert_array_equal(answers(model, x), module(x))
+
+
+def test_a_module_whose_sizes_depend_on_data_has_its_numbers() -> None:
+    module = DependsOnData()
+    model = export(exportable(module), precision="float32")
+    x = torch.randn(3, 5, 8)
+    np.testing.assert_allclose(answers(model, x), module(x), rtol=1e-6)
 
 
 @pytest.mark.slow
