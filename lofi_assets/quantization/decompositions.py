@@ -24,6 +24,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 from torch.onnx._internal.exporter import _decomp, _fx_passes
 
+from lofi_assets.errors import LofiError
+
 LOG = logging.getLogger(__name__)
 
 Table = Mapping[Any, Callable[..., Any]]
@@ -33,7 +35,7 @@ traced_again = _fx_passes.decompose_with_registry
 """What torch does, for any program."""
 
 
-class _NotAloneError(Exception):
+class _NotAloneError(LofiError, ValueError):
     """A call that cannot be taken apart without the others; the message says why."""
 
 
