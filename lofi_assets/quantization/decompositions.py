@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from lofi_assets.errors import LofiError
 
 LOG = logging.getLogger(__name__)
 
-Table = Mapping[Any, Callable[..., Any]]
+Table = dict[Any, Callable[..., Any]]
 """Operator -> what torch takes it apart into."""
 
 traced_again = _fx_passes.decompose_with_registry
@@ -51,13 +51,15 @@ class _Parts:
 def decompose(program: ExportedProgram, registry: Any) -> ExportedProgram:
     """The program in operators that have a translation, changed in place; without its assertions, which ONNX has not.
 
-    A program that writes into a tensor which something else may read, or that holds other programs, is traced again.
+    A program is traced again if a call cannot be taken apart alone: it writes into what something else may read, holds
+    another program, or makes a size that depends on data.
 
     Args:
         registry: torch's `ONNXRegistry`, which knows what has a translation.
     """
     translated = set(_decomp.get_onnx_implemented_overloads(registry))
-    table = _decomp.create_onnx_friendly_decomposition_table(translated)
+    table: Table = _decomp.create_onnx_friendly_decomposition_table(translated)
+    functional = {target: made for target, made in table.items() if not target._schema.is_mutable}
     graph = program.graph_module.graph
     calls = [node for node in graph.nodes if isinstance(node.target, OpOverload)]
     asserts = {node for node in calls if not node.target._schema.returns and not node.target._schema.is_mutable}
@@ -65,7 +67,7 @@ def decompose(program: ExportedProgram, registry: Any) -> ExportedProgram:
         if any(isinstance(node.target, HigherOrderOperator) for node in graph.nodes):
             raise _NotAloneError("it holds other programs")
         parts = {
-            node: _parts(node, table)
+            node: _parts(node, functional)
             for node in calls
             if node not in asserts and (node.target not in translated or _is_never_kept(node.target))
         }
@@ -108,9 +110,8 @@ def _parts(node: Node, table: Table) -> _Parts:
     fake = detect_fake_mode(values)
     if fake is None:
         raise _NotAloneError(f"{node} takes no tensor")
-    functional = {target: made for target, made in table.items() if not target._schema.is_mutable}
     with fake, torch.no_grad():
-        module = make_fx(call, decomposition_table=functional)(*values)
+        module = make_fx(call, decomposition_table=table)(*values)
         if any(isinstance(part.target, OpOverload) and part.target._schema.is_mutable for part in module.graph.nodes):
             module = make_fx(functionalize(module, remove="mutations"))(*values)
     if any(part.op == "get_attr" for part in module.graph.nodes):
