@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lofi_assets.audio.arrays import FloatArray
+from lofi_assets.audio.time_kernels import TimeKernel, largest_over_bands, time_kernel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,13 +27,11 @@ N_FFT, HOP, MEL_BANDS = 512, 256, 96
 PATCH_FRAMES = 187
 PATCH_S = PATCH_FRAMES * HOP / SAMPLE_RATE
 # Small on purpose: what a batch of windows, or of frames of the first two branches, makes is to stay in the cache.
-BATCH, FRAMES = 2, 12
+BATCH, FRAMES = 2, 20
 # Batch-norm epsilon of the TensorFlow graph; torch's own default (1e-5) would move the tags by 1e-3.
 EPSILON = 1e-3
-FRONT_BRANCHES, SPECTRAL, TEMPORAL = range(5), range(2), range(5, 8)
+FRONT_BRANCHES, SPECTRAL, OVER_TIME, TEMPORAL = range(5), range(2), range(2, 5), range(5, 8)
 BINS = MEL_BANDS // 2 + 1
-# The 96 real numbers of a row's DFT, as bins: the real parts, and the imaginary ones but of the first and the last bin.
-COEFFICIENTS = (*range(BINS), *range(1, BINS - 1))
 
 _LABEL_FILE = json.loads((WEIGHTS / "labels.json").read_text(encoding="utf-8"))
 LABELS: dict[ModelName, tuple[str, ...]] = {"msd": tuple(_LABEL_FILE["MSD"]), "mtt": tuple(_LABEL_FILE["MTT"])}
@@ -72,11 +71,15 @@ class MusicNN:
         windows = window_frames(len(mel), hop_s)
         tags, embeddings = [], []
         with torch.inference_mode():
-            maxima, places = _spectral_branches(self.weights, mel, windows)
+            image = _batch_norm(self.weights, "batch_normalization", torch.from_numpy(mel)[None, None])[0, 0]
+            maxima, places = _spectral_branches(self.weights, image, windows)
+            starts = windows[:, 0].tolist()
+            kernels = [_time_kernel(self.weights, index) for index in OVER_TIME]
+            over_time = [largest_over_bands(kernel, image, starts, PATCH_FRAMES) for kernel in kernels]
             for start in range(0, len(windows), BATCH):
                 batch = slice(start, start + BATCH)
                 spectral = [channels[places[batch]].transpose(1, 2) for channels in maxima]
-                found = _forward(self.weights, torch.from_numpy(mel[windows[batch]]), spectral)
+                found = _forward(self.weights, [*spectral, *(channels[batch] for channels in over_time)])
                 tags.append(found[0].numpy())
                 embeddings.append(found[1].numpy())
         return np.concatenate(tags), np.concatenate(embeddings)
@@ -145,7 +148,7 @@ def _mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @cache
 def _network(model: ModelName) -> dict[str, Tensor]:
-    """Weights by name, convolution kernels as torch wants them (filters, channels, time, mel); one set per process."""
+    """Weights by name; one set per process."""
     from safetensors.torch import load_file
 
     return _prepared(load_file(WEIGHTS / f"{model}_musicnn.safetensors"))
@@ -159,25 +162,34 @@ def _prepared(weights: dict[str, Tensor]) -> dict[str, Tensor]:
             weights[f"{_layer(index)}.{part}"] = weights[f"{_layer(index)}.{part}"] * sign
     for index in SPECTRAL:
         kernel = weights.pop(f"{_layer(index)}.kernel")[:, :, 0]
-        weights[f"{_layer(index)}.spectrum"] = _kernel_spectrum(kernel)
-        weights[f"{_layer(index)}.inverse"] = _inverse_dft(MEL_BANDS - kernel.shape[1] + 1)
+        positions = MEL_BANDS - kernel.shape[1] + 1
+        weights[f"{_layer(index)}.spectrum"] = _kernel_spectrum(kernel, middle=(positions - 1) / 2)
+        weights[f"{_layer(index)}.waves"] = _waves(positions)
+    for index in OVER_TIME:
+        kernel = weights.pop(f"{_layer(index)}.kernel")[:, 0, 0].T
+        prepared = vars(time_kernel(kernel, weights[f"{_layer(index)}.bias"]))
+        weights |= {f"{_layer(index)}.{part}": matrix for part, matrix in prepared.items()}
     for index in TEMPORAL:
         # (time, channels, 1, filters), since TensorFlow's image has the channels for its bands
         weights[f"{_layer(index)}.kernel"] = weights[f"{_layer(index)}.kernel"][:, :, 0].permute(2, 1, 0).contiguous()
-    return {name: tensor.permute(3, 2, 0, 1) if tensor.ndim == 4 else tensor for name, tensor in weights.items()}
+    return weights
 
 
-def _kernel_spectrum(kernel: Tensor) -> Tensor:
-    """A kernel (taps, bands, filters) as what a row's 96 coefficients are multiplied by, (96, 2 taps, filters).
+def _kernel_spectrum(kernel: Tensor, *, middle: float) -> Tensor:
+    """A kernel (taps, bands, filters) as what a row's spectrum is multiplied by, (2, 49 bins, 2 taps, filters).
 
     With Y = X conj(K) for each bin, the real part takes (re K, im K) of (re X, im X), the imaginary (-im K, re K).
+
+    Args:
+        middle: band to which the result is turned, so that positions are counted from there.
     """
     import torch
 
-    spectrum = np.fft.rfft(kernel.double().numpy(), MEL_BANDS, axis=1).swapaxes(0, 1)
+    turned = np.exp(-2j * np.pi * middle * np.arange(BINS) / MEL_BANDS)[:, None, None]
+    spectrum = np.fft.rfft(kernel.double().numpy(), MEL_BANDS, axis=1).swapaxes(0, 1) * turned
     real = np.concatenate([spectrum.real, spectrum.imag], axis=1)
     imaginary = np.concatenate([-spectrum.imag, spectrum.real], axis=1)
-    return torch.from_numpy(np.concatenate([real, imaginary[1:-1]]).astype(np.float32))
+    return torch.from_numpy(np.ascontiguousarray(np.stack([real, imaginary]), dtype=np.float32))
 
 
 @cache
@@ -189,13 +201,20 @@ def _dft() -> Tensor:
     return torch.from_numpy(np.concatenate([spectrum.real, spectrum.imag], axis=1).astype(np.float32))
 
 
-def _inverse_dft(bands: int) -> Tensor:
-    """(bands, 96): this times the 96 coefficients of a spectrum is its first `bands` values."""
+def _waves(positions: int) -> Tensor:
+    """(2, half of the positions, 49): times the real and the imaginary parts of a spectrum, they are the even and the
+    odd part of what it is the spectrum of, from the middle of the positions on."""
     import torch
 
-    bins = np.eye(BINS)
-    rows = np.concatenate([np.fft.irfft(bins, MEL_BANDS), np.fft.irfft(1j * bins[1:-1], MEL_BANDS)])
-    return torch.from_numpy(np.ascontiguousarray(rows[:, :bands].T, dtype=np.float32))
+    from_middle = np.arange((positions + 1) // 2) + (positions - 1) / 2 % 1
+    angles = 2 * np.pi * np.outer(from_middle, np.arange(BINS)) / MEL_BANDS
+    twice = np.where(np.isin(np.arange(BINS), (0, BINS - 1)), 1, 2) / MEL_BANDS
+    return torch.from_numpy((np.stack([np.cos(angles), -np.sin(angles)]) * twice).astype(np.float32))
+
+
+def _time_kernel(weights: dict[str, Tensor], index: int) -> TimeKernel:
+    """The kernel of one of the three branches that see one band."""
+    return TimeKernel(**{part: weights[f"{_layer(index)}.{part}"] for part in ("block", "start", "end", "bias")})
 
 
 def _layer(index: int) -> str:
@@ -203,25 +222,26 @@ def _layer(index: int) -> str:
 
 
 def _spectral_branches(
-    weights: dict[str, Tensor], mel: FloatArray, windows: NDArray[np.intp]
+    weights: dict[str, Tensor], image: Tensor, windows: NDArray[np.intp]
 ) -> tuple[list[Tensor], NDArray[np.intp]]:
     """The first two branches, whose kernels are 7 frames by 38 and 67 bands: two thirds of the network's products.
 
     Over frequency a convolution is a product of spectra. The DFT has as many points as there are bands, so what wraps
-    around falls beyond the positions where the kernel fits, which are the ones that are wanted ("valid"): a third of
+    around falls beyond the positions where the kernel fits, which are the ones that are wanted ("valid"): a fifth of
     the multiplications. And windows that overlap share what is not within three frames of an end of theirs.
 
+    Args:
+        image: (frames, 96), after the first batch norm.
     Returns:
-        For each branch (distinct, 204), the largest value over frequency before batch norm (see `_largest`); and
+        For each branch (distinct, 204), the largest value over frequency before batch norm (see `_normed`); and
         (windows, 187), which of the distinct rows is a window's frame.
     """
     import torch
 
     inside = np.arange(PATCH_FRAMES)[:, None] + np.arange(-3, 4)
     beyond = (inside < 0) | (inside >= PATCH_FRAMES)
-    taps = np.where(beyond, len(mel), windows[:, :1, None] + inside)
+    taps = np.where(beyond, len(image), windows[:, :1, None] + inside)
     distinct, places = np.unique(taps.reshape(-1, taps.shape[2]), axis=0, return_inverse=True)
-    image = _batch_norm(weights, "batch_normalization", torch.from_numpy(mel)[None, None])[0, 0]
     silent = torch.zeros(1, 2, BINS)
     spectra = torch.cat([(image @ _dft()).unflatten(1, (2, BINS)), silent])
     batches = [
@@ -232,26 +252,25 @@ def _spectral_branches(
 
 
 def _filtered(weights: dict[str, Tensor], spectra: Tensor) -> list[Tensor]:
-    """Spectra of the frames around each frame, (frames, 7, 2, 49) -> for each branch (frames, 204)."""
-    around = spectra.permute(3, 0, 2, 1).flatten(2)[list(COEFFICIENTS)]
+    """Spectra of the frames around each frame, (frames, 7, 2, 49) -> for each branch (frames, 204).
+
+    At the same distance to both sides of the middle the values are even + odd and even - odd, of which the larger is
+    even + |odd|: half of the inverse DFT is enough.
+    """
+    around = spectra.permute(3, 0, 2, 1).flatten(2)
     maxima = []
     for index in SPECTRAL:
-        filtered = around @ weights[f"{_layer(index)}.spectrum"]
-        over_frequency = (weights[f"{_layer(index)}.inverse"] @ filtered.flatten(1)).unflatten(1, filtered.shape[1:])
-        maxima.append(over_frequency.amax(0) + weights[f"{_layer(index)}.bias"])
+        filtered = (around @ weights[f"{_layer(index)}.spectrum"]).flatten(2)
+        even, odd = weights[f"{_layer(index)}.waves"] @ filtered
+        largest = even.add_(odd.abs_()).amax(0).view(len(spectra), -1)
+        maxima.append(largest + weights[f"{_layer(index)}.bias"])
     return maxima
 
 
-def _forward(weights: dict[str, Tensor], patches: Tensor, spectral: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """(batch, 187, 96) -> tags (batch, 50), penultimate (batch, 200).
-
-    Args:
-        spectral: the first two branches before batch norm, each (batch, 204, 187).
-    """
+def _forward(weights: dict[str, Tensor], largest: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The five branches before batch norm, each (batch, filters, 187) -> tags (batch, 50), penultimate (batch, 200)."""
     import torch
 
-    image = _batch_norm(weights, "batch_normalization", patches[:, None])
-    largest = [*spectral, *(_largest(weights, index, image) for index in FRONT_BRANCHES if index not in SPECTRAL)]
     front = torch.cat([_normed(weights, index, branch) for index, branch in enumerate(largest)], dim=1)
     first = _temporal(weights, 5, front)
     second = _temporal(weights, 6, first) + first
@@ -263,25 +282,13 @@ def _forward(weights: dict[str, Tensor], patches: Tensor, spectral: list[Tensor]
     return torch.sigmoid(_dense(weights, "dense_1", penultimate)), penultimate
 
 
-def _largest(weights: dict[str, Tensor], index: int, image: Tensor) -> Tensor:
-    """A branch whose kernel is one band wide, (batch, 1, time, mel) -> (batch, filters, time): the largest over bands.
-
-    ReLU and batch norm are monotonic in every channel, so the extreme is taken first, on the raw convolution: the
-    largest where the batch norm's scale is positive, the smallest where it is negative (`_prepared` has turned the
-    kernels of those over). Three passes over the big map become one.
-
-    The kernels have an even number of taps; of the zeros around the image TensorFlow puts the odd one after it.
-    """
-    from torch.nn import functional
-
-    kernel = weights[f"{_layer(index)}.kernel"]
-    missing = kernel.shape[2] - 1
-    padded = functional.pad(image, (0, 0, missing // 2, missing - missing // 2))
-    return functional.conv2d(padded, kernel, weights[f"{_layer(index)}.bias"]).amax(3)
-
-
 def _normed(weights: dict[str, Tensor], index: int, extreme: Tensor) -> Tensor:
-    """ReLU and batch norm of a branch's extremes, (batch, filters, time)."""
+    """ReLU and batch norm of a branch's largest value over bands, (batch, filters, time).
+
+    Both are monotonic in every channel, so the extreme over bands is taken first, on the raw convolution: the largest
+    where the batch norm's scale is positive, the smallest where it is negative (`_prepared` has turned the kernels of
+    those over). Three passes over the big map become one.
+    """
     norm = f"batch_normalization_{index + 1}"
     return _batch_norm(weights, norm, (extreme * weights[f"{norm}.gamma"].sign()[:, None]).relu())
 
