@@ -6,8 +6,9 @@ The release is a run of its own, and only where no gate holds it: what is held b
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -18,6 +19,7 @@ import dagster as dg
 from rich.console import Console
 from rich.markup import escape
 
+from lofi_assets.backbones import ACE_STEP_V1, backbone_of
 from lofi_assets.constitution.gates import Verdict, load_gates
 from lofi_assets.constitution.verdict_table import gates_table
 from lofi_assets.constitution.verdicts import recorded, verdicts
@@ -26,15 +28,15 @@ from lofi_assets.defs.dagster_home import dagster_home
 from lofi_assets.defs.gates import held_back
 from lofi_assets.defs.resources import Platform
 from lofi_assets.demo.tables import assets_table, rejects_table
+from lofi_assets.errors import LofiError
 from lofi_assets.evaluation.reports.pages import comparison_path
 from lofi_assets.html.links import page_url
+from lofi_assets.release.onnx_artifacts import prepare_environment
 from lofi_assets.store import Store
 from lofi_assets.tracks.review import queue
 from lofi_assets.wording import counted
 
 RELEASE = "hub_release"
-MODELS = "lofi_assets.backbones.ace_step_v1.loading"
-"""The module behind which torch, diffusers, transformers and peft are: ten seconds."""
 PROCESS_TAG = "lofi/process"
 """Which process a demo run is: by it the next demo sees that an earlier one was killed."""
 
@@ -113,7 +115,7 @@ def run_demo(console: Console) -> int:
     started = time.monotonic()
     dagster_home()
     store = Platform().store
-    with nullcontext() if store.features.exists() else _imported_meanwhile(MODELS):
+    with nullcontext() if store.features.exists() else _meanwhile(partial(_prepare, store)):
         write_demo_corpus(store.root)
     definitions = build_defs(loggers={"console": quiet_console})
     with instance_of_home() as instance:
@@ -132,14 +134,21 @@ def run_demo(console: Console) -> int:
     return 1 if failures else 0
 
 
+def _prepare(store: Store) -> None:
+    """What later steps begin with, on one processor while the other waits: the libraries behind the models (ten seconds
+    of imports), and the environment in which the bundle is tried (ten seconds of pip)."""
+    import_module("lofi_assets.backbones.ace_step_v1.loading")
+    prepare_environment(store, backbone_of(ACE_STEP_V1))
+
+
 @contextmanager
-def _imported_meanwhile(module: str) -> Iterator[None]:
-    """A module is imported in a thread while the block waits for other processes. One that cannot be is left to whoever
-    needs it, where its absence is explained."""
+def _meanwhile(prepare: Callable[[], None]) -> Iterator[None]:
+    """`prepare` runs in a thread while the block waits for other processes. What it cannot do is left to the step that
+    needs it, where the reason is told."""
 
     def run() -> None:
-        with suppress(ImportError):
-            import_module(module)
+        with suppress(ImportError, LofiError, OSError):
+            prepare()
 
     thread = Thread(target=run, daemon=True)
     thread.start()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
-from lofi_assets.backbones import backbone_of
+from lofi_assets.backbones import Backbone, backbone_of
 from lofi_assets.backbones.export import ReleaseRuntime
 from lofi_assets.errors import LofiError
 from lofi_assets.files.hashing import hash_of, sha256_folder
@@ -136,6 +136,16 @@ def build_bundle(store: Store, profile: Profile) -> Outcome:
     )
 
 
+def prepare_environment(store: Store, backbone: Backbone) -> None:
+    """Make the environment in which a bundle of this backbone is tried, for a `build_bundle` to come. Errors as in
+    `environment`."""
+    environment(exact_requirements(backbone.release_runtime().requirements), _environments(store))
+
+
+def _environments(store: Store) -> Path:
+    return store.cache / "bundle_environments"
+
+
 def _summary(bundle: Bundle, wrong: Sequence[str]) -> str:
     ran, note = bundle.example.ran, bundle.example.note
     files = counted(len(bundle.files), "file")
@@ -216,7 +226,7 @@ def _make(
     with atomic_folder(store.export) as folder:
         _write(folder, store, tiers, texts)
         with tempfile.TemporaryDirectory() as scratch:
-            environments = store.cache / "bundle_environments"
+            environments = _environments(store)
             example, runs = try_bundle(folder, environments, scratch=Path(scratch))
             if runs and example.ran:
                 python = environment(texts["requirements.txt"], environments)
