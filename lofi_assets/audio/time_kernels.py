@@ -83,7 +83,7 @@ def largest_over_bands(kernel: TimeKernel, image: Tensor, starts: list[int], len
 
     Args:
         image: (frames, bands).
-        starts: first frame of each window, rising.
+        starts: first frame of each window, at equal distances.
         length: frames of a window, more than the kernel has taps.
     """
     import torch
