@@ -227,8 +227,8 @@ def _spectral_branches(
     """The first two branches, whose kernels are 7 frames by 38 and 67 bands: two thirds of the network's products.
 
     Over frequency a convolution is a product of spectra. The DFT has as many points as there are bands, so what wraps
-    around falls beyond the positions where the kernel fits, which are the ones that are wanted ("valid"): a fifth of
-    the multiplications. And windows that overlap share what is not within three frames of an end of theirs.
+    around falls beyond the positions where the kernel fits, which are the ones that are wanted ("valid"): a
+    quarter of the multiplications. And windows that overlap share what is not within three frames of an end of theirs.
 
     Args:
         image: (frames, 96), after the first batch norm.

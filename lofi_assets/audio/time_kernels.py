@@ -5,7 +5,7 @@ branches of the network and what is done with the result (`audio/musicnn.py`).
 
 The whole image is convolved once. Near its ends a window has zeros where the image goes on, so what the frames beyond
 its ends have added is taken off for each window. Of a kernel of 128 taps and windows of 187 frames, one second apart,
-that is two fifths of the products.
+that is two thirds of the products.
 """
 
 from __future__ import annotations

@@ -37,6 +37,8 @@ from lofi_assets.tracks.review import queue
 from lofi_assets.wording import counted
 
 RELEASE = "hub_release"
+PATIENCE_S = 20.0
+"""For what is prepared while the corpus is made: pip may wait for minutes where there is no network."""
 PROCESS_TAG = "lofi/process"
 """Which process a demo run is: by it the next demo sees that an earlier one was killed."""
 
@@ -143,8 +145,8 @@ def _prepare(store: Store) -> None:
 
 @contextmanager
 def _meanwhile(prepare: Callable[[], None]) -> Iterator[None]:
-    """`prepare` runs in a thread while the block waits for other processes. What it cannot do is left to the step that
-    needs it, where the reason is told."""
+    """`prepare` runs in a thread while the block waits for other processes, and on beside what follows if it takes much
+    longer. What it cannot do is left to the step that needs it, where the reason is told."""
 
     def run() -> None:
         with suppress(ImportError, LofiError, OSError):
@@ -153,7 +155,7 @@ def _meanwhile(prepare: Callable[[], None]) -> Iterator[None]:
     thread = Thread(target=run, daemon=True)
     thread.start()
     yield
-    thread.join()
+    thread.join(PATIENCE_S)
 
 
 def materialise(

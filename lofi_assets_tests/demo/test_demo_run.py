@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -145,6 +146,16 @@ def test_what_is_prepared_meanwhile_is_there_after_the_block() -> None:
     with demo._meanwhile(lambda: (time.sleep(0.2), done.append("prepared"))[1]):
         assert done == []
     assert done == ["prepared"]
+
+
+def test_what_takes_too_long_to_prepare_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "PATIENCE_S", 0.01)
+    going_on, ended = threading.Event(), threading.Event()
+    with demo._meanwhile(lambda: (going_on.wait(10), ended.set())[1]):
+        pass
+    assert not ended.is_set()
+    going_on.set()
+    assert ended.wait(10)
 
 
 @pytest.mark.parametrize("error", [ImportError("no torch"), UnreachableError("no index"), OSError(28, "disk full")])
