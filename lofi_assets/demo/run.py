@@ -19,7 +19,6 @@ import dagster as dg
 from rich.console import Console
 from rich.markup import escape
 
-from lofi_assets.backbones import ACE_STEP_V1, backbone_of
 from lofi_assets.constitution.gates import Verdict, load_gates
 from lofi_assets.constitution.verdict_table import gates_table
 from lofi_assets.constitution.verdicts import recorded, verdicts
@@ -34,6 +33,7 @@ from lofi_assets.html.links import page_url
 from lofi_assets.release.onnx_artifacts import prepare_environment
 from lofi_assets.store import Store
 from lofi_assets.tracks.review import queue
+from lofi_assets.training.base_model import backbone_for
 from lofi_assets.wording import counted
 
 RELEASE = "hub_release"
@@ -117,7 +117,7 @@ def run_demo(console: Console) -> int:
     started = time.monotonic()
     dagster_home()
     store = Platform().store
-    with nullcontext() if store.features.exists() else _meanwhile(partial(_prepare, store)):
+    with nullcontext() if store.features.exists() else _meanwhile(partial(_prepare, Platform())):
         write_demo_corpus(store.root)
     definitions = build_defs(loggers={"console": quiet_console})
     with instance_of_home() as instance:
@@ -136,11 +136,11 @@ def run_demo(console: Console) -> int:
     return 1 if failures else 0
 
 
-def _prepare(store: Store) -> None:
+def _prepare(platform: Platform) -> None:
     """What later steps begin with, on one processor while the other waits: the libraries behind the models (ten seconds
     of imports), and the environment in which the bundle is tried (ten seconds of pip)."""
     import_module("lofi_assets.backbones.ace_step_v1.loading")
-    prepare_environment(store, backbone_of(ACE_STEP_V1))
+    prepare_environment(platform.store, backbone_for(platform.profile.base_model))
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from lofi_assets.backbones import ACE_STEP_V1, backbone_of
 from lofi_assets.constitution.gates import Verdict, load_gates
+from lofi_assets.defs.resources import Platform
 from lofi_assets.demo import run as demo
 from lofi_assets.demo.run import PROCESS_TAG, fail_killed_runs, materialise, process_mark, quiet_console, what_next
 from lofi_assets.files.documents import write_text
@@ -142,9 +142,10 @@ def test_the_end_says_what_to_do_next(store: Store) -> None:
 
 
 def test_what_is_prepared_meanwhile_is_there_after_the_block() -> None:
-    done: list[str] = []
-    with demo._meanwhile(lambda: (time.sleep(0.2), done.append("prepared"))[1]):
+    entered, done = threading.Event(), list[str]()
+    with demo._meanwhile(lambda: (entered.wait(10), done.append("prepared"))[1]):
         assert done == []
+        entered.set()
     assert done == ["prepared"]
 
 
@@ -160,14 +161,17 @@ def test_what_takes_too_long_to_prepare_holds_nothing_up(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("error", [ImportError("no torch"), UnreachableError("no index"), OSError(28, "disk full")])
 def test_what_cannot_be_prepared_is_left_to_the_step_that_needs_it(
-    error: Exception, recwarn: pytest.WarningsRecorder
+    error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    uncaught: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", uncaught.append)
+
     def fail() -> None:
         raise error
 
     with demo._meanwhile(fail):
         pass
-    assert not recwarn.list  # pytest warns of a thread that ends in an error
+    assert not uncaught
 
 
 def test_the_environment_of_the_first_bundle_is_the_one_that_is_prepared(
@@ -175,7 +179,8 @@ def test_the_environment_of_the_first_bundle_is_the_one_that_is_prepared(
 ) -> None:
     asked: list[tuple[str, Path]] = []
     monkeypatch.setattr(onnx_artifacts, "environment", lambda text, root: asked.append((text, root)))
-    demo._prepare(store)
+    monkeypatch.setenv("LOFI_PROFILE", "demo")
+    demo._prepare(Platform(data_dir=str(store.root)))
     ((text, root),) = asked
     assert text == exact_requirements(backbone_of(ACE_STEP_V1).release_runtime().requirements)
     assert root == store.cache / "bundle_environments"
