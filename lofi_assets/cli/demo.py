@@ -1,6 +1,7 @@
 """`lofi demo`: the whole lineage on music of its own making, or only that music."""
 
 import sys
+import time
 
 import click
 
@@ -11,9 +12,13 @@ from lofi_assets.store import data_root
 @click.command()
 def demo() -> None:
     """The whole lineage on the demo corpus, in this process; then every gate's verdict."""
-    from lofi_assets.demo.run import run_demo
+    from lofi_assets.demo.beginning import write_corpus
 
-    sys.exit(run_demo(console))
+    started = time.monotonic()
+    write_corpus(data_root())
+    from lofi_assets.demo.run import run_demo  # Dagster, imported while the corpus was made
+
+    sys.exit(run_demo(console, started=started))
 
 
 @click.command("demo-corpus")

@@ -6,12 +6,8 @@ The release is a run of its own, and only where no gate holds it: what is held b
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import click
@@ -27,18 +23,13 @@ from lofi_assets.defs.dagster_home import dagster_home
 from lofi_assets.defs.gates import held_back
 from lofi_assets.defs.resources import Platform
 from lofi_assets.demo.tables import assets_table, rejects_table
-from lofi_assets.errors import LofiError
 from lofi_assets.evaluation.reports.pages import comparison_path
 from lofi_assets.html.links import page_url
-from lofi_assets.release.onnx_artifacts import prepare_environment
 from lofi_assets.store import Store
 from lofi_assets.tracks.review import queue
-from lofi_assets.training.base_model import backbone_for
 from lofi_assets.wording import counted
 
 RELEASE = "hub_release"
-PATIENCE_S = 20.0
-"""For what is prepared while the corpus is made: pip may wait for minutes where there is no network."""
 PROCESS_TAG = "lofi/process"
 """Which process a demo run is: by it the next demo sees that an earlier one was killed."""
 
@@ -106,19 +97,16 @@ def instance_of_home() -> dg.DagsterInstance:
     return dg.DagsterInstance.get()
 
 
-def run_demo(console: Console) -> int:
-    """Write the demo corpus, materialise everything, print what came of it and what to do next.
+def run_demo(console: Console, *, started: float) -> int:
+    """Materialise everything on the corpus that lies there, print what came of it and what to do next.
 
+    Args:
+        started: of the monotonic clock, when the demo began.
     Returns:
         0 if every step but a held-back release succeeded, else 1.
     """
-    from lofi_assets.demo.corpus.files import write_demo_corpus
-
-    started = time.monotonic()
     dagster_home()
     store = Platform().store
-    with nullcontext() if store.features.exists() else _meanwhile(partial(_prepare, Platform())):
-        write_demo_corpus(store.root)
     definitions = build_defs(loggers={"console": quiet_console})
     with instance_of_home() as instance:
         fail_killed_runs(instance)
@@ -134,28 +122,6 @@ def run_demo(console: Console) -> int:
     console.print(f"{summary}; {time.monotonic() - started:.0f} s.", highlight=False)
     console.print("\n".join(what_next(store)), highlight=False, soft_wrap=True, markup=False)
     return 1 if failures else 0
-
-
-def _prepare(platform: Platform) -> None:
-    """What later steps begin with, on one processor while the other waits: the libraries behind the models (ten seconds
-    of imports), and the environment in which the bundle is tried (ten seconds of pip)."""
-    import_module("lofi_assets.backbones.ace_step_v1.loading")
-    prepare_environment(platform.store, backbone_for(platform.profile.base_model))
-
-
-@contextmanager
-def _meanwhile(prepare: Callable[[], None]) -> Iterator[None]:
-    """`prepare` runs in a thread while the block waits for other processes, and on beside what follows if it takes much
-    longer. What it cannot do is left to the step that needs it, where the reason is told."""
-
-    def run() -> None:
-        with suppress(ImportError, LofiError, OSError):
-            prepare()
-
-    thread = Thread(target=run, daemon=True)
-    thread.start()
-    yield
-    thread.join(PATIENCE_S)
 
 
 def materialise(

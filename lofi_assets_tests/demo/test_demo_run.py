@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,10 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
-from lofi_assets.backbones import ACE_STEP_V1, backbone_of
 from lofi_assets.constitution.gates import Verdict, load_gates
-from lofi_assets.defs.resources import Platform
 from lofi_assets.demo import run as demo
 from lofi_assets.demo.run import PROCESS_TAG, fail_killed_runs, materialise, process_mark, quiet_console, what_next
 from lofi_assets.files.documents import write_text
-from lofi_assets.release import onnx_artifacts
-from lofi_assets.release.bundle_environment import UnreachableError, exact_requirements
 from lofi_assets.store import Store
 
 
@@ -139,48 +134,3 @@ def test_the_end_says_what_to_do_next(store: Store) -> None:
     assert "make dev" in said and "lofi review list" in said and str(store.raw) in said and "reports" not in said
     write_text(store.samples / "reports" / "index.html", "<!doctype html>")
     assert "http://127.0.0.1:3001/data/samples/reports/index.html" in "\n".join(what_next(store))
-
-
-def test_what_is_prepared_meanwhile_is_there_after_the_block() -> None:
-    entered, done = threading.Event(), list[str]()
-    with demo._meanwhile(lambda: (entered.wait(10), done.append("prepared"))[1]):
-        assert done == []
-        entered.set()
-    assert done == ["prepared"]
-
-
-def test_what_takes_too_long_to_prepare_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "PATIENCE_S", 0.01)
-    going_on, ended = threading.Event(), threading.Event()
-    with demo._meanwhile(lambda: (going_on.wait(10), ended.set())[1]):
-        pass
-    assert not ended.is_set()
-    going_on.set()
-    assert ended.wait(10)
-
-
-@pytest.mark.parametrize("error", [ImportError("no torch"), UnreachableError("no index"), OSError(28, "disk full")])
-def test_what_cannot_be_prepared_is_left_to_the_step_that_needs_it(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uncaught: list[threading.ExceptHookArgs] = []
-    monkeypatch.setattr(threading, "excepthook", uncaught.append)
-
-    def fail() -> None:
-        raise error
-
-    with demo._meanwhile(fail):
-        pass
-    assert not uncaught
-
-
-def test_the_environment_of_the_first_bundle_is_the_one_that_is_prepared(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[str, Path]] = []
-    monkeypatch.setattr(onnx_artifacts, "environment", lambda text, root: asked.append((text, root)))
-    monkeypatch.setenv("LOFI_PROFILE", "demo")
-    demo._prepare(Platform(data_dir=str(store.root)))
-    ((text, root),) = asked
-    assert text == exact_requirements(backbone_of(ACE_STEP_V1).release_runtime().requirements)
-    assert root == store.cache / "bundle_environments"
