@@ -26,6 +26,7 @@ from lofi_assets.html.player import KEYS
 from lofi_assets.metrics.results import EncoderProof, Evaluation
 from lofi_assets.store import Store
 from lofi_assets.wording import counted
+from lofi_assets.workers.side_by_side import side_by_side
 
 OTHER_CLIPS = (
     "The clips or weights that lie there now are not those that the numbers are of: materialise generated_samples and "
@@ -197,7 +198,7 @@ def _clips(store: Store, page: Facts, model: Model, sounds: Sounds) -> str:
         return '<p class="none">The clips are gone; generated_samples makes them again.</p>'
     lost = len(model.checked.keys() - {clips.file_name(clip) for clip in model.clips})
     missing = f'<p class="none">{counted(lost, "measured clip")} not there any more.</p>' if lost else ""
-    shown = "\n".join(_clip(store, page, model, clip, sounds) for clip in model.clips)
+    shown = "\n".join(side_by_side(lambda clip: _clip(store, page, model, clip, sounds), model.clips))
     return f"<p>{escape(KEYS)}</p>{missing}\n{shown}"
 
 

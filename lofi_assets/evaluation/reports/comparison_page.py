@@ -23,6 +23,7 @@ from lofi_assets.html.player import KEYS
 from lofi_assets.metrics.results import Evaluation
 from lofi_assets.store import Store
 from lofi_assets.wording import counted, named
+from lofi_assets.workers.side_by_side import side_by_side
 
 HEADS = (
     *("model", "FAD", "95 % interval", "", "FAD less base", "KAD", "CLAP"),
@@ -174,20 +175,27 @@ def _by_name(page: Facts) -> dict[str, str]:
 
 
 def _heard(store: Store, page: Facts, sounds: Sounds) -> str:
-    by_model = {model.name: {clips.file_name(clip): clip for clip in model.clips} for model in page.models}
-    rows = []
-    for name, prompt in _by_name(page).items():
-        figures = [_player(store, model, by_model[model.name].get(name), sounds) for model in page.models]
-        any_clip = next(clip for found in by_model.values() if (clip := found.get(name)))
-        if (own := clips.own_track(any_clip, page)) is not None:
-            figures.append(clips.track_figure(store, f"{own.track_id}, the real track", own, sounds))
-        rows.append(
-            f'<article class="clip"><h3>{escape(prompt)}</h3>\n<p class="small">seed {any_clip.seed}</p>\n'
-            f"{clips.row(figures, together=True)}</article>"
-        )
-    if not rows:
+    shown = side_by_side(lambda item: _prompt(store, page, *item, sounds), list(_by_name(page).items()))
+    if not shown:
         return '<p class="none">The clips are gone; generated_samples makes them again.</p>'
-    return f"<p>{escape(KEYS)} Within a prompt the other clip goes on at the same second.</p>\n" + "\n".join(rows)
+    return f"<p>{escape(KEYS)} Within a prompt the other clip goes on at the same second.</p>\n" + "\n".join(shown)
+
+
+def _prompt(store: Store, page: Facts, name: str, prompt: str, sounds: Sounds) -> str:
+    """The clip of every model for a prompt, and the real track beside."""
+    found = [(model, _named(model, name)) for model in page.models]
+    figures = [_player(store, model, clip, sounds) for model, clip in found]
+    any_clip = next(clip for _, clip in found if clip)
+    if (own := clips.own_track(any_clip, page)) is not None:
+        figures.append(clips.track_figure(store, f"{own.track_id}, the real track", own, sounds))
+    return (
+        f'<article class="clip"><h3>{escape(prompt)}</h3>\n<p class="small">seed {any_clip.seed}</p>\n'
+        f"{clips.row(figures, together=True)}</article>"
+    )
+
+
+def _named(model: Model, name: str) -> Clip | None:
+    return next((clip for clip in model.clips if clips.file_name(clip) == name), None)
 
 
 def _player(store: Store, model: Model, clip: Clip | None, sounds: Sounds) -> str:
