@@ -5,7 +5,6 @@ neighbours only and take parts that overlap by what they see.
 """
 
 from math import prod
-from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_dc import Decoder
 from torch import Tensor, nn
@@ -58,12 +57,11 @@ def vocode_in_parts(vocoder: ADaMoSHiFiGANV1, mel: Tensor, *, part_frames: int =
 
 def vocoder_ratio_and_reach(vocoder: ADaMoSHiFiGANV1) -> tuple[int, int]:
     """Samples for each mel frame, and how many mel frames to each side a frame's samples come from."""
-    head: Any = vocoder.head
-    ratio = prod(upsample.rate for upsample in head.ups)
+    head = vocoder.head
+    ratio = prod(upsample.rate for upsample, _ in head.stages())
     first, last = -head.conv_post.padding, ratio - 1 + head.conv_post.padding  # of the samples that frame 0 becomes
-    for place, upsample in reversed(list(enumerate(head.ups))):
-        stacks = head.resblocks[place * head.stacks_per_stage : (place + 1) * head.stacks_per_stage]
-        seen = max(sum(conv.padding for conv in (*stack.convs1, *stack.convs2)) for stack in stacks)
+    for upsample, stacks in reversed(list(head.stages())):
+        seen = max(sum(conv.padding for pair in stack.pairs() for conv in pair) for stack in stacks)
         # sample s is a sum over inputs i of kernel[s + padding - rate i], and the kernel has rate + 2 paddings
         first = -((upsample.rate + upsample.padding - 1 - first + seen) // upsample.rate)
         last = (last + seen + upsample.padding) // upsample.rate

@@ -6,9 +6,9 @@ Tensor names are those of the published weights, which store the head's kernels 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -18,6 +18,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from lofi_assets.backbones.ace_step_v1.mel import LogMel
+from lofi_assets.backbones.ace_step_v1.vocoder_rows import MOST_TAPS, waveform
 
 NORM_EPS = 1e-6
 
@@ -109,6 +110,11 @@ class NormedConv(WeightNormed):
         return F.conv1d(x, self.kernel(), self.bias, padding=self.padding, dilation=self.dilation)
 
 
+def _heard_on_cpu(x: Tensor) -> bool:
+    """Whether this is computed to be heard, here: exported graphs keep the published operators, gradients their own."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_exporting()
+
+
 class NormedUpsample(WeightNormed):
     """Weight-normed transposed convolution that multiplies the length by `rate`."""
 
@@ -118,15 +124,13 @@ class NormedUpsample(WeightNormed):
         self.two_taps = kernel == 2 * rate
 
     def forward(self, x: Tensor) -> Tensor:
-        heard_on_cpu = x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_exporting()
-        if heard_on_cpu and self.two_taps:
+        if self.two_taps and _heard_on_cpu(x):
             return self._by_phases(x)
         return F.conv_transpose1d(x, self.kernel(), self.bias, stride=self.rate, padding=self.padding)
 
     def _by_phases(self, x: Tensor) -> Tensor:
         """The same sums as a convolution, which a CPU computes in half of the time: each output sample is made of two
-        neighbouring frames, with kernels that depend on its place between them. Exported graphs keep the published
-        operator, and gradients its own."""
+        neighbouring frames, with kernels that depend on its place between them."""
         kernel = self.kernel()  # (inputs, outputs, 2 * rate)
         taps = torch.stack([kernel[..., self.rate :], kernel[..., : self.rate]])
         by_phase = taps.permute(2, 3, 1, 0).flatten(0, 1)  # (outputs * rate, inputs, 2)
@@ -143,8 +147,12 @@ class ResidualStack(nn.Module):
         self.convs1 = nn.ModuleList(NormedConv(channels, channels, kernel, dilation=step) for step in dilations)
         self.convs2 = nn.ModuleList(NormedConv(channels, channels, kernel) for _ in dilations)
 
+    def pairs(self) -> Iterator[tuple[NormedConv, NormedConv]]:
+        """The dilated convolution and the plain one, of each dilation."""
+        return cast("Iterator[tuple[NormedConv, NormedConv]]", zip(self.convs1, self.convs2, strict=True))
+
     def forward(self, x: Tensor) -> Tensor:
-        for dilated, plain in zip(self.convs1, self.convs2, strict=True):
+        for dilated, plain in self.pairs():
             x = x + plain(F.silu(dilated(F.silu(x))))
         return x
 
@@ -175,14 +183,22 @@ class HiFiGANGenerator(nn.Module):
             for size, dilations in zip(residual_kernels, residual_dilations, strict=True):
                 self.resblocks.append(ResidualStack(channels, size, dilations))
         self.stacks_per_stage = len(residual_kernels)
+        self.few_taps = max(residual_kernels) <= MOST_TAPS
         self.conv_post = NormedConv(channels, 1, post_kernel)
 
-    def forward(self, features: Tensor) -> Tensor:
-        x = self.conv_pre(features)
+    def stages(self) -> Iterator[tuple[NormedUpsample, Sequence[ResidualStack]]]:
+        """An upsampling and the stacks whose mean follows it, of each rate."""
         for index, upsample in enumerate(self.ups):
-            x = upsample(F.silu(x))
             first = index * self.stacks_per_stage
             stacks = self.resblocks[first : first + self.stacks_per_stage]
+            yield cast("NormedUpsample", upsample), cast("Sequence[ResidualStack]", stacks)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.few_taps and features.dtype == torch.float32 and _heard_on_cpu(features):
+            return waveform(self, features)
+        x = self.conv_pre(features)
+        for upsample, stacks in self.stages():
+            x = upsample(F.silu(x))
             x = torch.stack([stack(x) for stack in stacks]).mean(dim=0) if len(stacks) > 1 else stacks[0](x)
         return torch.tanh(self.conv_post(F.silu(x)))
 
