@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 
 from lofi_assets.audio.arrays import FloatArray
 from lofi_assets.audio.synth import instruments
@@ -32,6 +33,10 @@ PROGRESSIONS: dict[Mode, tuple[tuple[int, ...], ...]] = {
     "dorian": ((0, 3, 0, 3), (0, 1, 2, 3), (0, 6, 3, 0), (0, 3, 6, 2)),
 }
 GAINS = {"kick": 0.75, "snare": 0.42, "hat": 0.13, "brush": 0.25, "clap": 0.4, "rim": 0.25, "shaker": 0.1, "ride": 0.14}
+BLOCK = 2**16
+"""Samples of a transform."""
+REACH_S = 0.1
+"""How far a filter hears to either side: a rumble filter at 35 Hz has fallen by 135 dB there."""
 EIGHTHS_SWING = ("hat", "ride")
 """Hits whose off-beat eighths swing too."""
 
@@ -246,14 +251,16 @@ def _worn_head(cutoff_hz: float) -> Callable[[NDArray[Any]], NDArray[Any]]:
 
 
 def _filtered(samples: FloatArray, sample_rate: int, magnitude: Callable[[NDArray[Any]], NDArray[Any]]) -> FloatArray:
-    """Zero-phase filter of whole rows in the frequency domain."""
-    size = 1 << (samples.shape[1] + sample_rate // 4).bit_length()
-    # A power of two overshoots by up to double; eighths of it are as fast and closer.
-    size = next(part for part in (size * k // 8 for k in (5, 6, 8)) if part >= samples.shape[1] + sample_rate // 4)
-    hertz = np.fft.rfftfreq(size, 1.0 / sample_rate)
-    response = magnitude(hertz).astype(np.float32)
-    filtered = np.fft.irfft(np.fft.rfft(samples, size, axis=1) * response, size, axis=1)
-    return filtered[:, : samples.shape[1]].astype(np.float32, copy=False)
+    """Zero-phase filter of whole rows, by overlap-save: blocks that a cache holds take a fifth of the time of one long
+    transform."""
+    reach, frames = round(REACH_S * sample_rate), samples.shape[1]
+    impulse = fft.irfft(magnitude(fft.rfftfreq(BLOCK, 1.0 / sample_rate)), BLOCK)
+    impulse[reach + 1 : -reach] = 0.0
+    response, kept = fft.rfft(impulse.astype(np.float32)), BLOCK - 2 * reach
+    padded = np.pad(samples, ((0, 0), (reach, reach + -frames % kept)))
+    blocks = np.lib.stride_tricks.sliding_window_view(padded, BLOCK, axis=1)[:, ::kept]
+    filtered = fft.irfft(fft.rfft(blocks) * response, BLOCK)[:, :, reach:-reach]
+    return filtered.reshape(len(samples), -1)[:, :frames]
 
 
 def _noises(song: Song, rng: np.random.Generator, frames: int) -> Iterator[FloatArray]:
