@@ -1,5 +1,6 @@
 """`lofi`: the platform from the command line. Every command says what it did and exits non-zero when it failed."""
 
+import gc
 import logging
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,14 @@ from lofi_assets.store import data_root, require_config
 
 class Explaining(click.Group):
     """Commands whose errors are explained (`errors.explanation`) end in one sentence and exit status 1."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """The command of a process, which ends with it. Python would then search all objects for garbage several times:
+        three to seven seconds where torch and Dagster were imported."""
+        try:
+            return super().__call__(*arguments, **options)
+        finally:
+            gc.freeze()
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command; a defect keeps its traceback."""

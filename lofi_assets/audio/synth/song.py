@@ -259,7 +259,7 @@ def _filtered(samples: FloatArray, sample_rate: int, magnitude: Callable[[NDArra
     response, kept = fft.rfft(impulse.astype(np.float32)), BLOCK - 2 * reach
     padded = np.pad(samples, ((0, 0), (reach, reach + -frames % kept)))
     blocks = np.lib.stride_tricks.sliding_window_view(padded, BLOCK, axis=1)[:, ::kept]
-    filtered = fft.irfft(fft.rfft(blocks) * response, BLOCK)[:, :, reach:-reach]
+    filtered: FloatArray = fft.irfft(fft.rfft(blocks) * response, BLOCK)[:, :, reach:-reach]
     return filtered.reshape(len(samples), -1)[:, :frames]
 
 
