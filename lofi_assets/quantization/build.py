@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -158,14 +159,14 @@ class _Builder:
             placed = self._place(tier, partial)
             self._tokenizers(partial)
             baseline = partial if tier == "fp32" else self.root / "fp32"
-            policy = prove_tier(partial, tier=tier, layout=self.layout, baseline=baseline)
-            if not policy.holds:
-                raise TierError(f"tier {tier} breaks the precision policy: {'; '.join(policy.violations)}")
-            snr = self._compare(tier, partial, baseline)
+            with ThreadPoolExecutor(1) as thread:
+                asked = thread.submit(self._answers, tier, partial, baseline)
+                policy = prove_tier(partial, tier=tier, layout=self.layout, baseline=baseline)  # another process
+                if not policy.holds:
+                    raise TierError(f"tier {tier} breaks the precision policy: {'; '.join(policy.violations)}")
+                snr, broken = asked.result()
             if low := below_floor(snr, tier, self.layout):
                 raise TierError(f"tier {tier} is not the model that it was made from: {'; '.join(low)}")
-            files = {name: name for name in self.layout.components} | cpu_profiles(self.layout, tier)
-            broken = not_finite(partial, files, self._stress(baseline), masked=self.layout.quantized)
             self._manifest(partial, tier, policy, snr, broken, placed)
         self._keep(tier, directory, placed)
         denoiser = self.layout.denoiser
@@ -219,6 +220,12 @@ class _Builder:
     def _tokenizers(self, folder: Path) -> None:
         for name, file in self.backbone.tokenizers(self.components.merged_dir).items():
             link_or_copy(file.resolve(), folder / name)
+
+    def _answers(self, tier: TierName, folder: Path, baseline: Path) -> tuple[dict[str, float], tuple[str, ...]]:
+        """What the files answer: dB against FP32, and which answer with what is no number."""
+        snr = self._compare(tier, folder, baseline)
+        files = {name: name for name in self.layout.components} | cpu_profiles(self.layout, tier)
+        return snr, not_finite(folder, files, self._stress(baseline), masked=self.layout.quantized)
 
     def _compare(self, tier: TierName, folder: Path, baseline: Path) -> dict[str, float]:
         runtime, probes = self.backbone.runtime, self._recorded(baseline)
