@@ -40,11 +40,27 @@ def die_there(parent: int) -> int:
     return os.getpid()
 
 
+def draw_a_bar(item: int) -> tuple[int, bool]:
+    """Which process did, and whether it made a semaphore for it."""
+    from tqdm import auto
+    from tqdm.std import TqdmDefaultWriteLock
+
+    time.sleep(0.05)
+    auto.tqdm(total=1, disable=True).close()
+    return os.getpid(), hasattr(TqdmDefaultWriteLock, "mp_lock")
+
+
 @pytest.fixture
 def beside(monkeypatch: pytest.MonkeyPatch) -> Iterator[ProcessBeside]:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     with ProcessBeside() as process:
         yield process
+
+
+def test_a_bar_there_leaves_no_semaphore_behind(beside: ProcessBeside) -> None:
+    drawn = dict(beside.share(draw_a_bar, range(40), done=lambda _: None))
+    del drawn[HERE]
+    assert list(drawn.values()) == [False]
 
 
 def test_two_processes_do_the_work_and_the_results_are_in_its_order(beside: ProcessBeside) -> None:

@@ -50,6 +50,7 @@ def start_beside() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
     _be_quiet()
+    _keep_bars_apart()
 
 
 def die_with_parent() -> None:
@@ -82,6 +83,14 @@ def _be_quiet() -> None:
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
         os.close(nowhere)
+
+
+def _keep_bars_apart() -> None:
+    """Bars of this process share no lock with those of others. tqdm's own is a semaphore, which a process that is
+    killed at its end, as those of a pool are, leaves to the system and to a warning of Python's."""
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())
 
 
 def _limit_memory(memory_gb: float) -> None:
