@@ -12,9 +12,11 @@ from lofi_assets.store import data_root
 @click.command()
 def demo() -> None:
     """The whole lineage on the demo corpus, in this process; then every gate's verdict."""
+    from lofi_assets.defs.dagster_home import dagster_home
     from lofi_assets.demo.beginning import write_corpus
 
     started = time.monotonic()
+    dagster_home()  # a home that cannot be used is told before a minute of work
     write_corpus(data_root())
     from lofi_assets.demo.run import run_demo  # Dagster, imported while the corpus was made
 

@@ -6,8 +6,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from lofi_assets.backbones import ACE_STEP_V1, backbone_of
+from lofi_assets.cli.main import main
 from lofi_assets.demo import beginning
 from lofi_assets.demo.corpus import files
 from lofi_assets.release import onnx_artifacts
@@ -19,6 +21,17 @@ def test_the_corpus_waits_for_no_library_of_what_follows() -> None:
     seen = "import sys, lofi_assets.cli.main, lofi_assets.demo.beginning; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", seen], check=True, capture_output=True, text=True)
     assert not {"dagster", "torch", "diffusers"} & set(found.stdout.split())
+
+
+def test_a_home_that_cannot_be_used_is_told_before_the_corpus_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LOFI_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(files, "write_demo_corpus", lambda root: pytest.fail("a minute of work"))
+    ended = CliRunner().invoke(main, ["demo"])
+    assert ended.exit_code == 1 and "home" in ended.output and "Traceback" not in ended.output
 
 
 @pytest.mark.parametrize("features_are_there", [False, True])
