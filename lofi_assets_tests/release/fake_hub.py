@@ -123,6 +123,8 @@ def requests_of(hub: FakeHub, repo: str) -> list[str]:
 class _Handler(BaseHTTPRequestHandler):
     hub: FakeHub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    """Else a body waits for the client's acknowledgement of the headers before it: 40 ms for each answer."""
 
     def log_message(self, format: str, *args: Any) -> None:
         """Tests are silent."""
