@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,11 +63,12 @@ def decompose(program: ExportedProgram, registry: Any) -> ExportedProgram:
     graph = program.graph_module.graph
     calls = [node for node in graph.nodes if isinstance(node.target, OpOverload)]
     asserts = {node for node in calls if not node.target._schema.returns and not node.target._schema.is_mutable}
+    traced: dict[Hashable, GraphModule] = {}
     try:
         if any(isinstance(node.target, HigherOrderOperator) for node in graph.nodes):
             raise _NotAloneError("it holds other programs")
         parts = {
-            node: _parts(node, functional)
+            node: _parts(node, functional, traced)
             for node in calls
             if node not in asserts and (node.target not in translated or _is_never_kept(node.target))
         }
@@ -92,7 +93,8 @@ def _is_never_kept(target: OpOverload) -> bool:
     return target._schema.is_mutable or (_is_cia_op(target) and not _check_valid_to_preserve(target))
 
 
-def _parts(node: Node, table: Table) -> _Parts:
+def _parts(node: Node, table: Table, traced: dict[Hashable, GraphModule]) -> _Parts:
+    """What a call consists of; one like an earlier one, of another block, consists of the same."""
     if node.meta.get("unbacked_bindings"):
         raise _NotAloneError(f"{node} makes a size that depends on data")
     inputs = list(node.all_input_nodes)
@@ -100,6 +102,26 @@ def _parts(node: Node, table: Table) -> _Parts:
     if writes and not _writes_unseen(node):
         raise _NotAloneError(f"{node} writes into a tensor that something else may read")
 
+    alike = _call_of(node, inputs)
+    if alike not in traced:
+        traced[alike] = _traced(node, inputs, table, writes=writes)
+    return _Parts(traced[alike], inputs)
+
+
+def _call_of(node: Node, inputs: Sequence[Node]) -> Hashable:
+    """What is called with what, but for the numbers in tensors."""
+    places = {given: f"%{number}" for number, given in enumerate(inputs)}
+    args, kwargs = (map_arg(given, places.__getitem__) for given in (node.args, node.kwargs))
+    return node.target, repr(args), repr(kwargs), tuple(_form(given.meta["val"]) for given in inputs)
+
+
+def _form(value: Any) -> Hashable:
+    if not isinstance(value, torch.Tensor):
+        return repr(value)
+    return repr((value.dtype, value.device, value.layout, value.shape, value.stride(), value.storage_offset()))
+
+
+def _traced(node: Node, inputs: Sequence[Node], table: Table, *, writes: bool) -> GraphModule:
     def call(*values: Any) -> Any:
         of_node = dict(zip(inputs, values, strict=True))
         args: Any = map_arg(node.args, of_node.__getitem__)
@@ -116,7 +138,7 @@ def _parts(node: Node, table: Table) -> _Parts:
             module = make_fx(functionalize(module, remove="mutations"))(*values)
     if any(part.op == "get_attr" for part in module.graph.nodes):
         raise _NotAloneError(f"{node} brings constants of its own")
-    return _Parts(module, inputs)
+    return module
 
 
 def _writes_unseen(node: Node) -> bool:

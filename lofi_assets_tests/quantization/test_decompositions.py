@@ -1,4 +1,5 @@
-"""Calls without a translation are taken apart in place: the same graph as torch's, which traces the module again."""
+"""What an export leaves out of torch's steps changes nothing: the same graph as torch's, which traces the module again
+for calls without a translation and computes all values again for casts."""
 
 import logging
 from collections import Counter
@@ -10,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.onnx._internal.fx.passes import type_promotion
 
 from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.export import Exportable
@@ -18,6 +20,7 @@ from lofi_assets.quantization.decompositions import traced_again
 from lofi_assets.quantization.export import Precision, export
 
 AGAIN = "traced again"
+COMPUTED_AGAIN = type_promotion._TypePromotionInterpreter.run_node
 
 
 class Wrapped(nn.Module):
@@ -31,17 +34,23 @@ class Wrapped(nn.Module):
 
 
 class Everyday(nn.Module):
-    """What models are made of and ONNX has no translation for: norms, casts, halves, axes, sums into a new tensor."""
+    """What models are made of and ONNX has no translation for: norms, casts, halves, axes, sums into a new tensor.
+
+    And what comes twice, with other weights, arguments or sizes, and whole numbers among the others.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(8)
+        self.norm, self.another = nn.RMSNorm(8), nn.RMSNorm(8)
+        nn.init.uniform_(self.another.weight)
         self.up = nn.ConvTranspose1d(8, 8, 4, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        first, second = self.norm(x).double().float().chunk(2, dim=-1)
-        moved = torch.cat([second, first], dim=-1).unflatten(-1, (2, 4)).flatten(-2).movedim(-1, 1)
-        total = self.up(moved) * 2
+        first, second = self.another(self.norm(x)).double().float().chunk(2, dim=-1)
+        second = second.unflatten(-1, (2, 2)).flatten(-2)
+        joined = torch.cat([second, first], dim=-1)
+        moved = joined.unflatten(-1, (2, 4)).flatten(-2).unflatten(-1, (4, 2)).flatten(-2).movedim(-1, 1)
+        total = self.up(moved) * torch.arange(2 * moved.shape[-1]) * 2
         total += torch.minimum(total, total.mean(dim=-1, keepdim=True))
         total *= 0.5
         return total.contiguous()
@@ -72,6 +81,7 @@ def exportable(module: nn.Module) -> Exportable:
 
 def as_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporting, "decompose", traced_again)
+    monkeypatch.setattr(exporting, "_promoted", COMPUTED_AGAIN)
 
 
 def operators(model: onnx.ModelProto) -> Counter[str]:
@@ -99,6 +109,7 @@ def test_a_module_becomes_the_graph_that_torch_makes_of_it_without_being_traced_
     assert AGAIN not in caplog.text
     as_torch_does(monkeypatch)
     whole = export(exportable(module), precision="float32")
+    assert operators(ours)["Cast"] > 2  # the two that the module has, and one for its whole numbers
     assert operators(ours) == operators(whole) and weights(ours) == weights(whole)
     x = torch.randn(3, 11, 8)
     np.testing.assert_array_equal(answers(ours, x), answers(whole, x))
