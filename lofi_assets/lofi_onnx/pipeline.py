@@ -7,6 +7,7 @@ int64 in all of them, and a seed gives the same noise in all of them and in torc
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,13 +59,16 @@ def session_options(*, threads: int | None = None) -> onnxruntime.SessionOptions
     """What every session of a tier's graph is opened with, so that it computes what the tiers were measured with.
 
     Args:
-        threads: of a node; onnxruntime's choice by default.
+        threads: of a node; by default `OMP_NUM_THREADS`, as for torch and numpy, and without it onnxruntime's choice.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     for entry, value in SESSION_CONFIG.items():
         options.add_session_config_entry(entry, value)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if threads is None and asked.isdigit():
+        threads = int(asked)
     if threads is not None:
         options.intra_op_num_threads = threads
     return options

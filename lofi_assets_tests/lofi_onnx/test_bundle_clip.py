@@ -107,6 +107,19 @@ def test_the_readme_says_what_graphs_are_opened_with() -> None:
         assert session_options().get_session_config_entry(entry) == value
 
 
+@pytest.mark.parametrize(
+    ("variable", "asked", "threads"), [("3", None, 3), ("3", 2, 2), ("", None, 0), ("4,2", None, 0), (None, None, 0)]
+)
+def test_a_session_has_as_many_threads_as_the_process_may_use(
+    variable: str | None, asked: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxruntime does not read the variable that torch and numpy go by, and 0 is its own choice: every core."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    assert session_options(threads=asked).intra_op_num_threads == threads
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"defaults": {"steps": 6}}', '{"defaults": {"steps": "x"}}'])
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path, text: str) -> None:
     if text:
