@@ -1,7 +1,10 @@
 """Fixtures that several test files share; what only one file needs is made in that file."""
 
 import gc
+import hashlib
 import json
+import logging
+import os
 import random
 import signal
 import sys
@@ -20,8 +23,9 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REFERENCE = REPOSITORY.parent / "shared" / "reference"
-LONG = ("training", "demo", "evaluation", "backbones", "quantization")
-"""Folders whose tests take seconds each: handed out first, so that short ones fill up the end of a run."""
+LONG = ("training", "demo", "evaluation", "backbones", "quantization", "tracks", "release", "lofi_assets_tests")
+"""Folders with tests that take seconds each, by work or by waiting for processes: handed out first, so that short ones
+fill up the end of a run."""
 
 gc.disable()
 """While the tests are imported, with torch and Dagster: what is imported stays, and looking for garbage in it again and
@@ -33,6 +37,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(10_000)
     gc.enable()
+    _pass_messages_on()
     if "dagster" in sys.modules:
         from lofi_assets_tests import dagster_in_memory
 
@@ -41,16 +46,33 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
-    """For `--dist loadgroup`: a file's tests that share a fixture run on one worker, so that it is built once."""
-    items.sort(key=lambda item: item.path.parent.name not in LONG)
+    """For `--dist loadgroup`: a file's tests that share a fixture run on one worker, so that it is built once.
+
+    The others are mixed: else all workers wait at once in the files whose tests wait.
+    """
     for item in items:
         if item.get_closest_marker("xdist_group") is None and _shares_a_fixture(item):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=_turn)
     yield
     for item in items:
         # pytest-xdist 3.8 tells the group in `_nodeid`, which pytest 9.2 does not read (pytest-xdist #1386)
         if grouped := vars(item).get("_nodeid"):
             item._id = item.id.parse(grouped)
+
+
+def _turn(item: pytest.Item) -> tuple[bool, str]:
+    short = item.path.parent.name not in LONG
+    alone = item.get_closest_marker("xdist_group") is None
+    return short, hashlib.sha256(item.nodeid.encode()).hexdigest() if alone and not short else ""
+
+
+def _pass_messages_on() -> None:
+    """To the root logger, where pytest listens; to each of torch's 40 that does not it would go in every test."""
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.propagate = True
 
 
 def _shares_a_fixture(item: pytest.Item) -> bool:
@@ -84,7 +106,9 @@ def the_same_numbers_in_any_order() -> None:
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed(0)
     if torch := sys.modules.get("torch"):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed also notes the stack, for a GPU that may come
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(0)
 
 
 @pytest.fixture(scope="session")
