@@ -16,9 +16,7 @@ import onnx
 
 from lofi_assets.backbones import Backbone
 from lofi_assets.backbones.export import Exportable, Probe
-from lofi_assets.quantization.export import export
 from lofi_assets.quantization.graph import load, open_graph, save, save_sharing
-from lofi_assets.quantization.half_range import measure
 from lofi_assets.quantization.int4 import quantize_int4
 from lofi_assets.quantization.int8 import multiply_in_integers, quantize_int8
 from lofi_assets.quantization.kept_components import KeptComponents
@@ -145,6 +143,8 @@ class _Making:
             return self._int8(spool)
         if self.tier == "int4":
             return self._int4(spool)
+        from lofi_assets.quantization.export import export  # torch, of which tiers that are unchanged need nothing
+
         if exportable is None:
             return export(self._exportable(), precision="float32", spool=spool), []
         model = export(exportable, precision="half", islands=self._islands, spool=spool)
@@ -157,6 +157,8 @@ class _Making:
 
     def _measured(self) -> Exportable:
         """The component, ready for export in half precision, its range measured."""
+        from lofi_assets.quantization.half_range import measure
+
         exportable = self._exportable()
         calls = [probe.inputs for probe in self.asked.calls]
         self.half = measure(exportable.module, calls, inputs=list(exportable.inputs))

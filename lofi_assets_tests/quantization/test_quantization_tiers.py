@@ -32,6 +32,7 @@ from lofi_assets.lofi_onnx.pipeline import OnnxPipeline, RuntimeFolderError
 from lofi_assets.profiles import load_profile
 from lofi_assets.quantization import build as tiers_module
 from lofi_assets.quantization import components as components_module
+from lofi_assets.quantization import export as export_module
 from lofi_assets.quantization.build import TierError, TierReport, build_tiers, is_current, tier_fingerprint
 from lofi_assets.quantization.components import Recipe
 from lofi_assets.quantization.export import ExportError, export
@@ -337,7 +338,7 @@ def test_what_no_adapter_changes_is_not_exported_again_and_each_file_has_the_byt
 
     known = TierManifest.read(built[0] / "fp16")
     assert known is not None
-    monkeypatch.setattr(components_module, "export", given)
+    monkeypatch.setattr(export_module, "export", given)
     monkeypatch.setattr(tiers_module, "compare", lambda runtime, probes: dict(known.snr_db))
     monkeypatch.setattr(tiers_module, "not_finite", lambda folder, files, probes, masked: known.not_finite)
     root, lines = tmp_path / "quantized", list[str]()
@@ -367,7 +368,7 @@ def test_two_processes_make_the_files_that_one_makes(
         return export(exportable, **options)
 
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    monkeypatch.setattr(components_module, "export", export_here)
+    monkeypatch.setattr(export_module, "export", export_here)
     root, lines = tmp_path / "quantized", list[str]()
     build_tiers(base_dir, root, provenance={"checkpoint": "test"}, progress=lines.append, backbone=ACE_STEP_V1)
     assert here[0] == "Transformer" and "Vocoder" not in here
