@@ -11,3 +11,8 @@ is domain code that runs without it. What definitions import stays light: torch,
 and librosa are imported where the work is done. Model families stand behind a Protocol (`backbones/`), gates are data
 (`config/constitution.yaml`), files are laid out by `store.py`, sizes come from `profiles.py`.
 """
+
+import logging
+
+# On a CPU with AVX512-BF16 it warns, wherever peft or diffusers import it, of kernels that nothing here asks for.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

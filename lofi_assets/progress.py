@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeVar
@@ -133,3 +134,15 @@ def duration(seconds: float) -> str:
     if hours < 48:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{hours // 24} d {hours % 24} h"
+
+
+@contextmanager
+def transformers_bars_on_terminals() -> Iterator[None]:
+    """Within the block transformers draws bars on a terminal alone: in a log each would be two lines of noise."""
+    from transformers.utils import logging as bars
+
+    before = bars.set_tqdm_hook(lambda make, given, options: make(*given, **{**options, "disable": None}))
+    try:
+        yield
+    finally:
+        bars.set_tqdm_hook(before)

@@ -4,19 +4,21 @@ import io
 import logging
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 import dagster as dg
 import pytest
 from click.testing import CliRunner
+from transformers.utils import logging as transformers_logging
 
 from lofi_assets import progress
 from lofi_assets.cli.main import Explaining
 from lofi_assets.defs.faults import explained
 from lofi_assets.defs.resources import Platform
 from lofi_assets.outcome import Outcome
-from lofi_assets.progress import Pace, Progress, duration, over
+from lofi_assets.progress import Pace, Progress, duration, over, transformers_bars_on_terminals
 from lofi_assets.workers.process_pool import LocalProcesses
 
 PACE = Pace("processing", 81, "track")
@@ -140,3 +142,17 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", terminal)
     assert list(over("ab", "working", unit="clip")) == ["a", "b"]
     assert "working" in terminal.getvalue() and "2/2" in terminal.getvalue()
+    with transformers_bars_on_terminals():
+        assert list(transformers_logging.tqdm("ab", desc="Loading weights")) == ["a", "b"]
+    assert "Loading weights: 100%" in terminal.getvalue()
+
+
+def test_a_log_has_lines_of_this_package_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """What others write there unasked, a newcomer takes for a fault: half drawn bars, and kernels that are missing."""
+    with transformers_bars_on_terminals():
+        assert list(transformers_logging.tqdm("ab", desc="Loading weights")) == ["a", "b"]
+    kernels = "bitsandbytes.backends.cpu.ops"
+    assert find_spec(kernels) and not logging.getLogger(kernels).isEnabledFor(logging.WARNING)
+    assert capsys.readouterr().err == ""
+    assert list(transformers_logging.tqdm("ab", desc="Loading weights")) == ["a", "b"]
+    assert "Loading weights" in capsys.readouterr().err

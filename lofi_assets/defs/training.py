@@ -5,6 +5,7 @@ its step, saves its state, and the next materialisation goes on from there.
 """
 
 import re
+import warnings
 from contextlib import suppress
 from typing import Any
 
@@ -76,7 +77,10 @@ def train(context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient, ru
     begin(run.config)
     with watched() as watch:
         try:
-            pipes.run(context=context, command=run.command, env=started_by_this()).get_results()
+            with warnings.catch_warnings():
+                # Dagster's client uses what Dagster has in preview: nothing that its user can act on
+                warnings.filterwarnings("ignore", "Function `PipesMessageReader", dg.PreviewWarning)
+                pipes.run(context=context, command=run.command, env=started_by_this()).get_results()
             return
         except DagsterPipesExecutionError as error:
             failed = error

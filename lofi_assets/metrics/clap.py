@@ -20,6 +20,7 @@ from lofi_assets.metrics.errors import MetricError
 from lofi_assets.metrics.probes import PROBES
 from lofi_assets.metrics.proof import audio_spread, published_weights, text_spread
 from lofi_assets.metrics.results import EncoderProof, ProofCheck
+from lofi_assets.progress import transformers_bars_on_terminals
 
 FloatingT = TypeVar("FloatingT", bound=np.floating)
 
@@ -118,7 +119,8 @@ class ClapEmbedder:
         from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
         try:
-            model = ClapModel.from_pretrained(directory, local_files_only=True, use_safetensors=True)
+            with transformers_bars_on_terminals():
+                model = ClapModel.from_pretrained(directory, local_files_only=True, use_safetensors=True)
         except SafetensorError as error:
             raise MetricError(f"{directory}: weights are cut short or damaged ({error}). {WHERE_FROM}") from error
         if getattr(model.config.audio_config, "enable_fusion", False):

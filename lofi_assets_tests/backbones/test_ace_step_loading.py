@@ -87,6 +87,11 @@ def test_only_the_named_components_are_read(tiny_base: Path) -> None:
         encode_text(base, PROMPTS)
 
 
+def test_loading_writes_nothing_into_a_log(tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load_base(tiny_base)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_saved_weights_come_back_as_they_were(base: loading.Base, tmp_path: Path) -> None:
     base.transformer.save_pretrained(tmp_path)
     again = loading.load_transformer(tmp_path)

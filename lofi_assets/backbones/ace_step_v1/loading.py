@@ -23,6 +23,7 @@ from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DMo
 from lofi_assets.backbones.freed_memory import keep_freed_memory
 from lofi_assets.errors import explanation
 from lofi_assets.lyrics.tokenizer import LyricTokenizer
+from lofi_assets.progress import transformers_bars_on_terminals
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
@@ -216,9 +217,10 @@ def _dtype(name: str) -> torch.dtype:
 def _load_text_encoder(directory: Path, dtype: torch.dtype) -> tuple[UMT5EncoderModel, PreTrainedTokenizerBase]:
     from transformers import AutoTokenizer, UMT5EncoderModel
 
-    loaded: Any = UMT5EncoderModel.from_pretrained(
-        str(directory), dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
-    )
+    with transformers_bars_on_terminals():
+        loaded: Any = UMT5EncoderModel.from_pretrained(
+            str(directory), dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
     return strict(loaded, directory).eval(), AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lofi_assets.errors import LofiError
+from lofi_assets.progress import transformers_bars_on_terminals
 
 if TYPE_CHECKING:
     import torch
@@ -85,9 +86,10 @@ def load_ssl_encoder(name: str, folder: Path, *, device: str) -> HubertTargets:
         )
     known = HubertConfig().to_dict().keys() - {"architectures", "auto_map", "model_type", "transformers_version"}
     config = HubertConfig(**{key: value for key, value in described.items() if key in known})
-    loaded: Any = HubertModel.from_pretrained(
-        str(folder), config=config, use_safetensors=True, local_files_only=True, output_loading_info=True
-    )
+    with transformers_bars_on_terminals():
+        loaded: Any = HubertModel.from_pretrained(
+            str(folder), config=config, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
     model, report = loaded
     # SpecAugment's mask and the clustering heads play no part in what is heard
     needed = {name for name in report["missing_keys"] if name != "masked_spec_embed"}
