@@ -14,5 +14,5 @@ and librosa are imported where the work is done. Model families stand behind a P
 
 import logging
 
-# On a CPU with AVX512-BF16 it warns, wherever peft or diffusers import it, of kernels that nothing here asks for.
+# bitsandbytes, which peft and diffusers import, warns on CPUs with AVX512-BF16 of kernels that nothing here asks for.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

@@ -130,7 +130,7 @@ def _promoted(interpreter: type_promotion._TypePromotionInterpreter, node: Node)
     with interpreter._set_current_node(node):
         if rule := type_promotion.get_type_promotion_rule(node, interpreter.type_promotion_table):
             interpreter._maybe_promote_node(node, rule)
-    return node.meta["val"]
+    return node.meta["val"] if "val" in node.meta else Interpreter.run_node(interpreter, node)
 
 
 @cache
