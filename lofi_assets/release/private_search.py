@@ -1,13 +1,15 @@
 """Where files say folders of a machine, its users, or tracks: one search, which reads each file once.
 
-Text is searched as it is. Of other files the runs of printable ASCII are searched in which something stands that could
-be one, which hold the headers of safetensors and the strings of ONNX; text that is compressed or in 16-bit characters
-is not found. Which names are private is said in `private_names.py`.
+Text is searched as it is, and what an envelope holds in base64 as the text that it is. Of other files the runs of
+printable ASCII are searched in which something stands that could be one, which hold the headers of safetensors and the
+strings of ONNX; text that is compressed or in 16-bit characters is not found. Which names are private is said in
+`private_names.py`.
 """
 
 import json
 import re
 import struct
+from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,6 +52,8 @@ _PATH: Final = re.compile(r"(?<![\w:/.~-])/(?!path/to/)(?:[\w.@=+-]+/){2,}[\w.@=
 _TOKEN: Final = re.compile(r"[A-Za-z0-9]+(?:[_-]+[A-Za-z0-9]+)*")
 _ESCAPED: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\[bfnrt]")
 """A line break or tab of JSON, whose letter would else be taken for the first of the word behind it."""
+_CODED: Final = re.compile(rb'"(?:[A-Za-z0-9+/]{43}=|[A-Za-z0-9+/]{86}==|(e[wy][A-Za-z0-9+/]+={0,2}))"')
+"""A public key or a signature of Ed25519 in base64; or, as its group, what may be a JSON object: `{` becomes `e`."""
 _SEPARATOR: Final = re.compile(r"[_-]+")
 WORD: Final = re.compile(r"[A-Za-z0-9][\w-]{2,119}", re.ASCII)
 
@@ -113,11 +117,11 @@ def search(path: Path, names: PrivateNames, *, name: str | None = None, strict: 
     words: set[str] = set()
     listed: tuple[str, ...] = ()
     if path.suffix == ".json" or name.endswith(".json"):
-        data = path.read_bytes()
-        texts: Iterator[tuple[str, Kind]] = iter(
-            [(_ESCAPED.sub(r"\1 ", data.decode("utf-8", errors="replace")), "text")]
+        documents = list(_documents(path.read_bytes()))
+        texts: Iterator[tuple[str, Kind]] = (
+            (_ESCAPED.sub(r"\1 ", document.decode("utf-8", errors="replace")), "text") for document in documents
         )
-        listed = tuple(_listed_tracks(data, names.tracks))
+        listed = tuple(said for document in documents for said in _listed_tracks(document, names.tracks))
     else:
         texts = texts_of(path, needles_of(searched))
     for text, kind in texts:
@@ -246,6 +250,26 @@ def _parts(token: str) -> Iterator[str]:
     ends = [*(cut.start() for cut in cuts), len(token)]
     for start in starts:
         yield from (token[start:end] for end in ends if end > start)
+
+
+def _documents(data: bytes) -> Iterator[bytes]:
+    """A JSON document without its keys and signatures, one in 180 of which has a path in it by chance; and each
+    document that it holds in base64, as an envelope does."""
+    held: list[bytes] = []
+
+    def left(coded: re.Match[bytes]) -> bytes:
+        if coded[1]:
+            try:
+                document = b64decode(coded[1], validate=True)
+                json.loads(document)
+            except (ValueError, RecursionError):
+                return coded[0]  # a word
+            held.append(document)
+        return b'""'
+
+    yield _CODED.sub(left, data)
+    for document in held:
+        yield from _documents(document)
 
 
 def _listed_tracks(content: bytes, tracks: frozenset[str]) -> Iterator[str]:

@@ -4,14 +4,17 @@ import getpass
 import json
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
+from lofi_assets.constitution.dsse import coded, envelope
 from lofi_assets.constitution.gates import Gate, Verdict, load_gates
 from lofi_assets.release import private_search as private_module
 from lofi_assets.release.files import ReleaseError
@@ -29,6 +32,7 @@ from lofi_assets_tests.release.stand_in_release import (
 )
 
 FOLDER = profile_for("folder")
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 NAMES = PrivateNames(
     folders=("/srv/lofi/data", "/home/mkeller"),
     people=frozenset({"mkeller", "gpu-box-3"}),
@@ -46,6 +50,10 @@ def as_json(path: Path, said: str) -> None:
 
 def as_long_json(path: Path, said: str) -> None:
     path.write_text(json.dumps({"filler": "x" * 1_200_000, "note": said}), encoding="utf-8")
+
+
+def as_envelope(path: Path, said: str) -> None:
+    path.write_text(envelope(json.dumps({"note": [{"deep": said}]}), KEY), encoding="utf-8")
 
 
 def as_code(path: Path, said: str) -> None:
@@ -89,6 +97,7 @@ KINDS: list[tuple[str, Callable[[Path, str], None]]] = [
     ("NOTICE", as_text),
     ("config.json", as_json),
     ("large.json", as_long_json),
+    ("signed.dsse.json", as_envelope),
     ("example.py", as_code),
     ("weights.safetensors", as_safetensors),
     ("named.safetensors", as_tensor_name),
@@ -154,6 +163,31 @@ def test_a_track_whose_id_is_a_word_or_a_number_is_found_where_tracks_are_listed
     assert private_in(path, NAMES) == ["the track Morning", "the track 17"]
     path.write_text(json.dumps({"by_track": {"int8": 1.0}}))
     assert private_in(path, NAMES) == ["the track int8"]
+
+
+def test_a_signature_is_no_path_though_one_in_180_looks_as_if(tmp_path: Path) -> None:
+    path, looked = tmp_path / "release.dsse.json", 0
+    for number in range(1000):
+        text = envelope(json.dumps({"number": number, "signer": coded(KEY.public_key().public_bytes_raw())}), KEY)
+        looked += private_module._PATH.search(text) is not None
+        path.write_text(text, encoding="utf-8")
+        assert private_in(path, NAMES) == [], number
+    assert looked
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("/home/mkeller/lofidata01", "the folder /home/mkeller"),
+        ("/scratch/lofi/models/of/the/last/year/v2/abc", "the path /scratch/lofi/models/of/the/last/year/v2/abc"),
+        ("eyesOfTheNightingale0001", "the track eyesOfTheNightingale0001"),
+        ("ew" * 12, "the track ewewewewewewewewewewewew"),
+    ],
+)
+def test_what_only_looks_coded_is_found_as_it_is(tmp_path: Path, value: str, found: str) -> None:
+    names = replace(NAMES, tracks=frozenset({"eyesOfTheNightingale0001", "ew" * 12}))
+    (tmp_path / "config.json").write_text(json.dumps({"track": value}), encoding="utf-8")
+    assert found in private_in(tmp_path / "config.json", names)
 
 
 def test_the_words_of_a_vocabulary_are_nobodys_names(tmp_path: Path) -> None:
