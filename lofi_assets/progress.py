@@ -138,7 +138,8 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def transformers_bars_on_terminals() -> Iterator[None]:
-    """Within the block transformers draws bars on a terminal alone: in a log each would be two lines of noise."""
+    """Within the block transformers draws its bars, of reading and writing weights, on a terminal alone: in a log each
+    would be two lines of noise."""
     from transformers.utils import logging as bars
 
     before = bars.set_tqdm_hook(lambda make, given, options: make(*given, **{**options, "disable": None}))

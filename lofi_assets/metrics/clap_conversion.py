@@ -19,6 +19,7 @@ from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.typed import write_typed
 from lofi_assets.metrics.clap import SAMPLE_RATE, WINDOW_S, Conversion
 from lofi_assets.metrics.errors import MetricError
+from lofi_assets.progress import transformers_bars_on_terminals
 from lofi_assets.workers.mapping import WorkerFailure
 from lofi_assets.workers.process_pool import LocalProcesses
 
@@ -245,7 +246,8 @@ def _save_model(folder: Path, checkpoint: Path) -> int:
         raise MetricError(
             f"{checkpoint}: lacks {lacking[:3] or 'nothing'}, and has {unknown[:3] or 'nothing'} too many"
         )
-    model.save_pretrained(folder)
+    with transformers_bars_on_terminals():
+        model.save_pretrained(folder)
     ClapFeatureExtractor(
         feature_size=64,
         sampling_rate=SAMPLE_RATE,

@@ -87,8 +87,11 @@ def test_only_the_named_components_are_read(tiny_base: Path) -> None:
         encode_text(base, PROMPTS)
 
 
-def test_loading_writes_nothing_into_a_log(tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    load_base(tiny_base)
+def test_a_base_that_is_written_and_read_leaves_nothing_in_a_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tiny_base(tmp_path)
+    load_base(tmp_path)
     assert capsys.readouterr() == ("", "")
 
 

@@ -17,6 +17,7 @@ from lofi_assets.backbones.ace_step_v1.loading import DCAE, TEXT_ENCODER, TRANSF
 from lofi_assets.backbones.ace_step_v1.lyric_vocabulary import LYRIC_VOCABULARY
 from lofi_assets.backbones.ace_step_v1.transformer import ACEStepTransformer2DModel
 from lofi_assets.backbones.ace_step_v1.vocoder import ADaMoSHiFiGANV1, HiFiGANGenerator, NormedConv, NormedUpsample
+from lofi_assets.progress import transformers_bars_on_terminals
 
 TEXT_WIDTH = 32
 LATENT_CHANNELS = 8
@@ -44,7 +45,8 @@ def write_tiny_base(directory: Path, *, seed: int = 0) -> None:
         _transformer(lyric_ids).save_pretrained(directory / TRANSFORMER)
         _dcae().save_pretrained(directory / DCAE)
         _vocoder().save_pretrained(directory / VOCODER)
-        _text_encoder(text_ids).save_pretrained(directory / TEXT_ENCODER)
+        with transformers_bars_on_terminals():
+            _text_encoder(text_ids).save_pretrained(directory / TEXT_ENCODER)
 
 
 def _transformer(lyric_ids: int) -> ACEStepTransformer2DModel:

@@ -29,6 +29,7 @@ from lofi_assets.demo.base_recipe.settings import DcaeSettings, Recipe, Transfor
 from lofi_assets.demo.base_recipe.tempo_code import with_mark
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.writing import atomic_folder
+from lofi_assets.progress import transformers_bars_on_terminals
 from lofi_assets.styles.taxonomy import Taxonomy
 
 
@@ -171,7 +172,8 @@ def write_base(
     with atomic_folder(folder) as temporary:
         write_tokenizers(temporary, taxonomy, mark=mark)
         for name, module in parts.items():
-            module.half().save_pretrained(temporary / name)
+            with transformers_bars_on_terminals():
+                module.half().save_pretrained(temporary / name)
             _forget_where_it_was(temporary / name / "config.json")
 
 
