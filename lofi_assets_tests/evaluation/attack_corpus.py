@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 import soxr
 from scipy import signal
+from scipy.io import wavfile
 
 from lofi_assets.audio.encode import encode_mp3, master
 from lofi_assets.audio.synth.song import Song, render
@@ -56,14 +56,14 @@ def _real(name: str, song: Song, seconds: float) -> Real:
 
 
 def written(folder: Path, audio: Sequence[Audio], *, mp3: bool = False) -> list[Path]:
-    """Clips as files, as MP3 of 320 kbit/s or as they are."""
+    """Clips as files, as MP3 of 320 kbit/s or as they are; the same bytes each time (libsndfile adds the time)."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:03d}.{'mp3' if mp3 else 'wav'}" for number in range(len(audio))]
     for path, samples in zip(paths, audio, strict=True):
         if mp3:
             path.write_bytes(encode_mp3(np.ascontiguousarray(np.clip(samples, -1.0, 1.0), dtype=np.float32)))
         else:
-            soundfile.write(path, samples.T, RATE, subtype="FLOAT")
+            wavfile.write(path, RATE, np.asarray(samples.T, dtype=np.float32))
     return paths
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
+from scipy.io import wavfile
 
 from lofi_assets.audio.arrays import FloatArray
 from lofi_assets.files.typed import plain
@@ -43,7 +44,7 @@ def music(seed: int, style: str) -> np.ndarray:
 
 def written(path: Path, audio: FloatArray, rate: int = RATE) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, audio, rate, subtype="FLOAT", format="WAV")
+    wavfile.write(path, rate, np.asarray(audio, dtype=np.float32))  # of libsndfile, floats carry the time of writing
     return path
 
 
