@@ -33,6 +33,8 @@ class Materialized:
     data_version: str
     run_id: str
     """"" if no run of this instance made it: somebody reported it."""
+    timestamp: float = 0.0
+    """Of the event, in seconds since 1970."""
 
     @property
     def run(self) -> str:

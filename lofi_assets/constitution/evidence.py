@@ -13,13 +13,14 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from pydantic.dataclasses import dataclass
 
+from lofi_assets.constitution.made_here import Attempt, NotMadeHereError, require_made_here
 from lofi_assets.constitution.made_with import (
     Code,
     ConstitutionInForce,
@@ -29,7 +30,6 @@ from lofi_assets.constitution.made_with import (
     constitution_in_force,
     environment,
 )
-from lofi_assets.errors import LofiError
 from lofi_assets.files.documents import read_json, write_json, write_text
 from lofi_assets.files.hand_written import HandWrittenError, decoded, parse_json
 from lofi_assets.files.recorded_hashes import FileHashes
@@ -37,7 +37,6 @@ from lofi_assets.files.typed import STORED, parsed, plain
 from lofi_assets.files.writing import StoreError
 from lofi_assets.outcome import Outcome
 from lofi_assets.store import Store
-from lofi_assets.wording import named
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:lofi-assets:evidence:1"
@@ -162,10 +161,6 @@ def parsed_statement(data: object, *, where: str, remedy: str) -> Evidence:
     return parsed(Evidence, {**predicate, "files": files, "track_list": listed}, where=where, remedy=remedy)
 
 
-class NotMadeHereError(LofiError, RuntimeError):
-    """A file is not what the asset made of it, and this run did not make it; the message names it."""
-
-
 def write(
     store: Store,
     outcome: Outcome,
@@ -174,20 +169,21 @@ def write(
     upstream: Iterable[str],
     profile: ProfileUsed | None = None,
     before: str = "",
-    since: float = 0.0,
+    attempts: Callable[[], Iterable[Attempt]] = tuple,
 ) -> str:
     """Write the evidence of a materialisation and make it the asset's current one; returns its sha256.
 
     Args:
         upstream: every asset that this one depends on.
         before: sha256 of the evidence that the asset's latest run left, by the event log.
-        since: when this run started, in seconds since 1970.
+        attempts: when runs worked on the asset since then, this one included.
     Raises:
-        NotMadeHereError: a file that the asset alone writes was changed between the two runs, and kept by this one.
+        NotMadeHereError: a file that the asset alone writes was changed since then, and not by a run of it.
     """
     hashes = FileHashes(store.root, store.cache / "evidence" / f"{asset}.json")
     found = {kind: _hashed(store, getattr(outcome.written, kind), hashes) for kind in ("files", "given", "materials")}
-    _made_here(store, asset, found["files"], before=before, since=since)
+    if before:
+        require_made_here(store, asset, found["files"], _recorded(store, asset, before), attempts)
     values, notes = _without_notes(_finite(outcome.values))
     listed = {kind: _of_tracks(files, True) for kind, files in found.items()}
     tracked = TrackList(named=outcome.named, notes=notes, **listed)
@@ -214,29 +210,17 @@ def write(
     return sha256
 
 
-def _made_here(store: Store, asset: str, files: Mapping[str, str], *, before: str, since: float) -> None:
-    """Without this, a run that recomputes nothing would vouch for whatever was put in the place of what it made."""
-    if not before:
-        return
+def _recorded(store: Store, asset: str, before: str) -> dict[str, str]:
+    """The files of a document and of its list."""
     try:
         known = read(store, asset, before)
-        recorded = {**known.files, **read_list(store, known).files}
+        return {**known.files, **read_list(store, known).files}
     except StoreError as error:
         reason = str(error).rpartition("; ")[0]
         raise NotMadeHereError(
             f"{reason}: nothing says whether the files of {asset} are still what was made. Restore metadata/evidence "
             f"from a copy; or wipe the materialisations of {asset} in the UI, remove its files and materialise it anew"
         ) from error
-    foreign = [
-        name
-        for name, digest in files.items()
-        if recorded.get(name, digest) != digest and (store.root / name).stat().st_ctime < since
-    ]
-    if foreign:
-        raise NotMadeHereError(
-            f"{named(foreign)}: changed since a run made it, and not by this run of {asset}: restore it from a copy, "
-            f"or remove it (with its folder where it has one for itself) and materialise {asset}, which makes it again"
-        )
 
 
 def current_sha256(store: Store, asset: str) -> str:

@@ -49,8 +49,8 @@ Row = Mapping[str, Any]
 def report(context: dg.AssetExecutionContext, platform: Platform, outcome: Outcome) -> dg.MaterializeResult[Any]:
     """Write an outcome's evidence, by which the gates judge, and return what the UI shows and the event log keeps."""
     asset = context.asset_key.to_user_string()
-    latest = InstanceLog(context.instance).latest(asset)
-    record = context.instance.get_run_record_by_id(context.run.run_id)
+    log = InstanceLog(context.instance)
+    latest = log.latest(asset)
     sha256 = evidence.write(
         platform.store,
         outcome,
@@ -58,7 +58,7 @@ def report(context: dg.AssetExecutionContext, platform: Platform, outcome: Outco
         upstream=[key.to_user_string() for key in context.assets_def.asset_deps[context.asset_key]],
         profile=profile_used(platform.profile),
         before=latest.evidence if latest and latest.run_id else "",
-        since=(record.start_time or record.create_timestamp.timestamp()) if record else 0.0,
+        attempts=lambda: log.attempts(asset, running=context.run.run_id),
     )
     context.log.info(f"{asset}: " + ", ".join(f"{name} {count}" for name, count in outcome.counts.items()))
     if mended := outcome.details.get("mended"):

@@ -11,13 +11,13 @@ import pytest
 from lofi_assets.constitution import evidence
 from lofi_assets.constitution.chain import Chain, Materialized, read_again
 from lofi_assets.constitution.clearance import Clearance, NotClearedError, give, use
-from lofi_assets.constitution.evidence import Evidence, NotMadeHereError
+from lofi_assets.constitution.evidence import Evidence
 from lofi_assets.constitution.made_with import ConstitutionInForce, constitution_in_force
 from lofi_assets.constitution.verdicts import Measures
 from lofi_assets.files.documents import read_json, write_json
 from lofi_assets.files.hashing import sha256_file
 from lofi_assets.files.writing import StoreError
-from lofi_assets.outcome import Outcome, Written
+from lofi_assets.outcome import Written
 from lofi_assets.store import Store
 from lofi_assets_tests.recorded_evidence import RUN, Log, record
 
@@ -292,40 +292,6 @@ def test_a_circle_ends(store: Store) -> None:
     record(store, Measures("two", "2", {"one": ""}))
     record(store, Measures("one", "1", {"two": ""}))
     assert reason(store, "two")
-
-
-# --- a run that makes nothing vouches for nothing --------------------------------------------------------------------
-
-
-def again(store: Store, *, since: float) -> str:
-    """`metrics` materialised once more."""
-    outcome = Outcome("m1", {}, values={"fad": 0.1}, written=Written(files=[store.root / REPORT]))
-    before = evidence.current_sha256(store, "metrics")
-    return evidence.write(store, outcome, asset="metrics", upstream=["samples"], before=before, since=since)
-
-
-def test_a_file_put_in_the_place_of_what_a_run_made_is_not_vouched_for_by_the_next(store: Store) -> None:
-    changed = put(store, REPORT, "better numbers")
-    with pytest.raises(NotMadeHereError, match=f"{REPORT}: changed since a run made it"):
-        again(store, since=changed.stat().st_ctime + 1)
-
-
-def test_a_file_that_the_run_wrote_is_vouched_for(store: Store) -> None:
-    changed = put(store, REPORT, "measured again")
-    assert again(store, since=changed.stat().st_ctime - 1)
-    assert reason(store) == ""
-
-
-def test_without_the_earlier_evidence_nothing_is_vouched_for_and_the_way_out_is_said(store: Store) -> None:
-    document(store, "metrics")[0].unlink()
-    with pytest.raises(
-        NotMadeHereError, match=r"the evidence of metrics is gone: .*wipe the materialisations of metrics"
-    ):
-        again(store, since=0.0)
-
-
-def test_a_file_that_stayed_as_it_was_is_vouched_for(store: Store) -> None:
-    assert again(store, since=(store.root / REPORT).stat().st_ctime + 1)
 
 
 # --- the permit ------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import json
 import pickle
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from lofi_assets.backbones.ace_step_v1.backbone import ACE_STEP_V1
 from lofi_assets.backbones.export import Probe
 from lofi_assets.constitution import evidence
 from lofi_assets.constitution.chain import Chain, read_again
-from lofi_assets.constitution.evidence import NotMadeHereError
+from lofi_assets.constitution.made_here import NotMadeHereError
 from lofi_assets.outcome import Outcome
 from lofi_assets.quantization import kept_components
 from lofi_assets.quantization.components import Asked, Components, Placed, Recipe
@@ -183,7 +182,7 @@ def test_nothing_is_kept_without_a_folder_nor_of_a_tier_that_is_derived(
 def materialised(store: Store, *, before: str = "") -> str:
     """The evidence of `quantized_tiers` over what lies there, as a run that writes nothing leaves it."""
     outcome = Outcome("1", {}, written=written(store))
-    return evidence.write(store, outcome, asset="quantized_tiers", upstream=(), before=before, since=time.time() + 60)
+    return evidence.write(store, outcome, asset="quantized_tiers", upstream=(), before=before)
 
 
 def test_a_kept_export_that_was_replaced_with_its_record_is_refused_by_name(
