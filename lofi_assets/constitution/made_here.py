@@ -70,7 +70,7 @@ def _written(store: Store, names: Iterable[str]) -> dict[str, float]:
         path = store.root / name
         status = path.stat()
         if status.st_dev not in ahead:
-            ahead[status.st_dev] = _clock_ahead(path.parent)
+            ahead[status.st_dev] = _clock_ahead(path.resolve().parent)
         found[name] = status.st_ctime - ahead[status.st_dev]
     return found
 
