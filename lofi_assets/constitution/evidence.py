@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass
 
-from lofi_assets.constitution.made_here import Attempt, NotMadeHereError, require_made_here
+from lofi_assets.constitution.made_here import Attempt, require_made_here
 from lofi_assets.constitution.made_with import (
     Code,
     ConstitutionInForce,
@@ -178,12 +178,14 @@ def write(
         before: sha256 of the evidence that the asset's latest run left, by the event log.
         attempts: when runs worked on the asset since then, this one included.
     Raises:
-        NotMadeHereError: a file that the asset alone writes was changed since then, and not by a run of it.
+        NotMadeHereError: a file that the asset alone writes was changed since then, and not by a run of it; or that
+            evidence is gone, and a run before it may have made the file.
     """
     hashes = FileHashes(store.root, store.cache / "evidence" / f"{asset}.json")
     found = {kind: _hashed(store, getattr(outcome.written, kind), hashes) for kind in ("files", "given", "materials")}
     if before:
-        require_made_here(store, asset, found["files"], _recorded(store, asset, before), attempts)
+        recorded, lost = _recorded(store, asset, before)
+        require_made_here(store, asset, found["files"], recorded, attempts, lost=lost)
     values, notes = _without_notes(_finite(outcome.values))
     listed = {kind: _of_tracks(files, True) for kind, files in found.items()}
     tracked = TrackList(named=outcome.named, notes=notes, **listed)
@@ -210,17 +212,13 @@ def write(
     return sha256
 
 
-def _recorded(store: Store, asset: str, before: str) -> dict[str, str]:
-    """The files of a document and of its list."""
+def _recorded(store: Store, asset: str, before: str) -> tuple[dict[str, str], str]:
+    """The files of a document and of its list; or why they cannot be read."""
     try:
         known = read(store, asset, before)
-        return {**known.files, **read_list(store, known).files}
+        return {**known.files, **read_list(store, known).files}, ""
     except StoreError as error:
-        reason = str(error).rpartition("; ")[0]
-        raise NotMadeHereError(
-            f"{reason}: nothing says whether the files of {asset} are still what was made. Restore metadata/evidence "
-            f"from a copy; or wipe the materialisations of {asset} in the UI, remove its files and materialise it anew"
-        ) from error
+        return {}, str(error).rpartition("; ")[0]
 
 
 def current_sha256(store: Store, asset: str) -> str:

@@ -37,6 +37,8 @@ def require_made_here(
     files: Mapping[str, str],
     recorded: Mapping[str, str],
     attempts: Callable[[], Iterable[Attempt]],
+    *,
+    lost: str = "",
 ) -> None:
     """Compare the files of an asset with what its last evidence says of them.
 
@@ -45,15 +47,23 @@ def require_made_here(
     Args:
         files, recorded: name in the data root -> sha256, now and by the last evidence.
         attempts: of the runs since that evidence, this one first; asked for until they explain every file that changed.
+        lost: why nothing is recorded: then each file must have been written since, as on a new data root all are.
     Raises:
         NotMadeHereError: a file has changed, and not while a run worked on the asset.
     """
-    foreign = _written(store, [name for name, digest in files.items() if recorded.get(name, digest) != digest])
+    changed = [name for name, digest in files.items() if lost or recorded.get(name, digest) != digest]
+    foreign = _written(store, changed)
     for one in attempts() if foreign else ():
         earliest, latest = one.start - SLACK_S, one.end + SLACK_S
         foreign = {name: written for name, written in foreign.items() if not earliest <= written <= latest}
         if not foreign:
             break
+    if foreign and lost:
+        raise NotMadeHereError(
+            f"{lost}: nothing says whether {named(list(foreign))} {'is' if len(foreign) == 1 else 'are'} still what "
+            f"was made. Restore metadata/evidence from a copy, or remove the files and materialise {asset}, which "
+            f"makes them again; if Dagster made {asset} on another data root, give this one a DAGSTER_HOME of its own"
+        )
     if foreign:
         raise NotMadeHereError(
             f"{named(list(foreign))}: changed since a run made it, and not by a run of {asset}: restore it from a "
