@@ -33,6 +33,17 @@ def folder(name: str, default: Path) -> Path:
     return folder_at(value, name=name) if value else default
 
 
+def user_cache(name: str) -> Path | None:
+    """The folder of this user's cache for one purpose, below `XDG_CACHE_HOME`; None for a user without a home.
+
+    It may not be there, nor be writable.
+    """
+    try:
+        return folder("XDG_CACHE_HOME", Path("~/.cache").expanduser()) / "lofi_assets" / name
+    except RuntimeError:  # neither HOME nor an entry in the list of users: a container with a number for a user
+        return None
+
+
 def folder_at(value: str, *, name: str) -> Path:
     """The absolute path of a folder as people write it: `~` is expanded, a relative one is below the working directory.
 

@@ -23,8 +23,7 @@ def run_folder(factory: pytest.TempPathFactory) -> Path:
 def once_per_run(parent: Path, name: str, build: Callable[[Path], object]) -> Iterator[Path]:
     """The folder `parent`/`name`, filled by the first worker that asks for it; the others wait and take it as it is.
 
-    Tests read it and change copies. At the end the files are compared with what was built, except those that the
-    program keeps for itself (`.fingerprint.json`).
+    Tests read it and change copies. At the end the files are compared with what was built.
 
     Args:
         build: fills the folder, which is there and empty.
@@ -37,12 +36,8 @@ def once_per_run(parent: Path, name: str, build: Callable[[Path], object]) -> It
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             build(folder)
-            listing.write_text(json.dumps(_files(folder)), encoding="utf-8")
+            listing.write_text(json.dumps(sha256_folder(folder)), encoding="utf-8")
     yield folder
-    built, found = json.loads(listing.read_text(encoding="utf-8")), _files(folder)
+    built, found = json.loads(listing.read_text(encoding="utf-8")), sha256_folder(folder)
     changed = sorted(name for name in built.keys() | found.keys() if built.get(name) != found.get(name))
     assert not changed, f"a test added, changed or removed in {folder}: {', '.join(changed)}"
-
-
-def _files(folder: Path) -> dict[str, str]:
-    return {name: digest for name, digest in sha256_folder(folder).items() if not Path(name).name.startswith(".")}

@@ -12,7 +12,7 @@ from lofi_assets.cli.main import main
 from lofi_assets.constitution.gates import load_gates
 from lofi_assets.defs.dagster_home import dagster_home
 from lofi_assets.defs.resources import Platform
-from lofi_assets.environment import SettingError, folder, seconds, variable
+from lofi_assets.environment import SettingError, folder, seconds, user_cache, variable
 from lofi_assets.profiles import load_profile
 from lofi_assets.store import CONFIG_DIR, data_root
 
@@ -40,6 +40,21 @@ def test_a_home_is_expanded_and_a_relative_folder_is_below_the_working_directory
     assert data_root() == Platform(data_dir="~/lofi").store.root == tmp_path / "home" / "lofi"
     monkeypatch.setenv("LOFI_DATA_DIR", "data two")
     assert data_root() == tmp_path / "data two"
+
+
+def test_the_cache_is_the_users_and_a_user_without_a_home_has_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert user_cache("models") == tmp_path / ".cache" / "lofi_assets" / "models"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    assert user_cache("models") == tmp_path / "elsewhere" / "lofi_assets" / "models"
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000)
+    assert user_cache("models") is None
 
 
 def test_dagster_is_told_the_whole_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

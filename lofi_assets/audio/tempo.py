@@ -23,7 +23,7 @@ import soxr
 from numpy.typing import NDArray
 
 from lofi_assets.audio.arrays import FloatArray
-from lofi_assets.environment import folder
+from lofi_assets.environment import user_cache
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.writing import locked
 
@@ -163,13 +163,11 @@ def _take_every_way() -> None:
 def _librosa() -> Any:
     """librosa, with a place where its compiled kernels last beyond the process (compiling takes seconds)."""
     if "NUMBA_CACHE_DIR" not in os.environ:
-        place = folder("XDG_CACHE_HOME", Path.home() / ".cache") / "lofi_assets" / "kernels"
-        try:
-            place.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.environ["NUMBA_CACHE_DIR"] = str(place)
-        except OSError:
-            # A read-only home costs compiling again, not the estimate.
-            pass
+        place = user_cache("kernels")
+        with contextlib.suppress(OSError):  # a read-only home costs compiling again, not the estimate
+            if place:
+                place.mkdir(parents=True, exist_ok=True, mode=0o700)
+                os.environ["NUMBA_CACHE_DIR"] = str(place)
     _kept_where_asked()
     import librosa
 

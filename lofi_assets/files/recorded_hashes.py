@@ -23,7 +23,7 @@ class FileHashes:
 
     def __init__(self, root: Path, remembered: Path) -> None:
         self._root, self._path = f"{root}/", remembered
-        self._before: dict[str, list[str]] = read_json(self._path, default={})
+        self._before = _remembered(read_json(self._path, default={}))
         self._now: dict[str, list[str]] = {}
 
     def __call__(self, path: Path) -> str:
@@ -57,6 +57,17 @@ class FileHashes:
         """Remember what was asked for or recorded since, and forget the rest."""
         if self._now != self._before:
             write_json(self._path, self._now)
+
+
+def _remembered(data: object) -> dict[str, list[str]]:
+    """What `save` writes, name -> [state, hash]; of anything else nothing, so that those files are read again."""
+    if not isinstance(data, dict):
+        return {}
+    return {
+        name: entry
+        for name, entry in data.items()
+        if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], str)
+    }
 
 
 def put_back(path: Path, digest: str, *, sources: Iterable[Path], hashes: FileHashes) -> Path | None:

@@ -1,43 +1,48 @@
-"""Which base model a folder holds, without loading it: features, runs and merges record this fingerprint."""
+"""Which base model a folder holds, without loading it: features, runs and merges record this fingerprint.
 
+The folder is not believed about itself, since it may come from anywhere. What it takes long to read is remembered in
+the user's own cache.
+"""
+
+import contextlib
 import hashlib
-import json
 from pathlib import Path
-from typing import Any
+
+from lofi_assets.environment import user_cache
+from lofi_assets.files.hashing import hash_of, sha256_file
+from lofi_assets.files.recorded_hashes import FileHashes
+from lofi_assets.files.writing import StoreError
+
+NOTE = ".fingerprint.json"
+"""Where the sums were once kept, in the folder itself: no part of the model, and no longer read."""
+REMEMBERED_FROM = 1 << 28
+"""Bytes of a model whose sums are remembered; less is read again in a moment."""
 
 
 def base_fingerprint(directory: Path) -> str:
     """Hash of a base model: SHA-256 over the sorted names and SHA-256 sums of its JSON and safetensors files.
 
-    Sums are kept beside the model in `.fingerprint.json` with size and time, since the real model is 8 GB.
+    A file of a large model (the published one has 8 GB) is read again only if its size, or its time of writing or of
+    change, is another than when it was read last.
     """
-    note = directory / ".fingerprint.json"
-    known: dict[str, dict[str, Any]] = json.loads(note.read_text()) if note.is_file() else {}
-    files = sorted(path for path in directory.rglob("*") if path.suffix in {".json", ".safetensors"} and path != note)
-    fresh = {str(path.relative_to(directory)): _file_sum(path, known, directory) for path in files}
-    if fresh != known:
-        _write_note(note, fresh)
+    found = (path for path in directory.rglob("*") if path.suffix in {".json", ".safetensors"} and path.is_file())
+    files = sorted(path for path in found if path != directory / NOTE)
     total = hashlib.sha256()
-    for name, entry in fresh.items():
-        total.update(f"{name}\0{entry['sha256']}\n".encode())
+    for path, digest in zip(files, _sums(directory, files), strict=True):
+        total.update(f"{path.relative_to(directory)}\0{digest}\n".encode())
     return total.hexdigest()
 
 
-def _file_sum(path: Path, known: dict[str, dict[str, Any]], directory: Path) -> dict[str, Any]:
-    stat = path.stat()
-    entry = known.get(str(path.relative_to(directory)), {})
-    if (entry.get("size"), entry.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns):
-        return entry
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": digest}
-
-
-def _write_note(note: Path, sums: dict[str, dict[str, Any]]) -> None:
+def _sums(directory: Path, files: list[Path]) -> list[str]:
+    """SHA-256 of each file, in order. A cache that cannot be read or written costs reading the model each time."""
+    cache = user_cache("models")
+    if cache is None or sum(path.stat().st_size for path in files) < REMEMBERED_FROM:
+        return [sha256_file(path) for path in files]
     try:
-        partial = note.with_suffix(".partial")
-        partial.write_text(json.dumps(sums, indent=1, sort_keys=True))
-        partial.replace(note)
-    except OSError:
-        # a read-only model folder (a shared snapshot) costs a hash on each call, nothing else
-        return
+        hashes = FileHashes(directory, cache / f"{hash_of(directory.resolve())[:16]}.json")
+    except StoreError:
+        return [sha256_file(path) for path in files]
+    sums = [hashes(path) for path in files]
+    with contextlib.suppress(StoreError, OSError):
+        hashes.save()
+    return sums
