@@ -5,11 +5,6 @@ VENV ?= .venv
 USABLE := import shutil, sys; sys.exit(sys.version_info >= (3, 13) and not shutil.which("g++"))
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11; do $$name -c '$(USABLE)' 2>&- && echo $$name && break; done)
 BIN := $(VENV)/bin
-# Blank is unset, as for every variable of this project.
-ifeq ($(strip $(DAGSTER_HOME)),)
-override DAGSTER_HOME := $(CURDIR)/.dagster
-endif
-export DAGSTER_HOME
 
 .PHONY: demo fast test coverage slow dev lint bench other-cpu bench-gpu clap-parity fadtk-published
 

@@ -1,6 +1,7 @@
 """Settings of the environment: blank is unset, a home is expanded, and what cannot be meant is one sentence."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,10 @@ from lofi_assets.profiles import load_profile
 from lofi_assets.store import CONFIG_DIR, data_root
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PRINT_HOME = (
+    "import os; from lofi_assets.defs.dagster_home import dagster_home; "
+    'print(dagster_home(), os.environ["DAGSTER_HOME"])'
+)
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t"])
@@ -94,11 +99,15 @@ def test_gates_and_profiles_of_a_configuration_that_is_not_there_say_so(tmp_path
 
 
 @pytest.mark.parametrize("given", [{"DAGSTER_HOME": ""}, {"DAGSTER_HOME": " "}, {}], ids=str)
-def test_make_takes_a_blank_home_of_dagster_for_unset(given: dict[str, str]) -> None:
+def test_a_blank_home_of_dagster_is_unset_under_make_too(tmp_path: Path, given: dict[str, str]) -> None:
+    (tmp_path / "config").mkdir()
+    shutil.copyfile(CONFIG_DIR / "dagster.yaml", tmp_path / "config" / "dagster.yaml")
+    (tmp_path / "Makefile").write_text(f"include {REPOSITORY}/Makefile\nhome:\n\t@{sys.executable} -c '{PRINT_HOME}'\n")
     environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"} | given
-    command = ["make", "--print-data-base", "--dry-run", "dev"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPOSITORY, check=True)
-    assert f"DAGSTER_HOME := {REPOSITORY}/.dagster\n" in done.stdout
+    environment |= {"LOFI_CONFIG_DIR": str(tmp_path / "config"), "PYTHONPATH": str(REPOSITORY)}
+    command = ["make", "--no-print-directory", "home"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=True)
+    assert done.stdout == f"{tmp_path}/.dagster {tmp_path}/.dagster\n"
 
 
 @pytest.mark.parametrize("text", ["abc", "0", "-1", "1.5", "\u00b2", "9" * 5_000])

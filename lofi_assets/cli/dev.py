@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from lofi_assets.cli.ports import require_free
-from lofi_assets.store import PACKAGE
+from lofi_assets.store import PACKAGE, data_root
 
 HOST = "127.0.0.1"
 CHECKOUT = PACKAGE.parent
@@ -60,6 +60,7 @@ def dev(port: int, pages_port: int | None) -> None:
             if own_settings(home):
                 kept = f"{home}/dagster.yaml differs from the project's config/dagster.yaml and is kept"
                 click.echo(f"{kept}; to take the project's: cp config/dagster.yaml {home}/")
+            click.echo(f"data root: {data_root()}   Dagster's home: {home}")
             click.echo(f"UI: {ui}   pages: {pages}   Ctrl-C ends both")
             code = _run([command, "dev", "--host", HOST, "--port", str(port)], home, pages_port)
     except DaemonRunsError as error:

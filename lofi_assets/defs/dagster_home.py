@@ -1,6 +1,7 @@
-"""Dagster's home: where it is, and that one daemon alone works on it.
+"""Dagster's home: where it is, that it is of one data root, and that one daemon alone works on it.
 
-Two daemons on one home evaluate every sensor and schedule twice: each run is started twice and each alert sent twice.
+What Dagster remembers of one library (runs, what is materialised, where sensors stand) is wrong of any other. Two
+daemons on one home evaluate every sensor and schedule twice: each run is started twice and each alert sent twice.
 Imports without dagster.
 """
 
@@ -12,11 +13,14 @@ from pathlib import Path
 
 from lofi_assets.environment import folder
 from lofi_assets.errors import LofiError
-from lofi_assets.files.documents import read_json, write_json
+from lofi_assets.files.documents import read_json, write_json, write_text
+from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.writing import locked, make_folder
-from lofi_assets.store import CONFIG_DIR, PACKAGE
+from lofi_assets.store import CONFIG_DIR, PACKAGE, data_root
 
 TEMPLATE = PACKAGE.parent / "config" / "dagster.yaml"
+ROOT = "data_root.txt"
+"""In a home: the data root whose runs it has."""
 OWNER = "lofi-dev"
 """Folder of the home with the lock of `lofi dev`, and with who holds it."""
 
@@ -30,13 +34,26 @@ class _HeldError(LofiError):
 
 
 def dagster_home() -> Path:
-    """`DAGSTER_HOME`, else `.dagster/` of the checkout; it has the template's settings unless it had its own."""
-    home = folder("DAGSTER_HOME", CONFIG_DIR.parent / ".dagster")
+    """`DAGSTER_HOME`, else a folder of the checkout for each data root; it has the template's settings unless its own.
+
+    That is `.dagster/` for the data root which asks first, and `.dagster/roots/<name>-<hash of its path>/` for others.
+    """
+    home = folder("DAGSTER_HOME", _home_of(data_root(), CONFIG_DIR.parent / ".dagster"))
     os.environ["DAGSTER_HOME"] = str(home)
     make_folder(home)
     if not (home / "dagster.yaml").is_file():
         shutil.copyfile(TEMPLATE, home / "dagster.yaml")
+    if not (home / ROOT).is_file():
+        write_text(home / ROOT, f"{data_root()}\n")
     return home
+
+
+def _home_of(root: Path, first: Path) -> Path:
+    try:
+        owner = (first / ROOT).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return first
+    return first if owner == str(root) else first / "roots" / f"{root.name}-{hash_of(root)[:8]}"
 
 
 def own_settings(home: Path) -> bool:

@@ -87,6 +87,29 @@ def test_a_home_gets_the_template_once_and_keeps_its_own_settings(
     assert dagster_home() == home and own_settings(home)
 
 
+def test_each_data_root_has_a_home_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lofi_assets.defs.dagster_home.CONFIG_DIR", tmp_path / "config")
+
+    def home_of(root: str) -> Path:
+        monkeypatch.delenv("DAGSTER_HOME", raising=False)
+        monkeypatch.setenv("LOFI_DATA_DIR", str(tmp_path / root))
+        home = dagster_home()
+        assert os.environ["DAGSTER_HOME"] == str(home) and (home / "dagster.yaml").is_file()
+        return home
+
+    first, second, third = (home_of(root) for root in ("data", "a/library", "b/library"))
+    assert first == tmp_path / ".dagster"
+    assert second != third and {second.parent, third.parent} == {first / "roots"}
+    assert [home_of(root) for root in ("a/library", "data", "b/library")] == [second, first, third]
+
+
+def test_a_home_that_is_named_is_taken_for_any_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    for root in ("data", "library"):
+        monkeypatch.setenv("LOFI_DATA_DIR", str(tmp_path / root))
+        assert dagster_home() == tmp_path / "home"
+
+
 def test_no_settings_lie_where_dagster_warns_of_them() -> None:
     assert not (TEMPLATE.parent.parent / "dagster.yaml").exists()
 
