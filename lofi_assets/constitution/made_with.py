@@ -71,7 +71,7 @@ def constitution_in_force(config_dir: Path = CONFIG_DIR) -> ConstitutionInForce:
 
 @cache
 def code() -> Code:
-    """The code of this process."""
+    """The code of this process, as it lay there when this was first asked: before the work, not after hours of it."""
     sources = sorted(PACKAGE.rglob("*.py"))
     digest = hashlib.sha256()
     for path in sources:

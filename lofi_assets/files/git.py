@@ -2,7 +2,6 @@
 
 import hashlib
 import subprocess
-from functools import cache
 from pathlib import Path
 
 from lofi_assets.files.hashing import sha256_file
@@ -25,9 +24,8 @@ def changes(package: Path) -> str | None:
     return hashlib.sha256(found.encode()).hexdigest() if found else None
 
 
-@cache
 def git(folder: Path, *arguments: str) -> str | None:
-    """Output of git in a folder, None outside a repository or without git; asked once per process."""
+    """Output of git in a folder, None outside a repository or without git."""
     try:
         command = ["git", "-C", str(folder), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None

@@ -6,9 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from lofi_assets.constitution.made_with import installed_version
-from lofi_assets.files.git import changes, commit
-from lofi_assets.store import PACKAGE
+from lofi_assets.constitution.made_with import code, installed_version
 from lofi_assets.training.checkpoints.description import Provenance
 
 PACKAGES = (
@@ -39,8 +37,8 @@ ENVIRONMENT = (
 def provenance(*, device: str, threads: int) -> Provenance:
     """Of this process."""
     return Provenance(
-        git_commit=commit(PACKAGE),
-        git_diff_sha256=changes(PACKAGE),
+        git_commit=code().git_commit,
+        git_diff_sha256=code().git_diff_sha256,
         packages={name: installed_version(name) for name in PACKAGES},
         command=shlex.join([sys.executable, *sys.argv]),
         working_directory=str(Path.cwd()),

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lofi_assets.backbones.features import FeatureError
+from lofi_assets.constitution.made_with import code
 from lofi_assets.training.checkpoints import runs, trainer_record
 from lofi_assets.training.checkpoints import state as resume
 from lofi_assets.training.config import ConfigError, TrainingRun
@@ -30,6 +31,7 @@ def ready(run: TrainingRun, check: Callable[[], None]) -> torch.device:
         ConfigError: base or device are not what the run says.
         FeatureError: a track would outweigh or waste the training.
     """
+    code()  # what runs is what lies there now: an edit while it trains is no part of it
     check()
     device = pick_device(run.device, precision=run.training.precision)
     if run.backbone.fingerprint(run.base) != run.base_fingerprint:
