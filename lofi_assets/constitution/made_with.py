@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic.dataclasses import dataclass
 
 from lofi_assets.constitution.amendments import gates_sha256
-from lofi_assets.constitution.gates import load_constitution
+from lofi_assets.constitution.gates import load_constitution, load_gates
 from lofi_assets.files.git import changes, commit
 from lofi_assets.files.hashing import hash_of
 from lofi_assets.files.typed import STORED
@@ -71,7 +71,7 @@ def constitution_in_force(config_dir: Path = CONFIG_DIR) -> ConstitutionInForce:
 
 @cache
 def code() -> Code:
-    """The code of this process, as it lay there when this was first asked: before the work, not after hours of it."""
+    """The code of this process, as it lay there when this was first asked."""
     sources = sorted(PACKAGE.rglob("*.py"))
     digest = hashlib.sha256()
     for path in sources:
@@ -86,6 +86,15 @@ def environment() -> Environment:
     packages = sorted({(found.metadata["Name"].lower(), found.version) for found in metadata.distributions()})
     machine = f"{platform.system()} {platform.machine()}"
     return Environment(platform.python_version(), machine, hash_of(packages))
+
+
+def look_at_what_runs() -> None:
+    """Read code, packages, constitution and gates now, once: they may be edited before the evidence at the end names
+    them, and then they are not what ran and judged."""
+    code()
+    environment()
+    constitution_in_force()
+    load_gates()
 
 
 def profile_used(profile: Profile) -> ProfileUsed:

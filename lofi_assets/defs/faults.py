@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from lofi_assets.constitution.made_with import code
+from lofi_assets.constitution.made_with import look_at_what_runs
 from lofi_assets.errors import explanation
 
 PACKAGE_LOG = logging.getLogger("lofi_assets")
@@ -23,7 +23,7 @@ def explained(compute: Callable[..., dg.MaterializeResult[Any]]) -> Callable[...
     @functools.wraps(compute)
     def run(context: dg.AssetExecutionContext, **resources: Any) -> dg.MaterializeResult[Any]:
         with explaining(), _into_run_log(context.log):
-            code()  # the evidence at the end names what ran: not what an edit or a pull made of it meanwhile
+            look_at_what_runs()
             return compute(context, **resources)
 
     return run

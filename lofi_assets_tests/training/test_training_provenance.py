@@ -10,7 +10,7 @@ import pytest
 
 import lofi_assets
 from lofi_assets.constitution import made_with
-from lofi_assets.constitution.made_with import Code, code
+from lofi_assets.constitution.made_with import Code, code, constitution_in_force
 from lofi_assets.defs.faults import explained
 from lofi_assets.files.git import changes
 from lofi_assets.store import PACKAGE
@@ -90,15 +90,25 @@ def test_an_edit_while_it_trains_is_no_part_of_what_a_checkpoint_was_made_with(
     assert document.source_sha256 == began.source_sha256
 
 
-def test_an_edit_while_an_asset_is_made_is_no_part_of_its_evidence(running: Path) -> None:
+def test_an_edit_while_an_asset_is_made_is_no_part_of_its_evidence(
+    running: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constitution = {"version": "1.0.0"}
+    monkeypatch.setattr(made_with, "load_constitution", lambda _: constitution)
+    constitution_in_force.cache_clear()
     began = now_there()
 
     @dg.asset
     @explained
     def long_work(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         (running / "root.py").write_text("x = 2\n")
-        return dg.MaterializeResult(metadata={"source": code().source_sha256})
+        constitution["version"] = "2.0.0"
+        return dg.MaterializeResult(
+            metadata={"source": code().source_sha256, "constitution": constitution_in_force().version}
+        )
 
     with dg.DagsterInstance.ephemeral() as instance:
         (made,) = dg.materialize([long_work], instance=instance).asset_materializations_for_node("long_work")
+    constitution_in_force.cache_clear()
     assert made.metadata["source"].value == began.source_sha256 != now_there().source_sha256
+    assert made.metadata["constitution"].value == "1.0.0"
