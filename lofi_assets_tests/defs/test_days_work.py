@@ -178,10 +178,10 @@ def receiver() -> Iterator[tuple[str, list[dict[str, str]]]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"json://127.0.0.1:{server.server_port}", received
-    server.shutdown()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"json://127.0.0.1:{server.server_port}", received
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -214,13 +214,13 @@ def day(tmp_path_factory: pytest.TempPathFactory, receiver: tuple[str, list[dict
             environment.setenv(name, value)
         finish = "from lofi_assets_tests.defs.test_days_work import finish_lineage; finish_lineage()"
         subprocess.run([sys.executable, "-c", finish], check=True, timeout=PATIENCE_SECONDS)
-        log = (home / "daemon.log").open("w")
-        daemon = subprocess.Popen(
-            [sys.executable, "-m", "dagster._daemon", "run", "-w", str(home / "workspace.yaml")],
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        with (home / "daemon.log").open("w") as log:
+            daemon = subprocess.Popen(
+                [sys.executable, "-m", "dagster._daemon", "run", "-w", str(home / "workspace.yaml")],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         with dg.DagsterInstance.get() as instance:
             yield Day(root, home, instance, received)
         os.killpg(daemon.pid, signal.SIGINT)

@@ -378,7 +378,13 @@ def test_two_processes_make_the_files_that_one_makes(
     files = sorted(path.relative_to(root) for path in root.rglob("*.*"))
     assert files == sorted(path.relative_to(built[0]) for path in built[0].rglob("*.*"))
     for file in files:
-        assert (root / file).read_bytes() == (built[0] / file).read_bytes(), file
+        if file.name == "manifest.json":
+            made, expected = (json.loads((folder / file).read_bytes()) for folder in (root, built[0]))
+            # What a graph answers on two threads is summed in another order than on one.
+            assert made.pop("snr_db") == pytest.approx(expected.pop("snr_db"), abs=0.01)
+            assert made == expected, file
+        else:
+            assert (root / file).read_bytes() == (built[0] / file).read_bytes(), file
 
 
 def test_what_a_process_that_died_had_open_is_no_file_of_the_tier(
