@@ -57,7 +57,7 @@ def process_mark(process: int) -> str:
     try:
         os.kill(process, 0)
         status = Path(f"/proc/{process}/stat")
-        started = status.read_text().rpartition(")")[2].split()[19] if status.is_file() else ""
+        started = status.read_bytes().rpartition(b")")[2].split()[19].decode() if status.is_file() else ""
     except (ProcessLookupError, FileNotFoundError):
         return ""
     except PermissionError:

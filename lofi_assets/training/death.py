@@ -59,7 +59,7 @@ def memory_kills() -> int | None:
     """
     for path in (_cgroup_events(), Path("/proc/vmstat")):
         with contextlib.suppress(OSError):
-            found = _KILLS.search(path.read_text()) if path else None
+            found = _KILLS.search(path.read_text(encoding="ascii")) if path else None
             if found:
                 return int(found[1])
     return None
@@ -67,7 +67,7 @@ def memory_kills() -> int | None:
 
 def _cgroup_events() -> Path | None:
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
             if line.startswith("0::"):
                 return Path("/sys/fs/cgroup") / line.removeprefix("0::").lstrip("/") / "memory.events"
     return None

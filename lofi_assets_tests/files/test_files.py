@@ -297,4 +297,4 @@ def test_two_roots_on_one_ledger_keep_it_from_each_other(store: Store, shared: P
         done = subprocess.run(
             [sys.executable, "-c", code, str(other.root)], capture_output=True, text=True, check=False
         )
-    assert "another process has been editing it" in done.stderr and shared.read_text() == "[]\n"
+    assert "another process has been editing it" in done.stderr and shared.read_text(encoding="utf-8") == "[]\n"

@@ -36,7 +36,7 @@ def environment(folder: Path) -> Mapping[str, str]:
         raise NoOtherCpu(
             f"CPUID can be answered on x86-64 Linux only, this is {platform.system()} {platform.machine()}"
         )
-    if "cpuid_fault" not in Path("/proc/cpuinfo").read_text().split():
+    if "cpuid_fault" not in Path("/proc/cpuinfo").read_text(encoding="utf-8").split():
         raise NoOtherCpu("this CPU (or its hypervisor) does not let CPUID fault: no cpuid_fault in /proc/cpuinfo")
     if compiler is None:
         raise NoOtherCpu("no C compiler (cc) is on the PATH")

@@ -11,7 +11,7 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 bundle, tier, prompt, seconds, seed, output = sys.argv[1:]
-P = json.loads(Path(bundle, "pipeline.json").read_text())
+P = json.loads(Path(bundle, "pipeline.json").read_text(encoding="utf-8"))
 options = onnxruntime.SessionOptions()
 for entry in P["session_config"].items():
     options.add_session_config_entry(*entry)

@@ -93,7 +93,7 @@ def everywhere(path: Path, *, under: tuple[str, ...] = (), places: int = 30, val
         for value in (*values, ...):
             forged = changed(honest, place, value)
             if forged != honest:
-                path.write_text(json.dumps(forged))
+                path.write_text(json.dumps(forged), encoding="utf-8")
                 yield f"{'.'.join(map(str, place))} is {str(value)[:20]}"
 
 

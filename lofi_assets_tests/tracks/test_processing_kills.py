@@ -136,7 +136,7 @@ def test_a_second_run_over_the_same_files_writes_the_same_tables(tmp_path: Path)
 
 def hold_the_lock(marker: str) -> None:
     """A hang inside C code that keeps the interpreter's lock: no Python thread of the worker runs any more."""
-    Path(marker).write_text(str(os.getpid()))
+    Path(marker).write_text(str(os.getpid()), encoding="utf-8")
     ctypes.PyDLL(None).sleep(60)
 
 

@@ -423,10 +423,10 @@ def started(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 def wait_for(path: Path) -> str:
     deadline = time.monotonic() + 60
-    while not (path.is_file() and path.read_text()):
+    while not (path.is_file() and path.read_text(encoding="utf-8")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    return path.read_text()
+    return path.read_text(encoding="utf-8")
 
 
 def test_lofi_train_passes_every_signal_on_and_waits(tmp_path: Path) -> None:

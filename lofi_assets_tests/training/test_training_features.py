@@ -314,7 +314,7 @@ def test_a_file_is_checked_once_per_process_and_mapped_not_copied(
     first = read(tmp_path / "cache").latents(row.key)
     monkeypatch.setattr(feature_files, "_checksum", lambda array: pytest.fail("checked again"))
     assert read(tmp_path / "cache").latents(row.key).data_ptr() == first.data_ptr()
-    assert str(row.files["latents"]) in Path("/proc/self/maps").read_text()
+    assert str(row.files["latents"]) in Path("/proc/self/maps").read_text(encoding="utf-8")
 
 
 def test_a_key_is_read_back_and_anything_else_is_refused() -> None:

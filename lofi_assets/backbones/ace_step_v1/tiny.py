@@ -174,5 +174,5 @@ def write_lyric_vocabulary(path: Path) -> int:
     tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=[], unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.add_special_tokens([*specials, *MARKS])
-    path.write_text(tokenizer.to_str(pretty=True))
+    path.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     return tokenizer.get_vocab_size(with_added_tokens=True)

@@ -163,7 +163,7 @@ def _train(config: str, until: int, environment: Mapping[str, str]) -> None:
     os.environ.update(environment)
     from lofi_assets.training.__main__ import main
 
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
         code = main(["--config", config, "--until", str(until)])
     sys.exit(code)
 

@@ -105,7 +105,7 @@ def _described(folder: Path) -> nn.Module:
     if not folder.is_dir():
         raise _Fault(f"the folder {folder} is missing; a base model has {', '.join(FOLDERS)}")
     try:
-        json.loads((folder / "config.json").read_text())
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
         with torch.device("meta"):
             return _BUILDERS[folder.name](folder)
     except OSError as error:

@@ -74,7 +74,7 @@ class _Folder:
         return load_file(self.directory / f"{name}.safetensors")
 
     def config(self, name: str) -> dict[str, Any]:
-        config: dict[str, Any] = json.loads((self.directory / f"{name}.json").read_text())
+        config: dict[str, Any] = json.loads((self.directory / f"{name}.json").read_text(encoding="utf-8"))
         return config
 
 
@@ -308,7 +308,7 @@ def _compare_lyrics(directory: Path) -> list[Comparison]:
     vocabulary = directory / "lyric_vocab.json"
     try:
         tokenizer = LyricTokenizer(vocabulary)
-        return [_compare_lyric(tokenizer, case) for case in json.loads(cases.read_text())]
+        return [_compare_lyric(tokenizer, case) for case in json.loads(cases.read_text(encoding="utf-8"))]
     except Exception as error:
         # tokenizers raises a bare Exception for a vocabulary that is missing or broken
         return [Comparison(cases.name, "*", math.inf, 0.0, False, f"cannot be computed: {error}")]
