@@ -20,7 +20,7 @@ from lofi_assets.store import CONFIG_DIR, PACKAGE, data_root
 
 TEMPLATE = PACKAGE.parent / "config" / "dagster.yaml"
 ROOT = "data_root.txt"
-"""In a home: the data root whose runs it has."""
+"""In a home: the data root whose runs it has, by its path, from the checkout if it is in there."""
 OWNER = "lofi-dev"
 """Folder of the home with the lock of `lofi dev`, and with who holds it."""
 
@@ -38,22 +38,29 @@ def dagster_home() -> Path:
 
     That is `.dagster/` for the data root which asks first, and `.dagster/roots/<name>-<hash of its path>/` for others.
     """
-    home = folder("DAGSTER_HOME", _home_of(data_root(), CONFIG_DIR.parent / ".dagster"))
+    checkout = CONFIG_DIR.parent
+    name = _name_of(data_root(), checkout)
+    home = folder("DAGSTER_HOME", _home_of(name, checkout / ".dagster"))
     os.environ["DAGSTER_HOME"] = str(home)
     make_folder(home)
     if not (home / "dagster.yaml").is_file():
         shutil.copyfile(TEMPLATE, home / "dagster.yaml")
     if not (home / ROOT).is_file():
-        write_text(home / ROOT, f"{data_root()}\n")
+        write_text(home / ROOT, f"{name}\n")
     return home
 
 
-def _home_of(root: Path, first: Path) -> Path:
+def _name_of(root: Path, checkout: Path) -> str:
+    """A data root within the checkout is the same when both are moved."""
+    return root.relative_to(checkout).as_posix() if root.is_relative_to(checkout) else str(root)
+
+
+def _home_of(name: str, first: Path) -> Path:
     try:
         owner = (first / ROOT).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return first
-    return first if owner == str(root) else first / "roots" / f"{root.name}-{hash_of(root)[:8]}"
+    return first if owner == name else first / "roots" / f"{Path(name).name}-{hash_of(name)[:8]}"
 
 
 def own_settings(home: Path) -> bool:

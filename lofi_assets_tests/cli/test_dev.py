@@ -103,6 +103,16 @@ def test_each_data_root_has_a_home_of_its_own(tmp_path: Path, monkeypatch: pytes
     assert [home_of(root) for root in ("a/library", "data", "b/library")] == [second, first, third]
 
 
+def test_a_checkout_that_is_moved_with_its_data_keeps_its_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for checkout in ("here", "there"):
+        if checkout == "there":
+            (tmp_path / "here").rename(tmp_path / "there")
+        monkeypatch.setattr("lofi_assets.defs.dagster_home.CONFIG_DIR", tmp_path / checkout / "config")
+        monkeypatch.delenv("DAGSTER_HOME", raising=False)
+        monkeypatch.setenv("LOFI_DATA_DIR", str(tmp_path / checkout / "data"))
+        assert dagster_home() == tmp_path / checkout / ".dagster"
+
+
 def test_a_home_that_is_named_is_taken_for_any_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
     for root in ("data", "library"):
