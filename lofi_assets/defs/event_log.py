@@ -47,6 +47,13 @@ class InstanceLog:
             self._ask([asset])
         return self._latest[asset]
 
+    def latest_by_run(self, asset: str) -> Materialized | None:
+        """The latest that a run made; what somebody reported since says nothing of the files."""
+        latest = self.latest(asset)
+        if latest is None or latest.run_id:
+            return latest
+        return next((one for one in self.history(asset) if one.run_id), None)
+
     def _ask(self, assets: Sequence[str]) -> None:
         keys = [dg.AssetKey(asset) for asset in assets]
         events = self._instance.event_log_storage.get_latest_materialization_events(keys) if keys else {}
@@ -72,13 +79,13 @@ class InstanceLog:
             cursor = page.cursor
 
     def attempts(self, asset: str, *, running: str) -> Iterator[Attempt]:
-        """When runs worked on an asset since its latest materialisation: this one, then those that did not get there.
+        """When runs worked on an asset since one made it: this one, then those that did not get there.
 
         Args:
             running: id of the run that asks.
         """
         yield from self._attempts(running, asset, still=True)
-        latest = self.latest(asset)
+        latest = self.latest_by_run(asset)
         since = latest.timestamp if latest else 0.0
         after = datetime.fromtimestamp(max(0.0, since - DATABASE_CLOCK_S), UTC)
         for record in self._instance.get_run_records(dg.RunsFilter(updated_after=after)):

@@ -50,14 +50,14 @@ def report(context: dg.AssetExecutionContext, platform: Platform, outcome: Outco
     """Write an outcome's evidence, by which the gates judge, and return what the UI shows and the event log keeps."""
     asset = context.asset_key.to_user_string()
     log = InstanceLog(context.instance)
-    latest = log.latest(asset)
+    latest = log.latest_by_run(asset)
     sha256 = evidence.write(
         platform.store,
         outcome,
         asset=asset,
         upstream=[key.to_user_string() for key in context.assets_def.asset_deps[context.asset_key]],
         profile=profile_used(platform.profile),
-        before=latest.evidence if latest and latest.run_id else "",
+        before=latest.evidence if latest else "",
         attempts=lambda: log.attempts(asset, running=context.run.run_id),
     )
     context.log.info(f"{asset}: " + ", ".join(f"{name} {count}" for name, count in outcome.counts.items()))

@@ -12,23 +12,15 @@ from lofi_assets.constitution.made_here import Attempt, NotMadeHereError
 from lofi_assets.constitution.verdicts import Measures
 from lofi_assets.outcome import Outcome, Written
 from lofi_assets.store import Store
+from lofi_assets_tests.constitution.test_evidence import REPORT, put
 from lofi_assets_tests.recorded_evidence import record
-
-REPORT = "metadata/quality_metrics.json"
-
-
-def put(store: Store, content: str) -> Path:
-    path = store.root / REPORT
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)
-    return path
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """A report, as a run left it."""
     store = Store(tmp_path)
-    record(store, Measures("metrics", "m1", {}, values={"fad": 0.1}), written=Written([put(store, "numbers")]))
+    record(store, Measures("metrics", "m1", {}, values={"fad": 0.1}), written=Written([put(store, REPORT, "numbers")]))
     return store
 
 
@@ -47,7 +39,7 @@ LATER, EARLIER, NOW = (60.0, math.inf), (-90.0, -60.0), (-60.0, 60.0)
 def test_a_file_put_in_the_place_of_what_a_run_made_is_not_vouched_for_by_the_next(
     store: Store, attempts: list[tuple[float, float]]
 ) -> None:
-    put(store, "better numbers")
+    put(store, REPORT, "better numbers")
     with pytest.raises(NotMadeHereError, match=f"{REPORT}: changed since a run made it, and not by a run of metrics"):
         again(store, *attempts)
 
@@ -56,7 +48,7 @@ def test_a_file_put_in_the_place_of_what_a_run_made_is_not_vouched_for_by_the_ne
 def test_a_file_that_this_run_or_one_that_was_killed_wrote_is_vouched_for(
     store: Store, attempts: list[tuple[float, float]]
 ) -> None:
-    put(store, "measured again")
+    put(store, REPORT, "measured again")
     assert again(store, *attempts)
 
 
@@ -64,14 +56,14 @@ def test_a_file_that_this_run_or_one_that_was_killed_wrote_is_vouched_for(
 def test_the_clock_of_a_file_server_may_be_another(store: Store, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + 3600 * hours)
-    put(store, "measured again")
+    put(store, REPORT, "measured again")
     with pytest.raises(NotMadeHereError):
         again(store, LATER)
     assert again(store, NOW)
 
 
 def test_runs_are_looked_at_only_until_they_explain_what_changed(store: Store) -> None:
-    put(store, "measured again")
+    put(store, REPORT, "measured again")
     outcome = Outcome("m1", {}, values={"fad": 0.1}, written=Written(files=[store.root / REPORT]))
     before = evidence.current_sha256(store, "metrics")
 

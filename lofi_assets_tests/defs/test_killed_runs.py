@@ -116,6 +116,25 @@ def test_what_was_put_in_its_place_after_such_a_run_is_refused_by_name(
             assert "metadata/report.json: changed since a run" in failure.step_failure_data.error_display_string
 
 
+def test_a_reported_materialisation_does_not_make_a_changed_file_the_runs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(made_here, "SLACK_S", 0.1)
+    report = tmp_path / "metadata" / "report.json"
+    stand_ins = StandIns(tmp_path, written={"licensed_sources": Written([report])}).install(monkeypatch)
+    report.parent.mkdir()
+    report.write_text("1")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert stand_ins.materialize(instance, "licensed_sources").success
+        time.sleep(0.3)
+        report.write_text("2")
+        instance.report_runless_asset_event(dg.AssetMaterialization("licensed_sources"))
+        time.sleep(0.3)
+        result = stand_ins.materialize(instance, "licensed_sources")
+    (failure, *_) = [event for event in result.all_events if event.is_step_failure]
+    assert "metadata/report.json: changed since a run" in failure.step_failure_data.error_display_string
+
+
 class Logged:
     """An instance whose asset `a` was materialised at 0, with further runs of it; times are seconds from then."""
 
